@@ -1,0 +1,2 @@
+//! The `meterline` command.
+fn main() {}

@@ -1,0 +1,24 @@
+//! The words every room of Meterline shares: what a message is, how a batch is acknowledged, and
+//! what an input, a processor and an output promise.
+//!
+//! Nothing here knows YAML, HTTP, Kubernetes or a scheduler, so nothing here can fail for reasons
+//! outside the process.
+
+mod ack;
+mod document;
+pub mod duration;
+mod health;
+mod message;
+mod metrics;
+mod traits;
+
+pub use ack::{Ack, Outcome, Settlement};
+pub use document::{Builder, Document, Entries, Items, Node, Scalar};
+pub use health::{Health, HealthHandle, HealthReport};
+pub use message::{Batch, Content, ContentError, Failure, Identity, Message, Metadata};
+pub use metrics::Metrics;
+pub use prometheus::{IntCounter, IntGauge};
+pub use traits::{
+    BatchPolicy, BuildContext, BuildError, Input, InputError, InputPlan, OutputNode, OutputPlan,
+    Processor, ProcessorPlan, Router, Routing, WriteError, Writer, WriterNode,
+};

@@ -1,0 +1,261 @@
+//! Messages and batches.
+
+use std::{borrow::Cow, sync::Arc};
+
+use bytes::Bytes;
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::document::Document;
+
+/// What a message carries.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// Bytes that nobody has parsed.
+    Raw(Bytes),
+    /// A shared document, as the ledger keeps it.
+    Document(Document),
+    /// A tree of its own.
+    Value(Value),
+}
+
+/// The content of a message is not the JSON that somebody needs.
+#[derive(Debug, Error)]
+#[error("the message is not valid JSON")]
+pub struct ContentError(#[from] serde_json::Error);
+
+/// Which usage a message stands for. The stable id of its event is made from this.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// What the message is about, for people: `pod default/web-0`.
+    pub about: Arc<str>,
+    /// The object's UID.
+    pub uid: Arc<str>,
+    /// Start of the piece, Unix seconds.
+    pub start: i64,
+    /// The cluster, where an operator named it.
+    pub cluster: Option<Arc<str>>,
+}
+
+/// Why a message is flagged as failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The component that failed, as a label or a path in the configuration.
+    pub component: Arc<str>,
+    /// What went wrong, without a final dot.
+    pub reason: Arc<str>,
+}
+
+/// Text values by name. A handful a message, so a list is smaller and faster than a map.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Metadata(Vec<(Cow<'static, str>, Arc<str>)>);
+
+impl Metadata {
+    /// The value of `key`.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Arc<str>> {
+        self.0
+            .iter()
+            .find(|(name, _)| name == key)
+            .map(|(_, value)| value)
+    }
+
+    /// Sets `key`, replacing what was there.
+    pub fn set(&mut self, key: impl Into<Cow<'static, str>>, value: impl Into<Arc<str>>) {
+        let (key, value) = (key.into(), value.into());
+        match self.0.iter_mut().find(|(name, _)| *name == key) {
+            Some((_, old)) => *old = value,
+            None => self.0.push((key, value)),
+        }
+    }
+
+    /// Removes `key`.
+    pub fn remove(&mut self, key: &str) {
+        self.0.retain(|(name, _)| name != key);
+    }
+
+    /// All of it, in the order in which it was set.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<str>)> {
+        self.0.iter().map(|(key, value)| (key.as_ref(), value))
+    }
+}
+
+/// One unit of data on its way from an input to an output.
+#[derive(Debug, Clone)]
+pub struct Message {
+    content: Content,
+    /// Values beside the content, `meta("key")` in a mapping.
+    pub metadata: Metadata,
+    identity: Option<Arc<Identity>>,
+    failure: Option<Box<Failure>>,
+}
+
+impl Message {
+    /// A message with neither metadata nor identity.
+    #[must_use]
+    pub fn new(content: Content) -> Self {
+        Self {
+            content,
+            metadata: Metadata::default(),
+            identity: None,
+            failure: None,
+        }
+    }
+
+    /// A message of unparsed bytes.
+    #[must_use]
+    pub fn raw(bytes: impl Into<Bytes>) -> Self {
+        Self::new(Content::Raw(bytes.into()))
+    }
+
+    /// A message of a JSON tree.
+    #[must_use]
+    pub fn value(value: Value) -> Self {
+        Self::new(Content::Value(value))
+    }
+
+    /// The same message, standing for `identity`.
+    #[must_use]
+    pub fn with_identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(Arc::new(identity));
+        self
+    }
+
+    /// Which usage this message stands for, if its input knows.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_deref()
+    }
+
+    /// What the message is about, for logs: the identity's words or "message".
+    #[must_use]
+    pub fn about(&self) -> &str {
+        self.identity().map_or("message", |it| &it.about)
+    }
+
+    /// The content as it is held.
+    #[must_use]
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// Replaces the content.
+    pub fn set_content(&mut self, content: Content) {
+        self.content = content;
+    }
+
+    /// The content as a document, parsed if need be.
+    ///
+    /// # Errors
+    /// When raw bytes are not JSON.
+    pub fn document(&self) -> Result<Document, ContentError> {
+        Ok(match &self.content {
+            Content::Raw(bytes) => Document::from_json(bytes)?,
+            Content::Document(document) => document.clone(),
+            Content::Value(value) => Document::from(value),
+        })
+    }
+
+    /// The content as a tree; whatever had to be parsed is kept, so a second call is free.
+    ///
+    /// # Errors
+    /// When raw bytes are not JSON.
+    pub fn tree(&mut self) -> Result<&Value, ContentError> {
+        let tree = match &self.content {
+            Content::Raw(bytes) => Some(serde_json::from_slice(bytes)?),
+            Content::Document(document) => Some(document.root().to_value()),
+            Content::Value(_) => None,
+        };
+        if let Some(tree) = tree {
+            self.content = Content::Value(tree);
+        }
+        match &self.content {
+            Content::Value(value) => Ok(value),
+            // Both other kinds were replaced by a tree above.
+            Content::Raw(_) | Content::Document(_) => Ok(&Value::Null),
+        }
+    }
+
+    /// The content as bytes: raw bytes as they are, anything else as compact JSON.
+    ///
+    /// # Errors
+    /// When the tree cannot be written as JSON.
+    pub fn bytes(&self) -> Result<Bytes, ContentError> {
+        Ok(match &self.content {
+            Content::Raw(bytes) => bytes.clone(),
+            Content::Document(document) => serde_json::to_vec(document)?.into(),
+            Content::Value(value) => serde_json::to_vec(value)?.into(),
+        })
+    }
+
+    /// Why the message is flagged as failed, if it is.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.as_deref()
+    }
+
+    /// Flags the message as failed. It goes on; `catch` looks at it, a strict output refuses it.
+    pub fn fail(&mut self, component: impl Into<Arc<str>>, reason: impl Into<Arc<str>>) {
+        self.failure = Some(Box::new(Failure {
+            component: component.into(),
+            reason: reason.into(),
+        }));
+    }
+
+    /// Takes the flag off and gives it back.
+    pub fn clear_failure(&mut self) -> Option<Failure> {
+        self.failure.take().map(|failure| *failure)
+    }
+}
+
+/// Messages that travel together and are acknowledged together.
+pub type Batch = Vec<Message>;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn raw_bytes_are_parsed_only_when_asked_for() {
+        let mut message = Message::raw(&b"not json"[..]);
+        assert_eq!(&message.bytes().unwrap()[..], b"not json");
+        assert!(message.tree().is_err());
+        assert_eq!(&message.bytes().unwrap()[..], b"not json");
+    }
+
+    #[test]
+    fn every_kind_of_content_reads_as_every_other() {
+        let value = json!({"a": [1, 2.5, null]});
+        for content in [
+            Content::Raw(Bytes::from_static(br#"{"a":[1,2.5,null]}"#)),
+            Content::Document(Document::from(&value)),
+            Content::Value(value.clone()),
+        ] {
+            let mut message = Message::new(content);
+            assert_eq!(&message.bytes().unwrap()[..], br#"{"a":[1,2.5,null]}"#);
+            assert_eq!(message.document().unwrap().root().to_value(), value);
+            assert_eq!(message.tree().unwrap(), &value);
+        }
+    }
+
+    #[test]
+    fn metadata_is_set_once_per_key() {
+        let mut metadata = Metadata::default();
+        metadata.set("a", "1");
+        metadata.set("a".to_owned(), "2");
+        assert_eq!(metadata.iter().count(), 1);
+        assert_eq!(metadata.get("a").map(AsRef::as_ref), Some("2"));
+        metadata.remove("a");
+        assert_eq!(metadata.get("a"), None);
+    }
+
+    #[test]
+    fn a_failure_is_cleared_by_taking_it() {
+        let mut message = Message::value(json!(1));
+        message.fail("mapping", "no");
+        assert_eq!(message.clear_failure().unwrap().reason.as_ref(), "no");
+        assert!(message.failure().is_none());
+    }
+}

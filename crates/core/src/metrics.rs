@@ -1,0 +1,127 @@
+//! Counters and gauges, made on first use and shown on `/metrics`.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use prometheus::{
+    Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// All metrics of the process. Cloning shares them.
+///
+/// A metric keeps the help text and the label names with which it was first asked for. Asking
+/// again with other label names gives a metric that counts but is not shown, and trips a debug
+/// assertion: it is a mistake of the caller's, but not one that may stop the billing.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    registry: Registry,
+    counters: Mutex<HashMap<&'static str, IntCounterVec>>,
+    gauges: Mutex<HashMap<&'static str, IntGaugeVec>>,
+}
+
+impl Metrics {
+    /// The counter `name` with these labels.
+    #[must_use]
+    pub fn counter(
+        &self,
+        name: &'static str,
+        help: &str,
+        labels: &[(&'static str, &str)],
+    ) -> IntCounter {
+        let (names, values): (Vec<_>, Vec<_>) = labels.iter().copied().unzip();
+        let mut counters = self
+            .0
+            .counters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !counters.contains_key(name)
+            && let Ok(family) = IntCounterVec::new(Opts::new(name, help), &names)
+            && self.0.registry.register(Box::new(family.clone())).is_ok()
+        {
+            counters.insert(name, family);
+        }
+        counters
+            .get(name)
+            .and_then(|family| family.get_metric_with_label_values(&values).ok())
+            .unwrap_or_else(|| {
+                debug_assert!(false, "counter {name} was asked for with other labels");
+                IntCounter::with_opts(Opts::new("unregistered", "unregistered"))
+                    .unwrap_or_else(|_| unreachable!("a constant name is valid"))
+            })
+    }
+
+    /// The gauge `name` with these labels.
+    #[must_use]
+    pub fn gauge(
+        &self,
+        name: &'static str,
+        help: &str,
+        labels: &[(&'static str, &str)],
+    ) -> IntGauge {
+        let (names, values): (Vec<_>, Vec<_>) = labels.iter().copied().unzip();
+        let mut gauges = self.0.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        if !gauges.contains_key(name)
+            && let Ok(family) = IntGaugeVec::new(Opts::new(name, help), &names)
+            && self.0.registry.register(Box::new(family.clone())).is_ok()
+        {
+            gauges.insert(name, family);
+        }
+        gauges
+            .get(name)
+            .and_then(|family| family.get_metric_with_label_values(&values).ok())
+            .unwrap_or_else(|| {
+                debug_assert!(false, "gauge {name} was asked for with other labels");
+                IntGauge::with_opts(Opts::new("unregistered", "unregistered"))
+                    .unwrap_or_else(|_| unreachable!("a constant name is valid"))
+            })
+    }
+
+    /// The page in Prometheus' text format, version 0.0.4.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut page = Vec::new();
+        if TextEncoder::new()
+            .encode(&self.0.registry.gather(), &mut page)
+            .is_err()
+        {
+            page.clear();
+        }
+        String::from_utf8(page).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_asked_for_twice_is_one_counter() {
+        let metrics = Metrics::default();
+        metrics
+            .counter("output_sent", "Messages sent.", &[("label", "openmeter")])
+            .inc_by(2);
+        metrics
+            .counter("output_sent", "Messages sent.", &[("label", "openmeter")])
+            .inc();
+        assert!(
+            metrics
+                .render()
+                .contains("output_sent{label=\"openmeter\"} 3\n")
+        );
+    }
+
+    #[test]
+    fn the_page_has_help_and_type() {
+        let metrics = Metrics::default();
+        metrics.gauge("watermark_age", "Seconds.", &[]).set(-4);
+        assert_eq!(
+            metrics.render(),
+            "# HELP watermark_age Seconds.\n# TYPE watermark_age gauge\nwatermark_age -4\n"
+        );
+    }
+}

@@ -1,0 +1,215 @@
+//! What inputs, processors and outputs promise, and who calls them when.
+//!
+//! A component is a *plan* first: its configuration, checked and compiled without touching the
+//! world. `build` turns the plan into the thing itself and may open files and make clients, but
+//! must not spawn; only the runtime spawns.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use thiserror::Error;
+
+use crate::{Ack, Batch, Health, Message, Metrics};
+
+/// What a component is given when it is built.
+#[derive(Debug, Clone)]
+pub struct BuildContext {
+    /// The component's label, or its place in the configuration.
+    pub label: Arc<str>,
+    /// Where it counts.
+    pub metrics: Metrics,
+    /// Where it says that it is ready.
+    pub health: Health,
+}
+
+impl BuildContext {
+    /// The same context under another label.
+    #[must_use]
+    pub fn labelled(&self, label: impl Into<Arc<str>>) -> Self {
+        Self {
+            label: label.into(),
+            ..self.clone()
+        }
+    }
+}
+
+/// A component could not be brought up from its plan. Retrying will not help; the reason names the
+/// remedy.
+#[derive(Debug, Clone, Error)]
+#[error("{component}: {reason}")]
+pub struct BuildError {
+    /// The component, by label or type.
+    pub component: Arc<str>,
+    /// What is wrong and what to do about it.
+    pub reason: String,
+}
+
+/// Reading failed. Inputs retry by themselves what may pass; this is for what cannot.
+#[derive(Debug, Clone, Error)]
+#[error("{0}")]
+pub struct InputError(pub String);
+
+/// A checked input that has not been built.
+#[async_trait]
+pub trait InputPlan: Send {
+    /// Asks the input to make the windows of a schedule itself. An input that knows what happened
+    /// when answers `true` and from then on yields one batch a window, with the window's metadata;
+    /// any other answers `false` and the schedule reads it once at the end of each window.
+    fn take_schedule(&mut self, interval: Duration) -> bool {
+        let _ = interval;
+        false
+    }
+
+    /// Brings the input up. Must not wait for the world: an API server that is away is the
+    /// business of `read`.
+    async fn build(self: Box<Self>, cx: &BuildContext) -> Result<Box<dyn Input>, BuildError>;
+}
+
+/// A source of batches.
+#[async_trait]
+pub trait Input: Send {
+    /// The next batch and the duty to acknowledge it; `None` when there will be no more. Called
+    /// again as soon as there is room for another batch, before earlier ones are acknowledged.
+    /// Cancel-safe: a cancelled call loses nothing that a later call or the outcome "lost" would
+    /// not bring back.
+    ///
+    /// # Errors
+    /// When the input can never yield again; the pipeline then stops with this error.
+    async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError>;
+
+    /// Called once, after the last outcome is known and before the process ends.
+    async fn close(&mut self) {}
+}
+
+/// A checked processor. Built once for each pipeline thread.
+pub trait ProcessorPlan: Send + Sync {
+    /// A processor of its own for one thread.
+    ///
+    /// # Errors
+    /// When it cannot be brought up.
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Processor>, BuildError>;
+}
+
+/// Changes, drops or flags messages. Synchronous: it computes and never waits.
+pub trait Processor: Send {
+    /// Processes a batch. A message that fails is flagged and goes on; a message left out of the
+    /// result counts as delivered.
+    fn process(&mut self, batch: Batch) -> Batch;
+}
+
+/// A checked output that has not been built.
+#[async_trait]
+pub trait OutputPlan: Send {
+    /// Brings the output up. Must not wait for the world: a sink that is away is the business of
+    /// `write`.
+    async fn build(self: Box<Self>, cx: &BuildContext) -> Result<OutputNode, BuildError>;
+}
+
+/// How messages are gathered before they are written. With neither count nor period nor size,
+/// batches are written as they come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BatchPolicy {
+    /// Write once so many messages are there, and never more than that at once. 0: no such rule.
+    pub count: usize,
+    /// Write what is there once the oldest message has waited so long.
+    pub period: Option<Duration>,
+    /// Write once so many bytes are there, and never more than that at once unless a single
+    /// message is larger. 0: no such rule.
+    pub byte_size: usize,
+}
+
+/// An output as a tree whose leaves write. The runtime walks it; components only describe it.
+pub enum OutputNode {
+    /// A leaf.
+    Writer(WriterNode),
+    /// Messages are handed to some of the children.
+    Route {
+        /// Decides for each message.
+        router: Box<dyn Router>,
+        /// The children that the decision names by index.
+        children: Vec<OutputNode>,
+    },
+    /// Messages are processed on their way to the child.
+    Process {
+        /// Run in this order.
+        processors: Vec<Box<dyn Processor>>,
+        /// Where they go.
+        child: Box<OutputNode>,
+    },
+}
+
+/// A leaf of the output tree.
+pub struct WriterNode {
+    /// For logs, metrics and health.
+    pub label: Arc<str>,
+    /// The component's type, such as `openmeter`.
+    pub component: &'static str,
+    /// What writes.
+    pub writer: Arc<dyn Writer>,
+    /// How messages are gathered for it.
+    pub batching: BatchPolicy,
+    /// How many writes may be under way at once, at least 1.
+    pub max_in_flight: usize,
+    /// Whether a message that is still flagged as failed is written all the same. False for
+    /// everything that bills.
+    pub accepts_failed: bool,
+}
+
+/// Where a message goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Routing {
+    /// To these children, by index. None at all means that it is dropped on purpose.
+    To(Vec<usize>),
+    /// Nowhere, for this reason.
+    Reject(String),
+}
+
+/// Decides where messages go.
+pub trait Router: Send + Sync {
+    /// Decides for one message. Must be quick and must not change the message.
+    fn route(&self, message: &Message) -> Routing;
+}
+
+/// Why a write did not succeed, named for what the runtime does about it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum WriteError {
+    /// May pass: the same bytes are written again, for ever, with growing pauses.
+    #[error("{reason}")]
+    Retry {
+        /// What happened.
+        reason: String,
+        /// The pause that the other side asked for.
+        after: Option<Duration>,
+    },
+    /// The other side refuses us as a whole: the data is kept, the output is not ready, and it is
+    /// tried again slowly.
+    #[error("{reason}")]
+    Unauthorized {
+        /// What happened and what to do about it.
+        reason: String,
+    },
+    /// Too large at once: halved, and the limit is remembered. A single message that is too large
+    /// is rejected.
+    #[error("{reason}")]
+    TooLarge {
+        /// What happened.
+        reason: String,
+    },
+    /// A message of this batch can never pass: bisected until it stands alone and is rejected.
+    #[error("{reason}")]
+    Rejected {
+        /// What the other side said.
+        reason: String,
+    },
+}
+
+/// Writes batches to the outside.
+#[async_trait]
+pub trait Writer: Send + Sync {
+    /// Writes all messages at once or none. Contents are raw bytes by now. Success means that the
+    /// other side has taken responsibility. Must end within a time limit of its own.
+    ///
+    /// # Errors
+    /// [`WriteError`] names what the runtime does next.
+    async fn write(&self, batch: &[Message]) -> Result<(), WriteError>;
+}

@@ -1,0 +1,1 @@
+//! Inputs: schedule, kubernetes_resources, generate, stdin

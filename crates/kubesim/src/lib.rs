@@ -1,0 +1,1 @@
+//! A simulated Kubernetes API server with pods that start, finish, resize and die

@@ -1,0 +1,1 @@
+//! A small local meter: value property as JSONPath, aggregation, group by

@@ -1,0 +1,1 @@
+//! Outputs: openmeter, http_client, stdout, drop, switch, broker, reject_errored

@@ -1,0 +1,1 @@
+//! Processors: mapping, json_schema, catch, try, switch, log, noop

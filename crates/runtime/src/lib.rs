@@ -1,0 +1,1 @@
+//! Wires inputs, processors and outputs: channels, batching, retry and shutdown

@@ -1,0 +1,1 @@
+//! Rhai mappings: engine limits, the function library and run-time interpolation

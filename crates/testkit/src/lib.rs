@@ -1,0 +1,1 @@
+//! Test support: a recording ingest API, the audit, a real control plane
