@@ -1,1 +1,29 @@
 //! Rhai mappings: engine limits, the function library and run-time interpolation
+//!
+//! In a script `this` is the message (read-only) and `root` what it becomes; `meta("key")` reads
+//! metadata and `meta["key"] = value` sets it; `deleted()` drops. JSON null and a missing field are
+//! both `()`. A script fails for its message alone: limits on steps, time and sizes hold for every
+//! run, and nothing in a script reaches outside it.
+
+mod analysis;
+mod context;
+mod convert;
+mod engine;
+mod error;
+mod expression;
+mod functions;
+mod mapping;
+mod materialise;
+mod paths;
+mod script;
+mod template;
+
+pub use engine::{Engine, EventId, Limits};
+pub use error::{RunError, ScriptError};
+pub use expression::Expression;
+pub use functions::{Example, FunctionDoc, Group, Purity};
+pub use mapping::{Mapped, Mapping};
+pub use template::Template;
+
+#[cfg(test)]
+mod tests;

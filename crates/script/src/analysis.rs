@@ -1,0 +1,213 @@
+//! What can be known of a script before it runs: what it reads, what it depends on, what is wrong.
+
+use rhai::{AST, ASTNode, Dynamic, Expr, FnCallExpr, FnPtr, Position, Stmt};
+
+use crate::{
+    ScriptError,
+    error::Origin,
+    functions::{self, Purity},
+    materialise::Wanted,
+    paths::{self, MAKE_PATH},
+    script::BODY,
+};
+
+/// The outcome of reading a script.
+#[derive(Debug, Default)]
+pub(crate) struct Analysis {
+    /// The parts of `this` that can be read.
+    pub(crate) wanted: Wanted,
+    /// Whether a function is called that reads the content beside `this`.
+    pub(crate) needs_content: bool,
+    /// Whether the variable `meta` occurs.
+    pub(crate) uses_meta_variable: bool,
+    /// Whether the result depends on the message alone.
+    pub(crate) is_pure: bool,
+    /// What works but is likely not meant.
+    pub(crate) lints: Vec<ScriptError>,
+    /// Assignments to `root` and `meta`, which an expression must not have.
+    pub(crate) assignments: Vec<ScriptError>,
+}
+
+/// Reads a compiled script.
+///
+/// # Errors
+/// Every fault that shows without running it.
+pub(crate) fn analyse(ast: &AST, origin: &Origin) -> Result<Analysis, Vec<ScriptError>> {
+    let mut reader = Reader {
+        origin,
+        in_body: false,
+        errors: Vec::new(),
+        analysis: Analysis {
+            is_pure: true,
+            ..Analysis::default()
+        },
+    };
+    for function in ast.iter_functions() {
+        if function.name != BODY && !function.name.starts_with("anon$") {
+            let help = Some("the script defines a function by closing a brace it did not open");
+            let error = origin.error(Position::NONE, "there is a `}` too many", help);
+            return Err(vec![error]);
+        }
+    }
+    for in_body in [true, false] {
+        reader.in_body = in_body;
+        paths::functions(ast, in_body).walk(&mut |path| {
+            reader.node(path);
+            true
+        });
+    }
+    if reader.errors.is_empty() {
+        Ok(reader.analysis)
+    } else {
+        reader
+            .errors
+            .sort_by_key(|error| (error.line, error.column));
+        Err(reader.errors)
+    }
+}
+
+struct Reader<'a> {
+    origin: &'a Origin,
+    /// Whether this is the script itself and not a function value in it.
+    in_body: bool,
+    errors: Vec<ScriptError>,
+    analysis: Analysis,
+}
+
+impl Reader<'_> {
+    fn node(&mut self, path: &[ASTNode<'_>]) {
+        let Some((node, ancestors)) = path.split_last() else {
+            return;
+        };
+        match node {
+            ASTNode::Stmt(statement) => self.statement(statement),
+            ASTNode::Expr(expression) => {
+                let parent = match ancestors.last() {
+                    Some(ASTNode::Expr(parent)) => Some(*parent),
+                    _ => None,
+                };
+                self.expression(expression, parent);
+            }
+            _ => {}
+        }
+    }
+
+    fn statement(&mut self, statement: &Stmt) {
+        match statement {
+            Stmt::Assignment(assignment) => {
+                let target = &assignment.1.lhs;
+                let (base, keys) = paths::chain(target);
+                match base {
+                    Expr::ThisPtr(position) if self.in_body => self.errors.push(self.origin.error(
+                        *position,
+                        "`this` is read-only",
+                        Some("assign to `root`; `root = this` starts from a copy"),
+                    )),
+                    Expr::Variable(variable, _, position) if variable.0.is_none() => {
+                        if matches!(variable.1.as_str(), "root" | "meta") {
+                            self.analysis.assignments.push(self.origin.error(
+                                *position,
+                                "an expression cannot assign",
+                                Some("use a `mapping` processor to change a message"),
+                            ));
+                        }
+                        if variable.1 == "root" && keys == ["id"] {
+                            self.lint_id(&assignment.1.rhs);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            Stmt::FnCall(call, _) => self.call(call),
+            Stmt::Import(_, position) | Stmt::Export(_, position) => self.errors.push(
+                self.origin
+                    .error(*position, "a mapping cannot import or export", None),
+            ),
+            _ => {}
+        }
+    }
+
+    fn expression(&mut self, expression: &Expr, parent: Option<&Expr>) {
+        match expression {
+            Expr::ThisPtr(_) => {
+                let is_start = matches!(
+                    parent,
+                    Some(Expr::Dot(pair, ..) | Expr::Index(pair, ..))
+                        if std::ptr::eq(&raw const pair.lhs, expression)
+                );
+                if !is_start {
+                    self.analysis.wanted.add(&[]);
+                }
+            }
+            Expr::Dot(pair, ..) | Expr::Index(pair, ..) if matches!(pair.lhs, Expr::ThisPtr(_)) => {
+                let (_, keys) = paths::chain(expression);
+                self.analysis.wanted.add(&keys);
+            }
+            Expr::Variable(variable, _, position) if variable.0.is_none() => {
+                match variable.1.as_str() {
+                    "root" => {}
+                    "meta" => self.analysis.uses_meta_variable = true,
+                    name => self.errors.push(self.origin.error(
+                        *position,
+                        format!("there is no variable `{name}`"),
+                        Some("the message is `this`, the result is `root`; declare others with `let`"),
+                    )),
+                }
+            }
+            Expr::FnCall(call, _) | Expr::MethodCall(call, _) => self.call(call),
+            Expr::Map(map, _) => {
+                for (key, value) in &map.0 {
+                    if key.name == "id" {
+                        self.lint_id(value);
+                    }
+                }
+            }
+            Expr::DynamicConstant(value, _) => self.constant(value),
+            _ => {}
+        }
+    }
+
+    /// A function value made from a name: `Fn("now")`.
+    fn constant(&mut self, value: &Dynamic) {
+        if let Some(function) = value.read_lock::<FnPtr>()
+            && !function.is_anonymous()
+        {
+            self.called(function.fn_name());
+        }
+    }
+
+    fn call(&mut self, call: &FnCallExpr) {
+        if call.is_operator_call() || call.name == MAKE_PATH {
+            return;
+        }
+        match (call.name.as_str(), call.args.first()) {
+            ("Fn", Some(Expr::StringConstant(name, _))) => self.called(name),
+            ("Fn", _) => {
+                // Any function at all may be behind it.
+                self.analysis.needs_content = true;
+                self.analysis.is_pure = false;
+            }
+            (name, _) => self.called(name),
+        }
+    }
+
+    fn called(&mut self, name: &str) {
+        if let Some(purity) = functions::purity(name) {
+            self.analysis.needs_content |= purity == Purity::Content;
+            self.analysis.is_pure &= purity != Purity::World;
+        }
+    }
+
+    fn lint_id(&mut self, value: &Expr) {
+        if let Expr::FnCall(call, position) = value
+            && call.name == "uuid_v4"
+        {
+            self.analysis.lints.push(self.origin.error(
+                *position,
+                "`uuid_v4()` gives a new id each time, so an event that is sent again is billed \
+                 twice",
+                Some("use `event_id()`, which is the same for the same usage"),
+            ));
+        }
+    }
+}

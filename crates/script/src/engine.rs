@@ -1,0 +1,172 @@
+//! The script engine: what scripts may use and how much of it.
+
+use std::{sync::Arc, time::Duration};
+
+use rhai::{
+    Dynamic,
+    module_resolvers::DummyModuleResolver,
+    packages::{
+        ArithmeticPackage, BasicArrayPackage, BasicFnPackage, BasicIteratorPackage,
+        BasicMapPackage, BasicMathPackage, BasicStringPackage, LogicPackage, MoreStringPackage,
+        Package,
+    },
+};
+use uuid::Uuid;
+
+use crate::{
+    Expression, Mapping, ScriptError, Template, context,
+    functions::{self, FunctionDoc},
+};
+
+/// Makes the id of an event from cluster, event type, UID and start in Unix seconds.
+pub type EventId = fn(Option<&str>, &str, &str, i64) -> Uuid;
+
+/// How much one run of a script may use. A run that wants more fails; the message is flagged.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Steps of the interpreter.
+    pub operations: u64,
+    /// Wall time.
+    pub time: Duration,
+    /// Bytes in a string.
+    pub string: usize,
+    /// Elements in an array, nested ones counted.
+    pub array: usize,
+    /// Fields in an object, nested ones counted.
+    pub map: usize,
+    /// Function calls inside function calls.
+    pub calls: usize,
+    /// Nesting of an expression in the source.
+    pub depth: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            operations: 1_000_000,
+            time: Duration::from_millis(250),
+            string: 8 << 20,
+            array: 10_000,
+            map: 10_000,
+            calls: 24,
+            depth: 48,
+        }
+    }
+}
+
+pub(crate) struct Inner {
+    pub(crate) rhai: rhai::Engine,
+    pub(crate) limits: Limits,
+    pub(crate) event_id: EventId,
+}
+
+/// Compiles scripts. Cloning shares everything.
+#[derive(Clone)]
+pub struct Engine(pub(crate) Arc<Inner>);
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("limits", &self.0.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// An engine whose scripts stay within `limits`.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let rhai = engine(&limits);
+        Self(Arc::new(Inner {
+            rhai,
+            limits,
+            event_id: meterline_core::event_id,
+        }))
+    }
+
+    /// The same engine with another formula behind `event_id()`.
+    #[must_use]
+    pub fn with_event_id(self, event_id: EventId) -> Self {
+        let limits = self.0.limits.clone();
+        let rhai = engine(&limits);
+        Self(Arc::new(Inner {
+            rhai,
+            limits,
+            event_id,
+        }))
+    }
+
+    /// Compiles a mapping.
+    ///
+    /// # Errors
+    /// Every fault that can be found without a message.
+    pub fn compile_mapping(&self, source: &str) -> Result<Mapping, Vec<ScriptError>> {
+        Mapping::compile(self, source)
+    }
+
+    /// Compiles an expression, such as the `check` of a `switch`.
+    ///
+    /// # Errors
+    /// Every fault that can be found without a message.
+    pub fn compile_expression(&self, source: &str) -> Result<Expression, Vec<ScriptError>> {
+        Expression::compile(self, source)
+    }
+
+    /// Compiles text with `${! EXPRESSION }` parts; `${{! … }}` stands for a literal `${! … }`.
+    ///
+    /// # Errors
+    /// Every fault that can be found without a message.
+    pub fn compile_template(&self, text: &str) -> Result<Template, Vec<ScriptError>> {
+        Template::compile(self, text)
+    }
+
+    /// The functions of Meterline's own, in the order of the reference.
+    #[must_use]
+    pub fn functions(&self) -> &'static [FunctionDoc] {
+        functions::docs()
+    }
+}
+
+/// The interpreter with nothing in it that reaches outside or waits.
+fn engine(limits: &Limits) -> rhai::Engine {
+    let mut engine = rhai::Engine::new_raw();
+    for package in [
+        ArithmeticPackage::new().as_shared_module(),
+        LogicPackage::new().as_shared_module(),
+        BasicMathPackage::new().as_shared_module(),
+        BasicStringPackage::new().as_shared_module(),
+        MoreStringPackage::new().as_shared_module(),
+        BasicIteratorPackage::new().as_shared_module(),
+        BasicArrayPackage::new().as_shared_module(),
+        BasicMapPackage::new().as_shared_module(),
+        BasicFnPackage::new().as_shared_module(),
+    ] {
+        engine.register_global_module(package);
+    }
+    engine.set_module_resolver(DummyModuleResolver::new());
+    for symbol in ["eval", "import", "export", "print", "debug"] {
+        engine.disable_symbol(symbol);
+    }
+    engine
+        .set_max_operations(limits.operations)
+        .set_max_string_size(limits.string)
+        .set_max_array_size(limits.array)
+        .set_max_map_size(limits.map)
+        .set_max_call_levels(limits.calls)
+        .set_max_expr_depths(limits.depth, limits.depth)
+        .set_max_modules(0)
+        .set_max_functions(256)
+        .set_max_variables(256);
+    let time = limits.time;
+    engine.on_progress(move |operations| {
+        let is_time_to_look = operations % 64 == 0;
+        (is_time_to_look && context::is_late()).then(|| {
+            Dynamic::from(format!(
+                "the script ran longer than {} ms",
+                time.as_millis()
+            ))
+        })
+    });
+    functions::register(&mut engine);
+    engine
+}

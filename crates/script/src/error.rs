@@ -1,0 +1,332 @@
+//! What scripts are told when they are wrong, and what messages are told when a script fails.
+
+use std::fmt;
+
+use rhai::{EvalAltResult, ParseError, ParseErrorType, Position};
+
+/// A fault found in a script before it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScriptError {
+    /// Line in the source that was given, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// What is wrong, without a final dot.
+    pub message: String,
+    /// What to do about it, where that is known.
+    pub help: Option<String>,
+}
+
+impl fmt::Display for ScriptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "line {}, column {}: {}",
+            self.line, self.column, self.message
+        )?;
+        match &self.help {
+            Some(help) => write!(f, "; {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for ScriptError {}
+
+/// A script failed for one message. The message is as it was before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunError {
+    line: usize,
+    column: usize,
+    reason: String,
+}
+
+impl RunError {
+    pub(crate) fn new(place: (usize, usize), reason: impl Into<String>) -> Self {
+        Self {
+            line: place.0,
+            column: place.1,
+            reason: reason.into(),
+        }
+    }
+
+    /// An error of the message as a whole, which no place in the script is to blame for.
+    pub(crate) fn nowhere(reason: impl Into<String>) -> Self {
+        Self::new((0, 0), reason)
+    }
+
+    /// Why, without the place.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// Line and column in the script, from 1, where one place is to blame.
+    #[must_use]
+    pub fn place(&self) -> Option<(usize, usize)> {
+        (self.line > 0).then_some((self.line, self.column))
+    }
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.place() {
+            Some((line, column)) => write!(f, "line {line}, column {column}: {}", self.reason),
+            None => f.write_str(&self.reason),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+/// Maps positions of the wrapped script to positions in what the user wrote.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    /// Where the source starts in the text that was given, from 1.
+    pub(crate) line: usize,
+    pub(crate) column: usize,
+    /// Where the source ends, counted within itself; positions behind it are clamped to it.
+    pub(crate) last: (usize, usize),
+    /// What was put into the source: line and column there, and how many characters.
+    inserted: Vec<(usize, usize, usize)>,
+}
+
+impl Origin {
+    pub(crate) fn new(source: &str, line: usize, column: usize) -> Self {
+        let last_line = source.lines().last().unwrap_or_default();
+        Self {
+            line,
+            column,
+            last: (
+                source.lines().count().max(1),
+                last_line.chars().count().max(1),
+            ),
+            inserted: Vec::new(),
+        }
+    }
+
+    /// The source with statements put into it, at positions of the wrapped source in ascending
+    /// order; from now on positions are those of the new source.
+    pub(crate) fn insert(&mut self, source: &str, statements: &[(Position, String)]) -> String {
+        let mut lines: Vec<String> = source.split('\n').map(str::to_owned).collect();
+        // From the back, so that places before stay where they are.
+        for (position, statement) in statements.iter().rev() {
+            let (Some(line), Some(column)) = (position.line(), position.position()) else {
+                continue;
+            };
+            let Some(text) = lines.get_mut(line.saturating_sub(2)) else {
+                continue;
+            };
+            let at = text
+                .char_indices()
+                .nth(column.saturating_sub(1))
+                .map_or(text.len(), |(at, _)| at);
+            text.insert_str(at, statement);
+            self.inserted
+                .push((line - 1, column, statement.chars().count()));
+        }
+        self.inserted.reverse();
+        lines.join("\n")
+    }
+
+    /// The wrapper puts the source on the second line and leaves columns alone.
+    pub(crate) fn place(&self, position: Position) -> Option<(usize, usize)> {
+        let line = position.line()?.saturating_sub(1).max(1);
+        let mut column = position.position().unwrap_or(1).max(1);
+        for (at_line, at, length) in &self.inserted {
+            if *at_line == line && column > *at {
+                column = column.saturating_sub(*length).max(*at);
+            }
+        }
+        let (line, column) = (line, column).min(self.last);
+        Some(if line == 1 {
+            (self.line, self.column + column - 1)
+        } else {
+            (self.line + line - 1, column)
+        })
+    }
+
+    pub(crate) fn error(
+        &self,
+        position: Position,
+        message: impl Into<String>,
+        help: Option<&str>,
+    ) -> ScriptError {
+        let (line, column) = self.place(position).unwrap_or((self.line, self.column));
+        ScriptError {
+            line,
+            column,
+            message: message.into(),
+            help: help.map(str::to_owned),
+        }
+    }
+}
+
+/// A parse error in the user's own coordinates.
+pub(crate) fn from_parse(error: &ParseError, source: &str, origin: &Origin) -> ScriptError {
+    let kind = error.err_type();
+    let message = match kind {
+        ParseErrorType::UnexpectedEOF => "the script ends too early".to_owned(),
+        ParseErrorType::WrongFnDefinition => "a mapping cannot define functions".to_owned(),
+        other => lower_first(&other.to_string()),
+    };
+    let help = match kind {
+        ParseErrorType::WrongFnDefinition => {
+            Some("write a function value: `let double = |x| x * 2; double.call(21)`".to_owned())
+        }
+        ParseErrorType::Reserved(word) if word == "null" => {
+            Some("null and a missing value are both written `()`".to_owned())
+        }
+        ParseErrorType::Reserved(word) if word.starts_with(char::is_alphabetic) => {
+            Some(format!("as a field write `this[\"{word}\"]`"))
+        }
+        _ => hint(source).map(str::to_owned),
+    };
+    ScriptError {
+        help,
+        ..origin.error(error.position(), message, None)
+    }
+}
+
+/// Bloblang habits that are spelled otherwise here.
+fn hint(source: &str) -> Option<&'static str> {
+    if source.contains("->") {
+        return Some("a function value is written `|item| …`, not `item -> …`");
+    }
+    if source.contains(".\"") {
+        return Some("a quoted field is written `this[\"a b\"]`, not `this.\"a b\"`");
+    }
+    let object = source
+        .match_indices('{')
+        .any(|(at, _)| quoted_key_follows(source, at));
+    object.then_some("an object is written `#{ \"key\": value }`, with a `#`")
+}
+
+fn quoted_key_follows(source: &str, at: usize) -> bool {
+    let before = source.get(..at).unwrap_or_default();
+    let after = source.get(at + 1..).unwrap_or_default().trim_start();
+    !before.ends_with('#') && after.starts_with('"')
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    match chars.next() {
+        Some(first) => first.to_lowercase().chain(chars).collect(),
+        None => String::new(),
+    }
+}
+
+/// A run-time error in the user's own coordinates.
+pub(crate) fn from_run(error: &EvalAltResult, origin: &Origin) -> RunError {
+    let (position, reason) = describe(error);
+    match origin.place(position) {
+        Some(place) => RunError::new(place, reason),
+        None => RunError::nowhere(reason),
+    }
+}
+
+fn describe(error: &EvalAltResult) -> (Position, String) {
+    use EvalAltResult as E;
+    let position = error.position();
+    let reason = match error {
+        E::ErrorInFunctionCall(_, _, inner, _) => {
+            let (inside, reason) = describe(inner);
+            let position = if inside.is_none() { position } else { inside };
+            return (position, reason);
+        }
+        E::ErrorRuntime(value, _) => value.to_string(),
+        E::ErrorTooManyOperations(_) => {
+            "the script ran too many operations; is there a loop without an end?".into()
+        }
+        E::ErrorTerminated(reason, _) => reason.to_string(),
+        E::ErrorStackOverflow(_) => "function calls are nested too deeply".into(),
+        E::ErrorDataTooLarge(what, _) => {
+            format!("{} is too large for a script", lower_first(what))
+        }
+        E::ErrorUnboundThis(_) => {
+            "`this` is not the message inside a function value; copy what you need to a variable \
+             before it"
+                .into()
+        }
+        E::ErrorNonPureMethodCallOnConstant(name, _) => {
+            let name = name.rsplit('$').next().unwrap_or(name);
+            format!("`this` is read-only and `{name}` would change it; change a copy of it")
+        }
+        E::ErrorAssignmentToConstant(..) => {
+            "`this` is read-only; assign to `root` instead".to_owned()
+        }
+        E::ErrorFunctionNotFound(signature, _) => not_found(signature),
+        E::ErrorDotExpr(text, _) | E::ErrorIndexingType(text, _) => {
+            missing_value(text).unwrap_or_else(|| lower_first(&text.replace("the type ", "")))
+        }
+        E::ErrorMismatchDataType(wanted, got, _) | E::ErrorMismatchOutputType(wanted, got, _) => {
+            format!("{wanted} is wanted here, this is {}", type_name(got))
+        }
+        other => strip_position(&lower_first(&other.to_string())),
+    };
+    (position, reason)
+}
+
+fn strip_position(text: &str) -> String {
+    match text.rfind(" (line ") {
+        Some(at) => text.get(..at).unwrap_or(text).to_owned(),
+        None => text.to_owned(),
+    }
+}
+
+/// `Unknown property 'x' - a getter is not registered for type '()'` and the like.
+fn missing_value(text: &str) -> Option<String> {
+    if !text.contains("'()'") && !text.contains("()[") && !text.contains("() [") {
+        return None;
+    }
+    let quoted = text.split('\'').nth(1).filter(|name| *name != "()");
+    Some(match quoted {
+        Some(name) => format!(
+            "`{name}` is read from a value that is missing; write `?.{name}` to get () instead, \
+             and `??` for a default"
+        ),
+        None => "a value that is missing is indexed; write `?[…]` to get () instead, and `??` \
+                 for a default"
+            .into(),
+    })
+}
+
+/// `name (type, type)` as Rhai writes a call that nothing answers.
+fn not_found(signature: &str) -> String {
+    let Some((name, arguments)) = signature.split_once(" (") else {
+        return format!("there is no function `{signature}`");
+    };
+    let arguments = arguments.trim_end_matches(')');
+    let types: Vec<_> = arguments
+        .split(", ")
+        .filter(|part| !part.is_empty())
+        .map(type_name)
+        .collect();
+    match types.split_first() {
+        None => format!("there is no function `{name}()`"),
+        Some((first, _)) if first == MISSING => format!(
+            "`{name}` is called on a value that is missing; give it a default first: \
+             `(… ?? default).{name}(…)`"
+        ),
+        Some(_) => format!("`{name}` does not take ({})", types.join(", ")),
+    }
+}
+
+const MISSING: &str = "a missing value";
+
+/// What people call a type.
+pub(crate) fn type_name(rhai: &str) -> String {
+    match rhai.trim().trim_start_matches("&mut ") {
+        "()" => MISSING,
+        "string" | "&str" | "ImmutableString" | "&str | ImmutableString | String" => "text",
+        "i64" | "int" => "an integer",
+        "f64" | "float" => "a decimal number",
+        "bool" => "true or false",
+        "array" => "an array",
+        "map" => "an object",
+        "Fn" => "a function",
+        "char" => "a character",
+        other => other,
+    }
+    .to_owned()
+}

@@ -1,0 +1,72 @@
+//! A script that is asked for a value.
+
+use meterline_core::Message;
+use rhai::Scope;
+use serde_json::Value;
+
+use crate::{Engine, RunError, ScriptError, convert, error::type_name, script::Script};
+
+/// A compiled expression.
+pub struct Expression(Script);
+
+impl std::fmt::Debug for Expression {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Expression").finish_non_exhaustive()
+    }
+}
+
+impl Expression {
+    pub(crate) fn compile(engine: &Engine, source: &str) -> Result<Self, Vec<ScriptError>> {
+        Self::compile_at(engine, source, (1, 1))
+    }
+
+    /// Compiles an expression that starts at this line and column of a larger text.
+    pub(crate) fn compile_at(
+        engine: &Engine,
+        source: &str,
+        place: (usize, usize),
+    ) -> Result<Self, Vec<ScriptError>> {
+        if source.trim().is_empty() {
+            return Err(vec![ScriptError {
+                line: place.0,
+                column: place.1,
+                message: "an expression is missing".into(),
+                help: None,
+            }]);
+        }
+        let script = Script::compile(engine, source, place)?;
+        if !script.analysis.assignments.is_empty() {
+            return Err(script.analysis.assignments);
+        }
+        Ok(Self(script))
+    }
+
+    /// The value for `message`.
+    ///
+    /// # Errors
+    /// When the script fails, or its value is not JSON.
+    pub fn evaluate(&self, message: &Message) -> Result<Value, RunError> {
+        let value = self.0.run(message, &mut Scope::new())?;
+        convert::to_json(value).map_err(RunError::nowhere)
+    }
+
+    /// The value for `message`, which must be true or false.
+    ///
+    /// # Errors
+    /// When the script fails or answers anything else.
+    pub fn check(&self, message: &Message) -> Result<bool, RunError> {
+        let value = self.0.run(message, &mut Scope::new())?;
+        value.as_bool().map_err(|got| {
+            RunError::nowhere(format!(
+                "a check must be true or false, this is {}",
+                type_name(got)
+            ))
+        })
+    }
+
+    /// Whether the value depends on nothing but the message.
+    #[must_use]
+    pub fn is_pure(&self) -> bool {
+        self.0.analysis.is_pure
+    }
+}

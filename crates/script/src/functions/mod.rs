@@ -1,0 +1,93 @@
+//! The function library: what scripts can call beside Rhai's own arithmetic, text, array and object
+//! functions. One file per group; each declares its functions, their documentation and examples,
+//! and the examples are run as tests.
+
+mod ids;
+mod message;
+
+use std::{collections::HashMap, sync::LazyLock};
+
+use rhai::{Engine, EvalAltResult};
+
+use crate::paths::{self, MAKE_PATH};
+
+/// What the result of a function depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purity {
+    /// Its arguments and the message beside its content: metadata, identity, failure.
+    Pure,
+    /// Its arguments and the message with its content.
+    Content,
+    /// The clock or chance as well.
+    World,
+}
+
+/// A chapter of the function reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// The message and its fate.
+    Message,
+    /// Ids.
+    Ids,
+    /// Kubernetes quantities and pods.
+    Kubernetes,
+    /// Times and durations.
+    Time,
+    /// Arrays and objects.
+    Collections,
+    /// Text.
+    Text,
+    /// Numbers and other conversions.
+    Values,
+}
+
+/// A script with what it gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Example {
+    /// An expression.
+    pub script: &'static str,
+    /// The content of the message as JSON, where it matters.
+    pub input: &'static str,
+    /// The value as JSON, or the error.
+    pub output: &'static str,
+}
+
+/// A function of the library.
+#[derive(Debug, Clone, Copy)]
+pub struct FunctionDoc {
+    /// The name.
+    pub name: &'static str,
+    /// Arguments and result. What stands before a dot can also be the first argument.
+    pub signature: &'static str,
+    /// What it does, in a sentence.
+    pub summary: &'static str,
+    /// The chapter it belongs to.
+    pub group: Group,
+    /// What its result depends on.
+    pub purity: Purity,
+    /// Examples that run.
+    pub examples: &'static [Example],
+}
+
+/// What a native function gives back to the interpreter.
+pub(crate) type Answer<T> = Result<T, Box<EvalAltResult>>;
+
+static DOCS: LazyLock<Vec<FunctionDoc>> = LazyLock::new(|| [message::DOCS, ids::DOCS].concat());
+
+static PURITY: LazyLock<HashMap<&'static str, Purity>> =
+    LazyLock::new(|| DOCS.iter().map(|doc| (doc.name, doc.purity)).collect());
+
+pub(crate) fn docs() -> &'static [FunctionDoc] {
+    &DOCS
+}
+
+/// What the result of a function depends on; `None` for Rhai's own, which are all pure.
+pub(crate) fn purity(name: &str) -> Option<Purity> {
+    PURITY.get(name).copied()
+}
+
+pub(crate) fn register(engine: &mut Engine) {
+    engine.register_fn(MAKE_PATH, paths::make_path);
+    message::register(engine);
+    ids::register(engine);
+}

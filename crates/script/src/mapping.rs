@@ -1,0 +1,143 @@
+//! A script that turns a message into another.
+
+use meterline_core::{Content, Message, Metadata};
+use rhai::{Dynamic, Map, Scope};
+
+use crate::{
+    Engine, RunError, ScriptError,
+    convert::{self, Deleted},
+    script::Script,
+};
+
+/// Marks the `root` that no statement has assigned yet. Assigning replaces the value and with it
+/// the mark; assigning into it leaves the mark but fills the map.
+const UNTOUCHED: i32 = 1;
+
+/// A compiled mapping.
+pub struct Mapping(Script);
+
+impl std::fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mapping").finish_non_exhaustive()
+    }
+}
+
+/// What a mapping made of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mapped {
+    /// The message goes on, changed or not.
+    Kept,
+    /// The mapping said `root = deleted()`.
+    Dropped,
+}
+
+impl Mapping {
+    pub(crate) fn compile(engine: &Engine, source: &str) -> Result<Self, Vec<ScriptError>> {
+        Script::compile(engine, source, (1, 1)).map(Self)
+    }
+
+    /// Maps `message` in place.
+    ///
+    /// # Errors
+    /// When the script fails for this message, which is then unchanged.
+    pub fn run(&self, message: &mut Message) -> Result<Mapped, RunError> {
+        let mut scope = Scope::new();
+        let mut root = Dynamic::from_map(Map::new());
+        root.set_tag(UNTOUCHED);
+        scope.push_dynamic("root", root);
+        if self.0.analysis.uses_meta_variable {
+            scope.push_dynamic("meta", metadata_map(&message.metadata));
+        }
+        // A mapping answers through `root`; what its last statement is worth does not matter.
+        let _ = self.0.run(message, &mut scope)?;
+
+        let root = take(&mut scope, "root");
+        if root.is::<Deleted>() {
+            return Ok(Mapped::Dropped);
+        }
+        let metadata = if self.0.analysis.uses_meta_variable {
+            Some(changed(&message.metadata, take(&mut scope, "meta"))?)
+        } else {
+            None
+        };
+        if !is_untouched(&root) {
+            let value = convert::to_json(root).map_err(RunError::nowhere)?;
+            message.set_content(Content::Value(value));
+        }
+        if let Some(metadata) = metadata {
+            message.metadata = metadata;
+        }
+        Ok(Mapped::Kept)
+    }
+
+    /// Whether the result depends on nothing but the message, so that the same message always
+    /// becomes the same bytes.
+    #[must_use]
+    pub fn is_pure(&self) -> bool {
+        self.0.analysis.is_pure
+    }
+
+    /// What works but is likely not meant.
+    #[must_use]
+    pub fn lints(&self) -> Vec<ScriptError> {
+        self.0.analysis.lints.clone()
+    }
+}
+
+fn take(scope: &mut Scope<'_>, name: &str) -> Dynamic {
+    scope
+        .get_mut(name)
+        .map(std::mem::take)
+        .unwrap_or_default()
+        .flatten()
+}
+
+fn is_untouched(root: &Dynamic) -> bool {
+    root.tag() == UNTOUCHED && root.as_map_ref().is_ok_and(|map| map.is_empty())
+}
+
+fn metadata_map(metadata: &Metadata) -> Dynamic {
+    Dynamic::from_map(
+        metadata
+            .iter()
+            .map(|(key, value)| (key.into(), Dynamic::from(value.to_string())))
+            .collect(),
+    )
+}
+
+/// The metadata after the script: keys keep their order, a key set to `()` is gone.
+fn changed(before: &Metadata, after: Dynamic) -> Result<Metadata, RunError> {
+    let Some(mut after) = after.try_cast::<Map>() else {
+        return Err(RunError::nowhere(
+            "`meta` was replaced by something that is not an object; set `meta[\"key\"]` instead",
+        ));
+    };
+    let mut metadata = before.clone();
+    for (key, old) in before.iter() {
+        match after.remove(key) {
+            None => metadata.remove(key),
+            Some(value) if value.is_unit() || value.is::<Deleted>() => metadata.remove(key),
+            Some(value) => {
+                let text = text(key, value)?;
+                if text != **old {
+                    metadata.set(key.to_owned(), text);
+                }
+            }
+        }
+    }
+    for (key, value) in after {
+        if !value.is_unit() && !value.is::<Deleted>() {
+            let text = text(&key, value)?;
+            metadata.set(key.to_string(), text);
+        }
+    }
+    Ok(metadata)
+}
+
+fn text(key: &str, value: Dynamic) -> Result<String, RunError> {
+    match convert::to_json(value) {
+        Ok(serde_json::Value::String(text)) => Ok(text),
+        Ok(value) => Ok(value.to_string()),
+        Err(reason) => Err(RunError::nowhere(format!("meta[\"{key}\"]: {reason}"))),
+    }
+}

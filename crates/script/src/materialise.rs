@@ -1,0 +1,109 @@
+//! `this`: the parts of the message that a script reads, as script values.
+//!
+//! A pod is seven kilobytes of which a mapping reads a few hundred bytes. What it reads is known
+//! from its text, so only that is converted; where the text does not tell, everything is. A script
+//! cannot notice the difference.
+
+use std::collections::BTreeMap;
+
+use meterline_core::{Content, Document, Message, Node, Scalar};
+use rhai::{Dynamic, Map};
+use serde_json::Value;
+
+use crate::convert::{self, Unsigned};
+
+/// What a script reads of a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// All of it.
+    All,
+    /// These fields, if it is an object; all of it, if it is not. None at all: nothing.
+    Fields(BTreeMap<String, Wanted>),
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self::Fields(BTreeMap::new())
+    }
+}
+
+impl Wanted {
+    /// Adds everything below `path`.
+    pub(crate) fn add(&mut self, path: &[&str]) {
+        match (&mut *self, path.split_first()) {
+            (Self::All, _) => {}
+            (_, None) => *self = Self::All,
+            (Self::Fields(fields), Some((first, rest))) => {
+                fields.entry((*first).to_owned()).or_default().add(rest);
+            }
+        }
+    }
+
+    fn is_nothing(&self) -> bool {
+        matches!(self, Self::Fields(fields) if fields.is_empty())
+    }
+}
+
+/// The wanted parts of the content of `message`.
+///
+/// # Errors
+/// When something is wanted of content that is not JSON.
+pub(crate) fn this(message: &Message, wanted: &Wanted) -> Result<Dynamic, String> {
+    if wanted.is_nothing() {
+        return Ok(Dynamic::UNIT);
+    }
+    match message.content() {
+        Content::Document(document) => Ok(node(document.root(), wanted)),
+        Content::Value(tree) => Ok(value(tree, wanted)),
+        Content::Raw(bytes) => Document::from_json(bytes)
+            .map(|document| node(document.root(), wanted))
+            .map_err(|error| format!("the message is not valid JSON: {error}")),
+    }
+}
+
+fn node(node: Node<'_>, wanted: &Wanted) -> Dynamic {
+    match wanted {
+        Wanted::Fields(fields) if node.is_object() => {
+            let mut map = Map::new();
+            for (key, value) in node.entries() {
+                if let Some(wanted) = fields.get(key) {
+                    map.insert(key.into(), self::node(value, wanted));
+                }
+            }
+            Dynamic::from_map(map)
+        }
+        _ => whole(node),
+    }
+}
+
+fn whole(node: Node<'_>) -> Dynamic {
+    match node.scalar() {
+        Some(Scalar::Null) => Dynamic::UNIT,
+        Some(Scalar::Bool(value)) => Dynamic::from_bool(value),
+        Some(Scalar::Integer(number)) => Dynamic::from_int(number),
+        Some(Scalar::Unsigned(number)) => Dynamic::from(Unsigned(number)),
+        Some(Scalar::Float(number)) => Dynamic::from_float(number),
+        Some(Scalar::Text(text)) => text.into(),
+        None if node.is_array() => Dynamic::from_array(node.items().map(whole).collect()),
+        None => Dynamic::from_map(
+            node.entries()
+                .map(|(key, value)| (key.into(), whole(value)))
+                .collect(),
+        ),
+    }
+}
+
+fn value(value: &Value, wanted: &Wanted) -> Dynamic {
+    match (wanted, value) {
+        (Wanted::Fields(wanted), Value::Object(fields)) => Dynamic::from_map(
+            wanted
+                .iter()
+                .filter_map(|(key, wanted)| {
+                    let field = fields.get(key)?;
+                    Some((key.as_str().into(), self::value(field, wanted)))
+                })
+                .collect(),
+        ),
+        _ => convert::from_json(value),
+    }
+}

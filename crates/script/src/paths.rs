@@ -1,0 +1,156 @@
+//! Property chains in a script: reading them off, and making what they pass through.
+
+use std::collections::HashSet;
+
+use rhai::{AST, ASTFlags, ASTNode, Dynamic, Expr, Position, Stmt};
+
+use crate::script::BODY;
+
+/// The native function behind `root.a.b = …` where `root.a` does not exist yet.
+pub(crate) const MAKE_PATH: &str = "__make_path";
+
+/// The base of `base.a["b"].c` and the keys that are known from the text, up to the first step that
+/// is not: a method call, an index that is no text. The whole of what the keys lead to is meant.
+pub(crate) fn chain(expression: &Expr) -> (&Expr, Vec<&str>) {
+    let mut keys = Vec::new();
+    let (mut pair, mut flags, mut is_index) = match expression {
+        Expr::Dot(pair, flags, _) => (pair, *flags, false),
+        Expr::Index(pair, flags, _) => (pair, *flags, true),
+        other => return (other, keys),
+    };
+    let base = &pair.lhs;
+    loop {
+        // Unless the chain ends here, the right side is a pair of this step and the rest.
+        let (step, rest) = match &pair.rhs {
+            rest @ (Expr::Dot(next, ..) | Expr::Index(next, ..))
+                if !flags.intersects(ASTFlags::BREAK) =>
+            {
+                (&next.lhs, Some(rest))
+            }
+            last => (last, None),
+        };
+        match step {
+            Expr::Property(property, _) if !is_index => keys.push(property.2.as_str()),
+            Expr::StringConstant(key, _) if is_index => keys.push(key.as_str()),
+            _ => return (base, keys),
+        }
+        (pair, flags, is_index) = match rest {
+            Some(Expr::Dot(pair, flags, _)) => (pair, *flags, false),
+            Some(Expr::Index(pair, flags, _)) => (pair, *flags, true),
+            _ => return (base, keys),
+        };
+    }
+}
+
+/// The script itself, or the function values in it.
+pub(crate) fn functions(ast: &AST, body: bool) -> AST {
+    ast.clone_functions_only_filtered(|_, _, _, name, _| (name == BODY) == body)
+}
+
+/// The statements `root.__make_path([…]);` that have to stand before assignments through fields of
+/// `root`, so that `root.a.b = 1` works where `root.a` does not exist, and where they have to stand.
+///
+/// Left out where a statement cannot stand before another: in a function value and in an arm of a
+/// `switch` without braces.
+pub(crate) fn preparations(ast: &AST, source: &str) -> Vec<(Position, String)> {
+    let mut found = Vec::new();
+    functions(ast, true).walk(&mut |path| {
+        if let Some(ASTNode::Stmt(Stmt::Assignment(assignment))) = path.last()
+            && !assignment.0.is_op_assignment()
+            && let (Expr::Variable(base, _, position), keys) = chain(&assignment.1.lhs)
+            && base.0.is_none()
+            && base.1 == "root"
+            && let Some((_, through)) = keys.split_last()
+            && !through.is_empty()
+        {
+            let keys: Vec<_> = through.iter().map(|key| format!("{key:?}")).collect();
+            let statement = format!("root.{MAKE_PATH}([{}]);", keys.join(","));
+            found.push((*position, statement));
+        }
+        true
+    });
+    if !found.is_empty() {
+        let starts = statement_starts(source);
+        found.retain(|(position, _)| starts.contains(&place(*position)));
+        found.sort_by_key(|(position, _)| place(*position));
+        found.dedup();
+    }
+    found
+}
+
+fn place(position: Position) -> (usize, usize) {
+    (
+        position.line().unwrap_or(0),
+        position.position().unwrap_or(0),
+    )
+}
+
+/// Lines and columns, from 1, of the first character after a brace, a semicolon or the start.
+fn statement_starts(source: &str) -> HashSet<(usize, usize)> {
+    let mut starts = HashSet::new();
+    let mut before = ';';
+    let mut skipping = Skip::Nothing;
+    for (line, text) in source.split('\n').enumerate() {
+        let mut characters = text.chars().enumerate().peekable();
+        if skipping == Skip::Line {
+            skipping = Skip::Nothing;
+        }
+        while let Some((column, character)) = characters.next() {
+            let next = characters.peek().map(|(_, next)| *next);
+            match (&skipping, character) {
+                (Skip::Line, _) => break,
+                (Skip::Block, '*') if next == Some('/') => {
+                    characters.next();
+                    skipping = Skip::Nothing;
+                }
+                (Skip::Block, _) => {}
+                (Skip::Text(quote), _) if *quote == character => skipping = Skip::Nothing,
+                (Skip::Text(quote), '\\') if *quote != '`' => {
+                    characters.next();
+                }
+                (Skip::Text(_), _) => {}
+                (Skip::Nothing, '/') if next == Some('/') => skipping = Skip::Line,
+                (Skip::Nothing, '/') if next == Some('*') => skipping = Skip::Block,
+                (Skip::Nothing, character) if character.is_whitespace() => {}
+                (Skip::Nothing, character) => {
+                    if matches!(before, ';' | '{' | '}') {
+                        starts.insert((line + 1, column + 1));
+                    }
+                    before = character;
+                    if matches!(character, '"' | '`' | '\'') {
+                        skipping = Skip::Text(character);
+                    }
+                }
+            }
+        }
+    }
+    starts
+}
+
+#[derive(PartialEq)]
+enum Skip {
+    Nothing,
+    Line,
+    Block,
+    Text(char),
+}
+
+/// Makes a map of every field on the way that is missing. A field that is something else is left
+/// to the assignment to complain about.
+pub(crate) fn make_path(root: &mut Dynamic, path: rhai::Array) {
+    let Some(key) = path.first().and_then(|key| {
+        key.as_immutable_string_ref()
+            .ok()
+            .map(|key| key.to_string())
+    }) else {
+        return;
+    };
+    let rest = path.get(1..).unwrap_or_default().to_vec();
+    if let Ok(mut map) = root.as_map_mut() {
+        let field = map.entry(key.into()).or_insert(Dynamic::UNIT);
+        if field.is_unit() {
+            *field = Dynamic::from_map(rhai::Map::new());
+        }
+        make_path(field, rest);
+    }
+}

@@ -1,0 +1,97 @@
+//! A compiled script of any kind and one run of it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use meterline_core::Message;
+use rhai::{AST, CallFnOptions, Dynamic, Scope};
+
+use crate::{
+    Engine, RunError, ScriptError,
+    analysis::{self, Analysis},
+    context::{Context, Deadline},
+    error::{self, Origin},
+    materialise, paths,
+};
+
+/// The name of the function whose body the script becomes: `this` exists in functions only.
+pub(crate) const BODY: &str = "__script";
+/// What stands around the source. The line break keeps columns as they are.
+const HEAD: &str = "fn __script(){\n";
+const TAIL: &str = "\n}";
+
+pub(crate) struct Script {
+    engine: Engine,
+    ast: AST,
+    pub(crate) analysis: Analysis,
+    pub(crate) origin: Origin,
+}
+
+impl Script {
+    /// Compiles `source`, which starts at `line` and `column` of the text that was given.
+    pub(crate) fn compile(
+        engine: &Engine,
+        source: &str,
+        (line, column): (usize, usize),
+    ) -> Result<Self, Vec<ScriptError>> {
+        let mut origin = Origin::new(source, line, column);
+        let compile = |source: &str, origin: &Origin| {
+            engine
+                .0
+                .rhai
+                .compile(format!("{HEAD}{source}{TAIL}"))
+                .map_err(|error| vec![error::from_parse(&error, source, origin)])
+        };
+        let mut ast = compile(source, &origin)?;
+        let analysis = analysis::analyse(&ast, &origin)?;
+        let preparations = paths::preparations(&ast, &format!("{HEAD}{source}{TAIL}"));
+        if !preparations.is_empty() {
+            let source = origin.insert(source, &preparations);
+            ast = compile(&source, &origin)?;
+        }
+        Ok(Self {
+            engine: engine.clone(),
+            ast,
+            analysis,
+            origin,
+        })
+    }
+
+    /// Runs the script with `this` bound to the content of `message`.
+    pub(crate) fn run(
+        &self,
+        message: &Message,
+        scope: &mut Scope<'_>,
+    ) -> Result<Dynamic, RunError> {
+        let inner = &self.engine.0;
+        let mut this = materialise::this(message, &self.analysis.wanted)
+            .map_err(RunError::nowhere)?
+            .into_read_only();
+        let context = Context::new(message, self.analysis.needs_content, inner.event_id);
+        let options = CallFnOptions::new()
+            .eval_ast(false)
+            .bind_this_ptr(&mut this)
+            .with_tag(context);
+        let _deadline = Deadline::start(inner.limits.time);
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            inner
+                .rhai
+                .call_fn_with_options::<Dynamic>(options, scope, &self.ast, BODY, ())
+        }));
+        match outcome {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(error::from_run(&error, &self.origin)),
+            Err(panic) => Err(RunError::nowhere(format!(
+                "the script broke the interpreter: {}",
+                panic_text(panic.as_ref())
+            ))),
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no reason given")
+}

@@ -1,0 +1,144 @@
+//! Text with expressions in it: `pod ${! this.metadata.name } failed`.
+
+use meterline_core::Message;
+use serde_json::Value;
+
+use crate::{Engine, Expression, RunError, ScriptError};
+
+const OPEN: &str = "${!";
+const ESCAPED_OPEN: &str = "${{!";
+
+/// Compiled text with `${! EXPRESSION }` parts.
+#[derive(Debug)]
+pub struct Template {
+    parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+enum Part {
+    Text(String),
+    Expression(Box<Expression>),
+}
+
+impl Template {
+    pub(crate) fn compile(engine: &Engine, text: &str) -> Result<Self, Vec<ScriptError>> {
+        let mut parts = Vec::new();
+        let mut errors = Vec::new();
+        let mut literal = String::new();
+        let mut at = 0;
+        while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+            if let Some(body) = rest.strip_prefix(ESCAPED_OPEN) {
+                if let Some(end) = body.find("}}") {
+                    literal.push_str(OPEN);
+                    literal.push_str(body.get(..end).unwrap_or_default());
+                    literal.push('}');
+                    at += ESCAPED_OPEN.len() + end + "}}".len();
+                    continue;
+                }
+            } else if let Some(body) = rest.strip_prefix(OPEN) {
+                let start = at + OPEN.len();
+                let Some(end) = expression_end(body) else {
+                    errors.push(unclosed(text, at));
+                    break;
+                };
+                if !literal.is_empty() {
+                    parts.push(Part::Text(std::mem::take(&mut literal)));
+                }
+                let source = body.get(..end).unwrap_or_default();
+                match Expression::compile_at(engine, source, place(text, start)) {
+                    Ok(expression) => parts.push(Part::Expression(Box::new(expression))),
+                    Err(found) => errors.extend(found),
+                }
+                at = start + end + 1;
+                continue;
+            }
+            let next = rest.chars().next().map_or(1, char::len_utf8);
+            literal.push_str(rest.get(..next).unwrap_or_default());
+            at += next;
+        }
+        if !literal.is_empty() {
+            parts.push(Part::Text(literal));
+        }
+        if errors.is_empty() {
+            Ok(Self { parts })
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// The text for `message`. A value that is no text is written as JSON.
+    ///
+    /// # Errors
+    /// When an expression fails.
+    pub fn render(&self, message: &Message) -> Result<String, RunError> {
+        let mut text = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(literal) => text.push_str(literal),
+                Part::Expression(expression) => match expression.evaluate(message)? {
+                    Value::String(value) => text.push_str(&value),
+                    value => text.push_str(&value.to_string()),
+                },
+            }
+        }
+        Ok(text)
+    }
+
+    /// The text, if it is the same for every message.
+    #[must_use]
+    pub fn is_static(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [] => Some(""),
+            [Part::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+}
+
+/// Where the `}` is that closes the expression: braces and quotes inside it are stepped over.
+fn expression_end(body: &str) -> Option<usize> {
+    let mut depth = 0_usize;
+    let mut quote = None;
+    let mut escaped = false;
+    for (at, character) in body.char_indices() {
+        match quote {
+            Some(_) if escaped => escaped = false,
+            Some('"' | '\'') if character == '\\' => escaped = true,
+            Some(open) => {
+                if character == open {
+                    quote = None;
+                }
+            }
+            None => match character {
+                '"' | '`' | '\'' => quote = Some(character),
+                '{' => depth += 1,
+                '}' if depth == 0 => return Some(at),
+                '}' => depth -= 1,
+                _ => {}
+            },
+        }
+    }
+    None
+}
+
+fn unclosed(text: &str, at: usize) -> ScriptError {
+    let (line, column) = place(text, at);
+    ScriptError {
+        line,
+        column,
+        message: "`${!` is not closed by a `}`".into(),
+        help: Some("for the literal text write `${{! … }}`".into()),
+    }
+}
+
+/// Line and column of a byte offset, both from 1.
+fn place(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before
+        .rsplit('\n')
+        .next()
+        .map_or(0, |last| last.chars().count())
+        + 1;
+    (line, column)
+}
