@@ -1,1 +1,19 @@
-//! Reads Benthos-style YAML into component plans and reports every fault with its place
+//! Reads Benthos-style YAML into checked plans and reports every fault with its place.
+//!
+//! Knows no component by itself: a [`Registry`] brings them. Touches nothing outside but files that
+//! a configuration names.
+
+mod diagnostic;
+mod fields;
+mod interpolate;
+mod load;
+mod node;
+mod plan;
+#[cfg(test)]
+mod tests;
+mod wrap;
+
+pub use diagnostic::{Diagnostic, Place, Severity, nearest};
+pub use fields::{Child, GoDuration, Located};
+pub use load::{Http, Loaded, LogFormat, Logger, Source, load};
+pub use plan::{Configure, Cx, InputSpec, OutputSpec, ProcessorSpec, Registry, Spec};

@@ -1,0 +1,106 @@
+//! Types for the fields of a component's configuration.
+
+use std::{fmt, ops::Deref, time::Duration};
+
+use meterline_core::duration;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, Visitor},
+};
+
+use crate::node::{CHILD, LOCATED};
+
+/// A component inside a component. [`crate::Cx`] plans it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Child(pub(crate) u64);
+
+impl<'de> Deserialize<'de> for Child {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number;
+        impl Visitor<'_> for Number {
+            type Value = Child;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a component")
+            }
+
+            fn visit_u64<E>(self, id: u64) -> Result<Child, E> {
+                Ok(Child(id))
+            }
+        }
+        deserializer.deserialize_newtype_struct(CHILD, Number)
+    }
+}
+
+/// A value that knows where it was written, for faults that are found later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located<T> {
+    /// The value.
+    pub value: T,
+    /// The number of the value in the document; `None` for a default.
+    pub(crate) id: Option<u64>,
+}
+
+impl<T> From<T> for Located<T> {
+    /// A value that nobody wrote, such as a default.
+    fn from(value: T) -> Self {
+        Self { value, id: None }
+    }
+}
+
+impl<T> Deref for Located<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pair<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Pair<T> {
+            type Value = Located<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value")
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut pair: A) -> Result<Located<T>, A::Error> {
+                let Some(value) = pair.next_element()? else {
+                    return Err(de::Error::custom("a value is missing"));
+                };
+                Ok(Located {
+                    value,
+                    id: pair.next_element()?,
+                })
+            }
+        }
+        deserializer.deserialize_newtype_struct(LOCATED, Pair(std::marker::PhantomData))
+    }
+}
+
+/// A length of time as Go writes it, such as `15s`; not negative.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GoDuration(pub Duration);
+
+impl<'de> Deserialize<'de> for GoDuration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = GoDuration;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration such as `15s`")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<GoDuration, E> {
+                let nanoseconds = duration::parse(text.trim()).map_err(E::custom)?;
+                let nanoseconds = u64::try_from(nanoseconds)
+                    .map_err(|_| E::custom(format!("the duration `{text}` is negative")))?;
+                Ok(GoDuration(Duration::from_nanos(nanoseconds)))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}

@@ -1,0 +1,317 @@
+//! Whole configurations with made-up components, and what is said of them.
+
+use async_trait::async_trait;
+use meterline_core::{
+    Batch, BuildContext, BuildError, Input, InputPlan, OutputNode, OutputPlan, Processor,
+    ProcessorPlan,
+};
+use serde::Deserialize;
+
+use super::*;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "only read from YAML")]
+struct Http {
+    url: Located<String>,
+    #[serde(default)]
+    timeout: Option<GoDuration>,
+    #[serde(default)]
+    count: usize,
+    #[serde(default)]
+    nested: Nested,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(dead_code, reason = "only read from YAML")]
+struct Nested {
+    size: usize,
+}
+
+#[derive(Debug, Deserialize)]
+struct Script(Located<String>);
+
+#[derive(Debug, Deserialize)]
+struct Catch(Vec<Child>);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Schedule {
+    input: Child,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+struct Plan;
+
+#[async_trait]
+impl InputPlan for Plan {
+    async fn build(self: Box<Self>, cx: &BuildContext) -> Result<Box<dyn Input>, BuildError> {
+        Err(BuildError {
+            component: cx.label.clone(),
+            reason: "test".to_owned(),
+        })
+    }
+}
+
+#[async_trait]
+impl OutputPlan for Plan {
+    async fn build(self: Box<Self>, cx: &BuildContext) -> Result<OutputNode, BuildError> {
+        Err(BuildError {
+            component: cx.label.clone(),
+            reason: "test".to_owned(),
+        })
+    }
+}
+
+impl ProcessorPlan for Plan {
+    fn build(&self, _: &BuildContext) -> Result<Box<dyn Processor>, BuildError> {
+        struct Same;
+        impl Processor for Same {
+            fn process(&mut self, batch: Batch) -> Batch {
+                batch
+            }
+        }
+        Ok(Box::new(Same))
+    }
+}
+
+impl Configure for Http {
+    type Plan = dyn OutputPlan;
+    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn OutputPlan>> {
+        if !self.url.starts_with("http") {
+            cx.error_at(&self.url, "the url must begin with http");
+        }
+        Some(Box::new(Plan))
+    }
+}
+
+impl Configure for Script {
+    type Plan = dyn ProcessorPlan;
+    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn ProcessorPlan>> {
+        for (index, line) in self.0.value.lines().enumerate() {
+            if let Some(column) = line.find('!') {
+                cx.error_in(&self.0, index + 1, column + 1, "exclamation mark");
+            }
+        }
+        Some(Box::new(Plan))
+    }
+}
+
+impl Configure for Catch {
+    type Plan = dyn ProcessorPlan;
+    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn ProcessorPlan>> {
+        cx.processors(&self.0)?;
+        Some(Box::new(Plan))
+    }
+}
+
+impl Configure for Schedule {
+    type Plan = dyn InputPlan;
+    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn InputPlan>> {
+        cx.input(self.input)
+    }
+}
+
+impl Configure for Nothing {
+    type Plan = dyn InputPlan;
+    fn plan(self, _: &mut Cx<'_>) -> Option<Box<dyn InputPlan>> {
+        Some(Box::new(Plan))
+    }
+}
+
+const INPUTS: &[InputSpec] = &[
+    Spec::new::<Nothing>("nothing", "", &[]),
+    Spec::new::<Schedule>("schedule", "", &[]),
+];
+const PROCESSORS: &[ProcessorSpec] = &[
+    Spec::new::<Script>("mapping", "", &[]),
+    Spec::new::<Catch>("catch", "", &[]),
+];
+const OUTPUTS: &[OutputSpec] = &[Spec::new::<Http>("http", "", &[])];
+
+fn registry() -> Registry {
+    Registry {
+        inputs: INPUTS,
+        processors: PROCESSORS,
+        outputs: OUTPUTS,
+        default_input: "schedule:\n  input:\n    nothing: {}\n",
+        default_output: "http:\n  url: ${URL:http://default}\n",
+    }
+}
+
+fn check_with(yaml: &str, overrides: &[(&str, &str)]) -> String {
+    let source = Source {
+        name: "c.yaml".to_owned(),
+        text: yaml.to_owned(),
+        dir: None,
+    };
+    let env = |name: &str| match name {
+        "EMPTY" => Some(String::new()),
+        "TOKEN" => Some("s3cr3t".to_owned()),
+        _ => None,
+    };
+    let overrides: Vec<_> = overrides
+        .iter()
+        .map(|(path, value)| ((*path).to_owned(), (*value).to_owned()))
+        .collect();
+    let found = match load(&source, &overrides, &env, &registry()) {
+        Ok((_, warnings)) => warnings,
+        Err(faults) => faults,
+    };
+    let lines: Vec<_> = found.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+fn check(yaml: &str) -> String {
+    check_with(yaml, &[])
+}
+
+#[test]
+fn a_blank_configuration_has_the_defaults() {
+    assert_eq!(check(""), "");
+    assert_eq!(check("input:\noutput:\n"), "");
+    assert_eq!(
+        check("input:\n  # just use the defaults\n\npipeline:\n  processors: []\n"),
+        ""
+    );
+}
+
+#[test]
+fn every_fault_is_told_at_once() {
+    insta::assert_snapshot!(check(
+        "inptu: {}\n\
+         pipeline:\n  processors:\n    - maping: 'x'\n    - catch:\n        - mapping: 'ok'\n        - mapping: 5\n\
+         output:\n  http:\n    timout: 3s\n    timeout: soon\n    count: many\n    nested: {sise: 1}\n"
+    ), @r"
+    c.yaml:1:1: unknown section `inptu`; did you mean `input`?
+    c.yaml:4:7: pipeline.processors.0: unknown processor `maping`; did you mean `mapping`?
+    c.yaml:7:20: pipeline.processors.1.catch.1.mapping: expected text (put it in quotes), found a whole number
+    c.yaml:10:5: output.http: the field `url` is required
+    c.yaml:10:5: output.http: unknown field `timout`; did you mean `timeout`?
+    c.yaml:11:14: output.http.timeout: `soon` is not a duration; write for example `15s`, `500ms` or `1h30m`
+    c.yaml:12:12: output.http.count: expected a whole number, zero or more, found text
+    c.yaml:13:14: output.http.nested: unknown field `sise`; did you mean `size`?
+    ");
+}
+
+#[test]
+fn components_say_what_is_wrong_with_their_shape() {
+    insta::assert_snapshot!(check(
+        "input:\n  schedule: {}\noutput:\n  http: {url: http://x}\n  htpp: {}\n"
+    ), @r"
+    c.yaml:2:13: input.schedule: the field `input` is required
+    c.yaml:4:3: output: a component has one type, this has `http` and `htpp`; is something indented wrongly?
+    ");
+    insta::assert_snapshot!(check("input: nothing\noutput: {label: a}\n"), @r"
+    c.yaml:1:8: input: expected an input, a map with one type, found text; there are: nothing, schedule
+    c.yaml:2:9: output: the output has no type; there are: http
+    ");
+}
+
+#[test]
+fn places_in_scripts_are_places_in_the_file() {
+    insta::assert_snapshot!(check(
+        "pipeline:\n  processors:\n    - mapping: |\n\n        ok\n        a !\n    - mapping: 'b!'\n    - mapping: c!\n"
+    ), @r"
+    c.yaml:6:11: pipeline.processors.0.mapping: exclamation mark
+    c.yaml:7:18: pipeline.processors.1.mapping: exclamation mark
+    c.yaml:8:17: pipeline.processors.2.mapping: exclamation mark
+    ");
+}
+
+#[test]
+fn places_are_those_before_variables_were_replaced() {
+    insta::assert_snapshot!(check(
+        "output:\n  http: {url: \"${TOKEN}${TOKEN}\", timout: 1}\npipeline:\n  processors:\n    - mapping: ${NOPE}\n"
+    ), @r"
+    c.yaml:2:15: output.http.url: the url must begin with http
+    c.yaml:2:35: output.http: unknown field `timout`; did you mean `timeout`?
+    c.yaml:5:14: pipeline.processors.0.mapping: expected text (put it in quotes), found nothing
+    c.yaml:5:16: the variable `NOPE` is not set; set it, or give a default: `${NOPE:default}`
+    ");
+}
+
+#[test]
+fn secrets_are_not_in_messages() {
+    let told = check(
+        "output:\n  http:\n    url: http://x\n    count: ${TOKEN}\n    timeout: \"${TOKEN}\"\n",
+    );
+    assert!(!told.contains("s3cr3t"), "{told}");
+}
+
+#[test]
+fn what_is_not_yaml_has_a_place() {
+    let told = check("input: {\npipeline: ]\n");
+    assert!(told.starts_with("c.yaml:1:8: "), "{told}");
+    assert!(told.contains("cannot be read as YAML"), "{told}");
+    let told = check("a: 1\na: 2\n");
+    assert!(told.contains("duplicate"), "{told}");
+}
+
+#[test]
+fn bombs_are_refused() {
+    let mut bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for (name, inner) in ('b'..='k').zip('a'..='j') {
+        bomb.push_str(&format!(
+            "{name}: &{name} [{}]\n",
+            vec![format!("*{inner}"); 9].join(", ")
+        ));
+    }
+    assert!(check(&bomb).contains("cannot be read as YAML"));
+    assert!(check(&"[".repeat(100_000)).contains("cannot be read as YAML"));
+    assert!(check(&"# x\n".repeat(3_000_000)).contains("at most"));
+}
+
+#[test]
+fn labels_and_resources() {
+    insta::assert_snapshot!(check(
+        "processor_resources:\n  - label: shared\n    mapping: ok\n\
+         pipeline:\n  processors:\n    - resource: shared\n    - resource: shard\n    - {label: a, mapping: x}\n    - {label: a, mapping: x}\n    - {label: A b, mapping: x}\n"
+    ), @r"
+    c.yaml:7:17: pipeline.processors.1.resource: there is no processor with the label `shard` in `processor_resources`; did you mean `shared`?
+    c.yaml:9:15: pipeline.processors.3.label: the label `a` is used before, on line 8
+    c.yaml:10:15: pipeline.processors.4.label: the label `A b` may hold lower-case letters, digits, `_` and `-` alone
+    ");
+}
+
+#[test]
+fn overrides_change_fields() {
+    assert_eq!(
+        check_with(
+            "",
+            &[
+                ("output.http.url", "http://y"),
+                ("http.address", "127.0.0.1:1")
+            ]
+        ),
+        ""
+    );
+    insta::assert_snapshot!(
+        check_with("", &[("http.adress", "x"), ("pipeline.processors.3", "x"), ("logger.level", "LOUD")]),
+        @r"
+    --set http.adress: http: unknown field `adress`; did you mean `address`?
+    --set logger.level: logger.level: `LOUD` is not a level; there are: TRACE, DEBUG, INFO, WARN, ERROR, OFF
+    --set pipeline.processors.3: pipeline.processors: expected a list, found a map
+    "
+    );
+}
+
+#[test]
+fn sections_that_do_nothing_yet_say_so() {
+    insta::assert_snapshot!(check("buffer:\n  sqlite: {}\ncache_resources: [{label: a}]\nmetrics:\n  statsd: {}\n"), @r"
+    c.yaml:2:3: buffer: there are no buffers yet; leave `buffer` out or write `none: {}`
+    c.yaml:3:18: warning: cache_resources: `cache_resources` is not used yet
+    c.yaml:5:3: metrics: metrics are shown for Prometheus on /metrics; leave `metrics` out or write `prometheus: {}`
+    ");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text in "[ -~\n]{0,200}") {
+        let _ = check(&text);
+    }
+}
