@@ -9,7 +9,7 @@ use std::{
 use meterline_core::{Content, Document, Failure, Identity, Message, Metadata};
 use rhai::{EvalAltResult, NativeCallContext};
 
-use crate::engine::EventId;
+use crate::{convert, engine::EventId, materialise};
 
 /// The message as native functions see it. It travels as the tag of the call, so that a function
 /// finds it wherever it is called from, in a function value too.
@@ -65,6 +65,14 @@ impl Context {
             Content::Raw(bytes) => Ok(bytes.to_vec()),
             Content::Document(document) => serde_json::to_vec(document).map_err(text),
             Content::Value(value) => serde_json::to_vec(value).map_err(text),
+        }
+    }
+
+    /// The content as a script value.
+    pub(crate) fn this(&self) -> Result<rhai::Dynamic, String> {
+        match &self.0.content {
+            Content::Value(value) => Ok(convert::from_json(value)),
+            _ => Ok(materialise::whole(self.document()?.root())),
         }
     }
 

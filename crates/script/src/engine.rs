@@ -45,7 +45,7 @@ impl Default for Limits {
         Self {
             operations: 1_000_000,
             time: Duration::from_millis(250),
-            string: 8 << 20,
+            string: 2 << 20,
             array: 10_000,
             map: 10_000,
             calls: 24,

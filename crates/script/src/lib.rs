@@ -10,11 +10,14 @@ mod context;
 mod convert;
 mod engine;
 mod error;
+mod exact;
 mod expression;
 mod functions;
 mod mapping;
 mod materialise;
 mod paths;
+mod pod;
+pub mod quantity;
 mod script;
 mod template;
 

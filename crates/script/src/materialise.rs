@@ -76,7 +76,8 @@ fn node(node: Node<'_>, wanted: &Wanted) -> Dynamic {
     }
 }
 
-fn whole(node: Node<'_>) -> Dynamic {
+/// All of a node.
+pub(crate) fn whole(node: Node<'_>) -> Dynamic {
     match node.scalar() {
         Some(Scalar::Null) => Dynamic::UNIT,
         Some(Scalar::Bool(value)) => Dynamic::from_bool(value),

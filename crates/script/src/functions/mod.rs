@@ -2,8 +2,14 @@
 //! functions. One file per group; each declares its functions, their documentation and examples,
 //! and the examples are run as tests.
 
+mod collections;
+mod collections_docs;
 mod ids;
+mod kubernetes;
 mod message;
+mod text;
+mod time;
+mod values;
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -72,7 +78,18 @@ pub struct FunctionDoc {
 /// What a native function gives back to the interpreter.
 pub(crate) type Answer<T> = Result<T, Box<EvalAltResult>>;
 
-static DOCS: LazyLock<Vec<FunctionDoc>> = LazyLock::new(|| [message::DOCS, ids::DOCS].concat());
+static DOCS: LazyLock<Vec<FunctionDoc>> = LazyLock::new(|| {
+    [
+        message::DOCS,
+        ids::DOCS,
+        kubernetes::DOCS,
+        time::DOCS,
+        collections_docs::DOCS,
+        text::DOCS,
+        values::DOCS,
+    ]
+    .concat()
+});
 
 static PURITY: LazyLock<HashMap<&'static str, Purity>> =
     LazyLock::new(|| DOCS.iter().map(|doc| (doc.name, doc.purity)).collect());
@@ -90,4 +107,56 @@ pub(crate) fn register(engine: &mut Engine) {
     engine.register_fn(MAKE_PATH, paths::make_path);
     message::register(engine);
     ids::register(engine);
+    kubernetes::register(engine);
+    time::register(engine);
+    collections::register(engine);
+    text::register(engine);
+    values::register(engine);
+}
+
+#[cfg(test)]
+mod tests {
+    use meterline_core::Message;
+
+    use super::*;
+    use crate::{Engine, Limits};
+
+    #[test]
+    fn every_function_has_examples_and_they_hold() {
+        let engine = Engine::new(Limits::default());
+        let mut wrong = String::new();
+        for doc in docs() {
+            assert!(!doc.examples.is_empty(), "{} has no example", doc.name);
+            assert!(doc.signature.contains(doc.name), "{}", doc.name);
+            assert!(
+                doc.summary.ends_with('.') || doc.summary.ends_with(')'),
+                "{}",
+                doc.name
+            );
+            for example in doc.examples {
+                let message = Message::raw(example.input.as_bytes().to_vec());
+                let output = match engine.compile_expression(example.script) {
+                    Ok(expression) => match expression.evaluate(&message) {
+                        Ok(value) => value.to_string(),
+                        Err(error) => error.to_string(),
+                    },
+                    Err(errors) => format!("{errors:?}"),
+                };
+                if output != example.output {
+                    wrong += &format!(
+                        "{}\n  gives  {output}\n  not    {}\n",
+                        example.script, example.output
+                    );
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "\n{wrong}");
+    }
+
+    #[test]
+    fn no_function_is_declared_twice() {
+        let mut names: Vec<_> = docs().iter().map(|doc| doc.name).collect();
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+    }
 }

@@ -1,0 +1,322 @@
+//! Arrays and objects.
+
+use std::{cmp::Ordering, collections::HashSet};
+
+use rhai::{Array, Dynamic, Engine, FnPtr, FuncRegistration, INT, Map, NativeCallContext};
+
+use super::Answer;
+use crate::{
+    context,
+    convert::{self, Deleted},
+    error::type_name,
+};
+
+pub(super) fn register(engine: &mut Engine) {
+    /// Registers a function that takes its first argument by reference and leaves it alone, so that
+    /// `this` can be passed without a copy.
+    macro_rules! reading {
+        ($name:expr, $function:expr) => {
+            FuncRegistration::new($name)
+                .with_purity(true)
+                .register_into_engine(engine, $function);
+        };
+    }
+    reading!("filter", filter_array);
+    reading!("filter", filter_map);
+    reading!("map_each", map_each_array);
+    reading!("map_each", map_each_map);
+    reading!("map_each_key", map_each_key);
+    reading!("length", |items: &mut Array| length(items.len()));
+    reading!("length", |fields: &mut Map| length(fields.len()));
+    reading!("index", index);
+    reading!("sum", sum);
+    reading!("unique", unique);
+    reading!("sort", |items: &mut Array| sorted(items, &mut compare));
+    reading!("sort_by", sort_by);
+    reading!("get", |fields: &mut Map, path: &str| at(fields, path)
+        .unwrap_or_default());
+    reading!("exists", |fields: &mut Map, path: &str| at(fields, path)
+        .is_some());
+    for name in ["sort", "order"] {
+        reading!(name, sort_with);
+    }
+    engine.register_fn("length", |text: &str| length(text.chars().count()));
+    engine.register_fn("assign", |into: Map, from: Map| assign(into, from));
+    engine.register_fn("merge", |into: Map, from: Map| merge(into, from));
+    engine.register_fn("merge", |mut into: Array, from: Array| {
+        into.extend(from);
+        into
+    });
+}
+
+fn call(context: &NativeCallContext<'_>, function: &FnPtr, item: Dynamic) -> Answer<Dynamic> {
+    function.call_raw(context, None, [item])
+}
+
+fn keeps(context: &NativeCallContext<'_>, function: &FnPtr, item: Dynamic) -> Answer<bool> {
+    call(context, function, item)?.as_bool().map_err(|got| {
+        let got = type_name(got);
+        format!("filter() wants true or false from its function, this is {got}").into()
+    })
+}
+
+/// A field as function values get it.
+fn entry(key: &str, value: &Dynamic) -> Dynamic {
+    let mut entry = Map::new();
+    entry.insert("key".into(), key.into());
+    entry.insert("value".into(), value.clone());
+    Dynamic::from_map(entry)
+}
+
+fn filter_array(context: NativeCallContext, items: &mut Array, function: FnPtr) -> Answer<Array> {
+    let mut kept = Array::new();
+    for item in items.iter() {
+        if keeps(&context, &function, item.clone())? {
+            kept.push(item.clone());
+        }
+    }
+    Ok(kept)
+}
+
+fn filter_map(context: NativeCallContext, fields: &mut Map, function: FnPtr) -> Answer<Map> {
+    let mut kept = Map::new();
+    for (key, value) in fields.iter() {
+        if keeps(&context, &function, entry(key, value))? {
+            kept.insert(key.clone(), value.clone());
+        }
+    }
+    Ok(kept)
+}
+
+fn map_each_array(context: NativeCallContext, items: &mut Array, function: FnPtr) -> Answer<Array> {
+    let mut mapped = Array::with_capacity(items.len());
+    for item in items.iter() {
+        let item = call(&context, &function, item.clone())?;
+        if !item.is::<Deleted>() {
+            mapped.push(item);
+        }
+    }
+    Ok(mapped)
+}
+
+fn map_each_map(context: NativeCallContext, fields: &mut Map, function: FnPtr) -> Answer<Map> {
+    let mut mapped = Map::new();
+    for (key, value) in fields.iter() {
+        let value = call(&context, &function, entry(key, value))?;
+        if !value.is::<Deleted>() {
+            mapped.insert(key.clone(), value);
+        }
+    }
+    Ok(mapped)
+}
+
+fn map_each_key(context: NativeCallContext, fields: &mut Map, function: FnPtr) -> Answer<Map> {
+    let mut mapped = Map::new();
+    for (key, value) in fields.iter() {
+        let new = call(&context, &function, key.as_str().into())?;
+        if new.is::<Deleted>() {
+            continue;
+        }
+        match new.as_immutable_string_ref() {
+            Ok(new) => mapped.insert(new.as_str().into(), value.clone()),
+            Err(got) => {
+                let got = type_name(got);
+                return Err(format!("a key must be text, this is {got}").into());
+            }
+        };
+    }
+    Ok(mapped)
+}
+
+fn length(length: usize) -> INT {
+    INT::try_from(length).unwrap_or(INT::MAX)
+}
+
+/// The item at a position; negative positions count from the end.
+fn index(items: &mut Array, index: INT) -> Answer<Dynamic> {
+    let length = length(items.len());
+    let position = if index < 0 {
+        index.saturating_add(length)
+    } else {
+        index
+    };
+    usize::try_from(position)
+        .ok()
+        .and_then(|position| items.get(position))
+        .cloned()
+        .ok_or_else(|| format!("there is no item {index} in an array of {length}").into())
+}
+
+/// A field by its name, or by names with dots between them.
+fn at(fields: &Map, path: &str) -> Option<Dynamic> {
+    if let Some(value) = fields.get(path) {
+        return Some(value.clone());
+    }
+    let mut names = path.split('.');
+    let mut value = fields.get(names.next()?)?.clone();
+    for name in names {
+        value = if let Ok(fields) = value.as_map_ref() {
+            fields.get(name)?.clone()
+        } else {
+            value
+                .as_array_ref()
+                .ok()?
+                .get(name.parse::<usize>().ok()?)?
+                .clone()
+        };
+    }
+    Some(value)
+}
+
+/// Fields of the second replace those of the first; objects on both sides are merged.
+fn assign(mut into: Map, from: Map) -> Map {
+    for (key, value) in from {
+        let old = into.remove(&key);
+        let value = match (old, value) {
+            (Some(old), value) if old.is_map() && value.is_map() => {
+                Dynamic::from_map(assign(old.cast(), value.cast()))
+            }
+            (_, value) => value,
+        };
+        into.insert(key, value);
+    }
+    into
+}
+
+/// As `assign`, but where both sides have a value both are kept in an array.
+fn merge(mut into: Map, from: Map) -> Map {
+    for (key, value) in from {
+        let value = match into.remove(&key) {
+            None => value,
+            Some(old) if old.is_map() && value.is_map() => {
+                Dynamic::from_map(merge(old.cast(), value.cast()))
+            }
+            Some(old) => {
+                let mut both = items(old);
+                both.extend(items(value));
+                Dynamic::from_array(both)
+            }
+        };
+        into.insert(key, value);
+    }
+    into
+}
+
+fn items(value: Dynamic) -> Array {
+    value
+        .try_cast_result::<Array>()
+        .unwrap_or_else(|value| vec![value])
+}
+
+fn sum(items: &mut Array) -> Answer<Dynamic> {
+    let mut whole: INT = 0;
+    let mut decimal = None;
+    for item in items.iter() {
+        if let Ok(number) = item.as_int() {
+            whole = whole
+                .checked_add(number)
+                .ok_or("the sum is more than 64 bits hold")?;
+        } else if let Ok(number) = item.as_float() {
+            *decimal.get_or_insert(0.0) += number;
+        } else {
+            let got = type_name(item.type_name());
+            return Err(format!("sum() takes numbers, this is {got}").into());
+        }
+    }
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "decimals among the items make a decimal sum"
+    )]
+    Ok(match decimal {
+        Some(decimal) => Dynamic::from_float(decimal + whole as f64),
+        None => Dynamic::from_int(whole),
+    })
+}
+
+/// The items without repetitions, in the order in which they first occur.
+fn unique(items: &mut Array) -> Answer<Array> {
+    let mut seen = HashSet::new();
+    let mut kept = Array::new();
+    for item in items.iter() {
+        if seen.insert(convert::to_json(item.clone())?.to_string()) {
+            kept.push(item.clone());
+        }
+    }
+    Ok(kept)
+}
+
+/// Numbers by size, texts by their characters; false before true.
+fn compare(a: &Dynamic, b: &Dynamic) -> Answer<Ordering> {
+    if let (Ok(a), Ok(b)) = (a.as_int(), b.as_int()) {
+        return Ok(a.cmp(&b));
+    }
+    #[expect(clippy::cast_precision_loss, reason = "an order, not a value")]
+    let number = |it: &Dynamic| {
+        it.as_float()
+            .or_else(|_| it.as_int().map(|it| it as f64))
+            .ok()
+    };
+    if let (Some(a), Some(b)) = (number(a), number(b)) {
+        return Ok(a.total_cmp(&b));
+    }
+    if let (Ok(a), Ok(b)) = (a.as_immutable_string_ref(), b.as_immutable_string_ref()) {
+        return Ok(a.as_str().cmp(b.as_str()));
+    }
+    if let (Ok(a), Ok(b)) = (a.as_bool(), b.as_bool()) {
+        return Ok(a.cmp(&b));
+    }
+    let (a, b) = (type_name(a.type_name()), type_name(b.type_name()));
+    Err(format!("{a} cannot be sorted among others such as {b}").into())
+}
+
+fn sort_by(context: NativeCallContext, items: &mut Array, function: FnPtr) -> Answer<Array> {
+    let mut keyed = Vec::with_capacity(items.len());
+    for item in items.iter() {
+        keyed.push((call(&context, &function, item.clone())?, item.clone()));
+    }
+    let sorted = sorted(&keyed, &mut |a, b| compare(&a.0, &b.0))?;
+    Ok(sorted.into_iter().map(|(_, item)| item).collect())
+}
+
+/// With a function of two items that answers less than 0, 0 or more than 0, or whether the first
+/// comes before the second.
+fn sort_with(context: NativeCallContext, items: &mut Array, function: FnPtr) -> Answer<Array> {
+    sorted(items, &mut |a, b| {
+        let answer = function.call_raw(&context, None, [a.clone(), b.clone()])?;
+        match (answer.as_int(), answer.as_bool()) {
+            (Ok(number), _) => Ok(number.cmp(&0)),
+            (_, Ok(true)) => Ok(Ordering::Less),
+            (_, Ok(false)) => Ok(Ordering::Greater),
+            _ => Err("sort() wants a number or true or false from its function".into()),
+        }
+    })
+}
+
+/// A stable merge sort. Unlike that of the standard library it stops at the first error, so a
+/// script that is out of time ends, and it does not mind an order that contradicts itself.
+fn sorted<T: Clone>(
+    items: &[T],
+    compare: &mut dyn FnMut(&T, &T) -> Answer<Ordering>,
+) -> Answer<Vec<T>> {
+    if items.len() < 2 {
+        return Ok(items.to_vec());
+    }
+    if context::is_late() {
+        return Err("sorting takes too long".into());
+    }
+    let (left, right) = items.split_at(items.len() / 2);
+    let (left, right) = (sorted(left, compare)?, sorted(right, compare)?);
+    let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
+    let mut merged = Vec::with_capacity(items.len());
+    while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
+        let next = if compare(a, b)? == Ordering::Greater && compare(b, a)? != Ordering::Greater {
+            right.next()
+        } else {
+            left.next()
+        };
+        merged.extend(next);
+    }
+    merged.extend(left);
+    merged.extend(right);
+    Ok(merged)
+}

@@ -1,0 +1,295 @@
+//! Kubernetes quantities, and what a pod reserves.
+
+use rhai::{Dynamic, Engine, INT, NativeCallContext};
+
+use super::{Answer, Example, FunctionDoc, Group, Purity, values};
+use crate::{
+    context, exact,
+    pod::{self, Section},
+    quantity::Quantity,
+};
+
+const TWO_CONTAINERS: &str = r#"{"spec":{
+    "containers":[
+        {"resources":{"requests":{"cpu":"100m","memory":"1Gi"},"limits":{"nvidia.com/gpu":"1"}}},
+        {"resources":{"requests":{"cpu":"200m"},"limits":{"cpu":"1"}}}],
+    "nodeSelector":{"nvidia.com/gpu.product":"A100"}}}"#;
+
+pub(super) const DOCS: &[FunctionDoc] = &[
+    FunctionDoc {
+        name: "resource_quantity",
+        signature: "text.resource_quantity() -> number",
+        summary: "A Kubernetes quantity as a number: an integer where it is whole, else the \
+                  nearest decimal. Malformed and out of range are errors.",
+        group: Group::Kubernetes,
+        purity: Purity::Pure,
+        examples: &[
+            Example {
+                script: r#"["250m", "0.5Ki", "1e3", "2"].map_each(|it| it.resource_quantity())"#,
+                input: "{}",
+                output: "[0.25,512,1000,2]",
+            },
+            Example {
+                script: r#""1e400".resource_quantity()"#,
+                input: "{}",
+                output: "line 1, column 9: `1e400` is out of range",
+            },
+        ],
+    },
+    FunctionDoc {
+        name: "pod_request",
+        signature: "pod_request(resource) -> number",
+        summary: "What the pod at hand requests of a resource: the sum over its containers and \
+                  sidecars (init containers that restart always), or what `spec.resources` sets \
+                  for the pod as a whole. `cpu` is in cores, `memory` in bytes; what nobody \
+                  requests is 0.",
+        group: Group::Kubernetes,
+        purity: Purity::Content,
+        examples: &[Example {
+            script: r#"[pod_request("cpu"), pod_request("memory"), pod_request("ephemeral-storage")]"#,
+            input: TWO_CONTAINERS,
+            output: "[0.3,1073741824,0]",
+        }],
+    },
+    FunctionDoc {
+        name: "pod_limit",
+        signature: "pod_limit(resource) -> number",
+        summary: "As `pod_request`, of the limits. A container without a limit counts 0.",
+        group: Group::Kubernetes,
+        purity: Purity::Content,
+        examples: &[Example {
+            script: r#"pod_limit("cpu")"#,
+            input: TWO_CONTAINERS,
+            output: "1",
+        }],
+    },
+    FunctionDoc {
+        name: "pod_request_seconds",
+        signature: "pod_request_seconds(resource, seconds) -> number, pod_request_seconds(resource, seconds, divisor) -> number",
+        summary: "`pod_request` × seconds ÷ divisor, computed exactly and rounded once: an integer \
+                  where the result is whole.",
+        group: Group::Kubernetes,
+        purity: Purity::Content,
+        examples: &[Example {
+            script: r#"[pod_request_seconds("cpu", 3), pod_request_seconds("memory", 10), pod_request_seconds("cpu", 15, 60)]"#,
+            input: TWO_CONTAINERS,
+            output: "[0.9,10737418240,0.075]",
+        }],
+    },
+    FunctionDoc {
+        name: "pod_limit_seconds",
+        signature: "pod_limit_seconds(resource, seconds) -> number, pod_limit_seconds(resource, seconds, divisor) -> number",
+        summary: "`pod_limit` × seconds ÷ divisor, exactly.",
+        group: Group::Kubernetes,
+        purity: Purity::Content,
+        examples: &[Example {
+            script: r#"pod_limit_seconds("cpu", 15)"#,
+            input: TWO_CONTAINERS,
+            output: "15",
+        }],
+    },
+    FunctionDoc {
+        name: "pod_gpu_request",
+        signature: "pod_gpu_request() -> number",
+        summary: "How many GPUs the pod at hand requests: `nvidia.com/gpu`, `amd.com/gpu`, \
+                  `gpu.intel.com/i915`, `gpu.intel.com/xe` and the slices `nvidia.com/mig-*`, \
+                  summed as `pod_request` does. A container that sets only a limit requests as \
+                  much, as the API server has it.",
+        group: Group::Kubernetes,
+        purity: Purity::Content,
+        examples: &[Example {
+            script: "pod_gpu_request()",
+            input: TWO_CONTAINERS,
+            output: "1",
+        }],
+    },
+    FunctionDoc {
+        name: "pod_gpu_limit",
+        signature: "pod_gpu_limit() -> number",
+        summary: "As `pod_gpu_request`, of the limits.",
+        group: Group::Kubernetes,
+        purity: Purity::Content,
+        examples: &[Example {
+            script: "pod_gpu_limit()",
+            input: TWO_CONTAINERS,
+            output: "1",
+        }],
+    },
+    FunctionDoc {
+        name: "pod_gpu_request_seconds",
+        signature: "pod_gpu_request_seconds(seconds) -> number, pod_gpu_request_seconds(seconds, divisor) -> number",
+        summary: "`pod_gpu_request` × seconds ÷ divisor, exactly.",
+        group: Group::Kubernetes,
+        purity: Purity::Content,
+        examples: &[Example {
+            script: "[pod_gpu_request_seconds(15), pod_gpu_request_seconds(15, 60)]",
+            input: TWO_CONTAINERS,
+            output: "[15,0.25]",
+        }],
+    },
+    FunctionDoc {
+        name: "pod_gpu_limit_seconds",
+        signature: "pod_gpu_limit_seconds(seconds) -> number, pod_gpu_limit_seconds(seconds, divisor) -> number",
+        summary: "`pod_gpu_limit` × seconds ÷ divisor, exactly.",
+        group: Group::Kubernetes,
+        purity: Purity::Content,
+        examples: &[Example {
+            script: "pod_gpu_limit_seconds(15)",
+            input: TWO_CONTAINERS,
+            output: "15",
+        }],
+    },
+    FunctionDoc {
+        name: "pod_gpu_type",
+        signature: "pod_gpu_type() -> text | ()",
+        summary: "The product name of the pod's GPUs: its annotation `data.openmeter.io/gpu_type`, \
+                  else what its node selector or required node affinity demands of the node label \
+                  `nvidia.com/gpu.product`, else ().",
+        group: Group::Kubernetes,
+        purity: Purity::Content,
+        examples: &[Example {
+            script: "pod_gpu_type()",
+            input: TWO_CONTAINERS,
+            output: r#""A100""#,
+        }],
+    },
+    FunctionDoc {
+        name: "multiply_exact",
+        signature: "number.multiply_exact(factor) -> number, number.multiply_exact(factor, divisor) -> number",
+        summary: "number × factor ÷ divisor of the decimals as they are written, rounded once: 0.1 \
+                  × 3 is 0.3, an integer where the result is whole. A result beyond 64 bits is an \
+                  error.",
+        group: Group::Kubernetes,
+        purity: Purity::Pure,
+        examples: &[Example {
+            script: "[0.1.multiply_exact(3), 4294967296.multiply_exact(10), 0.5.multiply_exact(15, 60)]",
+            input: "{}",
+            output: "[0.3,42949672960,0.125]",
+        }],
+    },
+];
+
+const ONE: i64 = 1;
+
+pub(super) fn register(engine: &mut Engine) {
+    engine.register_fn("resource_quantity", |text: &str| -> Answer<Dynamic> {
+        let quantity = Quantity::parse(text).map_err(|error| error.to_string())?;
+        plain(text, quantity)
+    });
+    // What the API server writes as text people also write as a number.
+    engine.register_fn("resource_quantity", |number: INT| number);
+    engine.register_fn("multiply_exact", |number: Dynamic, factor: Dynamic| {
+        multiply(&number, &factor, &ONE.into())
+    });
+    engine.register_fn(
+        "multiply_exact",
+        |number: Dynamic, factor: Dynamic, divisor: Dynamic| multiply(&number, &factor, &divisor),
+    );
+    engine.register_fn(
+        "pod_gpu_type",
+        |call: NativeCallContext| -> Answer<Dynamic> {
+            let context = context::of(&call)?;
+            let gpu_type = pod::gpu_type(context.document()?.root());
+            Ok(gpu_type.map_or(Dynamic::UNIT, Into::into))
+        },
+    );
+    for (section, name, product, gpu_name, gpu_product) in [
+        (
+            Section::Requests,
+            "pod_request",
+            "pod_request_seconds",
+            "pod_gpu_request",
+            "pod_gpu_request_seconds",
+        ),
+        (
+            Section::Limits,
+            "pod_limit",
+            "pod_limit_seconds",
+            "pod_gpu_limit",
+            "pod_gpu_limit_seconds",
+        ),
+    ] {
+        register_resource(engine, section, name, product);
+        register_gpu(engine, section, gpu_name, gpu_product);
+    }
+}
+
+fn register_resource(
+    engine: &mut Engine,
+    section: Section,
+    name: &'static str,
+    product: &'static str,
+) {
+    engine.register_fn(name, move |call: NativeCallContext, resource: &str| {
+        plain(resource, total(&call, section, resource)?)
+    });
+    engine.register_fn(
+        product,
+        move |call: NativeCallContext, resource: &str, seconds: Dynamic| {
+            let total = total(&call, section, resource)?;
+            times(resource, total, &seconds, &ONE.into())
+        },
+    );
+    engine.register_fn(
+        product,
+        move |call: NativeCallContext, resource: &str, seconds: Dynamic, divisor: Dynamic| {
+            let total = total(&call, section, resource)?;
+            times(resource, total, &seconds, &divisor)
+        },
+    );
+}
+
+fn register_gpu(engine: &mut Engine, section: Section, name: &'static str, product: &'static str) {
+    engine.register_fn(name, move |call: NativeCallContext| {
+        plain("the number of GPUs", gpus(&call, section)?)
+    });
+    engine.register_fn(product, move |call: NativeCallContext, seconds: Dynamic| {
+        let gpus = gpus(&call, section)?;
+        times("the number of GPUs", gpus, &seconds, &ONE.into())
+    });
+    engine.register_fn(
+        product,
+        move |call: NativeCallContext, seconds: Dynamic, divisor: Dynamic| {
+            times(
+                "the number of GPUs",
+                gpus(&call, section)?,
+                &seconds,
+                &divisor,
+            )
+        },
+    );
+}
+
+fn total(call: &NativeCallContext<'_>, section: Section, resource: &str) -> Answer<Quantity> {
+    let context = context::of(call)?;
+    Ok(pod::total(context.document()?.root(), section, resource)?)
+}
+
+fn gpus(call: &NativeCallContext<'_>, section: Section) -> Answer<Quantity> {
+    let context = context::of(call)?;
+    Ok(pod::gpus(context.document()?.root(), section)?)
+}
+
+fn plain(what: &str, quantity: Quantity) -> Answer<Dynamic> {
+    let number = exact::number(quantity).map_err(|reason| format!("{what} {reason}"))?;
+    Ok(number.into())
+}
+
+fn times(what: &str, quantity: Quantity, seconds: &Dynamic, divisor: &Dynamic) -> Answer<Dynamic> {
+    let product = exact::product(
+        quantity,
+        values::decimal(seconds)?,
+        values::decimal(divisor)?,
+    )
+    .map_err(|reason| format!("{what} × {seconds} ÷ {divisor} {reason}"))?;
+    Ok(product.into())
+}
+
+fn multiply(number: &Dynamic, factor: &Dynamic, divisor: &Dynamic) -> Answer<Dynamic> {
+    times(
+        &number.to_string(),
+        values::decimal(number)?,
+        factor,
+        divisor,
+    )
+}

@@ -1,0 +1,398 @@
+//! Text.
+
+use std::fmt::Write;
+
+use rhai::{Array, Dynamic, Engine, ImmutableString};
+use sha2::Digest;
+
+use super::{Answer, Example, FunctionDoc, Group, Purity};
+use crate::{context, convert, error::type_name};
+
+pub(super) const DOCS: &[FunctionDoc] = &[
+    FunctionDoc {
+        name: "has_prefix",
+        signature: "text.has_prefix(prefix) -> bool",
+        summary: "Whether the text starts with the prefix.",
+        group: Group::Text,
+        purity: Purity::Pure,
+        examples: &[Example {
+            script: r#""data.openmeter.io/team".has_prefix("data.")"#,
+            input: "{}",
+            output: "true",
+        }],
+    },
+    FunctionDoc {
+        name: "has_suffix",
+        signature: "text.has_suffix(suffix) -> bool",
+        summary: "Whether the text ends with the suffix.",
+        group: Group::Text,
+        purity: Purity::Pure,
+        examples: &[Example {
+            script: r#""web-0".has_suffix("-0")"#,
+            input: "{}",
+            output: "true",
+        }],
+    },
+    FunctionDoc {
+        name: "trim_prefix",
+        signature: "text.trim_prefix(prefix) -> text",
+        summary: "The text without the prefix, where it has it.",
+        group: Group::Text,
+        purity: Purity::Pure,
+        examples: &[Example {
+            script: r#"["data.openmeter.io/team".trim_prefix("data.openmeter.io/"), "team".trim_prefix("x")]"#,
+            input: "{}",
+            output: r#"["team","team"]"#,
+        }],
+    },
+    FunctionDoc {
+        name: "trim_suffix",
+        signature: "text.trim_suffix(suffix) -> text",
+        summary: "The text without the suffix, where it has it.",
+        group: Group::Text,
+        purity: Purity::Pure,
+        examples: &[Example {
+            script: r#""web-0".trim_suffix("-0")"#,
+            input: "{}",
+            output: r#""web""#,
+        }],
+    },
+    FunctionDoc {
+        name: "trim",
+        signature: "text.trim() -> text",
+        summary: "The text without white space around it. (Rhai's own `trim` changes its text and \
+                  gives nothing; this one gives the result.)",
+        group: Group::Text,
+        purity: Purity::Pure,
+        examples: &[Example {
+            script: r#"" a b ".trim()"#,
+            input: "{}",
+            output: r#""a b""#,
+        }],
+    },
+    FunctionDoc {
+        name: "uppercase",
+        signature: "text.uppercase() -> text",
+        summary: "The text in capital letters, as `to_upper`.",
+        group: Group::Text,
+        purity: Purity::Pure,
+        examples: &[Example {
+            script: r#""aé".uppercase()"#,
+            input: "{}",
+            output: r#""AÉ""#,
+        }],
+    },
+    FunctionDoc {
+        name: "lowercase",
+        signature: "text.lowercase() -> text",
+        summary: "The text in small letters, as `to_lower`.",
+        group: Group::Text,
+        purity: Purity::Pure,
+        examples: &[Example {
+            script: r#""AÉ".lowercase()"#,
+            input: "{}",
+            output: r#""aé""#,
+        }],
+    },
+    FunctionDoc {
+        name: "replace_all",
+        signature: "text.replace_all(old, new) -> text",
+        summary: "The text with every occurrence of one text replaced by another.",
+        group: Group::Text,
+        purity: Purity::Pure,
+        examples: &[Example {
+            script: r#""a.b.c".replace_all(".", "/")"#,
+            input: "{}",
+            output: r#""a/b/c""#,
+        }],
+    },
+    FunctionDoc {
+        name: "join",
+        signature: "array.join(separator) -> text",
+        summary: "The texts of an array with the separator between them.",
+        group: Group::Text,
+        purity: Purity::Pure,
+        examples: &[Example {
+            script: r#""a,b".split(",").join("; ")"#,
+            input: "{}",
+            output: r#""a; b""#,
+        }],
+    },
+    FunctionDoc {
+        name: "format",
+        signature: "text.format(value, …) -> text",
+        summary: "The text with `%s` and `%v` (any value), `%d` (integer), `%f` and `%.2f` \
+                  (number), `%x` (integer or text in hexadecimal), `%q` (as JSON) replaced by the \
+                  values in turn, at most eight; `%%` is a percent sign.",
+        group: Group::Text,
+        purity: Purity::Pure,
+        examples: &[
+            Example {
+                script: r#""%s has %d, %.2f%% of %v".format("web", 3, 12.345, [24])"#,
+                input: "{}",
+                output: r#""web has 3, 12.35% of [24]""#,
+            },
+            Example {
+                script: r#""%d".format("three")"#,
+                input: "{}",
+                output: "line 1, column 6: %d takes an integer, this is text",
+            },
+        ],
+    },
+    FunctionDoc {
+        name: "hash",
+        signature: "text.hash(algorithm) -> text",
+        summary: "The hash in hexadecimal; the algorithm is `sha256`, `sha224`, `sha384` or \
+                  `sha512`.",
+        group: Group::Text,
+        purity: Purity::Pure,
+        examples: &[Example {
+            script: r#""abc".hash("sha256")"#,
+            input: "{}",
+            output: r#""ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad""#,
+        }],
+    },
+    FunctionDoc {
+        name: "parse_json",
+        signature: "text.parse_json()",
+        summary: "The value that JSON text stands for.",
+        group: Group::Text,
+        purity: Purity::Pure,
+        examples: &[Example {
+            script: r#""{\"a\":[1,2]}".parse_json().a[1]"#,
+            input: "{}",
+            output: "2",
+        }],
+    },
+    FunctionDoc {
+        name: "format_json",
+        signature: "value.format_json() -> text",
+        summary: "The value as compact JSON.",
+        group: Group::Text,
+        purity: Purity::Pure,
+        examples: &[Example {
+            script: r#"#{ a: [1, ()] }.format_json()"#,
+            input: "{}",
+            output: r#""{\"a\":[1,null]}""#,
+        }],
+    },
+    FunctionDoc {
+        name: "json",
+        signature: "json()",
+        summary: "The content of the message, as `this`, also inside a function value.",
+        group: Group::Text,
+        purity: Purity::Content,
+        examples: &[Example {
+            script: "[1, 2].map_each(|n| n + json().a)",
+            input: r#"{"a":10}"#,
+            output: "[11,12]",
+        }],
+    },
+];
+
+pub(super) fn register(engine: &mut Engine) {
+    engine.register_fn("has_prefix", |text: &str, prefix: &str| {
+        text.starts_with(prefix)
+    });
+    engine.register_fn("has_suffix", |text: &str, suffix: &str| {
+        text.ends_with(suffix)
+    });
+    engine.register_fn(
+        "trim_prefix",
+        |text: ImmutableString, prefix: &str| match text.strip_prefix(prefix) {
+            Some(rest) => rest.into(),
+            None => text,
+        },
+    );
+    engine.register_fn(
+        "trim_suffix",
+        |text: ImmutableString, suffix: &str| match text.strip_suffix(suffix) {
+            Some(rest) => rest.into(),
+            None => text,
+        },
+    );
+    engine.register_fn("trim", |text: &str| -> ImmutableString {
+        text.trim().into()
+    });
+    engine.register_fn("uppercase", |text: &str| text.to_uppercase());
+    engine.register_fn("lowercase", |text: &str| text.to_lowercase());
+    engine.register_fn("replace_all", replace_all);
+    engine.register_fn("join", |items: Array, separator: &str| {
+        join(&items, separator)
+    });
+    engine.register_fn("hash", hash);
+    engine.register_fn("parse_json", |text: &str| -> Answer<Dynamic> {
+        let value: serde_json::Value = serde_json::from_str(text)
+            .map_err(|error| format!("the text is not valid JSON: {error}"))?;
+        Ok(convert::from_json(&value))
+    });
+    for name in ["format_json", "to_json"] {
+        engine.register_fn(name, |value: Dynamic| -> Answer<String> {
+            Ok(convert::to_json(value)?.to_string())
+        });
+    }
+    // Rhai's own, for objects alone, writes numbers that are not finite.
+    engine.register_fn("to_json", |map: rhai::Map| -> Answer<String> {
+        Ok(convert::to_json(Dynamic::from_map(map))?.to_string())
+    });
+    engine.register_fn("json", |call: rhai::NativeCallContext| -> Answer<Dynamic> {
+        Ok(context::of(&call)?.this()?)
+    });
+    register_format(engine);
+}
+
+/// The most that a text of the script may grow to is checked when it is back in the interpreter;
+/// this keeps it from being built first.
+fn replace_all(
+    call: rhai::NativeCallContext,
+    text: &str,
+    old: &str,
+    new: &str,
+) -> Answer<ImmutableString> {
+    let limit = call.engine().max_string_size();
+    let found = text.matches(old).count();
+    if limit > 0 && text.len().saturating_add(found.saturating_mul(new.len())) > limit {
+        return Err("the text is too large for a script".into());
+    }
+    Ok(text.replace(old, new).into())
+}
+
+fn join(items: &[Dynamic], separator: &str) -> Answer<String> {
+    let mut text = String::new();
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            text.push_str(separator);
+        }
+        match item.as_immutable_string_ref() {
+            Ok(item) => text.push_str(&item),
+            Err(got) => {
+                let got = type_name(got);
+                return Err(format!("join() takes text, item {index} is {got}").into());
+            }
+        }
+    }
+    Ok(text)
+}
+
+fn hash(text: &str, algorithm: &str) -> Answer<String> {
+    fn hex<D: Digest>(text: &str) -> String {
+        hexadecimal(&D::digest(text.as_bytes()))
+    }
+    Ok(match algorithm {
+        "sha224" => hex::<sha2::Sha224>(text),
+        "sha256" => hex::<sha2::Sha256>(text),
+        "sha384" => hex::<sha2::Sha384>(text),
+        "sha512" => hex::<sha2::Sha512>(text),
+        other => {
+            return Err(format!(
+                "`{other}` is not an algorithm; there are sha224, sha256, sha384 and sha512"
+            )
+            .into());
+        }
+    })
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// Registers `format` for one to eight values.
+fn register_format(engine: &mut Engine) {
+    type D = Dynamic;
+    engine.register_fn("format", |f: &str, a: D| format(f, &[a]));
+    engine.register_fn("format", |f: &str, a: D, b: D| format(f, &[a, b]));
+    engine.register_fn("format", |f: &str, a: D, b: D, c: D| format(f, &[a, b, c]));
+    engine.register_fn("format", |t: &str, a: D, b: D, c: D, d: D| {
+        format(t, &[a, b, c, d])
+    });
+    engine.register_fn("format", |t: &str, a: D, b: D, c: D, d: D, e: D| {
+        format(t, &[a, b, c, d, e])
+    });
+    engine.register_fn("format", |t: &str, a: D, b: D, c: D, d: D, e: D, f: D| {
+        format(t, &[a, b, c, d, e, f])
+    });
+    engine.register_fn(
+        "format",
+        |t: &str, a: D, b: D, c: D, d: D, e: D, f: D, g: D| format(t, &[a, b, c, d, e, f, g]),
+    );
+    engine.register_fn(
+        "format",
+        |t: &str, a: D, b: D, c: D, d: D, e: D, f: D, g: D, h: D| {
+            format(t, &[a, b, c, d, e, f, g, h])
+        },
+    );
+}
+
+fn format(template: &str, values: &[Dynamic]) -> Answer<String> {
+    let mut text = String::with_capacity(template.len());
+    let mut values = values.iter();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('%') {
+        text.push_str(before);
+        let at = after
+            .find(|c: char| c != '.' && !c.is_ascii_digit())
+            .unwrap_or(after.len());
+        let (precision, after) = after.split_at(at);
+        let Some(verb) = after.chars().next() else {
+            return Err("the text ends in the middle of a `%`; a percent sign is `%%`".into());
+        };
+        rest = after.get(verb.len_utf8()..).unwrap_or_default();
+        if verb == '%' {
+            text.push('%');
+            continue;
+        }
+        let value = values
+            .next()
+            .ok_or_else(|| format!("there is no value for `%{precision}{verb}`"))?;
+        text.push_str(&formatted(verb, precision, value)?);
+    }
+    text.push_str(rest);
+    match values.count() {
+        0 => Ok(text),
+        extra => Err(format!("there are {extra} more values than `%`s").into()),
+    }
+}
+
+fn formatted(verb: char, precision: &str, value: &Dynamic) -> Answer<String> {
+    let wrong = |wanted: &str| {
+        let got = type_name(value.type_name());
+        format!("%{verb} takes {wanted}, this is {got}")
+    };
+    let json = || convert::to_json(value.clone());
+    Ok(match verb {
+        's' | 'v' => match json()? {
+            serde_json::Value::String(text) => text,
+            value => value.to_string(),
+        },
+        'q' => json()?.to_string(),
+        'd' => value.as_int().map_err(|_| wrong("an integer"))?.to_string(),
+        'f' => {
+            #[expect(clippy::cast_precision_loss, reason = "%f shows six digits")]
+            let number = value
+                .as_float()
+                .or_else(|_| value.as_int().map(|number| number as f64))
+                .map_err(|_| wrong("a number"))?;
+            let digits = match precision.strip_prefix('.') {
+                Some(digits) => digits.parse().unwrap_or(6_usize).min(32),
+                None => 6,
+            };
+            format!("{number:.digits$}")
+        }
+        'x' => match (value.as_int(), value.as_immutable_string_ref()) {
+            (Ok(number), _) => format!("{number:x}"),
+            (_, Ok(text)) => hexadecimal(text.as_bytes()),
+            _ => return Err(wrong("an integer or text").into()),
+        },
+        other => {
+            return Err(format!(
+                "`%{other}` is not known; there are %s, %v, %d, %f, %x, %q and %%"
+            )
+            .into());
+        }
+    })
+}

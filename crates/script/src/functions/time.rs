@@ -1,0 +1,113 @@
+//! Times and durations.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use meterline_core::duration;
+use rhai::{Engine, FLOAT, INT};
+
+use super::{Answer, Example, FunctionDoc, Group, Purity};
+
+pub(super) const DOCS: &[FunctionDoc] = &[
+    FunctionDoc {
+        name: "now",
+        signature: "now() -> text",
+        summary: "The time of the computer, RFC 3339 in UTC. Use `meta(\"schedule_time\")` for the \
+                  time of the usage: it stays the same when the event is made again.",
+        group: Group::Time,
+        purity: Purity::World,
+        examples: &[Example {
+            script: r#"now().has_suffix("Z") && now().parse_timestamp() > 1700000000"#,
+            input: "{}",
+            output: "true",
+        }],
+    },
+    FunctionDoc {
+        name: "parse_duration",
+        signature: "text.parse_duration() -> integer",
+        summary: "Nanoseconds in a Go duration such as `15s` or `1h30m`.",
+        group: Group::Time,
+        purity: Purity::Pure,
+        examples: &[
+            Example {
+                script: r#""1m30s".parse_duration() / 1_000_000_000"#,
+                input: "{}",
+                output: "90",
+            },
+            Example {
+                script: r#""15".parse_duration()"#,
+                input: "{}",
+                output: "line 1, column 6: `15` is not a duration; write for example `15s`, `500ms` or `1h30m`",
+            },
+        ],
+    },
+    FunctionDoc {
+        name: "parse_timestamp",
+        signature: "text.parse_timestamp() -> integer",
+        summary: "Unix seconds of an RFC 3339 time; fractions of a second are cut off.",
+        group: Group::Time,
+        purity: Purity::Pure,
+        examples: &[Example {
+            script: r#""2025-01-01T01:00:00+01:00".parse_timestamp()"#,
+            input: "{}",
+            output: "1735689600",
+        }],
+    },
+    FunctionDoc {
+        name: "format_timestamp",
+        signature: "seconds.format_timestamp() -> text",
+        summary: "Unix seconds as an RFC 3339 time in UTC.",
+        group: Group::Time,
+        purity: Purity::Pure,
+        examples: &[Example {
+            script: "[1735689600.format_timestamp(), 0.5.format_timestamp()]",
+            input: "{}",
+            output: r#"["2025-01-01T00:00:00Z","1970-01-01T00:00:00.500Z"]"#,
+        }],
+    },
+    FunctionDoc {
+        name: "timestamp_unix",
+        signature: "timestamp_unix() -> integer",
+        summary: "The time of the computer in Unix seconds.",
+        group: Group::Time,
+        purity: Purity::World,
+        examples: &[Example {
+            script: "timestamp_unix() > 1700000000",
+            input: "{}",
+            output: "true",
+        }],
+    },
+];
+
+pub(super) fn register(engine: &mut Engine) {
+    engine.register_fn("now", || {
+        Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)
+    });
+    engine.register_fn("timestamp_unix", || Utc::now().timestamp());
+    engine.register_fn("parse_duration", |text: &str| -> Answer<INT> {
+        Ok(duration::parse(text).map_err(|error| error.to_string())?)
+    });
+    engine.register_fn("parse_timestamp", |text: &str| -> Answer<INT> {
+        let time = DateTime::parse_from_rfc3339(text).map_err(|_| {
+            format!("`{text}` is not an RFC 3339 time; write for example `2025-01-01T00:00:00Z`")
+        })?;
+        Ok(time.timestamp())
+    });
+    engine.register_fn("format_timestamp", |seconds: INT| -> Answer<String> {
+        let time = DateTime::from_timestamp(seconds, 0)
+            .ok_or_else(|| format!("{seconds} is not a time in Unix seconds"))?;
+        Ok(time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+    });
+    engine.register_fn("format_timestamp", |seconds: FLOAT| -> Answer<String> {
+        let wrong = || format!("{seconds} is not a time in Unix seconds");
+        let microseconds = (seconds * 1e6).round();
+        // NaN is within no range.
+        if !(-9e18..9e18).contains(&microseconds) {
+            return Err(wrong().into());
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the range was just checked"
+        )]
+        let time = DateTime::from_timestamp_micros(microseconds as i64).ok_or_else(wrong)?;
+        Ok(time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+    });
+}

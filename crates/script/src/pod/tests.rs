@@ -1,0 +1,166 @@
+use meterline_core::Document;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn pod(spec: Value) -> Document {
+    Document::from(&json!({ "spec": spec }))
+}
+
+fn request(spec: Value, resource: &str) -> Result<String, String> {
+    total(pod(spec).root(), Section::Requests, resource).map(|it| it.to_string())
+}
+
+fn container(requests: Value) -> Value {
+    json!({"resources": {"requests": requests}})
+}
+
+#[test]
+fn containers_and_sidecars_are_summed_and_other_init_containers_are_not() {
+    let spec = json!({
+        "containers": [container(json!({"cpu": "500m"})), container(json!({"cpu": "1"})), {}],
+        "initContainers": [
+            {"restartPolicy": "Always", "resources": {"requests": {"cpu": "100m"}}},
+            container(json!({"cpu": "32"})),
+        ],
+    });
+    assert_eq!(request(spec, "cpu"), Ok("1.6".into()));
+}
+
+#[test]
+fn what_is_absent_counts_nothing() {
+    for spec in [
+        json!({}),
+        json!(null),
+        json!({"containers": []}),
+        json!({"containers": [{"name": "a"}, {"resources": {}}, {"resources": {"requests": null}}]}),
+        json!({"containers": [container(json!({"memory": "1Gi", "cpu": null}))]}),
+    ] {
+        assert_eq!(request(spec.clone(), "cpu"), Ok("0".into()), "{spec}");
+    }
+    let nothing = Document::from(&json!([1]));
+    assert_eq!(
+        total(nothing.root(), Section::Limits, "cpu").map(Quantity::nanos),
+        Ok(0)
+    );
+}
+
+#[test]
+fn what_is_set_for_the_pod_as_a_whole_is_the_total() {
+    let spec = json!({
+        "resources": {"requests": {"cpu": "2"}},
+        "containers": [container(json!({"cpu": "500m", "memory": "1Gi"}))],
+    });
+    assert_eq!(request(spec.clone(), "cpu"), Ok("2".into()));
+    assert_eq!(request(spec, "memory"), Ok("1073741824".into()));
+}
+
+#[test]
+fn errors_name_the_field() {
+    let broken = |value: Value| {
+        request(
+            json!({"containers": [{}, container(json!({"cpu": value}))]}),
+            "cpu",
+        )
+        .unwrap_err()
+    };
+    insta::assert_snapshot!(broken(json!("1e400")), @"spec.containers[1].resources.requests.cpu: `1e400` is out of range");
+    insta::assert_snapshot!(broken(json!("-5")), @"spec.containers[1].resources.requests.cpu: `-5` is negative");
+    insta::assert_snapshot!(broken(json!("")), @"spec.containers[1].resources.requests.cpu: `` is not a Kubernetes quantity; write for example `500m`, `0.5`, `2Gi` or `1e3`");
+    insta::assert_snapshot!(broken(json!([1])), @"spec.containers[1].resources.requests.cpu: is not a Kubernetes quantity");
+    let gpu = pod(json!({"initContainers": [
+        {"restartPolicy": "Always", "resources": {"limits": {"nvidia.com/gpu": "NaN"}}},
+    ]}));
+    insta::assert_snapshot!(gpus(gpu.root(), Section::Requests).unwrap_err(), @r#"spec.initContainers[0].resources.limits["nvidia.com/gpu"]: `NaN` is not a Kubernetes quantity; write for example `500m`, `0.5`, `2Gi` or `1e3`"#);
+}
+
+#[test]
+fn numbers_that_people_write_without_quotes_are_read() {
+    let spec =
+        json!({"containers": [container(json!({"cpu": 2})), container(json!({"cpu": 0.1}))]});
+    assert_eq!(request(spec, "cpu"), Ok("2.1".into()));
+}
+
+#[test]
+fn gpus_are_counted_over_vendors_and_limits_stand_in_for_requests() {
+    let spec = json!({"containers": [
+        {"resources": {"limits": {"nvidia.com/gpu": "2", "cpu": "9"}}},
+        {"resources": {
+            "requests": {"nvidia.com/mig-1g.5gb": "3"},
+            "limits": {"nvidia.com/mig-1g.5gb": "3", "gpu.intel.com/i915": "1"},
+        }},
+        {"resources": {"limits": {"gpu.intel.com/millicores": "500", "amd.com/gpu": "1"}}},
+        {"resources": {"limits": {"gpu.intel.com/xe": 1}}},
+    ]});
+    let pod = pod(spec);
+    let count = |section| gpus(pod.root(), section).unwrap().to_string();
+    assert_eq!(count(Section::Requests), "8");
+    assert_eq!(count(Section::Limits), "8");
+}
+
+#[test]
+fn the_gpu_type_comes_from_annotation_then_selector_then_affinity() {
+    let expression = |operator: &str, values: Value| {
+        json!({"matchExpressions": [
+            {"key": "zone", "operator": "In", "values": ["a"]},
+            {"key": "nvidia.com/gpu.product", "operator": operator, "values": values},
+        ]})
+    };
+    let affinity = |terms: Value| {
+        json!({"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms},
+        }})
+    };
+    let annotation = json!({"annotations": {"data.openmeter.io/gpu_type": "annotated"}});
+    let selector = json!({"nvidia.com/gpu.product": "selected"});
+    let one = affinity(json!([expression("In", json!(["A100"]))]));
+    for (metadata, selector, affinity, expected) in [
+        (annotation, selector.clone(), one.clone(), Some("annotated")),
+        (json!({}), selector, one.clone(), Some("selected")),
+        (json!({}), json!({}), one.clone(), Some("A100")),
+        (json!({"annotations": null}), json!(null), json!(null), None),
+        (
+            json!({}),
+            json!({}),
+            affinity(json!([expression("In", json!(["A100", "H100"]))])),
+            None,
+        ),
+        (
+            json!({}),
+            json!({}),
+            affinity(json!([expression("NotIn", json!(["A100"]))])),
+            None,
+        ),
+        (
+            json!({}),
+            json!({}),
+            affinity(json!([
+                expression("In", json!(["A100"])),
+                expression("In", json!(["A100"]))
+            ])),
+            Some("A100"),
+        ),
+        (
+            json!({}),
+            json!({}),
+            affinity(json!([
+                expression("In", json!(["A100"])),
+                expression("In", json!(["H100"]))
+            ])),
+            None,
+        ),
+        // One alternative that demands nothing admits any node.
+        (
+            json!({}),
+            json!({}),
+            affinity(json!([expression("In", json!(["A100"])), {}])),
+            None,
+        ),
+        (json!({}), json!({}), affinity(json!([])), None),
+    ] {
+        let pod = json!({
+            "metadata": metadata, "spec": {"nodeSelector": selector, "affinity": affinity},
+        });
+        assert_eq!(gpu_type(Document::from(&pod).root()), expected, "{pod}");
+    }
+}
