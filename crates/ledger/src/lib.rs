@@ -1,1 +1,25 @@
-//! Segments, windows, stable ids and the watermark: exact metering without I/O or a clock
+//! Exact metering without I/O, without a clock and without Kubernetes.
+//!
+//! The ledger keeps, for each object, the *segments* in which it ran with unchanged content. Time is
+//! cut into aligned *windows*; a window cuts segments into *pieces*, and each piece becomes one
+//! event. **The pieces of a window are a function of the ledger and the window**: what was handed out
+//! is never changed, only added to, so whatever has to come again comes again as it was. The
+//! *watermark* is the end of the last window of the unbroken run that was delivered.
+//!
+//! What is learned after a window was handed out:
+//! - a start becomes a *late* piece of its own for the old window;
+//! - an end cannot be taken back, and is counted in [`Stats::overbilled_seconds`];
+//! - a change of content counts from the end of the last window that was handed out.
+//!
+//! Time comes in as an argument, in Unix seconds.
+
+mod completeness;
+mod entry;
+mod interval;
+mod ledger;
+#[cfg(test)]
+mod tests;
+
+pub use completeness::Completeness;
+pub use interval::{Interval, UnixSeconds, Window};
+pub use ledger::{Accounting, Emission, Ledger, Observation, Piece, Settled, Stats, Ticket, Uid};

@@ -1,0 +1,90 @@
+//! The life of one object.
+
+use serde::{Deserialize, Serialize};
+
+use crate::interval::{UnixSeconds, Window};
+
+/// A stretch of unchanged content. The last one of a life that goes on has no end.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Segment<C> {
+    pub(crate) start: UnixSeconds,
+    pub(crate) end: Option<UnixSeconds>,
+    pub(crate) content: C,
+}
+
+impl<C> Segment<C> {
+    /// The part of it that lies in a window.
+    pub(crate) fn clip(&self, window: Window) -> Option<(UnixSeconds, UnixSeconds)> {
+        let start = self.start.max(window.start);
+        let end = self.end.map_or(window.end, |end| end.min(window.end));
+        (start < end).then_some((start, end))
+    }
+}
+
+/// What is remembered of one object.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Entry<C> {
+    /// The start of the life, as far back as it is billed.
+    pub(crate) first: UnixSeconds,
+    /// The end of the life, once it is known.
+    pub(crate) end: Option<UnixSeconds>,
+    /// Up to where a life that is over was handed out or will be; beyond its end when the end was
+    /// learned too late.
+    pub(crate) covered: UnixSeconds,
+    /// Contiguous, in order; what the watermark has passed is dropped.
+    pub(crate) segments: Vec<Segment<C>>,
+    /// Whether the object still exists. The memory of a life that is over is kept as long, so that
+    /// it is not billed again when it is seen again.
+    pub(crate) exists: bool,
+}
+
+impl<C: Clone + PartialEq> Entry<C> {
+    /// A life that begins at `first` and has not ended.
+    pub(crate) fn new(first: UnixSeconds) -> Self {
+        Self {
+            first,
+            end: None,
+            covered: first,
+            segments: Vec::new(),
+            exists: true,
+        }
+    }
+
+    /// The content changed at `at`, which lies not before `emitted`. Gives back the end of the
+    /// segment that this closed, if any.
+    pub(crate) fn change(&mut self, at: UnixSeconds, content: C) -> Option<UnixSeconds> {
+        let last = self.segments.last_mut()?;
+        if last.content == content {
+            return None;
+        }
+        if at <= last.start {
+            last.content = content;
+            return None;
+        }
+        last.end = Some(at);
+        self.segments.push(Segment {
+            start: at,
+            end: None,
+            content,
+        });
+        Some(at)
+    }
+
+    /// The life ended at `end`. Nothing before `emitted` is touched: it was handed out.
+    pub(crate) fn close(&mut self, end: UnixSeconds, emitted: UnixSeconds) {
+        let end = end.max(self.first);
+        let border = if self.first < emitted {
+            end.max(emitted)
+        } else {
+            end
+        };
+        self.segments.retain(|segment| segment.start < border);
+        for segment in &mut self.segments {
+            if segment.end.is_none_or(|it| it > border) {
+                segment.end = Some(border);
+            }
+        }
+        self.end = Some(end);
+        self.covered = border;
+    }
+}

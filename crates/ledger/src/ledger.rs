@@ -1,0 +1,621 @@
+//! The ledger: what ran when, what was handed out, and what arrived.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    entry::{Entry, Segment},
+    interval::{Interval, UnixSeconds, Window},
+};
+
+/// The UID of an object.
+pub type Uid = Arc<str>;
+
+/// How long, in seconds behind the watermark, an object that is gone is remembered: should it turn
+/// out to run after all, its life goes on where it stopped.
+const REMEMBERED: i64 = 60;
+
+/// How time is billed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Accounting {
+    /// The seconds that an object ran.
+    Exact,
+    /// A whole window for every object that ran when the window began.
+    Nominal,
+}
+
+/// What the outside says of one object at one moment.
+#[derive(Debug, Clone)]
+pub struct Observation<C> {
+    /// Which object.
+    pub uid: Uid,
+    /// When it began to be billed; `None` while it has not.
+    pub start: Option<UnixSeconds>,
+    /// When it stopped; `None` while it goes on.
+    pub end: Option<UnixSeconds>,
+    /// What is billed. Equal contents are one segment.
+    pub content: C,
+    /// When the content took its present form, if that is known.
+    pub content_since: Option<UnixSeconds>,
+    /// The second in which this was seen.
+    pub observed_at: UnixSeconds,
+}
+
+/// A stretch of time of one object, to become one event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece<C> {
+    /// Which object.
+    pub uid: Uid,
+    /// The first second.
+    pub start: UnixSeconds,
+    /// The second after the last.
+    pub end: UnixSeconds,
+    /// What it was then.
+    pub content: C,
+}
+
+impl<C> Piece<C> {
+    /// Its length.
+    #[must_use]
+    pub fn seconds(&self) -> i64 {
+        self.end.saturating_sub(self.start)
+    }
+}
+
+/// Names an emission when it is settled. Each is settled once; whatever comes later is ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Ticket(u64);
+
+/// What is handed out at once: the pieces of one window.
+#[derive(Debug, Clone)]
+pub struct Emission<C> {
+    /// Says which emission ended how.
+    pub ticket: Ticket,
+    /// The window.
+    pub window: Window,
+    /// Whether these are pieces that were learned of after their window had been handed out.
+    pub late: bool,
+    /// In the order of UID and start.
+    pub pieces: Vec<Piece<C>>,
+}
+
+/// How an emission ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It need not come again.
+    Delivered,
+    /// It has to come again.
+    Failed,
+}
+
+/// Figures for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Stats {
+    /// Objects that run now.
+    pub open: usize,
+    /// Object-seconds delivered.
+    pub billed_seconds: i64,
+    /// Object-seconds delivered in late emissions, a part of the former.
+    pub late_seconds: i64,
+    /// Object-seconds handed out beyond an end that was learned too late.
+    pub overbilled_seconds: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum WindowState {
+    InFlight(Ticket),
+    Failed,
+    Delivered,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct HandedOut {
+    window: Window,
+    state: WindowState,
+    seconds: i64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct LateSpan<C> {
+    end: UnixSeconds,
+    content: C,
+}
+
+/// A late emission that was handed out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct LateEmission<C> {
+    window: Window,
+    pieces: Vec<Piece<C>>,
+}
+
+/// See the crate's documentation.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ledger<C> {
+    interval: Interval,
+    accounting: Accounting,
+    horizon: UnixSeconds,
+    /// End of the last window that was handed out. What lies before is never changed, only added to.
+    emitted: UnixSeconds,
+    /// End of the last window of the unbroken run that was delivered.
+    watermark: UnixSeconds,
+    entries: BTreeMap<Uid, Entry<C>>,
+    /// Windows between watermark and `emitted`, by start.
+    windows: BTreeMap<UnixSeconds, HandedOut>,
+    /// Spans that were learned of too late for their windows, by start and UID.
+    late: BTreeMap<UnixSeconds, BTreeMap<Uid, LateSpan<C>>>,
+    late_in_flight: BTreeMap<u64, LateEmission<C>>,
+    late_failed: VecDeque<LateEmission<C>>,
+    /// Objects that have something to forget once the watermark passes that second.
+    closings: BTreeMap<UnixSeconds, Vec<Uid>>,
+    tickets: HashMap<u64, UnixSeconds>,
+    next_ticket: u64,
+    stats: Stats,
+}
+
+impl<C: Clone + PartialEq> Ledger<C> {
+    /// An empty ledger. What lies before `horizon` is never billed.
+    #[must_use]
+    pub fn new(interval: Interval, accounting: Accounting, horizon: UnixSeconds) -> Self {
+        Self {
+            interval,
+            accounting,
+            horizon,
+            emitted: horizon,
+            watermark: horizon,
+            entries: BTreeMap::new(),
+            windows: BTreeMap::new(),
+            late: BTreeMap::new(),
+            late_in_flight: BTreeMap::new(),
+            late_failed: VecDeque::new(),
+            closings: BTreeMap::new(),
+            tickets: HashMap::new(),
+            next_ticket: 0,
+            stats: Stats::default(),
+        }
+    }
+
+    /// The end of the last window of the unbroken run that was delivered.
+    #[must_use]
+    pub fn watermark(&self) -> UnixSeconds {
+        self.watermark
+    }
+
+    /// The end of the last window that was handed out.
+    #[must_use]
+    pub fn emitted(&self) -> UnixSeconds {
+        self.emitted
+    }
+
+    /// The end of the window that comes next.
+    #[must_use]
+    pub fn next_due(&self) -> UnixSeconds {
+        self.interval.next_boundary(self.emitted)
+    }
+
+    /// Figures for people.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            open: self.entries.values().filter(|it| it.end.is_none()).count(),
+            ..self.stats
+        }
+    }
+
+    // --- learning -----------------------------------------------------------------------------
+
+    /// Learns the state of an object.
+    pub fn apply(&mut self, observation: Observation<C>) {
+        let uid = Arc::clone(&observation.uid);
+        match self.entries.remove(&uid) {
+            None => self.first_seen(observation),
+            Some(mut entry) => {
+                entry.exists = true;
+                self.start_learned(&uid, &mut entry, &observation);
+                self.seen_again(&uid, &mut entry, &observation);
+                self.content_learned(&uid, &mut entry, &observation);
+                if let Some(end) = observation.end {
+                    self.end_learned(&uid, &mut entry, end);
+                }
+                self.entries.insert(uid, entry);
+            }
+        }
+    }
+
+    /// Learns that an object no longer exists; a life that went on ended at `at`.
+    pub fn gone(&mut self, uid: &str, at: UnixSeconds) {
+        let Some((uid, mut entry)) = self.entries.remove_entry(uid) else {
+            return;
+        };
+        entry.exists = false;
+        self.end_learned(&uid, &mut entry, at);
+        self.close_at(entry.covered.saturating_add(REMEMBERED), &uid);
+        self.entries.insert(uid, entry);
+        self.forget();
+    }
+
+    fn first_seen(&mut self, observation: Observation<C>) {
+        let Some(start) = observation.start else {
+            return;
+        };
+        let start = start.max(self.horizon);
+        if observation.end.is_some_and(|end| end <= start) {
+            return;
+        }
+        let uid = observation.uid;
+        let mut entry = Entry::new(start);
+        self.add_late(
+            &uid,
+            start,
+            observation.end.unwrap_or(self.emitted),
+            &observation.content,
+        );
+        let from = start.max(self.emitted);
+        if observation.end.is_none_or(|end| from < end) {
+            entry.segments.push(Segment {
+                start: from,
+                end: observation.end,
+                content: observation.content,
+            });
+        }
+        if let Some(end) = observation.end {
+            entry.end = Some(end);
+            entry.covered = end;
+            self.close_at(end, &uid);
+        }
+        self.entries.insert(uid, entry);
+    }
+
+    /// The life began earlier than was known.
+    fn start_learned(&mut self, uid: &Uid, entry: &mut Entry<C>, seen: &Observation<C>) {
+        let Some(start) = seen.start.map(|start| start.max(self.horizon)) else {
+            return;
+        };
+        if start >= entry.first {
+            return;
+        }
+        let known = entry.first;
+        entry.first = start;
+        let content = entry
+            .segments
+            .first()
+            .map_or(&seen.content, |it| &it.content)
+            .clone();
+        self.add_late(uid, start, known, &content);
+        if known > self.emitted
+            && let Some(segment) = entry.segments.first_mut()
+        {
+            // Nothing of it has been handed out, so it may simply begin earlier.
+            segment.start = start.max(self.emitted);
+        }
+    }
+
+    /// An object that was taken for gone runs after all: its life goes on where it stopped.
+    fn seen_again(&mut self, uid: &Uid, entry: &mut Entry<C>, seen: &Observation<C>) {
+        let Some(end) = entry.end else { return };
+        if seen.end.is_some() || seen.start.is_none() {
+            return;
+        }
+        entry.end = None;
+        // What had been handed out beyond the supposed end was right.
+        self.count_overbilled(-entry.covered.saturating_sub(end));
+        self.add_late(uid, entry.covered, self.emitted, &seen.content);
+        let from = entry.covered.max(self.emitted);
+        match entry.segments.last_mut() {
+            Some(last) if last.end == Some(from) && last.content == seen.content => last.end = None,
+            _ => entry.segments.push(Segment {
+                start: from,
+                end: None,
+                content: seen.content.clone(),
+            }),
+        }
+    }
+
+    fn content_learned(&mut self, uid: &Uid, entry: &mut Entry<C>, seen: &Observation<C>) {
+        if entry.end.is_some() {
+            return;
+        }
+        let at = seen
+            .content_since
+            .map_or(seen.observed_at, |since| since.min(seen.observed_at))
+            .max(self.emitted);
+        if let Some(cut) = entry.change(at, seen.content.clone()) {
+            self.close_at(cut, uid);
+        }
+    }
+
+    fn end_learned(&mut self, uid: &Uid, entry: &mut Entry<C>, end: UnixSeconds) {
+        if entry.end.is_some() {
+            return;
+        }
+        entry.close(end, self.emitted);
+        let end = end.max(entry.first);
+        let never_handed_out = self.trim_late(uid, end);
+        let beyond = entry.covered.saturating_sub(end);
+        self.count_overbilled(beyond.saturating_sub(never_handed_out));
+        if never_handed_out > 0 {
+            entry.covered = end;
+        }
+        self.close_at(entry.covered, uid);
+    }
+
+    fn count_overbilled(&mut self, seconds: i64) {
+        if self.accounting == Accounting::Exact {
+            let sum = self.stats.overbilled_seconds.saturating_add(seconds);
+            self.stats.overbilled_seconds = sum.max(0);
+        }
+    }
+
+    /// Takes what of `[start, end)` lies before `emitted` for late pieces.
+    fn add_late(&mut self, uid: &Uid, start: UnixSeconds, end: UnixSeconds, content: &C) {
+        let end = end.min(self.emitted);
+        if start >= end || self.accounting == Accounting::Nominal {
+            return;
+        }
+        let span = LateSpan {
+            end,
+            content: content.clone(),
+        };
+        self.late
+            .entry(start)
+            .or_default()
+            .insert(Arc::clone(uid), span);
+    }
+
+    /// Cuts late spans of an object that lie beyond its end and were never handed out. Gives back
+    /// how many seconds that were.
+    fn trim_late(&mut self, uid: &Uid, end: UnixSeconds) -> i64 {
+        let mut trimmed = 0_i64;
+        for (start, spans) in &mut self.late {
+            if let Some(span) = spans.get_mut(uid)
+                && span.end > end
+            {
+                let keep_until = end.max(*start);
+                trimmed = trimmed.saturating_add(span.end.saturating_sub(keep_until));
+                span.end = keep_until;
+            }
+            spans.retain(|_, span| span.end > *start);
+        }
+        self.late.retain(|_, spans| !spans.is_empty());
+        trimmed
+    }
+
+    // --- handing out --------------------------------------------------------------------------
+
+    /// The next emission: what failed first, then what was late, then the next window if it ends at
+    /// or before `complete_until`. `None` when there is nothing to hand out now.
+    pub fn next(&mut self, complete_until: UnixSeconds) -> Option<Emission<C>> {
+        let failed = self
+            .windows
+            .values()
+            .find(|it| it.state == WindowState::Failed)
+            .map(|it| it.window);
+        if let Some(window) = failed {
+            return self.hand_out(window);
+        }
+        if let Some(emission) = self.next_late() {
+            return Some(emission);
+        }
+        // Windows in which nothing ran are delivered as they are, a bounded number at a time.
+        for _ in 0..10_000 {
+            let window = Window {
+                start: self.emitted,
+                end: self.next_due(),
+            };
+            if window.end > complete_until || window.end <= window.start {
+                return None;
+            }
+            self.emitted = window.end;
+            if let Some(emission) = self.hand_out(window) {
+                return Some(emission);
+            }
+        }
+        None
+    }
+
+    /// Hands out a window; one without pieces is delivered by that.
+    fn hand_out(&mut self, window: Window) -> Option<Emission<C>> {
+        let pieces = self.pieces(window);
+        let seconds = pieces.iter().map(Piece::seconds).sum();
+        let state = if pieces.is_empty() {
+            WindowState::Delivered
+        } else {
+            WindowState::InFlight(self.ticket())
+        };
+        self.windows.insert(
+            window.start,
+            HandedOut {
+                window,
+                state,
+                seconds,
+            },
+        );
+        let WindowState::InFlight(ticket) = state else {
+            self.advance();
+            return None;
+        };
+        self.tickets.insert(ticket.0, window.start);
+        Some(Emission {
+            ticket,
+            window,
+            late: false,
+            pieces,
+        })
+    }
+
+    /// The pieces of a window: a function of the ledger and the window alone.
+    fn pieces(&self, window: Window) -> Vec<Piece<C>> {
+        let mut pieces = Vec::new();
+        for (uid, entry) in &self.entries {
+            for segment in &entry.segments {
+                let clipped = match self.accounting {
+                    Accounting::Exact => segment.clip(window),
+                    Accounting::Nominal => {
+                        let ran_at_start = segment.start <= window.start
+                            && segment.end.is_none_or(|end| window.start < end);
+                        ran_at_start.then_some((window.start, window.end))
+                    }
+                };
+                if let Some((start, end)) = clipped {
+                    pieces.push(Piece {
+                        uid: Arc::clone(uid),
+                        start,
+                        end,
+                        content: segment.content.clone(),
+                    });
+                }
+            }
+        }
+        pieces
+    }
+
+    fn next_late(&mut self) -> Option<Emission<C>> {
+        let emission = match self.late_failed.pop_front() {
+            Some(emission) => emission,
+            None => self.gather_late()?,
+        };
+        let ticket = self.ticket();
+        let handed = Emission {
+            ticket,
+            window: emission.window,
+            late: true,
+            pieces: emission.pieces.clone(),
+        };
+        self.late_in_flight.insert(ticket.0, emission);
+        Some(handed)
+    }
+
+    /// The late pieces of the oldest window that has any.
+    fn gather_late(&mut self) -> Option<LateEmission<C>> {
+        let (&first, _) = self.late.first_key_value()?;
+        let window = Window {
+            start: self.interval.floor(first),
+            end: self.interval.next_boundary(first),
+        };
+        let later = self.late.split_off(&window.end);
+        let due = std::mem::replace(&mut self.late, later);
+        let mut pieces = Vec::new();
+        for (start, spans) in due {
+            for (uid, span) in spans {
+                if span.end > window.end {
+                    let rest = LateSpan {
+                        end: span.end,
+                        content: span.content.clone(),
+                    };
+                    self.late
+                        .entry(window.end)
+                        .or_default()
+                        .insert(Arc::clone(&uid), rest);
+                }
+                pieces.push(Piece {
+                    uid,
+                    start,
+                    end: span.end.min(window.end),
+                    content: span.content,
+                });
+            }
+        }
+        pieces.sort_by(|a, b| (&a.uid, a.start).cmp(&(&b.uid, b.start)));
+        Some(LateEmission { window, pieces })
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.next_ticket = self.next_ticket.wrapping_add(1);
+        Ticket(self.next_ticket)
+    }
+
+    // --- settling -----------------------------------------------------------------------------
+
+    /// Learns how an emission ended.
+    pub fn settle(&mut self, ticket: Ticket, settled: Settled) {
+        if let Some(emission) = self.late_in_flight.remove(&ticket.0) {
+            match settled {
+                Settled::Failed => self.late_failed.push_back(emission),
+                Settled::Delivered => {
+                    let seconds: i64 = emission.pieces.iter().map(Piece::seconds).sum();
+                    self.stats.late_seconds = self.stats.late_seconds.saturating_add(seconds);
+                    self.stats.billed_seconds = self.stats.billed_seconds.saturating_add(seconds);
+                }
+            }
+            return;
+        }
+        let Some(window) = self
+            .tickets
+            .remove(&ticket.0)
+            .and_then(|start| self.windows.get_mut(&start))
+            .filter(|it| it.state == WindowState::InFlight(ticket))
+        else {
+            return;
+        };
+        match settled {
+            Settled::Failed => window.state = WindowState::Failed,
+            Settled::Delivered => {
+                window.state = WindowState::Delivered;
+                self.stats.billed_seconds =
+                    self.stats.billed_seconds.saturating_add(window.seconds);
+                self.advance();
+            }
+        }
+    }
+
+    /// Moves the watermark over the windows that were delivered without a gap.
+    fn advance(&mut self) {
+        while let Some(first) = self.windows.first_entry() {
+            if first.get().state != WindowState::Delivered {
+                break;
+            }
+            self.watermark = first.remove().window.end;
+        }
+        self.forget();
+    }
+
+    fn close_at(&mut self, at: UnixSeconds, uid: &Uid) {
+        self.closings.entry(at).or_default().push(Arc::clone(uid));
+    }
+
+    /// Drops what lies behind the watermark.
+    fn forget(&mut self) {
+        while let Some(first) = self.closings.first_entry() {
+            if *first.key() > self.watermark {
+                break;
+            }
+            for uid in first.remove() {
+                let Some(entry) = self.entries.get_mut(&uid) else {
+                    continue;
+                };
+                let watermark = self.watermark;
+                entry
+                    .segments
+                    .retain(|segment| segment.end.is_none_or(|end| end > watermark));
+                let forgotten = entry.covered.saturating_add(REMEMBERED) <= watermark;
+                if forgotten && !entry.exists && entry.end.is_some() {
+                    self.entries.remove(&uid);
+                }
+            }
+        }
+    }
+
+    /// The ledger as it comes back from a state: what was handed out and not settled comes again.
+    #[must_use]
+    pub fn restored(mut self) -> Self {
+        self.tickets.clear();
+        for window in self.windows.values_mut() {
+            if matches!(window.state, WindowState::InFlight(_)) {
+                window.state = WindowState::Failed;
+            }
+        }
+        let in_flight = std::mem::take(&mut self.late_in_flight);
+        self.late_failed.extend(in_flight.into_values());
+        self
+    }
+}
+
+#[cfg(test)]
+impl<C> Ledger<C> {
+    pub(crate) fn entries_are_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}

@@ -1,0 +1,349 @@
+//! Any history: pods that start, change, stop and vanish, seen late, out of their windows and with
+//! gaps; deliveries that fail, arrive and are reported as failed, or are forgotten in a crash. The
+//! intervals of the distinct events of each pod must be disjoint and cover its true life.
+
+use std::collections::{BTreeMap, HashMap};
+
+use proptest::prelude::*;
+
+use super::Books;
+use crate::{Accounting, Interval, Ledger, Observation, Settled, Ticket};
+
+const LAST_SECOND: i64 = 90;
+
+#[derive(Debug, Clone)]
+struct Pod {
+    start: i64,
+    /// Length of life; may reach beyond the history.
+    length: i64,
+    /// Seconds after the start at which the content changes.
+    changes: Vec<i64>,
+    /// How much later than it happens each of start, changes and end is seen.
+    delays: Vec<i64>,
+    /// Changes that nobody sees by themselves (a watch gap).
+    hidden: Vec<bool>,
+    /// Whether the end is seen in the status, or only as a deletion at its second.
+    end_in_status: bool,
+    /// Taken for gone for a moment, by a list that did not show it.
+    vanishes_at: Option<i64>,
+    /// Container restarts: later starts are reported from here on.
+    restarts_at: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Delivery {
+    Arrives,
+    /// Neither arrives nor is acknowledged.
+    Fails,
+    /// Arrives, but the acknowledgement says that it failed.
+    ArrivesUnacknowledged,
+    /// Arrives and is acknowledged some ticks later.
+    ArrivesSlowly,
+}
+
+#[derive(Debug, Clone)]
+struct History {
+    interval: i64,
+    settle: i64,
+    pods: Vec<Pod>,
+    deliveries: Vec<Delivery>,
+    crashes: Vec<i64>,
+}
+
+fn pod(most_delay: i64) -> impl Strategy<Value = Pod> {
+    (
+        0..70_i64,
+        1..60_i64,
+        prop::collection::vec(1..50_i64, 0..4),
+        prop::collection::vec(0..=most_delay, 6),
+        prop::collection::vec(prop::bool::weighted(0.2), 4),
+        any::<bool>(),
+        prop::option::weighted(0.15, 1..40_i64),
+        prop::option::weighted(0.2, 1..40_i64),
+    )
+        .prop_map(
+            |(start, length, mut changes, delays, hidden, end_in_status, vanishes, restarts)| {
+                changes.retain(|at| *at < length);
+                changes.sort_unstable();
+                changes.dedup();
+                let inside = |at: &i64| *at < length;
+                Pod {
+                    start,
+                    length,
+                    changes,
+                    delays,
+                    hidden,
+                    end_in_status,
+                    vanishes_at: vanishes.filter(inside),
+                    restarts_at: restarts.filter(inside),
+                }
+            },
+        )
+}
+
+fn history(most_delay: i64, settle: i64) -> impl Strategy<Value = History> {
+    let delivery = prop_oneof![
+        4 => Just(Delivery::Arrives),
+        1 => Just(Delivery::Fails),
+        1 => Just(Delivery::ArrivesUnacknowledged),
+        2 => Just(Delivery::ArrivesSlowly),
+    ];
+    (
+        1..13_i64,
+        prop::collection::vec(pod(most_delay), 1..6),
+        prop::collection::vec(delivery, 40),
+        prop::collection::vec(0..LAST_SECOND, 0..3),
+    )
+        .prop_map(move |(interval, pods, deliveries, crashes)| History {
+            interval,
+            settle,
+            pods,
+            deliveries,
+            crashes,
+        })
+}
+
+impl Pod {
+    fn end(&self) -> i64 {
+        self.start + self.length
+    }
+
+    fn content(&self, uid: usize, at: i64) -> String {
+        let version = self
+            .changes
+            .iter()
+            .filter(|it| self.start + **it <= at)
+            .count();
+        format!("{uid}-{version}")
+    }
+
+    /// What is seen of the pod, in order, each at its second.
+    fn sightings(&self, uid: usize, see_all: bool) -> Vec<(i64, Sighting)> {
+        let name = format!("pod-{uid}");
+        let delay = |index: usize| self.delays.get(index).copied().unwrap_or_default();
+        let mut seen = Vec::new();
+        let state = |at: i64, reported_start: i64, end: Option<i64>, now: i64| {
+            Sighting::State(Observation {
+                uid: name.as_str().into(),
+                start: Some(reported_start),
+                end,
+                content: self.content(uid, at),
+                content_since: self
+                    .changes
+                    .iter()
+                    .map(|it| self.start + it)
+                    .rfind(|it| *it <= at),
+                observed_at: now,
+            })
+        };
+        let mut now = self.start + delay(0);
+        seen.push((now, state(self.start, self.start, None, now)));
+        for (index, change) in self.changes.iter().enumerate() {
+            if !see_all && self.hidden.get(index) == Some(&true) {
+                continue;
+            }
+            let at = self.start + change;
+            now = now.max(at + delay(index + 1));
+            let reported = match self.restarts_at {
+                Some(restart) if self.start + restart <= at => self.start + restart,
+                _ => self.start,
+            };
+            seen.push((now, state(at, reported, None, now)));
+        }
+        if let Some(vanishes) = self.vanishes_at {
+            let at = (self.start + vanishes).max(now);
+            if at < self.end() {
+                seen.push((at, Sighting::Gone(name.clone(), at)));
+                now = at + delay(5);
+                seen.push((now, state(at, self.start, None, now)));
+            }
+        }
+        now = now.max(self.end() + delay(5));
+        if self.end_in_status {
+            seen.push((now, state(self.end(), self.start, Some(self.end()), now)));
+        }
+        seen.push((now, Sighting::Gone(name, self.end())));
+        seen
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Sighting {
+    State(Observation<String>),
+    Gone(String, i64),
+}
+
+/// What arrived, by id: object and start.
+type Arrived = BTreeMap<(String, i64), (i64, String)>;
+
+struct Run {
+    books: Books,
+    arrived: Arrived,
+    slow: Vec<(i64, Ticket)>,
+    deliveries: Box<dyn Iterator<Item = Delivery>>,
+}
+
+impl Run {
+    fn tick(&mut self, now: i64, settle: i64) {
+        let due: Vec<_> = self.slow.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, ticket) in due {
+            self.books.settle(ticket, Settled::Delivered);
+            // Whoever acknowledges twice changes nothing.
+            self.books.settle(ticket, Settled::Failed);
+        }
+        for _ in 0..20 {
+            let Some(emission) = self.books.next(now - settle) else {
+                break;
+            };
+            let delivery = self.deliveries.next().unwrap_or(Delivery::Arrives);
+            if !matches!(delivery, Delivery::Fails) {
+                for piece in emission.pieces {
+                    let event = (piece.end, piece.content);
+                    let id = (piece.uid.to_string(), piece.start);
+                    let first = self.arrived.entry(id).or_insert_with(|| event.clone());
+                    assert_eq!(first, &event, "one id, two events");
+                }
+            }
+            match delivery {
+                Delivery::Arrives => self.books.settle(emission.ticket, Settled::Delivered),
+                Delivery::Fails | Delivery::ArrivesUnacknowledged => {
+                    self.books.settle(emission.ticket, Settled::Failed);
+                }
+                Delivery::ArrivesSlowly => self.slow.push((now + 3, emission.ticket)),
+            }
+        }
+    }
+
+    fn crash(&mut self) {
+        let state = serde_json::to_string(&self.books).unwrap();
+        self.books = serde_json::from_str::<Books>(&state).unwrap().restored();
+        self.slow.clear();
+    }
+}
+
+fn play(history: &History, see_all: bool) -> (Arrived, Books) {
+    let mut sightings: BTreeMap<i64, Vec<Sighting>> = BTreeMap::new();
+    for (uid, pod) in history.pods.iter().enumerate() {
+        for (at, sighting) in pod.sightings(uid, see_all) {
+            sightings.entry(at).or_default().push(sighting);
+        }
+    }
+    let mut run = Run {
+        books: Ledger::new(
+            Interval::new(history.interval).unwrap(),
+            Accounting::Exact,
+            0,
+        ),
+        arrived: Arrived::new(),
+        slow: Vec::new(),
+        deliveries: Box::new(history.deliveries.clone().into_iter()),
+    };
+    let end = sightings
+        .keys()
+        .last()
+        .copied()
+        .unwrap_or_default()
+        .max(LAST_SECOND);
+    // Long enough for everything to be delivered and forgotten.
+    for now in 0..=end + history.settle + 3 * history.interval + 70 {
+        for sighting in sightings.remove(&now).unwrap_or_default() {
+            match sighting {
+                Sighting::State(observation) => run.books.apply(observation),
+                Sighting::Gone(uid, at) => run.books.gone(&uid, at),
+            }
+        }
+        run.tick(now, history.settle);
+        if history.crashes.contains(&now) {
+            run.crash();
+        }
+    }
+    (run.arrived, run.books)
+}
+
+/// The seconds that each pod was billed for, with the content; panics when two intervals overlap.
+fn billed(arrived: &Arrived) -> HashMap<&str, BTreeMap<i64, &str>> {
+    let mut billed: HashMap<&str, BTreeMap<i64, &str>> = HashMap::new();
+    for ((uid, start), (end, content)) in arrived {
+        assert!(start < end, "{uid}: an empty interval {start}..{end}");
+        let seconds = billed.entry(uid).or_default();
+        for second in *start..*end {
+            let before = seconds.insert(second, content);
+            assert_eq!(before, None, "{uid}: second {second} is billed twice");
+        }
+    }
+    billed
+}
+
+fn audit(history: &History, arrived: &Arrived, books: &Books, contents: bool) {
+    let billed = billed(arrived);
+    let mut surplus = 0;
+    for (uid, pod) in history.pods.iter().enumerate() {
+        let name = format!("pod-{uid}");
+        let seconds = billed.get(name.as_str()).cloned().unwrap_or_default();
+        for second in pod.start..pod.end() {
+            let content = seconds.get(&second);
+            assert!(content.is_some(), "{name}: second {second} is missing");
+            if contents {
+                assert_eq!(
+                    content.copied(),
+                    Some(pod.content(uid, second).as_str()),
+                    "{name} at {second}"
+                );
+            }
+        }
+        assert!(
+            seconds.keys().all(|it| *it >= pod.start),
+            "{name}: billed before its start"
+        );
+        surplus += seconds.keys().filter(|it| **it >= pod.end()).count();
+    }
+    assert_eq!(
+        i64::try_from(surplus).unwrap(),
+        books.stats().overbilled_seconds
+    );
+    let sum: usize = billed.values().map(BTreeMap::len).sum();
+    assert_eq!(i64::try_from(sum).unwrap(), books.stats().billed_seconds);
+    assert!(
+        books.entries_are_empty(),
+        "nothing is remembered of what is gone and delivered"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
+
+    /// News that comes within `settle`: nothing is billed beyond an end, and contents are exact.
+    #[test]
+    fn what_is_seen_in_time_is_billed_exactly(mut history in history(2, 3)) {
+        for pod in &mut history.pods {
+            // A list that does not show what runs is news that comes late.
+            pod.vanishes_at = None;
+        }
+        let (arrived, books) = play(&history, true);
+        audit(&history, &arrived, &books, true);
+        prop_assert_eq!(books.stats().overbilled_seconds, 0);
+    }
+
+    /// News that comes whenever it likes: lives are covered, and what is billed beyond is counted.
+    #[test]
+    fn what_is_seen_late_is_billed_once_and_counted(history in history(40, 3)) {
+        let (arrived, books) = play(&history, false);
+        audit(&history, &arrived, &books, false);
+    }
+
+    /// Two ledgers that learn the same in time make the same events.
+    #[test]
+    fn two_replicas_make_the_same_events(mut history in history(2, 3)) {
+        for pod in &mut history.pods {
+            pod.vanishes_at = None;
+        }
+        let (first, _) = play(&history, true);
+        for pod in &mut history.pods {
+            pod.delays.reverse();
+        }
+        history.deliveries.reverse();
+        history.crashes.clear();
+        let (second, _) = play(&history, true);
+        prop_assert_eq!(first, second);
+    }
+}

@@ -1,0 +1,254 @@
+//! The rules of the ledger, one by one, and then any history at all.
+
+mod history;
+
+use crate::{Accounting, Emission, Interval, Ledger, Observation, Settled, Window};
+
+type Books = Ledger<String>;
+
+fn ledger(interval: i64) -> Books {
+    Ledger::new(Interval::new(interval).unwrap(), Accounting::Exact, 0)
+}
+
+fn seen(
+    uid: &str,
+    start: Option<i64>,
+    end: Option<i64>,
+    content: &str,
+    at: i64,
+) -> Observation<String> {
+    Observation {
+        uid: uid.into(),
+        start,
+        end,
+        content: content.to_owned(),
+        content_since: None,
+        observed_at: at,
+    }
+}
+
+/// Everything that can be handed out now, delivered: `uid start..end content`.
+fn deliver(books: &mut Books, complete_until: i64) -> Vec<String> {
+    let mut lines = Vec::new();
+    while let Some(emission) = books.next(complete_until) {
+        lines.extend(describe(&emission));
+        books.settle(emission.ticket, Settled::Delivered);
+    }
+    lines
+}
+
+fn describe(emission: &Emission<String>) -> Vec<String> {
+    let late = if emission.late { " late" } else { "" };
+    emission
+        .pieces
+        .iter()
+        .map(|it| format!("{} {}..{} {}{late}", it.uid, it.start, it.end, it.content))
+        .collect()
+}
+
+#[test]
+fn a_life_is_cut_by_windows_and_by_changes() {
+    let mut books = ledger(10);
+    books.apply(seen("a", Some(3), None, "x", 3));
+    books.apply(seen("a", Some(3), None, "y", 14));
+    books.apply(seen("a", Some(3), Some(17), "y", 18));
+    assert_eq!(
+        deliver(&mut books, 40),
+        ["a 3..10 x", "a 10..14 x", "a 14..17 y"]
+    );
+    assert_eq!(books.watermark(), 40);
+    assert_eq!(books.stats().billed_seconds, 14);
+}
+
+#[test]
+fn a_window_waits_until_it_is_complete() {
+    let mut books = ledger(10);
+    books.apply(seen("a", Some(0), None, "x", 0));
+    assert_eq!(books.next_due(), 10);
+    assert!(books.next(9).is_none());
+    assert_eq!(deliver(&mut books, 10), ["a 0..10 x"]);
+    assert!(
+        books.next(5).is_none(),
+        "a clock that goes back changes nothing"
+    );
+}
+
+#[test]
+fn the_watermark_moves_in_order_and_only_on_delivery() {
+    let mut books = ledger(10);
+    books.apply(seen("a", Some(0), None, "x", 0));
+    let first = books.next(20).unwrap();
+    let second = books.next(20).unwrap();
+    books.settle(second.ticket, Settled::Delivered);
+    assert_eq!(books.watermark(), 0);
+    books.settle(first.ticket, Settled::Failed);
+    assert_eq!(books.watermark(), 0);
+    books.settle(first.ticket, Settled::Delivered);
+    assert_eq!(books.watermark(), 0, "a ticket counts once");
+    let again = books.next(20).unwrap();
+    assert_eq!(again.window, first.window);
+    assert_eq!(again.pieces, first.pieces);
+    books.settle(again.ticket, Settled::Delivered);
+    assert_eq!(books.watermark(), 20);
+}
+
+#[test]
+fn a_window_in_flight_does_not_change_by_what_is_learned() {
+    let mut books = ledger(10);
+    books.apply(seen("a", Some(5), None, "x", 5));
+    let first = books.next(10).unwrap();
+    books.apply(seen("a", Some(2), Some(7), "y", 11));
+    books.settle(first.ticket, Settled::Failed);
+    let again = books.next(10).unwrap();
+    assert_eq!(again.pieces, first.pieces);
+    books.settle(again.ticket, Settled::Delivered);
+    assert_eq!(deliver(&mut books, 30), ["a 2..5 x late"]);
+    assert_eq!(books.stats().overbilled_seconds, 3);
+}
+
+#[test]
+fn a_life_learned_of_late_has_the_pieces_it_would_have_had() {
+    let mut books = ledger(10);
+    assert!(deliver(&mut books, 30).is_empty());
+    books.apply(seen("a", Some(4), None, "x", 33));
+    assert_eq!(
+        deliver(&mut books, 40),
+        [
+            "a 4..10 x late",
+            "a 10..20 x late",
+            "a 20..30 x late",
+            "a 30..40 x"
+        ]
+    );
+    assert_eq!(books.stats().late_seconds, 26);
+}
+
+#[test]
+fn late_pieces_that_failed_come_again() {
+    let mut books = ledger(10);
+    assert!(deliver(&mut books, 20).is_empty());
+    books.apply(seen("a", Some(4), Some(6), "x", 23));
+    let first = books.next(20).unwrap();
+    books.settle(first.ticket, Settled::Failed);
+    assert_eq!(deliver(&mut books, 20), ["a 4..6 x late"]);
+}
+
+#[test]
+fn a_restarted_container_changes_nothing() {
+    let mut books = ledger(10);
+    books.apply(seen("a", Some(2), None, "x", 2));
+    books.apply(seen("a", Some(8), None, "x", 8));
+    assert_eq!(deliver(&mut books, 10), ["a 2..10 x"]);
+}
+
+#[test]
+fn a_pod_that_does_not_run_is_not_billed() {
+    let mut books = ledger(10);
+    books.apply(seen("a", None, None, "x", 2));
+    books.gone("a", 5);
+    books.apply(seen("b", Some(5), Some(5), "x", 6));
+    assert!(deliver(&mut books, 20).is_empty());
+}
+
+#[test]
+fn a_change_in_the_second_of_the_start_replaces_the_content() {
+    let mut books = ledger(10);
+    books.apply(seen("a", Some(2), None, "x", 2));
+    books.apply(Observation {
+        content_since: Some(2),
+        ..seen("a", Some(2), None, "y", 6)
+    });
+    assert_eq!(deliver(&mut books, 10), ["a 2..10 y"]);
+}
+
+#[test]
+fn a_change_counts_from_when_it_was_written() {
+    let mut books = ledger(10);
+    books.apply(seen("a", Some(2), None, "x", 2));
+    books.apply(Observation {
+        content_since: Some(5),
+        ..seen("a", Some(2), None, "y", 7)
+    });
+    assert_eq!(deliver(&mut books, 10), ["a 2..5 x", "a 5..10 y"]);
+    // Written before what was handed out ended: from there on.
+    books.apply(Observation {
+        content_since: Some(8),
+        ..seen("a", Some(2), None, "z", 12)
+    });
+    assert_eq!(deliver(&mut books, 20), ["a 10..20 z"]);
+}
+
+#[test]
+fn a_finished_pod_is_not_billed_again_while_it_exists() {
+    let mut books = ledger(10);
+    books.apply(seen("a", Some(2), Some(6), "x", 6));
+    assert_eq!(deliver(&mut books, 100), ["a 2..6 x"]);
+    books.apply(seen("a", Some(2), Some(6), "x", 101));
+    assert!(deliver(&mut books, 200).is_empty());
+    books.gone("a", 201);
+    assert!(books.entries_are_empty());
+    books.apply(seen("b", Some(202), Some(206), "x", 206));
+    books.gone("b", 206);
+    assert_eq!(deliver(&mut books, 260), ["b 202..206 x"]);
+    assert!(!books.entries_are_empty(), "it may still turn out to run");
+    deliver(&mut books, 270);
+    assert!(books.entries_are_empty());
+}
+
+#[test]
+fn what_was_taken_for_gone_and_runs_goes_on_without_a_hole() {
+    let mut books = ledger(10);
+    books.apply(seen("a", Some(0), None, "x", 0));
+    books.gone("a", 4);
+    assert_eq!(deliver(&mut books, 20), ["a 0..4 x"]);
+    books.apply(seen("a", Some(0), None, "x", 25));
+    assert_eq!(
+        deliver(&mut books, 30),
+        ["a 4..10 x late", "a 10..20 x late", "a 20..30 x"]
+    );
+    assert_eq!(books.stats().overbilled_seconds, 0);
+}
+
+#[test]
+fn what_lies_before_the_horizon_is_not_billed() {
+    let mut books: Books = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 100);
+    books.apply(seen("old", Some(3), Some(50), "x", 101));
+    books.apply(seen("a", Some(3), None, "x", 101));
+    assert_eq!(deliver(&mut books, 110), ["a 100..110 x"]);
+}
+
+#[test]
+fn nominal_bills_whole_windows_for_what_ran_when_they_began() {
+    let mut books: Books = Ledger::new(Interval::new(10).unwrap(), Accounting::Nominal, 0);
+    books.apply(seen("a", Some(0), Some(3), "x", 3));
+    books.apply(seen("b", Some(4), Some(6), "x", 6));
+    books.apply(seen("c", Some(5), None, "x", 6));
+    assert_eq!(deliver(&mut books, 20), ["a 0..10 x", "c 10..20 x"]);
+}
+
+#[test]
+fn hostile_times_are_survived() {
+    for (start, end) in [
+        (Some(i64::MIN), None),
+        (Some(i64::MAX), None),
+        (Some(i64::MIN), Some(i64::MAX)),
+        (Some(i64::MAX), Some(i64::MIN)),
+    ] {
+        let mut books = ledger(10);
+        books.apply(Observation {
+            content_since: Some(i64::MIN),
+            ..seen("a", start, None, "x", i64::MAX)
+        });
+        books.apply(seen("a", start, end, "y", i64::MIN));
+        books.gone("a", i64::MIN);
+        let _ = books.next(20);
+    }
+}
+
+#[test]
+fn windows_after_a_border_that_is_not_aligned_end_at_the_next_aligned_one() {
+    let mut books: Books = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 7);
+    books.apply(seen("a", Some(0), None, "x", 8));
+    let emission = books.next(20).unwrap();
+    assert_eq!(emission.window, Window { start: 7, end: 10 });
+}
