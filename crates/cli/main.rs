@@ -1,2 +1,50 @@
 //! The `meterline` command.
-fn main() {}
+
+mod args;
+mod components;
+mod demo;
+mod environment;
+mod exit;
+mod http;
+mod load;
+mod logging;
+mod map;
+mod run;
+
+use std::{io::Write, process::ExitCode};
+
+use clap::Parser;
+
+use crate::{
+    args::{Cli, Command},
+    exit::Exit,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ended = match &cli.command {
+        None => run::run(&cli.run),
+        Some(Command::Run(args)) => run::run(args),
+        Some(Command::Lint(args)) => load::lint(args),
+        Some(Command::Map(args)) => map::map(args),
+        Some(Command::Demo(args)) => demo::demo(args),
+        Some(Command::Version) => version(),
+    };
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            // Nothing is left to do when even standard error is gone.
+            let _ = writeln!(std::io::stderr(), "meterline: {error:#}");
+            Exit::Failed.into()
+        }
+    }
+}
+
+fn version() -> anyhow::Result<Exit> {
+    writeln!(
+        std::io::stdout(),
+        "meterline {}",
+        env!("CARGO_PKG_VERSION")
+    )?;
+    Ok(Exit::Success)
+}

@@ -1,1 +1,25 @@
-//! Processors: mapping, json_schema, catch, try, switch, log, noop
+//! The processors. Adding one: a file, a `mod` line and a line in [`SPECS`].
+
+mod catch;
+mod chain;
+mod json_schema;
+mod log;
+mod mapping;
+mod noop;
+mod switch;
+#[cfg(test)]
+mod testing;
+mod r#try;
+
+use meterline_config::ProcessorSpec;
+
+/// Every processor, by the name it has in a configuration.
+pub const SPECS: &[ProcessorSpec] = &[
+    catch::SPEC,
+    json_schema::SPEC,
+    log::SPEC,
+    mapping::SPEC,
+    noop::SPEC,
+    switch::SPEC,
+    r#try::SPEC,
+];

@@ -1,0 +1,93 @@
+//! The pages that watch over the process: `/ping`, `/ready`, `/version` and `/metrics`.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use meterline_core::{Health, Metrics};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+#[derive(Clone)]
+struct Pages {
+    health: Health,
+    metrics: Metrics,
+}
+
+/// Takes the address now, so that one that is taken is told at the start.
+pub(crate) async fn bind(address: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "cannot listen on {address}; choose another with \
+             `--set http.address=HOST:PORT`, or `--set http.enabled=false`"
+        )
+    })
+}
+
+/// Serves the pages until `stop`.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    health: Health,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> Result<()> {
+    let pages = Router::new()
+        .route("/ping", get(|| async { "pong" }))
+        .route("/ready", get(ready))
+        .route("/version", get(version))
+        .route("/metrics", get(metrics_page))
+        .route("/", get(index))
+        .with_state(Pages { health, metrics });
+    axum::serve(listener, pages.into_make_service_with_connect_info::<SocketAddr>())
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+        .context("the HTTP server stopped")
+}
+
+async fn index() -> &'static str {
+    "meterline\n\n/ping     alive\n/ready    ready to bill, with reasons\n/version  version\n/metrics  Prometheus metrics\n"
+}
+
+async fn ready(State(pages): State<Pages>) -> impl IntoResponse {
+    let report = pages.health.report();
+    let parts: Vec<_> = report
+        .parts
+        .iter()
+        .map(|(part, ready, detail)| {
+            json!({"part": part.as_ref(), "ready": ready, "detail": detail.as_ref()})
+        })
+        .collect();
+    let status = if report.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let page = json!({"ready": report.ready, "parts": parts});
+    (
+        status,
+        [(header::CONTENT_TYPE, "application/json")],
+        format!("{page}\n"),
+    )
+}
+
+async fn version() -> impl IntoResponse {
+    let page = json!({"name": "meterline", "version": env!("CARGO_PKG_VERSION")});
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        format!("{page}\n"),
+    )
+}
+
+async fn metrics_page(State(pages): State<Pages>) -> impl IntoResponse {
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+        pages.metrics.render(),
+    )
+}

@@ -1,0 +1,131 @@
+//! From the command line to a checked configuration.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use meterline_config::{Diagnostic, Loaded, Source, load};
+
+use crate::{
+    args::{LintArgs, RunArgs},
+    components::{self, PRESETS},
+    environment::Environment,
+    exit::Exit,
+};
+
+/// The configuration that the command line names.
+///
+/// # Errors
+/// When there is none, or it cannot be read.
+pub(crate) fn source(args: &RunArgs) -> Result<Source> {
+    match (&args.config, &args.preset) {
+        (Some(path), _) => read(path),
+        (None, Some(name)) => preset(name),
+        (None, None) => bail!(
+            "no configuration is named; use `--config FILE` or `--preset NAME` \
+             (presets: {}), or try `meterline demo`",
+            names()
+        ),
+    }
+}
+
+/// A configuration that comes with the program.
+pub(crate) fn preset(name: &str) -> Result<Source> {
+    let Some((name, text)) = PRESETS.iter().find(|(known, _)| *known == name) else {
+        bail!("there is no preset `{name}`; the presets are: {}", names());
+    };
+    Ok(Source {
+        name: format!("presets/{name}.yaml"),
+        text: (*text).to_owned(),
+        dir: None,
+    })
+}
+
+fn names() -> String {
+    let names: Vec<_> = PRESETS.iter().map(|(name, _)| *name).collect();
+    names.join(", ")
+}
+
+fn read(path: &Path) -> Result<Source> {
+    let bytes = std::fs::read(path)
+        .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+    let text = String::from_utf8(bytes)
+        .with_context(|| format!("the configuration {} is not UTF-8 text", path.display()))?;
+    let dir = path
+        .parent()
+        .map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir })
+        .map(PathBuf::from);
+    Ok(Source {
+        name: path.display().to_string(),
+        text,
+        dir,
+    })
+}
+
+/// Checks a configuration; faults and warnings go to standard error.
+pub(crate) fn checked(
+    source: &Source,
+    overrides: &[(String, String)],
+    environment: &Environment,
+) -> Result<Option<Loaded>> {
+    let env = |name: &str| environment.get(name);
+    match load(source, overrides, &env, &components::registry()) {
+        Ok((loaded, warnings)) => {
+            print(&mut std::io::stderr().lock(), &warnings)?;
+            Ok(Some(loaded))
+        }
+        Err(faults) => {
+            let mut stderr = std::io::stderr().lock();
+            print(&mut stderr, &faults)?;
+            writeln!(stderr, "{}", summary(faults.len()))?;
+            Ok(None)
+        }
+    }
+}
+
+/// `meterline lint`: every fault of every file.
+pub(crate) fn lint(args: &LintArgs) -> Result<Exit> {
+    let environment = Environment::new(args.env_file.as_deref())?;
+    let env = |name: &str| environment.get(name);
+    let registry = components::registry();
+    let mut stdout = std::io::stdout().lock();
+    let mut faults = 0_usize;
+    for path in &args.files {
+        let source = match read(path) {
+            Ok(source) => source,
+            Err(error) => {
+                faults = faults.saturating_add(1);
+                writeln!(stdout, "{error:#}")?;
+                continue;
+            }
+        };
+        match load(&source, &[], &env, &registry) {
+            Ok((_, warnings)) => print(&mut stdout, &warnings)?,
+            Err(found) => {
+                faults = faults.saturating_add(found.len());
+                print(&mut stdout, &found)?;
+            }
+        }
+    }
+    if faults == 0 {
+        return Ok(Exit::Success);
+    }
+    writeln!(stdout, "{}", summary(faults))?;
+    Ok(Exit::Faults)
+}
+
+fn print(out: &mut impl Write, diagnostics: &[Diagnostic]) -> Result<()> {
+    for diagnostic in diagnostics {
+        writeln!(out, "{diagnostic}")?;
+    }
+    Ok(())
+}
+
+fn summary(faults: usize) -> String {
+    match faults {
+        1 => "1 fault".to_owned(),
+        many => format!("{many} faults"),
+    }
+}

@@ -1,0 +1,58 @@
+//! `meterline map`: a mapping tried on documents from standard input.
+
+use std::io::{Read, Write};
+
+use anyhow::{Context, Result};
+use meterline_core::Message;
+use meterline_script::Mapped;
+use serde_json::Value;
+
+use crate::{args::MapArgs, components, exit::Exit};
+
+/// Maps every JSON document of standard input and prints each result on a line.
+pub(crate) fn map(args: &MapArgs) -> Result<Exit> {
+    let mapping = match components::engine().compile_mapping(&args.script) {
+        Ok(mapping) => mapping,
+        Err(errors) => {
+            let mut stderr = std::io::stderr().lock();
+            for error in errors {
+                write!(stderr, "SCRIPT:{}:{}: {}", error.line, error.column, error.message)?;
+                match error.help {
+                    Some(help) => writeln!(stderr, "; {help}")?,
+                    None => writeln!(stderr)?,
+                }
+            }
+            return Ok(Exit::Faults);
+        }
+    };
+    let mut input = String::new();
+    std::io::stdin()
+        .read_to_string(&mut input)
+        .context("cannot read standard input")?;
+    let mut stdout = std::io::stdout().lock();
+    let mut exit = Exit::Success;
+    for (index, document) in serde_json::Deserializer::from_str(&input)
+        .into_iter::<Value>()
+        .enumerate()
+    {
+        let number = index.saturating_add(1);
+        let document = document
+            .with_context(|| format!("document {number} of standard input is not JSON"))?;
+        let mut message = Message::value(document);
+        for (key, value) in &args.meta {
+            message.metadata.set(key.clone(), value.as_str());
+        }
+        match mapping.run(&mut message) {
+            Ok(Mapped::Kept) => {
+                stdout.write_all(&message.bytes()?)?;
+                writeln!(stdout)?;
+            }
+            Ok(Mapped::Dropped) => writeln!(std::io::stderr(), "document {number} was dropped")?,
+            Err(error) => {
+                writeln!(std::io::stderr(), "document {number}: {error}")?;
+                exit = Exit::Faults;
+            }
+        }
+    }
+    Ok(exit)
+}

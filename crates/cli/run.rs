@@ -1,0 +1,77 @@
+//! `meterline run`: a pipeline from its configuration to its end.
+
+use anyhow::{Context, Result};
+use meterline_config::{Loaded, LogFormat};
+use meterline_core::{BuildContext, Health, Metrics, Processor, ProcessorPlan};
+use meterline_runtime::Pipeline;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::{
+    args::RunArgs,
+    environment::Environment,
+    exit::Exit,
+    http, load,
+    logging::{self, Format},
+};
+
+/// Checks the configuration and runs it until it ends or a signal says so.
+pub(crate) fn run(args: &RunArgs) -> Result<Exit> {
+    let environment = Environment::new(args.env_file.as_deref())?;
+    let source = load::source(args)?;
+    let Some(loaded) = load::checked(&source, &args.set, &environment)? else {
+        return Ok(Exit::Faults);
+    };
+    let level = args.log_level.as_deref().unwrap_or(&loaded.logger.level);
+    logging::start(
+        level,
+        match loaded.logger.format {
+            LogFormat::Logfmt => Format::Logfmt,
+            LogFormat::Json => Format::Json,
+        },
+    );
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config = source.name,
+        "meterline starts"
+    );
+    runtime(loaded.threads)?.block_on(async {
+        let stop = CancellationToken::new();
+        stop_on_signal(stop.clone());
+        serve(loaded, stop).await
+    })
+}
+
+/// The asynchronous runtime: few threads, for the work is in the mappings and they have their own.
+pub(crate) fn runtime(threads: usize) -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.clamp(1, 4))
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")
+}
+
+/// Builds the pipeline and its pages and runs them until `stop`.
+pub(crate) async fn serve(loaded: Loaded, stop: CancellationToken) -> Result<Exit> {
+    let health = Health::default();
+    let metrics = Metrics::default();
+    let pages_stop = CancellationToken::new();
+    let pages = if loaded.http.enabled {
+        let listener = http::bind(&loaded.http.address).await?;
+        info!(address = loaded.http.address, "serving /ping, /ready, /version and /metrics");
+        Some(tokio::spawn(http::serve(
+            listener,
+            health.clone(),
+            metrics.clone(),
+            pages_stop.clone(),
+        )))
+    } else {
+        None
+    };
+    let exit = pipeline(loaded, health, metrics, stop).await;
+    pages_stop.cancel();
+    if let Some(pages) = pages {
+        pages.await.context("the HTTP server panicked")??;
+    }
+    exit
+}

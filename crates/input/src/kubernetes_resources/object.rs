@@ -1,0 +1,368 @@
+//! An object of the Kubernetes API as the ledger keeps it: one compact document without the parts
+//! that nobody bills.
+//!
+//! Left out while the response is being read, so that they never cost memory: managed fields
+//! (after the newest time of a write to metadata or spec has been taken from them), the
+//! `last-applied-configuration` annotation, and `kind` and `apiVersion`, which a list does not
+//! carry and a watch does.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use kube::{
+    Resource,
+    core::{ApiResource, DynamicResourceScope, ObjectMeta},
+};
+use meterline_core::{Builder, Document, Node};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+};
+
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// An object as it came from the API server, pruned.
+#[derive(Debug, Clone)]
+pub(super) struct Object {
+    /// Name, namespace, UID and resource version; the rest of the metadata is in the document.
+    meta: ObjectMeta,
+    /// The newest write to metadata or spec that the server recorded, Unix seconds.
+    pub(super) written: Option<i64>,
+    /// The object itself.
+    pub(super) content: Content,
+}
+
+/// What is billed: equal contents are one segment. Cloning shares the document.
+#[derive(Debug, Clone)]
+pub(super) struct Content(pub(super) Document);
+
+impl PartialEq for Content {
+    /// Labels, annotations and spec are what an operator's mapping bills by. The status changes all
+    /// the time without changing what is reserved, so it does not count.
+    fn eq(&self, other: &Self) -> bool {
+        fn billed(content: &Content) -> [Option<&[u8]>; 3] {
+            let root = content.0.root();
+            let metadata = root.get("metadata");
+            let field = |key| metadata.and_then(|it| it.get(key)).map(Node::raw);
+            [
+                field("labels"),
+                field("annotations"),
+                root.get("spec").map(Node::raw),
+            ]
+        }
+        billed(self) == billed(other)
+    }
+}
+
+impl Serialize for Content {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Document::deserialize(deserializer).map(Self)
+    }
+}
+
+impl Object {
+    /// The UID, by which the ledger knows the object.
+    pub(super) fn uid(&self) -> Arc<str> {
+        self.meta.uid.as_deref().unwrap_or_default().into()
+    }
+
+    /// Where it lives and what it is called, as `namespace/name`.
+    pub(super) fn name(&self) -> String {
+        let name = self.meta.name.as_deref().unwrap_or_default();
+        match self.meta.namespace.as_deref() {
+            Some(namespace) => format!("{namespace}/{name}"),
+            None => name.to_owned(),
+        }
+    }
+}
+
+impl Resource for Object {
+    type DynamicType = ApiResource;
+    type Scope = DynamicResourceScope;
+
+    fn kind(resource: &ApiResource) -> Cow<'_, str> {
+        resource.kind.as_str().into()
+    }
+
+    fn group(resource: &ApiResource) -> Cow<'_, str> {
+        resource.group.as_str().into()
+    }
+
+    fn version(resource: &ApiResource) -> Cow<'_, str> {
+        resource.version.as_str().into()
+    }
+
+    fn plural(resource: &ApiResource) -> Cow<'_, str> {
+        resource.plural.as_str().into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.meta
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.meta
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor)
+    }
+}
+
+struct ObjectVisitor;
+
+impl<'de> Visitor<'de> for ObjectVisitor {
+    type Value = Object;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a Kubernetes object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+        let mut builder = Builder::default();
+        let mut written = None;
+        let open = builder.begin_object();
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            match key.as_ref() {
+                "kind" | "apiVersion" => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+                "metadata" => {
+                    builder.key("metadata");
+                    written = map.next_value_seed(Metadata(&mut builder))?;
+                }
+                _ => {
+                    builder.key(&key);
+                    map.next_value_seed(builder.value())?;
+                }
+            }
+        }
+        builder.end(open);
+        let document = builder.finish();
+        let field = |key: &str| {
+            document
+                .root()
+                .path(&["metadata", key])
+                .and_then(Node::as_str)
+                .map(ToOwned::to_owned)
+        };
+        let meta = ObjectMeta {
+            name: field("name"),
+            namespace: field("namespace"),
+            uid: field("uid"),
+            resource_version: field("resourceVersion"),
+            ..ObjectMeta::default()
+        };
+        Ok(Object {
+            meta,
+            written,
+            content: Content(document),
+        })
+    }
+}
+
+/// Writes `metadata` without managed fields and gives back the newest recorded write.
+struct Metadata<'a>(&'a mut Builder);
+
+impl<'de> DeserializeSeed<'de> for Metadata<'_> {
+    type Value = Option<i64>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<i64>, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Metadata<'_> {
+    type Value = Option<i64>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("object metadata")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<i64>, A::Error> {
+        let mut written = None;
+        let open = self.0.begin_object();
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            match key.as_ref() {
+                "managedFields" => {
+                    let entries = map.next_value::<Option<Vec<ManagedFields>>>()?;
+                    written = newest_write(&entries.unwrap_or_default());
+                }
+                "annotations" => {
+                    self.0.key("annotations");
+                    map.next_value_seed(Annotations(self.0))?;
+                }
+                _ => {
+                    self.0.key(&key);
+                    map.next_value_seed(self.0.value())?;
+                }
+            }
+        }
+        self.0.end(open);
+        Ok(written)
+    }
+}
+
+/// Writes `annotations` without the copy of the object that `kubectl apply` keeps there.
+struct Annotations<'a>(&'a mut Builder);
+
+impl<'de> DeserializeSeed<'de> for Annotations<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Annotations<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("annotations")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.0.push(&serde_json::Value::Null);
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let open = self.0.begin_object();
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            if key == LAST_APPLIED {
+                map.next_value::<IgnoredAny>()?;
+            } else {
+                self.0.key(&key);
+                map.next_value_seed(self.0.value())?;
+            }
+        }
+        self.0.end(open);
+        Ok(())
+    }
+}
+
+/// One entry of `metadata.managedFields`: who wrote which fields when.
+#[derive(Debug, Deserialize)]
+struct ManagedFields<'a> {
+    #[serde(default, borrow)]
+    time: Option<Cow<'a, str>>,
+    #[serde(default, borrow)]
+    subresource: Option<Cow<'a, str>>,
+    #[serde(default, rename = "fieldsV1")]
+    fields: Option<Fields>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Fields {
+    #[serde(default, rename = "f:metadata")]
+    metadata: Option<IgnoredAny>,
+    #[serde(default, rename = "f:spec")]
+    spec: Option<IgnoredAny>,
+}
+
+/// The newest time at which metadata or spec was written. The kubelet's writes to the status
+/// subresource say nothing about when what is billed changed.
+fn newest_write(entries: &[ManagedFields<'_>]) -> Option<i64> {
+    entries
+        .iter()
+        .filter(|entry| entry.subresource.as_deref() != Some("status"))
+        .filter(|entry| {
+            entry
+                .fields
+                .as_ref()
+                .is_some_and(|it| it.metadata.is_some() || it.spec.is_some())
+        })
+        .filter_map(|entry| seconds(entry.time.as_deref()?))
+        .max()
+}
+
+/// Unix seconds of an RFC 3339 time, fractions cut off. Zero and negative times, with which the
+/// API says "never", are none.
+pub(super) fn seconds(text: &str) -> Option<i64> {
+    chrono::DateTime::parse_from_rfc3339(text)
+        .ok()
+        .map(|time| time.timestamp())
+        .filter(|seconds| *seconds > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: &serde_json::Value) -> Object {
+        serde_json::from_slice(&serde_json::to_vec(value).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_nobody_bills_is_not_kept() {
+        let pod = object(&json!({
+            "kind": "Pod", "apiVersion": "v1",
+            "metadata": {
+                "name": "a", "namespace": "n", "uid": "u", "resourceVersion": "7",
+                "annotations": {LAST_APPLIED: "{}", "b": "c"},
+                "managedFields": [{"manager": "kubectl", "fieldsV1": {"f:spec": {}}}],
+            },
+            "spec": {"nodeName": "x"},
+        }));
+        assert_eq!(
+            pod.content.0.root().to_value(),
+            json!({
+                "metadata": {"name": "a", "namespace": "n", "uid": "u", "resourceVersion": "7",
+                    "annotations": {"b": "c"}},
+                "spec": {"nodeName": "x"},
+            })
+        );
+        assert_eq!(pod.name(), "n/a");
+        assert_eq!(pod.uid().as_ref(), "u");
+        assert_eq!(pod.meta().resource_version.as_deref(), Some("7"));
+    }
+
+    #[test]
+    fn the_newest_write_to_metadata_or_spec_is_known() {
+        let pod = object(&json!({"metadata": {"managedFields": [
+            {"time": "2025-01-01T00:00:05Z", "fieldsV1": {"f:metadata": {}}},
+            {"time": "2025-01-01T00:00:09Z", "subresource": "resize", "fieldsV1": {"f:spec": {}}},
+            {"time": "2025-01-01T00:00:20Z", "subresource": "status", "fieldsV1": {"f:status": {}}},
+            {"time": "2025-01-01T00:00:30Z", "fieldsV1": {"f:status": {}}},
+            {"fieldsV1": {"f:spec": {}}},
+        ]}}));
+        assert_eq!(pod.written, seconds("2025-01-01T00:00:09Z"));
+    }
+
+    #[test]
+    fn a_status_change_is_not_a_change_of_content() {
+        let pod = |phase: &str, cpu: &str| {
+            object(&json!({
+                "metadata": {"name": "a", "resourceVersion": phase, "labels": {"x": "y"}},
+                "spec": {"containers": [{"resources": {"requests": {"cpu": cpu}}}]},
+                "status": {"phase": phase},
+            }))
+            .content
+        };
+        assert_eq!(pod("Pending", "1"), pod("Running", "1"));
+        assert_ne!(pod("Running", "1"), pod("Running", "2"));
+    }
+
+    #[test]
+    fn null_annotations_and_managed_fields_are_read() {
+        let pod = object(&json!({"metadata": {"annotations": null, "managedFields": null}}));
+        assert_eq!(pod.written, None);
+    }
+
+    #[test]
+    fn times_that_mean_never_are_none() {
+        assert_eq!(seconds("1970-01-01T00:00:00Z"), None);
+        assert_eq!(seconds("0001-01-01T00:00:00Z"), None);
+        assert_eq!(seconds("yesterday"), None);
+        assert_eq!(seconds("1970-01-01T00:00:01.9Z"), Some(1));
+    }
+}

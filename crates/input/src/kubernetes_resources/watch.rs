@@ -1,0 +1,418 @@
+//! Follows one collection of objects and keeps the ledger true to it.
+//!
+//! The only file that talks to the API server. One task a watched namespace: it applies what the
+//! watch says, tells the ledger how current the view is, and asks the server for a sign of life
+//! when a window waits for one.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::StreamExt;
+use kube::{
+    Api, Client,
+    api::ListParams,
+    runtime::watcher::{self, Event},
+};
+use meterline_ledger::Observation;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::{
+    client::{self, Line},
+    life::{Seen, deleted_at, life},
+    object::Object,
+    shared::Shared,
+};
+
+/// How long a watch lives before it is begun anew. Together with the watcher's margin this is the
+/// longest time for which a connection whose other end is gone can go unnoticed.
+const WATCH_SECONDS: u32 = 50;
+/// A server that does not answer so small a question in this time is away.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// After so many failures in a row the kubeconfig or the service account is read again: a token or
+/// a certificate authority may have been replaced.
+const FAILURES_BEFORE_NEW_CLIENT: u32 = 3;
+/// Streaming lists are on by default from this minor version of Kubernetes 1.
+const STREAMING_LIST_MINOR: u32 = 34;
+
+/// One watched collection.
+pub(super) struct Watch {
+    /// The name under which the ledger knows this watch; the namespace, or `*` for all.
+    pub(super) name: Arc<str>,
+    /// The namespace, or none for all of them.
+    pub(super) namespace: Option<String>,
+    /// What to watch and where what is seen goes.
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What a watch remembers between events.
+struct Progress {
+    /// Name and content-less life of everything that exists.
+    known: HashMap<Arc<str>, String>,
+    /// What a list that is under way has shown so far.
+    listed: Option<HashSet<Arc<str>>>,
+    /// The last moment at which the view was current; from here on lies the gap, if there is one.
+    current_at: i64,
+    /// Whether the view is behind: after a break and until the resumed watch has settled.
+    behind: bool,
+    failures: u32,
+}
+
+impl Watch {
+    /// Follows the collection for ever. Ends only by being aborted.
+    pub(super) async fn run(self) {
+        let mut progress = Progress {
+            known: HashMap::new(),
+            listed: None,
+            current_at: self.shared.clock.seconds(),
+            behind: true,
+            failures: 0,
+        };
+        let mut streaming = true;
+        loop {
+            let line = Line::default();
+            match self.connect(line.clone()).await {
+                Ok((client, modern)) => {
+                    let streaming_list = streaming && modern;
+                    if self
+                        .follow(client, line, streaming_list, &mut progress)
+                        .await
+                        == End::NoStreamingList
+                    {
+                        streaming = false;
+                    }
+                }
+                Err(reason) => self.failed(&mut progress, &reason),
+            }
+            tokio::time::sleep(pause(progress.failures)).await;
+        }
+    }
+
+    /// A client with the credentials as they are now, and whether the server has streaming lists.
+    async fn connect(&self, line: Line) -> Result<(Client, bool), String> {
+        let config = self.shared.cluster().await?;
+        let client = client::client(config, line).map_err(|error| error.to_string())?;
+        let version = tokio::time::timeout(PROBE_TIMEOUT, client.apiserver_version())
+            .await
+            .map_err(|_| "the API server does not answer".to_owned())?;
+        // Whoever may not read the version may still watch pods; the paged list works everywhere.
+        let minor = version.ok().and_then(|version| {
+            let digits: String = version
+                .minor
+                .chars()
+                .take_while(char::is_ascii_digit)
+                .collect();
+            digits.parse::<u32>().ok()
+        });
+        Ok((
+            client,
+            minor.is_some_and(|minor| minor >= STREAMING_LIST_MINOR),
+        ))
+    }
+
+    async fn follow(
+        &self,
+        client: Client,
+        line: Line,
+        streaming_list: bool,
+        progress: &mut Progress,
+    ) -> End {
+        let resource = self.shared.resource_type.api_resource();
+        let api: Api<Object> = match &self.namespace {
+            Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+            None => Api::all_with(client, &resource),
+        };
+        let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
+        if let Some(selector) = &self.shared.label_selector {
+            config = config.labels(selector);
+        }
+        if streaming_list {
+            config = config.streaming_lists();
+        }
+        let mut events = std::pin::pin!(watcher::watcher(api.clone(), config));
+        let mut probe_at = Instant::now();
+        loop {
+            tokio::select! {
+                // Events first: a sign of life counts only when everything before it is applied.
+                biased;
+                event = events.next() => match event {
+                    Some(Ok(event)) => {
+                        progress.failures = 0;
+                        self.apply(event, progress);
+                        self.note_life(&line, progress, None);
+                    }
+                    Some(Err(error)) => {
+                        if streaming_list && refuses_streaming_list(&error) {
+                            debug!(watch = %self.name, "the API server has no streaming lists; listing in pages");
+                            return End::NoStreamingList;
+                        }
+                        self.failed(progress, &explain(&error, &self.describe()));
+                        if progress.failures.is_multiple_of(FAILURES_BEFORE_NEW_CLIENT) {
+                            return End::Broken;
+                        }
+                        tokio::time::sleep(pause(progress.failures)).await;
+                    }
+                    None => return End::Broken,
+                },
+                () = line.changed() => self.note_life(&line, progress, None),
+                () = tokio::time::sleep_until(probe_at) => {
+                    self.note_life(&line, progress, None);
+                    probe_at = Instant::now() + self.probe_if_needed(&api, &line, progress).await;
+                }
+            }
+        }
+    }
+
+    /// Applies one event to the ledger.
+    fn apply(&self, event: Event<Object>, progress: &mut Progress) {
+        let now = self.shared.clock.seconds();
+        match event {
+            Event::Init => {
+                progress.listed = Some(HashSet::new());
+                progress.behind = true;
+                self.shared.synced(&self.name, false);
+            }
+            Event::InitApply(object) => {
+                if let Some(listed) = &mut progress.listed {
+                    listed.insert(object.uid());
+                }
+                self.observe(object, progress, now);
+            }
+            Event::Apply(object) => self.observe(object, progress, now),
+            Event::Delete(object) => self.deleted(&object, progress, now),
+            Event::InitDone => {
+                let listed = progress.listed.take().unwrap_or_default();
+                let vanished: Vec<_> = progress
+                    .known
+                    .keys()
+                    .filter(|uid| !listed.contains(*uid))
+                    .cloned()
+                    .collect();
+                for uid in vanished {
+                    progress.known.remove(&uid);
+                    // Nobody can say when it went; it was there when the view was last current.
+                    self.shared.gone(&uid, progress.current_at.min(now));
+                }
+                // A list is the state of the moment: nothing is owed from before it.
+                progress.behind = false;
+                progress.current_at = now;
+                progress.failures = 0;
+                self.shared.synced(&self.name, true);
+                self.shared.alive(&self.name, now);
+                info!(
+                    watch = %self.describe(),
+                    objects = progress.known.len(),
+                    "watching"
+                );
+            }
+        }
+    }
+
+    fn observe(&self, object: Object, progress: &mut Progress, now: i64) {
+        let uid = object.uid();
+        let document = object.content.0.root();
+        let life = life(
+            document,
+            self.shared.resource_type,
+            self.shared.include_pending,
+            now,
+        );
+        progress.known.insert(Arc::clone(&uid), object.name());
+        self.shared.observe(Observation {
+            uid,
+            start: life.start,
+            end: life.end,
+            content_since: object.written,
+            content: object.content,
+            observed_at: now,
+        });
+    }
+
+    fn deleted(&self, object: &Object, progress: &mut Progress, now: i64) {
+        let uid = object.uid();
+        let document = object.content.0.root();
+        let resource_type = self.shared.resource_type;
+        let life = life(document, resource_type, self.shared.include_pending, now);
+        let seen = if progress.behind {
+            Seen::Gap {
+                since: progress.current_at,
+                now,
+            }
+        } else {
+            Seen::Live(now)
+        };
+        let end = deleted_at(document, life, seen);
+        progress.known.remove(&uid);
+        if life.start.is_some() {
+            // The last state may be news, too: a pod may start and go between two looks.
+            self.shared.observe(Observation {
+                uid: Arc::clone(&uid),
+                start: life.start,
+                end: Some(end),
+                content_since: object.written,
+                content: object.content.clone(),
+                observed_at: now,
+            });
+        }
+        self.shared.gone(&uid, end);
+    }
+
+    /// Tells the ledger how current the view is. `answered` is the moment of an answered probe.
+    fn note_life(&self, line: &Line, progress: &mut Progress, answered: Option<Instant>) {
+        let Some(open_since) = line.open_since() else {
+            if !progress.behind && progress.listed.is_none() {
+                // The end of a watch's natural life is no failure: it is resumed at once.
+                progress.behind = true;
+            }
+            return;
+        };
+        if progress.listed.is_some() {
+            return;
+        }
+        let heard = line.heard_at().max(answered);
+        let Some(heard) = heard else { return };
+        if progress.behind {
+            // What happened while the watch was down comes right behind its answer.
+            let caught_up = open_since + self.shared.settle;
+            if heard < caught_up {
+                return;
+            }
+            progress.behind = false;
+            self.shared.synced(&self.name, true);
+        }
+        let at = self.shared.clock.seconds_at(heard);
+        progress.current_at = progress.current_at.max(at);
+        self.shared.alive(&self.name, at);
+    }
+
+    /// Asks the server for a sign of life if a window waits for one. Gives back how long to wait
+    /// before looking again.
+    async fn probe_if_needed(
+        &self,
+        api: &Api<Object>,
+        line: &Line,
+        progress: &mut Progress,
+    ) -> Duration {
+        const LOOK: Duration = Duration::from_secs(1);
+        let now = self.shared.clock.seconds();
+        self.shared.update_gauges(now);
+        let due = self.shared.next_due();
+        if progress.listed.is_some() || line.open_since().is_none() {
+            return LOOK;
+        }
+        if !progress.behind && (progress.current_at >= due || now < due) {
+            let until_due = u64::try_from(due.saturating_sub(now)).unwrap_or(1);
+            return Duration::from_secs(until_due.max(1)).min(LOOK);
+        }
+        let asked = Instant::now();
+        let params = ListParams::default().limit(1);
+        match tokio::time::timeout(PROBE_TIMEOUT, api.list_metadata(&params)).await {
+            Ok(Ok(_)) => self.note_life(line, progress, Some(asked)),
+            Ok(Err(error)) => debug!(watch = %self.name, %error, "no sign of life"),
+            Err(_) => debug!(watch = %self.name, "no sign of life in time"),
+        }
+        LOOK
+    }
+
+    fn failed(&self, progress: &mut Progress, reason: &str) {
+        progress.failures = progress.failures.saturating_add(1);
+        progress.behind = true;
+        self.shared.unsynced(&self.name, reason);
+        // The first failure and then ever fewer, so that an hour's outage is a dozen lines.
+        if progress.failures.is_power_of_two() {
+            warn!(
+                watch = %self.describe(),
+                failures = progress.failures,
+                "{reason}; trying again, windows wait until the view is current"
+            );
+        }
+    }
+
+    fn describe(&self) -> String {
+        let plural = self.shared.resource_type.api_resource().plural;
+        match &self.namespace {
+            Some(namespace) => format!("{plural} in namespace {namespace}"),
+            None if self.shared.resource_type.is_namespaced() => {
+                format!("{plural} in all namespaces")
+            }
+            None => plural,
+        }
+    }
+}
+
+/// Why following ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// Begin again with a new client.
+    Broken,
+    /// The server refuses streaming lists; begin again with pages.
+    NoStreamingList,
+}
+
+/// Exponential back-off with jitter.
+fn pause(failures: u32) -> Duration {
+    if failures == 0 {
+        return Duration::ZERO;
+    }
+    let longest = FIRST_PAUSE
+        .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)))
+        .min(LONGEST_PAUSE);
+    // Half of it is certain and half of it chance, from the clock's nanoseconds: many collectors
+    // that lost the same server shall not come back in the same instant.
+    let chance = chrono::Utc::now().timestamp_subsec_nanos() % 1_000;
+    longest / 2 + longest.saturating_mul(chance) / 2_000
+}
+
+fn refuses_streaming_list(error: &watcher::Error) -> bool {
+    matches!(
+        error,
+        watcher::Error::WatchStartFailed(kube::Error::Api(status))
+            if matches!(status.code, 400 | 422)
+    )
+}
+
+/// What happened, in words that name the remedy.
+fn explain(error: &watcher::Error, what: &str) -> String {
+    let cause = match error {
+        watcher::Error::InitialListFailed(cause)
+        | watcher::Error::WatchStartFailed(cause)
+        | watcher::Error::WatchFailed(cause) => cause,
+        watcher::Error::WatchError(status) => {
+            return format!("the watch was ended by the API server: {}", status.message);
+        }
+        watcher::Error::NoResourceVersion => {
+            return format!("the API server does not support watching {what}");
+        }
+    };
+    match cause {
+        kube::Error::Api(status) if status.code == 403 => format!(
+            "not allowed to list and watch {what} (403: {}); grant the verbs get, list and watch \
+             with a Role or ClusterRole",
+            status.message
+        ),
+        kube::Error::Api(status) if status.code == 401 => format!(
+            "the API server does not accept the credentials (401: {}); check the token in the \
+             kubeconfig or the service account",
+            status.message
+        ),
+        kube::Error::Api(status) => format!(
+            "the API server answered {} to list or watch {what}: {}",
+            status.code, status.message
+        ),
+        other => format!("the API server cannot be reached: {}", root_cause(other)),
+    }
+}
+
+/// The innermost cause, which is the one that says something ("connection refused").
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,179 @@
+//! `schedule`: windows of whole seconds, aligned to the Unix epoch, over another input.
+//!
+//! An input that knows what happened when (`kubernetes_resources`) makes the windows itself. Any
+//! other is read once at the end of each window, and what it yields is marked with that window.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use meterline_config::{Child, Configure, Cx, GoDuration, InputSpec, Located, Spec};
+use meterline_core::{
+    Ack, Batch, BuildContext, BuildError, Input, InputError, InputPlan, duration,
+};
+use serde::Deserialize;
+
+/// The component.
+pub(crate) const SPEC: InputSpec = Spec::new::<Config>(
+    "schedule",
+    "Cuts time into aligned windows and yields what another input has for each.",
+    &[
+        "schedule:\n  interval: 15s\n  input:\n    kubernetes_resources: {}\n",
+        "schedule:\n  interval: 1m\n  input:\n    generate:\n      mapping: 'root = #{ at: now() }'\n      interval: 0s\n",
+    ],
+);
+
+/// Configuration of `schedule`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Length of the windows: whole seconds, at least `1s`.
+    #[serde(default = "default_interval")]
+    interval: Located<GoDuration>,
+    /// The input that is read for each window.
+    input: Child,
+}
+
+fn default_interval() -> Located<GoDuration> {
+    Located::from(GoDuration(Duration::from_secs(15)))
+}
+
+impl Configure for Config {
+    type Plan = dyn InputPlan;
+
+    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn InputPlan>> {
+        let interval = self.interval.value.0;
+        let child = cx.input(self.input);
+        if interval.as_secs() == 0 || interval.subsec_nanos() != 0 {
+            cx.error_at(
+                &self.interval,
+                "the interval must be a whole number of seconds and at least `1s`",
+            );
+            return None;
+        }
+        let mut child = child?;
+        if child.take_schedule(interval) {
+            return Some(child);
+        }
+        Some(Box::new(Plan { interval, child }))
+    }
+}
+
+struct Plan {
+    interval: Duration,
+    child: Box<dyn InputPlan>,
+}
+
+#[async_trait]
+impl InputPlan for Plan {
+    async fn build(self: Box<Self>, cx: &BuildContext) -> Result<Box<dyn Input>, BuildError> {
+        Ok(Box::new(Schedule {
+            seconds: i64::try_from(self.interval.as_secs()).unwrap_or(i64::MAX),
+            child: self.child.build(cx).await?,
+            done_until: None,
+        }))
+    }
+}
+
+struct Schedule {
+    seconds: i64,
+    child: Box<dyn Input>,
+    /// End of the last window that was read for; windows never come twice, however the clock is set.
+    done_until: Option<i64>,
+}
+
+impl Schedule {
+    /// End of the window that comes next.
+    fn next_end(&self, now: i64) -> i64 {
+        let start = now.saturating_sub(now.rem_euclid(self.seconds));
+        let end = start.saturating_add(self.seconds);
+        self.done_until
+            .map_or(end, |done| end.max(done.saturating_add(self.seconds)))
+    }
+}
+
+#[async_trait]
+impl Input for Schedule {
+    async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
+        let end = self.next_end(chrono::Utc::now().timestamp());
+        let at = chrono::DateTime::from_timestamp(end, 0).unwrap_or_default();
+        // In short sleeps, for the wall clock may be set meanwhile.
+        while let Ok(remaining) = (at - chrono::Utc::now()).to_std() {
+            tokio::time::sleep(remaining.min(Duration::from_secs(1))).await;
+        }
+        let Some((mut batch, ack)) = self.child.read().await? else {
+            return Ok(None);
+        };
+        self.done_until = Some(end);
+        let start = chrono::DateTime::from_timestamp(end.saturating_sub(self.seconds), 0)
+            .unwrap_or_default()
+            .to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+        let time: Arc<str> = start.into();
+        let interval: Arc<str> = duration::format_seconds(self.seconds).into();
+        for message in &mut batch {
+            for (key, value) in [
+                ("schedule_time", &time),
+                ("schedule_interval", &interval),
+                ("window_time", &time),
+                ("window_interval", &interval),
+            ] {
+                message.metadata.set(key, Arc::clone(value));
+            }
+        }
+        Ok(Some((batch, ack)))
+    }
+
+    async fn close(&mut self) {
+        self.child.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meterline_core::{Message, Outcome};
+
+    use super::*;
+
+    struct Once(bool);
+
+    #[async_trait]
+    impl Input for Once {
+        async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
+            if std::mem::replace(&mut self.0, true) {
+                return Ok(None);
+            }
+            let (ack, _) = Ack::new();
+            Ok(Some((vec![Message::raw("x")], ack)))
+        }
+    }
+
+    fn schedule(seconds: i64, done_until: Option<i64>) -> Schedule {
+        Schedule {
+            seconds,
+            child: Box::new(Once(false)),
+            done_until,
+        }
+    }
+
+    #[test]
+    fn windows_are_aligned_and_never_come_twice() {
+        assert_eq!(schedule(15, None).next_end(100), 105);
+        assert_eq!(schedule(15, None).next_end(105), 120);
+        assert_eq!(schedule(15, Some(120)).next_end(110), 135);
+        assert_eq!(schedule(15, Some(120)).next_end(121), 135);
+        assert_eq!(schedule(15, None).next_end(-1), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_read_is_marked_with_its_window() {
+        let mut schedule = schedule(1, None);
+        let (batch, ack) = schedule.read().await.unwrap().unwrap();
+        ack.resolve(Outcome::Delivered);
+        let metadata = &batch[0].metadata;
+        assert_eq!(metadata.get("schedule_interval").unwrap().as_ref(), "1s");
+        let end = schedule.done_until.unwrap();
+        let start = chrono::DateTime::parse_from_rfc3339(metadata.get("schedule_time").unwrap());
+        assert_eq!(start.unwrap().timestamp(), end - 1);
+        assert_eq!(metadata.get("window_time"), metadata.get("schedule_time"));
+        assert!(schedule.read().await.unwrap().is_none());
+    }
+}

@@ -1,0 +1,101 @@
+//! `catch`: processors for messages that failed.
+//!
+//! They run for flagged messages only, and while they run the reason is still there (`error()`).
+//! Afterwards the flag is off, unless a child failed in turn: what went wrong while a failure was
+//! being dealt with must not pass as dealt with.
+
+use meterline_config::{Child, Configure, Cx, ProcessorSpec, Spec};
+use meterline_core::{Batch, BuildContext, BuildError, Processor, ProcessorPlan};
+use serde::Deserialize;
+
+use crate::chain::{self, Chain, ChainPlan};
+
+/// The component.
+pub(crate) const SPEC: ProcessorSpec = Spec::new::<Config>(
+    "catch",
+    "Runs processors for messages that failed, then clears the failure.",
+    &[
+        "catch:\n  - log:\n      level: ERROR\n      message: 'refused: ${! error() }'\n  - mapping: 'root = deleted()'\n",
+    ],
+);
+
+/// Configuration of `catch`: the processors.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Config(Vec<Child>);
+
+impl Configure for Config {
+    type Plan = dyn ProcessorPlan;
+
+    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn ProcessorPlan>> {
+        Some(Box::new(Plan(cx.processors(&self.0)?)))
+    }
+}
+
+struct Plan(ChainPlan);
+
+impl ProcessorPlan for Plan {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Processor>, BuildError> {
+        Ok(Box::new(Catch(chain::build(&self.0, cx)?)))
+    }
+}
+
+struct Catch(Chain);
+
+impl Processor for Catch {
+    fn process(&mut self, batch: Batch) -> Batch {
+        if batch.iter().all(|message| message.failure().is_none()) {
+            return batch;
+        }
+        let mut passed = Batch::with_capacity(batch.len());
+        for message in batch {
+            let Some(caught) = message.failure().cloned() else {
+                passed.push(message);
+                continue;
+            };
+            passed.extend(
+                self.0
+                    .process(vec![message])
+                    .into_iter()
+                    .map(|mut message| {
+                        if message.failure() == Some(&caught) {
+                            message.clear_failure();
+                        }
+                        message
+                    }),
+            );
+        }
+        passed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meterline_core::Message;
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{Fail, Record};
+
+    fn failed(reason: &str) -> Message {
+        let mut message = Message::value(json!({}));
+        message.fail("mapping", reason);
+        message
+    }
+
+    #[test]
+    fn only_failed_messages_are_caught_and_their_flag_is_cleared() {
+        let (record, seen) = Record::new();
+        let mut catch = Catch(Chain(vec![Box::new(record)]));
+        let batch = catch.process(vec![failed("a"), Message::value(json!(1)), failed("b")]);
+        assert_eq!(batch.len(), 3);
+        assert!(batch.iter().all(|it| it.failure().is_none()));
+        assert_eq!(*seen.lock().unwrap(), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_failure_while_catching_stays() {
+        let mut catch = Catch(Chain(vec![Box::new(Fail("worse"))]));
+        let batch = catch.process(vec![failed("bad")]);
+        assert_eq!(batch[0].failure().unwrap().reason.as_ref(), "worse");
+    }
+}

@@ -1,0 +1,274 @@
+//! `json_schema`: flags messages that a JSON Schema refuses.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use jsonschema::Validator;
+use meterline_config::{Configure, Cx, Located, ProcessorSpec, Spec};
+use meterline_core::{Batch, BuildContext, BuildError, IntCounter, Processor, ProcessorPlan};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::mapping::errors;
+
+/// The component.
+pub(crate) const SPEC: ProcessorSpec = Spec::new::<Config>(
+    "json_schema",
+    "Flags messages that a JSON Schema refuses.",
+    &[
+        "json_schema:\n  schema_path: 'file://./cloudevents.spec.json'\n",
+        "json_schema:\n  schema: '{\"type\": \"object\", \"required\": [\"id\"]}'\n",
+    ],
+);
+
+/// Schemas inside the binary, by file name.
+const SHIPPED: &[(&str, &str)] = &[(
+    "cloudevents.spec.json",
+    include_str!("../../../schemas/cloudevents.spec.json"),
+)];
+
+/// Configuration of `json_schema`: one of the two.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The schema itself, as JSON text.
+    #[serde(default)]
+    schema: Option<Located<String>>,
+    /// A `file://` path to the schema, relative to the working directory, else to the
+    /// configuration file; else the schema of that file name that comes with the program
+    /// (`cloudevents.spec.json`).
+    #[serde(default)]
+    schema_path: Option<Located<String>>,
+}
+
+impl Configure for Config {
+    type Plan = dyn ProcessorPlan;
+
+    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn ProcessorPlan>> {
+        let (place, text) = match (self.schema, self.schema_path) {
+            (Some(schema), None) => {
+                let text = schema.value.clone();
+                (schema, text)
+            }
+            (None, Some(path)) => match read(&path.value, cx.file_dir()) {
+                Ok(text) => (path, text),
+                Err(reason) => {
+                    cx.error_at(&path, reason);
+                    return None;
+                }
+            },
+            (Some(_), Some(path)) => {
+                cx.error_at(&path, "give either `schema` or `schema_path`, not both");
+                return None;
+            }
+            (None, None) => {
+                cx.error("one of `schema` and `schema_path` is needed");
+                return None;
+            }
+        };
+        match compile(&text) {
+            Ok(validator) => Some(Box::new(Plan {
+                validator: Arc::new(validator),
+                path: cx.path(),
+            })),
+            Err(reason) => {
+                cx.error_at(&place, reason);
+                None
+            }
+        }
+    }
+}
+
+fn compile(text: &str) -> Result<Validator, String> {
+    let schema: Value =
+        serde_json::from_str(text).map_err(|error| format!("the schema is not JSON: {error}"))?;
+    jsonschema::options()
+        .should_validate_formats(true)
+        .build(&schema)
+        .map_err(|error| format!("the schema is not a JSON Schema: {error}"))
+}
+
+/// The text of the schema that `url` names.
+fn read(url: &str, config_dir: Option<&Path>) -> Result<String, String> {
+    let Some(path) = url.strip_prefix("file://") else {
+        return Err(format!(
+            "`{url}` is not a `file://` path; write for example `file://./schema.json`"
+        ));
+    };
+    let path = Path::new(path);
+    let candidates: Vec<PathBuf> = if path.is_absolute() {
+        vec![path.to_owned()]
+    } else {
+        std::iter::once(path.to_owned())
+            .chain(config_dir.map(|dir| dir.join(path)))
+            .collect()
+    };
+    for candidate in &candidates {
+        match std::fs::read_to_string(candidate) {
+            Ok(text) => return Ok(text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(format!("cannot read {}: {error}", candidate.display())),
+        }
+    }
+    let name = path.file_name().and_then(|name| name.to_str());
+    if let Some((_, text)) = SHIPPED.iter().find(|(shipped, _)| Some(*shipped) == name) {
+        return Ok((*text).to_owned());
+    }
+    let tried: Vec<_> = candidates
+        .iter()
+        .map(|candidate| candidate.display().to_string())
+        .collect();
+    let shipped: Vec<_> = SHIPPED.iter().map(|(name, _)| *name).collect();
+    Err(format!(
+        "there is no schema file at {}; the schemas that come with the program are: {}",
+        tried.join(" or "),
+        shipped.join(", ")
+    ))
+}
+
+struct Plan {
+    validator: Arc<Validator>,
+    path: Arc<str>,
+}
+
+impl ProcessorPlan for Plan {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Processor>, BuildError> {
+        Ok(Box::new(JsonSchema {
+            validator: Arc::clone(&self.validator),
+            errors: errors(cx, &self.path),
+            path: Arc::clone(&self.path),
+        }))
+    }
+}
+
+struct JsonSchema {
+    validator: Arc<Validator>,
+    path: Arc<str>,
+    errors: IntCounter,
+}
+
+impl Processor for JsonSchema {
+    fn process(&mut self, mut batch: Batch) -> Batch {
+        for message in &mut batch {
+            let refused = match message.tree() {
+                Ok(tree) if self.validator.is_valid(tree) => None,
+                Ok(tree) => Some(explain(&self.validator, tree)),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(reason) = refused {
+                self.errors.inc();
+                message.fail(Arc::clone(&self.path), reason);
+            }
+        }
+        batch
+    }
+}
+
+/// Every violation, each with the field it is about.
+fn explain(validator: &Validator, value: &Value) -> String {
+    const MOST: usize = 5;
+    let reasons: Vec<_> = validator
+        .iter_errors(value)
+        .take(MOST)
+        .map(|error| {
+            let place = error.instance_path().to_string();
+            let field = place.trim_start_matches('/').replace('/', ".");
+            // A long value would bury the reason.
+            let reason: String = error.to_string().chars().take(300).collect();
+            if field.is_empty() {
+                reason
+            } else {
+                format!("{field}: {reason}")
+            }
+        })
+        .collect();
+    reasons.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn event() -> Value {
+        json!({
+            "id": "1", "specversion": "1.0", "source": "kubernetes-api",
+            "type": "kube-pod-exec-time", "subject": "customer",
+            "time": "2025-01-01T00:00:00Z", "data": {"duration_seconds": 10},
+        })
+    }
+
+    fn shipped() -> Validator {
+        compile(&read("file://./nowhere/cloudevents.spec.json", None).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_shipped_schema_accepts_an_event_and_its_optional_nulls() {
+        let mut value = event();
+        assert!(shipped().is_valid(&value));
+        for key in [
+            "subject",
+            "time",
+            "datacontenttype",
+            "dataschema",
+            "data",
+            "data_base64",
+        ] {
+            value[key] = Value::Null;
+        }
+        assert!(shipped().is_valid(&value));
+    }
+
+    #[test]
+    fn the_shipped_schema_refuses_what_is_no_event() {
+        let validator = shipped();
+        for key in ["id", "specversion", "source", "type", "subject"] {
+            let mut value = event();
+            value.as_object_mut().unwrap().remove(key);
+            assert!(!validator.is_valid(&value), "without {key}");
+            value[key] = "".into();
+            assert!(!validator.is_valid(&value), "with an empty {key}");
+            value[key] = 1.into();
+            assert!(!validator.is_valid(&value), "with a number as {key}");
+        }
+        for (key, bad) in [
+            ("time", json!("yesterday")),
+            ("time", json!("2025-01-01")),
+            ("source", json!("not a uri reference \\")),
+            ("dataschema", json!("relative/path")),
+            ("data", json!([1])),
+            ("data", json!("text")),
+            ("datacontenttype", json!(1)),
+            ("data_base64", json!(7)),
+        ] {
+            let mut value = event();
+            value[key] = bad.clone();
+            assert!(!validator.is_valid(&value), "{key}: {bad}");
+        }
+        assert!(!validator.is_valid(&json!([event()])));
+    }
+
+    #[test]
+    fn a_violation_names_its_field() {
+        let mut value = event();
+        value["subject"] = 7.into();
+        value.as_object_mut().unwrap().remove("id");
+        let reason = explain(&shipped(), &value);
+        assert!(reason.contains("subject: 7 is not of type"), "{reason}");
+        assert!(reason.contains("\"id\" is a required property"), "{reason}");
+    }
+
+    #[test]
+    fn a_missing_file_names_where_it_was_looked_for() {
+        let reason = read("file://./nothing.json", Some(Path::new("/etc/x"))).unwrap_err();
+        assert!(
+            reason.contains("./nothing.json or /etc/x/./nothing.json"),
+            "{reason}"
+        );
+        assert!(reason.contains("cloudevents.spec.json"), "{reason}");
+        assert!(read("schema.json", None).unwrap_err().contains("file://"));
+    }
+}

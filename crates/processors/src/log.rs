@@ -1,0 +1,162 @@
+//! `log`: prints a line for each message and passes it on.
+
+use std::sync::Arc;
+
+use meterline_config::{Configure, Cx, Located, ProcessorSpec, Spec};
+use meterline_core::{Batch, BuildContext, BuildError, Message, Processor, ProcessorPlan};
+use meterline_script::{Engine, Limits, Mapped, Mapping, Template};
+use serde::Deserialize;
+use tracing::{Level, debug, error, info, trace, warn};
+
+/// The component.
+pub(crate) const SPEC: ProcessorSpec = Spec::new::<Config>(
+    "log",
+    "Prints a line for each message and passes it on.",
+    &[
+        "log:\n  level: ERROR\n  message: 'refused: ${! error() }'\n",
+        "log:\n  message: mapped\n  fields_mapping: 'root = #{ subject: this.subject }'\n",
+    ],
+);
+
+/// Configuration of `log`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// `TRACE`, `DEBUG`, `INFO`, `WARN` or `ERROR`.
+    #[serde(default)]
+    level: Option<Located<String>>,
+    /// The line; `${! … }` is replaced by the value of a Rhai expression.
+    #[serde(default)]
+    message: Option<Located<String>>,
+    /// A mapping whose result's fields are added to the line.
+    #[serde(default)]
+    fields_mapping: Option<Located<String>>,
+}
+
+impl Configure for Config {
+    type Plan = dyn ProcessorPlan;
+
+    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn ProcessorPlan>> {
+        let engine = Engine::new(Limits::default());
+        let level = match &self.level {
+            None => Some(Level::INFO),
+            Some(text) => match level(&text.value) {
+                Some(level) => Some(level),
+                None => {
+                    cx.error_at(
+                        text,
+                        format!(
+                            "`{}` is not a level; the levels are TRACE, DEBUG, INFO, WARN and ERROR",
+                            text.value
+                        ),
+                    );
+                    None
+                }
+            },
+        };
+        let empty = Located::from(String::new());
+        let source = self.message.unwrap_or(empty);
+        let message = engine.compile_template(&source.value).map_err(|errors| {
+            for error in errors {
+                cx.error_in(&source, error.line, error.column, error.message);
+            }
+        });
+        let fields = match &self.fields_mapping {
+            None => Ok(None),
+            Some(source) => engine
+                .compile_mapping(&source.value)
+                .map(|mapping| Some(Arc::new(mapping)))
+                .map_err(|errors| {
+                    for error in errors {
+                        cx.error_in(source, error.line, error.column, error.message);
+                    }
+                }),
+        };
+        Some(Box::new(Log {
+            level: level?,
+            message: Arc::new(message.ok()?),
+            fields: fields.ok()?,
+            path: cx.path(),
+        }))
+    }
+}
+
+fn level(text: &str) -> Option<Level> {
+    Some(match text.to_ascii_uppercase().as_str() {
+        "TRACE" => Level::TRACE,
+        "DEBUG" => Level::DEBUG,
+        "INFO" => Level::INFO,
+        "WARN" => Level::WARN,
+        "ERROR" => Level::ERROR,
+        _ => return None,
+    })
+}
+
+#[derive(Clone)]
+struct Log {
+    level: Level,
+    message: Arc<Template>,
+    fields: Option<Arc<Mapping>>,
+    path: Arc<str>,
+}
+
+impl ProcessorPlan for Log {
+    fn build(&self, _: &BuildContext) -> Result<Box<dyn Processor>, BuildError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Processor for Log {
+    fn process(&mut self, batch: Batch) -> Batch {
+        for message in &batch {
+            self.print(message);
+        }
+        batch
+    }
+}
+
+impl Log {
+    /// A line that cannot be made is no reason to touch the message: it is printed with the reason.
+    fn print(&self, message: &Message) {
+        let text = match self.message.render(message) {
+            Ok(text) => text,
+            Err(reason) => format!("(the message of this log line failed: {reason})"),
+        };
+        let fields = match self.fields(message) {
+            Ok(fields) => fields,
+            Err(reason) => format!("(the fields of this log line failed: {reason})"),
+        };
+        let (path, about) = (self.path.as_ref(), message.about());
+        macro_rules! print {
+            ($macro:ident) => {
+                if fields.is_empty() {
+                    $macro!(path, about, "{text}")
+                } else {
+                    $macro!(path, about, fields = %fields, "{text}")
+                }
+            };
+        }
+        match self.level {
+            Level::TRACE => print!(trace),
+            Level::DEBUG => print!(debug),
+            Level::INFO => print!(info),
+            Level::WARN => print!(warn),
+            _ => print!(error),
+        }
+    }
+
+    fn fields(&self, message: &Message) -> Result<String, String> {
+        let Some(mapping) = &self.fields else {
+            return Ok(String::new());
+        };
+        let mut copy = message.clone();
+        match mapping.run(&mut copy) {
+            Ok(Mapped::Kept) => copy
+                .bytes()
+                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+                .map_err(|error| error.to_string()),
+            Ok(Mapped::Dropped) => Ok(String::new()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! `noop`: does nothing, for a place in a configuration that must hold something.
+
+use meterline_config::{Configure, Cx, ProcessorSpec, Spec};
+use meterline_core::{Batch, BuildContext, BuildError, Processor, ProcessorPlan};
+use serde::Deserialize;
+
+/// The component.
+pub(crate) const SPEC: ProcessorSpec =
+    Spec::new::<Config>("noop", "Passes messages on unchanged.", &["noop: {}"]);
+
+/// Configuration of `noop`: none.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {}
+
+impl Configure for Config {
+    type Plan = dyn ProcessorPlan;
+
+    fn plan(self, _: &mut Cx<'_>) -> Option<Box<dyn ProcessorPlan>> {
+        Some(Box::new(Noop))
+    }
+}
+
+struct Noop;
+
+impl ProcessorPlan for Noop {
+    fn build(&self, _: &BuildContext) -> Result<Box<dyn Processor>, BuildError> {
+        Ok(Box::new(Self))
+    }
+}
+
+impl Processor for Noop {
+    fn process(&mut self, batch: Batch) -> Batch {
+        batch
+    }
+}

@@ -1,0 +1,153 @@
+//! `switch`: processors for messages that pass a check.
+//!
+//! The first case whose check is true runs; with `fallthrough` the next one runs as well. Without
+//! any, the message goes on unchanged. A check that cannot be evaluated flags the message.
+
+use std::sync::Arc;
+
+use meterline_config::{Child, Configure, Cx, Located, ProcessorSpec, Spec};
+use meterline_core::{Batch, BuildContext, BuildError, Processor, ProcessorPlan};
+use meterline_script::{Engine, Expression, Limits};
+use serde::Deserialize;
+
+use crate::chain::{self, Chain, ChainPlan};
+
+/// The component.
+pub(crate) const SPEC: ProcessorSpec = Spec::new::<Config>(
+    "switch",
+    "Runs the processors of the first case whose check is true.",
+    &[
+        "switch:\n  - check: 'this.kind == \"a\"'\n    processors:\n      - mapping: 'root = deleted()'\n  - processors:\n      - noop: {}\n",
+    ],
+);
+
+/// Configuration of `switch`: the cases.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Config(Vec<CaseConfig>);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CaseConfig {
+    /// A Rhai expression that is true or false. None: always true.
+    #[serde(default)]
+    check: Option<Located<String>>,
+    /// What runs when it is true.
+    #[serde(default)]
+    processors: Vec<Child>,
+    /// Whether the next case runs as well, whatever its check says.
+    #[serde(default)]
+    fallthrough: bool,
+}
+
+impl Configure for Config {
+    type Plan = dyn ProcessorPlan;
+
+    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn ProcessorPlan>> {
+        let engine = Engine::new(Limits::default());
+        let cases: Vec<_> = self
+            .0
+            .into_iter()
+            .map(|case| {
+                let check = match case.check.filter(|it| !it.value.trim().is_empty()) {
+                    None => Some(None),
+                    Some(source) => match engine.compile_expression(&source.value) {
+                        Ok(expression) => Some(Some(Arc::new(expression))),
+                        Err(errors) => {
+                            for error in errors {
+                                cx.error_in(&source, error.line, error.column, error.message);
+                            }
+                            None
+                        }
+                    },
+                };
+                let processors = cx.processors(&case.processors);
+                Some(CasePlan {
+                    check: check?,
+                    processors: processors?,
+                    fallthrough: case.fallthrough,
+                })
+            })
+            .collect();
+        Some(Box::new(Plan {
+            cases: cases.into_iter().collect::<Option<_>>()?,
+            path: cx.path(),
+        }))
+    }
+}
+
+struct CasePlan {
+    check: Option<Arc<Expression>>,
+    processors: ChainPlan,
+    fallthrough: bool,
+}
+
+struct Plan {
+    cases: Vec<CasePlan>,
+    path: Arc<str>,
+}
+
+impl ProcessorPlan for Plan {
+    fn build(&self, cx: &BuildContext) -> Result<Box<dyn Processor>, BuildError> {
+        let cases = self
+            .cases
+            .iter()
+            .map(|case| {
+                Ok(Case {
+                    check: case.check.clone(),
+                    processors: chain::build(&case.processors, cx)?,
+                    fallthrough: case.fallthrough,
+                })
+            })
+            .collect::<Result<_, BuildError>>()?;
+        Ok(Box::new(Switch {
+            cases,
+            path: Arc::clone(&self.path),
+        }))
+    }
+}
+
+struct Case {
+    check: Option<Arc<Expression>>,
+    processors: Chain,
+    fallthrough: bool,
+}
+
+struct Switch {
+    cases: Vec<Case>,
+    path: Arc<str>,
+}
+
+impl Processor for Switch {
+    fn process(&mut self, batch: Batch) -> Batch {
+        let mut passed = Batch::with_capacity(batch.len());
+        for mut message in batch {
+            let mut chosen = None;
+            for (index, case) in self.cases.iter().enumerate() {
+                match case
+                    .check
+                    .as_ref()
+                    .map_or(Ok(true), |it| it.check(&message))
+                {
+                    Ok(true) => {
+                        chosen = Some(index);
+                        break;
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        message.fail(Arc::clone(&self.path), format!("check {index}: {error}"));
+                        break;
+                    }
+                }
+            }
+            let mut going = vec![message];
+            for case in self.cases.iter_mut().skip(chosen.unwrap_or(usize::MAX)) {
+                going = case.processors.process(going);
+                if !case.fallthrough {
+                    break;
+                }
+            }
+            passed.extend(going);
+        }
+        passed
+    }
+}

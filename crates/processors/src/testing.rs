@@ -1,0 +1,38 @@
+//! Processors for the tests of the others.
+
+use std::sync::{Arc, Mutex};
+
+use meterline_core::{Batch, Processor};
+
+/// Flags every message.
+pub(crate) struct Fail(pub(crate) &'static str);
+
+impl Processor for Fail {
+    fn process(&mut self, mut batch: Batch) -> Batch {
+        for message in &mut batch {
+            message.fail("fail", self.0);
+        }
+        batch
+    }
+}
+
+/// Notes the failure, or "", of every message that it sees.
+pub(crate) struct Record(Arc<Mutex<Vec<String>>>);
+
+impl Record {
+    pub(crate) fn new() -> (Self, Arc<Mutex<Vec<String>>>) {
+        let seen = Arc::default();
+        (Self(Arc::clone(&seen)), seen)
+    }
+}
+
+impl Processor for Record {
+    fn process(&mut self, batch: Batch) -> Batch {
+        let reasons = batch.iter().map(|it| {
+            it.failure()
+                .map_or_else(String::new, |failure| failure.reason.to_string())
+        });
+        self.0.lock().unwrap().extend(reasons);
+        batch
+    }
+}
