@@ -199,10 +199,20 @@ impl<'a> Node<'a> {
     /// The field of an object; `None` when absent or when this is no object.
     #[must_use]
     pub fn get(self, key: &str) -> Option<Self> {
-        self.entries()
-            .filter(|(name, _)| *name == key)
-            .last()
-            .map(|(_, value)| value)
+        let mut found = None;
+        let mut rest = self.entries().bytes;
+        // Keys are compared as bytes: checking each for UTF-8 first costs more than finding one.
+        while !rest.is_empty() {
+            let name = Node { bytes: rest };
+            let value = Node {
+                bytes: rest.get(name.size()..).unwrap_or_default(),
+            };
+            rest = value.bytes.get(value.size()..).unwrap_or_default();
+            if name.body() == key.as_bytes() {
+                found = Some(value);
+            }
+        }
+        found
     }
 
     /// A field of a field; `None` when a step is missing.

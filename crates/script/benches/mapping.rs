@@ -28,6 +28,7 @@ fn mapping(c: &mut Criterion) {
     let message = message();
     for (name, source) in [
         ("preset", include_str!("preset.rhai")),
+        ("spelled out", include_str!("spelled_out.rhai")),
         ("nothing", ""),
         ("copy", "root = this"),
     ] {

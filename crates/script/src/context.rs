@@ -9,7 +9,7 @@ use std::{
 use meterline_core::{Content, Document, Failure, Identity, Message, Metadata};
 use rhai::{EvalAltResult, NativeCallContext};
 
-use crate::{convert, engine::EventId, materialise};
+use crate::{convert, engine::EventId, materialise, pod::Totals};
 
 /// The message as native functions see it. It travels as the tag of the call, so that a function
 /// finds it wherever it is called from, in a function value too.
@@ -22,6 +22,7 @@ struct Inner {
     identity: Option<Identity>,
     content: Content,
     document: OnceLock<Result<Document, String>>,
+    totals: OnceLock<Totals>,
     event_id: EventId,
 }
 
@@ -39,6 +40,7 @@ impl Context {
             identity: message.identity().cloned(),
             content,
             document: OnceLock::new(),
+            totals: OnceLock::new(),
             event_id,
         }))
     }
@@ -74,6 +76,12 @@ impl Context {
             Content::Value(value) => Ok(convert::from_json(value)),
             _ => Ok(materialise::whole(self.document()?.root())),
         }
+    }
+
+    /// What the pod at hand reserves, read at most once a run.
+    pub(crate) fn totals(&self) -> Result<&Totals, String> {
+        let document = self.document()?;
+        Ok(self.0.totals.get_or_init(|| Totals::of(document.root())))
     }
 
     /// The content as a document, made at most once a run.

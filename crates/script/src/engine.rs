@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use rhai::{
-    Dynamic,
+    Dynamic, Module,
     module_resolvers::DummyModuleResolver,
     packages::{
         ArithmeticPackage, BasicArrayPackage, BasicFnPackage, BasicIteratorPackage,
@@ -130,19 +130,21 @@ impl Engine {
 /// The interpreter with nothing in it that reaches outside or waits.
 fn engine(limits: &Limits) -> rhai::Engine {
     let mut engine = rhai::Engine::new_raw();
-    for package in [
-        ArithmeticPackage::new().as_shared_module(),
-        LogicPackage::new().as_shared_module(),
-        BasicMathPackage::new().as_shared_module(),
-        BasicStringPackage::new().as_shared_module(),
-        MoreStringPackage::new().as_shared_module(),
-        BasicIteratorPackage::new().as_shared_module(),
-        BasicArrayPackage::new().as_shared_module(),
-        BasicMapPackage::new().as_shared_module(),
-        BasicFnPackage::new().as_shared_module(),
-    ] {
-        engine.register_global_module(package);
-    }
+    // One module instead of nine: every call looks through all of them.
+    let mut library = Module::new();
+    ArithmeticPackage::init(&mut library);
+    LogicPackage::init(&mut library);
+    BasicMathPackage::init(&mut library);
+    BasicStringPackage::init(&mut library);
+    MoreStringPackage::init(&mut library);
+    BasicIteratorPackage::init(&mut library);
+    BasicArrayPackage::init(&mut library);
+    BasicMapPackage::init(&mut library);
+    BasicFnPackage::init(&mut library);
+    // Otherwise each call hashes the whole library anew.
+    library.register_lazy_functions();
+    library.build_index();
+    engine.register_global_module(library.into());
     engine.set_module_resolver(DummyModuleResolver::new());
     for symbol in ["eval", "import", "export", "print", "debug"] {
         engine.disable_symbol(symbol);

@@ -38,26 +38,34 @@ pub(crate) fn product(
     if divisor.nanos() == 0 {
         return Err("is divided by 0");
     }
-    // Two of the three are nearly always whole; taking out what they share keeps everything
-    // realistic far inside 128 bits.
-    let (factor, divisor) = reduced(factor.nanos(), divisor.nanos());
-    let (numerator, divisor) = reduced(quantity.nanos(), divisor);
+    let (quantity, factor, divisor) = (quantity.nanos(), factor.nanos(), divisor.nanos());
+    if factor % NANO == 0 && divisor % NANO == 0 {
+        // Whole seconds and a whole divisor: what nearly every call is.
+        let numerator = quantity.checked_mul(factor / NANO);
+        if let Some(numerator) = numerator
+            && let Some(denominator) = (divisor / NANO).checked_mul(NANO)
+        {
+            return ratio(numerator, denominator);
+        }
+    }
+    // Taking out what the three share keeps everything realistic far inside 128 bits.
+    let (factor, divisor) = reduced(factor, divisor);
+    let (quantity, divisor) = reduced(quantity, divisor);
     let (factor, nano) = reduced(factor, NANO);
-    let numerator = numerator.checked_mul(factor).ok_or(OUT_OF_RANGE)?;
+    let numerator = quantity.checked_mul(factor).ok_or(OUT_OF_RANGE)?;
     let denominator = divisor.checked_mul(nano).ok_or(OUT_OF_RANGE)?;
     ratio(numerator, denominator)
 }
 
 /// The fraction as a whole number, or as the nearest decimal number.
 fn ratio(numerator: i128, denominator: i128) -> Result<Number, &'static str> {
-    let (numerator, denominator) = reduced(numerator, denominator);
     let negative = (numerator < 0) != (denominator < 0);
     let (numerator, denominator) = (numerator.unsigned_abs(), denominator.unsigned_abs());
     if numerator / denominator > u128::from(i64::MAX.unsigned_abs()) {
         return Err(OUT_OF_RANGE);
     }
-    if denominator == 1 {
-        let whole = i64::try_from(numerator).map_err(|_| OUT_OF_RANGE)?;
+    if numerator.is_multiple_of(denominator) {
+        let whole = i64::try_from(numerator / denominator).map_err(|_| OUT_OF_RANGE)?;
         return Ok(Number::Integer(if negative { -whole } else { whole }));
     }
     let magnitude = nearest(numerator, denominator).ok_or(OUT_OF_RANGE)?;
@@ -72,6 +80,7 @@ fn nearest(numerator: u128, denominator: u128) -> Option<f64> {
         #[expect(clippy::cast_precision_loss, reason = "both are at most 2^53")]
         return Some(numerator as f64 / denominator as f64);
     }
+    let (numerator, denominator) = reduced_u128(numerator, denominator);
     // A quotient of at least 56 bits whose last bit says whether anything was cut off behind it
     // rounds as the fraction itself does.
     let wanted = 56 + denominator.ilog2();
@@ -92,14 +101,24 @@ fn nearest(numerator: u128, denominator: u128) -> Option<f64> {
 
 /// Numerator and denominator without what they have in common.
 fn reduced(numerator: i128, denominator: i128) -> (i128, i128) {
-    let (mut a, mut b) = (numerator, denominator);
+    let common = common(numerator.unsigned_abs(), denominator.unsigned_abs());
+    match i128::try_from(common) {
+        Ok(common) if common > 1 => (numerator / common, denominator / common),
+        _ => (numerator, denominator),
+    }
+}
+
+fn reduced_u128(numerator: u128, denominator: u128) -> (u128, u128) {
+    let common = common(numerator, denominator).max(1);
+    (numerator / common, denominator / common)
+}
+
+/// The greatest common divisor.
+fn common(mut a: u128, mut b: u128) -> u128 {
     while b != 0 {
         (a, b) = (b, a % b);
     }
-    match a.abs() {
-        0 | 1 => (numerator, denominator),
-        common => (numerator / common, denominator / common),
-    }
+    a
 }
 
 #[cfg(test)]

@@ -7,8 +7,6 @@
 //! A value that cannot be read, or is negative, is an error that names its field: a bill is never
 //! made from what was guessed.
 
-use std::fmt::Write;
-
 use meterline_core::{Node, Scalar};
 
 use crate::quantity::Quantity;
@@ -44,83 +42,152 @@ pub(crate) const GPU_SLICES: &str = "nvidia.com/mig-";
 /// The node label that names a GPU's product.
 const GPU_PRODUCT: &str = "nvidia.com/gpu.product";
 
-/// The total of one resource.
-pub(crate) fn total(pod: Node<'_>, section: Section, resource: &str) -> Result<Quantity, String> {
-    sum(pod, section, false, &|name| name == resource)
+/// What a pod reserves of everything, read once for all questions about it.
+#[derive(Debug, Default)]
+pub(crate) struct Totals(Vec<Total>);
+
+#[derive(Debug)]
+struct Total {
+    section: Section,
+    resource: String,
+    /// Billionths; or which field cannot be read, which matters only to who asks for this resource.
+    nanos: Result<i128, String>,
 }
 
-/// The number of GPUs. A container that sets only a limit requests as much, as the API server has
-/// it for devices.
-pub(crate) fn gpus(pod: Node<'_>, section: Section) -> Result<Quantity, String> {
-    sum(pod, section, true, &|name| {
-        GPU_RESOURCES.contains(&name) || name.starts_with(GPU_SLICES)
+impl Totals {
+    pub(crate) fn of(pod: Node<'_>) -> Self {
+        let mut totals = Self::default();
+        let Some(spec) = pod.get("spec") else {
+            return totals;
+        };
+        for list in ["containers", "initContainers"] {
+            let containers = spec.get(list);
+            for (index, container) in containers.iter().flat_map(|it| it.items()).enumerate() {
+                if list == "containers" || is_sidecar(container) {
+                    totals.add_container(container, (list, index));
+                }
+            }
+        }
+        if let Some(resources) = spec.get("resources") {
+            totals.set_for_pod(resources);
+        }
+        totals
+    }
+
+    /// The total of one resource.
+    pub(crate) fn total(&self, section: Section, resource: &str) -> Result<Quantity, String> {
+        self.sum(section, |name| name == resource)
+    }
+
+    /// The number of GPUs.
+    pub(crate) fn gpus(&self, section: Section) -> Result<Quantity, String> {
+        self.sum(section, is_gpu)
+    }
+
+    fn sum(&self, section: Section, is_meant: impl Fn(&str) -> bool) -> Result<Quantity, String> {
+        let mut sum = 0_i128;
+        for total in &self.0 {
+            if total.section == section && is_meant(&total.resource) {
+                sum = sum.saturating_add(total.nanos.clone()?);
+            }
+        }
+        Ok(Quantity::from_nanos(sum))
+    }
+
+    fn add_container(&mut self, container: Node<'_>, place: (&str, usize)) {
+        let Some(resources) = container.get("resources") else {
+            return;
+        };
+        let requests = resources.get("requests");
+        let limits = resources.get("limits");
+        for (name, value) in fields(requests) {
+            self.add(Section::Requests, name, amount(value), place);
+        }
+        for (name, value) in fields(limits) {
+            self.add(Section::Limits, name, amount(value), place);
+            let is_requested = requests.is_some_and(|it| it.get(name).is_some());
+            if is_gpu(name) && !is_requested {
+                // The API server has it so for devices; the field at fault is the limit.
+                let amount = amount(value)
+                    .map_err(|reason| field(Some(place), Section::Limits, name, &reason));
+                self.add_named(Section::Requests, name, amount);
+            }
+        }
+    }
+
+    fn add(
+        &mut self,
+        section: Section,
+        name: &str,
+        amount: Result<i128, String>,
+        place: (&str, usize),
+    ) {
+        let amount = amount.map_err(|reason| field(Some(place), section, name, &reason));
+        self.add_named(section, name, amount);
+    }
+
+    fn add_named(&mut self, section: Section, name: &str, amount: Result<i128, String>) {
+        let known = self
+            .0
+            .iter_mut()
+            .find(|total| total.section == section && total.resource == name);
+        match known {
+            Some(total) => {
+                total.nanos = match (&total.nanos, amount) {
+                    (Ok(sum), Ok(more)) => Ok(sum.saturating_add(more)),
+                    (Ok(_), Err(reason)) => Err(reason),
+                    (Err(first), _) => Err(first.clone()),
+                };
+            }
+            None => self.0.push(Total {
+                section,
+                resource: name.to_owned(),
+                nanos: amount,
+            }),
+        }
+    }
+
+    fn set_for_pod(&mut self, resources: Node<'_>) {
+        for section in [Section::Requests, Section::Limits] {
+            for (name, value) in fields(resources.get(section.key())) {
+                if value.is_null() {
+                    continue;
+                }
+                self.0
+                    .retain(|total| total.section != section || total.resource != name);
+                let amount = amount(value).map_err(|reason| field(None, section, name, &reason));
+                self.add_named(section, name, amount);
+            }
+        }
+    }
+}
+
+fn is_gpu(name: &str) -> bool {
+    GPU_RESOURCES.contains(&name) || name.starts_with(GPU_SLICES)
+}
+
+/// The fields of an object, each once: where a name is repeated the last one counts.
+fn fields<'a>(object: Option<Node<'a>>) -> impl Iterator<Item = (&'a str, Node<'a>)> {
+    object.into_iter().flat_map(|object| {
+        object.entries().filter(move |(name, value)| {
+            let last = object.get(name);
+            last.is_some_and(|last| std::ptr::eq(last.raw(), value.raw()))
+        })
     })
 }
 
-fn sum(
-    pod: Node<'_>,
-    section: Section,
-    limits_stand_in: bool,
-    is_meant: &dyn Fn(&str) -> bool,
-) -> Result<Quantity, String> {
-    let Some(spec) = pod.get("spec") else {
-        return Ok(Quantity::default());
+/// Which field is at fault, and why.
+fn field(place: Option<(&str, usize)>, section: Section, name: &str, reason: &str) -> String {
+    let place = match place {
+        Some((list, index)) => format!("spec.{list}[{index}].resources"),
+        None => "spec.resources".to_owned(),
     };
-    let mut total = 0_i128;
-    let mut add = |name: &str, value: Node<'_>, place: &dyn Fn() -> String| {
-        let nanos = amount(value).map_err(|reason| {
-            let key = if name.contains(['.', '/']) {
-                format!("[\"{name}\"]")
-            } else {
-                format!(".{name}")
-            };
-            format!("{}{key}: {reason}", place())
-        })?;
-        total = total.saturating_add(nanos);
-        Ok::<(), String>(())
+    let key = if name.contains(['.', '/']) {
+        format!("[\"{name}\"]")
+    } else {
+        format!(".{name}")
     };
-    let for_pod = spec.path(&["resources", section.key()]);
-    for (name, value) in for_pod.iter().flat_map(|it| it.entries()) {
-        if is_meant(name) && !value.is_null() {
-            add(name, value, &|| format!("spec.resources.{}", section.key()))?;
-        }
-    }
-    let is_set_for_pod = |name| {
-        for_pod
-            .and_then(|it| it.get(name))
-            .is_some_and(|it| !it.is_null())
-    };
-    for list in ["containers", "initContainers"] {
-        let containers = spec.get(list);
-        for (index, container) in containers.iter().flat_map(|it| it.items()).enumerate() {
-            if list == "initContainers" && !is_sidecar(container) {
-                continue;
-            }
-            let Some(resources) = container.get("resources") else {
-                continue;
-            };
-            let own = resources.get(section.key());
-            for (name, value) in own.iter().flat_map(|it| it.entries()) {
-                if is_meant(name) && !is_set_for_pod(name) {
-                    add(name, value, &|| field(list, index, section))?;
-                }
-            }
-            if limits_stand_in && section == Section::Requests {
-                let limits = resources.get(Section::Limits.key());
-                for (name, value) in limits.iter().flat_map(|it| it.entries()) {
-                    let is_requested = own.is_some_and(|own| own.get(name).is_some());
-                    if is_meant(name) && !is_requested && !is_set_for_pod(name) {
-                        add(name, value, &|| field(list, index, Section::Limits))?;
-                    }
-                }
-            }
-        }
-    }
-    Ok(Quantity::from_nanos(total))
-}
-
-fn field(list: &str, index: usize, section: Section) -> String {
-    format!("spec.{list}[{index}].resources.{}", section.key())
+    format!("{place}.{}{key}: {reason}", section.key())
 }
 
 fn is_sidecar(container: Node<'_>) -> bool {
@@ -140,9 +207,7 @@ fn amount(value: Node<'_>) -> Result<i128, String> {
         Some(Scalar::Bool(_)) | None => return Err("is not a Kubernetes quantity".into()),
     };
     if quantity.nanos() < 0 {
-        let mut reason = String::new();
-        let _ = write!(reason, "`{quantity}` is negative");
-        return Err(reason);
+        return Err(format!("`{quantity}` is negative"));
     }
     Ok(quantity.nanos())
 }

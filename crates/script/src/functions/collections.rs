@@ -1,6 +1,10 @@
 //! Arrays and objects.
 
-use std::{cmp::Ordering, collections::HashSet};
+use std::{
+    cmp::Ordering,
+    collections::{HashSet, btree_map::Entry},
+    ops::Bound,
+};
 
 use rhai::{Array, Dynamic, Engine, FnPtr, FuncRegistration, INT, Map, NativeCallContext};
 
@@ -26,6 +30,7 @@ pub(super) fn register(engine: &mut Engine) {
     reading!("map_each", map_each_array);
     reading!("map_each", map_each_map);
     reading!("map_each_key", map_each_key);
+    reading!("select_prefix", select_prefix);
     reading!("length", |items: &mut Array| length(items.len()));
     reading!("length", |fields: &mut Map| length(fields.len()));
     reading!("index", index);
@@ -169,18 +174,55 @@ fn at(fields: &Map, path: &str) -> Option<Dynamic> {
 }
 
 /// Fields of the second replace those of the first; objects on both sides are merged.
-fn assign(mut into: Map, from: Map) -> Map {
-    for (key, value) in from {
-        let old = into.remove(&key);
-        let value = match (old, value) {
-            (Some(old), value) if old.is_map() && value.is_map() => {
-                Dynamic::from_map(assign(old.cast(), value.cast()))
+fn assign(mut into: Map, mut from: Map) -> Map {
+    // The smaller one is put into the larger one.
+    if into.len() < from.len() {
+        for (key, old) in into {
+            match from.entry(key) {
+                Entry::Vacant(place) => {
+                    place.insert(old);
+                }
+                Entry::Occupied(mut place) => {
+                    if old.is_map() && place.get().is_map() {
+                        let new = std::mem::take(place.get_mut());
+                        place.insert(Dynamic::from_map(assign(old.cast(), new.cast())));
+                    }
+                }
             }
-            (_, value) => value,
-        };
-        into.insert(key, value);
+        }
+        return from;
+    }
+    for (key, new) in from {
+        match into.entry(key) {
+            Entry::Vacant(place) => {
+                place.insert(new);
+            }
+            Entry::Occupied(mut place) => {
+                let new = if new.is_map() && place.get().is_map() {
+                    let old = std::mem::take(place.get_mut());
+                    Dynamic::from_map(assign(old.cast(), new.cast()))
+                } else {
+                    new
+                };
+                place.insert(new);
+            }
+        }
     }
     into
+}
+
+/// The fields whose name starts with the prefix, without it.
+fn select_prefix(fields: &mut Map, prefix: &str) -> Map {
+    let mut selected = Map::new();
+    for (key, value) in fields.range::<str, _>((Bound::Included(prefix), Bound::Unbounded)) {
+        let Some(key) = key.strip_prefix(prefix) else {
+            break;
+        };
+        if !key.is_empty() {
+            selected.insert(key.into(), value.clone());
+        }
+    }
+    selected
 }
 
 /// As `assign`, but where both sides have a value both are kept in an array.

@@ -66,6 +66,16 @@ pub(super) const DOCS: &[FunctionDoc] = &[
         )],
     ),
     doc(
+        "select_prefix",
+        "object.select_prefix(prefix) -> object",
+        "The fields whose name starts with the prefix, without the prefix: `filter` and \
+         `map_each_key` in one, and much faster.",
+        &[example(
+            r#"this.labels.select_prefix("a/")"#,
+            r#"{"x":"1"}"#,
+        )],
+    ),
+    doc(
         "assign",
         "object.assign(other) -> object",
         "Both objects in one. Where both have a field that of the other counts; objects are merged \

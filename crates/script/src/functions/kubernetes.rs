@@ -1,6 +1,6 @@
 //! Kubernetes quantities, and what a pod reserves.
 
-use rhai::{Dynamic, Engine, INT, NativeCallContext};
+use rhai::{Dynamic, Engine, INT, Identifier, Map, NativeCallContext};
 
 use super::{Answer, Example, FunctionDoc, Group, Purity, values};
 use crate::{
@@ -140,6 +140,22 @@ pub(super) const DOCS: &[FunctionDoc] = &[
         }],
     },
     FunctionDoc {
+        name: "pod_metrics",
+        signature: "pod_metrics(seconds) -> object, pod_metrics(seconds, unit) -> object",
+        summary: "The twelve metrics of the pod at hand: `cpu_request_millicores` (in cores, as \
+                  the name has it for historical reasons), `cpu_limit_millicores`, \
+                  `memory_request_bytes`, `memory_limit_bytes`, `gpu_request_count` and \
+                  `gpu_limit_count`, and each of them × seconds with the suffix `_per_second`. \
+                  The unit `minute` or `hour` divides by 60 or 3600 and changes the suffix.",
+        group: Group::Kubernetes,
+        purity: Purity::Content,
+        examples: &[Example {
+            script: r#"pod_metrics(15, "minute")"#,
+            input: TWO_CONTAINERS,
+            output: r#"{"cpu_limit_millicores":1,"cpu_limit_millicores_per_minute":0.25,"cpu_request_millicores":0.3,"cpu_request_millicores_per_minute":0.075,"gpu_limit_count":1,"gpu_limit_count_per_minute":0.25,"gpu_request_count":1,"gpu_request_count_per_minute":0.25,"memory_limit_bytes":0,"memory_limit_bytes_per_minute":0,"memory_request_bytes":1073741824,"memory_request_bytes_per_minute":268435456}"#,
+        }],
+    },
+    FunctionDoc {
         name: "pod_gpu_type",
         signature: "pod_gpu_type() -> text | ()",
         summary: "The product name of the pod's GPUs: its annotation `data.openmeter.io/gpu_type`, \
@@ -193,6 +209,14 @@ pub(super) fn register(engine: &mut Engine) {
             Ok(gpu_type.map_or(Dynamic::UNIT, Into::into))
         },
     );
+    engine.register_fn(
+        "pod_metrics",
+        |call: NativeCallContext, seconds: Dynamic| pod_metrics(&call, &seconds, "second"),
+    );
+    engine.register_fn(
+        "pod_metrics",
+        |call: NativeCallContext, seconds: Dynamic, unit: &str| pod_metrics(&call, &seconds, unit),
+    );
     for (section, name, product, gpu_name, gpu_product) in [
         (
             Section::Requests,
@@ -223,6 +247,22 @@ fn register_resource(
     engine.register_fn(name, move |call: NativeCallContext, resource: &str| {
         plain(resource, total(&call, section, resource)?)
     });
+    // The types that a mapping has at hand first: a call is resolved by the types of its arguments,
+    // and the search for one that takes anything is longer.
+    engine.register_fn(
+        product,
+        move |call: NativeCallContext, resource: &str, seconds: INT, divisor: INT| {
+            let total = total(&call, section, resource)?;
+            times(resource, total, &seconds.into(), &divisor.into())
+        },
+    );
+    engine.register_fn(
+        product,
+        move |call: NativeCallContext, resource: &str, seconds: INT| {
+            let total = total(&call, section, resource)?;
+            times(resource, total, &seconds.into(), &ONE.into())
+        },
+    );
     engine.register_fn(
         product,
         move |call: NativeCallContext, resource: &str, seconds: Dynamic| {
@@ -239,35 +279,91 @@ fn register_resource(
     );
 }
 
+const GPUS: &str = "the number of GPUs";
+
 fn register_gpu(engine: &mut Engine, section: Section, name: &'static str, product: &'static str) {
     engine.register_fn(name, move |call: NativeCallContext| {
-        plain("the number of GPUs", gpus(&call, section)?)
+        plain(GPUS, gpus(&call, section)?)
+    });
+    engine.register_fn(
+        product,
+        move |call: NativeCallContext, seconds: INT, divisor: INT| {
+            times(
+                GPUS,
+                gpus(&call, section)?,
+                &seconds.into(),
+                &divisor.into(),
+            )
+        },
+    );
+    engine.register_fn(product, move |call: NativeCallContext, seconds: INT| {
+        times(GPUS, gpus(&call, section)?, &seconds.into(), &ONE.into())
     });
     engine.register_fn(product, move |call: NativeCallContext, seconds: Dynamic| {
-        let gpus = gpus(&call, section)?;
-        times("the number of GPUs", gpus, &seconds, &ONE.into())
+        times(GPUS, gpus(&call, section)?, &seconds, &ONE.into())
     });
     engine.register_fn(
         product,
         move |call: NativeCallContext, seconds: Dynamic, divisor: Dynamic| {
-            times(
-                "the number of GPUs",
-                gpus(&call, section)?,
-                &seconds,
-                &divisor,
-            )
+            times(GPUS, gpus(&call, section)?, &seconds, &divisor)
         },
     );
 }
 
 fn total(call: &NativeCallContext<'_>, section: Section, resource: &str) -> Answer<Quantity> {
     let context = context::of(call)?;
-    Ok(pod::total(context.document()?.root(), section, resource)?)
+    Ok(context.totals()?.total(section, resource)?)
 }
 
 fn gpus(call: &NativeCallContext<'_>, section: Section) -> Answer<Quantity> {
     let context = context::of(call)?;
-    Ok(pod::gpus(context.document()?.root(), section)?)
+    Ok(context.totals()?.gpus(section)?)
+}
+
+fn pod_metrics(call: &NativeCallContext<'_>, seconds: &Dynamic, unit: &str) -> Answer<Map> {
+    let (suffix, divisor) = match unit {
+        "second" => ("_per_second", ONE),
+        "minute" => ("_per_minute", 60),
+        "hour" => ("_per_hour", 3600),
+        other => {
+            return Err(
+                format!("`{other}` is not a unit; there are second, minute and hour").into(),
+            );
+        }
+    };
+    let context = context::of(call)?;
+    let totals = context.totals()?;
+    let mut metrics = Map::new();
+    for (section, names) in [
+        (
+            Section::Requests,
+            [
+                "cpu_request_millicores",
+                "memory_request_bytes",
+                "gpu_request_count",
+            ],
+        ),
+        (
+            Section::Limits,
+            [
+                "cpu_limit_millicores",
+                "memory_limit_bytes",
+                "gpu_limit_count",
+            ],
+        ),
+    ] {
+        for (name, quantity) in names.into_iter().zip([
+            totals.total(section, "cpu")?,
+            totals.total(section, "memory")?,
+            totals.gpus(section)?,
+        ]) {
+            metrics.insert(name.into(), plain(name, quantity)?);
+            let mut derived = Identifier::from(name);
+            derived.push_str(suffix);
+            metrics.insert(derived, times(name, quantity, seconds, &divisor.into())?);
+        }
+    }
+    Ok(metrics)
 }
 
 fn plain(what: &str, quantity: Quantity) -> Answer<Dynamic> {

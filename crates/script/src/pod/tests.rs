@@ -8,7 +8,9 @@ fn pod(spec: Value) -> Document {
 }
 
 fn request(spec: Value, resource: &str) -> Result<String, String> {
-    total(pod(spec).root(), Section::Requests, resource).map(|it| it.to_string())
+    Totals::of(pod(spec).root())
+        .total(Section::Requests, resource)
+        .map(|it| it.to_string())
 }
 
 fn container(requests: Value) -> Value {
@@ -40,7 +42,9 @@ fn what_is_absent_counts_nothing() {
     }
     let nothing = Document::from(&json!([1]));
     assert_eq!(
-        total(nothing.root(), Section::Limits, "cpu").map(Quantity::nanos),
+        Totals::of(nothing.root())
+            .total(Section::Limits, "cpu")
+            .map(Quantity::nanos),
         Ok(0)
     );
 }
@@ -71,7 +75,7 @@ fn errors_name_the_field() {
     let gpu = pod(json!({"initContainers": [
         {"restartPolicy": "Always", "resources": {"limits": {"nvidia.com/gpu": "NaN"}}},
     ]}));
-    insta::assert_snapshot!(gpus(gpu.root(), Section::Requests).unwrap_err(), @r#"spec.initContainers[0].resources.limits["nvidia.com/gpu"]: `NaN` is not a Kubernetes quantity; write for example `500m`, `0.5`, `2Gi` or `1e3`"#);
+    insta::assert_snapshot!(Totals::of(gpu.root()).gpus(Section::Requests).unwrap_err(), @r#"spec.initContainers[0].resources.limits["nvidia.com/gpu"]: `NaN` is not a Kubernetes quantity; write for example `500m`, `0.5`, `2Gi` or `1e3`"#);
 }
 
 #[test]
@@ -93,7 +97,7 @@ fn gpus_are_counted_over_vendors_and_limits_stand_in_for_requests() {
         {"resources": {"limits": {"gpu.intel.com/xe": 1}}},
     ]});
     let pod = pod(spec);
-    let count = |section| gpus(pod.root(), section).unwrap().to_string();
+    let count = |section| Totals::of(pod.root()).gpus(section).unwrap().to_string();
     assert_eq!(count(Section::Requests), "8");
     assert_eq!(count(Section::Limits), "8");
 }
@@ -163,4 +167,19 @@ fn the_gpu_type_comes_from_annotation_then_selector_then_affinity() {
         });
         assert_eq!(gpu_type(Document::from(&pod).root()), expected, "{pod}");
     }
+}
+
+#[test]
+fn a_broken_field_matters_only_to_who_asks_for_it() {
+    let spec = json!({"containers": [container(json!({"cpu": "NaN", "memory": "1Ki"}))]});
+    assert_eq!(request(spec.clone(), "memory"), Ok("1024".into()));
+    assert!(request(spec, "cpu").is_err());
+}
+
+#[test]
+fn a_field_that_is_written_twice_counts_once() {
+    let text = br#"{"spec":{"containers":[{"resources":{"requests":{"cpu":"1","cpu":"2"}}}]}}"#;
+    let pod = Document::from_json(text).unwrap();
+    let total = Totals::of(pod.root()).total(Section::Requests, "cpu");
+    assert_eq!(total.map(|it| it.to_string()), Ok("2".into()));
 }
