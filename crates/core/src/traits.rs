@@ -70,6 +70,8 @@ pub trait InputPlan: Send {
 pub trait Input: Send {
     /// The next batch and the duty to acknowledge it; `None` when there will be no more. Called
     /// again as soon as there is room for another batch, before earlier ones are acknowledged.
+    /// After `None` everything is flushed and settled, and the input is asked again: what was not
+    /// delivered may have to come again.
     /// Cancel-safe: a cancelled call loses nothing that a later call or the outcome "lost" would
     /// not bring back.
     ///

@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, pin::Pin};
 
 use async_trait::async_trait;
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use meterline_core::{Ack, Batch, Input, InputError, Outcome, Settlement};
 use tracing::warn;
 
@@ -69,8 +69,8 @@ impl<S: Source> Input for Replay<S> {
                 return Ok(Some(self.hand_out(batch)));
             }
             if self.ended {
-                // Only now is it known whether anything has to come again.
-                match self.unsettled.next().await {
+                // Asked again once everything is settled, for what failed has to come again.
+                match self.unsettled.next().now_or_never().flatten() {
                     Some((batch, outcome)) => self.note(batch, &outcome),
                     None => return Ok(None),
                 }

@@ -1,1 +1,24 @@
-//! Outputs: openmeter, http_client, stdout, drop, switch, broker, reject_errored
+//! The outputs. Adding one: a file, a `mod` line and a line in [`SPECS`].
+
+mod batching;
+mod broker;
+mod drop;
+mod http;
+mod http_client;
+mod openmeter;
+mod reject_errored;
+mod stdout;
+mod switch;
+
+use meterline_config::OutputSpec;
+
+/// Every output, by the name it has in a configuration.
+pub const SPECS: &[OutputSpec] = &[
+    broker::SPEC,
+    drop::SPEC,
+    http_client::SPEC,
+    openmeter::SPEC,
+    reject_errored::SPEC,
+    stdout::SPEC,
+    switch::SPEC,
+];

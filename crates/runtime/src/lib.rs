@@ -1,1 +1,20 @@
-//! Wires inputs, processors and outputs: channels, batching, retry and shutdown
+//! Brings a pipeline to life: channels, threads, batching, retries, rejection and shutdown.
+//!
+//! The only crate that spawns (but for the watches of `kubernetes_resources`). It knows the traits
+//! of `meterline-core` and no component.
+//!
+//! One direction: the input is read, batches are processed in parallel and handed on in order, the
+//! output tree routes each message to its leaves, and a leaf gathers, writes and retries. Every
+//! message carries its share of its batch's acknowledgement; back-pressure is a full channel.
+
+mod backoff;
+mod leaf;
+mod pipeline;
+mod process;
+mod rejections;
+mod sink;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use pipeline::{Ended, Pipeline, Report};

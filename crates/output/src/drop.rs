@@ -1,0 +1,51 @@
+//! `drop`: takes everything and keeps nothing.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use meterline_config::{Configure, Cx, OutputSpec, Spec};
+use meterline_core::{
+    BatchPolicy, BuildContext, BuildError, Message, OutputNode, OutputPlan, WriteError, Writer,
+    WriterNode,
+};
+use serde::Deserialize;
+
+/// The component.
+pub(crate) const SPEC: OutputSpec =
+    Spec::new::<Config>("drop", "Takes every message and keeps none.", &["drop: {}"]);
+
+/// Configuration of `drop`: none.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {}
+
+impl Configure for Config {
+    type Plan = dyn OutputPlan;
+
+    fn plan(self, _: &mut Cx<'_>) -> Option<Box<dyn OutputPlan>> {
+        Some(Box::new(Drop))
+    }
+}
+
+struct Drop;
+
+#[async_trait]
+impl OutputPlan for Drop {
+    async fn build(self: Box<Self>, cx: &BuildContext) -> Result<OutputNode, BuildError> {
+        Ok(OutputNode::Writer(WriterNode {
+            label: Arc::clone(&cx.label),
+            component: "drop",
+            writer: Arc::new(Self),
+            batching: BatchPolicy::default(),
+            max_in_flight: 1,
+            accepts_failed: true,
+        }))
+    }
+}
+
+#[async_trait]
+impl Writer for Drop {
+    async fn write(&self, _: &[Message]) -> Result<(), WriteError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,238 @@
+//! What the outputs that speak HTTP share: the client, and what an answer means.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use meterline_core::WriteError;
+use reqwest::{
+    Client, RequestBuilder, Response, StatusCode, Url,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+    redirect::Policy,
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause before a request is repeated that only a person can mend, such as one to a wrong URL.
+const SLOW: Duration = Duration::from_secs(30);
+/// As much of an answer is shown.
+const SHOWN: usize = 300;
+
+/// A client that follows no redirects: an event is not delivered by being sent elsewhere.
+///
+/// # Errors
+/// When the system's certificates cannot be read.
+pub(crate) fn client(timeout: Duration) -> Result<Client, reqwest::Error> {
+    // Another part of the process may have chosen already; then that choice holds.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        .user_agent(concat!("meterline/", env!("CARGO_PKG_VERSION")))
+        .redirect(Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(timeout)
+        .tcp_keepalive(Duration::from_secs(15))
+        .pool_idle_timeout(Duration::from_secs(60))
+        .build()
+}
+
+/// Sends a request and says what its answer means. `url` is for people, without credentials.
+pub(crate) async fn send(request: RequestBuilder, url: &str) -> Result<(), WriteError> {
+    let response = request.send().await.map_err(|error| WriteError::Retry {
+        reason: format!("cannot reach {url}: {}", cause(error)),
+        after: None,
+    })?;
+    let status = response.status();
+    if status.is_success() {
+        return accepted(response, url).await;
+    }
+    let after = retry_after(&response);
+    let said = said(response).await;
+    Err(refused(status, after, &said, url))
+}
+
+/// A success, unless it is a page for people: a proxy's, and then nobody took the events.
+async fn accepted(response: Response, url: &str) -> Result<(), WriteError> {
+    let is_page = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.starts_with("text/html"));
+    let status = response.status();
+    // Reading to the end gives the connection back for the next request.
+    let body = said(response).await;
+    if is_page {
+        return Err(WriteError::Retry {
+            reason: format!(
+                "{url} answered {status} with a web page, not as an ingest API does; \
+                 is there a proxy in between? It says: {body}"
+            ),
+            after: Some(SLOW),
+        });
+    }
+    Ok(())
+}
+
+/// What to do about a status that is no success.
+fn refused(status: StatusCode, after: Option<Duration>, said: &str, url: &str) -> WriteError {
+    let reason = if said.is_empty() {
+        format!("{url} answered {status}")
+    } else {
+        format!("{url} answered {status}: {said}")
+    };
+    match status.as_u16() {
+        400 | 422 => WriteError::Rejected { reason },
+        401 | 403 => WriteError::Unauthorized {
+            reason: format!("{reason}; check the token"),
+        },
+        413 => WriteError::TooLarge { reason },
+        408 | 425 | 429 | 500..=599 => WriteError::Retry { reason, after },
+        300..=399 => WriteError::Retry {
+            reason: format!("{reason}; redirects are not followed, check the URL"),
+            after: Some(SLOW),
+        },
+        _ => WriteError::Retry {
+            reason: format!("{reason}; check the URL"),
+            after: Some(SLOW),
+        },
+    }
+}
+
+/// The pause that an answer asks for, in either form (RFC 9110, section 10.2.3). Garbage and times
+/// that have passed ask for none.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    parse_retry_after(value, Utc::now())
+}
+
+fn parse_retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        let seconds = value.parse::<u64>().unwrap_or(u64::MAX);
+        return (seconds > 0).then_some(Duration::from_secs(seconds));
+    }
+    let at = DateTime::<Utc>::from(httpdate::parse_http_date(value).ok()?);
+    (at - now).to_std().ok().filter(|wait| !wait.is_zero())
+}
+
+/// The beginning of an answer's body on one line: the `detail` of a problem (RFC 9457) if it is one.
+async fn said(response: Response) -> String {
+    let body = response.bytes().await.unwrap_or_else(|_| Bytes::new());
+    let detail = serde_json::from_slice::<serde_json::Value>(&body)
+        .ok()
+        .and_then(|problem| {
+            ["detail", "title", "message"]
+                .iter()
+                .find_map(|key| problem.get(key)?.as_str().map(ToOwned::to_owned))
+        });
+    let text = detail.unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned());
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.chars().take(SHOWN).collect()
+}
+
+/// The innermost cause, which says something ("connection refused"), without the URL.
+fn cause(error: reqwest::Error) -> String {
+    let timed_out = error.is_timeout();
+    let error = error.without_url();
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    if timed_out {
+        format!("no answer in time ({cause})")
+    } else {
+        cause.to_string()
+    }
+}
+
+/// A URL that is one, for http or https.
+pub(crate) fn parse_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text)
+        .map_err(|error| format!("this is not a URL: {error}; write for example https://host"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!(
+            "the scheme `{}` is not http or https",
+            url.scheme()
+        ));
+    }
+    Ok(url)
+}
+
+/// A URL for people: without user, password and query, which may hold secrets.
+pub(crate) fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    // Both fail only for URLs without a host, which have no user either.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_in_both_forms_and_in_none() {
+        let now = DateTime::parse_from_rfc3339("2025-01-01T00:00:00Z")
+            .unwrap()
+            .to_utc();
+        let parse = |value| parse_retry_after(value, now);
+        assert_eq!(parse("7"), Some(Duration::from_secs(7)));
+        assert_eq!(parse("0"), None);
+        assert_eq!(
+            parse("1000000000"),
+            Some(Duration::from_secs(1_000_000_000))
+        );
+        assert_eq!(
+            parse("99999999999999999999"),
+            Some(Duration::from_secs(u64::MAX))
+        );
+        assert_eq!(
+            parse("Wed, 01 Jan 2025 00:00:09 GMT"),
+            Some(Duration::from_secs(9))
+        );
+        assert_eq!(parse("Tue, 31 Dec 2024 00:00:09 GMT"), None);
+        for garbage in ["", "soon", "-3", "1.5", "Wed, 01 Foo"] {
+            assert_eq!(parse(garbage), None, "{garbage}");
+        }
+    }
+
+    #[test]
+    fn statuses_mean_what_the_runtime_does() {
+        let refused = |status: u16| {
+            refused(
+                StatusCode::from_u16(status).unwrap(),
+                None,
+                "why",
+                "http://x",
+            )
+        };
+        for status in [408, 429, 500, 502, 503, 504] {
+            assert!(
+                matches!(refused(status), WriteError::Retry { after: None, .. }),
+                "{status}"
+            );
+        }
+        for status in [301, 307, 404, 405, 410] {
+            assert!(
+                matches!(refused(status), WriteError::Retry { after: Some(_), .. }),
+                "{status}"
+            );
+        }
+        assert!(matches!(refused(400), WriteError::Rejected { .. }));
+        assert!(matches!(refused(401), WriteError::Unauthorized { .. }));
+        assert!(matches!(refused(403), WriteError::Unauthorized { .. }));
+        assert!(matches!(refused(413), WriteError::TooLarge { .. }));
+        assert_eq!(
+            refused(400).to_string(),
+            "http://x answered 400 Bad Request: why"
+        );
+    }
+
+    #[test]
+    fn credentials_in_a_url_are_not_shown() {
+        let url = parse_url("https://user:secret@host/path?key=secret").unwrap();
+        assert_eq!(shown(&url), "https://host/path");
+        assert!(parse_url("ftp://host").is_err());
+        assert!(parse_url("host:80").is_err());
+    }
+}

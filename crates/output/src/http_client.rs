@@ -1,0 +1,197 @@
+//! `http_client`: messages to any HTTP endpoint.
+//!
+//! A batch is one request whose body is its messages, a line each. Without batching each of the
+//! input's batches is cut into single messages, a request for each, as in Benthos.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use meterline_config::{Configure, Cx, GoDuration, Located, OutputSpec, Spec};
+use meterline_core::{
+    BatchPolicy, BuildContext, BuildError, Content, Message, OutputNode, OutputPlan, WriteError,
+    Writer, WriterNode,
+};
+use meterline_script::{Engine, Limits, Template};
+use reqwest::{
+    Client, Method,
+    header::{HeaderName, HeaderValue},
+};
+use serde::Deserialize;
+
+use crate::{
+    batching::Batching,
+    http::{client, parse_url, send, shown},
+};
+
+/// The component.
+pub(crate) const SPEC: OutputSpec = Spec::new::<Config>(
+    "http_client",
+    "Sends messages to an HTTP endpoint.",
+    &[
+        "http_client:\n  url: https://example.com/events\n  verb: POST\n  headers:\n    Content-Type: application/json\n",
+        "http_client:\n  url: 'https://example.com/${! meta(\"kind\") }'\n  batching:\n    count: 100\n    period: 1s\n",
+    ],
+);
+
+/// Configuration of `http_client`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The URL; `${! … }` is evaluated for the first message of a batch.
+    url: Located<String>,
+    /// The HTTP method.
+    #[serde(default = "default_verb")]
+    verb: Located<String>,
+    /// Headers; their values may hold `${! … }`, evaluated for the first message of a batch.
+    #[serde(default)]
+    headers: BTreeMap<String, Located<String>>,
+    /// How messages are gathered; none: one request a message.
+    #[serde(default)]
+    batching: Option<Batching>,
+    /// The most requests under way at once.
+    #[serde(default = "default_max_in_flight")]
+    max_in_flight: usize,
+    /// The time within which a request must be answered.
+    #[serde(default = "default_timeout")]
+    timeout: GoDuration,
+}
+
+fn default_verb() -> Located<String> {
+    Located::from("POST".to_owned())
+}
+
+const fn default_max_in_flight() -> usize {
+    8
+}
+
+fn default_timeout() -> GoDuration {
+    GoDuration(Duration::from_secs(5))
+}
+
+impl Configure for Config {
+    type Plan = dyn OutputPlan;
+
+    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn OutputPlan>> {
+        let engine = Engine::new(Limits::default());
+        let url = template(&engine, &self.url, cx);
+        if let Some(text) = url.as_ref().and_then(Template::is_static)
+            && let Err(reason) = parse_url(text)
+        {
+            cx.error_at(&self.url, reason);
+        }
+        let method = Method::from_bytes(self.verb.value.to_ascii_uppercase().as_bytes());
+        if method.is_err() {
+            cx.error_at(&self.verb, "this is not an HTTP method");
+        }
+        let mut headers = Vec::with_capacity(self.headers.len());
+        for (name, value) in &self.headers {
+            match HeaderName::from_bytes(name.as_bytes()) {
+                Ok(name) => headers.push(template(&engine, value, cx).map(|value| (name, value))),
+                Err(_) => cx.error_at(value, format!("`{name}` cannot be the name of a header")),
+            }
+        }
+        Some(Box::new(Plan {
+            url: url?,
+            method: method.ok()?,
+            headers: headers.into_iter().collect::<Option<_>>()?,
+            batching: self.batching.map_or(
+                BatchPolicy {
+                    count: 1,
+                    ..BatchPolicy::default()
+                },
+                Into::into,
+            ),
+            max_in_flight: self.max_in_flight.max(1),
+            timeout: self.timeout.0,
+        }))
+    }
+}
+
+fn template(engine: &Engine, source: &Located<String>, cx: &mut Cx<'_>) -> Option<Template> {
+    match engine.compile_template(&source.value) {
+        Ok(template) => Some(template),
+        Err(errors) => {
+            for error in errors {
+                cx.error_in(source, error.line, error.column, error.message);
+            }
+            None
+        }
+    }
+}
+
+struct Plan {
+    url: Template,
+    method: Method,
+    headers: Vec<(HeaderName, Template)>,
+    batching: BatchPolicy,
+    max_in_flight: usize,
+    timeout: Duration,
+}
+
+#[async_trait]
+impl OutputPlan for Plan {
+    async fn build(self: Box<Self>, cx: &BuildContext) -> Result<OutputNode, BuildError> {
+        let client = client(self.timeout).map_err(|error| BuildError {
+            component: Arc::clone(&cx.label),
+            reason: format!("cannot make an HTTP client: {error}"),
+        })?;
+        let (batching, max_in_flight) = (self.batching.clone(), self.max_in_flight);
+        Ok(OutputNode::Writer(WriterNode {
+            label: Arc::clone(&cx.label),
+            component: "http_client",
+            writer: Arc::new(HttpClient {
+                client,
+                plan: *self,
+            }),
+            batching,
+            max_in_flight,
+            accepts_failed: false,
+        }))
+    }
+}
+
+struct HttpClient {
+    client: Client,
+    plan: Plan,
+}
+
+#[async_trait]
+impl Writer for HttpClient {
+    async fn write(&self, batch: &[Message]) -> Result<(), WriteError> {
+        let Some(first) = batch.first() else {
+            return Ok(());
+        };
+        let rejected = |reason: String| WriteError::Rejected { reason };
+        let url = self
+            .plan
+            .url
+            .render(first)
+            .map_err(|error| rejected(format!("url: {error}")))?;
+        let url = parse_url(&url).map_err(|error| rejected(format!("url: {error}")))?;
+        let shown = shown(&url);
+        let mut request = self.client.request(self.plan.method.clone(), url);
+        for (name, value) in &self.plan.headers {
+            let value = value
+                .render(first)
+                .map_err(|error| rejected(format!("header {name}: {error}")))?;
+            let value = HeaderValue::from_str(&value)
+                .map_err(|_| rejected(format!("header {name}: not a header's value")))?;
+            request = request.header(name, value);
+        }
+        send(request.body(body(batch)), &shown).await
+    }
+}
+
+/// A single message as it is, several a line each.
+fn body(batch: &[Message]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (index, message) in batch.iter().enumerate() {
+        if index > 0 {
+            body.push(b'\n');
+        }
+        if let Content::Raw(bytes) = message.content() {
+            body.extend_from_slice(bytes);
+        }
+    }
+    body
+}

@@ -1,0 +1,247 @@
+//! `openmeter`: CloudEvents to OpenMeter or Konnect Metering & Billing.
+//!
+//! Batches are posted as JSON arrays (`application/cloudevents-batch+json`); where nothing is
+//! batched, a single event as an object (`application/cloudevents+json`).
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use meterline_config::{Configure, Cx, GoDuration, Located, OutputSpec, Spec};
+use meterline_core::{
+    BatchPolicy, BuildContext, BuildError, Content, Message, OutputNode, OutputPlan, WriteError,
+    Writer, WriterNode,
+};
+use reqwest::{
+    Client, Url,
+    header::{CONTENT_TYPE, HeaderValue},
+};
+use serde::Deserialize;
+
+use crate::{
+    batching::Batching,
+    http::{client, parse_url, send, shown},
+};
+
+/// The component.
+pub(crate) const SPEC: OutputSpec = Spec::new::<Config>(
+    "openmeter",
+    "Delivers CloudEvents to OpenMeter or Konnect Metering & Billing.",
+    &[
+        "openmeter:\n  url: https://openmeter.cloud\n  token: om_example\n  batching:\n    count: 20\n    period: 5s\n",
+        "openmeter:\n  url: https://eu.api.konghq.com/v3/openmeter\n  token: file:///run/secrets/token\n",
+    ],
+);
+
+/// Configuration of `openmeter`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The API's base: `/events` is added to one that ends in `/v3/openmeter`, `/api/v1/events` to
+    /// any other.
+    url: Located<String>,
+    /// The bearer token; `file://` and a path is read again whenever the file changes.
+    #[serde(default)]
+    token: Option<String>,
+    /// How events are gathered.
+    #[serde(default)]
+    batching: Batching,
+    /// The most requests under way at once.
+    #[serde(default = "default_max_in_flight")]
+    max_in_flight: usize,
+    /// The time within which a request must be answered.
+    #[serde(default = "default_timeout")]
+    timeout: GoDuration,
+}
+
+const fn default_max_in_flight() -> usize {
+    8
+}
+
+fn default_timeout() -> GoDuration {
+    GoDuration(Duration::from_secs(30))
+}
+
+impl Configure for Config {
+    type Plan = dyn OutputPlan;
+
+    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn OutputPlan>> {
+        let url = match endpoint(&self.url) {
+            Ok(url) => url,
+            Err(reason) => {
+                cx.error_at(&self.url, reason);
+                return None;
+            }
+        };
+        let token = match self.token.filter(|token| !token.trim().is_empty()) {
+            None => Token::None,
+            Some(token) => match token.strip_prefix("file://") {
+                Some(path) => Token::File(path.into()),
+                None => Token::Text(token.trim().to_owned()),
+            },
+        };
+        Some(Box::new(Plan {
+            url,
+            token,
+            batching: self.batching.into(),
+            max_in_flight: self.max_in_flight.max(1),
+            timeout: self.timeout.0,
+        }))
+    }
+}
+
+/// Where events are posted to.
+fn endpoint(base: &str) -> Result<Url, String> {
+    let mut url = parse_url(base.trim())?;
+    let path = url.path().trim_end_matches('/').to_owned();
+    let path = if path.ends_with("/v3/openmeter") {
+        format!("{path}/events")
+    } else {
+        format!("{path}/api/v1/events")
+    };
+    url.set_path(&path);
+    Ok(url)
+}
+
+enum Token {
+    None,
+    Text(String),
+    File(PathBuf),
+}
+
+struct Plan {
+    url: Url,
+    token: Token,
+    batching: BatchPolicy,
+    max_in_flight: usize,
+    timeout: Duration,
+}
+
+#[async_trait]
+impl OutputPlan for Plan {
+    async fn build(self: Box<Self>, cx: &BuildContext) -> Result<OutputNode, BuildError> {
+        let client = client(self.timeout).map_err(|error| BuildError {
+            component: Arc::clone(&cx.label),
+            reason: format!("cannot make an HTTP client: {error}"),
+        })?;
+        let single = self.batching == BatchPolicy::default() || self.batching.count == 1;
+        let writer = OpenMeter {
+            client,
+            shown: shown(&self.url),
+            url: self.url,
+            token: self.token,
+            read: Mutex::new(None),
+            single,
+        };
+        Ok(OutputNode::Writer(WriterNode {
+            label: Arc::clone(&cx.label),
+            component: "openmeter",
+            writer: Arc::new(writer),
+            batching: self.batching,
+            max_in_flight: self.max_in_flight,
+            accepts_failed: false,
+        }))
+    }
+}
+
+struct OpenMeter {
+    client: Client,
+    url: Url,
+    shown: String,
+    token: Token,
+    /// A token file as it was read, and when it had been changed.
+    read: Mutex<Option<(SystemTime, HeaderValue)>>,
+    /// Whether a single event goes out by itself.
+    single: bool,
+}
+
+#[async_trait]
+impl Writer for OpenMeter {
+    async fn write(&self, batch: &[Message]) -> Result<(), WriteError> {
+        let (body, content_type) = self.body(batch);
+        let mut request = self
+            .client
+            .post(self.url.clone())
+            .header(CONTENT_TYPE, content_type)
+            .body(body);
+        if let Some(authorization) = self.authorization()? {
+            request = request.header("authorization", authorization);
+        }
+        let sent = send(request, &self.shown).await;
+        if matches!(sent, Err(WriteError::Unauthorized { .. })) {
+            // A replaced token may have the same time of change.
+            *self.read.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        sent
+    }
+}
+
+impl OpenMeter {
+    fn body(&self, batch: &[Message]) -> (Bytes, &'static str) {
+        let events = || batch.iter().filter_map(raw);
+        if let (true, [only]) = (self.single, batch)
+            && let Some(event) = raw(only)
+        {
+            return (event.clone(), "application/cloudevents+json");
+        }
+        let size: usize = events().map(|event| event.len() + 1).sum();
+        let mut body = Vec::with_capacity(size + 1);
+        body.push(b'[');
+        for (index, event) in events().enumerate() {
+            if index > 0 {
+                body.push(b',');
+            }
+            body.extend_from_slice(event);
+        }
+        body.push(b']');
+        (body.into(), "application/cloudevents-batch+json")
+    }
+
+    fn authorization(&self) -> Result<Option<HeaderValue>, WriteError> {
+        match &self.token {
+            Token::None => Ok(None),
+            Token::Text(token) => bearer(token).map(Some),
+            Token::File(path) => {
+                let problem = |error: std::io::Error| WriteError::Unauthorized {
+                    reason: format!("cannot read the token in {}: {error}", path.display()),
+                };
+                let changed = std::fs::metadata(path)
+                    .and_then(|metadata| metadata.modified())
+                    .map_err(problem)?;
+                let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some((at, value)) = read.as_ref()
+                    && *at == changed
+                {
+                    return Ok(Some(value.clone()));
+                }
+                let value = bearer(std::fs::read_to_string(path).map_err(problem)?.trim())?;
+                *read = Some((changed, value.clone()));
+                Ok(Some(value))
+            }
+        }
+    }
+}
+
+fn raw(message: &Message) -> Option<&Bytes> {
+    match message.content() {
+        Content::Raw(bytes) => Some(bytes),
+        Content::Document(_) | Content::Value(_) => None,
+    }
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, WriteError> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
+        WriteError::Unauthorized {
+            reason: "the token holds characters that no HTTP header may hold".to_owned(),
+        }
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,231 @@
+//! The output against a real HTTP server.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::{
+    Router,
+    body::Bytes as Body,
+    extract::State,
+    http::{HeaderMap, StatusCode, Uri},
+    response::{IntoResponse, Response},
+};
+use meterline_core::{Health, Metrics};
+
+use super::*;
+
+type Answer = fn() -> Response;
+
+#[derive(Clone, Default)]
+struct Server {
+    seen: Arc<Mutex<Vec<(String, HeaderMap, String)>>>,
+    answers: Arc<Mutex<Vec<Answer>>>,
+    count: Arc<AtomicUsize>,
+}
+
+async fn handle(
+    State(server): State<Server>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let text = String::from_utf8_lossy(&body).into_owned();
+    server
+        .seen
+        .lock()
+        .unwrap()
+        .push((uri.path().to_owned(), headers, text));
+    let index = server.count.fetch_add(1, Ordering::SeqCst);
+    let answers = server.answers.lock().unwrap();
+    let answer = answers.get(index).copied();
+    answer.map_or_else(|| StatusCode::NO_CONTENT.into_response(), |answer| answer())
+}
+
+async fn serve(answers: &[Answer]) -> (String, Server) {
+    let server = Server::default();
+    *server.answers.lock().unwrap() = answers.to_vec();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = Router::new().fallback(handle).with_state(server.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (url, server)
+}
+
+async fn writer(base: &str, token: Token, batching: BatchPolicy) -> Arc<dyn Writer> {
+    let plan = Plan {
+        url: endpoint(base).unwrap(),
+        token,
+        batching,
+        max_in_flight: 1,
+        timeout: Duration::from_secs(5),
+    };
+    let cx = BuildContext {
+        label: "test".into(),
+        metrics: Metrics::default(),
+        health: Health::default(),
+    };
+    match Box::new(plan).build(&cx).await.unwrap() {
+        OutputNode::Writer(node) => node.writer,
+        _ => panic!("openmeter is a leaf"),
+    }
+}
+
+fn events(bodies: &[&'static str]) -> Vec<Message> {
+    bodies.iter().map(|body| Message::raw(*body)).collect()
+}
+
+fn batched() -> BatchPolicy {
+    BatchPolicy {
+        count: 20,
+        ..BatchPolicy::default()
+    }
+}
+
+#[test]
+fn the_path_depends_on_the_base() {
+    for (base, path) in [
+        (
+            "https://openmeter.cloud",
+            "https://openmeter.cloud/api/v1/events",
+        ),
+        (
+            "https://openmeter.cloud/",
+            "https://openmeter.cloud/api/v1/events",
+        ),
+        ("http://h:1/prefix/", "http://h:1/prefix/api/v1/events"),
+        (
+            "https://eu.api.konghq.com/v3/openmeter",
+            "https://eu.api.konghq.com/v3/openmeter/events",
+        ),
+        (
+            "https://eu.api.konghq.com/v3/openmeter/",
+            "https://eu.api.konghq.com/v3/openmeter/events",
+        ),
+    ] {
+        assert_eq!(endpoint(base).unwrap().as_str(), path);
+    }
+    assert!(endpoint("openmeter.cloud").is_err());
+    assert!(endpoint("").is_err());
+}
+
+#[tokio::test]
+async fn a_batch_is_an_array_of_the_same_bytes() {
+    let (url, server) = serve(&[]).await;
+    let writer = writer(&url, Token::Text("om_x".to_owned()), batched()).await;
+    writer
+        .write(&events(&["{\"a\":1.50}", "{\"b\": 2}"]))
+        .await
+        .unwrap();
+    writer.write(&events(&["{}"])).await.unwrap();
+    let seen = server.seen.lock().unwrap();
+    assert_eq!(seen[0].0, "/api/v1/events");
+    assert_eq!(seen[0].1["authorization"], "Bearer om_x");
+    assert_eq!(
+        seen[0].1["content-type"],
+        "application/cloudevents-batch+json"
+    );
+    assert_eq!(seen[0].2, "[{\"a\":1.50},{\"b\": 2}]");
+    assert_eq!(seen[1].2, "[{}]");
+}
+
+#[tokio::test]
+async fn without_batching_a_single_event_goes_by_itself() {
+    let (url, server) = serve(&[]).await;
+    let writer = writer(&url, Token::None, BatchPolicy::default()).await;
+    writer.write(&events(&["{}"])).await.unwrap();
+    let seen = server.seen.lock().unwrap();
+    assert_eq!(seen[0].1["content-type"], "application/cloudevents+json");
+    assert!(!seen[0].1.contains_key("authorization"));
+    assert_eq!(seen[0].2, "{}");
+}
+
+#[tokio::test]
+async fn only_an_answer_that_takes_the_events_is_a_success() {
+    let page: Answer = || {
+        (
+            [("content-type", "text/html; charset=utf-8")],
+            "<h1>Welcome</h1>",
+        )
+            .into_response()
+    };
+    let redirect: Answer = || (StatusCode::FOUND, [("location", "/elsewhere")]).into_response();
+    let busy: Answer = || (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "7")]).into_response();
+    let bad: Answer = || {
+        (
+            StatusCode::BAD_REQUEST,
+            "{\"detail\": \"event 3 has\\n no id\"}",
+        )
+            .into_response()
+    };
+    let (url, server) = serve(&[page, redirect, busy, bad]).await;
+    let writer = writer(&url, Token::None, batched()).await;
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        told.push(writer.write(&events(&["{}"])).await.unwrap_err());
+    }
+    assert!(matches!(&told[0], WriteError::Retry { reason, .. } if reason.contains("web page")));
+    assert!(
+        matches!(&told[1], WriteError::Retry { reason, .. } if reason.contains("redirects are not followed"))
+    );
+    assert!(
+        matches!(&told[2], WriteError::Retry { after: Some(after), .. } if after.as_secs() == 7)
+    );
+    assert!(
+        matches!(&told[3], WriteError::Rejected { reason } if reason.ends_with("event 3 has no id"))
+    );
+    assert_eq!(
+        server.seen.lock().unwrap().len(),
+        4,
+        "the redirect was not followed"
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_reached_is_tried_again_and_secrets_stay_secret() {
+    // A port that was free a moment ago and that nobody listens on.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let url = format!("http://user:hunter2@{address}");
+    let writer = writer(&url, Token::Text("om_hunter2".to_owned()), batched()).await;
+    let error = writer.write(&events(&["{}"])).await.unwrap_err();
+    let WriteError::Retry {
+        reason,
+        after: None,
+    } = error
+    else {
+        panic!("{error:?}");
+    };
+    assert!(reason.contains("refused"), "{reason}");
+    assert!(!reason.contains("hunter2"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_token_file_is_read_again_when_it_changes_or_is_refused() {
+    let refuse: Answer = || StatusCode::UNAUTHORIZED.into_response();
+    let (url, server) = serve(&[refuse]).await;
+    let dir = std::env::temp_dir().join(format!("meterline-token-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = dir.join("token");
+    std::fs::write(&path, "first\n").unwrap();
+    let before = std::fs::metadata(&path).unwrap().modified().unwrap();
+    let writer = writer(&url, Token::File(path.clone()), batched()).await;
+    let error = writer.write(&events(&["{}"])).await.unwrap_err();
+    assert!(matches!(error, WriteError::Unauthorized { .. }));
+    // Replaced within the resolution of the clock: the refusal alone has it read again.
+    std::fs::write(&path, "second").unwrap();
+    std::fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_modified(before)
+        .unwrap();
+    writer.write(&events(&["{}"])).await.unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert!(matches!(
+        writer.write(&events(&["{}"])).await.unwrap_err(),
+        WriteError::Unauthorized { .. }
+    ));
+    let seen = server.seen.lock().unwrap();
+    assert_eq!(seen[0].1["authorization"], "Bearer first");
+    assert_eq!(seen[1].1["authorization"], "Bearer second");
+}

@@ -1,0 +1,206 @@
+//! A leaf of the output tree: gathers messages to batches and has them written.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use meterline_core::{BatchPolicy, Content, Health, IntCounter, Message, Metrics, WriterNode};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tracing::info;
+
+use crate::{
+    rejections::Rejections,
+    sink::{Delivery, Parcel},
+    write::Desk,
+};
+
+/// Runs a leaf until its channel closes and everything is written.
+pub(crate) async fn run(
+    node: WriterNode,
+    mut parcels: mpsc::Receiver<Parcel>,
+    metrics: Metrics,
+    health: Health,
+    rejections: Arc<Rejections>,
+) {
+    let slots = Arc::new(Semaphore::new(node.max_in_flight.max(1)));
+    let mut gathered = Gathered::new(&node, &metrics);
+    let accepts_failed = node.accepts_failed;
+    let desk = Arc::new(Desk::new(node, &metrics, &health, Arc::clone(&rejections)));
+    let mut writes = JoinSet::new();
+    let mut open = true;
+    loop {
+        while writes.try_join_next().is_some() {}
+        let ready = gathered.ready();
+        if !ready && !open && gathered.waiting.is_empty() {
+            break;
+        }
+        tokio::select! {
+            permit = slot(&slots), if ready => {
+                let batch = gathered.take(desk.limit());
+                let desk = Arc::clone(&desk);
+                writes.spawn(async move {
+                    desk.write(batch).await;
+                    drop(permit);
+                });
+            }
+            // While a whole batch waits for a slot no more is taken in: that is the back-pressure.
+            parcel = parcels.recv(), if open && !ready => match parcel {
+                Some(parcel) => gathered.add(parcel, accepts_failed, &rejections),
+                None => {
+                    open = false;
+                    gathered.flush();
+                }
+            },
+            () = until(gathered.due), if !ready && gathered.due.is_some() => gathered.flush(),
+        }
+    }
+    while writes.join_next().await.is_some() {}
+}
+
+async fn slot(slots: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(slots).acquire_owned().await.ok()
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What waits to be written.
+struct Gathered {
+    policy: BatchPolicy,
+    waiting: VecDeque<Delivery>,
+    bytes: usize,
+    /// So many of those that wait, from the front, must not wait for others.
+    flushing: usize,
+    /// When the oldest has waited for the whole period.
+    due: Option<Instant>,
+    told_to_wait: bool,
+    label: Arc<str>,
+    created: IntCounter,
+}
+
+impl Gathered {
+    fn new(node: &WriterNode, metrics: &Metrics) -> Self {
+        Self {
+            policy: node.batching.clone(),
+            waiting: VecDeque::new(),
+            bytes: 0,
+            flushing: 0,
+            due: None,
+            told_to_wait: false,
+            label: Arc::clone(&node.label),
+            created: metrics.counter(
+                "batch_created",
+                "Batches that were made for an output.",
+                &[("label", &node.label)],
+            ),
+        }
+    }
+
+    fn add(&mut self, parcel: Parcel, accepts_failed: bool, rejections: &Rejections) {
+        for Delivery { mut message, ack } in parcel.deliveries {
+            if !accepts_failed && let Some(failure) = message.failure() {
+                let reason = failure.reason.to_string();
+                rejections.reject(&message, ack, &reason);
+                continue;
+            }
+            // From here on the bytes are fixed: every retry sends the same.
+            match message.bytes() {
+                Ok(bytes) => message.set_content(Content::Raw(bytes)),
+                Err(error) => {
+                    rejections.reject(&message, ack, &error.to_string());
+                    continue;
+                }
+            }
+            self.bytes = self.bytes.saturating_add(size(&message));
+            self.waiting.push_back(Delivery { message, ack });
+        }
+        if self.due.is_none() && !self.waiting.is_empty() {
+            self.due = self.policy.period.map(|period| Instant::now() + period);
+        }
+        if parcel.flush || (parcel.ends_batch && self.writes_as_it_comes()) {
+            self.flush();
+        }
+        if parcel.ends_batch {
+            self.tell_to_wait();
+        }
+    }
+
+    fn writes_as_it_comes(&self) -> bool {
+        self.policy.count == 0 && self.policy.byte_size == 0 && self.policy.period.is_none()
+    }
+
+    /// Says once that events wait for others, and what to do about it.
+    fn tell_to_wait(&mut self) {
+        let waits = !self.waiting.is_empty() && !self.ready() && self.policy.period.is_none();
+        if waits && !self.told_to_wait {
+            self.told_to_wait = true;
+            info!(
+                output = %self.label,
+                waiting = self.waiting.len(),
+                count = self.policy.count,
+                "events wait until a batch is full; to bound the wait set `batching.period` \
+                 (the variable BATCH_PERIOD of the presets)"
+            );
+        }
+    }
+
+    fn flush(&mut self) {
+        self.flushing = self.waiting.len();
+        self.due = None;
+    }
+
+    /// Whether a batch is there.
+    fn ready(&self) -> bool {
+        let BatchPolicy {
+            count, byte_size, ..
+        } = self.policy;
+        self.flushing > 0
+            || (count > 0 && self.waiting.len() >= count)
+            || (byte_size > 0 && self.bytes >= byte_size)
+    }
+
+    /// The next batch, of at most `limit` messages.
+    fn take(&mut self, limit: usize) -> Vec<Delivery> {
+        let most = match self.policy.count {
+            0 => limit,
+            count => count.min(limit),
+        };
+        let mut batch = Vec::new();
+        let mut bytes = 0_usize;
+        while batch.len() < most
+            && let Some(next) = self.waiting.front()
+        {
+            let size = size(&next.message);
+            let over = self.policy.byte_size > 0
+                && bytes.saturating_add(size) > self.policy.byte_size
+                && !batch.is_empty();
+            // Messages behind a flush belong to the next batch.
+            let behind = self.flushing > 0 && batch.len() >= self.flushing;
+            if over || behind {
+                break;
+            }
+            bytes = bytes.saturating_add(size);
+            batch.extend(self.waiting.pop_front());
+        }
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.flushing = self.flushing.saturating_sub(batch.len());
+        if self.waiting.is_empty() {
+            self.due = None;
+        }
+        self.created.inc();
+        batch
+    }
+}
+
+fn size(message: &Message) -> usize {
+    match message.content() {
+        Content::Raw(bytes) => bytes.len(),
+        Content::Document(_) | Content::Value(_) => 0,
+    }
+}

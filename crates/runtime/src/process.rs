@@ -1,0 +1,164 @@
+//! Processing in parallel, handing on in order.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use meterline_core::{Ack, Batch, IntCounter, Metrics, Outcome, Processor};
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+};
+use tracing::error;
+
+use crate::sink::{Delivery, Parcel, Sink};
+
+/// A batch is processed in parts of so many messages, so that a large one uses all threads and is
+/// never held twice as a whole.
+const PART: usize = 512;
+
+/// What the reader hands on.
+pub(crate) enum Work {
+    Batch(Batch, Ack),
+    /// Nothing more comes for now.
+    Flush,
+}
+
+/// The processors of one thread.
+pub(crate) type Chain = Vec<Box<dyn Processor>>;
+
+struct Part {
+    done: JoinHandle<Option<Batch>>,
+    ack: Ack,
+    ends_batch: bool,
+}
+
+enum Step {
+    Part(Part),
+    Flush,
+}
+
+/// Starts the two tasks of this stage: one gives parts to threads, one hands on what comes back.
+pub(crate) fn start(
+    chains: Vec<Chain>,
+    work: mpsc::Receiver<Work>,
+    sink: Sink,
+    metrics: &Metrics,
+    stages: &mut JoinSet<()>,
+) {
+    let threads = chains.len().max(1);
+    let (steps, in_order) = mpsc::channel(threads);
+    let panics = metrics.counter(
+        "processor_panics",
+        "Parts of batches whose processing panicked.",
+        &[],
+    );
+    stages.spawn(give_out(chains, work, steps, panics));
+    stages.spawn(hand_on(in_order, sink));
+}
+
+async fn give_out(
+    chains: Vec<Chain>,
+    mut work: mpsc::Receiver<Work>,
+    steps: mpsc::Sender<Step>,
+    panics: IntCounter,
+) {
+    let (idle, mut waiting) = mpsc::channel(chains.len().max(1));
+    for chain in chains {
+        // There is room for all of them.
+        let _ = idle.try_send(chain);
+    }
+    let idle = Arc::new(idle);
+    while let Some(item) = work.recv().await {
+        let (batch, ack) = match item {
+            Work::Batch(batch, ack) => (batch, ack),
+            Work::Flush => {
+                if steps.send(Step::Flush).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        };
+        let parts = cut(batch);
+        let count = parts.len();
+        for (index, (part, ack)) in parts.into_iter().zip(ack.split(count)).enumerate() {
+            let Some(chain) = waiting.recv().await else {
+                return;
+            };
+            let idle = Arc::clone(&idle);
+            let panics = panics.clone();
+            let done = tokio::task::spawn_blocking(move || {
+                let mut chain: Chain = chain;
+                let processed = catch_unwind(AssertUnwindSafe(|| {
+                    chain
+                        .iter_mut()
+                        .fold(part, |batch, processor| processor.process(batch))
+                }));
+                let _ = idle.try_send(chain);
+                match processed {
+                    Ok(batch) => Some(batch),
+                    Err(_) => {
+                        panics.inc();
+                        error!("a processor panicked; this part of the batch comes again");
+                        None
+                    }
+                }
+            });
+            let part = Part {
+                done,
+                ack,
+                ends_batch: index + 1 == count,
+            };
+            if steps.send(Step::Part(part)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Parts of at most [`PART`] messages; at least one, so that an empty batch is settled as well.
+fn cut(mut batch: Batch) -> Vec<Batch> {
+    let mut parts = Vec::with_capacity(batch.len() / PART + 1);
+    while batch.len() > PART {
+        let rest = batch.split_off(PART);
+        parts.push(std::mem::replace(&mut batch, rest));
+    }
+    parts.push(batch);
+    parts
+}
+
+async fn hand_on(mut in_order: mpsc::Receiver<Step>, sink: Sink) {
+    while let Some(step) = in_order.recv().await {
+        let parcel = match step {
+            Step::Flush => Parcel {
+                deliveries: Vec::new(),
+                ends_batch: true,
+                flush: true,
+            },
+            Step::Part(part) => {
+                let deliveries = match part.done.await {
+                    Ok(Some(batch)) => {
+                        let acks = part.ack.split(batch.len());
+                        batch
+                            .into_iter()
+                            .zip(acks)
+                            .map(|(message, ack)| Delivery { message, ack })
+                            .collect()
+                    }
+                    Ok(None) | Err(_) => {
+                        part.ack
+                            .resolve(Outcome::Failed("processing panicked".to_owned()));
+                        Vec::new()
+                    }
+                };
+                Parcel {
+                    deliveries,
+                    ends_batch: part.ends_batch,
+                    flush: false,
+                }
+            }
+        };
+        sink.send(parcel).await;
+    }
+}

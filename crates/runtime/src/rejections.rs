@@ -1,0 +1,70 @@
+//! What can never be delivered: counted, logged with its reason, and settled.
+
+use std::sync::{Mutex, PoisonError};
+
+use meterline_core::{Ack, IntCounter, Message, Metrics, Outcome};
+use tokio::time::{Duration, Instant};
+use tracing::error;
+
+/// So many lines a second are logged; the rest is counted and summed up.
+const LINES_A_SECOND: u64 = 10;
+
+/// The path of messages that are refused.
+pub(crate) struct Rejections {
+    counter: IntCounter,
+    second: Mutex<Second>,
+}
+
+struct Second {
+    began: Instant,
+    lines: u64,
+    silent: u64,
+}
+
+impl Rejections {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        Self {
+            counter: metrics.counter(
+                "output_rejected",
+                "Messages that can never be delivered and were set aside.",
+                &[],
+            ),
+            second: Mutex::new(Second {
+                began: Instant::now(),
+                lines: 0,
+                silent: 0,
+            }),
+        }
+    }
+
+    /// Sets one message aside for `reason`.
+    pub(crate) fn reject(&self, message: &Message, ack: Ack, reason: &str) {
+        self.counter.inc();
+        if let Some(silent) = self.may_log() {
+            let component = message.failure().map_or("output", |it| &it.component);
+            error!(
+                about = message.about(),
+                component, "rejected, and not billed: {reason}"
+            );
+            if silent > 0 {
+                error!(messages = silent, "more messages were rejected");
+            }
+        }
+        ack.resolve(Outcome::Rejected(reason.to_owned()));
+    }
+
+    /// Whether a line may be logged now; with it the number of those that were not.
+    fn may_log(&self) -> Option<u64> {
+        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
+        if second.began.elapsed() >= Duration::from_secs(1) {
+            second.began = Instant::now();
+            second.lines = 0;
+        }
+        second.lines = second.lines.saturating_add(1);
+        if second.lines > LINES_A_SECOND {
+            second.silent = second.silent.saturating_add(1);
+            return None;
+        }
+        Some(std::mem::take(&mut second.silent))
+    }
+}

@@ -1,0 +1,163 @@
+//! The output tree: each message to the leaves that it is meant for.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::future::BoxFuture;
+use meterline_core::{
+    Ack, Health, Message, Metrics, Outcome, OutputNode, Processor, Router, Routing,
+};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use crate::{leaf, rejections::Rejections};
+
+/// A message and its share of the duty to acknowledge.
+pub(crate) struct Delivery {
+    pub(crate) message: Message,
+    pub(crate) ack: Ack,
+}
+
+/// What a leaf is handed.
+pub(crate) struct Parcel {
+    pub(crate) deliveries: Vec<Delivery>,
+    /// The last part of a batch of the input's.
+    pub(crate) ends_batch: bool,
+    /// Nothing may wait any longer: there will be no more for now.
+    pub(crate) flush: bool,
+}
+
+/// A node of the tree.
+pub(crate) enum Sink {
+    Leaf(mpsc::Sender<Parcel>),
+    Route {
+        router: Box<dyn Router>,
+        children: Vec<Sink>,
+        rejections: Arc<Rejections>,
+    },
+    Process {
+        processors: Mutex<Vec<Box<dyn Processor>>>,
+        child: Box<Sink>,
+    },
+}
+
+impl Sink {
+    /// Brings the tree up; each leaf becomes a task in `leaves`.
+    pub(crate) fn start(
+        node: OutputNode,
+        metrics: &Metrics,
+        health: &Health,
+        rejections: &Arc<Rejections>,
+        leaves: &mut JoinSet<()>,
+    ) -> Self {
+        match node {
+            OutputNode::Writer(node) => {
+                // One parcel waits while the leaf is busy: that is all the room there is.
+                let (sender, receiver) = mpsc::channel(1);
+                leaves.spawn(leaf::run(
+                    node,
+                    receiver,
+                    metrics.clone(),
+                    health.clone(),
+                    Arc::clone(rejections),
+                ));
+                Self::Leaf(sender)
+            }
+            OutputNode::Route { router, children } => Self::Route {
+                router,
+                children: children
+                    .into_iter()
+                    .map(|child| Self::start(child, metrics, health, rejections, leaves))
+                    .collect(),
+                rejections: Arc::clone(rejections),
+            },
+            OutputNode::Process { processors, child } => Self::Process {
+                processors: Mutex::new(processors),
+                child: Box::new(Self::start(*child, metrics, health, rejections, leaves)),
+            },
+        }
+    }
+
+    /// Hands on a parcel; returns when there is room for another.
+    pub(crate) fn send(&self, parcel: Parcel) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            match self {
+                Self::Leaf(sender) => {
+                    // A leaf that is gone drops the parcel, and with it the acks: lost, as it is.
+                    let _ = sender.send(parcel).await;
+                }
+                Self::Route {
+                    router,
+                    children,
+                    rejections,
+                } => {
+                    let parcels = route(router.as_ref(), children.len(), rejections, parcel);
+                    for (child, parcel) in children.iter().zip(parcels) {
+                        child.send(parcel).await;
+                    }
+                }
+                Self::Process { processors, child } => {
+                    child.send(process(processors, parcel)).await;
+                }
+            }
+        })
+    }
+}
+
+/// A parcel for each child.
+fn route(
+    router: &dyn Router,
+    children: usize,
+    rejections: &Rejections,
+    parcel: Parcel,
+) -> Vec<Parcel> {
+    let mut parcels: Vec<_> = (0..children)
+        .map(|_| Parcel {
+            deliveries: Vec::new(),
+            ends_batch: parcel.ends_batch,
+            flush: parcel.flush,
+        })
+        .collect();
+    for Delivery { message, ack } in parcel.deliveries {
+        match router.route(&message) {
+            Routing::Reject(reason) => rejections.reject(&message, ack, &reason),
+            Routing::To(chosen) => {
+                // Nobody to go to means dropped on purpose, which splitting settles.
+                let acks = ack.split(chosen.len());
+                for (index, ack) in chosen.iter().zip(acks) {
+                    if let Some(parcel) = parcels.get_mut(*index) {
+                        parcel.deliveries.push(Delivery {
+                            message: message.clone(),
+                            ack,
+                        });
+                    }
+                }
+            }
+        }
+    }
+    parcels
+}
+
+/// Runs an output's own processors, message by message, so that each keeps its ack.
+fn process(processors: &Mutex<Vec<Box<dyn Processor>>>, parcel: Parcel) -> Parcel {
+    let mut processors = processors.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut deliveries = Vec::with_capacity(parcel.deliveries.len());
+    for Delivery { message, ack } in parcel.deliveries {
+        let messages = processors
+            .iter_mut()
+            .fold(vec![message], |batch, processor| processor.process(batch));
+        if messages.is_empty() {
+            ack.resolve(Outcome::Delivered);
+            continue;
+        }
+        let acks = ack.split(messages.len());
+        deliveries.extend(
+            messages
+                .into_iter()
+                .zip(acks)
+                .map(|(message, ack)| Delivery { message, ack }),
+        );
+    }
+    Parcel {
+        deliveries,
+        ..parcel
+    }
+}

@@ -1,0 +1,194 @@
+//! Writes one batch, whatever it takes.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use meterline_core::{
+    Ack, Health, HealthHandle, IntCounter, Message, Metrics, Outcome, WriteError, Writer,
+    WriterNode,
+};
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::sleep,
+};
+use tracing::{info, warn};
+
+use crate::{backoff, rejections::Rejections, sink::Delivery};
+
+/// After so many failures in a row one batch at a time tries; the others wait for it.
+const FAILURES_BEFORE_ONE_BY_ONE: u32 = 3;
+/// The pause while the other side refuses us.
+const UNAUTHORIZED_PAUSE: Duration = Duration::from_secs(10);
+
+/// What the writes of one leaf share.
+pub(crate) struct Desk {
+    label: Arc<str>,
+    writer: Arc<dyn Writer>,
+    rejections: Arc<Rejections>,
+    health: HealthHandle,
+    /// Failures in a row, of whichever batch.
+    failures: AtomicU32,
+    /// Held by the one batch that tries while everything fails.
+    turn: Mutex<()>,
+    /// The most messages that the other side takes at once, as far as it told.
+    limit: AtomicUsize,
+    sent: IntCounter,
+    batches: IntCounter,
+    errors: IntCounter,
+}
+
+/// Messages with their acks, in two lists, for the writer wants the messages in a row.
+struct Batch {
+    messages: Vec<Message>,
+    acks: Vec<Ack>,
+}
+
+impl Batch {
+    fn split_off(&mut self, at: usize) -> Self {
+        Self {
+            messages: self.messages.split_off(at),
+            acks: self.acks.split_off(at),
+        }
+    }
+}
+
+impl Desk {
+    pub(crate) fn new(
+        node: WriterNode,
+        metrics: &Metrics,
+        health: &Health,
+        rejections: Arc<Rejections>,
+    ) -> Self {
+        let labels = [("label", node.label.as_ref())];
+        let handle = health.register(format!("output {}", node.label));
+        handle.ready("nothing was sent yet");
+        Self {
+            writer: node.writer,
+            rejections,
+            health: handle,
+            failures: AtomicU32::new(0),
+            turn: Mutex::new(()),
+            limit: AtomicUsize::new(usize::MAX),
+            sent: metrics.counter("output_sent", "Messages that arrived.", &labels),
+            batches: metrics.counter("output_batch_sent", "Batches that arrived.", &labels),
+            errors: metrics.counter("output_error", "Writes that failed.", &labels),
+            label: node.label,
+        }
+    }
+
+    /// The most messages to put into one batch.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Writes a batch. Ends when each of its messages is delivered or rejected.
+    pub(crate) async fn write(&self, deliveries: Vec<Delivery>) {
+        let (messages, acks) = deliveries
+            .into_iter()
+            .map(|Delivery { message, ack }| (message, ack))
+            .unzip();
+        // Parts are written in order, so that the messages of one object stay in order.
+        let mut parts = VecDeque::from([Batch { messages, acks }]);
+        while let Some(mut part) = parts.pop_front() {
+            if part.messages.is_empty() {
+                continue;
+            }
+            match self.until_final(&part.messages).await {
+                Ok(()) => {
+                    self.sent.inc_by(part.acks.len() as u64);
+                    self.batches.inc();
+                    for ack in part.acks {
+                        ack.resolve(Outcome::Delivered);
+                    }
+                }
+                Err(reason) if part.messages.len() == 1 => {
+                    for (message, ack) in part.messages.iter().zip(part.acks) {
+                        self.rejections.reject(message, ack, &reason);
+                    }
+                }
+                Err(_) => {
+                    let rest = part.split_off(part.messages.len().div_ceil(2));
+                    parts.push_front(rest);
+                    parts.push_front(part);
+                }
+            }
+        }
+    }
+
+    /// Writes until the answer is final: it arrived, or as a whole it never will.
+    async fn until_final(&self, messages: &[Message]) -> Result<(), String> {
+        let mut turn: Option<MutexGuard<'_, ()>> = None;
+        loop {
+            if turn.is_none() && self.failures.load(Ordering::Relaxed) >= FAILURES_BEFORE_ONE_BY_ONE
+            {
+                turn = Some(self.turn.lock().await);
+            }
+            let error = match self.writer.write(messages).await {
+                Ok(()) => {
+                    self.recovered();
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            self.errors.inc();
+            match error {
+                WriteError::Retry { reason, after } => {
+                    let failures = self.failed(&reason);
+                    sleep(backoff::pause(failures, after)).await;
+                }
+                WriteError::Unauthorized { reason } => {
+                    let failures = self.failed(&reason);
+                    sleep(backoff::pause(failures, Some(UNAUTHORIZED_PAUSE))).await;
+                }
+                WriteError::TooLarge { reason } => {
+                    let half = messages.len().div_ceil(2);
+                    if messages.len() > 1 {
+                        let before = self.limit.fetch_min(half, Ordering::Relaxed);
+                        if before > half {
+                            info!(output = %self.label, most = half, "{reason}; batches are made smaller");
+                        }
+                    }
+                    self.answered();
+                    return Err(reason);
+                }
+                WriteError::Rejected { reason } => {
+                    self.answered();
+                    return Err(reason);
+                }
+            }
+        }
+    }
+
+    /// Notes a failure; gives back how many there were in a row.
+    fn failed(&self, reason: &str) -> u32 {
+        let failures = self
+            .failures
+            .fetch_add(1, Ordering::Relaxed)
+            .saturating_add(1);
+        self.health.not_ready(reason);
+        // The first failure and then ever fewer, so that an hour's outage is a dozen lines.
+        if failures.is_power_of_two() {
+            warn!(output = %self.label, failures, "{reason}; trying again, nothing is lost");
+        }
+        failures
+    }
+
+    /// The other side works, though it did not take this batch.
+    fn answered(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+    }
+
+    fn recovered(&self) {
+        let failures = self.failures.swap(0, Ordering::Relaxed);
+        if failures > 0 {
+            info!(output = %self.label, failures, "delivering again");
+        }
+        self.health.ready("");
+    }
+}
