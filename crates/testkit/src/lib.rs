@@ -1,1 +1,31 @@
-//! Test support: a recording ingest API, the audit, a real control plane
+//! Test support: what stands around the program in a test, and the oracle that judges it.
+//!
+//! | Part | What it is |
+//! | --- | --- |
+//! | [`ingest`] | an ingest API that validates, records, de-duplicates and misbehaves on request |
+//! | [`audit`] | do the events of each pod cover its true life exactly? |
+//! | [`control_plane`] | a real etcd and kube-apiserver with TLS, tokens and RBAC |
+//! | [`kwok`] | a kubelet that is not ours, for many pods |
+//! | [`pods`] | pods whose status a test writes itself, for exact corner cases |
+//! | [`truth`] | the lives of pods as the API server told them, written down beside the run |
+//! | [`process`] | the real binary: started, read, signalled, ended |
+//!
+//! Nothing here is shipped. Everything that is started is ended when its handle is dropped, also
+//! when a test panics.
+
+pub mod audit;
+pub mod child;
+pub mod control_plane;
+pub mod ingest;
+pub mod kwok;
+pub mod pods;
+mod ports;
+pub mod process;
+pub mod truth;
+
+/// Makes sure that there is a TLS provider, which both the Kubernetes client and the HTTP client
+/// need. A second call changes nothing.
+fn install_crypto() {
+    // An error only says that a provider is there already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

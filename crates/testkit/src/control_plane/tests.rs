@@ -1,0 +1,183 @@
+use super::*;
+use crate::audit::Life;
+use crate::kwok::{self, Kwok};
+use crate::pods::{Phase, Pods, now, pod};
+use crate::truth::Truth;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn code(error: kube::Error) -> u16 {
+    match error {
+        kube::Error::Api(status) => status.code,
+        other => panic!("{other}"),
+    }
+}
+
+async fn list(client: Client, namespace: &str) -> kube::Result<usize> {
+    let pods: Api<Pod> = Api::namespaced(client, namespace);
+    Ok(pods.list(&ListParams::default()).await?.items.len())
+}
+
+#[tokio::test]
+async fn tokens_roles_and_restarts_work_as_on_a_real_cluster() {
+    let Some(plane) = control_plane_or_skip().await else {
+        return;
+    };
+    let admin = plane.admin_client().await.unwrap();
+    let version = admin.apiserver_version().await.unwrap();
+    assert_eq!(
+        (version.major.as_str(), version.minor.as_str()),
+        ("1", "35")
+    );
+
+    plane.create_namespace("shop").await.unwrap();
+    let reader = plane.client("reader").await.unwrap();
+    assert_eq!(code(list(reader.clone(), "shop").await.unwrap_err()), 403);
+    plane.grant_pods("reader", "shop").await.unwrap();
+    assert_eq!(list(reader.clone(), "shop").await.unwrap(), 0);
+    assert_eq!(
+        code(list(reader.clone(), "default").await.unwrap_err()),
+        403
+    );
+    plane.revoke_pods("reader", "shop").await.unwrap();
+    assert_eq!(code(list(reader.clone(), "shop").await.unwrap_err()), 403);
+    plane.grant_cluster("reader", "", "nodes").await.unwrap();
+
+    let stranger = plane.dir.path().join("stranger.kubeconfig");
+    plane.write_kubeconfig(&stranger, "no such token").unwrap();
+    let options = KubeConfigOptions::default();
+    let stranger = Kubeconfig::read_from(stranger).unwrap();
+    let stranger = kube::Config::from_custom_kubeconfig(stranger, &options);
+    let stranger = Client::try_from(stranger.await.unwrap()).unwrap();
+    assert_eq!(code(list(stranger, "shop").await.unwrap_err()), 401);
+
+    let pods = Pods::new(admin.clone(), "shop");
+    pods.create(&pod("kept")).await.unwrap();
+    plane.stop_apiserver();
+    assert!(list(admin.clone(), "shop").await.is_err());
+    plane.start_apiserver().await.unwrap();
+    assert_eq!(list(admin.clone(), "shop").await.unwrap(), 1);
+    plane.restart_apiserver().await.unwrap();
+    assert_eq!(list(admin.clone(), "shop").await.unwrap(), 1);
+
+    plane.pause_apiserver().unwrap();
+    let unanswered = list(admin.clone(), "shop");
+    let unanswered = tokio::time::timeout(Duration::from_millis(200), unanswered).await;
+    assert!(unanswered.is_err());
+    plane.resume_apiserver().unwrap();
+    assert_eq!(list(admin, "shop").await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_pods_status_is_what_the_test_writes_and_the_truth_follows() {
+    let Some(plane) = control_plane_or_skip().await else {
+        return;
+    };
+    let client = plane.admin_client().await.unwrap();
+    let truth = Truth::watch(client.clone()).await.unwrap();
+    let pods = Pods::new(client, "default");
+    let start = now() - Duration::from_secs(100);
+    let later = |seconds| start + Duration::from_secs(seconds);
+
+    let first = pod("job").annotation("openmeter.io/subject", "acme");
+    let uid = pods.create_running(&first, start).await.unwrap();
+    let uid = uid.metadata.uid.unwrap();
+    pods.annotate("job", "data.openmeter.io/tier", Some("gold"))
+        .await
+        .unwrap();
+    let resized = pods.resize_cpu("job", "750m").await.unwrap();
+    let resized = serde_json::to_value(resized).unwrap();
+    let cpu = resized.pointer("/spec/containers/0/resources/requests/cpu");
+    assert_eq!(cpu, Some(&json!("750m")));
+    pods.set_restarted("job", start, later(10), later(12))
+        .await
+        .unwrap();
+    pods.set_ended("job", Phase::Failed, later(12), later(30))
+        .await
+        .unwrap();
+    let life = Life {
+        uid,
+        namespace: "default".into(),
+        name: "job".into(),
+        start,
+        end: Some(later(30)),
+    };
+    let told = |lives: &[Life]| *lives == [life.clone()];
+    truth.wait_until(SOON, told).await.unwrap();
+    assert_eq!(truth.unreported(), []);
+
+    pods.create(&pod("pending")).await.unwrap();
+    pods.create_running(&pod("web"), start).await.unwrap();
+    pods.delete("web").await.unwrap();
+    pods.delete("pending").await.unwrap();
+    let both_ended = |lives: &[Life]| lives.len() == 2 && lives.iter().all(|it| it.end.is_some());
+    truth.wait_until(SOON, both_ended).await.unwrap();
+    assert_eq!(truth.unreported().len(), 1);
+}
+
+#[tokio::test]
+async fn kwok_runs_ends_and_deletes_pods() {
+    let Some(plane) = control_plane_or_skip().await else {
+        return;
+    };
+    let _kwok = Kwok::start(&plane).await.unwrap();
+    let client = plane.admin_client().await.unwrap();
+    let truth = Truth::watch(client.clone()).await.unwrap();
+    let pods = Pods::new(client, "default");
+    let begin = now();
+    let sidecar = json!([{"name": "proxy", "image": "registry.test/proxy:1", "restartPolicy": "Always"},
+        {"name": "setup", "image": "registry.test/setup:1"}]);
+    let short = pod("short")
+        .node(kwok::NODE)
+        .field("initContainers", sidecar)
+        .annotation(kwok::RUN_FOR, "2s");
+    pods.create(&short).await.unwrap();
+    pods.create(&pod("long").node(kwok::NODE)).await.unwrap();
+    let late = pod("late").node(kwok::NODE);
+    let late = late.annotation(kwok::START_AFTER, "1s");
+    pods.create(&late).await.unwrap();
+
+    let ran = |lives: &[Life]| {
+        lives.len() == 3
+            && lives
+                .iter()
+                .any(|it| it.name == "short" && it.end.is_some())
+    };
+    truth.wait_until(SOON, ran).await.unwrap();
+    pods.resize_cpu("long", "600m").await.unwrap();
+    pods.delete_gracefully("long").await.unwrap();
+    let gone = |lives: &[Life]| lives.iter().filter(|it| it.end.is_some()).count() == 2;
+    truth.wait_until(SOON, gone).await.unwrap();
+    assert_eq!(truth.unreported(), []);
+    for life in truth.lives() {
+        assert!(life.start >= begin, "{life:?}");
+        if life.name == "short" {
+            // The start is rounded down, and so is the end: two seconds are at least two.
+            let ran = life.end.unwrap() - life.start;
+            assert!(ran.num_seconds() >= 2, "{life:?}");
+        }
+    }
+    let missing = |pod: Option<&Pod>| pod.is_none();
+    let deleted = kube::runtime::wait::await_condition(pods.api().clone(), "long", missing);
+    tokio::time::timeout(SOON, deleted).await.unwrap().unwrap();
+}
+
+#[test]
+fn missing_binaries_are_named_with_the_remedy() {
+    // Not through the environment, which other tests read at the same time.
+    if std::env::var_os(ASSETS).is_some_and(|folder| !folder.is_empty()) {
+        let error = binary("kube-nothing").unwrap_err();
+        assert!(
+            error.contains("kube-nothing") && error.contains("build.sh"),
+            "{error}"
+        );
+    } else {
+        let error = is_available().unwrap_err();
+        assert!(
+            error.contains(ASSETS) && error.contains("build.sh"),
+            "{error}"
+        );
+    }
+}

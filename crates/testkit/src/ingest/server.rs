@@ -1,0 +1,316 @@
+//! The server: connections, and what is done with each request.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use chrono::Utc;
+use http::{HeaderMap, Method, Response, StatusCode, header, request::Parts};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::behaviour::{Behaviour, Reply, Wait};
+use super::state::{Answer, Request, State};
+use super::validate::Contract;
+
+/// The paths of the ingest operation: of OpenMeter and of Konnect.
+const PATHS: [&str; 2] = ["/api/v1/events", "/v3/openmeter/events"];
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    contract: Contract,
+    pub(super) state: watch::Sender<State>,
+    pub(super) rules: Mutex<Rules>,
+    pub(super) releases: watch::Sender<u64>,
+}
+
+type Predicate = Box<dyn Fn(&Value) -> bool + Send>;
+
+pub(super) struct Rules {
+    pub(super) next: VecDeque<Behaviour>,
+    pub(super) otherwise: Behaviour,
+    pub(super) token: Option<String>,
+    pub(super) max_events: usize,
+    pub(super) refuse: Option<Predicate>,
+}
+
+impl std::fmt::Debug for Rules {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Rules").finish_non_exhaustive()
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is kept here is whole between any two statements.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    // Aborting this task drops the set, and with it every connection.
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                if let Ok((stream, _)) = accepted {
+                    connections.spawn(connection(stream, Arc::clone(&shared)));
+                }
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+    let reset = Arc::new(AtomicBool::new(false));
+    let service = {
+        let reset = Arc::clone(&reset);
+        service_fn(move |request| {
+            Box::pin(answer(Arc::clone(&shared), Arc::clone(&reset), request))
+        })
+    };
+    let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    // An error is the client going away, or our own cut.
+    let _ = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+    if reset.load(Ordering::Relaxed) {
+        // Closing with a linger time of zero sends RST instead of FIN.
+        let _ = connection.into_parts().io.into_inner().set_zero_linger();
+    }
+}
+
+/// Makes hyper close the connection without an answer.
+#[derive(Debug)]
+struct Cut;
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("connection cut on request of the test")
+    }
+}
+
+impl std::error::Error for Cut {}
+
+/// What is done with a request.
+struct Verdict {
+    answer: Answer,
+    headers: Vec<(String, String)>,
+    body: String,
+    take: usize,
+}
+
+impl Verdict {
+    fn problem(status: u16, detail: &str) -> Self {
+        let title = StatusCode::from_u16(status).ok();
+        let title = title.and_then(|status| status.canonical_reason());
+        let body = json!({
+            "type": "about:blank",
+            "title": title.unwrap_or("Unexpected"),
+            "status": status,
+            "detail": detail,
+            "instance": "urn:request:recording-ingest",
+        });
+        Self {
+            answer: Answer::Status(status),
+            headers: vec![("content-type".into(), "application/problem+json".into())],
+            body: body.to_string(),
+            take: 0,
+        }
+    }
+
+    fn response(self, status: u16) -> Result<Response<Full<Bytes>>, Cut> {
+        let mut response = Response::builder().status(status);
+        for (name, value) in self.headers {
+            response = response.header(name, value);
+        }
+        // A header that a test misspelt shows as a connection without an answer.
+        response
+            .body(Full::new(Bytes::from(self.body)))
+            .map_err(|_| Cut)
+    }
+}
+
+async fn answer(
+    shared: Arc<Shared>,
+    reset: Arc<AtomicBool>,
+    request: http::Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Cut> {
+    let _in_flight = InFlight::new(&shared);
+    let behaviour = {
+        let mut rules = lock(&shared.rules);
+        let next = rules.next.pop_front();
+        next.unwrap_or_else(|| rules.otherwise.clone())
+    };
+    let mut releases = shared.releases.subscribe();
+    let (head, body) = request.into_parts();
+    if matches!(behaviour.reply, Reply::Reset) {
+        reset.store(true, Ordering::Relaxed);
+        shared.record(&head, Bytes::new(), Ok(Vec::new()), Answer::Reset, 0);
+        return Err(Cut);
+    }
+    // A body that breaks off is the client's doing; there is nobody left to answer.
+    let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
+    let found = shared.validate(&head, &body);
+    let verdict = shared.judge(behaviour.reply, &head.headers, &found);
+    let found = found.map_err(|(_, reason)| reason);
+    shared.record(&head, body, found, verdict.answer, verdict.take);
+    match behaviour.wait {
+        Wait::No => {}
+        Wait::For(delay) => tokio::time::sleep(delay).await,
+        Wait::UntilReleased => releases.changed().await.map_err(|_| Cut)?,
+    }
+    match verdict.answer {
+        Answer::Status(status) => verdict.response(status),
+        Answer::Dropped | Answer::Reset => Err(Cut),
+    }
+}
+
+impl Shared {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let rules = Rules {
+            next: VecDeque::new(),
+            otherwise: Behaviour::normal(),
+            token: None,
+            max_events: usize::MAX,
+            refuse: None,
+        };
+        Ok(Self {
+            contract: Contract::new()?,
+            state: watch::Sender::default(),
+            rules: Mutex::new(rules),
+            releases: watch::Sender::default(),
+        })
+    }
+
+    /// The events of the request, or the status and the reason of its refusal.
+    fn validate(&self, head: &Parts, body: &[u8]) -> Result<Vec<Value>, (u16, String)> {
+        let (method, path) = (&head.method, head.uri.path());
+        if !PATHS.contains(&path) || head.uri.query().is_some() {
+            return Err((404, format!("no operation at {}", head.uri)));
+        }
+        if *method != Method::POST {
+            return Err((405, format!("method {method} at {path}")));
+        }
+        let events = self.contract.events(&head.headers, body);
+        events.map_err(|reason| (400, reason))
+    }
+
+    fn judge(
+        &self,
+        reply: Reply,
+        headers: &HeaderMap,
+        found: &Result<Vec<Value>, (u16, String)>,
+    ) -> Verdict {
+        match reply {
+            Reply::Answer {
+                status,
+                headers,
+                body,
+                take,
+            } => {
+                let mut verdict = Verdict::problem(status, "the test asked for it");
+                if !headers.is_empty() || !body.is_empty() || status < 400 {
+                    (verdict.headers, verdict.body) = (headers, body);
+                }
+                verdict.take = take;
+                verdict
+            }
+            Reply::Drop { take } => Verdict {
+                answer: Answer::Dropped,
+                headers: Vec::new(),
+                body: String::new(),
+                take,
+            },
+            Reply::Judge | Reply::Reset => self.judge_as_the_real_one(headers, found),
+        }
+    }
+
+    fn judge_as_the_real_one(
+        &self,
+        headers: &HeaderMap,
+        found: &Result<Vec<Value>, (u16, String)>,
+    ) -> Verdict {
+        let rules = lock(&self.rules);
+        if let Some(token) = &rules.token {
+            let given = headers.get(header::AUTHORIZATION);
+            let wanted = format!("Bearer {token}");
+            if given.is_none_or(|given| given.as_bytes() != wanted.as_bytes()) {
+                return Verdict::problem(401, "no valid token");
+            }
+        }
+        let events = match found {
+            Ok(events) => events,
+            Err((status, reason)) => return Verdict::problem(*status, reason),
+        };
+        if events.len() > rules.max_events {
+            return Verdict::problem(413, "too many events");
+        }
+        if let Some(refuse) = &rules.refuse
+            && events.iter().any(refuse)
+        {
+            return Verdict::problem(400, "an event of the request is not acceptable");
+        }
+        Verdict {
+            answer: Answer::Status(204),
+            headers: Vec::new(),
+            body: String::new(),
+            take: usize::MAX,
+        }
+    }
+
+    fn record(
+        &self,
+        head: &Parts,
+        body: Bytes,
+        found: Result<Vec<Value>, String>,
+        answer: Answer,
+        take: usize,
+    ) {
+        self.state.send_modify(|state| {
+            let at = Utc::now();
+            let events = found.unwrap_or_else(|reason| {
+                state.violations.push(reason);
+                Vec::new()
+            });
+            let taken = take.min(events.len());
+            for event in events.iter().take(taken) {
+                state.keep(at, event);
+            }
+            state.requests.push(Request {
+                at,
+                method: head.method.clone(),
+                path: head.uri.to_string(),
+                headers: head.headers.clone(),
+                body,
+                events,
+                taken,
+                answer,
+            });
+        });
+    }
+}
+
+/// Counts a request while it is being answered, also when the client goes away.
+struct InFlight<'a>(&'a Shared);
+
+impl<'a> InFlight<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.state.send_modify(|state| {
+            state.in_flight += 1;
+            state.max_in_flight = state.max_in_flight.max(state.in_flight);
+        });
+        Self(shared)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.state.send_modify(|state| state.in_flight -= 1);
+    }
+}

@@ -1,0 +1,106 @@
+//! What the recording ingest API remembers.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use http::{HeaderMap, Method};
+use serde_json::Value;
+
+/// One request as it came, with what became of it.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// When it had been read.
+    pub at: DateTime<Utc>,
+    /// Its method.
+    pub method: Method,
+    /// Its path with the query.
+    pub path: String,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, empty when the connection was reset before it was read.
+    pub body: Bytes,
+    /// Its events; empty when the request is not valid.
+    pub events: Vec<Value>,
+    /// How many of its events were kept, repeated ones included.
+    pub taken: usize,
+    /// What it was answered.
+    pub answer: Answer,
+}
+
+/// What a request was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// A response with this status.
+    Status(u16),
+    /// None: the connection was closed after the body was read.
+    Dropped,
+    /// None: the connection was reset.
+    Reset,
+}
+
+/// The first copy of an event.
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// When it came.
+    pub at: DateTime<Utc>,
+    /// The event.
+    pub event: Value,
+}
+
+/// The same source and id with two contents.
+#[derive(Debug, Clone)]
+pub struct Conflict {
+    /// What came first and was kept.
+    pub kept: Value,
+    /// What came later.
+    pub other: Value,
+}
+
+/// Everything that came, and what was made of it.
+#[derive(Debug, Default)]
+pub struct State {
+    /// Every request in the order in which they came.
+    pub requests: Vec<Request>,
+    /// The distinct events, by source and id, in the order in which they came.
+    pub events: Vec<Received>,
+    /// How many events came again with the same content.
+    pub duplicates: usize,
+    /// Events that came again with another content.
+    pub conflicts: Vec<Conflict>,
+    /// What the real API would have refused, with the reason.
+    pub violations: Vec<String>,
+    /// Requests that are being answered now.
+    pub in_flight: usize,
+    /// The most requests that were being answered at once.
+    pub max_in_flight: usize,
+    known: HashMap<(String, String), usize>,
+}
+
+impl State {
+    /// How many requests were answered with `status`.
+    #[must_use]
+    pub fn answered(&self, status: u16) -> usize {
+        let wanted = Answer::Status(status);
+        let requests = self.requests.iter();
+        requests.filter(|request| request.answer == wanted).count()
+    }
+
+    pub(super) fn keep(&mut self, at: DateTime<Utc>, event: &Value) {
+        let text = |field| event.get(field).and_then(Value::as_str).unwrap_or_default();
+        let key = (text("source").to_owned(), text("id").to_owned());
+        let first = self.known.get(&key).and_then(|at| self.events.get(*at));
+        match first {
+            None => {
+                self.known.insert(key, self.events.len());
+                let event = event.clone();
+                self.events.push(Received { at, event });
+            }
+            Some(first) if first.event == *event => self.duplicates += 1,
+            Some(first) => self.conflicts.push(Conflict {
+                kept: first.event.clone(),
+                other: event.clone(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Pods whose status a test writes itself: started, ended, resized and deleted at chosen seconds.
+//!
+//! All times are whole seconds, as Kubernetes keeps them.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use k8s_openapi::api::core::v1::{Container, Pod};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::{Map, Value, json};
+
+/// The pods of one namespace.
+#[derive(Debug, Clone)]
+pub struct Pods {
+    api: Api<Pod>,
+}
+
+/// How a pod ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Exit code 0.
+    Succeeded,
+    /// Exit code 1.
+    Failed,
+}
+
+/// What a pod is to be; see [`pod`].
+#[derive(Debug, Clone)]
+pub struct PodSpec {
+    name: String,
+    annotations: Map<String, Value>,
+    labels: Map<String, Value>,
+    spec: Value,
+}
+
+/// A pod with one container that requests 500m CPU and 64Mi memory and is limited to twice that,
+/// bound to the node `node-0` (which need not exist) so that no scheduler is needed.
+#[must_use]
+pub fn pod(name: &str) -> PodSpec {
+    PodSpec {
+        name: name.to_owned(),
+        annotations: Map::new(),
+        labels: Map::new(),
+        spec: json!({
+            "nodeName": "node-0",
+            "restartPolicy": "Never",
+            "containers": [{
+                "name": "main",
+                "image": "registry.test/main:1",
+                "resources": {
+                    "requests": {"cpu": "500m", "memory": "64Mi"},
+                    "limits": {"cpu": "1", "memory": "128Mi"},
+                },
+            }],
+        }),
+    }
+}
+
+impl PodSpec {
+    /// Adds an annotation.
+    #[must_use]
+    pub fn annotation(mut self, key: &str, value: &str) -> Self {
+        self.annotations.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Adds a label.
+    #[must_use]
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.labels.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Binds the pod to another node.
+    #[must_use]
+    pub fn node(self, name: &str) -> Self {
+        self.field("nodeName", name.into())
+    }
+
+    /// Replaces the containers.
+    #[must_use]
+    pub fn containers(self, containers: Value) -> Self {
+        self.field("containers", containers)
+    }
+
+    /// Sets a field of `spec`.
+    #[must_use]
+    pub fn field(mut self, name: &str, value: Value) -> Self {
+        if let Some(spec) = self.spec.as_object_mut() {
+            spec.insert(name.to_owned(), value);
+        }
+        self
+    }
+
+    fn object(&self) -> Value {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": self.name,
+                "annotations": self.annotations,
+                "labels": self.labels,
+            },
+            "spec": self.spec,
+        })
+    }
+}
+
+/// The second in which we are.
+#[must_use]
+pub fn now() -> DateTime<Utc> {
+    whole(Utc::now())
+}
+
+/// The second that `time` is in.
+#[must_use]
+pub fn whole(time: DateTime<Utc>) -> DateTime<Utc> {
+    DateTime::from_timestamp(time.timestamp(), 0).unwrap_or(time)
+}
+
+impl Pods {
+    /// The pods of `namespace`.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str) -> Self {
+        Self {
+            api: Api::namespaced(client, namespace),
+        }
+    }
+
+    /// The API itself, for what is not here.
+    #[must_use]
+    pub fn api(&self) -> &Api<Pod> {
+        &self.api
+    }
+
+    /// Creates a pod, pending.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn create(&self, pod: &PodSpec) -> anyhow::Result<Pod> {
+        let pod = serde_json::from_value(pod.object())?;
+        Ok(self.api.create(&PostParams::default(), &pod).await?)
+    }
+
+    /// Creates a pod and sets it running since `start`.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn create_running(&self, pod: &PodSpec, start: DateTime<Utc>) -> anyhow::Result<Pod> {
+        self.create(pod).await?;
+        self.set_running(&pod.name, start).await
+    }
+
+    /// Says that every container runs since `start`.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn set_running(&self, name: &str, start: DateTime<Utc>) -> anyhow::Result<Pod> {
+        let pod = self.api.get(name).await?;
+        let states = containers(&pod).map(|container| {
+            let running = json!({"running": {"startedAt": rfc3339(start)}});
+            status_of(container, true, running, None)
+        });
+        let statuses: Vec<_> = states.collect();
+        self.patch_status(
+            name,
+            json!({
+                "phase": "Running",
+                "startTime": rfc3339(start),
+                "containerStatuses": statuses,
+            }),
+        )
+        .await
+    }
+
+    /// Says that every container ran from `start` to `end` and the pod has ended.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn set_ended(
+        &self,
+        name: &str,
+        phase: Phase,
+        start: DateTime<Utc>,
+        end: DateTime<Utc>,
+    ) -> anyhow::Result<Pod> {
+        let (phase, reason, code) = match phase {
+            Phase::Succeeded => ("Succeeded", "Completed", 0),
+            Phase::Failed => ("Failed", "Error", 1),
+        };
+        let pod = self.api.get(name).await?;
+        let states = containers(&pod).map(|container| {
+            let ended = json!({"terminated": {
+                "startedAt": rfc3339(start),
+                "finishedAt": rfc3339(end),
+                "exitCode": code,
+                "reason": reason,
+            }});
+            status_of(container, false, ended, None)
+        });
+        let statuses: Vec<_> = states.collect();
+        let status = json!({"phase": phase, "containerStatuses": statuses});
+        self.patch_status(name, status).await
+    }
+
+    /// Says that every container ended at `end` and runs again since `again`, as the kubelet does
+    /// after a crash. The pod goes on.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn set_restarted(
+        &self,
+        name: &str,
+        start: DateTime<Utc>,
+        end: DateTime<Utc>,
+        again: DateTime<Utc>,
+    ) -> anyhow::Result<Pod> {
+        let pod = self.api.get(name).await?;
+        let states = containers(&pod).map(|container| {
+            let running = json!({"running": {"startedAt": rfc3339(again)}});
+            let before = json!({"terminated": {
+                "startedAt": rfc3339(start),
+                "finishedAt": rfc3339(end),
+                "exitCode": 1,
+                "reason": "Error",
+            }});
+            status_of(container, true, running, Some(before))
+        });
+        let statuses: Vec<_> = states.collect();
+        self.patch_status(name, json!({"containerStatuses": statuses}))
+            .await
+    }
+
+    /// Merges `status` into the pod's status.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn patch_status(&self, name: &str, status: Value) -> anyhow::Result<Pod> {
+        let patch = Patch::Merge(json!({"status": status}));
+        let parameters = PatchParams::default();
+        Ok(self.api.patch_status(name, &parameters, &patch).await?)
+    }
+
+    /// Changes the CPU request of the first container in place, without a restart.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn resize_cpu(&self, name: &str, request: &str) -> anyhow::Result<Pod> {
+        let pod = self.api.get(name).await?;
+        let first = containers(&pod).next().map(|container| &container.name);
+        let patch = Patch::Strategic(json!({"spec": {"containers": [
+            {"name": first, "resources": {"requests": {"cpu": request}}},
+        ]}}));
+        let parameters = PatchParams::default();
+        Ok(self.api.patch_resize(name, &parameters, &patch).await?)
+    }
+
+    /// Sets an annotation, or removes it.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn annotate(
+        &self,
+        name: &str,
+        key: &str,
+        value: Option<&str>,
+    ) -> anyhow::Result<Pod> {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {key: value}}}));
+        Ok(self
+            .api
+            .patch(name, &PatchParams::default(), &patch)
+            .await?)
+    }
+
+    /// Deletes a pod at once, without a grace period.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn delete(&self, name: &str) -> anyhow::Result<()> {
+        let parameters = DeleteParams::default().grace_period(0);
+        self.api.delete(name, &parameters).await?;
+        Ok(())
+    }
+
+    /// Asks for a deletion, which waits for the node to say that the pod has stopped.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn delete_gracefully(&self, name: &str) -> anyhow::Result<()> {
+        self.api.delete(name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+}
+
+fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
+    pod.spec.iter().flat_map(|spec| &spec.containers)
+}
+
+fn status_of(container: &Container, ready: bool, state: Value, before: Option<Value>) -> Value {
+    json!({
+        "name": container.name,
+        "image": container.image,
+        "imageID": "",
+        "ready": ready,
+        "restartCount": u8::from(before.is_some()),
+        "state": state,
+        "lastState": before.unwrap_or_else(|| json!({})),
+        // Without them the API server takes the node for one that cannot resize.
+        "resources": container.resources.clone().unwrap_or_default(),
+    })
+}
+
+fn rfc3339(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}

@@ -1,0 +1,307 @@
+//! The real binary, as a user runs it.
+//!
+//! ```no_run
+//! # use meterline_testkit::process::Meterline;
+//! # use std::time::Duration;
+//! # async fn run(kubeconfig: &std::path::Path) -> anyhow::Result<()> {
+//! let meterline = Meterline::command("target/debug/meterline")
+//!     .args(["--preset", "kubernetes-pod-exec-time"])
+//!     .kubeconfig(kubeconfig)
+//!     .env("SCRAPE_INTERVAL", "5s")
+//!     .start()?;
+//! meterline.wait_ready(Duration::from_secs(30)).await?;
+//! meterline.terminate()?;
+//! let status = meterline.wait_exit(Duration::from_secs(30)).await?;
+//! assert_eq!(status.code(), Some(0));
+//! # Ok(())
+//! # }
+//! ```
+
+use std::ffi::OsStr;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use crate::child::{Child, Stream};
+use crate::ports::free_port;
+
+/// Between two looks at a page that only tells when asked.
+const POLL: Duration = Duration::from_millis(50);
+/// How long a page may take.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// The command line of a [`Meterline`] to be. The environment of the test is not handed on, but
+/// for `PATH`, so that a run depends on nothing but what is said here.
+#[derive(Debug)]
+pub struct MeterlineCommand {
+    command: Command,
+    config: Option<String>,
+    work_dir: Option<PathBuf>,
+}
+
+/// A running `meterline`. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Meterline {
+    // Declared before the folder: fields are dropped in this order.
+    child: Child,
+    dir: TempDir,
+    port: u16,
+}
+
+impl Meterline {
+    /// The command `meterline` at `binary`, in an empty folder of its own.
+    #[must_use]
+    pub fn command(binary: impl AsRef<OsStr>) -> MeterlineCommand {
+        let mut command = Command::new(binary);
+        command.env_clear().env("RUST_BACKTRACE", "1");
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
+        }
+        MeterlineCommand {
+            command,
+            config: None,
+            work_dir: None,
+        }
+    }
+
+    /// Its own folder, in which its config is.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The URL of a page of its HTTP server, such as `/metrics`.
+    #[must_use]
+    pub fn url(&self, page: &str) -> String {
+        format!("http://127.0.0.1:{}{page}", self.port)
+    }
+
+    /// Status and text of a page of its HTTP server.
+    ///
+    /// # Errors
+    /// When there is no answer within five seconds.
+    pub async fn get(&self, page: &str) -> anyhow::Result<(u16, String)> {
+        crate::install_crypto();
+        let client = reqwest::Client::builder().no_proxy().timeout(ANSWER);
+        let response = client.build()?.get(self.url(page)).send().await?;
+        Ok((response.status().as_u16(), response.text().await?))
+    }
+
+    /// The sum of a metric over all its labels; `None` when it is not there.
+    ///
+    /// # Errors
+    /// When there is no answer within five seconds.
+    pub async fn metric(&self, name: &str) -> anyhow::Result<Option<f64>> {
+        let (_, page) = self.get("/metrics").await?;
+        Ok(sum_of(&page, name))
+    }
+
+    /// Waits until `/ready` answers 200.
+    ///
+    /// # Errors
+    /// When it does not within `limit`, or the process ends; the error shows the last answer and
+    /// the end of the log.
+    pub async fn wait_ready(&self, limit: Duration) -> anyhow::Result<()> {
+        self.wait_for_page("/ready", limit, |status, _| status == 200)
+            .await
+    }
+
+    /// Waits until a page answers as `wanted`, given its status and text.
+    ///
+    /// # Errors
+    /// When it does not within `limit`, or the process ends; the error shows the last answer and
+    /// the end of the log.
+    pub async fn wait_for_page(
+        &self,
+        page: &str,
+        limit: Duration,
+        wanted: impl Fn(u16, &str) -> bool,
+    ) -> anyhow::Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let last = match self.get(page).await {
+                Ok((status, text)) if wanted(status, &text) => return Ok(()),
+                Ok((status, text)) => format!("{status} {text}"),
+                Err(error) => format!("{error:#}"),
+            };
+            if let Some(status) = self.exited() {
+                bail!("meterline ended ({status}):{}", self.tail());
+            }
+            if Instant::now() > deadline {
+                bail!("{page} after {limit:?}: {last}{}", self.tail());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Waits for the first line of the log, also among those already written, with `text` in it.
+    ///
+    /// # Errors
+    /// When it did not come within `limit`, or the process ended without it; the error shows the
+    /// end of the log.
+    pub async fn wait_for_log(&self, text: &str, limit: Duration) -> anyhow::Result<String> {
+        self.child
+            .wait_for_line(Stream::Stderr, limit, |line| line.contains(text))
+            .await
+            .with_context(|| format!("waiting for {text:?}"))
+    }
+
+    /// The log so far.
+    #[must_use]
+    pub fn log(&self) -> Vec<String> {
+        self.lines(Stream::Stderr)
+    }
+}
+
+/// The process itself: its output, signals and exit.
+impl Deref for Meterline {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.child
+    }
+}
+
+impl MeterlineCommand {
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// Sets a variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Sets `KUBECONFIG`.
+    #[must_use]
+    pub fn kubeconfig(self, path: &Path) -> Self {
+        self.env("KUBECONFIG", path)
+    }
+
+    /// Writes `yaml` to a file and passes it with `--config`.
+    #[must_use]
+    pub fn config(mut self, yaml: &str) -> Self {
+        self.config = Some(yaml.to_owned());
+        self
+    }
+
+    /// Runs in `folder` instead of an empty one.
+    #[must_use]
+    pub fn work_dir(mut self, folder: &Path) -> Self {
+        self.work_dir = Some(folder.to_owned());
+        self
+    }
+
+    /// Starts the process, with its HTTP server on a free loopback port.
+    ///
+    /// # Errors
+    /// When the binary cannot be started.
+    pub fn start(mut self) -> anyhow::Result<Meterline> {
+        let dir = tempfile::Builder::new().prefix("meterline-").tempdir()?;
+        let home = dir.path().join("home");
+        std::fs::create_dir(&home)?;
+        self.command.env("HOME", &home);
+        let work_dir = self.work_dir.as_deref().unwrap_or(dir.path());
+        self.command.current_dir(work_dir);
+        if let Some(yaml) = self.config {
+            let path = dir.path().join("config.yaml");
+            std::fs::write(&path, yaml)?;
+            self.command.arg("--config").arg(path);
+        }
+        let port = free_port()?;
+        let address = format!("http.address=127.0.0.1:{port}");
+        self.command.arg("--set").arg(address);
+        let child = Child::spawn("meterline", self.command)?;
+        Ok(Meterline { child, dir, port })
+    }
+}
+
+/// The sum over all samples of `name` in the Prometheus text format.
+fn sum_of(page: &str, name: &str) -> Option<f64> {
+    let samples = page.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        if !rest.starts_with(['{', ' ']) {
+            return None;
+        }
+        let value = rest.rsplit('}').next()?.split_whitespace().next()?;
+        value.parse::<f64>().ok()
+    });
+    samples.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    fn stand_in(script: &str) -> MeterlineCommand {
+        Meterline::command("sh").args(["-c", script, "sh"])
+    }
+
+    #[tokio::test]
+    async fn arguments_environment_config_and_folder_reach_the_process() {
+        let meterline = stand_in("echo \"$WHO $KUBECONFIG $1 $3\" >&2; cat \"$2\" >&2; pwd >&2")
+            .env("WHO", "me")
+            .kubeconfig(Path::new("/some/kubeconfig"))
+            .config("input: {}")
+            .start()
+            .unwrap();
+        meterline
+            .wait_for_log("me /some/kubeconfig --config --set", SOON)
+            .await
+            .unwrap();
+        meterline.wait_for_log("input: {}", SOON).await.unwrap();
+        let here = meterline.dir().display().to_string();
+        meterline.wait_for_log(&here, SOON).await.unwrap();
+        let status = meterline.wait_exit(SOON).await.unwrap();
+        assert_eq!(status.code(), Some(0));
+    }
+
+    #[tokio::test]
+    async fn nothing_of_the_tests_environment_leaks_in() {
+        let meterline = stand_in("env >&2").start().unwrap();
+        meterline.wait_exit(SOON).await.unwrap();
+        let log = meterline.log();
+        let mut names: Vec<_> = log
+            .iter()
+            .filter_map(|line| line.split('=').next())
+            .filter(|name| !["_", "SHLVL", "OLDPWD"].contains(name))
+            .collect();
+        names.sort_unstable();
+        assert_eq!(names, ["HOME", "PATH", "PWD", "RUST_BACKTRACE"]);
+    }
+
+    #[tokio::test]
+    async fn waiting_for_a_page_ends_when_the_process_does() {
+        let meterline = stand_in("echo broken >&2; exit 1").start().unwrap();
+        let error = meterline.wait_ready(SOON).await.unwrap_err().to_string();
+        assert!(error.contains("broken"), "{error}");
+    }
+
+    #[test]
+    fn a_metric_is_summed_over_its_labels() {
+        let page =
+            "# TYPE sent counter\nsent{a=\"x y\"} 2\nsent{a=\"z\"} 3.5\nsent_total 7\nup 1\n";
+        assert_eq!(sum_of(page, "sent"), Some(5.5));
+        assert_eq!(sum_of(page, "sent_total"), Some(7.0));
+        assert_eq!(sum_of(page, "down"), None);
+    }
+}

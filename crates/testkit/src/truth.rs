@@ -1,0 +1,211 @@
+//! The lives of pods as the API server told them, written down beside the program under test.
+//!
+//! It watches with its own client and keeps to the plainest reading: a pod lives from the earliest
+//! `startedAt` of its containers to the latest `finishedAt` once it has succeeded or failed. A pod
+//! that is deleted without an end ends in the second in which the deletion was seen, which another
+//! watcher may see a second apart: [`Truth::unreported`] names those, and exact tests have none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::bail;
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, pin_mut};
+use k8s_openapi::api::core::v1::{ContainerState, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::audit::Life;
+use crate::pods;
+
+#[derive(Debug, Default)]
+struct Book {
+    pods: BTreeMap<String, Entry>,
+    /// UIDs listed since the last `Init`.
+    listed: BTreeSet<String>,
+    synced: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    life: Life,
+    started: bool,
+    reported: bool,
+}
+
+/// Keeps the lives of all pods of a cluster; see the [module](self).
+#[derive(Debug)]
+pub struct Truth {
+    book: watch::Receiver<Book>,
+    task: JoinHandle<()>,
+}
+
+impl Truth {
+    /// Starts to watch all pods and waits for the first list.
+    ///
+    /// # Errors
+    /// When there is no list within 30 seconds.
+    pub async fn watch(client: Client) -> anyhow::Result<Self> {
+        const LIMIT: Duration = Duration::from_secs(30);
+        let (sender, mut book) = watch::channel(Book::default());
+        let task = tokio::spawn(follow(client, sender));
+        let synced = async { book.wait_for(|book| book.synced).await.is_ok() };
+        let synced = tokio::time::timeout(LIMIT, synced).await.unwrap_or(false);
+        if !synced {
+            task.abort();
+            bail!("no list of pods within {LIMIT:?}");
+        }
+        Ok(Self { book, task })
+    }
+
+    /// The lives of all pods that have started, also of those that are gone.
+    #[must_use]
+    pub fn lives(&self) -> Vec<Life> {
+        lives(&self.book.borrow())
+    }
+
+    /// Pods that ended without anybody reporting when.
+    #[must_use]
+    pub fn unreported(&self) -> Vec<Life> {
+        let book = self.book.borrow();
+        let pods = book.pods.values();
+        pods.filter(|entry| entry.started && entry.life.end.is_some() && !entry.reported)
+            .map(|entry| entry.life.clone())
+            .collect()
+    }
+
+    /// Waits until `condition` holds for [`Truth::lives`].
+    ///
+    /// # Errors
+    /// When it does not hold within `limit`.
+    pub async fn wait_until(
+        &self,
+        limit: Duration,
+        condition: impl Fn(&[Life]) -> bool,
+    ) -> anyhow::Result<()> {
+        let mut book = self.book.clone();
+        let met = book.wait_for(|book| condition(&lives(book)));
+        match tokio::time::timeout(limit, met).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => bail!("the watch of the truth has ended"),
+            Err(_) => {
+                let lives = self.lives();
+                let ended = lives.iter().filter(|life| life.end.is_some()).count();
+                bail!(
+                    "after {limit:?}: {} pods started, {ended} ended",
+                    lives.len()
+                )
+            }
+        }
+    }
+}
+
+impl Drop for Truth {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn lives(book: &Book) -> Vec<Life> {
+    let entries = book.pods.values().filter(|entry| entry.started);
+    entries.map(|entry| entry.life.clone()).collect()
+}
+
+async fn follow(client: Client, book: watch::Sender<Book>) {
+    let api: Api<Pod> = Api::all(client);
+    let events = watcher(api, watcher::Config::default()).default_backoff();
+    pin_mut!(events);
+    while let Some(event) = events.next().await {
+        // An error is an API server that is away; the stream goes on by itself.
+        if let Ok(event) = event {
+            book.send_modify(|book| book.apply(event, pods::now()));
+        }
+    }
+}
+
+impl Book {
+    fn apply(&mut self, event: watcher::Event<Pod>, now: DateTime<Utc>) {
+        match event {
+            watcher::Event::Init => self.listed.clear(),
+            watcher::Event::InitApply(pod) => {
+                self.listed.extend(pod.metadata.uid.clone());
+                self.update(&pod);
+            }
+            watcher::Event::InitDone => {
+                self.synced = true;
+                for (uid, entry) in &mut self.pods {
+                    if !self.listed.contains(uid) {
+                        entry.life.end.get_or_insert(now);
+                    }
+                }
+            }
+            watcher::Event::Apply(pod) => self.update(&pod),
+            watcher::Event::Delete(pod) => {
+                self.update(&pod);
+                let uid = pod.metadata.uid.unwrap_or_default();
+                if let Some(entry) = self.pods.get_mut(&uid) {
+                    entry.life.end.get_or_insert(now);
+                }
+            }
+        }
+    }
+
+    fn update(&mut self, pod: &Pod) {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let entry = self.pods.entry(uid.clone()).or_insert_with(|| Entry {
+            life: Life {
+                uid,
+                namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+                name: pod.metadata.name.clone().unwrap_or_default(),
+                start: DateTime::<Utc>::MAX_UTC,
+                end: None,
+            },
+            started: false,
+            reported: false,
+        });
+        if let Some(start) = states(pod).filter_map(started).min() {
+            entry.life.start = entry.life.start.min(start);
+            entry.started = true;
+        }
+        let phase = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref());
+        if matches!(phase, Some("Succeeded" | "Failed"))
+            && let Some(end) = states(pod).filter_map(finished).max()
+        {
+            entry.life.end = Some(end);
+            entry.reported = true;
+        }
+    }
+}
+
+fn states(pod: &Pod) -> impl Iterator<Item = &ContainerState> {
+    let statuses = pod
+        .status
+        .iter()
+        .flat_map(|status| &status.container_statuses);
+    let statuses = statuses.flatten();
+    statuses.flat_map(|status| status.state.iter().chain(&status.last_state))
+}
+
+fn started(state: &ContainerState) -> Option<DateTime<Utc>> {
+    let running = state.running.as_ref().and_then(|it| it.started_at.as_ref());
+    let terminated = state.terminated.as_ref();
+    let terminated = terminated.and_then(|it| it.started_at.as_ref());
+    running.or(terminated).and_then(second)
+}
+
+fn finished(state: &ContainerState) -> Option<DateTime<Utc>> {
+    let terminated = state.terminated.as_ref();
+    terminated
+        .and_then(|it| it.finished_at.as_ref())
+        .and_then(second)
+}
+
+fn second(time: &Time) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(time.0.as_second(), 0)
+}
