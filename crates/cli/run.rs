@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result};
 use meterline_config::{Loaded, LogFormat};
-use meterline_core::{BuildContext, Health, Metrics, Processor, ProcessorPlan};
-use meterline_runtime::Pipeline;
+use meterline_core::{BuildContext, BuildError, Health, Metrics, Processor, ProcessorPlan};
+use meterline_runtime::{Ended, Pipeline};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit> {
     );
     runtime(loaded.threads)?.block_on(async {
         let stop = CancellationToken::new();
-        stop_on_signal(stop.clone());
+        stop_on_signal(stop.clone())?;
         serve(loaded, stop).await
     })
 }
@@ -74,4 +74,70 @@ pub(crate) async fn serve(loaded: Loaded, stop: CancellationToken) -> Result<Exi
         pages.await.context("the HTTP server panicked")??;
     }
     exit
+}
+
+async fn pipeline(
+    loaded: Loaded,
+    health: Health,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> Result<Exit> {
+    let cx = BuildContext {
+        label: "".into(),
+        metrics: metrics.clone(),
+        health: health.clone(),
+    };
+    let chains = (0..loaded.threads)
+        .map(|_| chain(&loaded.processors, &cx))
+        .collect::<Result<_, _>>()?;
+    let output = loaded.output.build(&cx).await?;
+    let input = loaded.input.build(&cx).await?;
+    let pipeline = Pipeline {
+        input,
+        chains,
+        output,
+        metrics,
+        health,
+        shutdown_timeout: loaded.shutdown_timeout,
+    };
+    let report = pipeline.run(stop).await;
+    Ok(match report.ended {
+        Ended::Failed(reason) => {
+            error!("{reason}");
+            Exit::Failed
+        }
+        _ if report.unsettled > 0 => Exit::Undelivered,
+        _ => {
+            info!("meterline ends; everything that was read is delivered");
+            Exit::Success
+        }
+    })
+}
+
+fn chain(
+    plans: &[Box<dyn ProcessorPlan>],
+    cx: &BuildContext,
+) -> Result<Vec<Box<dyn Processor>>, BuildError> {
+    plans.iter().map(|plan| plan.build(cx)).collect()
+}
+
+/// The first SIGINT or SIGTERM asks for an orderly stop, the second ends the process at once.
+fn stop_on_signal(stop: CancellationToken) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    tokio::spawn(async move {
+        for first in [true, false] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if first {
+                info!("stopping: what was read is being delivered; a second signal ends at once");
+                stop.cancel();
+            }
+        }
+        std::process::exit(Exit::Interrupted as i32);
+    });
+    Ok(())
 }

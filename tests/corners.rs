@@ -1,0 +1,1 @@
+//! Corner cases of pods and rights on a real API server.

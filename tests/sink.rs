@@ -1,0 +1,1 @@
+//! Delivery under fire, without a cluster.

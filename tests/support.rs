@@ -1,0 +1,62 @@
+//! What the end-to-end tests share.
+
+use std::{ops::Range, path::PathBuf, time::Duration};
+
+use chrono::{DateTime, Utc};
+use meterline_testkit::{
+    audit::{self, Life, Report},
+    control_plane::ControlPlane,
+    ingest::RecordingIngest,
+    process::{Meterline, MeterlineCommand},
+};
+
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+
+/// The repository's root.
+pub(crate) fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// `meterline` with nothing but what is said.
+pub(crate) fn meterline() -> MeterlineCommand {
+    Meterline::command(env!("CARGO_BIN_EXE_meterline"))
+}
+
+/// The preset against this control plane and this ingest API, in windows of five seconds.
+pub(crate) fn preset(
+    control_plane: &ControlPlane,
+    user: &str,
+    ingest: &RecordingIngest,
+) -> MeterlineCommand {
+    meterline()
+        .args(["--config".as_ref(), root().join("presets/kubernetes-pod-exec-time.yaml").as_os_str()])
+        .kubeconfig(&control_plane.kubeconfig_for(user).unwrap())
+        .env("OPENMETER_URL", ingest.url())
+        .env("SCRAPE_INTERVAL", "5s")
+        .env("BATCH_PERIOD", "1s")
+}
+
+/// Waits until the events cover the lives in `range` exactly, and gives back the last report either
+/// way: whoever is impatient sees what is missing.
+pub(crate) async fn settled(
+    ingest: &RecordingIngest,
+    lives: &[Life],
+    range: &Range<DateTime<Utc>>,
+    limit: Duration,
+) -> Report {
+    // An error says no more than the report, which the caller asserts on.
+    let _ = ingest
+        .wait_until(limit, |state| {
+            let events = state.events.iter().map(|received| &received.event);
+            audit::audit(lives, events, range.clone()).is_exact()
+        })
+        .await;
+    audit::audit(lives, &ingest.events(), range.clone())
+}
+
+/// Ends the program as Kubernetes does; it must end well and in time.
+pub(crate) async fn stop(meterline: &Meterline) {
+    meterline.terminate().unwrap();
+    let status = meterline.wait_exit(Duration::from_secs(25)).await.unwrap();
+    assert_eq!(status.code(), Some(0), "{}", meterline.tail());
+}
