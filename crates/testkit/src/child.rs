@@ -166,18 +166,22 @@ impl Child {
         *self.exit.borrow()
     }
 
-    /// Waits until the process has ended.
+    /// Waits until the process has ended and everything that it wrote has been read.
     ///
     /// # Errors
     /// When it still runs after `limit`; the error shows the end of its output.
     pub async fn wait_exit(&self, limit: Duration) -> anyhow::Result<ExitStatus> {
+        /// Something that the process started may keep its output open for ever.
+        const LAST_LINES: Duration = Duration::from_secs(2);
         let mut exit = self.exit.clone();
-        let status = match timeout(limit, exit.wait_for(Option::is_some)).await {
-            Ok(Ok(status)) => *status,
-            Ok(Err(_)) => None,
-            Err(_) => bail!("{} still runs after {limit:?}:{}", self.name, self.tail()),
-        };
-        status.ok_or_else(|| anyhow!("{} could not be waited for", self.name))
+        let exited = timeout(limit, exit.wait_for(Option::is_some)).await;
+        if exited.is_err() {
+            bail!("{} still runs after {limit:?}:{}", self.name, self.tail());
+        }
+        let mut output = self.output.clone();
+        let _ = timeout(LAST_LINES, output.wait_for(|output| output.ended == 2)).await;
+        self.exited()
+            .ok_or_else(|| anyhow!("{} could not be waited for", self.name))
     }
 
     /// Asks the process to end (SIGTERM).

@@ -44,7 +44,7 @@ pub const USERS: [&str; 4] = ["admin", "reader", "writer", "nobody"];
 pub struct ControlPlane {
     // Declared before the folder: fields are dropped in this order.
     apiserver: Mutex<Option<Child>>,
-    _etcd: Child,
+    etcd: Child,
     binaries: PathBuf,
     dir: TempDir,
     etcd_port: u16,
@@ -134,16 +134,14 @@ impl ControlPlane {
         let etcd = Child::spawn("etcd", etcd_command(&etcd, dir.path(), etcd_port)?)?;
         let this = Self {
             apiserver: Mutex::new(None),
-            _etcd: etcd,
+            etcd,
             binaries: apiserver,
             dir,
             etcd_port,
             port,
             tokens: tokens.to_vec(),
         };
-        this.start_apiserver()
-            .await
-            .with_context(|| format!("etcd wrote:{}", this._etcd.tail()))?;
+        this.start_apiserver().await?;
         Ok(this)
     }
 
@@ -330,8 +328,10 @@ impl ControlPlane {
             {
                 let apiserver = self.apiserver();
                 let apiserver = apiserver.as_ref().context("kube-apiserver was stopped")?;
-                if let Some(status) = apiserver.exited() {
-                    bail!("kube-apiserver ended ({status}):{}", apiserver.tail());
+                for (name, child) in [("etcd", &self.etcd), ("kube-apiserver", apiserver)] {
+                    if let Some(status) = child.exited() {
+                        bail!("{name} ended ({status}):{}", child.tail());
+                    }
                 }
                 if Instant::now() > deadline {
                     let tail = apiserver.tail();
