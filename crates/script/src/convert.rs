@@ -70,20 +70,17 @@ fn convert(value: Dynamic, path: &mut Vec<String>, depth: usize) -> Result<Optio
 
 fn object(value: Dynamic, path: &mut Vec<String>, depth: usize) -> Result<Value, String> {
     let map = value.try_cast::<Map>().unwrap_or_default();
-    let mut fields = serde_json::Map::new();
-    for (key, value) in map {
-        match convert(value, path, depth + 1) {
-            Ok(Some(value)) => {
-                fields.insert(key.into(), value);
-            }
-            Ok(None) => {}
+    // Collected at once: the fields are in order, so the map is built without a search for each.
+    let fields = map
+        .into_iter()
+        .filter_map(|(key, value)| match convert(value, path, depth + 1) {
+            Ok(value) => value.map(|value| Ok((String::from(key), value))),
             Err(reason) => {
                 path.push(format!(".{key}"));
-                return Err(reason);
+                Some(Err(reason))
             }
-        }
-    }
-    Ok(Value::Object(fields))
+        });
+    fields.collect::<Result<_, _>>().map(Value::Object)
 }
 
 fn array(value: Dynamic, path: &mut Vec<String>, depth: usize) -> Result<Value, String> {

@@ -296,7 +296,7 @@ fn not_found(signature: &str) -> String {
     let Some((name, arguments)) = signature.split_once(" (") else {
         return format!("there is no function `{signature}`");
     };
-    let arguments = arguments.trim_end_matches(')');
+    let arguments = arguments.strip_suffix(')').unwrap_or(arguments);
     let types: Vec<_> = arguments
         .split(", ")
         .filter(|part| !part.is_empty())

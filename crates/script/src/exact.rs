@@ -59,6 +59,16 @@ pub(crate) fn product(
 
 /// The fraction as a whole number, or as the nearest decimal number.
 fn ratio(numerator: i128, denominator: i128) -> Result<Number, &'static str> {
+    // What fits a machine word, which is all but terabytes, is several times as fast.
+    if let (Ok(numerator), Ok(denominator)) = (i64::try_from(numerator), i64::try_from(denominator))
+        && let (Some(whole), Some(rest)) = (
+            numerator.checked_div(denominator),
+            numerator.checked_rem(denominator),
+        )
+        && rest == 0
+    {
+        return Ok(Number::Integer(whole));
+    }
     let negative = (numerator < 0) != (denominator < 0);
     let (numerator, denominator) = (numerator.unsigned_abs(), denominator.unsigned_abs());
     if numerator / denominator > u128::from(i64::MAX.unsigned_abs()) {

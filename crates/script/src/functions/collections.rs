@@ -17,7 +17,8 @@ use crate::{
 
 pub(super) fn register(engine: &mut Engine) {
     /// Registers a function that takes its first argument by reference and leaves it alone, so that
-    /// `this` can be passed without a copy.
+    /// `this` can be passed without a copy. Here and below maps and arrays are wrapped by hand: the
+    /// interpreter's own conversion builds them a second time.
     macro_rules! reading {
         ($name:expr, $function:expr) => {
             FuncRegistration::new($name)
@@ -25,32 +26,69 @@ pub(super) fn register(engine: &mut Engine) {
                 .register_into_engine(engine, $function);
         };
     }
-    reading!("filter", filter_array);
-    reading!("filter", filter_map);
-    reading!("map_each", map_each_array);
-    reading!("map_each", map_each_map);
-    reading!("map_each_key", map_each_key);
-    reading!("select_prefix", select_prefix);
+    reading!("filter", |call: NativeCallContext,
+                        items: &mut Array,
+                        f: FnPtr| {
+        filter_array(&call, items, &f).map(Dynamic::from_array)
+    });
+    reading!("filter", |call: NativeCallContext,
+                        fields: &mut Map,
+                        f: FnPtr| {
+        filter_map(&call, fields, &f).map(Dynamic::from_map)
+    });
+    reading!("map_each", |call: NativeCallContext,
+                          items: &mut Array,
+                          f: FnPtr| {
+        map_each_array(&call, items, &f).map(Dynamic::from_array)
+    });
+    reading!("map_each", |call: NativeCallContext,
+                          fields: &mut Map,
+                          f: FnPtr| {
+        map_each_map(&call, fields, &f).map(Dynamic::from_map)
+    });
+    reading!("map_each_key", |call: NativeCallContext,
+                              fields: &mut Map,
+                              f: FnPtr| {
+        map_each_key(&call, fields, &f).map(Dynamic::from_map)
+    });
+    reading!("select_prefix", |fields: &mut Map, prefix: &str| {
+        Dynamic::from_map(select_prefix(fields, prefix))
+    });
     reading!("length", |items: &mut Array| length(items.len()));
     reading!("length", |fields: &mut Map| length(fields.len()));
     reading!("index", index);
     reading!("sum", sum);
-    reading!("unique", unique);
-    reading!("sort", |items: &mut Array| sorted(items, &mut compare));
-    reading!("sort_by", sort_by);
+    reading!("unique", |items: &mut Array| unique(items)
+        .map(Dynamic::from_array));
+    reading!("sort", |items: &mut Array| {
+        sorted(items, &mut compare).map(Dynamic::from_array)
+    });
+    reading!("sort_by", |call: NativeCallContext,
+                         items: &mut Array,
+                         f: FnPtr| {
+        sort_by(&call, items, &f).map(Dynamic::from_array)
+    });
     reading!("get", |fields: &mut Map, path: &str| at(fields, path)
         .unwrap_or_default());
     reading!("exists", |fields: &mut Map, path: &str| at(fields, path)
         .is_some());
     for name in ["sort", "order"] {
-        reading!(name, sort_with);
+        reading!(name, |call: NativeCallContext,
+                        items: &mut Array,
+                        f: FnPtr| {
+            sort_with(&call, items, &f).map(Dynamic::from_array)
+        });
     }
     engine.register_fn("length", |text: &str| length(text.chars().count()));
-    engine.register_fn("assign", |into: Map, from: Map| assign(into, from));
-    engine.register_fn("merge", |into: Map, from: Map| merge(into, from));
+    engine.register_fn("assign", |into: Map, from: Map| {
+        Dynamic::from_map(assign(into, from))
+    });
+    engine.register_fn("merge", |into: Map, from: Map| {
+        Dynamic::from_map(merge(into, from))
+    });
     engine.register_fn("merge", |mut into: Array, from: Array| {
         into.extend(from);
-        into
+        Dynamic::from_array(into)
     });
 }
 
@@ -73,30 +111,34 @@ fn entry(key: &str, value: &Dynamic) -> Dynamic {
     Dynamic::from_map(entry)
 }
 
-fn filter_array(context: NativeCallContext, items: &mut Array, function: FnPtr) -> Answer<Array> {
+fn filter_array(context: &NativeCallContext<'_>, items: &Array, function: &FnPtr) -> Answer<Array> {
     let mut kept = Array::new();
     for item in items.iter() {
-        if keeps(&context, &function, item.clone())? {
+        if keeps(context, function, item.clone())? {
             kept.push(item.clone());
         }
     }
     Ok(kept)
 }
 
-fn filter_map(context: NativeCallContext, fields: &mut Map, function: FnPtr) -> Answer<Map> {
+fn filter_map(context: &NativeCallContext<'_>, fields: &Map, function: &FnPtr) -> Answer<Map> {
     let mut kept = Map::new();
     for (key, value) in fields.iter() {
-        if keeps(&context, &function, entry(key, value))? {
+        if keeps(context, function, entry(key, value))? {
             kept.insert(key.clone(), value.clone());
         }
     }
     Ok(kept)
 }
 
-fn map_each_array(context: NativeCallContext, items: &mut Array, function: FnPtr) -> Answer<Array> {
+fn map_each_array(
+    context: &NativeCallContext<'_>,
+    items: &Array,
+    function: &FnPtr,
+) -> Answer<Array> {
     let mut mapped = Array::with_capacity(items.len());
     for item in items.iter() {
-        let item = call(&context, &function, item.clone())?;
+        let item = call(context, function, item.clone())?;
         if !item.is::<Deleted>() {
             mapped.push(item);
         }
@@ -104,10 +146,10 @@ fn map_each_array(context: NativeCallContext, items: &mut Array, function: FnPtr
     Ok(mapped)
 }
 
-fn map_each_map(context: NativeCallContext, fields: &mut Map, function: FnPtr) -> Answer<Map> {
+fn map_each_map(context: &NativeCallContext<'_>, fields: &Map, function: &FnPtr) -> Answer<Map> {
     let mut mapped = Map::new();
     for (key, value) in fields.iter() {
-        let value = call(&context, &function, entry(key, value))?;
+        let value = call(context, function, entry(key, value))?;
         if !value.is::<Deleted>() {
             mapped.insert(key.clone(), value);
         }
@@ -115,10 +157,10 @@ fn map_each_map(context: NativeCallContext, fields: &mut Map, function: FnPtr) -
     Ok(mapped)
 }
 
-fn map_each_key(context: NativeCallContext, fields: &mut Map, function: FnPtr) -> Answer<Map> {
+fn map_each_key(context: &NativeCallContext<'_>, fields: &Map, function: &FnPtr) -> Answer<Map> {
     let mut mapped = Map::new();
     for (key, value) in fields.iter() {
-        let new = call(&context, &function, key.as_str().into())?;
+        let new = call(context, function, key.as_str().into())?;
         if new.is::<Deleted>() {
             continue;
         }
@@ -212,7 +254,7 @@ fn assign(mut into: Map, mut from: Map) -> Map {
 }
 
 /// The fields whose name starts with the prefix, without it.
-fn select_prefix(fields: &mut Map, prefix: &str) -> Map {
+fn select_prefix(fields: &Map, prefix: &str) -> Map {
     let mut selected = Map::new();
     for (key, value) in fields.range::<str, _>((Bound::Included(prefix), Bound::Unbounded)) {
         let Some(key) = key.strip_prefix(prefix) else {
@@ -276,7 +318,7 @@ fn sum(items: &mut Array) -> Answer<Dynamic> {
 }
 
 /// The items without repetitions, in the order in which they first occur.
-fn unique(items: &mut Array) -> Answer<Array> {
+fn unique(items: &Array) -> Answer<Array> {
     let mut seen = HashSet::new();
     let mut kept = Array::new();
     for item in items.iter() {
@@ -311,10 +353,10 @@ fn compare(a: &Dynamic, b: &Dynamic) -> Answer<Ordering> {
     Err(format!("{a} cannot be sorted among others such as {b}").into())
 }
 
-fn sort_by(context: NativeCallContext, items: &mut Array, function: FnPtr) -> Answer<Array> {
+fn sort_by(context: &NativeCallContext<'_>, items: &Array, function: &FnPtr) -> Answer<Array> {
     let mut keyed = Vec::with_capacity(items.len());
     for item in items.iter() {
-        keyed.push((call(&context, &function, item.clone())?, item.clone()));
+        keyed.push((call(context, function, item.clone())?, item.clone()));
     }
     let sorted = sorted(&keyed, &mut |a, b| compare(&a.0, &b.0))?;
     Ok(sorted.into_iter().map(|(_, item)| item).collect())
@@ -322,9 +364,9 @@ fn sort_by(context: NativeCallContext, items: &mut Array, function: FnPtr) -> An
 
 /// With a function of two items that answers less than 0, 0 or more than 0, or whether the first
 /// comes before the second.
-fn sort_with(context: NativeCallContext, items: &mut Array, function: FnPtr) -> Answer<Array> {
+fn sort_with(context: &NativeCallContext<'_>, items: &Array, function: &FnPtr) -> Answer<Array> {
     sorted(items, &mut |a, b| {
-        let answer = function.call_raw(&context, None, [a.clone(), b.clone()])?;
+        let answer = function.call_raw(context, None, [a.clone(), b.clone()])?;
         match (answer.as_int(), answer.as_bool()) {
             (Ok(number), _) => Ok(number.cmp(&0)),
             (_, Ok(true)) => Ok(Ordering::Less),

@@ -1,6 +1,6 @@
 //! Kubernetes quantities, and what a pod reserves.
 
-use rhai::{Dynamic, Engine, INT, Identifier, Map, NativeCallContext};
+use rhai::{Dynamic, Engine, INT, Identifier, NativeCallContext};
 
 use super::{Answer, Example, FunctionDoc, Group, Purity, values};
 use crate::{
@@ -320,7 +320,7 @@ fn gpus(call: &NativeCallContext<'_>, section: Section) -> Answer<Quantity> {
     Ok(context.totals()?.gpus(section)?)
 }
 
-fn pod_metrics(call: &NativeCallContext<'_>, seconds: &Dynamic, unit: &str) -> Answer<Map> {
+fn pod_metrics(call: &NativeCallContext<'_>, seconds: &Dynamic, unit: &str) -> Answer<Dynamic> {
     let (suffix, divisor) = match unit {
         "second" => ("_per_second", ONE),
         "minute" => ("_per_minute", 60),
@@ -333,37 +333,37 @@ fn pod_metrics(call: &NativeCallContext<'_>, seconds: &Dynamic, unit: &str) -> A
     };
     let context = context::of(call)?;
     let totals = context.totals()?;
-    let mut metrics = Map::new();
+    let mut metrics = Vec::with_capacity(12);
     for (section, names) in [
-        (
-            Section::Requests,
-            [
-                "cpu_request_millicores",
-                "memory_request_bytes",
-                "gpu_request_count",
-            ],
-        ),
         (
             Section::Limits,
             [
                 "cpu_limit_millicores",
-                "memory_limit_bytes",
                 "gpu_limit_count",
+                "memory_limit_bytes",
+            ],
+        ),
+        (
+            Section::Requests,
+            [
+                "cpu_request_millicores",
+                "gpu_request_count",
+                "memory_request_bytes",
             ],
         ),
     ] {
         for (name, quantity) in names.into_iter().zip([
             totals.total(section, "cpu")?,
-            totals.total(section, "memory")?,
             totals.gpus(section)?,
+            totals.total(section, "memory")?,
         ]) {
-            metrics.insert(name.into(), plain(name, quantity)?);
+            metrics.push((Identifier::from(name), plain(name, quantity)?));
             let mut derived = Identifier::from(name);
             derived.push_str(suffix);
-            metrics.insert(derived, times(name, quantity, seconds, &divisor.into())?);
+            metrics.push((derived, times(name, quantity, seconds, &divisor.into())?));
         }
     }
-    Ok(metrics)
+    Ok(Dynamic::from_map(metrics.into_iter().collect()))
 }
 
 fn plain(what: &str, quantity: Quantity) -> Answer<Dynamic> {
