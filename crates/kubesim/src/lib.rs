@@ -1,1 +1,21 @@
-//! A simulated Kubernetes API server with pods that start, finish, resize and die
+//! A simulated Kubernetes API server over real HTTP, with pods that start, finish, change and die,
+//! and the truth about them.
+//!
+//! It speaks what watchers use: lists (whole and in pages), watches from a resource version,
+//! streaming lists, bookmarks, selectors, and the errors that matter (410 when a version is too
+//! old, refusals, cut and silent connections). The demo, tests and benchmarks use it; it is no
+//! place for anything that bills.
+
+mod pod;
+mod selector;
+mod server;
+mod store;
+#[cfg(test)]
+mod tests;
+mod world;
+
+pub use pod::{PodShape, Size, rfc3339};
+pub use selector::Selector;
+pub use server::{Kubesim, Options};
+pub use store::{Kind, Store};
+pub use world::{Bill, World};
