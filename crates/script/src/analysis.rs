@@ -118,7 +118,14 @@ impl Reader<'_> {
                     _ => {}
                 }
             }
-            Stmt::FnCall(call, _) => self.call(call),
+            Stmt::FnCall(call, position) => self.call(call, *position),
+            // The interpreter's own walk does not look into this one.
+            Stmt::BreakLoop(Some(value), ..) => {
+                value.walk(&mut Vec::new(), &mut |path| {
+                    self.node(path);
+                    true
+                });
+            }
             Stmt::Import(_, position) | Stmt::Export(_, position) => self.errors.push(
                 self.origin
                     .error(*position, "a mapping cannot import or export", None),
@@ -154,7 +161,9 @@ impl Reader<'_> {
                     )),
                 }
             }
-            Expr::FnCall(call, _) | Expr::MethodCall(call, _) => self.call(call),
+            Expr::FnCall(call, position) | Expr::MethodCall(call, position) => {
+                self.call(call, *position);
+            }
             Expr::Map(map, _) => {
                 for (key, value) in &map.0 {
                     if key.name == "id" {
@@ -162,39 +171,47 @@ impl Reader<'_> {
                     }
                 }
             }
-            Expr::DynamicConstant(value, _) => self.constant(value),
+            Expr::DynamicConstant(value, position) => self.constant(value, *position),
             _ => {}
         }
     }
 
     /// A function value made from a name: `Fn("now")`.
-    fn constant(&mut self, value: &Dynamic) {
+    fn constant(&mut self, value: &Dynamic, position: Position) {
         if let Some(function) = value.read_lock::<FnPtr>()
             && !function.is_anonymous()
         {
-            self.called(function.fn_name());
+            self.called(function.fn_name(), position);
         }
     }
 
-    fn call(&mut self, call: &FnCallExpr) {
+    fn call(&mut self, call: &FnCallExpr, position: Position) {
         if call.is_operator_call() || call.name == MAKE_PATH {
             return;
         }
         match (call.name.as_str(), call.args.first()) {
-            ("Fn", Some(Expr::StringConstant(name, _))) => self.called(name),
+            ("Fn", Some(Expr::StringConstant(name, position))) => self.called(name, *position),
             ("Fn", _) => {
                 // Any function at all may be behind it.
                 self.analysis.needs_content = true;
                 self.analysis.is_pure = false;
             }
-            (name, _) => self.called(name),
+            (name, _) => self.called(name, position),
         }
     }
 
-    fn called(&mut self, name: &str) {
+    fn called(&mut self, name: &str, position: Position) {
         if let Some(purity) = functions::purity(name) {
             self.analysis.needs_content |= purity == Purity::Content;
             self.analysis.is_pure &= purity != Purity::World;
+        } else if !functions::is_known(name) && !name.starts_with("anon$") {
+            let help = functions::nearest(name).map(|nearest| format!("is it `{nearest}`?"));
+            self.errors.push(ScriptError {
+                help,
+                ..self
+                    .origin
+                    .error(position, format!("there is no function `{name}`"), None)
+            });
         }
     }
 

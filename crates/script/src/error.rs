@@ -165,7 +165,16 @@ impl Origin {
 /// A parse error in the user's own coordinates.
 pub(crate) fn from_parse(error: &ParseError, source: &str, origin: &Origin) -> ScriptError {
     let kind = error.err_type();
+    // Nothing of the user's own stands on the line of the wrapper's closing brace or behind it.
+    let is_behind = error
+        .position()
+        .line()
+        .is_some_and(|line| line > source.split('\n').count() + 1);
     let message = match kind {
+        ParseErrorType::BadInput(_) if is_behind => "there is a `}` too many".into(),
+        _ if is_behind => {
+            "the script ends in the middle; is a bracket or a quote left open?".into()
+        }
         ParseErrorType::UnexpectedEOF => "the script ends too early".to_owned(),
         ParseErrorType::WrongFnDefinition => "a mapping cannot define functions".to_owned(),
         other => lower_first(&other.to_string()),
@@ -260,7 +269,11 @@ fn describe(error: &EvalAltResult) -> (Position, String) {
             missing_value(text).unwrap_or_else(|| lower_first(&text.replace("the type ", "")))
         }
         E::ErrorMismatchDataType(wanted, got, _) | E::ErrorMismatchOutputType(wanted, got, _) => {
-            format!("{wanted} is wanted here, this is {}", type_name(got))
+            format!(
+                "{} is wanted here, this is {}",
+                type_name(wanted),
+                type_name(got)
+            )
         }
         other => strip_position(&lower_first(&other.to_string())),
     };
@@ -276,6 +289,15 @@ fn strip_position(text: &str) -> String {
 
 /// `Unknown property 'x' - a getter is not registered for type '()'` and the like.
 fn missing_value(text: &str) -> Option<String> {
+    if text.starts_with("Unknown property")
+        && let [_, field, _, owner, ..] = text.split('\'').collect::<Vec<_>>().as_slice()
+        && *owner != "()"
+    {
+        let owner = type_name(owner);
+        return Some(format!(
+            "`{field}` is read from {owner}, which has no such field"
+        ));
+    }
     if !text.contains("'()'") && !text.contains("()[") && !text.contains("() [") {
         return None;
     }

@@ -44,7 +44,9 @@ pub(crate) fn chain(expression: &Expr) -> (&Expr, Vec<&str>) {
 
 /// The script itself, or the function values in it.
 pub(crate) fn functions(ast: &AST, body: bool) -> AST {
-    ast.clone_functions_only_filtered(|_, _, _, name, _| (name == BODY) == body)
+    let mut functions = ast.clone();
+    functions.retain_functions(|_, _, name, _| (name == BODY) == body);
+    functions
 }
 
 /// The statements `root.__make_path([…]);` that have to stand before assignments through fields of

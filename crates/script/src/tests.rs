@@ -5,6 +5,11 @@ use serde_json::{Value, json};
 
 use crate::{Engine, Limits, Mapped, ScriptError};
 
+mod errors;
+mod limits;
+mod reading;
+mod template;
+
 fn message(value: &Value) -> Message {
     let mut message = Message::new(Content::Document(Document::from(value)));
     message.metadata.set("window", "w1");
@@ -126,4 +131,75 @@ fn the_id_follows_the_identity() {
         expression.evaluate(&message).unwrap(),
         json!(meterline_core::event_id(None, "t", "u", 5).to_string())
     );
+}
+
+/// The mapping of the specification's example "Capture CPU and memory limits", in this language.
+#[test]
+fn the_documented_mapping_works() {
+    let source = r#"
+        root = #{
+          "id": event_id(),
+          "specversion": "1.0",
+          "type": "kube-pod-exec-time",
+          "source": "kubernetes-api",
+          "time": meta("schedule_time"),
+          "subject": this.metadata.annotations?["openmeter.io/subject"] ?? this.metadata.name,
+          "data": (this.metadata.annotations ?? #{})
+            .filter(|item| item.key.has_prefix("data.openmeter.io/"))
+            .map_each_key(|key| key.trim_prefix("data.openmeter.io/"))
+            .assign(#{
+              "pod_name": this.metadata.name,
+              "pod_namespace": this.metadata.namespace,
+              "duration_seconds": (meta("schedule_interval").parse_duration() / 1000 / 1000 / 1000).round().int64(),
+              "memory_limit": this.spec.containers[0].resources.limits?.memory,
+              "memory_requests": this.spec.containers.index(0).resources.requests?.memory,
+              "cpu_limit": this.spec.containers[0].resources.limits?.cpu ?? deleted(),
+            }),
+        };
+    "#;
+    let mapping = Engine::new(Limits::default())
+        .compile_mapping(source)
+        .unwrap();
+    let mut annotated = Message::value(json!({
+        "metadata": {
+            "name": "web-0", "namespace": "shop",
+            "annotations": {"openmeter.io/subject": "customer", "data.openmeter.io/plan": "gold", "x": "y"},
+        },
+        "spec": {"containers": [{"resources": {"limits": {"memory": "1Gi"}}}]},
+    }));
+    annotated
+        .metadata
+        .set("schedule_time", "2025-01-01T00:00:00Z");
+    annotated.metadata.set("schedule_interval", "15s");
+    let mut bare = annotated.clone();
+    bare.set_content(Content::Value(json!({
+        "metadata": {"name": "web-0", "namespace": "shop"},
+        "spec": {"containers": [{"resources": {}}]},
+    })));
+
+    mapping.run(&mut annotated).unwrap();
+    let event = annotated.tree().unwrap();
+    assert_eq!(event["subject"], "customer");
+    assert_eq!(
+        event["data"],
+        json!({
+            "plan": "gold", "pod_name": "web-0", "pod_namespace": "shop", "duration_seconds": 15,
+            "memory_limit": "1Gi", "memory_requests": null,
+        })
+    );
+
+    mapping.run(&mut bare).unwrap();
+    let event = bare.tree().unwrap();
+    assert_eq!(event["subject"], "web-0");
+    assert_eq!(event["time"], "2025-01-01T00:00:00Z");
+    assert_eq!(
+        event["data"],
+        json!({
+            "pod_name": "web-0", "pod_namespace": "shop", "duration_seconds": 15,
+            "memory_limit": null, "memory_requests": null,
+        })
+    );
+    // For a message without a ledger behind it the id follows the content.
+    let ids = [&mut annotated, &mut bare].map(|message| message.tree().unwrap()["id"].clone());
+    assert_ne!(ids[0], ids[1]);
 }

@@ -227,7 +227,7 @@ fn assign(mut into: Map, mut from: Map) -> Map {
                 Entry::Occupied(mut place) => {
                     if old.is_map() && place.get().is_map() {
                         let new = std::mem::take(place.get_mut());
-                        place.insert(Dynamic::from_map(assign(old.cast(), new.cast())));
+                        *place.get_mut() = Dynamic::from_map(assign(old.cast(), new.cast()));
                     }
                 }
             }
@@ -240,13 +240,12 @@ fn assign(mut into: Map, mut from: Map) -> Map {
                 place.insert(new);
             }
             Entry::Occupied(mut place) => {
-                let new = if new.is_map() && place.get().is_map() {
-                    let old = std::mem::take(place.get_mut());
-                    Dynamic::from_map(assign(old.cast(), new.cast()))
+                let place = place.get_mut();
+                *place = if new.is_map() && place.is_map() {
+                    Dynamic::from_map(assign(std::mem::take(place).cast(), new.cast()))
                 } else {
                     new
                 };
-                place.insert(new);
             }
         }
     }

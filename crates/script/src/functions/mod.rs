@@ -5,6 +5,7 @@
 mod collections;
 mod collections_docs;
 mod ids;
+mod known;
 mod kubernetes;
 mod message;
 mod text;
@@ -14,6 +15,8 @@ mod values;
 use std::{collections::HashMap, sync::LazyLock};
 
 use rhai::{Engine, EvalAltResult};
+
+pub(crate) use known::{is_known, nearest};
 
 use crate::paths::{self, MAKE_PATH};
 

@@ -1,0 +1,205 @@
+//! That a script cannot notice that only what it reads is converted.
+
+use meterline_core::{Content, Document, Message};
+use proptest::prelude::*;
+use rhai::Scope;
+use serde_json::{Value, json};
+
+use crate::{Engine, Limits, convert, materialise::Wanted, script::Script};
+
+/// The value or the error of a script, with the parts it is known to read and with everything.
+fn both(engine: &Engine, source: &str, message: &Message) -> Option<[Result<Value, String>; 2]> {
+    let mut script = Script::compile(engine, source, (1, 1)).ok()?;
+    let mut run = |wanted: Option<Wanted>| {
+        if let Some(wanted) = wanted {
+            script.analysis.wanted = wanted;
+        }
+        let value = script.run(message, &mut Scope::new());
+        value
+            .map_err(|error| error.to_string())
+            .and_then(convert::to_json)
+    };
+    Some([run(None), run(Some(Wanted::All))])
+}
+
+#[test]
+fn only_what_is_read_is_wanted() {
+    let engine = Engine::new(Limits::default());
+    let wanted = |source: &str| {
+        let script = Script::compile(&engine, source, (1, 1)).unwrap();
+        format!("{:?}", script.analysis.wanted)
+    };
+    let expected = |paths: &[&[&str]]| {
+        let mut wanted = Wanted::default();
+        for path in paths {
+            wanted.add(path);
+        }
+        format!("{wanted:?}")
+    };
+    let cases: &[(&str, &[&[&str]])] = &[
+        ("1", &[]),
+        ("this", &[&[]]),
+        ("this.a.b", &[&["a", "b"]]),
+        ("this?.a?[\"b c\"].d", &[&["a", "b c", "d"]]),
+        ("this[\"a\"][\"b\"]", &[&["a", "b"]]),
+        ("this.a[0].b", &[&["a"]]),
+        ("this.a.b.len()", &[&["a", "b"]]),
+        ("this.a.filter(|x| x.c).d", &[&["a"]]),
+        ("this[this.k]", &[&[]]),
+        ("this.a[this.k.j].z", &[&["a"], &["k", "j"]]),
+        ("this.keys()", &[&[]]),
+        ("[this.a.b, this.a]", &[&["a"]]),
+        ("#{ x: `${this.a.b}` }", &[&["a", "b"]]),
+        ("this.a ?? this.b.c", &[&["a"], &["b", "c"]]),
+        ("let x = this.a; x.b", &[&["a"]]),
+        (
+            "switch this.a.b { 1 => this.c, _ => this.d.e }",
+            &[&["a", "b"], &["c"], &["d", "e"]],
+        ),
+        (
+            "if this.a.b == this.c { this.d } else { () }",
+            &[&["a", "b"], &["c"], &["d"]],
+        ),
+        ("for x in this.a.b { x }", &[&["a", "b"]]),
+        (
+            "while this.a.b { break this.c.d; }",
+            &[&["a", "b"], &["c", "d"]],
+        ),
+        (
+            "try { throw this.a.b } catch (e) { this.c }",
+            &[&["a", "b"], &["c"]],
+        ),
+        ("max(this.a.b, this.c)", &[&["a", "b"], &["c"]]),
+        ("this.a.b.max(this.c)", &[&["a", "b"], &["c"]]),
+        ("return this.a.b;", &[&["a", "b"]]),
+        ("this.a in this.b", &[&["a"], &["b"]]),
+        ("!this.a.b && -this.c > 1", &[&["a", "b"], &["c"]]),
+    ];
+    for (source, paths) in cases {
+        assert_eq!(wanted(source), expected(paths), "{source}");
+    }
+}
+
+#[test]
+fn wherever_this_occurs_nothing_is_missed() {
+    let engine = Engine::new(Limits::default());
+    let input = json!({
+        "a": {"b": {"c": 1, "d": [1, {"e": 2}]}, "x": "s"}, "k": "a", "list": [{"c": 3}, 4],
+        "n": null, "text": "abc", "num": 2, "yes": true,
+    });
+    let message = Message::new(Content::Document(Document::from(&input)));
+    for source in [
+        "this.a.b",
+        "this.a.b.d[1].e",
+        "this[this.k].x",
+        "this.text.len()",
+        "this.text.x",
+        "this.list.c",
+        "this.list[0].c",
+        "this.num.x",
+        "this.n.x",
+        "this.n?.x",
+        "this.nope?.x",
+        "this.a.b.keys()",
+        "this.keys()",
+        "this.list.map_each(|i| i)",
+        "this.a == this.a",
+        "this.text[0]",
+        "this.list[this.num - 2]",
+        "let t = this; t.a",
+        "this.a.b.d.len",
+        "type_of(this)",
+        "type_of(this.a)",
+        "this.a.get(\"b.c\")",
+        "[this].len()",
+        "`${this.a.b.c}`",
+        "this.a?.b?[\"d\"]?[1]",
+        "(this).a",
+        "(this.a).b",
+    ] {
+        let [some, all] =
+            both(&engine, source, &message).unwrap_or_else(|| panic!("{source} does not compile"));
+        assert_eq!(some, all, "{source}");
+    }
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (0_i64..3).prop_map(Value::from),
+        "[ab]{0,2}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            prop::collection::btree_map("[abc]", inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+fn any_script() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        4 => Just("this".to_owned()),
+        1 => Just("1".to_owned()),
+        1 => Just("\"a\"".to_owned()),
+        1 => Just("()".to_owned()),
+        1 => Just("true".to_owned()),
+    ];
+    leaf.prop_recursive(6, 32, 3, |inner| {
+        let key = prop_oneof![Just("a"), Just("b"), Just("c")];
+        prop_oneof![
+            6 => (inner.clone(), key.clone()).prop_map(|(x, k)| format!("{x}.{k}")),
+            3 => (inner.clone(), key.clone()).prop_map(|(x, k)| format!("{x}?.{k}")),
+            3 => (inner.clone(), key.clone()).prop_map(|(x, k)| format!("{x}[\"{k}\"]")),
+            2 => (inner.clone(), key.clone()).prop_map(|(x, k)| format!("{x}?[\"{k}\"]")),
+            2 => (inner.clone(), inner.clone()).prop_map(|(x, y)| format!("{x}[{y}]")),
+            1 => inner.clone().prop_map(|x| format!("{x}[0]")),
+            1 => inner.clone().prop_map(|x| format!("({x})")),
+            1 => inner.clone().prop_map(|x| format!("[{x}]")),
+            1 => inner.clone().prop_map(|x| format!("`${{{x}}}`")),
+            1 => (inner.clone(), key.clone()).prop_map(|(x, k)| format!("#{{ {k}: {x} }}")),
+            1 => inner.clone().prop_map(|x| format!("{x}.len()")),
+            1 => inner.clone().prop_map(|x| format!("{x}.keys()")),
+            1 => (inner.clone(), inner.clone()).prop_map(|(x, y)| format!("{x}.or({y})")),
+            1 => (inner.clone(), inner.clone()).prop_map(|(x, y)| format!("({x} ?? {y})")),
+            1 => (inner.clone(), inner.clone()).prop_map(|(x, y)| format!("({x} == {y})")),
+            1 => (inner.clone(), inner.clone()).prop_map(|(x, y)| format!("{{ let v = {x}; v.a ?? {y} }}")),
+            1 => (inner.clone(), inner.clone()).prop_map(|(x, y)| format!("{x}.map_each(|v| [v, {y}])")),
+            1 => (inner.clone(), inner.clone(), inner)
+                .prop_map(|(x, y, z)| format!("if {x} == () {{ {y} }} else {{ {z} }}")),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+
+    #[test]
+    fn reading_a_part_is_like_reading_all(
+        scripts in prop::collection::vec(any_script(), 1..8), input in any_json()
+    ) {
+        let engine = engine();
+        let kinds = [
+            Content::Document(Document::from(&input)),
+            Content::Value(input.clone()),
+            Content::Raw(input.to_string().into_bytes().into()),
+        ];
+        for content in kinds {
+            let message = Message::new(content);
+            for source in &scripts {
+                if let Some([some, all]) = both(engine, source, &message) {
+                    prop_assert_eq!(some, all, "{}", source);
+                }
+            }
+        }
+    }
+}
+
+/// Made once: the interpreter takes milliseconds to set up.
+fn engine() -> &'static Engine {
+    static ENGINE: std::sync::LazyLock<Engine> =
+        std::sync::LazyLock::new(|| Engine::new(Limits::default()));
+    &ENGINE
+}
