@@ -58,7 +58,8 @@ async fn live(pods: Pods, name: String, from: Instant, delay: u64, life: u64, an
     sleep_until(start + Duration::from_millis(life)).await;
     until_done(|| async {
         let ended = pods::now().max(started + chrono::TimeDelta::seconds(1));
-        pods.set_ended(&name, Phase::Succeeded, started, ended).await
+        pods.set_ended(&name, Phase::Succeeded, started, ended)
+            .await
     })
     .await;
     if life.is_multiple_of(2) {
@@ -108,7 +109,14 @@ async fn fifty_pods_are_billed_to_the_second_through_outages() {
             0 => (6_300, 2_000),
             _ => (index * 613 % 30_000, 2_001 + index * 977 % 24_000),
         };
-        lives.spawn(live(pods, format!("pod-{index}"), from, delay, life, index % 5 != 0));
+        lives.spawn(live(
+            pods,
+            format!("pod-{index}"),
+            from,
+            delay,
+            life,
+            index % 5 != 0,
+        ));
     }
     sleep_until(from + Duration::from_secs(8)).await;
     ingest.respond_always(Behaviour::status(500));
@@ -121,7 +129,9 @@ async fn fifty_pods_are_billed_to_the_second_through_outages() {
         lived.unwrap();
     }
     truth
-        .wait_until(MINUTE, |lives| lives.len() == 50 && lives.iter().all(|it| it.end.is_some()))
+        .wait_until(MINUTE, |lives| {
+            lives.len() == 50 && lives.iter().all(|it| it.end.is_some())
+        })
         .await
         .unwrap();
     assert!(truth.unreported().is_empty());
@@ -134,6 +144,9 @@ async fn fifty_pods_are_billed_to_the_second_through_outages() {
     assert_eq!(report.pods.len(), 50);
     ingest.assert_clean();
     assert!(ingest.state().duplicates > 0, "lost answers were repeated");
-    assert_eq!(meterline.metric("ledger_overbilled_seconds").await.unwrap(), Some(0.0));
+    assert_eq!(
+        meterline.metric("ledger_overbilled_seconds").await.unwrap(),
+        Some(0.0)
+    );
     stop(&meterline).await;
 }

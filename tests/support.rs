@@ -29,7 +29,12 @@ pub(crate) fn preset(
     ingest: &RecordingIngest,
 ) -> MeterlineCommand {
     meterline()
-        .args(["--config".as_ref(), root().join("presets/kubernetes-pod-exec-time.yaml").as_os_str()])
+        .args([
+            "--config".as_ref(),
+            root()
+                .join("presets/kubernetes-pod-exec-time.yaml")
+                .as_os_str(),
+        ])
         .kubeconfig(&control_plane.kubeconfig_for(user).unwrap())
         .env("OPENMETER_URL", ingest.url())
         .env("SCRAPE_INTERVAL", "5s")

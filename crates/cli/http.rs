@@ -45,10 +45,13 @@ pub(crate) async fn serve(
         .route("/metrics", get(metrics_page))
         .route("/", get(index))
         .with_state(Pages { health, metrics });
-    axum::serve(listener, pages.into_make_service_with_connect_info::<SocketAddr>())
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
-        .context("the HTTP server stopped")
+    axum::serve(
+        listener,
+        pages.into_make_service_with_connect_info::<SocketAddr>(),
+    )
+    .with_graceful_shutdown(stop.cancelled_owned())
+    .await
+    .context("the HTTP server stopped")
 }
 
 async fn index() -> &'static str {

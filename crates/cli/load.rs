@@ -55,7 +55,13 @@ fn read(path: &Path) -> Result<Source> {
         .with_context(|| format!("the configuration {} is not UTF-8 text", path.display()))?;
     let dir = path
         .parent()
-        .map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir })
+        .map(|dir| {
+            if dir.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                dir
+            }
+        })
         .map(PathBuf::from);
     Ok(Source {
         name: path.display().to_string(),

@@ -41,10 +41,6 @@ fn main() -> ExitCode {
 }
 
 fn version() -> anyhow::Result<Exit> {
-    writeln!(
-        std::io::stdout(),
-        "meterline {}",
-        env!("CARGO_PKG_VERSION")
-    )?;
+    writeln!(std::io::stdout(), "meterline {}", env!("CARGO_PKG_VERSION"))?;
     Ok(Exit::Success)
 }

@@ -16,7 +16,11 @@ pub(crate) fn map(args: &MapArgs) -> Result<Exit> {
         Err(errors) => {
             let mut stderr = std::io::stderr().lock();
             for error in errors {
-                write!(stderr, "SCRIPT:{}:{}: {}", error.line, error.column, error.message)?;
+                write!(
+                    stderr,
+                    "SCRIPT:{}:{}: {}",
+                    error.line, error.column, error.message
+                )?;
                 match error.help {
                     Some(help) => writeln!(stderr, "; {help}")?,
                     None => writeln!(stderr)?,
@@ -36,8 +40,8 @@ pub(crate) fn map(args: &MapArgs) -> Result<Exit> {
         .enumerate()
     {
         let number = index.saturating_add(1);
-        let document = document
-            .with_context(|| format!("document {number} of standard input is not JSON"))?;
+        let document =
+            document.with_context(|| format!("document {number} of standard input is not JSON"))?;
         let mut message = Message::value(document);
         for (key, value) in &args.meta {
             message.metadata.set(key.clone(), value.as_str());

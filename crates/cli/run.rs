@@ -58,7 +58,10 @@ pub(crate) async fn serve(loaded: Loaded, stop: CancellationToken) -> Result<Exi
     let pages_stop = CancellationToken::new();
     let pages = if loaded.http.enabled {
         let listener = http::bind(&loaded.http.address).await?;
-        info!(address = loaded.http.address, "serving /ping, /ready, /version and /metrics");
+        info!(
+            address = loaded.http.address,
+            "serving /ping, /ready, /version and /metrics"
+        );
         Some(tokio::spawn(http::serve(
             listener,
             health.clone(),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// The pod.
-pub fn pod() -> Value {
+pub(crate) fn pod() -> Value {
     let env: Vec<Value> = (0..18)
         .map(|n| {
             json!({
