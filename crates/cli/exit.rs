@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-/// The exit codes, after `sysexits.h` where it has one.
+/// The exit codes, after `sysexits.h` where it has one. Besides these, `clap` ends with 2 where the
+/// command line is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
@@ -10,8 +11,6 @@ pub(crate) enum Exit {
     Success = 0,
     /// A configuration has faults, or a mapping that was tried failed.
     Faults = 1,
-    /// The command line is wrong. `clap` ends with this by itself.
-    Usage = 2,
     /// The pipeline stopped by an error that no retry can mend.
     Failed = 70,
     /// Told to stop, but not everything was delivered within `shutdown_timeout`.
