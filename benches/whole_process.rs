@@ -103,21 +103,23 @@ async fn measure(pods: usize, wanted: u64) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let kubeconfig = dir.path().join("kubeconfig");
     sim.write_kubeconfig(&kubeconfig)?;
-    let child = Command::new(env!("CARGO_BIN_EXE_meterline"))
-        .args([
-            "--preset",
-            "kubernetes-pod-exec-time",
-            "--set",
-            "http.enabled=false",
-        ])
-        .env("KUBECONFIG", &kubeconfig)
-        .env("OPENMETER_URL", &url)
-        .env("SCRAPE_INTERVAL", "1s")
-        .env("BATCH_SIZE", "1000")
-        .env("BATCH_PERIOD", "1s")
-        .stdin(Stdio::null())
-        .spawn()
-        .context("cannot start meterline")?;
+    let child = Command::new(
+        env::var_os("METERLINE").unwrap_or_else(|| env!("CARGO_BIN_EXE_meterline").into()),
+    )
+    .args([
+        "--preset",
+        "kubernetes-pod-exec-time",
+        "--set",
+        "http.enabled=false",
+    ])
+    .env("KUBECONFIG", &kubeconfig)
+    .env("OPENMETER_URL", &url)
+    .env("SCRAPE_INTERVAL", "1s")
+    .env("BATCH_SIZE", "1000")
+    .env("BATCH_PERIOD", "1s")
+    .stdin(Stdio::null())
+    .spawn()
+    .context("cannot start meterline")?;
     let running = Running(child);
     let pid = running.0.id();
     let mut events = sink.events.subscribe();

@@ -5,18 +5,30 @@
 //! every window. A [`Document`] is the bytes of the tree in depth-first order in which every
 //! container carries its length, so that a reader steps over what it does not want.
 //!
-//! Layout: a tag byte, then the payload. Integers and floats are eight bytes little endian, text is
-//! a `u32` length and UTF-8, arrays and objects a `u32` length of the body and the body; an object's
-//! body alternates keys (length and text) and values. Where a key is repeated the last one counts,
+//! Layout: a tag byte, then the payload. Integers and floats are eight bytes little endian; text is
+//! a `u32` length and UTF-8, or, as nearly all of it is short, UTF-8 behind a tag that holds the
+//! length, or the number of one of the [`keys`] that every object has; arrays and objects are a `u32` length of the body and the body; an object's body
+//! alternates keys (as text) and values. Where a key is repeated the last one counts,
 //! as in `serde_json`.
 
-use std::{fmt, sync::Arc};
+mod builder;
+mod keys;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor},
+    de::DeserializeSeed,
     ser::{SerializeMap, SerializeSeq},
 };
+
+pub use self::builder::Builder;
+use crate::template::Memo;
 
 const NULL: u8 = 0;
 const FALSE: u8 = 1;
@@ -27,17 +39,46 @@ const FLOAT: u8 = 5;
 const TEXT: u8 = 6;
 const ARRAY: u8 = 7;
 const OBJECT: u8 = 8;
+/// A known key; the next byte is its number.
+const KNOWN: u8 = 9;
+/// From here on a tag is that of a text of `tag - SHORT` bytes.
+const SHORT: u8 = 16;
+/// The longest text behind such a tag.
+const LONGEST_SHORT: usize = (u8::MAX - SHORT) as usize;
 
 /// An immutable JSON document; cloning shares the bytes. Two documents are equal when their values
 /// and the order of their keys are.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Document(Arc<[u8]>);
+#[derive(Clone)]
+pub struct Document(Arc<Inner>);
+
+struct Inner {
+    bytes: Box<[u8]>,
+    /// What somebody made of the document; it goes when the document does.
+    memo: Mutex<Option<Arc<Memo>>>,
+}
+
+impl PartialEq for Document {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.bytes == other.0.bytes
+    }
+}
+
+impl Eq for Document {}
 
 impl Document {
+    fn new(bytes: Box<[u8]>) -> Self {
+        Self(Arc::new(Inner {
+            bytes,
+            memo: Mutex::new(None),
+        }))
+    }
+
     /// The outermost value.
     #[must_use]
     pub fn root(&self) -> Node<'_> {
-        Node { bytes: &self.0 }
+        Node {
+            bytes: &self.0.bytes,
+        }
     }
 
     /// Parses JSON text.
@@ -48,16 +89,29 @@ impl Document {
         serde_json::from_slice(text)
     }
 
+    /// What [`Document::remember`] was told last.
+    #[must_use]
+    pub fn recall(&self) -> Option<Arc<Memo>> {
+        let memo = self.0.memo.lock().unwrap_or_else(PoisonError::into_inner);
+        memo.clone()
+    }
+
+    /// Keeps what was made of this document for as long as the document lives.
+    pub fn remember(&self, memo: Memo) {
+        let mut place = self.0.memo.lock().unwrap_or_else(PoisonError::into_inner);
+        *place = Some(Arc::new(memo));
+    }
+
     /// Size in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.0.len()
+        self.0.bytes.len()
     }
 }
 
 impl fmt::Debug for Document {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Document({} bytes)", self.0.len())
+        write!(f, "Document({} bytes)", self.0.bytes.len())
     }
 }
 
@@ -121,6 +175,14 @@ impl<'a> Node<'a> {
 
     /// The payload behind a length, for text and containers.
     fn body(self) -> &'a [u8] {
+        let tag = self.tag();
+        if tag >= SHORT {
+            let end = 1 + usize::from(tag - SHORT);
+            return self.bytes.get(1..end).unwrap_or_default();
+        }
+        if tag == KNOWN {
+            return keys::name(self.bytes.get(1).copied()).as_bytes();
+        }
         let length = self
             .bytes
             .get(1..5)
@@ -134,6 +196,8 @@ impl<'a> Node<'a> {
         match self.tag() {
             NULL | FALSE | TRUE => 1,
             INTEGER | UNSIGNED | FLOAT => 9,
+            KNOWN => 2,
+            tag @ SHORT.. => 1 + usize::from(tag - SHORT),
             _ => 5 + self.body().len(),
         }
     }
@@ -154,8 +218,10 @@ impl<'a> Node<'a> {
             INTEGER => Scalar::Integer(i64::from_le_bytes(self.eight())),
             UNSIGNED => Scalar::Unsigned(u64::from_le_bytes(self.eight())),
             FLOAT => Scalar::Float(f64::from_le_bytes(self.eight())),
-            // Only text is ever written under this tag.
-            TEXT => Scalar::Text(std::str::from_utf8(self.body()).unwrap_or_default()),
+            // Only text is ever written under these tags.
+            TEXT | KNOWN | SHORT.. => {
+                Scalar::Text(std::str::from_utf8(self.body()).unwrap_or_default())
+            }
             _ => return None,
         })
     }
@@ -329,276 +395,5 @@ impl<'a> Iterator for Entries<'a> {
         };
         self.bytes = value.bytes.get(value.size()..).unwrap_or_default();
         Some((key.as_str().unwrap_or_default(), value))
-    }
-}
-
-/// Writes a [`Document`] from the front to the back.
-///
-/// An object is written as [`Builder::begin_object`], then [`Builder::key`] and one value for each
-/// field, then [`Builder::end`]. Callers that want to leave something out write the object by hand
-/// and pass everything else through [`Builder::value`].
-#[derive(Debug, Default)]
-pub struct Builder {
-    bytes: Vec<u8>,
-}
-
-/// Where an unfinished container starts.
-#[derive(Debug)]
-#[must_use = "an object must be ended"]
-pub struct Open(usize);
-
-impl Builder {
-    /// Starts an object.
-    pub fn begin_object(&mut self) -> Open {
-        self.begin(OBJECT)
-    }
-
-    /// Writes the key of the next value.
-    pub fn key(&mut self, key: &str) {
-        self.text(key);
-    }
-
-    /// Ends the container that `open` started.
-    pub fn end(&mut self, open: Open) {
-        let length = self.bytes.len().saturating_sub(open.0 + 5);
-        // A body of four gigabytes cannot come through a 64 MiB response; should it ever, an empty
-        // length makes the container read as empty instead of as something else.
-        let length = u32::try_from(length).unwrap_or(0);
-        if let Some(place) = self.bytes.get_mut(open.0 + 1..open.0 + 5) {
-            place.copy_from_slice(&length.to_le_bytes());
-        }
-    }
-
-    /// A seed that writes exactly one value, whatever it is.
-    pub fn value(&mut self) -> impl for<'de> DeserializeSeed<'de, Value = ()> + '_ {
-        Seed(self)
-    }
-
-    /// Writes a value from a tree.
-    pub fn push(&mut self, value: &serde_json::Value) {
-        use serde_json::Value;
-        match value {
-            Value::Null => self.bytes.push(NULL),
-            Value::Bool(value) => self.bytes.push(if *value { TRUE } else { FALSE }),
-            Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-                (Some(number), _) => self.integer(number),
-                (None, Some(number)) => self.unsigned(number),
-                (None, None) => self.float(number.as_f64().unwrap_or_default()),
-            },
-            Value::String(text) => self.text(text),
-            Value::Array(items) => {
-                let open = self.begin(ARRAY);
-                items.iter().for_each(|item| self.push(item));
-                self.end(open);
-            }
-            Value::Object(fields) => {
-                let open = self.begin(OBJECT);
-                for (key, value) in fields {
-                    self.key(key);
-                    self.push(value);
-                }
-                self.end(open);
-            }
-        }
-    }
-
-    /// The finished document.
-    #[must_use]
-    pub fn finish(self) -> Document {
-        Document(self.bytes.into())
-    }
-
-    fn begin(&mut self, tag: u8) -> Open {
-        let at = self.bytes.len();
-        self.bytes.extend_from_slice(&[tag, 0, 0, 0, 0]);
-        Open(at)
-    }
-
-    fn text(&mut self, text: &str) {
-        let open = self.begin(TEXT);
-        self.bytes.extend_from_slice(text.as_bytes());
-        self.end(open);
-    }
-
-    fn integer(&mut self, number: i64) {
-        self.bytes.push(INTEGER);
-        self.bytes.extend_from_slice(&number.to_le_bytes());
-    }
-
-    fn unsigned(&mut self, number: u64) {
-        self.bytes.push(UNSIGNED);
-        self.bytes.extend_from_slice(&number.to_le_bytes());
-    }
-
-    fn float(&mut self, number: f64) {
-        self.bytes.push(FLOAT);
-        self.bytes.extend_from_slice(&number.to_le_bytes());
-    }
-}
-
-struct Seed<'a>(&'a mut Builder);
-
-impl<'de> DeserializeSeed<'de> for Seed<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Seed<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        self.0.bytes.push(NULL);
-        Ok(())
-    }
-
-    fn visit_none<E: de::Error>(self) -> Result<(), E> {
-        self.visit_unit()
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
-        self.0.bytes.push(if value { TRUE } else { FALSE });
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<(), E> {
-        self.0.integer(number);
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<(), E> {
-        match i64::try_from(number) {
-            Ok(number) => self.0.integer(number),
-            Err(_) => self.0.unsigned(number),
-        }
-        Ok(())
-    }
-
-    fn visit_f64<E: de::Error>(self, number: f64) -> Result<(), E> {
-        if !number.is_finite() {
-            return Err(E::custom("a number must be finite"));
-        }
-        self.0.float(number);
-        Ok(())
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        self.0.text(text);
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
-        let open = self.0.begin(ARRAY);
-        while sequence.next_element_seed(Seed(self.0))?.is_some() {}
-        self.0.end(open);
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let open = self.0.begin(OBJECT);
-        while map.next_key_seed(KeySeed(self.0))?.is_some() {
-            map.next_value_seed(Seed(self.0))?;
-        }
-        self.0.end(open);
-        Ok(())
-    }
-}
-
-/// Writes a key without an allocation of its own.
-struct KeySeed<'a>(&'a mut Builder);
-
-impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for KeySeed<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<(), E> {
-        self.0.key(key);
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn any_json() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            any::<u64>().prop_map(Value::from),
-            any::<f64>()
-                .prop_filter("finite", |f| f.is_finite())
-                .prop_map(Value::from),
-            ".*".prop_map(Value::from),
-        ];
-        leaf.prop_recursive(6, 64, 8, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-                prop::collection::btree_map(".{0,5}", inner, 0..6)
-                    .prop_map(|map| Value::Object(map.into_iter().collect())),
-            ]
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn holds_exactly_what_serde_json_holds(value in any_json()) {
-            let text = serde_json::to_vec(&value).unwrap();
-            let document = Document::from_json(&text).unwrap();
-            prop_assert_eq!(&document.root().to_value(), &value);
-            prop_assert_eq!(serde_json::to_vec(&document).unwrap(), text);
-            prop_assert_eq!(&Document::from(&value), &document);
-        }
-    }
-
-    #[test]
-    fn fields_are_found_and_missing_ones_are_none() {
-        let document = Document::from(&json!({"a": {"b": [1, "x"]}, "c": null}));
-        let root = document.root();
-        let items: Vec<_> = root.path(&["a", "b"]).unwrap().items().collect();
-        assert_eq!(items[0].as_i64(), Some(1));
-        assert_eq!(items[1].as_str(), Some("x"));
-        assert!(root.get("c").unwrap().is_null());
-        assert!(root.get("d").is_none());
-        assert!(root.path(&["c", "b"]).is_none());
-    }
-
-    #[test]
-    fn the_last_of_two_equal_keys_counts() {
-        let document = Document::from_json(br#"{"a":1,"a":2}"#).unwrap();
-        assert_eq!(document.root().get("a").and_then(Node::as_i64), Some(2));
-        assert_eq!(document.root().to_value(), json!({"a": 2}));
-    }
-
-    #[test]
-    fn what_is_not_json_is_refused() {
-        assert!(Document::from_json(b"{\"a\":}").is_err());
-        assert!(Document::from_json(b"1 2").is_err());
-        assert!(Document::from_json("[".repeat(100_000).as_bytes()).is_err());
     }
 }

@@ -11,6 +11,7 @@ mod health;
 mod ids;
 mod message;
 mod metrics;
+pub mod template;
 mod traits;
 
 pub use ack::{Ack, Outcome, Settlement};

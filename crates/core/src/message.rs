@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::document::Document;
+use crate::{document::Document, template::Filled};
 
 /// What a message carries.
 #[derive(Debug, Clone)]
@@ -17,11 +17,13 @@ pub enum Content {
     Document(Document),
     /// A tree of its own.
     Value(Value),
+    /// Encoded JSON that was made before, but for a few fields.
+    Filled(Filled),
 }
 
 /// The content of a message is not the JSON that somebody needs.
 #[derive(Debug, Error)]
-#[error("the message is not valid JSON")]
+#[error("the message is not valid JSON: {0}")]
 pub struct ContentError(#[from] serde_json::Error);
 
 /// Which usage a message stands for. The stable id of its event is made from this.
@@ -153,6 +155,7 @@ impl Message {
             Content::Raw(bytes) => Document::from_json(bytes)?,
             Content::Document(document) => document.clone(),
             Content::Value(value) => Document::from(value),
+            Content::Filled(filled) => Document::from_json(&filled.bytes()?)?,
         })
     }
 
@@ -164,6 +167,7 @@ impl Message {
         let tree = match &self.content {
             Content::Raw(bytes) => Some(serde_json::from_slice(bytes)?),
             Content::Document(document) => Some(document.root().to_value()),
+            Content::Filled(filled) => Some(filled.tree()?),
             Content::Value(_) => None,
         };
         if let Some(tree) = tree {
@@ -171,8 +175,8 @@ impl Message {
         }
         match &self.content {
             Content::Value(value) => Ok(value),
-            // Both other kinds were replaced by a tree above.
-            Content::Raw(_) | Content::Document(_) => Ok(&Value::Null),
+            // All other kinds were replaced by a tree above.
+            Content::Raw(_) | Content::Document(_) | Content::Filled(_) => Ok(&Value::Null),
         }
     }
 
@@ -185,6 +189,7 @@ impl Message {
             Content::Raw(bytes) => bytes.clone(),
             Content::Document(document) => serde_json::to_vec(document)?.into(),
             Content::Value(value) => serde_json::to_vec(value)?.into(),
+            Content::Filled(filled) => filled.bytes()?,
         })
     }
 
@@ -216,6 +221,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::template::Template;
 
     #[test]
     fn raw_bytes_are_parsed_only_when_asked_for() {
@@ -228,10 +234,12 @@ mod tests {
     #[test]
     fn every_kind_of_content_reads_as_every_other() {
         let value = json!({"a": [1, 2.5, null]});
+        let (template, _) = Template::new(&value, &[]).unwrap();
         for content in [
             Content::Raw(Bytes::from_static(br#"{"a":[1,2.5,null]}"#)),
             Content::Document(Document::from(&value)),
             Content::Value(value.clone()),
+            Content::Filled(Filled::new(Arc::new(template), Box::default())),
         ] {
             let mut message = Message::new(content);
             assert_eq!(&message.bytes().unwrap()[..], br#"{"a":[1,2.5,null]}"#);

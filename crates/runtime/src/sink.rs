@@ -121,15 +121,20 @@ fn route(
             Routing::Reject(reason) => rejections.reject(&message, ack, &reason),
             Routing::To(chosen) => {
                 // Nobody to go to means dropped on purpose, which splitting settles.
-                let acks = ack.split(chosen.len());
-                for (index, ack) in chosen.iter().zip(acks) {
-                    if let Some(parcel) = parcels.get_mut(*index) {
-                        parcel.deliveries.push(Delivery {
-                            message: message.clone(),
-                            ack,
-                        });
+                let mut acks = ack.split(chosen.len()).into_iter();
+                let Some((last, others)) = chosen.split_last() else {
+                    continue;
+                };
+                let mut give = |index: usize, message: Message| {
+                    if let (Some(parcel), Some(ack)) = (parcels.get_mut(index), acks.next()) {
+                        parcel.deliveries.push(Delivery { message, ack });
                     }
+                };
+                for index in others {
+                    give(*index, message.clone());
                 }
+                // Nearly always there is only one, which needs no copy.
+                give(*last, message);
             }
         }
     }

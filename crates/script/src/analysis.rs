@@ -8,6 +8,7 @@ use crate::{
     functions::{self, Purity},
     materialise::Wanted,
     paths::{self, MAKE_PATH},
+    reuse::{self, Reuse},
     script::BODY,
 };
 
@@ -16,16 +17,25 @@ use crate::{
 pub(crate) struct Analysis {
     /// The parts of `this` that can be read.
     pub(crate) wanted: Wanted,
-    /// Whether a function is called that reads the content beside `this`.
-    pub(crate) needs_content: bool,
+    /// Whether anything but an operator is called.
+    pub(crate) calls: bool,
     /// Whether the variable `meta` occurs.
     pub(crate) uses_meta_variable: bool,
     /// Whether the result depends on the message alone.
     pub(crate) is_pure: bool,
+    /// How the result can serve again, if it can.
+    pub(crate) reuse: Option<Reuse>,
     /// What works but is likely not meant.
     pub(crate) lints: Vec<ScriptError>,
     /// Assignments to `root` and `meta`, which an expression must not have.
     pub(crate) assignments: Vec<ScriptError>,
+}
+
+impl Analysis {
+    /// Whether the result is the same for every message.
+    pub(crate) fn is_constant(&self) -> bool {
+        self.wanted.is_nothing() && !self.uses_meta_variable && !self.calls
+    }
 }
 
 /// Reads a compiled script.
@@ -36,6 +46,7 @@ pub(crate) fn analyse(ast: &AST, origin: &Origin) -> Result<Analysis, Vec<Script
     let mut reader = Reader {
         origin,
         in_body: false,
+        reads: reuse::Reads::default(),
         errors: Vec::new(),
         analysis: Analysis {
             is_pure: true,
@@ -57,6 +68,8 @@ pub(crate) fn analyse(ast: &AST, origin: &Origin) -> Result<Analysis, Vec<Script
         });
     }
     if reader.errors.is_empty() {
+        let is_pure = reader.analysis.is_pure && !reader.analysis.uses_meta_variable;
+        reader.analysis.reuse = is_pure.then(|| reader.reads.reuse()).flatten();
         Ok(reader.analysis)
     } else {
         reader
@@ -70,6 +83,7 @@ struct Reader<'a> {
     origin: &'a Origin,
     /// Whether this is the script itself and not a function value in it.
     in_body: bool,
+    reads: reuse::Reads,
     errors: Vec<ScriptError>,
     analysis: Analysis,
 }
@@ -80,7 +94,12 @@ impl Reader<'_> {
             return;
         };
         match node {
-            ASTNode::Stmt(statement) => self.statement(statement),
+            ASTNode::Stmt(statement) => {
+                if self.in_body && ancestors.is_empty() {
+                    self.reads.top_level(statement);
+                }
+                self.statement(statement);
+            }
             ASTNode::Expr(expression) => {
                 let parent = match ancestors.last() {
                     Some(ASTNode::Expr(parent)) => Some(*parent),
@@ -104,6 +123,7 @@ impl Reader<'_> {
                         Some("assign to `root`; `root = this` starts from a copy"),
                     )),
                     Expr::Variable(variable, _, position) if variable.0.is_none() => {
+                        self.reads.root_assignments += usize::from(variable.1 == "root");
                         if matches!(variable.1.as_str(), "root" | "meta") {
                             self.analysis.assignments.push(self.origin.error(
                                 *position,
@@ -181,6 +201,7 @@ impl Reader<'_> {
         if let Some(function) = value.read_lock::<FnPtr>()
             && !function.is_anonymous()
         {
+            self.reads.named(function.fn_name());
             self.called(function.fn_name(), position);
         }
     }
@@ -189,20 +210,25 @@ impl Reader<'_> {
         if call.is_operator_call() || call.name == MAKE_PATH {
             return;
         }
+        self.analysis.calls = true;
         match (call.name.as_str(), call.args.first()) {
-            ("Fn", Some(Expr::StringConstant(name, position))) => self.called(name, *position),
+            ("Fn", Some(Expr::StringConstant(name, position))) => {
+                self.reads.named(name);
+                self.called(name, *position);
+            }
             ("Fn", _) => {
                 // Any function at all may be behind it.
-                self.analysis.needs_content = true;
                 self.analysis.is_pure = false;
             }
-            (name, _) => self.called(name, position),
+            (name, _) => {
+                self.reads.called(call);
+                self.called(name, position);
+            }
         }
     }
 
     fn called(&mut self, name: &str, position: Position) {
         if let Some(purity) = functions::purity(name) {
-            self.analysis.needs_content |= purity == Purity::Content;
             self.analysis.is_pure &= purity != Purity::World;
         } else if !functions::is_known(name) && !name.starts_with("anon$") {
             let help = functions::nearest(name).map(|nearest| format!("is it `{nearest}`?"));

@@ -17,44 +17,43 @@ use crate::{convert, engine::EventId, materialise, pod::Totals};
 pub(crate) struct Context(Arc<Inner>);
 
 struct Inner {
-    metadata: Metadata,
-    failure: Option<Failure>,
-    identity: Option<Identity>,
-    content: Content,
+    message: Message,
     document: OnceLock<Result<Document, String>>,
     totals: OnceLock<Totals>,
     event_id: EventId,
 }
 
 impl Context {
-    /// The context of a run over `message`. The content is copied only `with_content`: a tree of
-    /// its own would cost more than the run.
-    pub(crate) fn new(message: &Message, with_content: bool, event_id: EventId) -> Self {
-        let content = match message.content() {
-            Content::Value(_) if !with_content => Content::Value(serde_json::Value::Null),
-            content => content.clone(),
-        };
+    /// The context of a run over `message`.
+    pub(crate) fn new(message: Message, event_id: EventId) -> Self {
         Self(Arc::new(Inner {
-            metadata: message.metadata.clone(),
-            failure: message.failure().cloned(),
-            identity: message.identity().cloned(),
-            content,
+            message,
             document: OnceLock::new(),
             totals: OnceLock::new(),
             event_id,
         }))
     }
 
+    /// The message back, after the run.
+    pub(crate) fn into_message(self) -> Message {
+        // Nothing that outlives a run holds a context; if something did, a copy is as good.
+        Arc::try_unwrap(self.0).map_or_else(|inner| inner.message.clone(), |inner| inner.message)
+    }
+
+    pub(crate) fn message(&self) -> &Message {
+        &self.0.message
+    }
+
     pub(crate) fn metadata(&self) -> &Metadata {
-        &self.0.metadata
+        &self.0.message.metadata
     }
 
     pub(crate) fn failure(&self) -> Option<&Failure> {
-        self.0.failure.as_ref()
+        self.0.message.failure()
     }
 
     pub(crate) fn identity(&self) -> Option<&Identity> {
-        self.0.identity.as_ref()
+        self.0.message.identity()
     }
 
     pub(crate) fn event_id(&self) -> EventId {
@@ -63,16 +62,13 @@ impl Context {
 
     /// The content as bytes.
     pub(crate) fn bytes(&self) -> Result<Vec<u8>, String> {
-        match &self.0.content {
-            Content::Raw(bytes) => Ok(bytes.to_vec()),
-            Content::Document(document) => serde_json::to_vec(document).map_err(text),
-            Content::Value(value) => serde_json::to_vec(value).map_err(text),
-        }
+        let bytes = self.message().bytes();
+        bytes.map(Vec::from).map_err(|error| error.to_string())
     }
 
     /// The content as a script value.
     pub(crate) fn this(&self) -> Result<rhai::Dynamic, String> {
-        match &self.0.content {
+        match self.message().content() {
             Content::Value(value) => Ok(convert::from_json(value)),
             _ => Ok(materialise::whole(self.document()?.root())),
         }
@@ -88,19 +84,10 @@ impl Context {
     pub(crate) fn document(&self) -> Result<&Document, String> {
         self.0
             .document
-            .get_or_init(|| match &self.0.content {
-                Content::Raw(bytes) => Document::from_json(bytes)
-                    .map_err(|error| format!("the message is not valid JSON: {error}")),
-                Content::Document(document) => Ok(document.clone()),
-                Content::Value(value) => Ok(Document::from(value)),
-            })
+            .get_or_init(|| self.message().document().map_err(|error| error.to_string()))
             .as_ref()
             .map_err(Clone::clone)
     }
-}
-
-fn text(error: serde_json::Error) -> String {
-    error.to_string()
 }
 
 /// The message of the call that a native function answers.

@@ -1,13 +1,17 @@
 //! A script that is asked for a value.
 
 use meterline_core::Message;
-use rhai::Scope;
+use rhai::{Dynamic, Scope};
 use serde_json::Value;
 
 use crate::{Engine, RunError, ScriptError, convert, error::type_name, script::Script};
 
 /// A compiled expression.
-pub struct Expression(Script);
+pub struct Expression {
+    script: Script,
+    /// The answer, where it is the same for every message.
+    constant: Option<Dynamic>,
+}
 
 impl std::fmt::Debug for Expression {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -38,7 +42,24 @@ impl Expression {
         if !script.analysis.assignments.is_empty() {
             return Err(script.analysis.assignments);
         }
-        Ok(Self(script))
+        // One that fails is tried again on each message, and fails with its words there.
+        let constant = script
+            .analysis
+            .is_constant()
+            .then(|| {
+                script
+                    .run(&mut Message::raw("null"), &mut Scope::new())
+                    .ok()
+            })
+            .flatten();
+        Ok(Self { script, constant })
+    }
+
+    fn run(&self, message: &Message) -> Result<Dynamic, RunError> {
+        match &self.constant {
+            Some(value) => Ok(value.clone()),
+            None => self.script.run(&mut message.clone(), &mut Scope::new()),
+        }
     }
 
     /// The value for `message`.
@@ -46,7 +67,7 @@ impl Expression {
     /// # Errors
     /// When the script fails, or its value is not JSON.
     pub fn evaluate(&self, message: &Message) -> Result<Value, RunError> {
-        let value = self.0.run(message, &mut Scope::new())?;
+        let value = self.run(message)?;
         convert::to_json(value).map_err(RunError::nowhere)
     }
 
@@ -55,7 +76,7 @@ impl Expression {
     /// # Errors
     /// When the script fails or answers anything else.
     pub fn check(&self, message: &Message) -> Result<bool, RunError> {
-        let value = self.0.run(message, &mut Scope::new())?;
+        let value = self.run(message)?;
         value.as_bool().map_err(|got| {
             RunError::nowhere(format!(
                 "a check must be true or false, this is {}",
@@ -67,6 +88,6 @@ impl Expression {
     /// Whether the value depends on nothing but the message.
     #[must_use]
     pub fn is_pure(&self) -> bool {
-        self.0.analysis.is_pure
+        self.script.analysis.is_pure
     }
 }

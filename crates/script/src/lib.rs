@@ -18,6 +18,7 @@ mod materialise;
 mod paths;
 mod pod;
 pub mod quantity;
+mod reuse;
 mod script;
 mod template;
 

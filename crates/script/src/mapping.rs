@@ -1,5 +1,7 @@
 //! A script that turns a message into another.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use meterline_core::{Content, Message, Metadata};
 use rhai::{Dynamic, Map, Scope};
 
@@ -13,8 +15,14 @@ use crate::{
 /// the mark; assigning into it leaves the mark but fills the map.
 const UNTOUCHED: i32 = 1;
 
+/// Tells the mappings of a process apart, in what they leave with documents.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
 /// A compiled mapping.
-pub struct Mapping(Script);
+pub struct Mapping {
+    script: Script,
+    id: u64,
+}
 
 impl std::fmt::Debug for Mapping {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -33,29 +41,55 @@ pub enum Mapped {
 
 impl Mapping {
     pub(crate) fn compile(engine: &Engine, source: &str) -> Result<Self, Vec<ScriptError>> {
-        Script::compile(engine, source, (1, 1)).map(Self)
+        Ok(Self {
+            script: Script::compile(engine, source, (1, 1))?,
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+        })
     }
 
     /// Maps `message` in place.
     ///
+    /// Where the script allows it, what it made of a document is kept with the document, and serves
+    /// again when the same document comes for another time.
+    ///
     /// # Errors
     /// When the script fails for this message, which is then unchanged.
     pub fn run(&self, message: &mut Message) -> Result<Mapped, RunError> {
+        let Some(reuse) = &self.script.analysis.reuse else {
+            return self.evaluate(message);
+        };
+        let event_id = self.script.event_id();
+        if let Some(filled) = reuse.recall(self.id, message, event_id) {
+            message.set_content(Content::Filled(filled));
+            return Ok(Mapped::Kept);
+        }
+        let document = match message.content() {
+            Content::Document(document) => document.clone(),
+            _ => return self.evaluate(message),
+        };
+        let mapped = self.evaluate(message)?;
+        if let Content::Value(value) = message.content() {
+            reuse.remember(self.id, &document, message, value);
+        }
+        Ok(mapped)
+    }
+
+    fn evaluate(&self, message: &mut Message) -> Result<Mapped, RunError> {
         let mut scope = Scope::new();
         let mut root = Dynamic::from_map(Map::new());
         root.set_tag(UNTOUCHED);
         scope.push_dynamic("root", root);
-        if self.0.analysis.uses_meta_variable {
+        if self.script.analysis.uses_meta_variable {
             scope.push_dynamic("meta", metadata_map(&message.metadata));
         }
         // A mapping answers through `root`; what its last statement is worth does not matter.
-        let _ = self.0.run(message, &mut scope)?;
+        let _ = self.script.run(message, &mut scope)?;
 
         let root = take(&mut scope, "root");
         if root.is::<Deleted>() {
             return Ok(Mapped::Dropped);
         }
-        let metadata = if self.0.analysis.uses_meta_variable {
+        let metadata = if self.script.analysis.uses_meta_variable {
             Some(changed(&message.metadata, take(&mut scope, "meta"))?)
         } else {
             None
@@ -74,13 +108,13 @@ impl Mapping {
     /// becomes the same bytes.
     #[must_use]
     pub fn is_pure(&self) -> bool {
-        self.0.analysis.is_pure
+        self.script.analysis.is_pure
     }
 
     /// What works but is likely not meant.
     #[must_use]
     pub fn lints(&self) -> Vec<ScriptError> {
-        self.0.analysis.lints.clone()
+        self.script.analysis.lints.clone()
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use meterline_core::{Content, Document, Message, Node, Scalar};
+use meterline_core::{Content, Message, Node, Scalar};
 use rhai::{Dynamic, Map};
 use serde_json::Value;
 
@@ -39,7 +39,8 @@ impl Wanted {
         }
     }
 
-    fn is_nothing(&self) -> bool {
+    /// Whether nothing is read.
+    pub(crate) fn is_nothing(&self) -> bool {
         matches!(self, Self::Fields(fields) if fields.is_empty())
     }
 }
@@ -55,9 +56,10 @@ pub(crate) fn this(message: &Message, wanted: &Wanted) -> Result<Dynamic, String
     match message.content() {
         Content::Document(document) => Ok(node(document.root(), wanted)),
         Content::Value(tree) => Ok(value(tree, wanted)),
-        Content::Raw(bytes) => Document::from_json(bytes)
+        Content::Raw(_) | Content::Filled(_) => message
+            .document()
             .map(|document| node(document.root(), wanted))
-            .map_err(|error| format!("the message is not valid JSON: {error}")),
+            .map_err(|error| error.to_string()),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{
     Engine, RunError, ScriptError,
     analysis::{self, Analysis},
     context::{Context, Deadline},
+    engine::EventId,
     error::{self, Origin},
     materialise, paths,
 };
@@ -56,17 +57,30 @@ impl Script {
         })
     }
 
-    /// Runs the script with `this` bound to the content of `message`.
+    /// How ids are made.
+    pub(crate) fn event_id(&self) -> EventId {
+        self.engine.0.event_id
+    }
+
+    /// Runs the script with `this` bound to the content of `message`, which is left as it was.
     pub(crate) fn run(
         &self,
-        message: &Message,
+        message: &mut Message,
         scope: &mut Scope<'_>,
     ) -> Result<Dynamic, RunError> {
+        // Functions find the message through the call, which can only own it.
+        let own = std::mem::replace(message, Message::raw(""));
+        let context = Context::new(own, self.engine.0.event_id);
+        let outcome = self.run_in(context.clone(), scope);
+        *message = context.into_message();
+        outcome
+    }
+
+    fn run_in(&self, context: Context, scope: &mut Scope<'_>) -> Result<Dynamic, RunError> {
         let inner = &self.engine.0;
-        let mut this = materialise::this(message, &self.analysis.wanted)
+        let mut this = materialise::this(context.message(), &self.analysis.wanted)
             .map_err(RunError::nowhere)?
             .into_read_only();
-        let context = Context::new(message, self.analysis.needs_content, inner.event_id);
         let options = CallFnOptions::new()
             .eval_ast(false)
             .bind_this_ptr(&mut this)

@@ -14,7 +14,7 @@ fn both(engine: &Engine, source: &str, message: &Message) -> Option<[Result<Valu
         if let Some(wanted) = wanted {
             script.analysis.wanted = wanted;
         }
-        let value = script.run(message, &mut Scope::new());
+        let value = script.run(&mut message.clone(), &mut Scope::new());
         value
             .map_err(|error| error.to_string())
             .and_then(convert::to_json)

@@ -1,0 +1,137 @@
+//! What the preset costs for one pod on one core: from the stored pod to the encoded event, through
+//! every processor of the very preset, for pods that are seen for the first time and for pods that
+//! did not change since the last window. The budget is 15 µs.
+//!
+//! Beside it, the same mapping with each metric spelled out. `cargo bench --bench preset`.
+
+mod pod;
+
+use std::{hint::black_box, sync::Arc};
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use meterline_config::{Registry, Source, load};
+use meterline_core::{
+    BuildContext, Content, Document, Health, Identity, Message, Metrics, Processor,
+};
+use meterline_script::{Engine, Limits};
+
+const PRESET: &str = include_str!("../../presets/kubernetes-pod-exec-time.yaml");
+
+/// The processors of the preset, as a pipeline thread has them.
+fn processors() -> Vec<Box<dyn Processor>> {
+    let registry = Registry {
+        inputs: meterline_input::SPECS,
+        processors: meterline_processors::SPECS,
+        outputs: meterline_output::SPECS,
+        default_input: "",
+        default_output: "",
+    };
+    let source = Source {
+        name: "preset".to_owned(),
+        text: PRESET.to_owned(),
+        dir: None,
+    };
+    let (loaded, _) = match load(&source, &[], &|_: &str| None, &registry) {
+        Ok(loaded) => loaded,
+        Err(faults) => unreachable!("{faults:?}"),
+    };
+    let cx = BuildContext {
+        label: "".into(),
+        metrics: Metrics::default(),
+        health: Health::default(),
+    };
+    let build = loaded.processors.iter().map(|plan| plan.build(&cx));
+    match build.collect() {
+        Ok(processors) => processors,
+        Err(error) => unreachable!("{error:?}"),
+    }
+}
+
+/// What the input makes of a stored pod.
+fn message(pod: &Document) -> Message {
+    let interval: Arc<str> = "15s".into();
+    let time: Arc<str> = "2025-01-01T00:00:00Z".into();
+    let mut message = Message::new(Content::Document(pod.clone()));
+    for (key, value) in [
+        ("schedule_time", &time),
+        ("schedule_interval", &interval),
+        ("window_time", &time),
+        ("window_interval", &interval),
+    ] {
+        message.metadata.set(key, Arc::clone(value));
+    }
+    message.with_identity(Identity {
+        about: "pod customer-a/web".into(),
+        uid: "6b1c5a1e-5d55-4b1e-9a55-0d9f9f0f2a11".into(),
+        start: 1_735_689_600,
+        cluster: None,
+    })
+}
+
+/// Through all processors and encoded.
+fn process(processors: &mut [Box<dyn Processor>], batch: Vec<Message>) {
+    let batch = processors
+        .iter_mut()
+        .fold(batch, |batch, processor| processor.process(batch));
+    for message in &batch {
+        assert!(message.failure().is_none(), "{:?}", message.failure());
+        black_box(message.bytes().ok());
+    }
+}
+
+fn preset(c: &mut Criterion) {
+    // As the pipeline does it: a few hundred pods through one processor, then through the next.
+    const PODS: usize = 500;
+    let pod = pod::pod();
+    let mut processors = processors();
+    let mut group = c.benchmark_group("stored pod to encoded event");
+    group.throughput(criterion::Throughput::Elements(PODS as u64));
+    let new_pods = || -> Vec<_> { (0..PODS).map(|_| Document::from(&pod)).collect() };
+    let messages = |pods: &[Document]| pods.iter().map(message).collect::<Vec<_>>();
+    group.bench_function("first window of 500 pods", |b| {
+        b.iter_batched(
+            || messages(&new_pods()),
+            |batch| process(&mut processors, batch),
+            BatchSize::LargeInput,
+        );
+    });
+    let known = new_pods();
+    group.bench_function("later windows of 500 pods", |b| {
+        b.iter_batched(
+            || messages(&known),
+            |batch| process(&mut processors, batch),
+            BatchSize::LargeInput,
+        );
+    });
+    group.finish();
+}
+
+fn mapping(c: &mut Criterion) {
+    let pod = pod::pod();
+    let engine = Engine::new(Limits::default());
+    let spelled_out = include_str!("spelled_out.rhai");
+    for (name, source) in [
+        ("spelled out", spelled_out),
+        ("nothing", ""),
+        ("copy", "root = this"),
+    ] {
+        let mapping = match engine.compile_mapping(source) {
+            Ok(mapping) => mapping,
+            Err(errors) => unreachable!("{errors:?}"),
+        };
+        c.bench_function(&format!("mapping: {name}"), |b| {
+            b.iter_batched(
+                || message(&Document::from(&pod)),
+                |mut message| {
+                    let outcome = mapping.run(&mut message);
+                    assert!(outcome.is_ok(), "{outcome:?}");
+                    message
+                },
+                BatchSize::SmallInput,
+            );
+        });
+    }
+}
+
+criterion_group!(benches, preset, mapping);
+criterion_main!(benches);

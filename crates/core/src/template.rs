@@ -1,0 +1,173 @@
+//! Encoded JSON with gaps, for messages that differ only in what fills them.
+//!
+//! The event of a pod that did not change is, from one window to the next, the same bytes but for
+//! its id and its time. Whoever made it once keeps a [`Template`] with the pod's
+//! [`Document`](crate::Document) and fills it from then on.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use bytes::Bytes;
+use serde_json::Value;
+
+/// A JSON object with gaps at fields of its own that hold text.
+#[derive(Debug)]
+pub struct Template {
+    /// The text without the values that go into the gaps.
+    text: Box<[u8]>,
+    /// Where in the text the gaps are, in order.
+    gaps: Box<[usize]>,
+    /// Which check the outcome passed, 0 for none.
+    checked_by: AtomicU64,
+}
+
+impl Template {
+    /// The encoding of `value` with gaps for the fields `gaps`. Gives back the order in which the
+    /// gaps are to be filled, as indexes into `gaps`; `None` unless `value` is an object that holds
+    /// text at each of them.
+    #[must_use]
+    pub fn new(value: &Value, gaps: &[&str]) -> Option<(Self, Vec<usize>)> {
+        let (mut text, mut places, mut order) = (vec![b'{'], Vec::new(), Vec::new());
+        for (index, (key, value)) in value.as_object()?.iter().enumerate() {
+            if index > 0 {
+                text.push(b',');
+            }
+            serde_json::to_writer(&mut text, key).ok()?;
+            text.push(b':');
+            match gaps.iter().position(|gap| gap == key) {
+                Some(gap) if value.is_string() => {
+                    places.push(text.len());
+                    order.push(gap);
+                }
+                Some(_) => return None,
+                None => serde_json::to_writer(&mut text, value).ok()?,
+            }
+        }
+        text.push(b'}');
+        let template = Self {
+            text: text.into(),
+            gaps: places.into(),
+            checked_by: AtomicU64::new(0),
+        };
+        (order.len() == gaps.len()).then_some((template, order))
+    }
+
+    /// Notes that the outcome passed a check that does not look at what fills the gaps.
+    pub fn set_checked_by(&self, check: u64) {
+        self.checked_by.store(check, Ordering::Relaxed);
+    }
+
+    /// Whether the last check that was noted is this one.
+    #[must_use]
+    pub fn is_checked_by(&self, check: u64) -> bool {
+        self.checked_by.load(Ordering::Relaxed) == check
+    }
+}
+
+/// A template with what fills its gaps.
+#[derive(Debug, Clone)]
+pub struct Filled {
+    template: Arc<Template>,
+    values: Box<[Arc<str>]>,
+}
+
+impl Filled {
+    /// Fills the gaps with `values`, in the order of the gaps. A gap that has none stays `""`.
+    #[must_use]
+    pub fn new(template: Arc<Template>, values: Box<[Arc<str>]>) -> Self {
+        Self { template, values }
+    }
+
+    /// The template.
+    #[must_use]
+    pub fn template(&self) -> &Template {
+        &self.template
+    }
+
+    /// The JSON text: what encoding the whole value would give.
+    ///
+    /// # Errors
+    /// What `serde_json` says of text that it cannot write; there is none.
+    pub fn bytes(&self) -> Result<Bytes, serde_json::Error> {
+        let Template { text, gaps, .. } = &*self.template;
+        let more: usize = self.values.iter().map(|value| value.len() + 2).sum();
+        let mut bytes = Vec::with_capacity(text.len() + more);
+        let mut from = 0;
+        for (index, gap) in gaps.iter().enumerate() {
+            bytes.extend_from_slice(text.get(from..*gap).unwrap_or_default());
+            let value = self.values.get(index).map_or("", AsRef::as_ref);
+            serde_json::to_writer(&mut bytes, value)?;
+            from = *gap;
+        }
+        bytes.extend_from_slice(text.get(from..).unwrap_or_default());
+        Ok(bytes.into())
+    }
+
+    /// The tree that the text stands for.
+    ///
+    /// # Errors
+    /// As [`Filled::bytes`].
+    pub fn tree(&self) -> Result<Value, serde_json::Error> {
+        serde_json::from_slice(&self.bytes()?)
+    }
+}
+
+/// What was made of a document, and from what besides it.
+#[derive(Debug)]
+pub struct Memo {
+    /// Who made it.
+    pub owner: u64,
+    /// The values beside the document that it was made from.
+    pub from: Box<[Option<Arc<str>>]>,
+    /// The outcome.
+    pub template: Arc<Template>,
+    /// The order in which its gaps are filled.
+    pub order: Box<[usize]>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_gap_is_a_text_field_of_the_object_itself() {
+        let value = json!({"id": "a", "n": 1, "data": {"id": "b"}});
+        assert!(Template::new(&value, &["id"]).is_some());
+        assert!(Template::new(&value, &["n"]).is_none());
+        assert!(Template::new(&value, &["absent"]).is_none());
+        assert!(Template::new(&json!([1]), &[]).is_none());
+    }
+
+    #[test]
+    fn a_check_is_remembered() {
+        let (template, _) = Template::new(&json!({}), &[]).unwrap();
+        assert!(!template.is_checked_by(7));
+        template.set_checked_by(7);
+        assert!(template.is_checked_by(7));
+    }
+
+    proptest! {
+        #[test]
+        fn a_filled_template_is_the_encoding_of_the_value(
+            id in ".*", time in ".*", other in any::<(String, i64, f64)>(), key in "[a-z]{0,6}",
+        ) {
+            let value = |id: &str, time: &str| json!({
+                "id": id, "time": time, "data": {"id": "x", "list": [other.0, other.1, other.2]},
+                (key.as_str()): other.0.as_str(),
+            });
+            prop_assume!(!["id", "time", "data"].contains(&key.as_str()));
+            let (template, order) = Template::new(&value("", ""), &["time", "id"]).unwrap();
+            let values = [Arc::from(time.as_str()), Arc::from(id.as_str())];
+            let values = order.iter().filter_map(|gap| values.get(*gap).cloned()).collect();
+            let filled = Filled::new(Arc::new(template), values);
+            let expected = value(&id, &time);
+            prop_assert_eq!(filled.bytes().unwrap(), serde_json::to_vec(&expected).unwrap());
+            prop_assert_eq!(filled.tree().unwrap(), expected);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Results that serve again.
+//!
+//! Most mappings end in one `root = #{…}` in which only `event_id(…)` and `meta("schedule_time")`
+//! differ from one window to the next. Where a script's text shows that nothing else in it depends
+//! on what changes, the encoded result is kept with the document it was made from, and only these
+//! fields are filled in anew. What the text does not show is evaluated each time.
+
+use std::sync::Arc;
+
+use meterline_core::{
+    Content, Document, Message,
+    template::{Filled, Memo, Template},
+};
+use rhai::{Expr, FnCallExpr, Stmt};
+use serde_json::Value;
+
+use crate::{engine::EventId, paths};
+
+/// How the result of a script serves again.
+#[derive(Debug)]
+pub(crate) struct Reuse {
+    gaps: Vec<(String, Filler)>,
+    /// The metadata that the rest of the script reads.
+    reads: Vec<String>,
+}
+
+/// What stands in a gap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Filler {
+    /// `event_id(type)`.
+    EventId(String),
+    /// `meta(key)`.
+    Meta(String),
+}
+
+impl Filler {
+    fn of(call: &FnCallExpr) -> Option<Self> {
+        let text = match call.args.as_slice() {
+            [] => "",
+            [Expr::StringConstant(text, _)] => text.as_str(),
+            _ => return None,
+        };
+        match (call.name.as_str(), call.args.len()) {
+            ("event_id", _) => Some(Self::EventId(text.to_owned())),
+            ("meta", 1) => Some(Self::Meta(text.to_owned())),
+            _ => None,
+        }
+    }
+
+    fn fill(&self, message: &Message, event_id: EventId) -> Option<Arc<str>> {
+        match self {
+            Self::EventId(event_type) => {
+                let identity = message.identity()?;
+                let cluster = identity.cluster.as_deref();
+                let id = event_id(cluster, event_type, &identity.uid, identity.start);
+                let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+                Some((&*id.hyphenated().encode_lower(&mut text)).into())
+            }
+            Self::Meta(key) => message.metadata.get(key).cloned(),
+        }
+    }
+}
+
+impl Reuse {
+    /// What was kept with the document of `message`, filled for this message.
+    pub(crate) fn recall(
+        &self,
+        owner: u64,
+        message: &Message,
+        event_id: EventId,
+    ) -> Option<Filled> {
+        let Content::Document(document) = message.content() else {
+            return None;
+        };
+        let memo = document.recall()?;
+        let is_same = memo.owner == owner
+            && self
+                .reads
+                .iter()
+                .map(|key| message.metadata.get(key))
+                .eq(memo.from.iter().map(Option::as_ref));
+        if !is_same {
+            return None;
+        }
+        let values = memo
+            .order
+            .iter()
+            .map(|gap| self.gaps.get(*gap)?.1.fill(message, event_id))
+            .collect::<Option<_>>()?;
+        Some(Filled::new(Arc::clone(&memo.template), values))
+    }
+
+    /// Keeps `value`, which the script made of `document` for `message`.
+    pub(crate) fn remember(
+        &self,
+        owner: u64,
+        document: &Document,
+        message: &Message,
+        value: &Value,
+    ) {
+        // Without an identity the id is made from the content.
+        if message.identity().is_none() {
+            return;
+        }
+        let gaps: Vec<_> = self.gaps.iter().map(|(key, _)| key.as_str()).collect();
+        if let Some((template, order)) = Template::new(value, &gaps) {
+            let from = self.reads.iter().map(|key| message.metadata.get(key));
+            document.remember(Memo {
+                owner,
+                from: from.map(Option::<&Arc<str>>::cloned).collect(),
+                template: Arc::new(template),
+                order: order.into(),
+            });
+        }
+    }
+}
+
+/// What a script reads that is not its content, found as it is walked through.
+#[derive(Debug, Default)]
+pub(crate) struct Reads {
+    /// All calls of `event_id` and `meta` with arguments that the text shows.
+    calls: Vec<Filler>,
+    /// Whether something is read that the text does not show.
+    hidden: bool,
+    pub(crate) root_assignments: usize,
+    /// The gaps of the last statement, if it is `root = #{…}`.
+    gaps: Option<Vec<(String, Filler)>>,
+}
+
+impl Reads {
+    /// A statement of the script itself, in order.
+    pub(crate) fn top_level(&mut self, statement: &Stmt) {
+        self.gaps = match statement {
+            Stmt::Assignment(assignment) if !assignment.0.is_op_assignment() => {
+                match (paths::chain(&assignment.1.lhs), &assignment.1.rhs) {
+                    ((Expr::Variable(variable, ..), keys), Expr::Map(map, _))
+                        if variable.1 == "root" && keys.is_empty() =>
+                    {
+                        Some(gaps(&map.0))
+                    }
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+    }
+
+    /// A call, wherever it is.
+    pub(crate) fn called(&mut self, call: &FnCallExpr) {
+        if is_of_the_message(&call.name) {
+            match Filler::of(call) {
+                Some(filler) => self.calls.push(filler),
+                None => self.hidden = true,
+            }
+        }
+    }
+
+    /// A function that is not called here but may be called from anywhere.
+    pub(crate) fn named(&mut self, name: &str) {
+        self.hidden |= is_of_the_message(name);
+    }
+
+    /// How the result of this script serves again.
+    pub(crate) fn reuse(self) -> Option<Reuse> {
+        let gaps = self
+            .gaps
+            .filter(|_| !self.hidden && self.root_assignments == 1)?;
+        let mut others = self.calls;
+        for (_, filler) in &gaps {
+            let at = others.iter().position(|other| other == filler)?;
+            others.swap_remove(at);
+        }
+        let reads = others.into_iter().map(|filler| match filler {
+            Filler::Meta(key) => Some(key),
+            // An id that flows into something else.
+            Filler::EventId(_) => None,
+        });
+        let mut reads: Vec<_> = reads.collect::<Option<_>>()?;
+        reads.sort();
+        reads.dedup();
+        Some(Reuse { gaps, reads })
+    }
+}
+
+/// Whether a function reads what the message has beside its content.
+fn is_of_the_message(name: &str) -> bool {
+    matches!(name, "event_id" | "meta" | "error")
+}
+
+fn gaps(fields: &[(rhai::Ident, Expr)]) -> Vec<(String, Filler)> {
+    fields
+        .iter()
+        .filter_map(|(key, value)| match value {
+            Expr::FnCall(call, _) => Some((key.name.to_string(), Filler::of(call)?)),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+use meterline_core::{Identity, event_id};
+use serde_json::json;
+
+use super::*;
+use crate::{Engine, Limits, Mapped, Mapping};
+
+const PRESET_LIKE: &str = r#"
+    let seconds = meta("schedule_interval").parse_duration() / 1000000000;
+    root = #{
+        id: event_id("t"),
+        time: meta("schedule_time"),
+        data: #{ name: this.metadata.name, seconds: seconds, cpu: pod_request("cpu") },
+    };
+"#;
+
+fn mapping(source: &str) -> Mapping {
+    Engine::new(Limits::default())
+        .compile_mapping(source)
+        .unwrap()
+}
+
+fn serves_again(source: &str) -> bool {
+    let engine = Engine::new(Limits::default());
+    let script = crate::script::Script::compile(&engine, source, (1, 1));
+    script.map_err(|_| ()).unwrap().analysis.reuse.is_some()
+}
+
+fn message(document: &Document, start: i64, interval: &str) -> Message {
+    let mut message = Message::new(Content::Document(document.clone()));
+    message
+        .metadata
+        .set("schedule_time", format!("time {start}"));
+    message.metadata.set("schedule_interval", interval);
+    message.with_identity(Identity {
+        about: "pod".into(),
+        uid: "u".into(),
+        start,
+        cluster: None,
+    })
+}
+
+fn pod() -> Document {
+    Document::from(&json!({"metadata": {"name": "a"}, "spec": {}}))
+}
+
+/// What the mapping makes of the message, and whether it was kept from before.
+fn run(mapping: &Mapping, mut message: Message) -> (String, bool) {
+    assert_eq!(mapping.run(&mut message).unwrap(), Mapped::Kept);
+    let text = String::from_utf8(message.bytes().unwrap().to_vec()).unwrap();
+    (text, matches!(message.content(), Content::Filled(_)))
+}
+
+#[test]
+fn a_result_serves_again_for_another_time() {
+    let (mapping, pod) = (mapping(PRESET_LIKE), pod());
+    let (first, kept) = run(&mapping, message(&pod, 0, "15s"));
+    assert!(!kept);
+    let (second, kept) = run(&mapping, message(&pod, 15, "15s"));
+    assert!(kept);
+    assert_ne!(first, second);
+    // What a document that nobody saw before becomes.
+    let (fresh, kept) = run(&mapping, message(&self::pod(), 15, "15s"));
+    assert!(!kept);
+    assert_eq!(second, fresh);
+    assert!(second.contains(&event_id(None, "t", "u", 15).to_string()));
+    assert!(second.contains("time 15"));
+}
+
+#[test]
+fn another_length_another_document_and_another_mapping_are_evaluated() {
+    let (first, pod) = (mapping(PRESET_LIKE), pod());
+    run(&first, message(&pod, 0, "15s"));
+    let (shorter, kept) = run(&first, message(&pod, 15, "7s"));
+    assert!(!kept && shorter.contains(r#""seconds":7"#), "{shorter}");
+    let other = Document::from(&json!({"metadata": {"name": "b"}}));
+    assert!(!run(&first, message(&other, 15, "7s")).1);
+    let second = mapping(PRESET_LIKE);
+    assert!(!run(&second, message(&pod, 15, "7s")).1);
+    assert!(run(&second, message(&pod, 30, "7s")).1);
+}
+
+#[test]
+fn a_gap_that_is_no_text_is_evaluated() {
+    let (mapping, pod) = (mapping("root = #{a: meta(\"absent\")};"), pod());
+    assert_eq!(run(&mapping, message(&pod, 0, "1s")).0, r#"{"a":null}"#);
+    assert_eq!(
+        run(&mapping, message(&pod, 1, "1s")),
+        (r#"{"a":null}"#.to_owned(), false)
+    );
+}
+
+#[test]
+fn a_script_is_evaluated_each_time_where_its_text_does_not_show_what_it_depends_on() {
+    assert!(serves_again(PRESET_LIKE));
+    assert!(serves_again("root = #{ a: this.a }"));
+    for source in [
+        // The time flows into something else, or may.
+        r#"root = #{ id: event_id("t") + "x" }"#,
+        r#"let id = event_id("t"); root = #{ id: id }"#,
+        r#"root = #{ data: #{ id: event_id("t") } }"#,
+        r#"root = #{ id: event_id(this.name) }"#,
+        r#"let f = Fn("event_id"); root = #{ id: f.call("t") }"#,
+        r#"let f = Fn("meta"); root = #{ t: f.call("schedule_time") }"#,
+        r#"let k = "schedule_" + "time"; root = #{ t: meta(k) }"#,
+        r#"root = #{ t: meta["schedule_time"] }"#,
+        // The result changes after it was made, or may be another.
+        r#"root = #{ id: event_id("t") }; root.id += "x";"#,
+        r#"root = #{ id: event_id("t") }; if root.id == "x" { root = deleted(); }"#,
+        r#"if this.a { root = #{ id: event_id("t") }; }"#,
+        r#"root.id = event_id("t");"#,
+        "root = this",
+        // More than the message decides.
+        "root = #{ a: now() }",
+        "root = #{ a: uuid_v4() }",
+        "root = #{ a: error() }",
+    ] {
+        assert!(!serves_again(source), "{source}");
+    }
+    // Here the time is among what the result was made from, so it never serves again.
+    let (mapping, pod) = (
+        mapping(r#"root = #{ t: meta("schedule_time").len() };"#),
+        pod(),
+    );
+    assert_eq!(run(&mapping, message(&pod, 0, "1s")).0, r#"{"t":6}"#);
+    assert_eq!(run(&mapping, message(&pod, 10, "1s")).0, r#"{"t":7}"#);
+}
