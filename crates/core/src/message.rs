@@ -141,6 +141,11 @@ impl Message {
         &self.content
     }
 
+    /// Takes the content out and leaves nothing, empty bytes.
+    pub fn take_content(&mut self) -> Content {
+        std::mem::replace(&mut self.content, Content::Raw(Bytes::new()))
+    }
+
     /// Replaces the content.
     pub fn set_content(&mut self, content: Content) {
         self.content = content;
@@ -167,7 +172,7 @@ impl Message {
         let tree = match &self.content {
             Content::Raw(bytes) => Some(serde_json::from_slice(bytes)?),
             Content::Document(document) => Some(document.root().to_value()),
-            Content::Filled(filled) => Some(filled.tree()?),
+            Content::Filled(filled) => Some(Arc::unwrap_or_clone(filled.tree()?)),
             Content::Value(_) => None,
         };
         if let Some(tree) = tree {

@@ -70,17 +70,19 @@ fn convert(value: Dynamic, path: &mut Vec<String>, depth: usize) -> Result<Optio
 
 fn object(value: Dynamic, path: &mut Vec<String>, depth: usize) -> Result<Value, String> {
     let map = value.try_cast::<Map>().unwrap_or_default();
-    // Collected at once: the fields are in order, so the map is built without a search for each.
-    let fields = map
-        .into_iter()
-        .filter_map(|(key, value)| match convert(value, path, depth + 1) {
-            Ok(value) => value.map(|value| Ok((String::from(key), value))),
+    // The fields are in order and gathered in one place, so the map is built in one go.
+    let mut fields = Vec::with_capacity(map.len());
+    for (key, value) in map {
+        match convert(value, path, depth + 1) {
+            Ok(Some(value)) => fields.push((String::from(key), value)),
+            Ok(None) => {}
             Err(reason) => {
                 path.push(format!(".{key}"));
-                Some(Err(reason))
+                return Err(reason);
             }
-        });
-    fields.collect::<Result<_, _>>().map(Value::Object)
+        }
+    }
+    Ok(Value::Object(fields.into_iter().collect()))
 }
 
 fn array(value: Dynamic, path: &mut Vec<String>, depth: usize) -> Result<Value, String> {

@@ -68,8 +68,11 @@ impl Mapping {
             _ => return self.evaluate(message),
         };
         let mapped = self.evaluate(message)?;
-        if let Content::Value(value) = message.content() {
-            reuse.remember(self.id, &document, message, value);
+        if matches!(message.content(), Content::Value(_))
+            && let Content::Value(value) = message.take_content()
+        {
+            let content = reuse.remember(self.id, &document, message, event_id, value);
+            message.set_content(content);
         }
         Ok(mapped)
     }

@@ -82,6 +82,10 @@ impl Reuse {
         if !is_same {
             return None;
         }
+        self.fill(&memo, message, event_id)
+    }
+
+    fn fill(&self, memo: &Memo, message: &Message, event_id: EventId) -> Option<Filled> {
         let values = memo
             .order
             .iter()
@@ -90,28 +94,36 @@ impl Reuse {
         Some(Filled::new(Arc::clone(&memo.template), values))
     }
 
-    /// Keeps `value`, which the script made of `document` for `message`.
+    /// Keeps `value`, which the script made of `document` for `message`, and gives it back in the
+    /// form in which it serves again; as it is where it cannot.
     pub(crate) fn remember(
         &self,
         owner: u64,
         document: &Document,
         message: &Message,
-        value: &Value,
-    ) {
+        event_id: EventId,
+        value: Value,
+    ) -> Content {
         // Without an identity the id is made from the content.
         if message.identity().is_none() {
-            return;
+            return Content::Value(value);
         }
         let gaps: Vec<_> = self.gaps.iter().map(|(key, _)| key.as_str()).collect();
-        if let Some((template, order)) = Template::new(value, &gaps) {
-            let from = self.reads.iter().map(|key| message.metadata.get(key));
-            document.remember(Memo {
-                owner,
-                from: from.map(Option::<&Arc<str>>::cloned).collect(),
-                template: Arc::new(template),
-                order: order.into(),
-            });
-        }
+        let Some((template, order)) = Template::new(&value, &gaps) else {
+            return Content::Value(value);
+        };
+        let from = self.reads.iter().map(|key| message.metadata.get(key));
+        let memo = Memo {
+            owner,
+            from: from.map(Option::<&Arc<str>>::cloned).collect(),
+            template: Arc::new(template),
+            order: order.into(),
+        };
+        let Some(filled) = self.fill(&memo, message, event_id) else {
+            return Content::Value(value);
+        };
+        document.remember(memo);
+        Content::Filled(filled.with_tree(value))
     }
 }
 

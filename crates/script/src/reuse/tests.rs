@@ -45,9 +45,19 @@ fn pod() -> Document {
 
 /// What the mapping makes of the message, and whether it was kept from before.
 fn run(mapping: &Mapping, mut message: Message) -> (String, bool) {
+    let kept = |content: &Content| match content {
+        Content::Document(document) => document.recall(),
+        _ => None,
+    };
+    let document = message.content().clone();
+    let before = kept(&document);
     assert_eq!(mapping.run(&mut message).unwrap(), Mapped::Kept);
     let text = String::from_utf8(message.bytes().unwrap().to_vec()).unwrap();
-    (text, matches!(message.content(), Content::Filled(_)))
+    let tree = message.tree().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), *tree);
+    let after = kept(&document);
+    let is_same = before.zip(after).is_some_and(|(a, b)| Arc::ptr_eq(&a, &b));
+    (text, is_same)
 }
 
 #[test]
