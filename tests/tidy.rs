@@ -1,1 +1,248 @@
-//! The arrows of ARCHITECTURE.md.
+//! What the documents promise of the code: the arrows of ARCHITECTURE.md, links that lead somewhere,
+//! a function reference that is true, examples that lint.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use meterline_config::{Registry, Source, load};
+use meterline_script::{Engine, Group, Limits};
+use serde_json::Value;
+
+use crate::support::root;
+
+/// Who may know whom, as ARCHITECTURE.md has it.
+const MAY_KNOW: &[(&str, &[&str])] = &[
+    ("core", &[]),
+    ("ledger", &[]),
+    ("kubesim", &[]),
+    ("meter", &[]),
+    ("testkit", &[]),
+    ("config", &["core"]),
+    ("script", &["core"]),
+    ("runtime", &["core"]),
+    ("input", &["core", "config", "script", "ledger"]),
+    ("processors", &["core", "config", "script"]),
+    ("output", &["core", "config", "script"]),
+];
+
+#[test]
+fn no_crate_knows_more_than_the_map_says() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version=1"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut known = BTreeMap::new();
+    for package in metadata["packages"].as_array().unwrap() {
+        let short = |value: &Value| {
+            value
+                .as_str()?
+                .strip_prefix("meterline-")
+                .map(str::to_owned)
+        };
+        if let Some(name) = short(&package["name"]) {
+            let dependencies = package["dependencies"].as_array().unwrap().iter();
+            // Tests may use anything.
+            let normal = dependencies.filter(|it| it["kind"].is_null());
+            let knows: BTreeSet<_> = normal.filter_map(|it| short(&it["name"])).collect();
+            known.insert(name, knows);
+        }
+    }
+    let names: BTreeSet<_> = known.keys().map(String::as_str).collect();
+    assert_eq!(names, MAY_KNOW.iter().map(|(name, _)| *name).collect());
+    for (name, allowed) in MAY_KNOW {
+        let allowed: BTreeSet<_> = allowed.iter().map(|it| (*it).to_owned()).collect();
+        let too_much: Vec<_> = known[*name].difference(&allowed).collect();
+        assert!(too_much.is_empty(), "{name} knows {too_much:?}");
+    }
+}
+
+/// All files of the repository with this extension, without what is built or fetched.
+fn files(extension: &str) -> Vec<PathBuf> {
+    fn walk(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path
+                .file_name()
+                .and_then(|it| it.to_str())
+                .unwrap_or_default();
+            if path.is_dir() {
+                if !name.starts_with('.') && name != "target" && name != "node_modules" {
+                    walk(&path, extension, found);
+                }
+            } else if path.extension().is_some_and(|it| it == extension) {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root(), extension, &mut found);
+    assert!(!found.is_empty());
+    found
+}
+
+#[test]
+fn no_file_has_outgrown_one_meaning() {
+    for path in files("rs") {
+        let lines = fs::read_to_string(&path).unwrap().lines().count();
+        assert!(
+            lines <= 500,
+            "{} has {lines} lines; split it",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn links_and_named_files_lead_somewhere() {
+    for path in files("md") {
+        let text = fs::read_to_string(&path).unwrap();
+        let targets = text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|it| !it.contains("://") && !it.starts_with('#')) {
+            let target = target.split('#').next().unwrap_or_default();
+            let target = path.parent().unwrap().join(target);
+            assert!(target.exists(), "{}: {}", path.display(), target.display());
+        }
+        for name in text.split('`').skip(1).step_by(2) {
+            let is_path = [
+                "docs/",
+                "tests/",
+                "crates/",
+                "examples/",
+                "presets/",
+                "benches/",
+            ]
+            .iter()
+            .any(|folder| name.starts_with(folder));
+            if is_path && !name.contains([' ', '*']) {
+                assert!(root().join(name).exists(), "{}: `{name}`", path.display());
+            }
+        }
+    }
+}
+
+/// The chapters of docs/mapping.md that are made from the functions themselves.
+fn reference() -> String {
+    let engine = Engine::new(Limits::default());
+    let mut text = String::new();
+    let mut docs = engine.functions().to_vec();
+    docs.sort_by_key(|doc| doc.group);
+    let mut group = None;
+    for doc in docs {
+        if group.replace(doc.group) != Some(doc.group) {
+            let title = match doc.group {
+                Group::Message => "The message",
+                Group::Ids => "Ids",
+                Group::Kubernetes => "Kubernetes",
+                Group::Time => "Time",
+                Group::Collections => "Arrays and objects",
+                Group::Text => "Text",
+                Group::Values => "Numbers and conversions",
+            };
+            writeln!(text, "\n## {title}").unwrap();
+        }
+        // Several forms stand one below the other.
+        let again = format!(", {}", doc.name);
+        let signature = doc.signature.replace(&again, &format!("\n{}", doc.name));
+        writeln!(
+            text,
+            "\n### `{}`\n\n```\n{signature}\n```\n\n{}\n",
+            doc.name, doc.summary
+        )
+        .unwrap();
+        for example in doc.examples {
+            let input = example
+                .input
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" ");
+            let input = if input == "{}" {
+                String::new()
+            } else {
+                format!("this    {input}\n")
+            };
+            writeln!(
+                text,
+                "```\n{input}script  {}\ngives   {}\n```",
+                example.script, example.output
+            )
+            .unwrap();
+        }
+    }
+    text
+}
+
+#[test]
+fn the_function_reference_is_what_the_functions_say() {
+    const MARK: &str = "<!-- What follows is made by tests/tidy.rs; UPDATE_DOCS=1 writes it. -->\n";
+    let path = root().join("docs/mapping.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, after) = text.split_once(MARK).unwrap();
+    let reference = reference();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, format!("{before}{MARK}{reference}")).unwrap();
+    } else {
+        assert!(
+            after == reference,
+            "docs/mapping.md is stale; run the test with UPDATE_DOCS=1"
+        );
+    }
+}
+
+/// Every fault of a configuration.
+fn faults(text: &str) -> Vec<String> {
+    let registry = Registry {
+        inputs: meterline_input::SPECS,
+        processors: meterline_processors::SPECS,
+        outputs: meterline_output::SPECS,
+        default_input: "stdin: {}",
+        default_output: "stdout: {}",
+    };
+    let source = Source {
+        name: "example".to_owned(),
+        text: text.to_owned(),
+        dir: None,
+    };
+    match load(&source, &[], &|_: &str| None, &registry) {
+        Ok(_) => Vec::new(),
+        Err(faults) => faults.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[test]
+fn every_example_of_every_component_lints() {
+    let indented = |example: &str, by: &str| example.replace('\n', &format!("\n{by}"));
+    for spec in meterline_input::SPECS {
+        assert!(!spec.examples.is_empty(), "{}", spec.name);
+        for example in spec.examples {
+            let text = format!("input:\n  {}\n", indented(example, "  "));
+            assert_eq!(faults(&text), Vec::<String>::new(), "{text}");
+        }
+    }
+    for spec in meterline_processors::SPECS {
+        assert!(!spec.examples.is_empty(), "{}", spec.name);
+        for example in spec.examples {
+            let text = format!(
+                "pipeline:\n  processors:\n    - {}\n",
+                indented(example, "      ")
+            );
+            assert_eq!(faults(&text), Vec::<String>::new(), "{text}");
+        }
+    }
+    for spec in meterline_output::SPECS {
+        assert!(!spec.examples.is_empty(), "{}", spec.name);
+        for example in spec.examples {
+            let text = format!("output:\n  {}\n", indented(example, "  "));
+            assert_eq!(faults(&text), Vec::<String>::new(), "{text}");
+        }
+    }
+}

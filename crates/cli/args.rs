@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 const AFTER_HELP: &str = "\
 Exit codes:
   0    all went well
-  1    a configuration has faults, or a mapping that was tried failed
+  1    a configuration has faults or is not there, or a mapping that was tried failed
   2    the command line is wrong
   70   the pipeline stopped by an error that no retry can mend
   75   told to stop, but not everything was delivered in time

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 pub(crate) enum Exit {
     /// All went well.
     Success = 0,
-    /// A configuration has faults, or a mapping that was tried failed.
+    /// A configuration has faults or is not there, or a mapping that was tried failed.
     Faults = 1,
     /// The pipeline stopped by an error that no retry can mend.
     Failed = 70,

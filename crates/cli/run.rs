@@ -1,5 +1,7 @@
 //! `meterline run`: a pipeline from its configuration to its end.
 
+use std::io::Write;
+
 use anyhow::{Context, Result};
 use meterline_config::{Loaded, LogFormat};
 use meterline_core::{BuildContext, BuildError, Health, Metrics, Processor, ProcessorPlan};
@@ -18,7 +20,13 @@ use crate::{
 /// Checks the configuration and runs it until it ends or a signal says so.
 pub(crate) fn run(args: &RunArgs) -> Result<Exit> {
     let environment = Environment::new(args.env_file.as_deref())?;
-    let source = load::source(args)?;
+    let source = match load::source(args) {
+        Ok(source) => source,
+        Err(error) => {
+            writeln!(std::io::stderr(), "meterline: {error:#}")?;
+            return Ok(Exit::Faults);
+        }
+    };
     let Some(loaded) = load::checked(&source, &args.set, &environment)? else {
         return Ok(Exit::Faults);
     };

@@ -9,6 +9,7 @@ mod interpolate;
 mod load;
 mod node;
 mod plan;
+mod report;
 #[cfg(test)]
 mod tests;
 mod wrap;

@@ -205,11 +205,15 @@ impl Message {
     }
 
     /// Flags the message as failed. It goes on; `catch` looks at it, a strict output refuses it.
+    ///
+    /// The first failure stays until it is cleared: what fails after it does so because of it.
     pub fn fail(&mut self, component: impl Into<Arc<str>>, reason: impl Into<Arc<str>>) {
-        self.failure = Some(Box::new(Failure {
-            component: component.into(),
-            reason: reason.into(),
-        }));
+        self.failure.get_or_insert_with(|| {
+            Box::new(Failure {
+                component: component.into(),
+                reason: reason.into(),
+            })
+        });
     }
 
     /// Takes the flag off and gives it back.
@@ -268,6 +272,7 @@ mod tests {
     fn a_failure_is_cleared_by_taking_it() {
         let mut message = Message::value(json!(1));
         message.fail("mapping", "no");
+        message.fail("json_schema", "not an event, because of that");
         assert_eq!(message.clear_failure().unwrap().reason.as_ref(), "no");
         assert!(message.failure().is_none());
     }

@@ -1,8 +1,11 @@
-//! The life of one object.
+//! What the ledger keeps: the life of one object, and what was handed out of it.
 
 use serde::{Deserialize, Serialize};
 
-use crate::interval::{UnixSeconds, Window};
+use crate::{
+    interval::{UnixSeconds, Window},
+    words::{Piece, Ticket},
+};
 
 /// A stretch of unchanged content. The last one of a life that goes on has no end.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -87,4 +90,31 @@ impl<C: Clone + PartialEq> Entry<C> {
         self.end = Some(end);
         self.covered = border;
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum WindowState {
+    InFlight(Ticket),
+    Failed,
+    Delivered,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct HandedOut {
+    pub(crate) window: Window,
+    pub(crate) state: WindowState,
+    pub(crate) seconds: i64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LateSpan<C> {
+    pub(crate) end: UnixSeconds,
+    pub(crate) content: C,
+}
+
+/// A late emission that was handed out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LateEmission<C> {
+    pub(crate) window: Window,
+    pub(crate) pieces: Vec<Piece<C>>,
 }

@@ -19,7 +19,9 @@ mod interval;
 mod ledger;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use completeness::Completeness;
 pub use interval::{Interval, UnixSeconds, Window};
-pub use ledger::{Accounting, Emission, Ledger, Observation, Piece, Settled, Stats, Ticket, Uid};
+pub use ledger::Ledger;
+pub use words::{Accounting, Emission, Observation, Piece, Settled, Stats, Ticket, Uid};

@@ -111,7 +111,7 @@ fn read(url: &str, config_dir: Option<&Path>) -> Result<String, String> {
         vec![path.to_owned()]
     } else {
         std::iter::once(path.to_owned())
-            .chain(config_dir.map(|dir| dir.join(path)))
+            .chain(config_dir.map(|dir| dir.join(path.strip_prefix("./").unwrap_or(path))))
             .collect()
     };
     for candidate in &candidates {
@@ -302,7 +302,7 @@ mod tests {
     fn a_missing_file_names_where_it_was_looked_for() {
         let reason = read("file://./nothing.json", Some(Path::new("/etc/x"))).unwrap_err();
         assert!(
-            reason.contains("./nothing.json or /etc/x/./nothing.json"),
+            reason.contains("./nothing.json or /etc/x/nothing.json"),
             "{reason}"
         );
         assert!(reason.contains("cloudevents.spec.json"), "{reason}");

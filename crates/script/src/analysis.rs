@@ -221,6 +221,12 @@ impl Reader<'_> {
                 self.analysis.is_pure = false;
             }
             (name, _) => {
+                if let ("pod_metrics", Some(Expr::StringConstant(unit, position))) =
+                    (name, call.args.get(1))
+                    && let Err(reason) = functions::unit(unit)
+                {
+                    self.errors.push(self.origin.error(*position, reason, None));
+                }
                 self.reads.called(call);
                 self.called(name, position);
             }

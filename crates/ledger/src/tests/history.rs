@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use proptest::prelude::*;
 
-use super::Books;
+use super::{Books, entries_are_empty};
 use crate::{Accounting, Interval, Ledger, Observation, Settled, Ticket};
 
 const LAST_SECOND: i64 = 90;
@@ -304,7 +304,7 @@ fn audit(history: &History, arrived: &Arrived, books: &Books, contents: bool) {
     let sum: usize = billed.values().map(BTreeMap::len).sum();
     assert_eq!(i64::try_from(sum).unwrap(), books.stats().billed_seconds);
     assert!(
-        books.entries_are_empty(),
+        entries_are_empty(&books),
         "nothing is remembered of what is gone and delivered"
     );
 }

@@ -27,6 +27,12 @@ fn seen(
     }
 }
 
+/// Whether nothing is remembered of any object, as the state that would be stored has it.
+fn entries_are_empty(books: &Books) -> bool {
+    let state = serde_json::to_value(books).unwrap();
+    state["entries"] == serde_json::json!({})
+}
+
 /// Everything that can be handed out now, delivered: `uid start..end content`.
 fn deliver(books: &mut Books, complete_until: i64) -> Vec<String> {
     let mut lines = Vec::new();
@@ -186,13 +192,13 @@ fn a_finished_pod_is_not_billed_again_while_it_exists() {
     books.apply(seen("a", Some(2), Some(6), "x", 101));
     assert!(deliver(&mut books, 200).is_empty());
     books.gone("a", 201);
-    assert!(books.entries_are_empty());
+    assert!(entries_are_empty(&books));
     books.apply(seen("b", Some(202), Some(206), "x", 206));
     books.gone("b", 206);
     assert_eq!(deliver(&mut books, 260), ["b 202..206 x"]);
-    assert!(!books.entries_are_empty(), "it may still turn out to run");
+    assert!(!entries_are_empty(&books), "it may still turn out to run");
     deliver(&mut books, 270);
-    assert!(books.entries_are_empty());
+    assert!(entries_are_empty(&books));
 }
 
 #[test]

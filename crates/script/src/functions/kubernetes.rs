@@ -320,17 +320,20 @@ fn gpus(call: &NativeCallContext<'_>, section: Section) -> Answer<Quantity> {
     Ok(context.totals()?.gpus(section)?)
 }
 
+/// The suffix and the divisor of the metrics that are derived for a unit of time.
+pub(crate) fn unit(unit: &str) -> Result<(&'static str, i64), String> {
+    match unit {
+        "second" => Ok(("_per_second", ONE)),
+        "minute" => Ok(("_per_minute", 60)),
+        "hour" => Ok(("_per_hour", 3600)),
+        other => Err(format!(
+            "`{other}` is not a unit; there are second, minute and hour"
+        )),
+    }
+}
+
 fn pod_metrics(call: &NativeCallContext<'_>, seconds: &Dynamic, unit: &str) -> Answer<Dynamic> {
-    let (suffix, divisor) = match unit {
-        "second" => ("_per_second", ONE),
-        "minute" => ("_per_minute", 60),
-        "hour" => ("_per_hour", 3600),
-        other => {
-            return Err(
-                format!("`{other}` is not a unit; there are second, minute and hour").into(),
-            );
-        }
-    };
+    let (suffix, divisor) = self::unit(unit)?;
     let context = context::of(call)?;
     let totals = context.totals()?;
     let mut metrics = Vec::with_capacity(12);

@@ -17,6 +17,7 @@ use std::{collections::HashMap, sync::LazyLock};
 use rhai::{Engine, EvalAltResult};
 
 pub(crate) use known::{is_known, nearest};
+pub(crate) use kubernetes::unit;
 
 use crate::paths::{self, MAKE_PATH};
 
