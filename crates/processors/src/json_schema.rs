@@ -107,13 +107,14 @@ fn read(url: &str, config_dir: Option<&Path>) -> Result<String, String> {
         ));
     };
     let path = Path::new(path);
-    let candidates: Vec<PathBuf> = if path.is_absolute() {
+    let mut candidates: Vec<PathBuf> = if path.is_absolute() {
         vec![path.to_owned()]
     } else {
         std::iter::once(path.to_owned())
             .chain(config_dir.map(|dir| dir.join(path.strip_prefix("./").unwrap_or(path))))
             .collect()
     };
+    candidates.dedup();
     for candidate in &candidates {
         match std::fs::read_to_string(candidate) {
             Ok(text) => return Ok(text),
