@@ -4,6 +4,8 @@
 //! Prints CPU-seconds per million events, start-up and the first list included, and the most memory
 //! that was resident. Run it with `cargo bench --bench whole_process`.
 
+#![expect(clippy::print_stdout, reason = "what a benchmark prints is its result")]
+
 use std::{
     env, fs,
     process::{Child, Command, Stdio},

@@ -1,5 +1,12 @@
 //! End-to-end tests: the real binary between a real control plane and a recording ingest API.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test that cannot go on panics; what is around the tests is part of them"
+)]
+
 mod cli;
 mod corners;
 mod main_job;

@@ -1,5 +1,10 @@
 //! Pods as an API server shows them.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "objects are put together from literals here: an absent key is made, none can panic"
+)]
+
 use chrono::{DateTime, SecondsFormat};
 use serde_json::{Value, json};
 

@@ -263,8 +263,12 @@ fn list(shared: &Shared, kind: Kind, query: &Query, parameters: &Parameters) -> 
     let page = store.list(kind, query, after.as_ref(), limit);
     let mut metadata = json!({"resourceVersion": version.to_string()});
     if let Some(last) = &page.last {
-        metadata["continue"] = format!("{version}/{}/{}", last.1, last.2).into();
-        metadata["remainingItemCount"] = page.remaining.into();
+        set(
+            &mut metadata,
+            "continue",
+            format!("{version}/{}/{}", last.1, last.2),
+        );
+        set(&mut metadata, "remainingItemCount", page.remaining);
     }
     let head = format!(
         "{{\"kind\":\"{}List\",\"apiVersion\":\"v1\",\"metadata\":{metadata},\"items\":[",
@@ -433,7 +437,11 @@ fn line(verb: &str, object: &[u8]) -> Bytes {
 fn bookmark(kind: Kind, version: u64, ends_initial_events: bool) -> Bytes {
     let mut metadata = json!({"resourceVersion": version.to_string()});
     if ends_initial_events {
-        metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        set(
+            &mut metadata,
+            "annotations",
+            json!({"k8s.io/initial-events-end": "true"}),
+        );
     }
     let object = json!({"kind": kind.name(), "apiVersion": "v1", "metadata": metadata});
     line("BOOKMARK", object.to_string().as_bytes())
@@ -474,4 +482,11 @@ fn not_found(path: &str) -> Response {
 
 fn expired(message: &str) -> Response {
     status(StatusCode::GONE, "Expired", message)
+}
+
+/// Sets a field of an object.
+fn set(object: &mut Value, key: &str, value: impl Into<Value>) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert(key.to_owned(), value.into());
+    }
 }

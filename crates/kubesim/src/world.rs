@@ -3,6 +3,11 @@
 //! [`World::step`] is pure: it is told the second and says what changes in it. Everything happens in
 //! whole seconds, so the truth is exact.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "objects are put together from literals here: an absent key is made, none can panic"
+)]
+
 use std::collections::BTreeMap;
 
 use rand::{Rng, SeedableRng, rngs::StdRng};

@@ -304,7 +304,7 @@ fn audit(history: &History, arrived: &Arrived, books: &Books, contents: bool) {
     let sum: usize = billed.values().map(BTreeMap::len).sum();
     assert_eq!(i64::try_from(sum).unwrap(), books.stats().billed_seconds);
     assert!(
-        entries_are_empty(&books),
+        entries_are_empty(books),
         "nothing is remembered of what is gone and delivered"
     );
 }
