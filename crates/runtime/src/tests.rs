@@ -1,1 +1,361 @@
+//! A pipeline between an input that keeps books and a writer that does what it likes. Time is
+//! simulated.
 
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use meterline_core::{
+    Ack, Batch, BatchPolicy, Health, Input, InputError, Message, Metrics, Outcome, OutputNode,
+    Processor, Settlement, WriteError, Writer, WriterNode,
+};
+use proptest::prelude::*;
+use tokio::{runtime::Builder, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Ended, Pipeline, Report};
+
+/// What the writer does with one request.
+#[derive(Debug, Clone, Copy)]
+enum Deed {
+    Take,
+    Refuse,
+    RefuseFor(u64),
+    TakeAndLoseTheAnswer,
+    WantAnotherToken,
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    deeds: Vec<Deed>,
+    most: usize,
+    /// What arrived, by name, and how often.
+    arrived: BTreeMap<String, usize>,
+    /// Every request, as names.
+    requests: Vec<Vec<String>>,
+    in_flight: usize,
+    most_in_flight: usize,
+}
+
+#[derive(Debug, Default)]
+struct Sink(Mutex<Books>);
+
+fn names(batch: &[Message]) -> Vec<String> {
+    let name = |message: &Message| String::from_utf8(message.bytes().unwrap().to_vec()).unwrap();
+    batch.iter().map(name).collect()
+}
+
+#[async_trait]
+impl Writer for Sink {
+    async fn write(&self, batch: &[Message]) -> Result<(), WriteError> {
+        let names = names(batch);
+        let (deed, most) = {
+            let mut books = self.0.lock().unwrap();
+            books.requests.push(names.clone());
+            books.in_flight += 1;
+            books.most_in_flight = books.most_in_flight.max(books.in_flight);
+            (books.deeds.pop().unwrap_or(Deed::Take), books.most)
+        };
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let mut books = self.0.lock().unwrap();
+        books.in_flight -= 1;
+        let reason = "because".to_owned();
+        let mut take = || {
+            for name in &names {
+                *books.arrived.entry(name.clone()).or_default() += 1;
+            }
+        };
+        match deed {
+            _ if names.len() > most => Err(WriteError::TooLarge { reason }),
+            _ if names.iter().any(|name| name.starts_with("bad")) => {
+                Err(WriteError::Rejected { reason })
+            }
+            Deed::Take => {
+                take();
+                Ok(())
+            }
+            Deed::TakeAndLoseTheAnswer => {
+                take();
+                Err(WriteError::Retry {
+                    reason,
+                    after: None,
+                })
+            }
+            Deed::Refuse => Err(WriteError::Retry {
+                reason,
+                after: None,
+            }),
+            Deed::RefuseFor(seconds) => Err(WriteError::Retry {
+                reason,
+                after: Some(Duration::from_secs(seconds)),
+            }),
+            Deed::WantAnotherToken => Err(WriteError::Unauthorized { reason }),
+        }
+    }
+}
+
+/// Yields batches in order, each once, and keeps what became of them.
+struct Source {
+    batches: std::vec::IntoIter<Batch>,
+    settlements: Arc<Mutex<Vec<Settlement>>>,
+}
+
+#[async_trait]
+impl Input for Source {
+    async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
+        Ok(self.batches.next().map(|batch| {
+            let (ack, settlement) = Ack::new();
+            self.settlements.lock().unwrap().push(settlement);
+            (batch, ack)
+        }))
+    }
+}
+
+/// Flags, drops or panics as the name of a message says.
+struct ByName;
+
+impl Processor for ByName {
+    fn process(&mut self, batch: Batch) -> Batch {
+        let mut kept = Vec::new();
+        for mut message in batch {
+            let name = names(std::slice::from_ref(&message)).remove(0);
+            assert!(!name.starts_with("panic"), "as the test wants it");
+            if name.starts_with("failed") {
+                message.fail("by name", "as it is called");
+            }
+            if !name.starts_with("dropped") {
+                kept.push(message);
+            }
+        }
+        kept
+    }
+}
+
+struct Run {
+    report: Report,
+    outcomes: Vec<Outcome>,
+    sink: Arc<Sink>,
+    rejected: u64,
+}
+
+/// Runs batches of messages with these names through a pipeline until it ends, or for `limit`.
+fn run(
+    batches: &[Vec<String>],
+    books: Books,
+    batching: BatchPolicy,
+    limit: Option<Duration>,
+) -> Run {
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let messages = |names: &Vec<String>| names.iter().cloned().map(Message::raw).collect();
+        let settlements = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::new(Sink(Mutex::new(books)));
+        let metrics = Metrics::default();
+        let pipeline = Pipeline {
+            input: Box::new(Source {
+                batches: batches.iter().map(messages).collect::<Vec<_>>().into_iter(),
+                settlements: Arc::clone(&settlements),
+            }),
+            chains: (0..2).map(|_| vec![Box::new(ByName) as _]).collect(),
+            output: OutputNode::Writer(WriterNode {
+                label: "output".into(),
+                component: "sink",
+                writer: Arc::clone(&sink) as _,
+                batching,
+                max_in_flight: 3,
+                accepts_failed: false,
+            }),
+            metrics: metrics.clone(),
+            health: Health::default(),
+            shutdown_timeout: Duration::from_secs(20),
+        };
+        let stop = CancellationToken::new();
+        let mut stopper = JoinSet::new();
+        if let Some(limit) = limit {
+            let stop = stop.clone();
+            stopper.spawn(async move {
+                tokio::time::sleep(limit).await;
+                stop.cancel();
+            });
+        }
+        let report = pipeline.run(stop).await;
+        let settlements = std::mem::take(&mut *settlements.lock().unwrap());
+        let mut outcomes = Vec::new();
+        for mut settlement in settlements {
+            outcomes.push(settlement.outcome().await);
+        }
+        let page = metrics.render();
+        let rejected = page
+            .lines()
+            .find_map(|line| line.strip_prefix("output_rejected "));
+        Run {
+            report,
+            outcomes,
+            sink,
+            rejected: rejected.unwrap_or("0").parse().unwrap(),
+        }
+    })
+}
+
+fn count(count: usize) -> BatchPolicy {
+    BatchPolicy {
+        count,
+        ..BatchPolicy::default()
+    }
+}
+
+fn generous() -> Books {
+    Books {
+        most: usize::MAX,
+        ..Books::default()
+    }
+}
+
+fn batch(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[test]
+fn a_failed_message_is_rejected_alone() {
+    let batches = [batch(&["a", "failed", "b"]), batch(&["c", "dropped"])];
+    let run = run(&batches, generous(), count(2), None);
+    assert_eq!(run.report.ended, Ended::Input);
+    let books = run.sink.0.lock().unwrap();
+    assert_eq!(books.arrived.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert!(matches!(run.outcomes[0], Outcome::Rejected(_)));
+    assert_eq!(run.outcomes[1], Outcome::Delivered);
+    assert_eq!(run.rejected, 1);
+}
+
+#[test]
+fn a_panic_fails_its_part_of_the_batch_and_nothing_else() {
+    let batches = [batch(&["panic", "a"]), batch(&["b"])];
+    let run = run(&batches, generous(), count(0), None);
+    assert_eq!(
+        run.outcomes[0],
+        Outcome::Failed("processing panicked".to_owned())
+    );
+    assert_eq!(run.outcomes[1], Outcome::Delivered);
+}
+
+#[test]
+fn a_stop_flushes_what_waits_for_company() {
+    let run = run(
+        &[batch(&["a"])],
+        generous(),
+        count(100),
+        Some(Duration::from_secs(5)),
+    );
+    assert_eq!(run.outcomes, [Outcome::Delivered]);
+    assert_eq!(run.report.unsettled, 0);
+}
+
+#[test]
+fn a_stop_that_cannot_deliver_gives_up_and_says_so() {
+    let books = Books {
+        deeds: vec![Deed::Refuse; 1_000],
+        ..generous()
+    };
+    let run = run(
+        &[batch(&["a"])],
+        books,
+        count(1),
+        Some(Duration::from_secs(5)),
+    );
+    assert_eq!(run.outcomes, [Outcome::Lost]);
+    assert_eq!(run.report.ended, Ended::Stopped);
+    assert_eq!(run.report.unsettled, 1);
+}
+
+fn deeds() -> impl Strategy<Value = Vec<Deed>> {
+    let deed = prop_oneof![
+        4 => Just(Deed::Take),
+        2 => Just(Deed::Refuse),
+        1 => (1_u64..400).prop_map(Deed::RefuseFor),
+        2 => Just(Deed::TakeAndLoseTheAnswer),
+        1 => Just(Deed::WantAnotherToken),
+    ];
+    prop::collection::vec(deed, 0..40)
+}
+
+fn batches() -> impl Strategy<Value = Vec<Vec<String>>> {
+    let kind = prop_oneof![
+        12 => Just("m"), 1 => Just("bad"), 1 => Just("failed"), 1 => Just("dropped"),
+    ];
+    let batch = prop::collection::vec(kind, 0..30);
+    prop::collection::vec(batch, 1..8).prop_map(|batches| {
+        let mut number = 0;
+        let mut named = |kind: &str| {
+            number += 1;
+            format!("{kind}-{number}")
+        };
+        batches
+            .iter()
+            .map(|batch| batch.iter().map(|kind| named(kind)).collect())
+            .collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever the writer does, every message arrives or is rejected, a message that arrived more
+    /// than once did so because an answer was lost, and the size and number of requests is kept to.
+    #[test]
+    fn everything_arrives_or_is_rejected(
+        batches in batches(),
+        deeds in deeds(),
+        most in prop_oneof![Just(usize::MAX), 1_usize..10],
+        size in 0_usize..12,
+        period in prop::option::of(1_u64..5),
+    ) {
+        let lost = deeds.iter().filter(|it| matches!(it, Deed::TakeAndLoseTheAnswer)).count();
+        let books = Books { deeds, most, ..Books::default() };
+        let batching = BatchPolicy {
+            count: size,
+            period: period.map(Duration::from_secs),
+            byte_size: 0,
+        };
+        let run = run(&batches, books, batching, None);
+        prop_assert_eq!(run.report, Report { ended: Ended::Input, unsettled: 0 });
+        let books = run.sink.0.lock().unwrap();
+        let mut rejected = 0;
+        for (batch, outcome) in batches.iter().zip(&run.outcomes) {
+            let mut refused = false;
+            for name in batch {
+                let arrived = books.arrived.get(name).copied().unwrap_or(0);
+                let is_refused = name.starts_with("bad") || name.starts_with("failed");
+                refused |= is_refused;
+                rejected += u64::from(is_refused);
+                if name.starts_with("m-") {
+                    prop_assert!(arrived >= 1, "{} did not arrive", name);
+                    prop_assert!(arrived <= 1 + lost, "{} arrived {} times", name, arrived);
+                } else {
+                    prop_assert_eq!(arrived, 0, "{}", name);
+                }
+            }
+            prop_assert!(outcome.is_settled());
+            prop_assert_eq!(matches!(outcome, Outcome::Rejected(_)), refused);
+        }
+        prop_assert_eq!(run.rejected, rejected);
+        prop_assert!(books.most_in_flight <= 3);
+        for request in &books.requests {
+            prop_assert!(!request.is_empty());
+            prop_assert!(size == 0 || request.len() <= size);
+        }
+        // A message is tried for the first time in the order in which it was read.
+        let mut seen = HashSet::new();
+        let firsts: Vec<_> =
+            books.requests.iter().flatten().filter(|name| seen.insert(*name)).collect();
+        let sent = |name: &&String| name.starts_with("m-") || name.starts_with("bad");
+        let read: Vec<_> = batches.iter().flatten().filter(sent).collect();
+        prop_assert_eq!(firsts, read);
+    }
+}
