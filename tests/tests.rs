@@ -13,3 +13,4 @@ mod main_job;
 mod sink;
 mod support;
 mod tidy;
+mod watch;

@@ -1,0 +1,125 @@
+//! The watch against a simulated API server that misbehaves.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use meterline_kubesim::{Kubesim, Options, Size, World, rfc3339};
+use meterline_testkit::ingest::RecordingIngest;
+
+use crate::support::{MINUTE, meterline, root, stop};
+
+/// Waits until a little after that second has begun.
+async fn begun(second: i64) {
+    let begins = UNIX_EPOCH + Duration::from_secs(second.unsigned_abs());
+    let wait = begins.duration_since(SystemTime::now()).unwrap_or_default();
+    tokio::time::sleep(wait + Duration::from_millis(150)).await;
+}
+
+/// Seconds by customer.
+type Seconds = BTreeMap<String, i128>;
+
+/// Pods come, change and go while watches are cut and requests fail: what was billed, and the truth.
+async fn through_faults(options: Options) -> (Seconds, Seconds) {
+    let seed = u64::from(options.minor);
+    let sim = Kubesim::start(options).await.unwrap();
+    let ingest = RecordingIngest::start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = folder.path().join("kubeconfig");
+    sim.write_kubeconfig(&kubeconfig).unwrap();
+    let collector = meterline()
+        .args([
+            "--config".as_ref(),
+            root()
+                .join("presets/kubernetes-pod-exec-time.yaml")
+                .as_os_str(),
+        ])
+        .kubeconfig(&kubeconfig)
+        .env("OPENMETER_URL", ingest.url())
+        .env("SCRAPE_INTERVAL", "3s")
+        .env("BATCH_PERIOD", "1s")
+        .start()
+        .unwrap();
+    collector.wait_ready(MINUTE).await.unwrap();
+    let mut world = World::new(seed, 40, Size::Small);
+    let from = chrono::Utc::now().timestamp() + 1;
+    let until = (from + 24).div_euclid(3) * 3;
+    for second in from..until {
+        begun(second).await;
+        sim.change(|store| world.step(second, store));
+        match second - from {
+            4 | 5 | 13 => sim.cut_watches(),
+            8 => {
+                sim.refuse(500, 2);
+                sim.cut_watches();
+            }
+            17 => {
+                sim.refuse(429, 2);
+                sim.cut_watches();
+            }
+            _ => {}
+        }
+    }
+    let watermark = "ledger_watermark_timestamp_seconds";
+    collector
+        .wait_for_page("/metrics", MINUTE, |_, page| {
+            let mut lines = page.lines();
+            let value = lines.find_map(|line| line.strip_prefix(watermark)?.rsplit(' ').next());
+            value.and_then(|it| it.parse::<i64>().ok()) >= Some(until)
+        })
+        .await
+        .unwrap();
+    let mut billed: Seconds = BTreeMap::new();
+    for event in ingest.events() {
+        if event["time"].as_str().unwrap() < rfc3339(until).as_str() {
+            let subject = event["subject"].as_str().unwrap().to_owned();
+            let seconds = event["data"]["duration_seconds"].as_i64().unwrap();
+            *billed.entry(subject).or_default() += i128::from(seconds);
+        }
+    }
+    let truth: BTreeMap<_, _> = world
+        .truth(until)
+        .into_iter()
+        .map(|(customer, bill)| (customer, bill.pod_seconds))
+        .filter(|(_, seconds)| *seconds > 0)
+        .collect();
+    stop(&collector).await;
+    ingest.assert_clean();
+    (billed, truth)
+}
+
+fn options(history: usize, minor: u32) -> Options {
+    Options {
+        history,
+        bookmarks: Duration::from_secs(1),
+        minor,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cuts_and_errors_cost_no_second() {
+    // With streaming lists and, on an older server, without.
+    for minor in [35, 29] {
+        let (billed, truth) = through_faults(options(100_000, minor)).await;
+        assert_eq!(billed, truth);
+    }
+}
+
+/// A watch that was away for more than a few changes is told 410 and lists again. Which pods came and
+/// went in between nobody can know; nothing is billed that was not so, and all the rest is.
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_versions_cost_only_what_nobody_can_know() {
+    let (billed, truth) = through_faults(options(4, 35)).await;
+    for (customer, seconds) in &billed {
+        assert!(
+            *seconds <= truth[customer],
+            "{customer}: {billed:?} {truth:?}"
+        );
+    }
+    let sum = |seconds: &Seconds| seconds.values().sum::<i128>();
+    assert!(
+        sum(&billed) * 100 >= sum(&truth) * 95,
+        "{billed:?} {truth:?}"
+    );
+}
