@@ -12,6 +12,7 @@ mod client;
 mod emit;
 mod life;
 mod object;
+mod recover;
 mod resource_type;
 mod shared;
 mod watch;

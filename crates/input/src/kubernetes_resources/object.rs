@@ -18,6 +18,8 @@ use serde::{
     de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
 };
 
+use super::recover::Known;
+
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// An object as it came from the API server, pruned.
@@ -71,12 +73,14 @@ impl Object {
         self.meta.uid.as_deref().unwrap_or_default().into()
     }
 
-    /// Where it lives and what it is called, as `namespace/name`.
-    pub(super) fn name(&self) -> String {
-        let name = self.meta.name.as_deref().unwrap_or_default();
-        match self.meta.namespace.as_deref() {
-            Some(namespace) => format!("{namespace}/{name}"),
-            None => name.to_owned(),
+    /// By what it can be found again.
+    pub(super) fn known(&self) -> Known {
+        let version = self.meta.resource_version.as_deref();
+        Known {
+            uid: self.uid(),
+            namespace: self.meta.namespace.clone(),
+            name: self.meta.name.clone().unwrap_or_default(),
+            version: version.and_then(|it| it.parse().ok()).unwrap_or(0),
         }
     }
 }
@@ -321,7 +325,7 @@ mod tests {
                 "spec": {"nodeName": "x"},
             })
         );
-        assert_eq!(pod.name(), "n/a");
+        assert_eq!(pod.known().name, "a");
         assert_eq!(pod.uid().as_ref(), "u");
         assert_eq!(pod.meta().resource_version.as_deref(), Some("7"));
     }

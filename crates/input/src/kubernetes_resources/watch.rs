@@ -24,6 +24,7 @@ use super::{
     client::{self, Line},
     life::{Seen, deleted_at, life},
     object::Object,
+    recover::{Known, Past},
     shared::Shared,
 };
 
@@ -52,8 +53,8 @@ pub(super) struct Watch {
 
 /// What a watch remembers between events.
 struct Progress {
-    /// Name and content-less life of everything that exists.
-    known: HashMap<Arc<str>, String>,
+    /// Everything that exists, and the version at which it was last seen.
+    known: HashMap<Arc<str>, Known>,
     /// What a list that is under way has shown so far.
     listed: Option<HashSet<Arc<str>>>,
     /// The last moment at which the view was current; from here on lies the gap, if there is one.
@@ -124,8 +125,13 @@ impl Watch {
     ) -> End {
         let resource = self.shared.resource_type.api_resource();
         let api: Api<Object> = match &self.namespace {
-            Some(namespace) => Api::namespaced_with(client, namespace, &resource),
-            None => Api::all_with(client, &resource),
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+            None => Api::all_with(client.clone(), &resource),
+        };
+        let past = Past {
+            client: &client,
+            resource: &resource,
+            label_selector: self.shared.label_selector.as_deref(),
         };
         let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
         if let Some(selector) = &self.shared.label_selector {
@@ -141,6 +147,10 @@ impl Watch {
                 // Events first: a sign of life counts only when everything before it is applied.
                 biased;
                 event = events.next() => match event {
+                    Some(Ok(Event::InitDone)) => {
+                        self.listed(&past, &api, progress).await;
+                        self.note_life(&line, progress, None);
+                    }
                     Some(Ok(event)) => {
                         progress.failures = 0;
                         self.apply(event, progress);
@@ -185,32 +195,43 @@ impl Watch {
             }
             Event::Apply(object) => self.observe(object, progress, now),
             Event::Delete(object) => self.deleted(&object, progress, now),
-            Event::InitDone => {
-                let listed = progress.listed.take().unwrap_or_default();
-                let vanished: Vec<_> = progress
-                    .known
-                    .keys()
-                    .filter(|uid| !listed.contains(*uid))
-                    .cloned()
-                    .collect();
-                for uid in vanished {
-                    progress.known.remove(&uid);
-                    // Nobody can say when it went; it was there when the view was last current.
-                    self.shared.gone(&uid, progress.current_at.min(now));
-                }
-                // A list is the state of the moment: nothing is owed from before it.
-                progress.behind = false;
-                progress.current_at = now;
-                progress.failures = 0;
-                self.shared.synced(&self.name, true);
-                self.shared.alive(&self.name, now);
-                info!(
-                    watch = %self.describe(),
-                    objects = progress.known.len(),
-                    "watching"
-                );
+            Event::InitDone => {}
+        }
+    }
+
+    /// A list is complete: what it did not show is gone.
+    async fn listed(&self, past: &Past<'_>, api: &Api<Object>, progress: &mut Progress) {
+        // What happens while the past is searched is applied only after it.
+        let listed_at = self.shared.clock.seconds();
+        let listed = progress.listed.take().unwrap_or_default();
+        let vanished: Vec<_> = progress
+            .known
+            .values()
+            .filter(|known| !listed.contains(&known.uid))
+            .cloned()
+            .collect();
+        let states = past.last_states(api, &vanished).await;
+        let now = self.shared.clock.seconds();
+        for object in &states {
+            self.deleted(object, progress, now);
+        }
+        for Known { uid, .. } in &vanished {
+            if progress.known.remove(uid).is_some() {
+                // Nobody can say when it went; it was there when the view was last current.
+                self.shared.gone(uid, progress.current_at.min(now));
             }
         }
+        // A list is the state of the moment: nothing is owed from before it.
+        progress.behind = false;
+        progress.current_at = listed_at;
+        progress.failures = 0;
+        self.shared.synced(&self.name, true);
+        self.shared.alive(&self.name, listed_at);
+        info!(
+            watch = %self.describe(),
+            objects = progress.known.len(),
+            "watching"
+        );
     }
 
     fn observe(&self, object: Object, progress: &mut Progress, now: i64) {
@@ -222,7 +243,7 @@ impl Watch {
             self.shared.include_pending,
             now,
         );
-        progress.known.insert(Arc::clone(&uid), object.name());
+        progress.known.insert(Arc::clone(&uid), object.known());
         self.shared.observe(Observation {
             uid,
             start: life.start,

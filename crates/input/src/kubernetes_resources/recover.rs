@@ -1,0 +1,127 @@
+//! What became of objects that went while nobody watched.
+//!
+//! A list after a gap shows only what is there. But the API server also lists the past: at an exact
+//! resource version, until its store is compacted (by default five minutes back). The last version
+//! at which an object was there is found by bisection, and with it how the object ended. Resource
+//! versions are ordered as integers since Kubernetes 1.35 says so (KEP-5504), and have always been
+//! with etcd.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use kube::{
+    Api, Client,
+    api::{ListParams, VersionMatch},
+    core::ApiResource,
+};
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::object::Object;
+
+/// So long windows may wait for what became of objects. What is not found by then ends when it was
+/// last seen.
+const LONGEST: Duration = Duration::from_secs(5);
+/// Bisecting 2^40 versions; a server that answers otherwise is not bisected for ever.
+const MOST_STEPS: u32 = 40;
+/// So many objects are searched for at once.
+const AT_ONCE: usize = 8;
+
+/// An object that was seen.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) uid: Arc<str>,
+    pub(super) namespace: Option<String>,
+    pub(super) name: String,
+    /// The resource version at which it was last seen.
+    pub(super) version: u64,
+}
+
+/// How it was at one version.
+enum Then {
+    There(Box<Object>),
+    Absent,
+    /// The server does not know any more.
+    Compacted,
+}
+
+/// Where to search.
+pub(super) struct Past<'a> {
+    pub(super) client: &'a Client,
+    pub(super) resource: &'a ApiResource,
+    pub(super) label_selector: Option<&'a str>,
+}
+
+impl Past<'_> {
+    /// The last states of objects, those that could be found. `api` is what they were listed by.
+    pub(super) async fn last_states(&self, api: &Api<Object>, vanished: &[Known]) -> Vec<Object> {
+        let mut found = Vec::new();
+        if vanished.is_empty() {
+            return found;
+        }
+        let search = async {
+            // Whatever this shows is later than the deletions.
+            let now = api.list_metadata(&ListParams::default().limit(1)).await?;
+            let now = now.metadata.resource_version.and_then(|it| it.parse().ok());
+            let Some(now) = now else { return Ok(()) };
+            let mut searches = stream::iter(vanished.to_vec())
+                .map(|gone| self.last_state(gone, now))
+                .buffer_unordered(AT_ONCE);
+            while let Some(object) = searches.try_next().await? {
+                found.extend(object);
+            }
+            Ok::<_, kube::Error>(())
+        };
+        match timeout(LONGEST, search).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "the API server does not say what became of objects"),
+            Err(_) => debug!("what became of objects was not found in time"),
+        }
+        found
+    }
+
+    async fn last_state(&self, gone: Known, now: u64) -> Result<Option<Object>, kube::Error> {
+        // By namespace and name the server looks up one key and does not go through them all.
+        let api = match &gone.namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, self.resource),
+            None => Api::all_with(self.client.clone(), self.resource),
+        };
+        // It was there at `present` and is not at `absent`.
+        let (mut present, mut absent) = (gone.version, now);
+        let mut last = None;
+        for _ in 0..MOST_STEPS {
+            if absent <= present.saturating_add(1) {
+                break;
+            }
+            let middle = present + (absent - present) / 2;
+            match self.at(&api, &gone, middle).await? {
+                Then::There(object) => {
+                    last = Some(*object);
+                    present = middle;
+                }
+                Then::Absent => absent = middle,
+                // The store keeps minutes, and the gap is younger: it was there then.
+                Then::Compacted => present = middle,
+            }
+        }
+        Ok(last)
+    }
+
+    async fn at(&self, api: &Api<Object>, gone: &Known, version: u64) -> Result<Then, kube::Error> {
+        let mut params = ListParams::default()
+            .fields(&format!("metadata.name={}", gone.name))
+            .at(&version.to_string())
+            .matching(VersionMatch::Exact);
+        params.label_selector = self.label_selector.map(str::to_owned);
+        match api.list(&params).await {
+            Ok(list) => {
+                let mut items = list.items.into_iter();
+                Ok(items
+                    .find(|object| object.uid() == gone.uid)
+                    .map_or(Then::Absent, |object| Then::There(Box::new(object))))
+            }
+            Err(kube::Error::Api(status)) if status.code == 410 => Ok(Then::Compacted),
+            Err(error) => Err(error),
+        }
+    }
+}
