@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
 use kube::{Api, api::PostParams};
 use meterline_testkit::{
@@ -15,7 +15,7 @@ use meterline_testkit::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{MINUTE, meterline, preset, root, settled, stop};
+use crate::support::{MINUTE, meterline, preset, root, seconds, settled, stop, until};
 
 /// The events of a pod, oldest first.
 fn events_of(ingest: &RecordingIngest, pod: &str) -> Vec<Value> {
@@ -23,15 +23,6 @@ fn events_of(ingest: &RecordingIngest, pod: &str) -> Vec<Value> {
     events.retain(|event| event["data"]["pod_name"] == pod);
     events.sort_by_key(|event| event["time"].as_str().unwrap().to_owned());
     events
-}
-
-async fn until(time: DateTime<Utc>) {
-    let wait = (time - Utc::now()).to_std().unwrap_or_default();
-    tokio::time::sleep(wait).await;
-}
-
-fn seconds(count: i64) -> TimeDelta {
-    TimeDelta::seconds(count)
 }
 
 /// Two containers, a sidecar, an init container that ends, and resources on all of them.
@@ -439,79 +430,4 @@ output:
     url: {url}
 "#
     )
-}
-
-/// Pods that end and are deleted while the view is lost: the list after it does not show them, but
-/// the API server still knows how they were.
-#[tokio::test(flavor = "multi_thread")]
-async fn pods_that_went_while_nobody_watched_are_billed_to_their_end() {
-    let Some(control_plane) = control_plane_or_skip().await else {
-        return;
-    };
-    control_plane.grant_pods("reader", "default").await.unwrap();
-    let client = control_plane.admin_client().await.unwrap();
-    let truth = Truth::watch(client.clone()).await.unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
-    let meterline = preset(&control_plane, "reader", &ingest).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
-    let pods = Pods::new(client, "default");
-    let start = pods::now();
-    for index in 0..10 {
-        let name = format!("pod-{index}");
-        pods.create_running(&pod(&name), start).await.unwrap();
-    }
-    ingest
-        .wait_until(MINUTE, |state| state.events.len() >= 10)
-        .await
-        .unwrap();
-    // The collector stands still while its connection and the server's memory of changes go.
-    meterline.pause().unwrap();
-    control_plane.restart_apiserver().await.unwrap();
-    for index in 0..9 {
-        let name = format!("pod-{index}");
-        pods.set_ended(&name, Phase::Succeeded, start, pods::now())
-            .await
-            .unwrap();
-        pods.delete(&name).await.unwrap();
-        // One comes back under its name.
-        if index == 4 {
-            pods.create_running(&pod(&name), pods::now() + seconds(1))
-                .await
-                .unwrap();
-        }
-    }
-    truth
-        .wait_until(MINUTE, |lives| {
-            lives.iter().filter(|it| it.end.is_some()).count() == 9
-        })
-        .await
-        .unwrap();
-    assert!(truth.unreported().is_empty());
-    meterline.resume().unwrap();
-    until(pods::now() + seconds(3)).await;
-    let ended = pods::now();
-    pods.set_ended("pod-9", Phase::Succeeded, start, ended)
-        .await
-        .unwrap();
-    let again = truth.lives();
-    let again = again
-        .iter()
-        .find(|it| it.name == "pod-4" && it.end.is_none())
-        .unwrap();
-    pods.set_ended("pod-4", Phase::Succeeded, again.start, ended)
-        .await
-        .unwrap();
-    truth
-        .wait_until(MINUTE, |lives| lives.iter().all(|it| it.end.is_some()))
-        .await
-        .unwrap();
-    settled(
-        &ingest,
-        &truth.lives(),
-        &(start..start + seconds(120)),
-        MINUTE,
-    )
-    .await
-    .assert_exact();
-    stop(&meterline).await;
 }

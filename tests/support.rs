@@ -2,7 +2,7 @@
 
 use std::{ops::Range, path::PathBuf, time::Duration};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use meterline_testkit::{
     audit::{self, Life, Report},
     control_plane::ControlPlane,
@@ -15,6 +15,16 @@ pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 /// The repository's root.
 pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Waits for a moment.
+pub(crate) async fn until(time: DateTime<Utc>) {
+    let wait = (time - Utc::now()).to_std().unwrap_or_default();
+    tokio::time::sleep(wait).await;
+}
+
+pub(crate) fn seconds(count: i64) -> TimeDelta {
+    TimeDelta::seconds(count)
 }
 
 /// `meterline` with nothing but what is said.

@@ -10,6 +10,7 @@
 mod cli;
 mod corners;
 mod main_job;
+mod outages;
 mod sink;
 mod support;
 mod tidy;
