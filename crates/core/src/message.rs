@@ -90,6 +90,7 @@ pub struct Message {
     pub metadata: Metadata,
     identity: Option<Arc<Identity>>,
     failure: Option<Box<Failure>>,
+    caught: bool,
 }
 
 impl Message {
@@ -101,6 +102,7 @@ impl Message {
             metadata: Metadata::default(),
             identity: None,
             failure: None,
+            caught: false,
         }
     }
 
@@ -206,18 +208,32 @@ impl Message {
 
     /// Flags the message as failed. It goes on; `catch` looks at it, a strict output refuses it.
     ///
-    /// The first failure stays until it is cleared: what fails after it does so because of it.
+    /// The first failure stays: what fails after it does so because of it. Only a failure that is
+    /// being caught gives way to a new one.
     pub fn fail(&mut self, component: impl Into<Arc<str>>, reason: impl Into<Arc<str>>) {
-        self.failure.get_or_insert_with(|| {
-            Box::new(Failure {
+        if self.failure.is_none() || self.caught {
+            self.caught = false;
+            self.failure = Some(Box::new(Failure {
                 component: component.into(),
                 reason: reason.into(),
-            })
-        });
+            }));
+        }
+    }
+
+    /// Marks the failure as being caught: it can still be asked for, and the next one replaces it.
+    pub fn catch_failure(&mut self) {
+        self.caught = self.failure.is_some();
+    }
+
+    /// Whether the failure is one that is being caught, and none has come since.
+    #[must_use]
+    pub fn is_caught(&self) -> bool {
+        self.caught
     }
 
     /// Takes the flag off and gives it back.
     pub fn clear_failure(&mut self) -> Option<Failure> {
+        self.caught = false;
         self.failure.take().map(|failure| *failure)
     }
 }
@@ -269,11 +285,17 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_cleared_by_taking_it() {
+    fn the_first_failure_stays_until_it_is_caught_or_cleared() {
         let mut message = Message::value(json!(1));
         message.fail("mapping", "no");
         message.fail("json_schema", "not an event, because of that");
-        assert_eq!(message.clear_failure().unwrap().reason.as_ref(), "no");
+        assert_eq!(message.failure().unwrap().reason.as_ref(), "no");
+        message.catch_failure();
+        assert!(message.is_caught());
+        message.fail("log", "while catching");
+        assert!(!message.is_caught());
+        let failure = message.clear_failure().unwrap();
+        assert_eq!(failure.reason.as_ref(), "while catching");
         assert!(message.failure().is_none());
     }
 }

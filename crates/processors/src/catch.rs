@@ -47,17 +47,18 @@ impl Processor for Catch {
             return batch;
         }
         let mut passed = Batch::with_capacity(batch.len());
-        for message in batch {
-            let Some(caught) = message.failure().cloned() else {
+        for mut message in batch {
+            if message.failure().is_none() {
                 passed.push(message);
                 continue;
-            };
+            }
+            message.catch_failure();
             passed.extend(
                 self.0
                     .process(vec![message])
                     .into_iter()
                     .map(|mut message| {
-                        if message.failure() == Some(&caught) {
+                        if message.is_caught() {
                             message.clear_failure();
                         }
                         message
