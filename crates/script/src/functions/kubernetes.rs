@@ -209,6 +209,13 @@ pub(super) fn register(engine: &mut Engine) {
             Ok(gpu_type.map_or(Dynamic::UNIT, Into::into))
         },
     );
+    // Whole seconds first, as below.
+    engine.register_fn(
+        "pod_metrics",
+        |call: NativeCallContext, seconds: INT, unit: &str| {
+            pod_metrics(&call, &seconds.into(), unit)
+        },
+    );
     engine.register_fn(
         "pod_metrics",
         |call: NativeCallContext, seconds: Dynamic| pod_metrics(&call, &seconds, "second"),
