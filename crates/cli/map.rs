@@ -42,7 +42,7 @@ pub(crate) fn map(args: &MapArgs) -> Result<Exit> {
         let number = index.saturating_add(1);
         let document =
             document.with_context(|| format!("document {number} of standard input is not JSON"))?;
-        let mut message = Message::value(document);
+        let mut message = Message::value(&document);
         for (key, value) in &args.meta {
             message.metadata.set(key.clone(), value.as_str());
         }

@@ -7,11 +7,12 @@
 //!
 //! Layout: a tag byte, then the payload. Integers and floats are eight bytes little endian; text is
 //! a `u32` length and UTF-8, or, as nearly all of it is short, UTF-8 behind a tag that holds the
-//! length, or the number of one of the [`keys`] that every object has; arrays and objects are a `u32` length of the body and the body; an object's body
-//! alternates keys (as text) and values. Where a key is repeated the last one counts,
-//! as in `serde_json`.
+//! length; arrays and objects are a `u32` length of the body and the body; an object's body
+//! alternates keys and values. A key is text, or the number of one of the `keys` that every object
+//! has. No key is repeated: where the text repeats one only the last stays, as in `serde_json`.
 
 mod builder;
+mod encode;
 mod keys;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,8 @@ use serde::{
     ser::{SerializeMap, SerializeSeq},
 };
 
-pub use self::builder::Builder;
+pub use self::builder::{Builder, Mark, Open};
+pub(crate) use self::encode::text as encode_text;
 use crate::template::Memo;
 
 const NULL: u8 = 0;
@@ -173,33 +175,43 @@ impl<'a> Node<'a> {
             .unwrap_or_default()
     }
 
-    /// The payload behind a length, for text and containers.
+    /// The payload of a text or a container.
     fn body(self) -> &'a [u8] {
-        let tag = self.tag();
-        if tag >= SHORT {
-            let end = 1 + usize::from(tag - SHORT);
-            return self.bytes.get(1..end).unwrap_or_default();
-        }
-        if tag == KNOWN {
-            return keys::name(self.bytes.get(1).copied()).as_bytes();
-        }
-        let length = self
-            .bytes
-            .get(1..5)
-            .and_then(|bytes| bytes.try_into().ok())
-            .map_or(0, u32::from_le_bytes) as usize;
-        self.bytes.get(5..5 + length).unwrap_or_default()
+        self.split().0
     }
 
     /// How many bytes this value takes.
     fn size(self) -> usize {
-        match self.tag() {
+        let tag = self.tag();
+        match tag {
             NULL | FALSE | TRUE => 1,
             INTEGER | UNSIGNED | FLOAT => 9,
             KNOWN => 2,
-            tag @ SHORT.. => 1 + usize::from(tag - SHORT),
-            _ => 5 + self.body().len(),
+            SHORT.. => 1 + usize::from(tag - SHORT),
+            _ => 5 + self.length(),
         }
+    }
+
+    /// The length behind the tag of a long text or a container.
+    fn length(self) -> usize {
+        let length = self.bytes.get(1..5).and_then(|bytes| bytes.try_into().ok());
+        length.map_or(0, u32::from_le_bytes) as usize
+    }
+
+    /// The payload of a text or a container, and what is written behind it.
+    fn split(self) -> (&'a [u8], &'a [u8]) {
+        let tag = self.tag();
+        if tag == KNOWN {
+            let name = keys::name(self.bytes.get(1).copied());
+            return (name.as_bytes(), self.bytes.get(2..).unwrap_or_default());
+        }
+        let (start, length) = if tag >= SHORT {
+            (1, usize::from(tag - SHORT))
+        } else {
+            (5, self.length())
+        };
+        let rest = self.bytes.get(start..).unwrap_or_default();
+        rest.split_at_checked(length).unwrap_or_default()
     }
 
     /// The bytes of this value alone; equal bytes are equal values.
@@ -211,6 +223,15 @@ impl<'a> Node<'a> {
     /// The scalar, or `None` for an array or an object.
     #[must_use]
     pub fn scalar(self) -> Option<Scalar<'a>> {
+        Some(match self.scalar_but_text()? {
+            // Only text is ever written under its tags.
+            Scalar::Text(_) => Scalar::Text(std::str::from_utf8(self.body()).unwrap_or_default()),
+            scalar => scalar,
+        })
+    }
+
+    /// The scalar, but for what a text says: looking at each byte of it costs the most.
+    fn scalar_but_text(self) -> Option<Scalar<'static>> {
         Some(match self.tag() {
             NULL => Scalar::Null,
             FALSE => Scalar::Bool(false),
@@ -218,10 +239,7 @@ impl<'a> Node<'a> {
             INTEGER => Scalar::Integer(i64::from_le_bytes(self.eight())),
             UNSIGNED => Scalar::Unsigned(u64::from_le_bytes(self.eight())),
             FLOAT => Scalar::Float(f64::from_le_bytes(self.eight())),
-            // Only text is ever written under these tags.
-            TEXT | KNOWN | SHORT.. => {
-                Scalar::Text(std::str::from_utf8(self.body()).unwrap_or_default())
-            }
+            TEXT | KNOWN | SHORT.. => Scalar::Text(""),
             _ => return None,
         })
     }
@@ -233,6 +251,12 @@ impl<'a> Node<'a> {
             Some(Scalar::Text(text)) => Some(text),
             _ => None,
         }
+    }
+
+    /// Whether this is just this text.
+    #[must_use]
+    pub fn is_text(self, text: &str) -> bool {
+        matches!(self.tag(), TEXT | KNOWN | SHORT..) && self.body() == text.as_bytes()
     }
 
     /// The whole number, if it is one within 64 signed bits.
@@ -265,20 +289,17 @@ impl<'a> Node<'a> {
     /// The field of an object; `None` when absent or when this is no object.
     #[must_use]
     pub fn get(self, key: &str) -> Option<Self> {
-        let mut found = None;
         let mut rest = self.entries().bytes;
         // Keys are compared as bytes: checking each for UTF-8 first costs more than finding one.
         while !rest.is_empty() {
-            let name = Node { bytes: rest };
-            let value = Node {
-                bytes: rest.get(name.size()..).unwrap_or_default(),
-            };
-            rest = value.bytes.get(value.size()..).unwrap_or_default();
-            if name.body() == key.as_bytes() {
-                found = Some(value);
+            let (name, behind) = Node { bytes: rest }.split();
+            let value = Node { bytes: behind };
+            if name == key.as_bytes() {
+                return Some(value);
             }
+            rest = behind.get(value.size()..).unwrap_or_default();
         }
-        found
+        None
     }
 
     /// A field of a field; `None` when a step is missing.
@@ -293,6 +314,13 @@ impl<'a> Node<'a> {
         Items {
             bytes: if self.is_array() { self.body() } else { &[] },
         }
+    }
+
+    /// How many fields an object has.
+    #[must_use]
+    pub fn count_entries(self) -> usize {
+        let mut entries = self.entries();
+        std::iter::from_fn(|| entries.next_node()).count()
     }
 
     /// The fields of an object in the order of the document; nothing for any other value.
@@ -386,6 +414,14 @@ impl<'a> Iterator for Entries<'a> {
     type Item = (&'a str, Node<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
+        let (key, value) = self.next_node()?;
+        Some((key.as_str().unwrap_or_default(), value))
+    }
+}
+
+impl<'a> Entries<'a> {
+    /// The next field with its key as it is written.
+    pub(crate) fn next_node(&mut self) -> Option<(Node<'a>, Node<'a>)> {
         if self.bytes.is_empty() {
             return None;
         }
@@ -394,6 +430,6 @@ impl<'a> Iterator for Entries<'a> {
             bytes: self.bytes.get(key.size()..).unwrap_or_default(),
         };
         self.bytes = value.bytes.get(value.size()..).unwrap_or_default();
-        Some((key.as_str().unwrap_or_default(), value))
+        Some((key, value))
     }
 }

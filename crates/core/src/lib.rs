@@ -15,7 +15,7 @@ pub mod template;
 mod traits;
 
 pub use ack::{Ack, Outcome, Settlement};
-pub use document::{Builder, Document, Entries, Items, Node, Scalar};
+pub use document::{Builder, Document, Entries, Items, Mark, Node, Open, Scalar};
 pub use health::{Health, HealthHandle, HealthReport};
 pub use ids::event_id;
 pub use message::{Batch, Content, ContentError, Failure, Identity, Message, Metadata};

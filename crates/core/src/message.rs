@@ -15,8 +15,6 @@ pub enum Content {
     Raw(Bytes),
     /// A shared document, as the ledger keeps it.
     Document(Document),
-    /// A tree of its own.
-    Value(Value),
     /// Encoded JSON that was made before, but for a few fields.
     Filled(Filled),
 }
@@ -112,10 +110,10 @@ impl Message {
         Self::new(Content::Raw(bytes.into()))
     }
 
-    /// A message of a JSON tree.
+    /// A message of a JSON value.
     #[must_use]
-    pub fn value(value: Value) -> Self {
-        Self::new(Content::Value(value))
+    pub fn value(value: &Value) -> Self {
+        Self::new(Content::Document(Document::from(value)))
     }
 
     /// The same message, standing for `identity`.
@@ -143,11 +141,6 @@ impl Message {
         &self.content
     }
 
-    /// Takes the content out and leaves nothing, empty bytes.
-    pub fn take_content(&mut self) -> Content {
-        std::mem::replace(&mut self.content, Content::Raw(Bytes::new()))
-    }
-
     /// Replaces the content.
     pub fn set_content(&mut self, content: Content) {
         self.content = content;
@@ -161,41 +154,30 @@ impl Message {
         Ok(match &self.content {
             Content::Raw(bytes) => Document::from_json(bytes)?,
             Content::Document(document) => document.clone(),
-            Content::Value(value) => Document::from(value),
-            Content::Filled(filled) => Document::from_json(&filled.bytes()?)?,
+            Content::Filled(filled) => filled.document()?,
         })
     }
 
-    /// The content as a tree; whatever had to be parsed is kept, so a second call is free.
+    /// The content as a tree.
     ///
     /// # Errors
     /// When raw bytes are not JSON.
-    pub fn tree(&mut self) -> Result<&Value, ContentError> {
-        let tree = match &self.content {
-            Content::Raw(bytes) => Some(serde_json::from_slice(bytes)?),
-            Content::Document(document) => Some(document.root().to_value()),
-            Content::Filled(filled) => Some(Arc::unwrap_or_clone(filled.tree()?)),
-            Content::Value(_) => None,
-        };
-        if let Some(tree) = tree {
-            self.content = Content::Value(tree);
-        }
-        match &self.content {
-            Content::Value(value) => Ok(value),
-            // All other kinds were replaced by a tree above.
-            Content::Raw(_) | Content::Document(_) | Content::Filled(_) => Ok(&Value::Null),
-        }
+    pub fn tree(&self) -> Result<Value, ContentError> {
+        Ok(self.document()?.root().to_value())
     }
 
     /// The content as bytes: raw bytes as they are, anything else as compact JSON.
     ///
     /// # Errors
-    /// When the tree cannot be written as JSON.
+    /// When the content cannot be written as JSON.
     pub fn bytes(&self) -> Result<Bytes, ContentError> {
         Ok(match &self.content {
             Content::Raw(bytes) => bytes.clone(),
-            Content::Document(document) => serde_json::to_vec(document)?.into(),
-            Content::Value(value) => serde_json::to_vec(value)?.into(),
+            Content::Document(document) => {
+                let mut bytes = Vec::with_capacity(document.size());
+                document.root().write_json(&mut bytes)?;
+                bytes.into()
+            }
             Content::Filled(filled) => filled.bytes()?,
         })
     }
@@ -250,7 +232,7 @@ mod tests {
 
     #[test]
     fn raw_bytes_are_parsed_only_when_asked_for() {
-        let mut message = Message::raw(&b"not json"[..]);
+        let message = Message::raw(&b"not json"[..]);
         assert_eq!(&message.bytes().unwrap()[..], b"not json");
         assert!(message.tree().is_err());
         assert_eq!(&message.bytes().unwrap()[..], b"not json");
@@ -259,17 +241,17 @@ mod tests {
     #[test]
     fn every_kind_of_content_reads_as_every_other() {
         let value = json!({"a": [1, 2.5, null]});
-        let (template, _) = Template::new(&value, &[]).unwrap();
+        let document = Document::from(&value);
+        let (template, _) = Template::new(document.root(), &[]).unwrap();
         for content in [
             Content::Raw(Bytes::from_static(br#"{"a":[1,2.5,null]}"#)),
-            Content::Document(Document::from(&value)),
-            Content::Value(value.clone()),
+            Content::Document(document),
             Content::Filled(Filled::new(Arc::new(template), Box::default())),
         ] {
-            let mut message = Message::new(content);
+            let message = Message::new(content);
             assert_eq!(&message.bytes().unwrap()[..], br#"{"a":[1,2.5,null]}"#);
             assert_eq!(message.document().unwrap().root().to_value(), value);
-            assert_eq!(message.tree().unwrap(), &value);
+            assert_eq!(message.tree().unwrap(), value);
         }
     }
 
@@ -286,7 +268,7 @@ mod tests {
 
     #[test]
     fn the_first_failure_stays_until_it_is_caught_or_cleared() {
-        let mut message = Message::value(json!(1));
+        let mut message = Message::value(&json!(1));
         message.fail("mapping", "no");
         message.fail("json_schema", "not an event, because of that");
         assert_eq!(message.failure().unwrap().reason.as_ref(), "no");

@@ -10,7 +10,15 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use serde_json::Value;
+
+use crate::document::{Document, Node, encode_text};
+
+/// Tells apart who leaves something with documents and templates: another number each time, never 0.
+#[must_use]
+pub fn new_owner() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
 
 /// A JSON object with gaps at fields of its own that hold text.
 #[derive(Debug)]
@@ -28,21 +36,28 @@ impl Template {
     /// gaps are to be filled, as indexes into `gaps`; `None` unless `value` is an object that holds
     /// text at each of them.
     #[must_use]
-    pub fn new(value: &Value, gaps: &[&str]) -> Option<(Self, Vec<usize>)> {
-        let (mut text, mut places, mut order) = (vec![b'{'], Vec::new(), Vec::new());
-        for (index, (key, value)) in value.as_object()?.iter().enumerate() {
-            if index > 0 {
+    pub fn new(value: Node<'_>, gaps: &[&str]) -> Option<(Self, Vec<usize>)> {
+        if !value.is_object() {
+            return None;
+        }
+        // An event is rarely longer; what the buffer has too much is given back below.
+        let mut text = Vec::with_capacity(1024);
+        text.push(b'{');
+        let (mut places, mut order) = (Vec::new(), Vec::new());
+        let mut fields = value.entries();
+        while let Some((key, value)) = fields.next_node() {
+            if text.len() > 1 {
                 text.push(b',');
             }
-            serde_json::to_writer(&mut text, key).ok()?;
+            key.write_json(&mut text).ok()?;
             text.push(b':');
-            match gaps.iter().position(|gap| gap == key) {
-                Some(gap) if value.is_string() => {
+            match gaps.iter().position(|gap| key.is_text(gap)) {
+                Some(gap) => {
+                    value.as_str()?;
                     places.push(text.len());
                     order.push(gap);
                 }
-                Some(_) => return None,
-                None => serde_json::to_writer(&mut text, value).ok()?,
+                None => value.write_json(&mut text).ok()?,
             }
         }
         text.push(b'}');
@@ -71,8 +86,8 @@ impl Template {
 pub struct Filled {
     template: Arc<Template>,
     values: Box<[Arc<str>]>,
-    /// The tree that the text stands for, where it is at hand.
-    tree: Option<Arc<Value>>,
+    /// What the text stands for, where it is at hand.
+    document: Option<Document>,
 }
 
 impl Filled {
@@ -82,14 +97,14 @@ impl Filled {
         Self {
             template,
             values,
-            tree: None,
+            document: None,
         }
     }
 
-    /// The same, with the tree that it stands for.
+    /// The same, with the document that it stands for.
     #[must_use]
-    pub fn with_tree(mut self, tree: Value) -> Self {
-        self.tree = Some(Arc::new(tree));
+    pub fn with_document(mut self, document: Document) -> Self {
+        self.document = Some(document);
         self
     }
 
@@ -111,21 +126,21 @@ impl Filled {
         for (index, gap) in gaps.iter().enumerate() {
             bytes.extend_from_slice(text.get(from..*gap).unwrap_or_default());
             let value = self.values.get(index).map_or("", AsRef::as_ref);
-            serde_json::to_writer(&mut bytes, value)?;
+            encode_text(value.as_bytes(), &mut bytes)?;
             from = *gap;
         }
         bytes.extend_from_slice(text.get(from..).unwrap_or_default());
         Ok(bytes.into())
     }
 
-    /// The tree that the text stands for.
+    /// What the text stands for.
     ///
     /// # Errors
     /// As [`Filled::bytes`].
-    pub fn tree(&self) -> Result<Arc<Value>, serde_json::Error> {
-        match &self.tree {
-            Some(tree) => Ok(Arc::clone(tree)),
-            None => serde_json::from_slice(&self.bytes()?).map(Arc::new),
+    pub fn document(&self) -> Result<Document, serde_json::Error> {
+        match &self.document {
+            Some(document) => Ok(document.clone()),
+            None => Document::from_json(&self.bytes()?),
         }
     }
 }
@@ -152,16 +167,16 @@ mod tests {
 
     #[test]
     fn a_gap_is_a_text_field_of_the_object_itself() {
-        let value = json!({"id": "a", "n": 1, "data": {"id": "b"}});
-        assert!(Template::new(&value, &["id"]).is_some());
-        assert!(Template::new(&value, &["n"]).is_none());
-        assert!(Template::new(&value, &["absent"]).is_none());
-        assert!(Template::new(&json!([1]), &[]).is_none());
+        let value = Document::from(&json!({"id": "a", "n": 1, "data": {"id": "b"}}));
+        assert!(Template::new(value.root(), &["id"]).is_some());
+        assert!(Template::new(value.root(), &["n"]).is_none());
+        assert!(Template::new(value.root(), &["absent"]).is_none());
+        assert!(Template::new(Document::from(&json!([1])).root(), &[]).is_none());
     }
 
     #[test]
     fn a_check_is_remembered() {
-        let (template, _) = Template::new(&json!({}), &[]).unwrap();
+        let (template, _) = Template::new(Document::from(&json!({})).root(), &[]).unwrap();
         assert!(!template.is_checked_by(7));
         template.set_checked_by(7);
         assert!(template.is_checked_by(7));
@@ -177,13 +192,17 @@ mod tests {
                 (key.as_str()): other.0.as_str(),
             });
             prop_assume!(!["id", "time", "data"].contains(&key.as_str()));
-            let (template, order) = Template::new(&value("", ""), &["time", "id"]).unwrap();
+            let (template, order) = Template::new(
+                Document::from(&value("", "")).root(),
+                &["time", "id"],
+            )
+            .unwrap();
             let values = [Arc::from(time.as_str()), Arc::from(id.as_str())];
             let values = order.iter().filter_map(|gap| values.get(*gap).cloned()).collect();
             let filled = Filled::new(Arc::new(template), values);
             let expected = value(&id, &time);
             prop_assert_eq!(filled.bytes().unwrap(), serde_json::to_vec(&expected).unwrap());
-            prop_assert_eq!(&*filled.tree().unwrap(), &expected);
+            prop_assert_eq!(filled.document().unwrap().root().to_value(), expected);
         }
     }
 }

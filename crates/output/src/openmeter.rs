@@ -229,7 +229,7 @@ impl OpenMeter {
 fn raw(message: &Message) -> Option<&Bytes> {
     match message.content() {
         Content::Raw(bytes) => Some(bytes),
-        Content::Document(_) | Content::Value(_) | Content::Filled(_) => None,
+        Content::Document(_) | Content::Filled(_) => None,
     }
 }
 

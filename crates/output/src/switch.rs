@@ -170,18 +170,18 @@ mod tests {
             true,
         );
         assert_eq!(
-            switch.route(&Message::value(json!({"a": 1}))),
+            switch.route(&Message::value(&json!({"a": 1}))),
             Routing::To(vec![0, 1])
         );
         assert_eq!(
-            switch.route(&Message::value(json!({"a": 2}))),
+            switch.route(&Message::value(&json!({"a": 2}))),
             Routing::To(vec![2])
         );
     }
 
     #[test]
     fn what_no_case_takes_is_rejected_or_dropped() {
-        let message = Message::value(json!({"a": 2}));
+        let message = Message::value(&json!({"a": 2}));
         let cases = [("this.a == 1", false)];
         assert!(matches!(
             switch(&cases, true).route(&message),
@@ -194,7 +194,7 @@ mod tests {
     fn a_check_that_fails_rejects() {
         let switch = switch(&[("this.a.b.c == 1", false)], false);
         assert!(matches!(
-            switch.route(&Message::value(json!({}))),
+            switch.route(&Message::value(&json!({}))),
             Routing::Reject(_)
         ));
     }

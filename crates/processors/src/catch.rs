@@ -78,7 +78,7 @@ mod tests {
     use crate::testing::{Fail, Record};
 
     fn failed(reason: &str) -> Message {
-        let mut message = Message::value(json!({}));
+        let mut message = Message::value(&json!({}));
         message.fail("mapping", reason);
         message
     }
@@ -87,7 +87,7 @@ mod tests {
     fn only_failed_messages_are_caught_and_their_flag_is_cleared() {
         let (record, seen) = Record::new();
         let mut catch = Catch(Chain(vec![Box::new(record)]));
-        let batch = catch.process(vec![failed("a"), Message::value(json!(1)), failed("b")]);
+        let batch = catch.process(vec![failed("a"), Message::value(&json!(1)), failed("b")]);
         assert_eq!(batch.len(), 3);
         assert!(batch.iter().all(|it| it.failure().is_none()));
         assert_eq!(*seen.lock().unwrap(), ["a", "b"]);

@@ -1,22 +1,24 @@
 //! `json_schema`: flags messages that a JSON Schema refuses.
 
+mod documents;
+
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 
-use jsonschema::Validator;
 use meterline_config::{Configure, Cx, Located, ProcessorSpec, Spec};
 use meterline_core::{
-    Batch, BuildContext, BuildError, Content, IntCounter, Message, Processor, ProcessorPlan,
+    Batch, BuildContext, BuildError, Content, Document, IntCounter, Message, Processor,
+    ProcessorPlan, template::new_owner,
 };
 use serde::Deserialize;
 use serde_json::Value;
 
+use self::documents::{Documents, In};
 use crate::mapping::errors;
+
+type Validator = jsonschema::Validator<Documents>;
 
 /// The component.
 pub(crate) const SPEC: ProcessorSpec = Spec::new::<Config>(
@@ -80,7 +82,7 @@ impl Configure for Config {
                 reuse: SHIPPED
                     .iter()
                     .any(|(_, shipped)| *shipped == text)
-                    .then(|| NEXT.fetch_add(1, Ordering::Relaxed)),
+                    .then(new_owner),
             })),
             Err(reason) => {
                 cx.error_at(&place, reason);
@@ -93,7 +95,7 @@ impl Configure for Config {
 fn compile(text: &str) -> Result<Validator, String> {
     let schema: Value =
         serde_json::from_str(text).map_err(|error| format!("the schema is not JSON: {error}"))?;
-    jsonschema::options()
+    jsonschema::options_for::<Documents>()
         .should_validate_formats(true)
         .build(&schema)
         .map_err(|error| format!("the schema is not a JSON Schema: {error}"))
@@ -138,9 +140,6 @@ fn read(url: &str, config_dir: Option<&Path>) -> Result<String, String> {
     ))
 }
 
-/// Tells checks apart in what they leave with templates.
-static NEXT: AtomicU64 = AtomicU64::new(1);
-
 struct Plan {
     validator: Arc<Validator>,
     path: Arc<str>,
@@ -179,36 +178,32 @@ impl Processor for JsonSchema {
 }
 
 impl JsonSchema {
-    fn check(&self, message: &mut Message) -> Result<(), String> {
+    fn check(&self, message: &Message) -> Result<(), String> {
         // The gaps of a template hold an id or a time and were filled by the program itself: one
         // outcome that passed the shipped schema stands for all.
-        if let (Some(check), Content::Filled(filled)) = (self.reuse, message.content()) {
-            if filled.template().is_checked_by(check) {
-                return Ok(());
-            }
-            let tree = filled.tree().map_err(|error| error.to_string())?;
-            self.validate(&tree)?;
-            filled.template().set_checked_by(check);
+        let template = match message.content() {
+            Content::Filled(filled) => self.reuse.zip(Some(filled.template())),
+            Content::Raw(_) | Content::Document(_) => None,
+        };
+        if template.is_some_and(|(check, template)| template.is_checked_by(check)) {
             return Ok(());
         }
-        let tree = message.tree().map_err(|error| error.to_string())?;
-        self.validate(tree)
-    }
-
-    fn validate(&self, tree: &Value) -> Result<(), String> {
-        if self.validator.is_valid(tree) {
-            Ok(())
-        } else {
-            Err(explain(&self.validator, tree))
+        let document = message.document().map_err(|error| error.to_string())?;
+        if !self.validator.is_valid(In(document.root())) {
+            return Err(explain(&self.validator, &document));
         }
+        if let Some((check, template)) = template {
+            template.set_checked_by(check);
+        }
+        Ok(())
     }
 }
 
 /// Every violation, each with the field it is about.
-fn explain(validator: &Validator, value: &Value) -> String {
+fn explain(validator: &Validator, document: &Document) -> String {
     const MOST: usize = 5;
     let reasons: Vec<_> = validator
-        .iter_errors(value)
+        .iter_errors(In(document.root()))
         .take(MOST)
         .map(|error| {
             let place = error.instance_path().to_string();
@@ -243,10 +238,14 @@ mod tests {
         compile(&read("file://./nowhere/cloudevents.spec.json", None).unwrap()).unwrap()
     }
 
+    fn is_valid(value: &Value) -> bool {
+        shipped().is_valid(In(Document::from(value).root()))
+    }
+
     #[test]
     fn the_shipped_schema_accepts_an_event_and_its_optional_nulls() {
         let mut value = event();
-        assert!(shipped().is_valid(&value));
+        assert!(is_valid(&value));
         for key in [
             "subject",
             "time",
@@ -257,20 +256,19 @@ mod tests {
         ] {
             value[key] = Value::Null;
         }
-        assert!(shipped().is_valid(&value));
+        assert!(is_valid(&value));
     }
 
     #[test]
     fn the_shipped_schema_refuses_what_is_no_event() {
-        let validator = shipped();
         for key in ["id", "specversion", "source", "type", "subject"] {
             let mut value = event();
             value.as_object_mut().unwrap().remove(key);
-            assert!(!validator.is_valid(&value), "without {key}");
+            assert!(!is_valid(&value), "without {key}");
             value[key] = "".into();
-            assert!(!validator.is_valid(&value), "with an empty {key}");
+            assert!(!is_valid(&value), "with an empty {key}");
             value[key] = 1.into();
-            assert!(!validator.is_valid(&value), "with a number as {key}");
+            assert!(!is_valid(&value), "with a number as {key}");
         }
         for (key, bad) in [
             ("time", json!("yesterday")),
@@ -284,9 +282,9 @@ mod tests {
         ] {
             let mut value = event();
             value[key] = bad.clone();
-            assert!(!validator.is_valid(&value), "{key}: {bad}");
+            assert!(!is_valid(&value), "{key}: {bad}");
         }
-        assert!(!validator.is_valid(&json!([event()])));
+        assert!(!is_valid(&json!([event()])));
     }
 
     #[test]
@@ -294,7 +292,7 @@ mod tests {
         let mut value = event();
         value["subject"] = 7.into();
         value.as_object_mut().unwrap().remove("id");
-        let reason = explain(&shipped(), &value);
+        let reason = explain(&shipped(), &Document::from(&value));
         assert!(reason.contains("subject: 7 is not of type"), "{reason}");
         assert!(reason.contains("\"id\" is a required property"), "{reason}");
     }

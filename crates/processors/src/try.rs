@@ -73,7 +73,7 @@ mod tests {
     fn what_comes_after_a_failure_is_skipped() {
         let (record, seen) = Record::new();
         let mut attempt = Try(Chain(vec![Box::new(Fail("bad")), Box::new(record)]));
-        let batch = attempt.process(vec![Message::value(json!(1))]);
+        let batch = attempt.process(vec![Message::value(&json!(1))]);
         assert_eq!(batch[0].failure().unwrap().reason.as_ref(), "bad");
         assert!(seen.lock().unwrap().is_empty());
     }
@@ -82,9 +82,9 @@ mod tests {
     fn a_message_that_failed_before_is_not_tried() {
         let (record, seen) = Record::new();
         let mut attempt = Try(Chain(vec![Box::new(record)]));
-        let mut message = Message::value(json!(1));
+        let mut message = Message::value(&json!(1));
         message.fail("mapping", "before");
-        let batch = attempt.process(vec![message, Message::value(json!(2))]);
+        let batch = attempt.process(vec![message, Message::value(&json!(2))]);
         assert_eq!(batch.len(), 2);
         assert_eq!(*seen.lock().unwrap(), [""]);
     }

@@ -201,6 +201,6 @@ impl Gathered {
 fn size(message: &Message) -> usize {
     match message.content() {
         Content::Raw(bytes) => bytes.len(),
-        Content::Document(_) | Content::Value(_) | Content::Filled(_) => 0,
+        Content::Document(_) | Content::Filled(_) => 0,
     }
 }

@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use meterline_core::{Content, Document, Failure, Identity, Message, Metadata};
+use meterline_core::{Document, Failure, Identity, Message, Metadata};
 use rhai::{EvalAltResult, NativeCallContext};
 
-use crate::{convert, engine::EventId, materialise, pod::Totals};
+use crate::{engine::EventId, materialise, pod::Totals};
 
 /// The message as native functions see it. It travels as the tag of the call, so that a function
 /// finds it wherever it is called from, in a function value too.
@@ -68,10 +68,7 @@ impl Context {
 
     /// The content as a script value.
     pub(crate) fn this(&self) -> Result<rhai::Dynamic, String> {
-        match self.message().content() {
-            Content::Value(value) => Ok(convert::from_json(value)),
-            _ => Ok(materialise::whole(self.document()?.root())),
-        }
+        Ok(materialise::whole(self.document()?.root()))
     }
 
     /// What the pod at hand reserves, read at most once a run.

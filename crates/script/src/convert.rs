@@ -1,7 +1,8 @@
 //! Between script values and JSON.
 
+use meterline_core::{Builder, Document, Scalar};
 use rhai::{Array, Dynamic, Map};
-use serde_json::{Number, Value};
+use serde_json::Value;
 
 /// As deep as `serde_json` reads.
 const MAX_DEPTH: usize = 128;
@@ -15,110 +16,121 @@ pub(crate) struct Deleted;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unsigned(pub(crate) u64);
 
-/// A script value as JSON.
+/// A script value as a JSON tree.
+///
+/// # Errors
+/// As [`to_document`].
+pub(crate) fn to_json(value: &Dynamic) -> Result<Value, String> {
+    to_document(value).map(|document| document.root().to_value())
+}
+
+/// A script value as a JSON document.
 ///
 /// # Errors
 /// Names the field that holds something JSON cannot say: a number that is not finite, a function,
 /// too much depth.
-pub(crate) fn to_json(value: Dynamic) -> Result<Value, String> {
+pub(crate) fn to_document(value: &Dynamic) -> Result<Document, String> {
+    // As long as an event; what is too much is given back.
+    let mut builder = Builder::with_capacity(1024);
     let mut path = Vec::new();
-    json(value, &mut path).map_err(|reason| {
-        if path.is_empty() {
-            return format!("the result {reason}");
+    match write(value, &mut builder, &mut path, 0) {
+        Ok(Written::Yes) => Ok(builder.finish()),
+        Ok(Written::Deleted) => {
+            builder.scalar(Scalar::Null);
+            Ok(builder.finish())
         }
-        path.reverse();
-        format!("`{}` {reason}", path.concat().trim_start_matches('.'))
-    })
+        Err(reason) if path.is_empty() => Err(format!("the result {reason}")),
+        Err(reason) => {
+            path.reverse();
+            let path = path.concat();
+            Err(format!("`{}` {reason}", path.trim_start_matches('.')))
+        }
+    }
 }
 
-fn json(value: Dynamic, path: &mut Vec<String>) -> Result<Value, String> {
-    convert(value, path, 0).map(|value| value.unwrap_or(Value::Null))
+/// Whether there was something to write.
+#[derive(PartialEq, Eq)]
+enum Written {
+    Yes,
+    Deleted,
 }
 
-/// `None` for a deleted value. On an error the path grows from the inside out.
-fn convert(value: Dynamic, path: &mut Vec<String>, depth: usize) -> Result<Option<Value>, String> {
+/// On an error the path grows from the inside out.
+fn write(
+    value: &Dynamic,
+    to: &mut Builder,
+    path: &mut Vec<String>,
+    depth: usize,
+) -> Result<Written, String> {
     if depth > MAX_DEPTH {
         return Err(format!("is nested more than {MAX_DEPTH} levels deep"));
     }
-    // Checked one by one, cheapest first; `Dynamic` does not show its variants.
-    if value.is_string() {
-        let text = value.into_immutable_string().map_err(str::to_owned)?;
-        return Ok(Some(Value::String(text.into_owned())));
+    // Checked one by one, commonest first; `Dynamic` does not show its variants.
+    if let Ok(text) = value.as_immutable_string_ref() {
+        to.scalar(Scalar::Text(&text));
+    } else if let Ok(number) = value.as_int() {
+        to.scalar(Scalar::Integer(number));
+    } else if let Ok(map) = value.as_map_ref() {
+        object(&map, to, path, depth)?;
+    } else if let Ok(number) = value.as_float() {
+        if !number.is_finite() {
+            return Err(format!("is not a finite number: {number}"));
+        }
+        to.scalar(Scalar::Float(number));
+    } else if value.is_unit() {
+        to.scalar(Scalar::Null);
+    } else if let Ok(value) = value.as_bool() {
+        to.scalar(Scalar::Bool(value));
+    } else if let Ok(array) = value.as_array_ref() {
+        self::array(&array, to, path, depth)?;
+    } else if value.is::<Deleted>() {
+        return Ok(Written::Deleted);
+    } else if let Ok(character) = value.as_char() {
+        to.scalar(Scalar::Text(character.encode_utf8(&mut [0; 4])));
+    } else if let Some(number) = value.read_lock::<Unsigned>() {
+        to.scalar(Scalar::Unsigned(number.0));
+    } else if value.is_fnptr() {
+        return Err("is a function, which JSON cannot hold".into());
+    } else {
+        let name = value.type_name();
+        return Err(format!("is a {name}, which JSON cannot hold"));
     }
-    if let Ok(number) = value.as_int() {
-        return Ok(Some(Value::from(number)));
-    }
-    if value.is_map() {
-        return object(value, path, depth).map(Some);
-    }
-    if let Ok(number) = value.as_float() {
-        return Number::from_f64(number)
-            .map(|number| Some(Value::Number(number)))
-            .ok_or_else(|| format!("is not a finite number: {number}"));
-    }
-    if value.is_unit() {
-        return Ok(Some(Value::Null));
-    }
-    if let Ok(value) = value.as_bool() {
-        return Ok(Some(Value::Bool(value)));
-    }
-    if value.is_array() {
-        return array(value, path, depth).map(Some);
-    }
-    other(value, path, depth)
+    Ok(Written::Yes)
 }
 
-fn object(value: Dynamic, path: &mut Vec<String>, depth: usize) -> Result<Value, String> {
-    let map = value.try_cast::<Map>().unwrap_or_default();
-    // The fields are in order and gathered in one place, so the map is built in one go.
-    let mut fields = Vec::with_capacity(map.len());
+fn object(map: &Map, to: &mut Builder, path: &mut Vec<String>, depth: usize) -> Result<(), String> {
+    let open = to.begin_object();
     for (key, value) in map {
-        match convert(value, path, depth + 1) {
-            Ok(Some(value)) => fields.push((String::from(key), value)),
-            Ok(None) => {}
+        let mark = to.mark();
+        to.key_as_text(key);
+        match write(value, to, path, depth + 1) {
+            Ok(Written::Yes) => {}
+            Ok(Written::Deleted) => to.take_back(mark),
             Err(reason) => {
                 path.push(format!(".{key}"));
                 return Err(reason);
             }
         }
     }
-    Ok(Value::Object(fields.into_iter().collect()))
+    to.end(open);
+    Ok(())
 }
 
-fn array(value: Dynamic, path: &mut Vec<String>, depth: usize) -> Result<Value, String> {
-    let array = value.try_cast::<Array>().unwrap_or_default();
-    let mut items = Vec::with_capacity(array.len());
-    for (index, value) in array.into_iter().enumerate() {
-        match convert(value, path, depth + 1) {
-            Ok(Some(value)) => items.push(value),
-            Ok(None) => {}
-            Err(reason) => {
-                path.push(format!("[{index}]"));
-                return Err(reason);
-            }
+fn array(
+    items: &Array,
+    to: &mut Builder,
+    path: &mut Vec<String>,
+    depth: usize,
+) -> Result<(), String> {
+    let open = to.begin_array();
+    for (index, value) in items.iter().enumerate() {
+        if let Err(reason) = write(value, to, path, depth + 1) {
+            path.push(format!("[{index}]"));
+            return Err(reason);
         }
     }
-    Ok(Value::Array(items))
-}
-
-fn other(value: Dynamic, path: &mut Vec<String>, depth: usize) -> Result<Option<Value>, String> {
-    if value.is_shared() {
-        return convert(value.flatten(), path, depth);
-    }
-    if value.is::<Deleted>() {
-        return Ok(None);
-    }
-    if let Ok(character) = value.as_char() {
-        return Ok(Some(Value::String(character.to_string())));
-    }
-    match value.try_cast_result::<Unsigned>() {
-        Ok(Unsigned(number)) => Ok(Some(Value::from(number))),
-        Err(value) if value.is_fnptr() => Err("is a function, which JSON cannot hold".into()),
-        Err(value) => Err(format!(
-            "is a {}, which JSON cannot hold",
-            value.type_name()
-        )),
-    }
+    to.end(open);
+    Ok(())
 }
 
 /// JSON as a script value.

@@ -68,7 +68,7 @@ impl Expression {
     /// When the script fails, or its value is not JSON.
     pub fn evaluate(&self, message: &Message) -> Result<Value, RunError> {
         let value = self.run(message)?;
-        convert::to_json(value).map_err(RunError::nowhere)
+        convert::to_json(&value).map_err(RunError::nowhere)
     }
 
     /// The value for `message`, which must be true or false.

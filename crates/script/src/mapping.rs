@@ -1,8 +1,6 @@
 //! A script that turns a message into another.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use meterline_core::{Content, Message, Metadata};
+use meterline_core::{Content, Document, Message, Metadata, template::new_owner};
 use rhai::{Dynamic, Map, Scope};
 
 use crate::{
@@ -14,9 +12,6 @@ use crate::{
 /// Marks the `root` that no statement has assigned yet. Assigning replaces the value and with it
 /// the mark; assigning into it leaves the mark but fills the map.
 const UNTOUCHED: i32 = 1;
-
-/// Tells the mappings of a process apart, in what they leave with documents.
-static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// A compiled mapping.
 pub struct Mapping {
@@ -39,11 +34,31 @@ pub enum Mapped {
     Dropped,
 }
 
+/// What an evaluation says of the content.
+enum Outcome {
+    Unchanged,
+    Changed(Document),
+    Dropped,
+}
+
+impl Outcome {
+    fn apply(self, message: &mut Message) -> Mapped {
+        match self {
+            Self::Unchanged => Mapped::Kept,
+            Self::Changed(document) => {
+                message.set_content(Content::Document(document));
+                Mapped::Kept
+            }
+            Self::Dropped => Mapped::Dropped,
+        }
+    }
+}
+
 impl Mapping {
     pub(crate) fn compile(engine: &Engine, source: &str) -> Result<Self, Vec<ScriptError>> {
         Ok(Self {
             script: Script::compile(engine, source, (1, 1))?,
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            id: new_owner(),
         })
     }
 
@@ -56,28 +71,28 @@ impl Mapping {
     /// When the script fails for this message, which is then unchanged.
     pub fn run(&self, message: &mut Message) -> Result<Mapped, RunError> {
         let Some(reuse) = &self.script.analysis.reuse else {
-            return self.evaluate(message);
+            return self.evaluate(message).map(|outcome| outcome.apply(message));
         };
-        let event_id = self.script.event_id();
-        if let Some(filled) = reuse.recall(self.id, message, event_id) {
+        if let Some(filled) = reuse.recall(self.id, message, self.script.event_id()) {
             message.set_content(Content::Filled(filled));
             return Ok(Mapped::Kept);
         }
         let document = match message.content() {
             Content::Document(document) => document.clone(),
-            _ => return self.evaluate(message),
+            _ => return self.evaluate(message).map(|outcome| outcome.apply(message)),
         };
-        let mapped = self.evaluate(message)?;
-        if matches!(message.content(), Content::Value(_))
-            && let Content::Value(value) = message.take_content()
-        {
-            let content = reuse.remember(self.id, &document, message, event_id, value);
-            message.set_content(content);
-        }
-        Ok(mapped)
+        Ok(match self.evaluate(message)? {
+            Outcome::Changed(result) => {
+                let content = reuse.remember(self.id, &document, message, result);
+                message.set_content(content);
+                Mapped::Kept
+            }
+            outcome => outcome.apply(message),
+        })
     }
 
-    fn evaluate(&self, message: &mut Message) -> Result<Mapped, RunError> {
+    /// What the content becomes; the metadata are changed in place.
+    fn evaluate(&self, message: &mut Message) -> Result<Outcome, RunError> {
         let mut scope = Scope::new();
         let mut root = Dynamic::from_map(Map::new());
         root.set_tag(UNTOUCHED);
@@ -90,21 +105,22 @@ impl Mapping {
 
         let root = take(&mut scope, "root");
         if root.is::<Deleted>() {
-            return Ok(Mapped::Dropped);
+            return Ok(Outcome::Dropped);
         }
         let metadata = if self.script.analysis.uses_meta_variable {
             Some(changed(&message.metadata, take(&mut scope, "meta"))?)
         } else {
             None
         };
-        if !is_untouched(&root) {
-            let value = convert::to_json(root).map_err(RunError::nowhere)?;
-            message.set_content(Content::Value(value));
-        }
+        let outcome = if is_untouched(&root) {
+            Outcome::Unchanged
+        } else {
+            Outcome::Changed(convert::to_document(&root).map_err(RunError::nowhere)?)
+        };
         if let Some(metadata) = metadata {
             message.metadata = metadata;
         }
-        Ok(Mapped::Kept)
+        Ok(outcome)
     }
 
     /// Whether the result depends on nothing but the message, so that the same message always
@@ -172,7 +188,7 @@ fn changed(before: &Metadata, after: Dynamic) -> Result<Metadata, RunError> {
 }
 
 fn text(key: &str, value: Dynamic) -> Result<String, RunError> {
-    match convert::to_json(value) {
+    match convert::to_json(&value) {
         Ok(serde_json::Value::String(text)) => Ok(text),
         Ok(value) => Ok(value.to_string()),
         Err(reason) => Err(RunError::nowhere(format!("meta[\"{key}\"]: {reason}"))),

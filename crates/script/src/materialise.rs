@@ -8,9 +8,8 @@ use std::collections::BTreeMap;
 
 use meterline_core::{Content, Message, Node, Scalar};
 use rhai::{Dynamic, Map};
-use serde_json::Value;
 
-use crate::convert::{self, Unsigned};
+use crate::convert::Unsigned;
 
 /// What a script reads of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +54,6 @@ pub(crate) fn this(message: &Message, wanted: &Wanted) -> Result<Dynamic, String
     }
     match message.content() {
         Content::Document(document) => Ok(node(document.root(), wanted)),
-        Content::Value(tree) => Ok(value(tree, wanted)),
         Content::Raw(_) | Content::Filled(_) => message
             .document()
             .map(|document| node(document.root(), wanted))
@@ -67,9 +65,9 @@ fn node(node: Node<'_>, wanted: &Wanted) -> Dynamic {
     match wanted {
         Wanted::Fields(fields) if node.is_object() => {
             let mut map = Map::new();
-            for (key, value) in node.entries() {
-                if let Some(wanted) = fields.get(key) {
-                    map.insert(key.into(), self::node(value, wanted));
+            for (key, wanted) in fields {
+                if let Some(value) = node.get(key) {
+                    map.insert(key.as_str().into(), self::node(value, wanted));
                 }
             }
             Dynamic::from_map(map)
@@ -93,20 +91,5 @@ pub(crate) fn whole(node: Node<'_>) -> Dynamic {
                 .map(|(key, value)| (key.into(), whole(value)))
                 .collect(),
         ),
-    }
-}
-
-fn value(value: &Value, wanted: &Wanted) -> Dynamic {
-    match (wanted, value) {
-        (Wanted::Fields(wanted), Value::Object(fields)) => Dynamic::from_map(
-            wanted
-                .iter()
-                .filter_map(|(key, wanted)| {
-                    let field = fields.get(key)?;
-                    Some((key.as_str().into(), self::value(field, wanted)))
-                })
-                .collect(),
-        ),
-        _ => convert::from_json(value),
     }
 }

@@ -166,14 +166,8 @@ fn is_gpu(name: &str) -> bool {
     GPU_RESOURCES.contains(&name) || name.starts_with(GPU_SLICES)
 }
 
-/// The fields of an object, each once: where a name is repeated the last one counts.
 fn fields<'a>(object: Option<Node<'a>>) -> impl Iterator<Item = (&'a str, Node<'a>)> {
-    object.into_iter().flat_map(|object| {
-        object.entries().filter(move |(name, value)| {
-            let last = object.get(name);
-            last.is_some_and(|last| std::ptr::eq(last.raw(), value.raw()))
-        })
-    })
+    object.into_iter().flat_map(Node::entries)
 }
 
 /// Which field is at fault, and why.
@@ -216,21 +210,20 @@ fn amount(value: Node<'_>) -> Result<i128, String> {
 /// node selector or its required node affinity demands of the node label `nvidia.com/gpu.product`.
 /// Affinity counts only if every alternative demands one and the same product.
 pub(crate) fn gpu_type(pod: Node<'_>) -> Option<&str> {
-    let annotation = ["metadata", "annotations", "data.openmeter.io/gpu_type"];
-    let selector = ["spec", "nodeSelector", GPU_PRODUCT];
-    let text = |path: &[&str]| {
-        pod.path(path)
-            .and_then(Node::as_str)
-            .filter(|text| !text.is_empty())
-    };
-    text(&annotation)
-        .or_else(|| text(&selector))
-        .or_else(|| required_product(pod))
+    let annotation = pod.path(&["metadata", "annotations", "data.openmeter.io/gpu_type"]);
+    let spec = pod.get("spec");
+    let selector = || spec?.path(&["nodeSelector", GPU_PRODUCT]);
+    text(annotation)
+        .or_else(|| text(selector()))
+        .or_else(|| required_product(spec?))
 }
 
-fn required_product(pod: Node<'_>) -> Option<&str> {
-    let terms = pod.path(&[
-        "spec",
+fn text(node: Option<Node<'_>>) -> Option<&str> {
+    node.and_then(Node::as_str).filter(|text| !text.is_empty())
+}
+
+fn required_product(spec: Node<'_>) -> Option<&str> {
+    let terms = spec.path(&[
         "affinity",
         "nodeAffinity",
         "requiredDuringSchedulingIgnoredDuringExecution",

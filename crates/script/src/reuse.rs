@@ -12,7 +12,6 @@ use meterline_core::{
     template::{Filled, Memo, Template},
 };
 use rhai::{Expr, FnCallExpr, Stmt};
-use serde_json::Value;
 
 use crate::{engine::EventId, paths};
 
@@ -82,10 +81,6 @@ impl Reuse {
         if !is_same {
             return None;
         }
-        self.fill(&memo, message, event_id)
-    }
-
-    fn fill(&self, memo: &Memo, message: &Message, event_id: EventId) -> Option<Filled> {
         let values = memo
             .order
             .iter()
@@ -94,23 +89,23 @@ impl Reuse {
         Some(Filled::new(Arc::clone(&memo.template), values))
     }
 
-    /// Keeps `value`, which the script made of `document` for `message`, and gives it back in the
+    /// Keeps `result`, which the script made of `document` for `message`, and gives it back in the
     /// form in which it serves again; as it is where it cannot.
     pub(crate) fn remember(
         &self,
         owner: u64,
         document: &Document,
         message: &Message,
-        event_id: EventId,
-        value: Value,
+        result: Document,
     ) -> Content {
         // Without an identity the id is made from the content.
         if message.identity().is_none() {
-            return Content::Value(value);
+            return Content::Document(result);
         }
+        let root = result.root();
         let gaps: Vec<_> = self.gaps.iter().map(|(key, _)| key.as_str()).collect();
-        let Some((template, order)) = Template::new(&value, &gaps) else {
-            return Content::Value(value);
+        let Some((template, order)) = Template::new(root, &gaps) else {
+            return Content::Document(result);
         };
         let from = self.reads.iter().map(|key| message.metadata.get(key));
         let memo = Memo {
@@ -119,11 +114,12 @@ impl Reuse {
             template: Arc::new(template),
             order: order.into(),
         };
-        let Some(filled) = self.fill(&memo, message, event_id) else {
-            return Content::Value(value);
-        };
+        // What the script itself put there.
+        let text = |gap: &usize| root.get(gaps.get(*gap)?)?.as_str();
+        let values = memo.order.iter().filter_map(text).map(Arc::from).collect();
+        let filled = Filled::new(Arc::clone(&memo.template), values);
         document.remember(memo);
-        Content::Filled(filled.with_tree(value))
+        Content::Filled(filled.with_document(result))
     }
 }
 

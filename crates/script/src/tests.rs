@@ -23,7 +23,7 @@ fn map(source: &str, input: &Value) -> Result<Value, String> {
         .map_err(|errors| text(&errors))?;
     let mut message = message(input);
     match mapping.run(&mut message) {
-        Ok(Mapped::Kept) => Ok(message.tree().unwrap().clone()),
+        Ok(Mapped::Kept) => Ok(message.tree().unwrap()),
         Ok(Mapped::Dropped) => Ok(json!("dropped")),
         Err(error) => Err(error.to_string()),
     }
@@ -98,7 +98,7 @@ fn metadata_is_read_and_set() {
     mapping.run(&mut message).unwrap();
     assert_eq!(
         message.tree().unwrap(),
-        &json!({"function": "w1", "variable": "w1", "none": null})
+        json!({"function": "w1", "variable": "w1", "none": null})
     );
     let metadata: Vec<_> = message.metadata.iter().map(|(k, v)| (k, &**v)).collect();
     assert_eq!(metadata, [("new", "5")]);
@@ -111,7 +111,7 @@ fn a_failed_run_leaves_the_message_as_it_was() {
         .unwrap();
     let mut message = message(&json!({"was": "here"}));
     assert!(mapping.run(&mut message).is_err());
-    assert_eq!(message.tree().unwrap(), &json!({"was": "here"}));
+    assert_eq!(message.tree().unwrap(), json!({"was": "here"}));
     assert_eq!(message.metadata.get("window").map(|v| &**v), Some("w1"));
 }
 
@@ -126,7 +126,7 @@ fn the_id_follows_the_identity() {
         start: 5,
         cluster: None,
     };
-    let message = Message::value(json!({"any": 1})).with_identity(identity);
+    let message = Message::value(&json!({"any": 1})).with_identity(identity);
     assert_eq!(
         expression.evaluate(&message).unwrap(),
         json!(meterline_core::event_id(None, "t", "u", 5).to_string())
@@ -160,7 +160,7 @@ fn the_documented_mapping_works() {
     let mapping = Engine::new(Limits::default())
         .compile_mapping(source)
         .unwrap();
-    let mut annotated = Message::value(json!({
+    let mut annotated = Message::value(&json!({
         "metadata": {
             "name": "web-0", "namespace": "shop",
             "annotations": {"openmeter.io/subject": "customer", "data.openmeter.io/plan": "gold", "x": "y"},
@@ -172,10 +172,10 @@ fn the_documented_mapping_works() {
         .set("schedule_time", "2025-01-01T00:00:00Z");
     annotated.metadata.set("schedule_interval", "15s");
     let mut bare = annotated.clone();
-    bare.set_content(Content::Value(json!({
+    bare.set_content(Content::Document(Document::from(&json!({
         "metadata": {"name": "web-0", "namespace": "shop"},
         "spec": {"containers": [{"resources": {}}]},
-    })));
+    }))));
 
     mapping.run(&mut annotated).unwrap();
     let event = annotated.tree().unwrap();

@@ -1,6 +1,6 @@
 //! Writing documents.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use serde::{
     Deserializer,
@@ -8,8 +8,8 @@ use serde::{
 };
 
 use super::{
-    ARRAY, Document, FALSE, FLOAT, INTEGER, KNOWN, LONGEST_SHORT, NULL, OBJECT, SHORT, TEXT, TRUE,
-    UNSIGNED, keys,
+    ARRAY, Document, Entries, FALSE, FLOAT, INTEGER, KNOWN, LONGEST_SHORT, NULL, Node, OBJECT,
+    SHORT, Scalar, TEXT, TRUE, UNSIGNED, keys,
 };
 
 /// Writes a [`Document`] from the front to the back.
@@ -22,12 +22,40 @@ pub struct Builder {
     bytes: Vec<u8>,
 }
 
+/// How far a [`Builder`] had come.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark(usize);
+
 /// Where an unfinished container starts.
 #[derive(Debug)]
 #[must_use = "an object must be ended"]
 pub struct Open(usize);
 
 impl Builder {
+    /// A builder that has room for this many bytes before it grows.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(bytes),
+        }
+    }
+
+    /// Where the next thing will be written.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark(self.bytes.len())
+    }
+
+    /// Takes back all that was written since `mark`, such as a key that has no value after all.
+    pub fn take_back(&mut self, mark: Mark) {
+        self.bytes.truncate(mark.0);
+    }
+
+    /// Starts an array, whose items follow.
+    pub fn begin_array(&mut self) -> Open {
+        self.begin(ARRAY)
+    }
+
     /// Starts an object.
     pub fn begin_object(&mut self) -> Open {
         self.begin(OBJECT)
@@ -39,6 +67,12 @@ impl Builder {
             Some(number) => self.bytes.extend_from_slice(&[KNOWN, number]),
             None => self.text(key),
         }
+    }
+
+    /// The same for a document that soon goes again: a key as text is written sooner, and takes more
+    /// room.
+    pub fn key_as_text(&mut self, key: &str) {
+        self.text(key);
     }
 
     /// Ends the container that `open` started.
@@ -55,6 +89,18 @@ impl Builder {
     /// A seed that writes exactly one value, whatever it is.
     pub fn value(&mut self) -> impl for<'de> DeserializeSeed<'de, Value = ()> + '_ {
         Seed(self)
+    }
+
+    /// Writes a scalar.
+    pub fn scalar(&mut self, scalar: Scalar<'_>) {
+        match scalar {
+            Scalar::Null => self.bytes.push(NULL),
+            Scalar::Bool(value) => self.bytes.push(if value { TRUE } else { FALSE }),
+            Scalar::Integer(number) => self.integer(number),
+            Scalar::Unsigned(number) => self.unsigned(number),
+            Scalar::Float(number) => self.float(number),
+            Scalar::Text(text) => self.text(text),
+        }
     }
 
     /// Writes a value from a tree.
@@ -89,6 +135,24 @@ impl Builder {
     #[must_use]
     pub fn finish(self) -> Document {
         Document::new(self.bytes.into())
+    }
+
+    /// Leaves of each field of the object that was begun at `open`, and has not ended, the last.
+    fn drop_repeated(&mut self, open: &Open) {
+        let body = self.bytes.split_off(open.0 + 5);
+        let mut fields = Entries { bytes: &body };
+        let fields: Vec<_> = std::iter::from_fn(|| fields.next_node()).collect();
+        let mut later = HashSet::with_capacity(fields.len());
+        let mut kept: Vec<_> = fields
+            .into_iter()
+            .rev()
+            .filter(|(key, _)| later.insert(key.raw()))
+            .collect();
+        kept.reverse();
+        for (key, value) in kept {
+            self.bytes.extend_from_slice(key.raw());
+            self.bytes.extend_from_slice(value.raw());
+        }
     }
 
     fn begin(&mut self, tag: u8) -> Open {
@@ -196,11 +260,57 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let open = self.0.begin(OBJECT);
+        let mut seen = Seen::default();
+        let mut key = self.0.mark();
         while map.next_key_seed(KeySeed(self.0))?.is_some() {
+            seen.add(self.0.bytes.get(key.0..).unwrap_or_default(), key);
             map.next_value_seed(Seed(self.0))?;
+            key = self.0.mark();
+        }
+        if seen.is_any_repeated(&self.0.bytes) {
+            self.0.drop_repeated(&open);
         }
         self.0.end(open);
         Ok(())
+    }
+}
+
+/// The keys of an object so far, to notice one that is repeated. The API server repeats none, so
+/// noticing has to be cheap and mending does not.
+#[derive(Default)]
+struct Seen {
+    known: [u64; 4],
+    is_known_repeated: bool,
+    /// Where those are that were written as text.
+    texts: Vec<Mark>,
+}
+
+impl Seen {
+    fn add(&mut self, key: &[u8], at: Mark) {
+        if let [KNOWN, number] = key {
+            let bit = 1 << (number % 64);
+            if let Some(bits) = self.known.get_mut(usize::from(number / 64)) {
+                self.is_known_repeated |= *bits & bit != 0;
+                *bits |= bit;
+            }
+        } else {
+            self.texts.push(at);
+        }
+    }
+
+    fn is_any_repeated(&self, bytes: &[u8]) -> bool {
+        // As many as labels and annotations are compared sooner than hashed.
+        const FEW: usize = 12;
+        let text = |at: &Mark| bytes.get(at.0..).map(|bytes| Node { bytes }.raw());
+        self.is_known_repeated
+            || if self.texts.len() <= FEW {
+                let mut texts = self.texts.iter();
+                std::iter::from_fn(|| texts.next().map(|one| (one, texts.clone())))
+                    .any(|(one, mut later)| later.any(|other| text(one) == text(other)))
+            } else {
+                let mut known = HashSet::with_capacity(self.texts.len());
+                !self.texts.iter().all(|at| known.insert(text(at)))
+            }
     }
 }
 

@@ -65,11 +65,31 @@ fn text_of_every_length_is_kept() {
     }
 }
 
-#[test]
-fn the_last_of_two_equal_keys_counts() {
-    let document = Document::from_json(br#"{"a":1,"a":2}"#).unwrap();
-    assert_eq!(document.root().get("a").and_then(Node::as_i64), Some(2));
-    assert_eq!(document.root().to_value(), json!({"a": 2}));
+proptest! {
+    /// Few keys, known ones and others, and enough of them for both ways of comparing.
+    #[test]
+    fn of_equal_keys_the_last_stays(
+        fields in prop::collection::vec(("name|spec|[ab]{1,4}", any_json()), 0..40)
+    ) {
+        let fields: Vec<_> = fields.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+        let text = format!("[{{\"inner\":{{{}}}}}, 1]", fields.join(","));
+        let document = Document::from_json(text.as_bytes()).unwrap();
+        let value: Value = serde_json::from_str(&text).unwrap();
+        prop_assert_eq!(document.root().to_value(), value.clone());
+        let inner = document.root().items().next().unwrap().get("inner").unwrap();
+        let fields = value[0]["inner"].as_object().unwrap();
+        prop_assert_eq!(inner.count_entries(), fields.len());
+        for (key, value) in fields {
+            prop_assert_eq!(&inner.get(key).unwrap().to_value(), value);
+        }
+    }
+
+    #[test]
+    fn is_written_as_serde_json_writes_it(value in any_json()) {
+        let mut text = Vec::new();
+        Document::from(&value).root().write_json(&mut text).unwrap();
+        prop_assert_eq!(text, serde_json::to_vec(&value).unwrap());
+    }
 }
 
 #[test]

@@ -147,13 +147,9 @@ impl Watch {
                 // Events first: a sign of life counts only when everything before it is applied.
                 biased;
                 event = events.next() => match event {
-                    Some(Ok(Event::InitDone)) => {
-                        self.listed(&past, &api, progress).await;
-                        self.note_life(&line, progress, None);
-                    }
                     Some(Ok(event)) => {
                         progress.failures = 0;
-                        self.apply(event, progress);
+                        self.apply(event, &past, &api, progress).await;
                         self.note_life(&line, progress, None);
                     }
                     Some(Err(error)) => {
@@ -179,7 +175,13 @@ impl Watch {
     }
 
     /// Applies one event to the ledger.
-    fn apply(&self, event: Event<Object>, progress: &mut Progress) {
+    async fn apply(
+        &self,
+        event: Event<Object>,
+        past: &Past<'_>,
+        api: &Api<Object>,
+        progress: &mut Progress,
+    ) {
         let now = self.shared.clock.seconds();
         match event {
             Event::Init => {
@@ -195,7 +197,7 @@ impl Watch {
             }
             Event::Apply(object) => self.observe(object, progress, now),
             Event::Delete(object) => self.deleted(&object, progress, now),
-            Event::InitDone => {}
+            Event::InitDone => self.listed(past, api, progress).await,
         }
     }
 
@@ -224,7 +226,6 @@ impl Watch {
         // A list is the state of the moment: nothing is owed from before it.
         progress.behind = false;
         progress.current_at = listed_at;
-        progress.failures = 0;
         self.shared.synced(&self.name, true);
         self.shared.alive(&self.name, listed_at);
         info!(

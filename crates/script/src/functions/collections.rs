@@ -83,6 +83,9 @@ pub(super) fn register(engine: &mut Engine) {
     engine.register_fn("assign", |into: Map, from: Map| {
         Dynamic::from_map(assign(into, from))
     });
+    engine.register_fn("assign", |into: Map, from: Map, then: Map| {
+        Dynamic::from_map(assign(assign(into, from), then))
+    });
     engine.register_fn("merge", |into: Map, from: Map| {
         Dynamic::from_map(merge(into, from))
     });
@@ -321,7 +324,7 @@ fn unique(items: &Array) -> Answer<Array> {
     let mut seen = HashSet::new();
     let mut kept = Array::new();
     for item in items.iter() {
-        if seen.insert(convert::to_json(item.clone())?.to_string()) {
+        if seen.insert(convert::to_json(item)?.to_string()) {
             kept.push(item.clone());
         }
     }

@@ -77,13 +77,19 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     ),
     doc(
         "assign",
-        "object.assign(other) -> object",
-        "Both objects in one. Where both have a field that of the other counts; objects are merged \
+        "object.assign(other) -> object, object.assign(other, another) -> object",
+        "All objects in one. Where several have a field that of the last counts; objects are merged \
          all the way down.",
-        &[example(
-            "#{ a: 1, b: #{ c: 2 } }.assign(#{ a: 9, b: #{ d: 3 } })",
-            r#"{"a":9,"b":{"c":2,"d":3}}"#,
-        )],
+        &[
+            example(
+                "#{ a: 1, b: #{ c: 2 } }.assign(#{ a: 9, b: #{ d: 3 } })",
+                r#"{"a":9,"b":{"c":2,"d":3}}"#,
+            ),
+            example(
+                "#{ a: 1 }.assign(#{ a: 2, b: 2 }, #{ b: 3 })",
+                r#"{"a":2,"b":3}"#,
+            ),
+        ],
     ),
     doc(
         "merge",

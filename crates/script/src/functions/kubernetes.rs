@@ -327,12 +327,50 @@ fn gpus(call: &NativeCallContext<'_>, section: Section) -> Answer<Quantity> {
     Ok(context.totals()?.gpus(section)?)
 }
 
-/// The suffix and the divisor of the metrics that are derived for a unit of time.
-pub(crate) fn unit(unit: &str) -> Result<(&'static str, i64), String> {
+/// The names of a section's metrics, each with that of the one derived from it.
+type Names = [(&'static str, &'static str); 3];
+
+macro_rules! names {
+    ($suffix:literal) => {
+        [
+            (
+                Section::Limits,
+                [
+                    (
+                        "cpu_limit_millicores",
+                        concat!("cpu_limit_millicores", $suffix),
+                    ),
+                    ("gpu_limit_count", concat!("gpu_limit_count", $suffix)),
+                    ("memory_limit_bytes", concat!("memory_limit_bytes", $suffix)),
+                ],
+            ),
+            (
+                Section::Requests,
+                [
+                    (
+                        "cpu_request_millicores",
+                        concat!("cpu_request_millicores", $suffix),
+                    ),
+                    ("gpu_request_count", concat!("gpu_request_count", $suffix)),
+                    (
+                        "memory_request_bytes",
+                        concat!("memory_request_bytes", $suffix),
+                    ),
+                ],
+            ),
+        ]
+    };
+}
+
+/// The names of the metrics for a unit of time, in order, and how many seconds it has.
+pub(crate) fn unit(unit: &str) -> Result<(&'static [(Section, Names); 2], i64), String> {
+    const SECOND: [(Section, Names); 2] = names!("_per_second");
+    const MINUTE: [(Section, Names); 2] = names!("_per_minute");
+    const HOUR: [(Section, Names); 2] = names!("_per_hour");
     match unit {
-        "second" => Ok(("_per_second", ONE)),
-        "minute" => Ok(("_per_minute", 60)),
-        "hour" => Ok(("_per_hour", 3600)),
+        "second" => Ok((&SECOND, ONE)),
+        "minute" => Ok((&MINUTE, 60)),
+        "hour" => Ok((&HOUR, 3600)),
         other => Err(format!(
             "`{other}` is not a unit; there are second, minute and hour"
         )),
@@ -340,37 +378,22 @@ pub(crate) fn unit(unit: &str) -> Result<(&'static str, i64), String> {
 }
 
 fn pod_metrics(call: &NativeCallContext<'_>, seconds: &Dynamic, unit: &str) -> Answer<Dynamic> {
-    let (suffix, divisor) = self::unit(unit)?;
+    let (names, divisor) = self::unit(unit)?;
     let context = context::of(call)?;
     let totals = context.totals()?;
+    let (factor, exact_divisor) = (values::decimal(seconds)?, values::decimal(&divisor.into())?);
     let mut metrics = Vec::with_capacity(12);
-    for (section, names) in [
-        (
-            Section::Limits,
-            [
-                "cpu_limit_millicores",
-                "gpu_limit_count",
-                "memory_limit_bytes",
-            ],
-        ),
-        (
-            Section::Requests,
-            [
-                "cpu_request_millicores",
-                "gpu_request_count",
-                "memory_request_bytes",
-            ],
-        ),
-    ] {
-        for (name, quantity) in names.into_iter().zip([
-            totals.total(section, "cpu")?,
-            totals.gpus(section)?,
-            totals.total(section, "memory")?,
-        ]) {
-            metrics.push((Identifier::from(name), plain(name, quantity)?));
-            let mut derived = Identifier::from(name);
-            derived.push_str(suffix);
-            metrics.push((derived, times(name, quantity, seconds, &divisor.into())?));
+    for (section, names) in names {
+        let quantities = [
+            totals.total(*section, "cpu")?,
+            totals.gpus(*section)?,
+            totals.total(*section, "memory")?,
+        ];
+        for ((name, derived), quantity) in names.iter().zip(quantities) {
+            metrics.push((Identifier::from(*name), plain(name, quantity)?));
+            let product = exact::product(quantity, factor, exact_divisor)
+                .map_err(|reason| format!("{name} × {seconds} ÷ {divisor} {reason}"))?;
+            metrics.push((Identifier::from(*derived), product.into()));
         }
     }
     Ok(Dynamic::from_map(metrics.into_iter().collect()))

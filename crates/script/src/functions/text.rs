@@ -228,12 +228,12 @@ pub(super) fn register(engine: &mut Engine) {
     });
     for name in ["format_json", "to_json"] {
         engine.register_fn(name, |value: Dynamic| -> Answer<String> {
-            Ok(convert::to_json(value)?.to_string())
+            Ok(convert::to_json(&value)?.to_string())
         });
     }
     // Rhai's own, for objects alone, writes numbers that are not finite.
     engine.register_fn("to_json", |map: rhai::Map| -> Answer<String> {
-        Ok(convert::to_json(Dynamic::from_map(map))?.to_string())
+        Ok(convert::to_json(&Dynamic::from_map(map))?.to_string())
     });
     engine.register_fn("json", |call: rhai::NativeCallContext| -> Answer<Dynamic> {
         Ok(context::of(&call)?.this()?)
@@ -363,7 +363,7 @@ fn formatted(verb: char, precision: &str, value: &Dynamic) -> Answer<String> {
         let got = type_name(value.type_name());
         format!("%{verb} takes {wanted}, this is {got}")
     };
-    let json = || convert::to_json(value.clone());
+    let json = || convert::to_json(value);
     Ok(match verb {
         's' | 'v' => match json()? {
             serde_json::Value::String(text) => text,

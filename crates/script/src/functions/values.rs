@@ -151,7 +151,7 @@ pub(super) fn register(engine: &mut Engine) {
         if value.is::<Deleted>() {
             return Err("deleted() has no text".into());
         }
-        Ok(match convert::to_json(value)? {
+        Ok(match convert::to_json(&value)? {
             serde_json::Value::String(text) => text.into(),
             value => value.to_string().into(),
         })

@@ -20,7 +20,7 @@ fn render(template: &str, message: &Message) -> Result<String, String> {
 
 #[test]
 fn expressions_are_replaced_by_their_values() {
-    let mut message = Message::value(json!({"name": "web", "n": 1.5, "map": {"a": [true]}}));
+    let mut message = Message::value(&json!({"name": "web", "n": 1.5, "map": {"a": [true]}}));
     message.fail("mapping", "it broke");
     for (template, expected) in [
         ("plain", "plain"),
@@ -49,7 +49,7 @@ fn expressions_are_replaced_by_their_values() {
 
 #[test]
 fn errors_in_a_template_are_placed_in_it() {
-    let message = Message::value(json!({}));
+    let message = Message::value(&json!({}));
     insta::assert_snapshot!(render("a\nbc ${! this. }", &message).unwrap_err(), @"line 2, column 13: the script ends in the middle; is a bracket or a quote left open?");
     insta::assert_snapshot!(render("${! this.name", &message).unwrap_err(), @"line 1, column 1: `${!` is not closed by a `}`; for the literal text write `${{! … }}`");
     insta::assert_snapshot!(render("${! }", &message).unwrap_err(), @"line 1, column 4: an expression is missing");
@@ -73,7 +73,7 @@ fn text_without_expressions_is_known_beforehand() {
 
 #[test]
 fn a_check_is_true_or_false_and_nothing_else() {
-    let message = Message::value(json!({"a": 1}));
+    let message = Message::value(&json!({"a": 1}));
     let check = |source| {
         engine()
             .compile_expression(source)
