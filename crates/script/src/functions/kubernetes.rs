@@ -329,6 +329,8 @@ fn gpus(call: &NativeCallContext<'_>, section: Section) -> Answer<Quantity> {
 
 /// The names of a section's metrics, each with that of the one derived from it.
 type Names = [(&'static str, &'static str); 3];
+/// The metrics of both sections, in order.
+type Metrics = [(Section, Names); 2];
 
 macro_rules! names {
     ($suffix:literal) => {
@@ -363,10 +365,10 @@ macro_rules! names {
 }
 
 /// The names of the metrics for a unit of time, in order, and how many seconds it has.
-pub(crate) fn unit(unit: &str) -> Result<(&'static [(Section, Names); 2], i64), String> {
-    const SECOND: [(Section, Names); 2] = names!("_per_second");
-    const MINUTE: [(Section, Names); 2] = names!("_per_minute");
-    const HOUR: [(Section, Names); 2] = names!("_per_hour");
+pub(crate) fn unit(unit: &str) -> Result<(&'static Metrics, i64), String> {
+    const SECOND: Metrics = names!("_per_second");
+    const MINUTE: Metrics = names!("_per_minute");
+    const HOUR: Metrics = names!("_per_hour");
     match unit {
         "second" => Ok((&SECOND, ONE)),
         "minute" => Ok((&MINUTE, 60)),
