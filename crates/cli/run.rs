@@ -54,6 +54,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit> {
 pub(crate) fn runtime(threads: usize) -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads.clamp(1, 4))
+        .thread_stack_size(meterline_script::STACK_SIZE)
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")

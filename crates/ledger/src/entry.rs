@@ -39,17 +39,20 @@ pub(crate) struct Entry<C> {
     /// Whether the object still exists. The memory of a life that is over is kept as long, so that
     /// it is not billed again when it is seen again.
     pub(crate) exists: bool,
+    /// When it was first seen.
+    pub(crate) learned: UnixSeconds,
 }
 
 impl<C: Clone + PartialEq> Entry<C> {
-    /// A life that begins at `first` and has not ended.
-    pub(crate) fn new(first: UnixSeconds) -> Self {
+    /// A life that begins at `first`, has not ended, and is seen at `learned`.
+    pub(crate) fn new(first: UnixSeconds, learned: UnixSeconds) -> Self {
         Self {
             first,
             end: None,
             covered: first,
             segments: Vec::new(),
             exists: true,
+            learned,
         }
     }
 
@@ -110,6 +113,8 @@ pub(crate) struct HandedOut {
 pub(crate) struct LateSpan<C> {
     pub(crate) end: UnixSeconds,
     pub(crate) content: C,
+    /// When it was learned of.
+    pub(crate) learned: UnixSeconds,
 }
 
 /// A late emission that was handed out.
@@ -117,4 +122,6 @@ pub(crate) struct LateSpan<C> {
 pub(crate) struct LateEmission<C> {
     pub(crate) window: Window,
     pub(crate) pieces: Vec<Piece<C>>,
+    /// When the last of it was learned of.
+    pub(crate) learned: UnixSeconds,
 }

@@ -1,84 +1,72 @@
 //! The ledger: what ran when, what was handed out, and what arrived.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
-    entry::{Entry, HandedOut, LateEmission, LateSpan, Segment, WindowState},
+    durable::Head,
+    entry::{Entry, HandedOut, Segment, WindowState},
     interval::{Interval, UnixSeconds, Window},
     words::{Accounting, Emission, Observation, Piece, Settled, Stats, Ticket, Uid},
 };
 
 /// How long, in seconds behind the watermark, an object that is gone is remembered: should it turn
 /// out to run after all, its life goes on where it stopped.
-const REMEMBERED: i64 = 60;
+pub(crate) const REMEMBERED: i64 = 60;
 
 /// See the crate's documentation.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Ledger<C> {
-    interval: Interval,
-    accounting: Accounting,
-    horizon: UnixSeconds,
-    /// End of the last window that was handed out. What lies before is never changed, only added to.
-    emitted: UnixSeconds,
-    /// End of the last window of the unbroken run that was delivered.
-    watermark: UnixSeconds,
-    entries: BTreeMap<Uid, Entry<C>>,
-    /// Windows between watermark and `emitted`, by start.
-    windows: BTreeMap<UnixSeconds, HandedOut>,
-    /// Spans that were learned of too late for their windows, by start and UID.
-    late: BTreeMap<UnixSeconds, BTreeMap<Uid, LateSpan<C>>>,
-    late_in_flight: BTreeMap<u64, LateEmission<C>>,
-    late_failed: VecDeque<LateEmission<C>>,
+    pub(crate) interval: Interval,
+    pub(crate) accounting: Accounting,
+    pub(crate) head: Head<C>,
+    pub(crate) entries: BTreeMap<Uid, Entry<C>>,
     /// Objects that have something to forget once the watermark passes that second.
     closings: BTreeMap<UnixSeconds, Vec<Uid>>,
     tickets: HashMap<u64, UnixSeconds>,
     next_ticket: u64,
-    stats: Stats,
+    /// Entries that are not as they were when the changes were last taken.
+    pub(crate) changed: BTreeSet<Uid>,
 }
 
 impl<C: Clone + PartialEq> Ledger<C> {
     /// An empty ledger. What lies before `horizon` is never billed.
     #[must_use]
     pub fn new(interval: Interval, accounting: Accounting, horizon: UnixSeconds) -> Self {
+        Self::from_parts(interval, accounting, Head::new(horizon))
+    }
+
+    pub(crate) fn from_parts(interval: Interval, accounting: Accounting, head: Head<C>) -> Self {
         Self {
             interval,
             accounting,
-            horizon,
-            emitted: horizon,
-            watermark: horizon,
+            head,
             entries: BTreeMap::new(),
-            windows: BTreeMap::new(),
-            late: BTreeMap::new(),
-            late_in_flight: BTreeMap::new(),
-            late_failed: VecDeque::new(),
             closings: BTreeMap::new(),
             tickets: HashMap::new(),
             next_ticket: 0,
-            stats: Stats::default(),
+            changed: BTreeSet::new(),
         }
     }
 
     /// The end of the last window of the unbroken run that was delivered.
     #[must_use]
     pub fn watermark(&self) -> UnixSeconds {
-        self.watermark
+        self.head.watermark
     }
 
     /// The end of the last window that was handed out.
     #[must_use]
     pub fn emitted(&self) -> UnixSeconds {
-        self.emitted
+        self.head.emitted
     }
 
     /// The end of the window that comes next.
     #[must_use]
     pub fn next_due(&self) -> UnixSeconds {
-        self.interval.next_boundary(self.emitted)
+        self.interval.next_boundary(self.head.emitted)
     }
 
     /// Figures for people.
@@ -86,7 +74,7 @@ impl<C: Clone + PartialEq> Ledger<C> {
     pub fn stats(&self) -> Stats {
         Stats {
             open: self.entries.values().filter(|it| it.end.is_none()).count(),
-            ..self.stats
+            ..self.head.stats
         }
     }
 
@@ -98,7 +86,10 @@ impl<C: Clone + PartialEq> Ledger<C> {
         match self.entries.remove(&uid) {
             None => self.first_seen(observation),
             Some(mut entry) => {
-                entry.exists = true;
+                if !entry.exists {
+                    entry.exists = true;
+                    self.touch(&uid);
+                }
                 self.start_learned(&uid, &mut entry, &observation);
                 self.seen_again(&uid, &mut entry, &observation);
                 self.content_learned(&uid, &mut entry, &observation);
@@ -116,6 +107,7 @@ impl<C: Clone + PartialEq> Ledger<C> {
             return;
         };
         entry.exists = false;
+        self.touch(&uid);
         self.end_learned(&uid, &mut entry, at);
         self.close_at(entry.covered.saturating_add(REMEMBERED), &uid);
         self.entries.insert(uid, entry);
@@ -126,19 +118,19 @@ impl<C: Clone + PartialEq> Ledger<C> {
         let Some(start) = observation.start else {
             return;
         };
-        let start = start.max(self.horizon);
+        let start = start.max(self.head.horizon);
         if observation.end.is_some_and(|end| end <= start) {
             return;
         }
         let uid = observation.uid;
-        let mut entry = Entry::new(start);
+        let mut entry = Entry::new(start, observation.observed_at);
         self.add_late(
             &uid,
-            start,
-            observation.end.unwrap_or(self.emitted),
+            (start, observation.end.unwrap_or(self.head.emitted)),
             &observation.content,
+            observation.observed_at,
         );
-        let from = start.max(self.emitted);
+        let from = start.max(self.head.emitted);
         if observation.end.is_none_or(|end| from < end) {
             entry.segments.push(Segment {
                 start: from,
@@ -151,17 +143,19 @@ impl<C: Clone + PartialEq> Ledger<C> {
             entry.covered = end;
             self.close_at(end, &uid);
         }
+        self.touch(&uid);
         self.entries.insert(uid, entry);
     }
 
     /// The life began earlier than was known.
     fn start_learned(&mut self, uid: &Uid, entry: &mut Entry<C>, seen: &Observation<C>) {
-        let Some(start) = seen.start.map(|start| start.max(self.horizon)) else {
+        let Some(start) = seen.start.map(|start| start.max(self.head.horizon)) else {
             return;
         };
         if start >= entry.first {
             return;
         }
+        self.touch(uid);
         let known = entry.first;
         entry.first = start;
         let content = entry
@@ -169,12 +163,12 @@ impl<C: Clone + PartialEq> Ledger<C> {
             .first()
             .map_or(&seen.content, |it| &it.content)
             .clone();
-        self.add_late(uid, start, known, &content);
-        if known > self.emitted
+        self.add_late(uid, (start, known), &content, seen.observed_at);
+        if known > self.head.emitted
             && let Some(segment) = entry.segments.first_mut()
         {
             // Nothing of it has been handed out, so it may simply begin earlier.
-            segment.start = start.max(self.emitted);
+            segment.start = start.max(self.head.emitted);
         }
     }
 
@@ -184,11 +178,13 @@ impl<C: Clone + PartialEq> Ledger<C> {
         if seen.end.is_some() || seen.start.is_none() {
             return;
         }
+        self.touch(uid);
         entry.end = None;
         // What had been handed out beyond the supposed end was right.
         self.count_overbilled(-entry.covered.saturating_sub(end));
-        self.add_late(uid, entry.covered, self.emitted, &seen.content);
-        let from = entry.covered.max(self.emitted);
+        let missed = (entry.covered, self.head.emitted);
+        self.add_late(uid, missed, &seen.content, seen.observed_at);
+        let from = entry.covered.max(self.head.emitted);
         match entry.segments.last_mut() {
             Some(last) if last.end == Some(from) && last.content == seen.content => last.end = None,
             _ => entry.segments.push(Segment {
@@ -200,13 +196,15 @@ impl<C: Clone + PartialEq> Ledger<C> {
     }
 
     fn content_learned(&mut self, uid: &Uid, entry: &mut Entry<C>, seen: &Observation<C>) {
-        if entry.end.is_some() {
+        let last = entry.segments.last();
+        if entry.end.is_some() || last.is_none_or(|last| last.content == seen.content) {
             return;
         }
+        self.touch(uid);
         let at = seen
             .content_since
             .map_or(seen.observed_at, |since| since.min(seen.observed_at))
-            .max(self.emitted);
+            .max(self.head.emitted);
         if let Some(cut) = entry.change(at, seen.content.clone()) {
             self.close_at(cut, uid);
         }
@@ -216,7 +214,8 @@ impl<C: Clone + PartialEq> Ledger<C> {
         if entry.end.is_some() {
             return;
         }
-        entry.close(end, self.emitted);
+        self.touch(uid);
+        entry.close(end, self.head.emitted);
         let end = end.max(entry.first);
         let never_handed_out = self.trim_late(uid, end);
         let beyond = entry.covered.saturating_sub(end);
@@ -229,43 +228,9 @@ impl<C: Clone + PartialEq> Ledger<C> {
 
     fn count_overbilled(&mut self, seconds: i64) {
         if self.accounting == Accounting::Exact {
-            let sum = self.stats.overbilled_seconds.saturating_add(seconds);
-            self.stats.overbilled_seconds = sum.max(0);
+            let sum = self.head.stats.overbilled_seconds.saturating_add(seconds);
+            self.head.stats.overbilled_seconds = sum.max(0);
         }
-    }
-
-    /// Takes what of `[start, end)` lies before `emitted` for late pieces.
-    fn add_late(&mut self, uid: &Uid, start: UnixSeconds, end: UnixSeconds, content: &C) {
-        let end = end.min(self.emitted);
-        if start >= end || self.accounting == Accounting::Nominal {
-            return;
-        }
-        let span = LateSpan {
-            end,
-            content: content.clone(),
-        };
-        self.late
-            .entry(start)
-            .or_default()
-            .insert(Arc::clone(uid), span);
-    }
-
-    /// Cuts late spans of an object that lie beyond its end and were never handed out. Gives back
-    /// how many seconds that were.
-    fn trim_late(&mut self, uid: &Uid, end: UnixSeconds) -> i64 {
-        let mut trimmed = 0_i64;
-        for (start, spans) in &mut self.late {
-            if let Some(span) = spans.get_mut(uid)
-                && span.end > end
-            {
-                let keep_until = end.max(*start);
-                trimmed = trimmed.saturating_add(span.end.saturating_sub(keep_until));
-                span.end = keep_until;
-            }
-            spans.retain(|_, span| span.end > *start);
-        }
-        self.late.retain(|_, spans| !spans.is_empty());
-        trimmed
     }
 
     // --- handing out --------------------------------------------------------------------------
@@ -274,6 +239,7 @@ impl<C: Clone + PartialEq> Ledger<C> {
     /// or before `complete_until`. `None` when there is nothing to hand out now.
     pub fn next(&mut self, complete_until: UnixSeconds) -> Option<Emission<C>> {
         let failed = self
+            .head
             .windows
             .values()
             .find(|it| it.state == WindowState::Failed)
@@ -287,13 +253,13 @@ impl<C: Clone + PartialEq> Ledger<C> {
         // Windows in which nothing ran are delivered as they are, a bounded number at a time.
         for _ in 0..10_000 {
             let window = Window {
-                start: self.emitted,
+                start: self.head.emitted,
                 end: self.next_due(),
             };
             if window.end > complete_until || window.end <= window.start {
                 return None;
             }
-            self.emitted = window.end;
+            self.head.emitted = window.end;
             if let Some(emission) = self.hand_out(window) {
                 return Some(emission);
             }
@@ -310,7 +276,7 @@ impl<C: Clone + PartialEq> Ledger<C> {
         } else {
             WindowState::InFlight(self.ticket())
         };
-        self.windows.insert(
+        self.head.windows.insert(
             window.start,
             HandedOut {
                 window,
@@ -332,7 +298,7 @@ impl<C: Clone + PartialEq> Ledger<C> {
     }
 
     /// The pieces of a window: a function of the ledger and the window alone.
-    fn pieces(&self, window: Window) -> Vec<Piece<C>> {
+    pub(crate) fn pieces(&self, window: Window) -> Vec<Piece<C>> {
         let mut pieces = Vec::new();
         for (uid, entry) in &self.entries {
             for segment in &entry.segments {
@@ -357,57 +323,7 @@ impl<C: Clone + PartialEq> Ledger<C> {
         pieces
     }
 
-    fn next_late(&mut self) -> Option<Emission<C>> {
-        let emission = match self.late_failed.pop_front() {
-            Some(emission) => emission,
-            None => self.gather_late()?,
-        };
-        let ticket = self.ticket();
-        let handed = Emission {
-            ticket,
-            window: emission.window,
-            late: true,
-            pieces: emission.pieces.clone(),
-        };
-        self.late_in_flight.insert(ticket.0, emission);
-        Some(handed)
-    }
-
-    /// The late pieces of the oldest window that has any.
-    fn gather_late(&mut self) -> Option<LateEmission<C>> {
-        let (&first, _) = self.late.first_key_value()?;
-        let window = Window {
-            start: self.interval.floor(first),
-            end: self.interval.next_boundary(first),
-        };
-        let later = self.late.split_off(&window.end);
-        let due = std::mem::replace(&mut self.late, later);
-        let mut pieces = Vec::new();
-        for (start, spans) in due {
-            for (uid, span) in spans {
-                if span.end > window.end {
-                    let rest = LateSpan {
-                        end: span.end,
-                        content: span.content.clone(),
-                    };
-                    self.late
-                        .entry(window.end)
-                        .or_default()
-                        .insert(Arc::clone(&uid), rest);
-                }
-                pieces.push(Piece {
-                    uid,
-                    start,
-                    end: span.end.min(window.end),
-                    content: span.content,
-                });
-            }
-        }
-        pieces.sort_by(|a, b| (&a.uid, a.start).cmp(&(&b.uid, b.start)));
-        Some(LateEmission { window, pieces })
-    }
-
-    fn ticket(&mut self) -> Ticket {
+    pub(crate) fn ticket(&mut self) -> Ticket {
         self.next_ticket = self.next_ticket.wrapping_add(1);
         Ticket(self.next_ticket)
     }
@@ -416,13 +332,15 @@ impl<C: Clone + PartialEq> Ledger<C> {
 
     /// Learns how an emission ended.
     pub fn settle(&mut self, ticket: Ticket, settled: Settled) {
-        if let Some(emission) = self.late_in_flight.remove(&ticket.0) {
+        if let Some(emission) = self.head.late_in_flight.remove(&ticket.0) {
             match settled {
-                Settled::Failed => self.late_failed.push_back(emission),
+                Settled::Failed => self.head.late_failed.push_back(emission),
                 Settled::Delivered => {
                     let seconds: i64 = emission.pieces.iter().map(Piece::seconds).sum();
-                    self.stats.late_seconds = self.stats.late_seconds.saturating_add(seconds);
-                    self.stats.billed_seconds = self.stats.billed_seconds.saturating_add(seconds);
+                    self.head.stats.late_seconds =
+                        self.head.stats.late_seconds.saturating_add(seconds);
+                    self.head.stats.billed_seconds =
+                        self.head.stats.billed_seconds.saturating_add(seconds);
                 }
             }
             return;
@@ -430,7 +348,7 @@ impl<C: Clone + PartialEq> Ledger<C> {
         let Some(window) = self
             .tickets
             .remove(&ticket.0)
-            .and_then(|start| self.windows.get_mut(&start))
+            .and_then(|start| self.head.windows.get_mut(&start))
             .filter(|it| it.state == WindowState::InFlight(ticket))
         else {
             return;
@@ -439,8 +357,11 @@ impl<C: Clone + PartialEq> Ledger<C> {
             Settled::Failed => window.state = WindowState::Failed,
             Settled::Delivered => {
                 window.state = WindowState::Delivered;
-                self.stats.billed_seconds =
-                    self.stats.billed_seconds.saturating_add(window.seconds);
+                self.head.stats.billed_seconds = self
+                    .head
+                    .stats
+                    .billed_seconds
+                    .saturating_add(window.seconds);
                 self.advance();
             }
         }
@@ -448,30 +369,33 @@ impl<C: Clone + PartialEq> Ledger<C> {
 
     /// Moves the watermark over the windows that were delivered without a gap.
     fn advance(&mut self) {
-        while let Some(first) = self.windows.first_entry() {
+        while let Some(first) = self.head.windows.first_entry() {
             if first.get().state != WindowState::Delivered {
                 break;
             }
-            self.watermark = first.remove().window.end;
+            self.head.watermark = first.remove().window.end;
         }
         self.forget();
     }
 
-    fn close_at(&mut self, at: UnixSeconds, uid: &Uid) {
+    pub(crate) fn close_at(&mut self, at: UnixSeconds, uid: &Uid) {
         self.closings.entry(at).or_default().push(Arc::clone(uid));
     }
 
     /// Drops what lies behind the watermark.
-    fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         while let Some(first) = self.closings.first_entry() {
-            if *first.key() > self.watermark {
+            if *first.key() > self.head.watermark {
                 break;
             }
             for uid in first.remove() {
                 let Some(entry) = self.entries.get_mut(&uid) else {
                     continue;
                 };
-                let watermark = self.watermark;
+                let watermark = self.head.watermark;
+                if !self.changed.contains(&uid) {
+                    self.changed.insert(Arc::clone(&uid));
+                }
                 entry
                     .segments
                     .retain(|segment| segment.end.is_none_or(|end| end > watermark));
@@ -481,19 +405,5 @@ impl<C: Clone + PartialEq> Ledger<C> {
                 }
             }
         }
-    }
-
-    /// The ledger as it comes back from a state: what was handed out and not settled comes again.
-    #[must_use]
-    pub fn restored(mut self) -> Self {
-        self.tickets.clear();
-        for window in self.windows.values_mut() {
-            if matches!(window.state, WindowState::InFlight(_)) {
-                window.state = WindowState::Failed;
-            }
-        }
-        let in_flight = std::mem::take(&mut self.late_in_flight);
-        self.late_failed.extend(in_flight.into_values());
-        self
     }
 }

@@ -14,14 +14,17 @@
 //! Time comes in as an argument, in Unix seconds.
 
 mod completeness;
+mod durable;
 mod entry;
 mod interval;
+mod late;
 mod ledger;
 #[cfg(test)]
 mod tests;
 mod words;
 
 pub use completeness::Completeness;
+pub use durable::{Changes, Head, Record};
 pub use interval::{Interval, UnixSeconds, Window};
 pub use ledger::Ledger;
 pub use words::{Accounting, Emission, Observation, Piece, Settled, Stats, Ticket, Uid};

@@ -93,4 +93,7 @@ pub struct Stats {
     pub late_seconds: i64,
     /// Object-seconds handed out beyond an end that was learned too late.
     pub overbilled_seconds: i64,
+    /// Object-seconds that could not be proved or came too late, and are not billed.
+    #[serde(default)]
+    pub lost_seconds: i64,
 }

@@ -21,6 +21,11 @@ use crate::{
 /// Makes the id of an event from cluster, event type, UID and start in Unix seconds.
 pub type EventId = fn(Option<&str>, &str, &str, i64) -> Uuid;
 
+/// The stack, in bytes, of a thread that runs scripts. Within [`Limits`] a value can be nested ten
+/// thousand levels deep, and the interpreter goes through it, and drops it, level by level; two
+/// megabytes, as threads have, were not always enough for that.
+pub const STACK_SIZE: usize = 16 << 20;
+
 /// How much one run of a script may use. A run that wants more fails; the message is flagged.
 #[derive(Debug, Clone)]
 pub struct Limits {

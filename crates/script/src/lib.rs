@@ -22,7 +22,7 @@ mod reuse;
 mod script;
 mod template;
 
-pub use engine::{Engine, EventId, Limits};
+pub use engine::{Engine, EventId, Limits, STACK_SIZE};
 pub use error::{RunError, ScriptError};
 pub use expression::Expression;
 pub use functions::{Example, FunctionDoc, Group, Purity};

@@ -1,13 +1,13 @@
 //! Any history: pods that start, change, stop and vanish, seen late, out of their windows and with
-//! gaps; deliveries that fail, arrive and are reported as failed, or are forgotten in a crash. The
+//! gaps; deliveries that fail, arrive and are reported as failed; crashes before any write. The
 //! intervals of the distinct events of each pod must be disjoint and cover its true life.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use proptest::prelude::*;
 
 use super::{Books, entries_are_empty};
-use crate::{Accounting, Interval, Ledger, Observation, Settled, Ticket};
+use crate::{Accounting, Changes, Interval, Ledger, Observation, Settled, Ticket};
 
 const LAST_SECOND: i64 = 90;
 
@@ -47,7 +47,8 @@ struct History {
     settle: i64,
     pods: Vec<Pod>,
     deliveries: Vec<Delivery>,
-    crashes: Vec<i64>,
+    /// Before how many writes to the disk each crash comes, counted from the one before.
+    crashes: Vec<u32>,
 }
 
 fn pod(most_delay: i64) -> impl Strategy<Value = Pod> {
@@ -92,7 +93,7 @@ fn history(most_delay: i64, settle: i64) -> impl Strategy<Value = History> {
         1..13_i64,
         prop::collection::vec(pod(most_delay), 1..6),
         prop::collection::vec(delivery, 40),
-        prop::collection::vec(0..LAST_SECOND, 0..3),
+        prop::collection::vec(0..60_u32, 0..5),
     )
         .prop_map(move |(interval, pods, deliveries, crashes)| History {
             interval,
@@ -176,25 +177,124 @@ enum Sighting {
 /// What arrived, by id: object and start.
 type Arrived = BTreeMap<(String, i64), (i64, String)>;
 
+/// What was written, and survives.
+#[derive(Default)]
+struct Disk {
+    head: Option<String>,
+    records: BTreeMap<String, String>,
+}
+
+impl Disk {
+    fn write(&mut self, changes: &Changes<String>) {
+        self.head = Some(serde_json::to_string(&changes.head).unwrap());
+        for (uid, record) in &changes.records {
+            match record {
+                Some(record) => {
+                    let record = serde_json::to_string(record).unwrap();
+                    self.records.insert(uid.to_string(), record);
+                }
+                None => {
+                    self.records.remove(uid.as_ref());
+                }
+            }
+        }
+    }
+
+    fn read(&self, interval: Interval) -> Books {
+        let Some(head) = &self.head else {
+            return Ledger::new(interval, Accounting::Exact, 0);
+        };
+        let head = serde_json::from_str(head).unwrap();
+        let records = self
+            .records
+            .iter()
+            .map(|(uid, record)| (uid.as_str().into(), serde_json::from_str(record).unwrap()));
+        Ledger::restore(interval, Accounting::Exact, head, records)
+    }
+}
+
 struct Run {
+    interval: Interval,
     books: Books,
+    disk: Disk,
+    crashes: Vec<u32>,
+    /// The newest of each pod, which a list shows after a crash.
+    seen: BTreeMap<String, Vec<Sighting>>,
     arrived: Arrived,
     slow: Vec<(i64, Ticket)>,
     deliveries: Box<dyn Iterator<Item = Delivery>>,
 }
 
 impl Run {
-    fn tick(&mut self, now: i64, settle: i64) {
+    fn see(&mut self, sighting: Sighting) {
+        let uid = match &sighting {
+            Sighting::State(observation) => observation.uid.to_string(),
+            Sighting::Gone(uid, _) => uid.clone(),
+        };
+        let newest = self.seen.entry(uid).or_default();
+        if matches!(sighting, Sighting::State(_)) {
+            newest.clear();
+        }
+        newest.push(sighting.clone());
+        self.learn(sighting);
+        let _ = self.write();
+    }
+
+    fn learn(&mut self, sighting: Sighting) {
+        match sighting {
+            Sighting::State(observation) => self.books.apply(observation),
+            Sighting::Gone(uid, at) => self.books.gone(&uid, at),
+        }
+    }
+
+    /// Writes what changed, unless a crash comes first; then all that was not written is gone.
+    fn write(&mut self) -> Result<(), Crash> {
+        match self.crashes.last_mut() {
+            Some(0) => {}
+            Some(writes) => {
+                *writes -= 1;
+                self.disk.write(&self.books.take_changes());
+                return Ok(());
+            }
+            None => {
+                self.disk.write(&self.books.take_changes());
+                return Ok(());
+            }
+        }
+        self.crashes.pop();
+        self.books = self.disk.read(self.interval);
+        self.slow.clear();
+        // The API server shows what there is, and tells what became of what is not.
+        let known: BTreeSet<_> = self
+            .books
+            .existing()
+            .map(|(uid, _)| uid.to_string())
+            .collect();
+        for (uid, sightings) in self.seen.clone() {
+            let is_gone = matches!(sightings.last(), Some(Sighting::Gone(..)));
+            if !is_gone || known.contains(&uid) {
+                sightings.into_iter().for_each(|it| self.learn(it));
+            }
+        }
+        // What was before a change that nobody wrote down before a second crash, nobody knows.
+        self.disk.write(&self.books.take_changes());
+        Err(Crash)
+    }
+
+    fn tick(&mut self, now: i64, settle: i64) -> Result<(), Crash> {
         let due: Vec<_> = self.slow.extract_if(.., |(at, _)| *at <= now).collect();
         for (_, ticket) in due {
             self.books.settle(ticket, Settled::Delivered);
             // Whoever acknowledges twice changes nothing.
             self.books.settle(ticket, Settled::Failed);
+            self.write()?;
         }
         for _ in 0..20 {
             let Some(emission) = self.books.next(now - settle) else {
                 break;
             };
+            // What a window is made of is written before the window goes out.
+            self.write()?;
             let delivery = self.deliveries.next().unwrap_or(Delivery::Arrives);
             if !matches!(delivery, Delivery::Fails) {
                 for piece in emission.pieces {
@@ -211,15 +311,15 @@ impl Run {
                 }
                 Delivery::ArrivesSlowly => self.slow.push((now + 3, emission.ticket)),
             }
+            self.write()?;
         }
-    }
-
-    fn crash(&mut self) {
-        let state = serde_json::to_string(&self.books).unwrap();
-        self.books = serde_json::from_str::<Books>(&state).unwrap().restored();
-        self.slow.clear();
+        Ok(())
     }
 }
+
+/// The process ended here and came back.
+#[derive(Debug)]
+struct Crash;
 
 fn play(history: &History, see_all: bool) -> (Arrived, Books) {
     let mut sightings: BTreeMap<i64, Vec<Sighting>> = BTreeMap::new();
@@ -228,12 +328,13 @@ fn play(history: &History, see_all: bool) -> (Arrived, Books) {
             sightings.entry(at).or_default().push(sighting);
         }
     }
+    let interval = Interval::new(history.interval).unwrap();
     let mut run = Run {
-        books: Ledger::new(
-            Interval::new(history.interval).unwrap(),
-            Accounting::Exact,
-            0,
-        ),
+        interval,
+        books: Ledger::new(interval, Accounting::Exact, 0),
+        disk: Disk::default(),
+        crashes: history.crashes.clone(),
+        seen: BTreeMap::new(),
         arrived: Arrived::new(),
         slow: Vec::new(),
         deliveries: Box::new(history.deliveries.clone().into_iter()),
@@ -247,15 +348,9 @@ fn play(history: &History, see_all: bool) -> (Arrived, Books) {
     // Long enough for everything to be delivered and forgotten.
     for now in 0..=end + history.settle + 3 * history.interval + 70 {
         for sighting in sightings.remove(&now).unwrap_or_default() {
-            match sighting {
-                Sighting::State(observation) => run.books.apply(observation),
-                Sighting::Gone(uid, at) => run.books.gone(&uid, at),
-            }
+            run.see(sighting);
         }
-        run.tick(now, history.settle);
-        if history.crashes.contains(&now) {
-            run.crash();
-        }
+        let _ = run.tick(now, history.settle);
     }
     (run.arrived, run.books)
 }

@@ -1,5 +1,6 @@
 //! The rules of the ledger, one by one, and then any history at all.
 
+mod handover;
 mod history;
 
 use crate::{Accounting, Emission, Interval, Ledger, Observation, Settled, Window};
@@ -27,10 +28,9 @@ fn seen(
     }
 }
 
-/// Whether nothing is remembered of any object, as the state that would be stored has it.
+/// Whether nothing is remembered of any object.
 fn entries_are_empty(books: &Books) -> bool {
-    let state = serde_json::to_value(books).unwrap();
-    state["entries"] == serde_json::json!({})
+    books.entries.is_empty()
 }
 
 /// Everything that can be handed out now, delivered: `uid start..end content`.
@@ -257,4 +257,38 @@ fn windows_after_a_border_that_is_not_aligned_end_at_the_next_aligned_one() {
     books.apply(seen("a", Some(0), None, "x", 8));
     let emission = books.next(20).unwrap();
     assert_eq!(emission.window, Window { start: 7, end: 10 });
+}
+
+#[test]
+fn what_is_given_up_is_counted_and_not_billed() {
+    let mut books = ledger(10);
+    books.apply(seen("a", Some(3), None, "x", 3));
+    let first = books.next(10).unwrap();
+    books.settle(first.ticket, Settled::Failed);
+    assert_eq!(books.give_up(25), 17);
+    assert_eq!((books.watermark(), books.stats().lost_seconds), (20, 17));
+    assert_eq!(deliver(&mut books, 40), ["a 20..30 x", "a 30..40 x"]);
+    assert_eq!(books.give_up(25), 0);
+    assert_eq!(books.stats().billed_seconds, 20);
+}
+
+#[test]
+fn the_changes_are_what_changed() {
+    let mut books = ledger(10);
+    books.apply(seen("a", Some(3), None, "x", 3));
+    let uids =
+        |changes: crate::Changes<String>| -> Vec<_> { changes.records.into_keys().collect() };
+    assert_eq!(uids(books.take_changes()), ["a".into()]);
+    books.apply(seen("a", Some(3), None, "x", 9));
+    assert_eq!(deliver(&mut books, 10).len(), 1);
+    assert!(
+        uids(books.take_changes()).is_empty(),
+        "nothing is written that is there"
+    );
+    books.gone("a", 12);
+    assert_eq!(uids(books.take_changes()), ["a".into()]);
+    deliver(&mut books, 100);
+    let changes = books.take_changes();
+    assert!(changes.records.values().all(Option::is_none), "forgotten");
+    assert_eq!(changes.records.len(), 1);
 }

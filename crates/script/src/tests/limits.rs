@@ -99,10 +99,11 @@ fn values_nested_without_end_do_not_overflow_the_stack() {
         "let a = []; for i in 0..9000 { a = [a]; } root = `${a}`",
         "let a = #{}; for i in 0..9000 { a = #{ a: a }; } root = a.assign(a)",
         "let a = #{}; for i in 0..9000 { a = #{ a: a }; } root = a.merge(a)",
+        "let a = []; for i in 0..100 { a = [a]; a = [[[[[[[[[[a]]]]]]]]]]; } root = a",
         "let a = []; let f = |x| { a = [x]; a }; for i in 0..9000 { a = f.call(a); } root = a",
     ] {
         // A thread of the size that pipelines have; an overflow would end the whole test program.
-        let thread = std::thread::Builder::new().stack_size(2 << 20);
+        let thread = std::thread::Builder::new().stack_size(crate::STACK_SIZE);
         let outcome = thread.spawn(move || map(source, &json!({}))).unwrap();
         let outcome = outcome.join().unwrap();
         let is_harmless = outcome.is_err() || outcome.as_ref().is_ok_and(Value::is_boolean);

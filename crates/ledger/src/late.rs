@@ -1,0 +1,141 @@
+//! What was learned too late for its window.
+
+use std::sync::Arc;
+
+use crate::{
+    entry::{LateEmission, LateSpan},
+    interval::{UnixSeconds, Window},
+    ledger::{Ledger, REMEMBERED},
+    words::{Accounting, Emission, Piece, Uid},
+};
+
+impl<C: Clone + PartialEq> Ledger<C> {
+    /// Takes what of `[start, end)` lies before `emitted` for late pieces.
+    pub(crate) fn add_late(
+        &mut self,
+        uid: &Uid,
+        (start, end): (UnixSeconds, UnixSeconds),
+        content: &C,
+        learned: UnixSeconds,
+    ) {
+        let end = end.min(self.head.emitted);
+        if start >= end || self.accounting == Accounting::Nominal {
+            return;
+        }
+        let span = LateSpan {
+            end,
+            content: content.clone(),
+            learned,
+        };
+        self.head
+            .late
+            .entry(start)
+            .or_default()
+            .insert(Arc::clone(uid), span);
+    }
+
+    /// Cuts late spans of an object that lie beyond its end and were never handed out. Gives back
+    /// how many seconds that were.
+    pub(crate) fn trim_late(&mut self, uid: &Uid, end: UnixSeconds) -> i64 {
+        let mut trimmed = 0_i64;
+        for (start, spans) in &mut self.head.late {
+            if let Some(span) = spans.get_mut(uid)
+                && span.end > end
+            {
+                let keep_until = end.max(*start);
+                trimmed = trimmed.saturating_add(span.end.saturating_sub(keep_until));
+                span.end = keep_until;
+            }
+            spans.retain(|_, span| span.end > *start);
+        }
+        self.head.late.retain(|_, spans| !spans.is_empty());
+        trimmed
+    }
+
+    pub(crate) fn next_late(&mut self) -> Option<Emission<C>> {
+        let emission = match self.head.late_failed.pop_front() {
+            Some(emission) => emission,
+            None => self.gather_late()?,
+        };
+        let ticket = self.ticket();
+        let handed = Emission {
+            ticket,
+            window: emission.window,
+            late: true,
+            pieces: emission.pieces.clone(),
+        };
+        self.head.late_in_flight.insert(ticket.0, emission);
+        Some(handed)
+    }
+
+    /// The late pieces of the oldest window that has any.
+    fn gather_late(&mut self) -> Option<LateEmission<C>> {
+        let (&first, _) = self.head.late.first_key_value()?;
+        let window = Window {
+            start: self.interval.floor(first),
+            end: self.interval.next_boundary(first),
+        };
+        let later = self.head.late.split_off(&window.end);
+        let due = std::mem::replace(&mut self.head.late, later);
+        let mut pieces = Vec::new();
+        let mut learned = UnixSeconds::MIN;
+        for (start, spans) in due {
+            for (uid, span) in spans {
+                learned = learned.max(span.learned);
+                if span.end > window.end {
+                    let rest = LateSpan {
+                        end: span.end,
+                        content: span.content.clone(),
+                        learned: span.learned,
+                    };
+                    self.head
+                        .late
+                        .entry(window.end)
+                        .or_default()
+                        .insert(Arc::clone(&uid), rest);
+                }
+                pieces.push(Piece {
+                    uid,
+                    start,
+                    end: span.end.min(window.end),
+                    content: span.content,
+                });
+            }
+        }
+        pieces.sort_by(|a, b| (&a.uid, a.start).cmp(&(&b.uid, b.start)));
+        Some(LateEmission {
+            window,
+            pieces,
+            learned,
+        })
+    }
+
+    /// Somebody else has delivered all before `delivered`, and with it the window `passed` that was
+    /// not handed out here. Late spans are dropped as well. But what was learned of only lately may
+    /// have been news to the other too late: it is kept, and handed out if this ledger gets to do
+    /// so. Twice sent is once billed.
+    pub(crate) fn adopt_late(&mut self, delivered: UnixSeconds, passed: Window) {
+        let is_old = |learned: UnixSeconds| learned.saturating_add(REMEMBERED) <= delivered;
+        for spans in self.head.late.values_mut() {
+            spans.retain(|_, span| !is_old(span.learned));
+        }
+        self.head.late.retain(|_, spans| !spans.is_empty());
+        self.head.late_failed.retain(|it| !is_old(it.learned));
+        let mut kept = Vec::new();
+        for (uid, entry) in self.entries.iter().filter(|(_, it)| !is_old(it.learned)) {
+            for segment in &entry.segments {
+                if let Some(span) = segment.clip(passed) {
+                    kept.push((
+                        Arc::clone(uid),
+                        span,
+                        segment.content.clone(),
+                        entry.learned,
+                    ));
+                }
+            }
+        }
+        for (uid, span, content, learned) in kept {
+            self.add_late(&uid, span, &content, learned);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Two replicas that see the same and take turns: whoever leads goes on from the watermark that the
+//! other left, which may be an older one. For a moment both may lead.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::{Books, seen};
+use crate::{Accounting, Interval, Ledger, Settled};
+
+/// One pod: when it starts, how long it runs, how late the API server knows that it started, and how
+/// late each replica then sees its start and its end.
+type Pod = (i64, i64, i64, [(i64, i64); 2]);
+
+#[derive(Debug, Clone)]
+struct History {
+    interval: i64,
+    pods: Vec<Pod>,
+    /// When the lease goes to the other replica; whether what the old one knows last is left behind;
+    /// and how long the old one goes on unaware.
+    handovers: Vec<(i64, bool, i64)>,
+    /// Whether each emission is acknowledged.
+    acknowledged: Vec<bool>,
+}
+
+const SETTLE: i64 = 3;
+
+fn history() -> impl Strategy<Value = History> {
+    let delays = (0..=SETTLE - 1, 0..=SETTLE - 1);
+    // A start that is known late becomes late pieces.
+    let known = prop_oneof![3 => Just(0), 1 => 0..20_i64];
+    let pod = (0..60_i64, 1..50_i64, known, [delays.clone(), delays]);
+    (
+        1..13_i64,
+        prop::collection::vec(pod, 1..5),
+        prop::collection::vec((1..90_i64, any::<bool>(), 0..8_i64), 0..5),
+        prop::collection::vec(prop::bool::weighted(0.8), 60),
+    )
+        .prop_map(|(interval, pods, mut handovers, acknowledged)| {
+            handovers.sort_unstable();
+            History {
+                interval,
+                pods,
+                handovers,
+                acknowledged,
+            }
+        })
+}
+
+/// What arrived: start and end by pod and id.
+fn play(history: &History) -> BTreeMap<(String, i64), i64> {
+    let interval = Interval::new(history.interval).unwrap();
+    let new = || -> Books { Ledger::new(interval, Accounting::Exact, 0) };
+    let mut replicas = [new(), new()];
+    let mut annotation = 0;
+    let mut leader = 0;
+    let mut unaware_until = [i64::MIN; 2];
+    let mut handovers = history.handovers.iter().peekable();
+    let mut acknowledged = history.acknowledged.iter();
+    let mut arrived = BTreeMap::new();
+    for now in 0..160 {
+        for (index, (start, length, known, delays)) in history.pods.iter().enumerate() {
+            let (uid, end) = (format!("pod-{index}"), start + length);
+            for (books, (late, later)) in replicas.iter_mut().zip(delays) {
+                let late = known + late;
+                if now == start + late {
+                    books.apply(seen(&uid, Some(*start), None, "c", now));
+                }
+                if now == (end + later).max(start + late) {
+                    books.apply(seen(&uid, Some(*start), Some(end), "c", now));
+                    books.gone(&uid, end);
+                }
+            }
+        }
+        while let Some((_, leaves, unaware)) = handovers.next_if(|(at, ..)| *at == now) {
+            if *leaves {
+                annotation = annotation.max(replicas[leader].safe_watermark());
+            } else {
+                unaware_until[leader] = now + unaware;
+            }
+            leader = 1 - leader;
+            replicas[leader].adopt(annotation);
+        }
+        for index in [0, 1] {
+            if index != leader && now >= unaware_until[index] {
+                replicas[index].adopt(annotation);
+                continue;
+            }
+            let books = &mut replicas[index];
+            for _ in 0..20 {
+                let Some(emission) = books.next(now - SETTLE) else {
+                    break;
+                };
+                for piece in emission.pieces {
+                    let id = (piece.uid.to_string(), piece.start);
+                    let end = *arrived.entry(id).or_insert(piece.end);
+                    assert_eq!(end, piece.end, "one id, two events");
+                }
+                let settled = match acknowledged.next() {
+                    Some(false) => Settled::Failed,
+                    _ => Settled::Delivered,
+                };
+                books.settle(emission.ticket, settled);
+            }
+            if index == leader {
+                annotation = annotation.max(books.safe_watermark());
+            }
+        }
+    }
+    arrived
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_handover_leaves_a_hole_or_a_double(history in history()) {
+        let arrived = play(&history);
+        for (index, (start, length, ..)) in history.pods.iter().enumerate() {
+            let uid = format!("pod-{index}");
+            let mut at = *start;
+            for ((_, from), to) in arrived.iter().filter(|((of, _), _)| *of == uid) {
+                prop_assert_eq!(*from, at, "{} has a hole or a double", uid);
+                at = *to;
+            }
+            prop_assert_eq!(at, start + length, "{} ends elsewhere", uid);
+        }
+    }
+}
