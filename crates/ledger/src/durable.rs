@@ -61,14 +61,6 @@ pub struct Changes<C> {
     pub head: Head<C>,
 }
 
-impl<C> Changes<C> {
-    /// What `later` says in place of what this says.
-    pub fn then(&mut self, later: Self) {
-        self.records.extend(later.records);
-        self.head = later.head;
-    }
-}
-
 impl<C: Clone + PartialEq> Ledger<C> {
     /// What changed since this was last called, or since the ledger was made or restored.
     pub fn take_changes(&mut self) -> Changes<C> {
@@ -81,6 +73,12 @@ impl<C: Clone + PartialEq> Ledger<C> {
             records: changed.into_iter().map(record).collect(),
             head: self.head.clone(),
         }
+    }
+
+    /// All that there is, as changes of an empty state.
+    pub fn take_everything(&mut self) -> Changes<C> {
+        self.changed = self.entries.keys().cloned().collect();
+        self.take_changes()
     }
 
     /// The ledger that was kept. What had been handed out and was not settled comes again. Windows

@@ -69,6 +69,14 @@ impl<C: Clone + PartialEq> Ledger<C> {
         self.interval.next_boundary(self.head.emitted)
     }
 
+    /// Whether an object is known and its life goes on.
+    #[must_use]
+    pub fn is_running(&self, uid: &str) -> bool {
+        self.entries
+            .get(uid)
+            .is_some_and(|entry| entry.end.is_none())
+    }
+
     /// Figures for people.
     #[must_use]
     pub fn stats(&self) -> Stats {

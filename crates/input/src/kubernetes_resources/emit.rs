@@ -68,7 +68,7 @@ fn identity(
 }
 
 /// Unix seconds as RFC 3339 in UTC, such as `2025-01-01T00:00:15Z`.
-fn rfc3339(seconds: i64) -> Arc<str> {
+pub(super) fn rfc3339(seconds: i64) -> Arc<str> {
     chrono::DateTime::from_timestamp(seconds, 0)
         .unwrap_or_default()
         .to_rfc3339_opts(chrono::SecondsFormat::Secs, true)

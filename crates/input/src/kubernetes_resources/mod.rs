@@ -10,29 +10,35 @@
 
 mod client;
 mod emit;
+mod journal;
 mod life;
 mod object;
+mod reader;
 mod recover;
 mod resource_type;
 mod shared;
+mod state;
 mod watch;
 
-use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use futures::{StreamExt, stream::FuturesUnordered};
 use meterline_config::{Configure, Cx, GoDuration, InputSpec, Located, Spec};
-use meterline_core::{
-    Ack, Batch, BuildContext, BuildError, Input, InputError, InputPlan, Outcome, Settlement,
-};
-use meterline_ledger::{Completeness, Interval, Ledger, Settled, Ticket};
+use meterline_core::{BuildContext, BuildError, Input, InputPlan};
+use meterline_ledger::{Completeness, Interval, Ledger};
 use serde::Deserialize;
-use tokio::{task::JoinSet, time::Instant};
-use tracing::{info, warn};
+use tracing::{error, info};
 
 use self::{
+    reader::{Journal, KubernetesResources},
     resource_type::ResourceType,
     shared::{Clock, Shared, Subject},
+    state::{Saved, StateFile},
     watch::Watch,
 };
 
@@ -77,10 +83,31 @@ pub(crate) struct Config {
     /// How long after its end a window is made, so that news of it can arrive.
     #[serde(default = "default_settle")]
     settle: GoDuration,
+    /// Where the ledger is kept, so that it survives restarts and crashes.
+    #[serde(default)]
+    state: State,
+    /// How far back windows are made again at the start, from the times that the API server has,
+    /// where no state says up to where they were delivered.
+    #[serde(default = "default_lookback")]
+    lookback: GoDuration,
+    /// How old a window may get while it cannot be delivered. What is older is given up, with an
+    /// error: the ingest API would not recognise it if it came twice.
+    #[serde(default = "default_max_backlog")]
+    max_backlog: GoDuration,
     /// The cluster's name. Part of every event's id, for clusters restored from one backup, whose
     /// objects have the same UIDs.
     #[serde(default)]
     cluster: Option<String>,
+}
+
+/// Where the ledger is kept.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    /// The file, of this input alone; made if it is not there. None, or an empty path: the ledger is
+    /// in memory only.
+    #[serde(default)]
+    path: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -93,6 +120,15 @@ enum Accounting {
 
 fn default_settle() -> GoDuration {
     GoDuration(Duration::from_secs(3))
+}
+
+fn default_lookback() -> GoDuration {
+    GoDuration(Duration::ZERO)
+}
+
+/// How long the ingest API of OpenMeter recognises what comes twice.
+fn default_max_backlog() -> GoDuration {
+    GoDuration(Duration::from_secs(32 * 24 * 3600))
 }
 
 impl Configure for Config {
@@ -147,6 +183,13 @@ impl Configure for Config {
                 Accounting::Nominal => meterline_ledger::Accounting::Nominal,
             },
             settle: self.settle.0,
+            state: self
+                .state
+                .path
+                .filter(|it| !it.trim().is_empty())
+                .map(Into::into),
+            lookback: self.lookback.0,
+            max_backlog: self.max_backlog.0,
             cluster: self.cluster.filter(|it| !it.is_empty()).map(Into::into),
             interval: DEFAULT_INTERVAL,
         }))
@@ -168,6 +211,9 @@ struct Plan {
     include_pending: bool,
     accounting: meterline_ledger::Accounting,
     settle: Duration,
+    state: Option<PathBuf>,
+    lookback: Duration,
+    max_backlog: Duration,
     cluster: Option<Arc<str>>,
     interval: Duration,
 }
@@ -195,24 +241,27 @@ impl InputPlan for Plan {
                  ~/.kube/config, or run in a pod with a service account"
             ))
         })?;
-        // The window that is running now is billed whole: the server still knows when what runs
-        // in it began.
-        let horizon = interval.floor(Clock.seconds());
-        let ledger = Ledger::new(interval, self.accounting, horizon);
+        let names = self.watches();
         let settle_seconds =
             i64::try_from(self.settle.as_millis().div_ceil(1_000)).unwrap_or(i64::MAX);
         let mut completeness = Completeness::new(settle_seconds);
-        let names: Vec<(Arc<str>, Option<String>)> = if self.namespaces.is_empty() {
-            vec![("*".into(), None)]
-        } else {
-            self.namespaces
-                .iter()
-                .map(|it| (it.as_str().into(), Some(it.clone())))
-                .collect()
-        };
         for (name, _) in &names {
             completeness.register(name);
         }
+        let (file, saved) = match self.open(cx).map_err(fail)? {
+            Some((file, saved)) => (Some(file), saved),
+            None => (None, None),
+        };
+        let mut seen_until = None;
+        let ledger = match saved {
+            Some(saved) => {
+                seen_until = Some(saved.seen_until);
+                Ledger::restore(interval, self.accounting, saved.head, saved.records)
+            }
+            None => Ledger::new(interval, self.accounting, self.horizon(interval)),
+        };
+        info!(label = %cx.label, from = %emit::rfc3339(ledger.watermark()), "billing begins");
+        let is_namespaced = self.resource_type.is_namespaced();
         let shared = Arc::new(Shared::new(
             ledger,
             completeness,
@@ -221,124 +270,81 @@ impl InputPlan for Plan {
                 label_selector: self.label_selector,
                 include_pending: self.include_pending,
                 settle: self.settle,
+                max_backlog: self.max_backlog,
+                is_kept: file.is_some(),
             },
             cx.health.register(format!("input {}", cx.label)),
             &cx.metrics,
             &cx.label,
         ));
-        info!(
-            label = %cx.label,
-            "no state file is configured: the ledger is in memory only and does not survive a restart"
-        );
-        Ok(Box::new(KubernetesResources {
-            waiting: names,
-            watches: JoinSet::new(),
-            unsettled: FuturesUnordered::new(),
-            cluster: self.cluster,
+        let mut placed = seen_until.map_or_else(HashMap::new, |seen_until| {
+            shared.restored(seen_until, |known| {
+                let place = names.iter().find(|(_, namespace)| {
+                    !is_namespaced || namespace.is_none() || *namespace == known.namespace
+                });
+                place.map(|(name, _)| Arc::clone(name))
+            })
+        });
+        let watches = names.into_iter().map(|(name, namespace)| Watch {
+            restored: seen_until.map(|at| (placed.remove(&name).unwrap_or_default(), at)),
+            name,
+            namespace,
+            shared: Arc::clone(&shared),
+        });
+        let journal = file.map(|file| {
+            let health = cx.health.register(format!("state {}", cx.label));
+            Journal::Waiting(file, health)
+        });
+        let watches = watches.collect();
+        Ok(Box::new(KubernetesResources::new(
+            watches,
+            journal,
+            self.cluster,
             shared,
-            paused_until: None,
-        }))
+        )))
     }
 }
 
-/// Outputs retry by themselves, so a window that failed met something unexpected: not in a hot loop.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
-
-type Unsettled = Pin<Box<dyn Future<Output = (Ticket, Outcome)> + Send>>;
-
-struct KubernetesResources {
-    /// Watches that the first read begins.
-    waiting: Vec<(Arc<str>, Option<String>)>,
-    /// Ended when this is dropped.
-    watches: JoinSet<()>,
-    unsettled: FuturesUnordered<Unsettled>,
-    cluster: Option<Arc<str>>,
-    shared: Arc<Shared>,
-    /// After a window failed, the pause before it comes again.
-    paused_until: Option<Instant>,
-}
-
-impl KubernetesResources {
-    fn begin(&mut self) {
-        for (name, namespace) in std::mem::take(&mut self.waiting) {
-            let watch = Watch {
-                name,
-                namespace,
-                shared: Arc::clone(&self.shared),
-            };
-            self.watches.spawn(watch.run());
+impl Plan {
+    /// The watches by name, each with its namespace, if it has one.
+    fn watches(&self) -> Vec<(Arc<str>, Option<String>)> {
+        if self.namespaces.is_empty() {
+            return vec![("*".into(), None)];
         }
+        self.namespaces
+            .iter()
+            .map(|it| (it.as_str().into(), Some(it.clone())))
+            .collect()
     }
 
-    fn settle(&mut self, ticket: Ticket, outcome: &Outcome) {
-        let settled = if outcome.is_settled() {
-            Settled::Delivered
-        } else {
-            warn!(
-                ?outcome,
-                "a window was not delivered; its events come again"
+    /// From where a ledger without a past bills. The window that is running now is billed whole:
+    /// the server still knows when what runs in it began.
+    fn horizon(&self, interval: Interval) -> i64 {
+        let lookback = i64::try_from(self.lookback.as_secs()).unwrap_or(i64::MAX);
+        interval.floor(Clock.seconds().saturating_sub(lookback))
+    }
+
+    /// Takes the state file, if there is to be one.
+    fn open(&self, cx: &BuildContext) -> Result<Option<(StateFile, Option<Saved>)>, String> {
+        let Some(path) = &self.state else {
+            info!(
+                label = %cx.label,
+                "no state file is configured: the ledger is in memory only and does not survive a \
+                 restart"
             );
-            self.paused_until = Some(Instant::now() + PAUSE_AFTER_FAILURE);
-            Settled::Failed
+            return Ok(None);
         };
-        self.shared.settle(ticket, settled);
-    }
-
-    /// The next window if one is ready.
-    fn next(&mut self) -> Option<(Batch, Ack)> {
-        if self
-            .paused_until
-            .is_some_and(|until| Instant::now() < until)
-        {
-            return None;
+        let subject = self.resource_type.word();
+        let (file, saved, damage) = StateFile::open(path, subject, Clock.seconds())
+            .map_err(|error| format!("the state file {}: {error}", path.display()))?;
+        if let Some(damage) = damage {
+            error!(
+                label = %cx.label,
+                path = %path.display(),
+                "the state file was damaged: {damage}. The ledger is rebuilt from the API server; what \
+                 ran before and is gone there cannot be billed any more"
+            );
         }
-        let emission = self.shared.next(self.shared.clock.seconds())?;
-        let batch = emit::batch(&emission, self.shared.resource_type, self.cluster.as_ref());
-        let (ack, settlement) = Ack::new();
-        self.unsettled
-            .push(Box::pin(outcome(emission.ticket, settlement)));
-        Some((batch, ack))
-    }
-}
-
-async fn outcome(ticket: Ticket, mut settlement: Settlement) -> (Ticket, Outcome) {
-    (ticket, settlement.outcome().await)
-}
-
-#[async_trait]
-impl Input for KubernetesResources {
-    async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
-        self.begin();
-        loop {
-            if let Some(window) = self.next() {
-                return Ok(Some(window));
-            }
-            let due = self.shared.next_due();
-            let ready_in = self
-                .shared
-                .clock
-                .until(due)
-                .saturating_add(self.shared.settle)
-                // The wall clock may be set while we sleep, so never sleep for long by it.
-                .clamp(Duration::from_millis(20), Duration::from_secs(1));
-            tokio::select! {
-                Some((ticket, outcome)) = self.unsettled.next() => self.settle(ticket, &outcome),
-                () = self.shared.changed.notified() => {}
-                () = tokio::time::sleep(ready_in) => {}
-                Some(ended) = self.watches.join_next() => {
-                    // A watch never ends by itself, so it panicked.
-                    return Err(InputError(format!("a watch stopped unexpectedly: {ended:?}")));
-                }
-            }
-        }
-    }
-
-    async fn close(&mut self) {
-        self.watches.shutdown().await;
-        // Every acknowledgement has been resolved or dropped by now.
-        while let Some((ticket, outcome)) = self.unsettled.next().await {
-            self.settle(ticket, &outcome);
-        }
-        self.shared.update_gauges(self.shared.clock.seconds());
+        Ok(Some((file, saved)))
     }
 }

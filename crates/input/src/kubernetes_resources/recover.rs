@@ -14,10 +14,11 @@ use kube::{
     api::{ListParams, VersionMatch},
     core::ApiResource,
 };
+use meterline_core::Node;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::object::Object;
+use super::object::{Content, Object};
 
 /// So long windows may wait for what became of objects. What is not found by then ends when it was
 /// last seen.
@@ -35,6 +36,22 @@ pub(super) struct Known {
     pub(super) name: String,
     /// The resource version at which it was last seen.
     pub(super) version: u64,
+}
+
+impl Known {
+    /// What a ledger knows of an object.
+    pub(super) fn of(uid: &Arc<str>, content: &Content) -> Self {
+        let metadata = content.0.root().get("metadata");
+        let field = |key| metadata.and_then(|it| it.get(key)).and_then(Node::as_str);
+        Self {
+            uid: Arc::clone(uid),
+            namespace: field("namespace").map(str::to_owned),
+            name: field("name").unwrap_or_default().to_owned(),
+            version: field("resourceVersion")
+                .and_then(|it| it.parse().ok())
+                .unwrap_or(0),
+        }
+    }
 }
 
 /// How it was at one version.

@@ -1,18 +1,20 @@
 //! What the watches and the reader of one input share: the ledger, and how current it is.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use kube::Config;
 use meterline_core::{HealthHandle, IntCounter, IntGauge, Metrics};
-use meterline_ledger::{Completeness, Emission, Ledger, Observation, Settled, Ticket, UnixSeconds};
+use meterline_ledger::{
+    Changes, Completeness, Emission, Ledger, Observation, Settled, Ticket, Uid, UnixSeconds,
+};
 use tokio::{sync::Notify, time::Instant};
-use tracing::warn;
+use tracing::{error, warn};
 
-use super::{object::Content, resource_type::ResourceType};
+use super::{object::Content, recover::Known, resource_type::ResourceType};
 
 /// Wall time, and the wall time of a monotonic moment.
 #[derive(Debug, Clone, Copy, Default)]
@@ -42,6 +44,14 @@ impl Clock {
 struct Books {
     ledger: Ledger<Content>,
     completeness: Completeness,
+    /// Grows with all that may have changed the ledger.
+    generation: u64,
+    /// Up to which generation the state file has it; none is needed without one.
+    written: Option<u64>,
+    /// Up to when the view was complete, the last time that it was.
+    seen_until: UnixSeconds,
+    /// Objects of a restored ledger of which nobody knows which watch they belong to.
+    unplaced: HashSet<Uid>,
     /// Why watches are not current, by watch.
     troubles: BTreeMap<Arc<str>, String>,
     overbilled_told: i64,
@@ -52,11 +62,14 @@ pub(super) struct Shared {
     books: Mutex<Books>,
     /// Something happened that may make a window ready.
     pub(super) changed: Notify,
+    /// The state file has something to write.
+    pub(super) dirty: Notify,
     pub(super) clock: Clock,
     pub(super) resource_type: ResourceType,
     pub(super) label_selector: Option<String>,
     pub(super) include_pending: bool,
     pub(super) settle: Duration,
+    max_backlog: i64,
     health: HealthHandle,
     gauges: Gauges,
 }
@@ -70,6 +83,7 @@ struct Gauges {
     overbilled: IntGauge,
     late: IntGauge,
     billed: IntGauge,
+    lost: IntGauge,
     watch_errors: IntCounter,
 }
 
@@ -106,6 +120,10 @@ impl Gauges {
                 "ledger_billed_seconds",
                 "Object-seconds in acknowledged events.",
             ),
+            lost: gauge(
+                "lost_time",
+                "Object-seconds that may have run but could not be proved, or came too late, and are not billed.",
+            ),
             watch_errors: metrics.counter(
                 "kubernetes_watch_errors",
                 "Failures to list or watch.",
@@ -121,6 +139,9 @@ pub(super) struct Subject {
     pub(super) label_selector: Option<String>,
     pub(super) include_pending: bool,
     pub(super) settle: Duration,
+    pub(super) max_backlog: Duration,
+    /// Whether there is a state file.
+    pub(super) is_kept: bool,
 }
 
 impl Shared {
@@ -137,15 +158,21 @@ impl Shared {
             books: Mutex::new(Books {
                 ledger,
                 completeness,
+                generation: 0,
+                written: subject.is_kept.then_some(0),
+                seen_until: UnixSeconds::MIN,
+                unplaced: HashSet::new(),
                 troubles: BTreeMap::new(),
                 overbilled_told: 0,
             }),
             changed: Notify::new(),
+            dirty: Notify::new(),
             clock: Clock,
             resource_type: subject.resource_type,
             label_selector: subject.label_selector,
             include_pending: subject.include_pending,
             settle: subject.settle,
+            max_backlog: i64::try_from(subject.max_backlog.as_secs()).unwrap_or(i64::MAX),
             health,
             gauges: Gauges::new(metrics, label),
         }
@@ -162,14 +189,94 @@ impl Shared {
             .map_err(|error| format!("no usable cluster configuration: {error}"))
     }
 
+    /// Changes the books, and has the state file follow.
+    fn change<T>(&self, change: impl FnOnce(&mut Books) -> T) -> T {
+        let mut books = self.books();
+        books.generation = books.generation.saturating_add(1);
+        let outcome = change(&mut books);
+        drop(books);
+        self.dirty.notify_one();
+        outcome
+    }
+
     /// The ledger learns of an object's state.
     pub(super) fn observe(&self, observation: Observation<Content>) {
-        self.books().ledger.apply(observation);
+        self.change(|books| {
+            books.unplaced.remove(&observation.uid);
+            books.ledger.apply(observation);
+        });
     }
 
     /// The ledger learns that an object is gone.
     pub(super) fn gone(&self, uid: &str, at: UnixSeconds) {
-        self.books().ledger.gone(uid, at);
+        self.change(|books| books.ledger.gone(uid, at));
+    }
+
+    /// An object is gone, and nobody can say since when: it was there at `seen`, and at `now` it is
+    /// not. It is billed up to when it was seen; what may lie between is counted.
+    pub(super) fn vanished(&self, uid: &str, seen: UnixSeconds, now: UnixSeconds) {
+        self.change(|books| {
+            if books.ledger.is_running(uid) {
+                books.ledger.lose(now.saturating_sub(seen));
+            }
+            books.ledger.gone(uid, seen);
+        });
+    }
+
+    /// What a restored ledger knows: the objects that each watch has to look for. `place` says
+    /// which watch an object belongs to, if any.
+    pub(super) fn restored(
+        &self,
+        seen_until: UnixSeconds,
+        place: impl Fn(&Known) -> Option<Arc<str>>,
+    ) -> HashMap<Arc<str>, Vec<Known>> {
+        let mut placed: HashMap<_, Vec<_>> = HashMap::new();
+        self.change(|books| {
+            books.seen_until = seen_until;
+            let mut elsewhere = Vec::new();
+            for (uid, content) in books.ledger.existing() {
+                let Some(content) = content else {
+                    books.unplaced.insert(Arc::clone(uid));
+                    continue;
+                };
+                let known = Known::of(uid, content);
+                match place(&known) {
+                    Some(watch) => placed.entry(watch).or_default().push(known),
+                    None => elsewhere.push(Arc::clone(uid)),
+                }
+            }
+            for uid in elsewhere {
+                // No longer watched, as the configuration now says.
+                books.ledger.gone(&uid, seen_until);
+            }
+        });
+        placed
+    }
+
+    /// What the state file has to write: changes since this was last called, or `everything`; their
+    /// generation; and up to when the view was complete.
+    pub(super) fn take_changes(&self, everything: bool) -> (Changes<Content>, u64, UnixSeconds) {
+        let mut books = self.books();
+        if let Some(current) = books.completeness.complete_until(i64::MAX) {
+            books.seen_until = books.seen_until.max(current);
+        }
+        let changes = if everything {
+            books.ledger.take_everything()
+        } else {
+            books.ledger.take_changes()
+        };
+        (changes, books.generation, books.seen_until)
+    }
+
+    /// The state file has all up to this generation.
+    pub(super) fn written(&self, generation: u64) {
+        self.books().written = Some(generation);
+        self.changed.notify_one();
+    }
+
+    /// Whether the state file has all up to this generation, or there is none.
+    pub(super) fn is_written(&self, generation: u64) -> bool {
+        self.books().written.is_none_or(|it| it >= generation)
     }
 
     /// A watch has a complete view, or no longer has one.
@@ -179,8 +286,18 @@ impl Shared {
         if synced {
             books.troubles.remove(watch);
             if books.troubles.is_empty() {
-                self.health
-                    .ready("watching; the ledger is in memory only and does not survive a restart");
+                self.health.ready(if books.written.is_some() {
+                    "watching"
+                } else {
+                    "watching; the ledger is in memory only and does not survive a restart"
+                });
+            }
+            if books.completeness.complete_until(i64::MAX).is_some() {
+                // Every watch has listed what there is, and these were not among it.
+                for uid in std::mem::take(&mut books.unplaced) {
+                    let seen_until = books.seen_until;
+                    books.ledger.gone(&uid, seen_until);
+                }
             }
         }
         drop(books);
@@ -208,16 +325,28 @@ impl Shared {
         self.books().ledger.next_due()
     }
 
-    /// The next window that may be made now.
-    pub(super) fn next(&self, now: UnixSeconds) -> Option<Emission<Content>> {
-        let mut books = self.books();
-        let complete_until = books.completeness.complete_until(now)?;
-        books.ledger.next(complete_until)
+    /// The next window that may be made now, and the generation that the state file must have before
+    /// the window goes out.
+    pub(super) fn next(&self, now: UnixSeconds) -> Option<(Emission<Content>, u64)> {
+        self.change(|books| {
+            let complete_until = books.completeness.complete_until(now)?;
+            let oldest = now.saturating_sub(self.max_backlog);
+            let lost = books.ledger.give_up(oldest);
+            if lost > 0 {
+                error!(
+                    seconds = lost,
+                    "windows older than `max_backlog` could not be delivered and are given up: these \
+                     object-seconds are not billed"
+                );
+            }
+            let emission = books.ledger.next(complete_until)?;
+            Some((emission, books.generation))
+        })
     }
 
     /// How the events of a window ended.
     pub(super) fn settle(&self, ticket: Ticket, settled: Settled) {
-        self.books().ledger.settle(ticket, settled);
+        self.change(|books| books.ledger.settle(ticket, settled));
     }
 
     /// Brings the metrics up to date and tells once of what cannot be taken back.
@@ -231,6 +360,7 @@ impl Shared {
         self.gauges.overbilled.set(clamp(stats.overbilled_seconds));
         self.gauges.late.set(clamp(stats.late_seconds));
         self.gauges.billed.set(clamp(stats.billed_seconds));
+        self.gauges.lost.set(clamp(stats.lost_seconds));
         if let Some(current) = books.completeness.complete_until(i64::MAX) {
             self.gauges
                 .staleness

@@ -16,7 +16,7 @@ use kube::{
     api::ListParams,
     runtime::watcher::{self, Event},
 };
-use meterline_ledger::Observation;
+use meterline_ledger::{Observation, UnixSeconds};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -49,6 +49,8 @@ pub(super) struct Watch {
     pub(super) namespace: Option<String>,
     /// What to watch and where what is seen goes.
     pub(super) shared: Arc<Shared>,
+    /// What a restored ledger knows of it, and when it was last seen.
+    pub(super) restored: Option<(Vec<Known>, UnixSeconds)>,
 }
 
 /// What a watch remembers between events.
@@ -66,11 +68,16 @@ struct Progress {
 
 impl Watch {
     /// Follows the collection for ever. Ends only by being aborted.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
+        let now = self.shared.clock.seconds();
+        let (known, current_at) = self.restored.take().unwrap_or((Vec::new(), now));
         let mut progress = Progress {
-            known: HashMap::new(),
+            known: known
+                .into_iter()
+                .map(|known| (Arc::clone(&known.uid), known))
+                .collect(),
             listed: None,
-            current_at: self.shared.clock.seconds(),
+            current_at: current_at.min(now),
             behind: true,
             failures: 0,
         };
@@ -220,7 +227,7 @@ impl Watch {
         for Known { uid, .. } in &vanished {
             if progress.known.remove(uid).is_some() {
                 // Nobody can say when it went; it was there when the view was last current.
-                self.shared.gone(uid, progress.current_at.min(now));
+                self.shared.vanished(uid, progress.current_at.min(now), now);
             }
         }
         // A list is the state of the moment: nothing is owed from before it.

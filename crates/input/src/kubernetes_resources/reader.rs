@@ -1,0 +1,168 @@
+//! The reader: hands out windows, and learns what became of them.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures::{StreamExt, stream::FuturesUnordered};
+use meterline_core::{Ack, Batch, HealthHandle, Input, InputError, Outcome, Settlement};
+use meterline_ledger::{Emission, Settled, Ticket};
+use tokio::{
+    sync::Notify,
+    task::{JoinHandle, JoinSet},
+    time::{Instant, timeout},
+};
+use tracing::warn;
+
+use super::{emit, journal, object::Content, shared::Shared, state::StateFile, watch::Watch};
+
+/// How long the last write of the state file may take.
+const LAST_WRITE: Duration = Duration::from_secs(5);
+/// Outputs retry by themselves, so a window that failed met something unexpected: not in a hot loop.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+type Unsettled = Pin<Box<dyn Future<Output = (Ticket, Outcome)> + Send>>;
+
+/// The input itself.
+pub(super) struct KubernetesResources {
+    /// Watches that the first read begins.
+    waiting: Vec<Watch>,
+    /// Ended when this is dropped.
+    watches: JoinSet<()>,
+    /// Keeps the state file, if there is one.
+    journal: Option<Journal>,
+    /// A window that goes out once the state file has it, which is from this generation on.
+    held: Option<(Emission<Content>, u64)>,
+    unsettled: FuturesUnordered<Unsettled>,
+    cluster: Option<Arc<str>>,
+    shared: Arc<Shared>,
+    /// After a window failed, the pause before it comes again.
+    paused_until: Option<Instant>,
+}
+
+/// What keeps the state file.
+pub(super) enum Journal {
+    /// Begun by the first read.
+    Waiting(StateFile, HealthHandle),
+    /// The task, and what ends it.
+    Running(JoinHandle<()>, Arc<Notify>),
+}
+
+impl KubernetesResources {
+    pub(super) fn new(
+        waiting: Vec<Watch>,
+        journal: Option<Journal>,
+        cluster: Option<Arc<str>>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            waiting,
+            watches: JoinSet::new(),
+            journal,
+            held: None,
+            unsettled: FuturesUnordered::new(),
+            cluster,
+            shared,
+            paused_until: None,
+        }
+    }
+
+    fn begin(&mut self) {
+        for watch in std::mem::take(&mut self.waiting) {
+            self.watches.spawn(watch.run());
+        }
+        self.journal = self.journal.take().map(|journal| match journal {
+            Journal::Waiting(file, health) => {
+                health.ready("");
+                let end = Arc::new(Notify::new());
+                let shared = Arc::clone(&self.shared);
+                let task = tokio::spawn(journal::keep(shared, file, health, Arc::clone(&end)));
+                Journal::Running(task, end)
+            }
+            running @ Journal::Running(..) => running,
+        });
+    }
+
+    fn settle(&mut self, ticket: Ticket, outcome: &Outcome) {
+        let settled = if outcome.is_settled() {
+            Settled::Delivered
+        } else {
+            warn!(
+                ?outcome,
+                "a window was not delivered; its events come again"
+            );
+            self.paused_until = Some(Instant::now() + PAUSE_AFTER_FAILURE);
+            Settled::Failed
+        };
+        self.shared.settle(ticket, settled);
+    }
+
+    /// The next window if one is ready.
+    fn next(&mut self) -> Option<(Batch, Ack)> {
+        if self
+            .paused_until
+            .is_some_and(|until| Instant::now() < until)
+        {
+            return None;
+        }
+        if self.held.is_none() {
+            self.held = self.shared.next(self.shared.clock.seconds());
+        }
+        let (_, generation) = self.held.as_ref()?;
+        if !self.shared.is_written(*generation) {
+            return None;
+        }
+        let (emission, _) = self.held.take()?;
+        let batch = emit::batch(&emission, self.shared.resource_type, self.cluster.as_ref());
+        let (ack, settlement) = Ack::new();
+        self.unsettled
+            .push(Box::pin(outcome(emission.ticket, settlement)));
+        Some((batch, ack))
+    }
+}
+
+async fn outcome(ticket: Ticket, mut settlement: Settlement) -> (Ticket, Outcome) {
+    (ticket, settlement.outcome().await)
+}
+
+#[async_trait]
+impl Input for KubernetesResources {
+    async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
+        self.begin();
+        loop {
+            if let Some(window) = self.next() {
+                return Ok(Some(window));
+            }
+            let due = self.shared.next_due();
+            let ready_in = self
+                .shared
+                .clock
+                .until(due)
+                .saturating_add(self.shared.settle)
+                // The wall clock may be set while we sleep, so never sleep for long by it.
+                .clamp(Duration::from_millis(20), Duration::from_secs(1));
+            tokio::select! {
+                Some((ticket, outcome)) = self.unsettled.next() => self.settle(ticket, &outcome),
+                () = self.shared.changed.notified() => {}
+                () = tokio::time::sleep(ready_in) => {}
+                Some(ended) = self.watches.join_next() => {
+                    // A watch never ends by itself, so it panicked.
+                    return Err(InputError(format!("a watch stopped unexpectedly: {ended:?}")));
+                }
+            }
+        }
+    }
+
+    async fn close(&mut self) {
+        self.watches.shutdown().await;
+        // Every acknowledgement has been resolved or dropped by now.
+        while let Some((ticket, outcome)) = self.unsettled.next().await {
+            self.settle(ticket, &outcome);
+        }
+        self.shared.update_gauges(self.shared.clock.seconds());
+        if let Some(Journal::Running(task, end)) = self.journal.take() {
+            end.notify_one();
+            // It ends with a last write; a disk that hangs is not waited for.
+            let _ = timeout(LAST_WRITE, task).await;
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! The state file: the ledger where a crash does not reach.
+//!
+//! SQLite with a write-ahead log and `synchronous=FULL`: what was committed is there after a power
+//! cut. One process holds the file. Each row carries a sum of its bytes, for SQLite notices a damaged
+//! page only where it has structure. A damaged file is moved aside, never deleted; the ledger is then
+//! rebuilt from the API server.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use meterline_ledger::{Changes, Head, Record, Uid, UnixSeconds};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
+use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+
+use super::object::Content;
+
+/// What makes of version `n` of the file version `n + 1`. Never changed, only added to.
+const MIGRATIONS: &[&str] = &[
+    // 1: all of the ledger but its objects, and the objects.
+    "CREATE TABLE ledger (key TEXT PRIMARY KEY, value BLOB NOT NULL, sum INTEGER NOT NULL)
+         WITHOUT ROWID;
+     CREATE TABLE objects (uid TEXT PRIMARY KEY, record BLOB NOT NULL, sum INTEGER NOT NULL)
+         WITHOUT ROWID;",
+];
+
+/// How long another process that is about to end may hold the file.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The file, held by this process.
+pub(super) struct StateFile {
+    path: PathBuf,
+    subject: String,
+    /// `None` after a write failed: what such a connection believes is not trusted.
+    connection: Option<Connection>,
+    /// The rows of the table `ledger` as they were written.
+    head: Vec<u8>,
+}
+
+/// What the file held.
+pub(super) struct Saved {
+    pub(super) head: Head<Content>,
+    pub(super) records: Vec<(Uid, Record<Content>)>,
+    /// Up to when the view of the API server was complete.
+    pub(super) seen_until: UnixSeconds,
+}
+
+/// Why the file cannot be used.
+#[derive(Debug)]
+pub(super) enum StateError {
+    /// Another process holds it.
+    InUse,
+    /// It holds something else than it should, for this reason.
+    Damaged(String),
+    /// It was written for objects of this other type.
+    OtherSubject(String),
+    /// It cannot be opened, read or written.
+    Unusable(String),
+}
+
+impl fmt::Display for StateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse => {
+                f.write_str("another process uses it; each collector needs a state file of its own")
+            }
+            Self::Damaged(reason) => write!(f, "it is damaged: {reason}"),
+            Self::OtherSubject(other) => write!(
+                f,
+                "it was written for another configuration ({other}); give each input a file of its \
+                 own"
+            ),
+            Self::Unusable(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for StateError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::InUse,
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+                Self::Damaged(error.to_string())
+            }
+            Some(ErrorCode::DiskFull) => Self::Unusable("the disk is full".to_owned()),
+            _ => Self::Unusable(error.to_string()),
+        }
+    }
+}
+
+impl StateFile {
+    /// Takes the file at `path`, which is made if it is not there, for the ledger of `subject`.
+    /// Gives back what it held, and where a damaged file was moved to and why.
+    ///
+    /// # Errors
+    /// When it cannot be used; a damaged one can.
+    pub(super) fn open(
+        path: &Path,
+        subject: &str,
+        now: UnixSeconds,
+    ) -> Result<(Self, Option<Saved>, Option<String>), StateError> {
+        if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            std::fs::create_dir_all(dir).map_err(|error| {
+                StateError::Unusable(format!("cannot make {}: {error}", dir.display()))
+            })?;
+        }
+        let mut file = Self {
+            path: path.to_owned(),
+            subject: subject.to_owned(),
+            connection: None,
+            head: Vec::new(),
+        };
+        match file.load() {
+            Ok(saved) => Ok((file, saved, None)),
+            Err(StateError::Damaged(reason)) => {
+                file.connection = None;
+                let aside = move_aside(path, now)
+                    .map_err(|error| StateError::Unusable(format!("cannot move it: {error}")))?;
+                file.load()?;
+                let told = format!("{reason}; it was moved to {}", aside.display());
+                Ok((file, None, Some(told)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens, locks and migrates the file, and reads all that it holds.
+    fn load(&mut self) -> Result<Option<Saved>, StateError> {
+        let connection = Connection::open(&self.path)?;
+        connection.busy_timeout(PATIENCE)?;
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        let outcome: String =
+            connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        if outcome != "ok" {
+            return Err(StateError::Damaged(outcome));
+        }
+        migrate(&connection)?;
+        if let Some(other) = value::<String>(&connection, "subject")?
+            && other != self.subject
+        {
+            return Err(StateError::OtherSubject(other));
+        }
+        let saved = match value::<Head<Content>>(&connection, "head")? {
+            None => None,
+            Some(head) => Some(Saved {
+                head,
+                records: records(&connection)?,
+                seen_until: value(&connection, "seen_until")?.unwrap_or(UnixSeconds::MIN),
+            }),
+        };
+        self.connection = Some(connection);
+        Ok(saved)
+    }
+
+    /// Whether the next write must be of everything: the file does not hold what it should.
+    pub(super) fn needs_everything(&self) -> bool {
+        self.connection.is_none()
+    }
+
+    /// Writes changes as one. After an error nothing of them is relied on, and what is written next
+    /// must be everything that the ledger holds.
+    pub(super) fn write(
+        &mut self,
+        changes: &Changes<Content>,
+        seen_until: UnixSeconds,
+    ) -> Result<(), StateError> {
+        let everything = self.needs_everything();
+        if everything {
+            self.load()?;
+            self.head.clear();
+        }
+        let head = bytes(&(&changes.head, seen_until))?;
+        if changes.records.is_empty() && head == self.head && !everything {
+            return Ok(());
+        }
+        let subject = self.subject.clone();
+        let Some(connection) = &mut self.connection else {
+            return Err(StateError::Unusable("it is not open".to_owned()));
+        };
+        let written = connection
+            .transaction()
+            .map_err(StateError::from)
+            .and_then(|transaction| {
+                if everything {
+                    transaction.execute("DELETE FROM objects", [])?;
+                }
+                write_records(&transaction, changes)?;
+                put(&transaction, "head", &changes.head)?;
+                put(&transaction, "seen_until", &seen_until)?;
+                put(&transaction, "subject", &subject)?;
+                transaction.commit()?;
+                Ok(())
+            });
+        match written {
+            Ok(()) => self.head = head,
+            // A failed sync says nothing of what it had before it.
+            Err(_) => self.connection = None,
+        }
+        written
+    }
+}
+
+fn migrate(connection: &Connection) -> Result<(), StateError> {
+    // Taking the write lock now tells of another process now.
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let steps = usize::try_from(version)
+        .ok()
+        .and_then(|version| MIGRATIONS.get(version..));
+    let Some(steps) = steps else {
+        return Err(StateError::Damaged(format!(
+            "its version is {version}, and this program knows versions up to {known}"
+        )));
+    };
+    for step in steps {
+        connection
+            .execute_batch(step)
+            .map_err(|error| match error.sqlite_error_code() {
+                // The tables are not those of the version that the file says it has.
+                Some(ErrorCode::Unknown) => damaged(error),
+                _ => error.into(),
+            })?;
+    }
+    connection.pragma_update(None, "user_version", known)?;
+    connection.execute_batch("COMMIT")?;
+    Ok(())
+}
+
+fn write_records(
+    transaction: &Transaction<'_>,
+    changes: &Changes<Content>,
+) -> Result<(), StateError> {
+    let mut insert = transaction
+        .prepare("INSERT OR REPLACE INTO objects (uid, record, sum) VALUES (?1, ?2, ?3)")?;
+    let mut delete = transaction.prepare("DELETE FROM objects WHERE uid = ?1")?;
+    for (uid, record) in &changes.records {
+        match record {
+            Some(record) => {
+                let bytes = bytes(record)?;
+                insert.execute(params![uid.as_ref(), bytes, sum(uid, &bytes)])?
+            }
+            None => delete.execute(params![uid.as_ref()])?,
+        };
+    }
+    Ok(())
+}
+
+fn records(connection: &Connection) -> Result<Vec<(Uid, Record<Content>)>, StateError> {
+    let mut statement = connection.prepare("SELECT uid, record, sum FROM objects")?;
+    let mut rows = statement.query([])?;
+    let mut records = Vec::new();
+    while let Some(row) = rows.next()? {
+        let uid: String = row.get(0).map_err(damaged)?;
+        let bytes: Vec<u8> = row.get(1).map_err(damaged)?;
+        let record = parse(&uid, &bytes, row.get(2).map_err(damaged)?)?;
+        records.push((Arc::from(uid), record));
+    }
+    Ok(records)
+}
+
+fn value<T: DeserializeOwned>(connection: &Connection, key: &str) -> Result<Option<T>, StateError> {
+    let row = connection
+        .query_row(
+            "SELECT value, sum FROM ledger WHERE key = ?1",
+            [key],
+            |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?)),
+        )
+        .optional()
+        .map_err(|error| match error {
+            rusqlite::Error::InvalidColumnType(..) => damaged(error),
+            error => error.into(),
+        })?;
+    row.map(|(bytes, sum)| parse(key, &bytes, sum)).transpose()
+}
+
+fn put<T: Serialize>(
+    transaction: &Transaction<'_>,
+    key: &str,
+    value: &T,
+) -> Result<(), StateError> {
+    let bytes = bytes(value)?;
+    transaction.execute(
+        "INSERT OR REPLACE INTO ledger (key, value, sum) VALUES (?1, ?2, ?3)",
+        params![key, bytes, sum(key, &bytes)],
+    )?;
+    Ok(())
+}
+
+fn bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, StateError> {
+    serde_json::to_vec(value)
+        .map_err(|error| StateError::Unusable(format!("it cannot be written: {error}")))
+}
+
+fn parse<T: DeserializeOwned>(key: &str, bytes: &[u8], expected: i64) -> Result<T, StateError> {
+    if sum(key, bytes) != expected {
+        return Err(StateError::Damaged(format!("`{key}` has another sum")));
+    }
+    serde_json::from_slice(bytes)
+        .map_err(|error| StateError::Damaged(format!("`{key}` is not what it was: {error}")))
+}
+
+/// The first eight bytes of the SHA-256 of key and value.
+fn sum(key: &str, bytes: &[u8]) -> i64 {
+    let mut hash = Sha256::new();
+    hash.update(key.as_bytes());
+    hash.update([0]);
+    hash.update(bytes);
+    let first: [u8; 8] = hash.finalize()[..8].try_into().unwrap_or_default();
+    i64::from_le_bytes(first)
+}
+
+fn damaged(error: rusqlite::Error) -> StateError {
+    StateError::Damaged(error.to_string())
+}
+
+/// Renames the file and what belongs to it. Gives back the new name.
+fn move_aside(path: &Path, now: UnixSeconds) -> io::Result<PathBuf> {
+    let beside = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let mut aside = beside(&format!(".damaged-{now}"));
+    let mut again = 1;
+    while aside.exists() {
+        again += 1;
+        aside = beside(&format!(".damaged-{now}-{again}"));
+    }
+    std::fs::rename(path, &aside)?;
+    for suffix in ["-wal", "-shm"] {
+        let companion = beside(suffix);
+        if companion.exists() {
+            let mut name = aside.as_os_str().to_owned();
+            name.push(suffix);
+            std::fs::rename(companion, name)?;
+        }
+    }
+    Ok(aside)
+}
+
+#[cfg(test)]
+mod tests;

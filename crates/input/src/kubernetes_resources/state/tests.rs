@@ -1,0 +1,188 @@
+use meterline_ledger::{Accounting, Interval, Ledger, Observation};
+use serde_json::json;
+
+use super::{super::object::Object, *};
+
+fn content(name: &str) -> Content {
+    let object =
+        json!({"metadata": {"name": name, "uid": name, "annotations": {"a": "x".repeat(300)}}});
+    let object: Object = serde_json::from_value(object).unwrap();
+    object.content
+}
+
+fn ledger(pods: usize) -> Ledger<Content> {
+    let mut ledger = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 0);
+    for index in 0..pods {
+        let name = format!("pod-{index}");
+        ledger.apply(Observation {
+            uid: name.as_str().into(),
+            start: Some(1),
+            end: None,
+            content: content(&name),
+            content_since: None,
+            observed_at: 1,
+        });
+    }
+    ledger
+}
+
+fn restored(saved: Saved) -> Ledger<Content> {
+    let interval = Interval::new(10).unwrap();
+    Ledger::restore(interval, Accounting::Exact, saved.head, saved.records)
+}
+
+fn names(ledger: &Ledger<Content>) -> Vec<String> {
+    ledger.existing().map(|(uid, _)| uid.to_string()).collect()
+}
+
+/// A file that holds forty pods, closed.
+fn written(dir: &tempfile::TempDir) -> PathBuf {
+    let path = dir.path().join("deep/state.sqlite");
+    let (mut file, saved, damage) = StateFile::open(&path, "pod", 0).unwrap();
+    assert!(saved.is_none() && damage.is_none());
+    file.write(&ledger(40).take_changes(), 77).unwrap();
+    path
+}
+
+#[test]
+fn what_was_written_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = written(&dir);
+    let (mut file, saved, _) = StateFile::open(&path, "pod", 0).unwrap();
+    let saved = saved.unwrap();
+    assert_eq!(saved.seen_until, 77);
+    let mut books = restored(saved);
+    assert_eq!(names(&books), names(&ledger(40)));
+    let emission = books.next(10).unwrap();
+    assert_eq!(emission.pieces.len(), 40);
+    assert_eq!(emission.pieces[0].content, content("pod-0"));
+    books.gone("pod-3", 5);
+    file.write(&books.take_changes(), 80).unwrap();
+    drop(file);
+    // It was handed out and nobody said that it arrived, so it comes again as it was.
+    let (_, saved, _) = StateFile::open(&path, "pod", 0).unwrap();
+    let again = restored(saved.unwrap()).next(0).unwrap();
+    assert_eq!(again.pieces, emission.pieces);
+}
+
+#[test]
+fn a_second_user_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = written(&dir);
+    let (_file, _, _) = StateFile::open(&path, "pod", 0).unwrap();
+    let error = StateFile::open(&path, "pod", 0).err().unwrap();
+    assert!(matches!(error, StateError::InUse), "{error}");
+    assert!(error.to_string().contains("a state file of its own"));
+}
+
+#[test]
+fn a_file_of_another_input_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = written(&dir);
+    let error = StateFile::open(&path, "node", 0).err().unwrap();
+    assert!(matches!(error, StateError::OtherSubject(_)), "{error}");
+    assert!(StateFile::open(&path, "pod", 0).unwrap().1.is_some());
+}
+
+#[test]
+fn any_damage_is_noticed_and_moved_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = written(&dir);
+    let whole = std::fs::read(&path).unwrap();
+    assert!(whole.len() > 20_000, "{}", whole.len());
+    let mut damages: Vec<Vec<u8>> = vec![
+        vec![0; whole.len()],
+        whole[..whole.len() / 2].to_vec(),
+        whole[..100].to_vec(),
+        b"this is not a database, and never was one".repeat(100),
+    ];
+    // A bit in every part of it. A header field or an unused byte may not matter, so what counts is
+    // that either it is noticed or all is there.
+    for offset in (0..whole.len()).step_by(whole.len() / 150) {
+        let mut flipped = whole.clone();
+        flipped[offset] ^= 0x10;
+        damages.push(flipped);
+    }
+    let mut noticed = 0;
+    for (index, bytes) in damages.iter().enumerate() {
+        std::fs::write(&path, bytes).unwrap();
+        let now = i64::try_from(index).unwrap();
+        let (mut file, saved, damage) = StateFile::open(&path, "pod", now).unwrap();
+        match (saved, damage) {
+            (Some(saved), None) => assert_eq!(names(&restored(saved)).len(), 40, "{index}"),
+            (None, Some(damage)) => {
+                noticed += 1;
+                let aside = path.with_file_name(format!("state.sqlite.damaged-{now}"));
+                assert!(damage.contains(aside.to_str().unwrap()), "{damage}");
+                // SQLite may have counted in the header before it noticed.
+                let kept = std::fs::read(aside).unwrap();
+                assert!(
+                    kept.len() == bytes.len() && kept[100..] == bytes[100..],
+                    "{index}"
+                );
+                // And the new one works.
+                file.write(&ledger(1).take_changes(), 1).unwrap();
+            }
+            (saved, damage) => panic!("{index}: {} {damage:?}", saved.is_some()),
+        }
+    }
+    assert!(noticed > 80, "{noticed} of {}", damages.len());
+}
+
+#[test]
+fn a_file_of_a_later_version_is_moved_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = written(&dir);
+    let connection = Connection::open(&path).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(connection);
+    let (_, saved, damage) = StateFile::open(&path, "pod", 0).unwrap();
+    assert!(saved.is_none());
+    assert!(damage.unwrap().contains("version is 99"));
+}
+
+#[test]
+fn a_full_disk_is_told_and_once_there_is_room_everything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = written(&dir);
+    let (mut file, saved, _) = StateFile::open(&path, "pod", 0).unwrap();
+    let mut books = restored(saved.unwrap());
+    let connection = file.connection.as_ref().unwrap();
+    connection
+        .pragma_update(None, "max_page_count", 12)
+        .unwrap();
+    for index in 0..100 {
+        let name = format!("new-{index}");
+        books.apply(Observation {
+            uid: name.as_str().into(),
+            start: Some(1),
+            end: None,
+            content: content(&name),
+            content_since: None,
+            observed_at: 1,
+        });
+    }
+    let error = file.write(&books.take_changes(), 90).unwrap_err();
+    assert_eq!(error.to_string(), "the disk is full");
+    assert!(file.needs_everything());
+    // The next connection has no such limit.
+    file.write(&books.take_everything(), 91).unwrap();
+    drop(file);
+    let (_, saved, _) = StateFile::open(&path, "pod", 0).unwrap();
+    let saved = saved.unwrap();
+    assert_eq!((saved.seen_until, saved.records.len()), (91, 140));
+}
+
+#[test]
+fn what_cannot_be_made_says_so() {
+    let error = StateFile::open(Path::new("/proc/nowhere/state"), "pod", 0)
+        .err()
+        .unwrap();
+    assert!(
+        error.to_string().contains("cannot make /proc/nowhere"),
+        "{error}"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let error = StateFile::open(dir.path(), "pod", 0).err().unwrap();
+    assert!(matches!(error, StateError::Unusable(_)), "{error}");
+}
