@@ -9,6 +9,7 @@
 
 mod cli;
 mod corners;
+mod crashes;
 mod main_job;
 mod outages;
 mod sink;

@@ -312,7 +312,8 @@ fn sum(key: &str, bytes: &[u8]) -> i64 {
     hash.update(key.as_bytes());
     hash.update([0]);
     hash.update(bytes);
-    let first: [u8; 8] = hash.finalize()[..8].try_into().unwrap_or_default();
+    let hash = hash.finalize();
+    let first = hash.first_chunk::<8>().copied().unwrap_or_default();
     i64::from_le_bytes(first)
 }
 

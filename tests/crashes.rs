@@ -1,0 +1,229 @@
+//! Crashes and restarts of the collector itself, with a state file, on a real API server.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use meterline_testkit::{
+    control_plane::{ControlPlane, control_plane_or_skip},
+    ingest::RecordingIngest,
+    pods::{self, Phase, Pods, pod},
+    process::MeterlineCommand,
+    truth::Truth,
+};
+use tokio::{task::JoinSet, time::sleep};
+
+use crate::support::{MINUTE, preset, seconds, settled, stop, until};
+
+/// A small generator, for moments that differ from run to run and can be repeated.
+struct Chance(u64);
+
+impl Chance {
+    /// From `SEED`, else from the clock; either way it is printed.
+    fn new() -> Self {
+        let seed = std::env::var("SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok())
+            .or_else(|| {
+                Some(
+                    SystemTime::now()
+                        .duration_since(UNIX_EPOCH)
+                        .ok()?
+                        .subsec_nanos()
+                        .into(),
+                )
+            });
+        let seed = seed.unwrap_or(1);
+        println!("SEED={seed} repeats this run");
+        Self(seed)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        // Constants of Knuth's MMIX.
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+fn kept(control_plane: &ControlPlane, ingest: &RecordingIngest, state: &Path) -> MeterlineCommand {
+    preset(control_plane, "reader", ingest)
+        .env("SCRAPE_INTERVAL", "2s")
+        .env("STATE_PATH", state)
+}
+
+/// A pod that runs, ends and is deleted.
+async fn live(pods: Pods, name: String, delay: u64, life: u64) {
+    sleep(Duration::from_millis(delay)).await;
+    let started = pods::now();
+    pods.create_running(&pod(&name), started).await.unwrap();
+    sleep(Duration::from_millis(life)).await;
+    let ended = pods::now().max(started + seconds(1));
+    pods.set_ended(&name, Phase::Succeeded, started, ended)
+        .await
+        .unwrap();
+    pods.delete(&name).await.unwrap();
+}
+
+/// Killed a hundred times at moments of chance while pods come and go and events are under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_a_hundred_times_nothing_is_missing_and_nothing_double() {
+    let Some(control_plane) = control_plane_or_skip().await else {
+        return;
+    };
+    let control_plane = Arc::new(control_plane);
+    control_plane.grant_pods("reader", "default").await.unwrap();
+    let client = control_plane.admin_client().await.unwrap();
+    let truth = Truth::watch(client.clone()).await.unwrap();
+    let ingest = RecordingIngest::start().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state.sqlite");
+    let mut chance = Chance::new();
+
+    let start = pods::now();
+    let mut lives = JoinSet::new();
+    for index in 0..120 {
+        let pods = Pods::new(client.clone(), "default");
+        let (delay, life) = (1_000 + chance.below(70_000), 500 + chance.below(20_000));
+        lives.spawn(live(pods, format!("pod-{index}"), delay, life));
+    }
+    // The first run begins the ledger; from then on whatever happens has to be billed.
+    let first = kept(&control_plane, &ingest, &state).start().unwrap();
+    first.wait_ready(MINUTE).await.unwrap();
+    drop(first);
+    for _ in 0..100 {
+        let meterline = kept(&control_plane, &ingest, &state).start().unwrap();
+        sleep(Duration::from_millis(30 + chance.below(1_200))).await;
+        // Dropped: killed by SIGKILL.
+        drop(meterline);
+    }
+    let meterline = kept(&control_plane, &ingest, &state).start().unwrap();
+    while let Some(lived) = lives.join_next().await {
+        lived.unwrap();
+    }
+    truth
+        .wait_until(MINUTE, |lives| {
+            lives.len() == 120 && lives.iter().all(|it| it.end.is_some())
+        })
+        .await
+        .unwrap();
+    let range = start..pods::now() + seconds(60);
+    let report = settled(&ingest, &truth.lives(), &range, MINUTE).await;
+    if !report.is_exact() {
+        println!("{}", meterline.log().join("\n"));
+    }
+    report.assert_exact();
+    ingest.assert_clean();
+    println!(
+        "{} events, {} of them more than once",
+        ingest.events().len(),
+        ingest.state().duplicates
+    );
+    stop(&meterline).await;
+}
+
+/// What ran before the start is billed as far back as `lookback` says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lookback_bills_what_ran_before_the_start() {
+    let Some(control_plane) = control_plane_or_skip().await else {
+        return;
+    };
+    control_plane.grant_pods("reader", "default").await.unwrap();
+    let client = control_plane.admin_client().await.unwrap();
+    let truth = Truth::watch(client.clone()).await.unwrap();
+    let pods = Pods::new(client, "default");
+    let start = pods::now() - seconds(60);
+    pods.create_running(&pod("runs"), start).await.unwrap();
+    pods.create_running(&pod("ended"), start + seconds(7))
+        .await
+        .unwrap();
+    pods.set_ended(
+        "ended",
+        Phase::Succeeded,
+        start + seconds(7),
+        start + seconds(31),
+    )
+    .await
+    .unwrap();
+    let ingest = RecordingIngest::start().await.unwrap();
+    let meterline = preset(&control_plane, "reader", &ingest)
+        .env("LOOKBACK", "2m")
+        .start()
+        .unwrap();
+    meterline.wait_ready(MINUTE).await.unwrap();
+    let end = pods::now();
+    pods.set_ended("runs", Phase::Succeeded, start, end)
+        .await
+        .unwrap();
+    truth
+        .wait_until(MINUTE, |lives| {
+            lives.iter().filter(|it| it.end.is_some()).count() == 2
+        })
+        .await
+        .unwrap();
+    settled(&ingest, &truth.lives(), &(start..end + seconds(60)), MINUTE)
+        .await
+        .assert_exact();
+    stop(&meterline).await;
+}
+
+/// One file, one process: the second says so and ends. A damaged file is moved aside, told, and
+/// billing goes on with a new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_file_is_guarded_and_its_damage_survived() {
+    let Some(control_plane) = control_plane_or_skip().await else {
+        return;
+    };
+    control_plane.grant_pods("reader", "default").await.unwrap();
+    let client = control_plane.admin_client().await.unwrap();
+    let ingest = RecordingIngest::start().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state.sqlite");
+    let pods = Pods::new(client, "default");
+    pods.create_running(&pod("a"), pods::now()).await.unwrap();
+    let meterline = kept(&control_plane, &ingest, &state).start().unwrap();
+    meterline.wait_ready(MINUTE).await.unwrap();
+    ingest
+        .wait_until(MINUTE, |state| !state.events.is_empty())
+        .await
+        .unwrap();
+
+    let second = kept(&control_plane, &ingest, &state).start().unwrap();
+    let status = second.wait_exit(MINUTE).await.unwrap();
+    assert_eq!(status.code(), Some(70), "{}", second.tail());
+    assert!(
+        second.tail().contains("another process uses it"),
+        "{}",
+        second.tail()
+    );
+
+    stop(&meterline).await;
+    let mut bytes = std::fs::read(&state).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..].fill(0);
+    std::fs::write(&state, bytes).unwrap();
+    let seen = ingest.events().len();
+    let meterline = kept(&control_plane, &ingest, &state).start().unwrap();
+    meterline
+        .wait_for_log("the state file was damaged", MINUTE)
+        .await
+        .unwrap();
+    ingest
+        .wait_until(MINUTE, |state| state.events.len() > seen + 1)
+        .await
+        .unwrap();
+    let aside = std::fs::read_dir(dir.path()).unwrap().any(|entry| {
+        entry
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .contains(".damaged-")
+    });
+    assert!(aside, "the damaged file is kept");
+    until(pods::now()).await;
+    stop(&meterline).await;
+}
