@@ -36,7 +36,7 @@ impl Chance {
                 )
             });
         let seed = seed.unwrap_or(1);
-        println!("SEED={seed} repeats this run");
+        eprintln!("SEED={seed} repeats this run");
         Self(seed)
     }
 
@@ -114,11 +114,11 @@ async fn killed_a_hundred_times_nothing_is_missing_and_nothing_double() {
     let range = start..pods::now() + seconds(60);
     let report = settled(&ingest, &truth.lives(), &range, MINUTE).await;
     if !report.is_exact() {
-        println!("{}", meterline.log().join("\n"));
+        eprintln!("{}", meterline.log().join("\n"));
     }
     report.assert_exact();
     ingest.assert_clean();
-    println!(
+    eprintln!(
         "{} events, {} of them more than once",
         ingest.events().len(),
         ingest.state().duplicates

@@ -12,6 +12,7 @@ mod corners;
 mod crashes;
 mod main_job;
 mod outages;
+mod replicas;
 mod sink;
 mod support;
 mod tidy;

@@ -39,6 +39,7 @@ fn processors() -> Vec<Box<dyn Processor>> {
         label: "".into(),
         metrics: Metrics::default(),
         health: Health::default(),
+        leader_election: None,
     };
     let build = loaded.processors.iter().map(|plan| plan.build(&cx));
     match build.collect() {

@@ -63,6 +63,18 @@ pub(crate) struct RunArgs {
     /// Print messages of this level and above: TRACE, DEBUG, INFO, WARN, ERROR or OFF
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
+    #[command(flatten)]
+    pub(crate) election: ElectionArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ElectionArgs {
+    /// Of several replicas only the holder of a Lease bills (or LEADER_ELECTION=true). The Lease is
+    /// LEASE_LOCK_NAME in LEASE_LOCK_NAMESPACE and this replica LEASE_LOCK_IDENTITY, else
+    /// K8S_APP_INSTANCE, K8S_NAMESPACE and K8S_POD_NAME; its times are LEASE_DURATION (15s),
+    /// LEASE_RENEW_DEADLINE (10s) and LEASE_RETRY_PERIOD (2s)
+    #[arg(long)]
+    pub(crate) leader_election: bool,
 }
 
 #[derive(Debug, Args)]

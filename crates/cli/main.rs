@@ -3,6 +3,7 @@
 mod args;
 mod components;
 mod demo;
+mod election;
 mod environment;
 mod exit;
 mod http;

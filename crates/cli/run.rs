@@ -1,16 +1,20 @@
 //! `meterline run`: a pipeline from its configuration to its end.
 
-use std::io::Write;
+use std::{io::Write, sync::Arc};
 
 use anyhow::{Context, Result};
 use meterline_config::{Loaded, LogFormat};
-use meterline_core::{BuildContext, BuildError, Health, Metrics, Processor, ProcessorPlan};
+use meterline_core::{
+    BuildContext, BuildError, Health, HealthHandle, LeaderElection, Metrics, Processor,
+    ProcessorPlan,
+};
 use meterline_runtime::{Ended, Pipeline};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::{
     args::RunArgs,
+    election,
     environment::Environment,
     exit::Exit,
     http, load,
@@ -30,6 +34,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit> {
     let Some(loaded) = load::checked(&source, &args.set, &environment)? else {
         return Ok(Exit::Faults);
     };
+    let election = match election::election(&args.election, &environment) {
+        Ok(election) => election.map(Arc::new),
+        Err(error) => {
+            writeln!(std::io::stderr(), "meterline: {error:#}")?;
+            return Ok(Exit::Faults);
+        }
+    };
     let level = args.log_level.as_deref().unwrap_or(&loaded.logger.level);
     logging::start(
         level,
@@ -46,7 +57,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit> {
     runtime(loaded.threads)?.block_on(async {
         let stop = CancellationToken::new();
         stop_on_signal(stop.clone())?;
-        serve(loaded, stop).await
+        serve(loaded, election, stop).await
     })
 }
 
@@ -61,9 +72,15 @@ pub(crate) fn runtime(threads: usize) -> Result<tokio::runtime::Runtime> {
 }
 
 /// Builds the pipeline and its pages and runs them until `stop`.
-pub(crate) async fn serve(loaded: Loaded, stop: CancellationToken) -> Result<Exit> {
+pub(crate) async fn serve(
+    loaded: Loaded,
+    leader_election: Option<Arc<LeaderElection>>,
+    stop: CancellationToken,
+) -> Result<Exit> {
     let health = Health::default();
     let metrics = Metrics::default();
+    // Not ready before its parts can say how they are.
+    let running = health.register("pipeline");
     let pages_stop = CancellationToken::new();
     let pages = if loaded.http.enabled {
         let listener = http::bind(&loaded.http.address).await?;
@@ -80,7 +97,13 @@ pub(crate) async fn serve(loaded: Loaded, stop: CancellationToken) -> Result<Exi
     } else {
         None
     };
-    let exit = pipeline(loaded, health, metrics, stop).await;
+    let cx = BuildContext {
+        label: "".into(),
+        metrics,
+        health,
+        leader_election,
+    };
+    let exit = pipeline(loaded, cx, &running, stop).await;
     pages_stop.cancel();
     if let Some(pages) = pages {
         pages.await.context("the HTTP server panicked")??;
@@ -90,26 +113,22 @@ pub(crate) async fn serve(loaded: Loaded, stop: CancellationToken) -> Result<Exi
 
 async fn pipeline(
     loaded: Loaded,
-    health: Health,
-    metrics: Metrics,
+    cx: BuildContext,
+    running: &HealthHandle,
     stop: CancellationToken,
 ) -> Result<Exit> {
-    let cx = BuildContext {
-        label: "".into(),
-        metrics: metrics.clone(),
-        health: health.clone(),
-    };
     let chains = (0..loaded.threads)
         .map(|_| chain(&loaded.processors, &cx))
         .collect::<Result<_, _>>()?;
     let output = loaded.output.build(&cx).await?;
     let input = loaded.input.build(&cx).await?;
+    running.ready("");
     let pipeline = Pipeline {
         input,
         chains,
         output,
-        metrics,
-        health,
+        metrics: cx.metrics,
+        health: cx.health,
         shutdown_timeout: loaded.shutdown_timeout,
     };
     let report = pipeline.run(stop).await;

@@ -7,6 +7,7 @@
 mod ack;
 mod document;
 pub mod duration;
+mod election;
 mod health;
 mod ids;
 mod message;
@@ -16,6 +17,7 @@ mod traits;
 
 pub use ack::{Ack, Outcome, Settlement};
 pub use document::{Builder, Document, Entries, Items, Mark, Node, Open, Scalar};
+pub use election::LeaderElection;
 pub use health::{Health, HealthHandle, HealthReport};
 pub use ids::event_id;
 pub use message::{Batch, Content, ContentError, Failure, Identity, Message, Metadata};

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use thiserror::Error;
 
-use crate::{Ack, Batch, Health, Message, Metrics};
+use crate::{Ack, Batch, Health, LeaderElection, Message, Metrics};
 
 /// What a component is given when it is built.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub struct BuildContext {
     pub metrics: Metrics,
     /// Where it says that it is ready.
     pub health: Health,
+    /// How the replica that bills is elected, where there are several.
+    pub leader_election: Option<Arc<LeaderElection>>,
 }
 
 impl BuildContext {

@@ -133,6 +133,18 @@ impl<C: Clone + PartialEq> Ledger<C> {
             .fold(head.watermark, UnixSeconds::min)
     }
 
+    /// Bills from `at` on, where somebody else stopped. For a ledger that has seen nothing yet, `at`
+    /// may lie before its horizon; any other one moves only forward.
+    pub fn begin_at(&mut self, at: UnixSeconds) {
+        let head = &self.head;
+        let is_new = self.entries.is_empty() && head.emitted == head.horizon;
+        if is_new {
+            self.head = Head::new(at);
+        } else {
+            self.adopt(at);
+        }
+    }
+
     /// Somebody else delivered all windows that end at or before `delivered`: they are not made
     /// here any more. Does nothing when that is known already.
     pub fn adopt(&mut self, delivered: UnixSeconds) {

@@ -11,6 +11,7 @@
 mod client;
 mod emit;
 mod journal;
+mod lease;
 mod life;
 mod object;
 mod reader;
@@ -35,6 +36,7 @@ use serde::Deserialize;
 use tracing::{error, info};
 
 use self::{
+    lease::Candidate,
     reader::{Journal, KubernetesResources},
     resource_type::ResourceType,
     shared::{Clock, Shared, Subject},
@@ -272,6 +274,7 @@ impl InputPlan for Plan {
                 settle: self.settle,
                 max_backlog: self.max_backlog,
                 is_kept: file.is_some(),
+                is_elected: cx.leader_election.is_some(),
             },
             cx.health.register(format!("input {}", cx.label)),
             &cx.metrics,
@@ -296,9 +299,21 @@ impl InputPlan for Plan {
             Journal::Waiting(file, health)
         });
         let watches = watches.collect();
+        let candidate = cx.leader_election.as_ref().map(|election| {
+            let health = cx
+                .health
+                .register(format!("lease {}/{}", election.namespace, election.name));
+            Candidate::new(
+                Arc::clone(election),
+                Arc::clone(&shared),
+                health,
+                &cx.metrics,
+            )
+        });
         Ok(Box::new(KubernetesResources::new(
             watches,
             journal,
+            candidate,
             self.cluster,
             shared,
         )))

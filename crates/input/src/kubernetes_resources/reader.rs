@@ -13,7 +13,10 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{emit, journal, object::Content, shared::Shared, state::StateFile, watch::Watch};
+use super::{
+    emit, journal, lease::Candidate, object::Content, shared::Shared, state::StateFile,
+    watch::Watch,
+};
 
 /// How long the last write of the state file may take.
 const LAST_WRITE: Duration = Duration::from_secs(5);
@@ -30,6 +33,10 @@ pub(super) struct KubernetesResources {
     watches: JoinSet<()>,
     /// Keeps the state file, if there is one.
     journal: Option<Journal>,
+    /// Takes part in the election of a leader, if there is one.
+    candidate: Option<Candidate>,
+    /// The candidate's task, and what ends it.
+    election: Option<(JoinHandle<()>, Arc<Notify>)>,
     /// A window that goes out once the state file has it, which is from this generation on.
     held: Option<(Emission<Content>, u64)>,
     unsettled: FuturesUnordered<Unsettled>,
@@ -51,6 +58,7 @@ impl KubernetesResources {
     pub(super) fn new(
         waiting: Vec<Watch>,
         journal: Option<Journal>,
+        candidate: Option<Candidate>,
         cluster: Option<Arc<str>>,
         shared: Arc<Shared>,
     ) -> Self {
@@ -58,6 +66,8 @@ impl KubernetesResources {
             waiting,
             watches: JoinSet::new(),
             journal,
+            candidate,
+            election: None,
             held: None,
             unsettled: FuturesUnordered::new(),
             cluster,
@@ -67,6 +77,11 @@ impl KubernetesResources {
     }
 
     fn begin(&mut self) {
+        if let Some(candidate) = self.candidate.take() {
+            let end = Arc::new(Notify::new());
+            let task = tokio::spawn(candidate.run(Arc::clone(&end)));
+            self.election = Some((task, end));
+        }
         for watch in std::mem::take(&mut self.waiting) {
             self.watches.spawn(watch.run());
         }
@@ -159,6 +174,11 @@ impl Input for KubernetesResources {
             self.settle(ticket, &outcome);
         }
         self.shared.update_gauges(self.shared.clock.seconds());
+        if let Some((task, end)) = self.election.take() {
+            end.notify_one();
+            // It gives the Lease back, within a time limit of its own.
+            let _ = task.await;
+        }
         if let Some(Journal::Running(task, end)) = self.journal.take() {
             end.notify_one();
             // It ends with a last write; a disk that hangs is not waited for.

@@ -11,7 +11,10 @@ use meterline_core::{HealthHandle, IntCounter, IntGauge, Metrics};
 use meterline_ledger::{
     Changes, Completeness, Emission, Ledger, Observation, Settled, Ticket, Uid, UnixSeconds,
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 use tracing::{error, warn};
 
 use super::{object::Content, recover::Known, resource_type::ResourceType};
@@ -41,6 +44,14 @@ impl Clock {
     }
 }
 
+/// Whether this replica bills.
+enum Leadership {
+    /// It is the only one.
+    Alone,
+    /// Until then, by its own clock; the past while it stands by.
+    Until(Instant),
+}
+
 struct Books {
     ledger: Ledger<Content>,
     completeness: Completeness,
@@ -52,6 +63,7 @@ struct Books {
     seen_until: UnixSeconds,
     /// Objects of a restored ledger of which nobody knows which watch they belong to.
     unplaced: HashSet<Uid>,
+    leadership: Leadership,
     /// Why watches are not current, by watch.
     troubles: BTreeMap<Arc<str>, String>,
     overbilled_told: i64,
@@ -70,6 +82,8 @@ pub(super) struct Shared {
     pub(super) include_pending: bool,
     pub(super) settle: Duration,
     max_backlog: i64,
+    /// Has a permit once it is known from where on this ledger bills.
+    opened: Semaphore,
     health: HealthHandle,
     gauges: Gauges,
 }
@@ -142,6 +156,8 @@ pub(super) struct Subject {
     pub(super) max_backlog: Duration,
     /// Whether there is a state file.
     pub(super) is_kept: bool,
+    /// Whether there are other replicas, of which one bills.
+    pub(super) is_elected: bool,
 }
 
 impl Shared {
@@ -162,6 +178,11 @@ impl Shared {
                 written: subject.is_kept.then_some(0),
                 seen_until: UnixSeconds::MIN,
                 unplaced: HashSet::new(),
+                leadership: if subject.is_elected {
+                    Leadership::Until(Instant::now())
+                } else {
+                    Leadership::Alone
+                },
                 troubles: BTreeMap::new(),
                 overbilled_told: 0,
             }),
@@ -172,6 +193,7 @@ impl Shared {
             label_selector: subject.label_selector,
             include_pending: subject.include_pending,
             settle: subject.settle,
+            opened: Semaphore::new(usize::from(!subject.is_elected)),
             max_backlog: i64::try_from(subject.max_backlog.as_secs()).unwrap_or(i64::MAX),
             health,
             gauges: Gauges::new(metrics, label),
@@ -221,6 +243,50 @@ impl Shared {
             }
             books.ledger.gone(uid, seen);
         });
+    }
+
+    /// Waits until it is known from where on this ledger bills. Watches begin after that: what they
+    /// see is cut there.
+    pub(super) async fn is_open(&self) {
+        // The semaphore is never closed, and the permit goes back at once.
+        let _ = self.opened.acquire().await;
+    }
+
+    /// The Lease was read for the first time: another replica delivered all up to there.
+    pub(super) fn open(&self, delivered: Option<UnixSeconds>) {
+        if self.opened.available_permits() > 0 {
+            return;
+        }
+        if let Some(delivered) = delivered {
+            self.change(|books| books.ledger.begin_at(delivered));
+        }
+        self.opened.add_permits(1);
+    }
+
+    /// Another replica delivered all up to there.
+    pub(super) fn follow(&self, delivered: Option<UnixSeconds>) {
+        if let Some(delivered) = delivered {
+            self.change(|books| books.ledger.adopt(delivered));
+        }
+    }
+
+    /// This replica leads until then.
+    pub(super) fn lead_until(&self, until: Instant) {
+        self.books().leadership = Leadership::Until(until);
+        self.changed.notify_one();
+    }
+
+    /// Whether this replica bills.
+    pub(super) fn is_leader(&self) -> bool {
+        match self.books().leadership {
+            Leadership::Alone => true,
+            Leadership::Until(until) => Instant::now() < until,
+        }
+    }
+
+    /// Up to where nothing has to come again.
+    pub(super) fn safe_watermark(&self) -> UnixSeconds {
+        self.books().ledger.safe_watermark()
     }
 
     /// What a restored ledger knows: the objects that each watch has to look for. `place` says
@@ -328,6 +394,9 @@ impl Shared {
     /// The next window that may be made now, and the generation that the state file must have before
     /// the window goes out.
     pub(super) fn next(&self, now: UnixSeconds) -> Option<(Emission<Content>, u64)> {
+        if !self.is_leader() {
+            return None;
+        }
         self.change(|books| {
             let complete_until = books.completeness.complete_until(now)?;
             let oldest = now.saturating_sub(self.max_backlog);

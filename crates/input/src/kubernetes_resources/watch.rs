@@ -69,6 +69,7 @@ struct Progress {
 impl Watch {
     /// Follows the collection for ever. Ends only by being aborted.
     pub(super) async fn run(mut self) {
+        self.shared.is_open().await;
         let now = self.shared.clock.seconds();
         let (known, current_at) = self.restored.take().unwrap_or((Vec::new(), now));
         let mut progress = Progress {

@@ -62,6 +62,7 @@ async fn writer(base: &str, token: Token, batching: BatchPolicy) -> Arc<dyn Writ
         label: "test".into(),
         metrics: Metrics::default(),
         health: Health::default(),
+        leader_election: None,
     };
     match Box::new(plan).build(&cx).await.unwrap() {
         OutputNode::Writer(node) => node.writer,

@@ -72,6 +72,23 @@ impl ControlPlane {
             .await
     }
 
+    /// Lets `user` take part in leader election in a namespace: get, create and update Leases, by a
+    /// Role. It holds within moments.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn grant_leases(&self, user: &str, namespace: &str) -> anyhow::Result<()> {
+        let client = self.admin_client().await?;
+        let name = format!("leases-{user}");
+        let roles: Api<Role> = Api::namespaced(client.clone(), namespace);
+        let rule = json!({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
+            "verbs": ["get", "create", "update"]});
+        apply(&roles, &name, "Role", json!({"rules": [rule]})).await?;
+        let bindings: Api<RoleBinding> = Api::namespaced(client, namespace);
+        let binding = binding("Role", &name, user);
+        apply(&bindings, &name, "RoleBinding", binding).await
+    }
+
     /// Takes [`ControlPlane::grant_pods`] back, and waits until the user may no longer.
     ///
     /// # Errors
