@@ -126,6 +126,54 @@ async fn killed_a_hundred_times_nothing_is_missing_and_nothing_double() {
     stop(&meterline).await;
 }
 
+/// Pods that start, end and are deleted while the collector is down were never seen by it, and no list
+/// shows them; but the API server repeats what happened since the version that the state names.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_and_went_while_the_collector_was_down_is_billed() {
+    let Some(control_plane) = control_plane_or_skip().await else {
+        return;
+    };
+    control_plane.grant_pods("reader", "default").await.unwrap();
+    let client = control_plane.admin_client().await.unwrap();
+    let truth = Truth::watch(client.clone()).await.unwrap();
+    let ingest = RecordingIngest::start().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state.sqlite");
+    let pods = Pods::new(client.clone(), "default");
+    let start = pods::now();
+    pods.create_running(&pod("before"), start).await.unwrap();
+    let meterline = kept(&control_plane, &ingest, &state).start().unwrap();
+    ingest
+        .wait_until(MINUTE, |state| !state.events.is_empty())
+        .await
+        .unwrap();
+    drop(meterline);
+    for index in 0..5 {
+        live(pods.clone(), format!("pod-{index}"), 0, 1_200).await;
+    }
+    let meterline = kept(&control_plane, &ingest, &state).start().unwrap();
+    meterline.wait_ready(MINUTE).await.unwrap();
+    pods.set_ended("before", Phase::Succeeded, start, pods::now())
+        .await
+        .unwrap();
+    truth
+        .wait_until(MINUTE, |lives| {
+            lives.len() == 6 && lives.iter().all(|it| it.end.is_some())
+        })
+        .await
+        .unwrap();
+    settled(
+        &ingest,
+        &truth.lives(),
+        &(start..pods::now() + seconds(60)),
+        MINUTE,
+    )
+    .await
+    .assert_exact();
+    assert_eq!(meterline.metric("lost_time").await.unwrap(), Some(0.0));
+    stop(&meterline).await;
+}
+
 /// What ran before the start is billed as far back as `lookback` says.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lookback_bills_what_ran_before_the_start() {

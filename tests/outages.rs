@@ -35,6 +35,12 @@ async fn pods_that_went_while_nobody_watched_are_billed_to_their_end() {
     // The collector stands still while its connection and the server's memory of changes go.
     meterline.pause().unwrap();
     control_plane.restart_apiserver().await.unwrap();
+    // The truth must be watching again before there is something that only a watch shows.
+    pods.create_running(&pod("marker"), start).await.unwrap();
+    truth
+        .wait_until(MINUTE, |lives| lives.iter().any(|it| it.name == "marker"))
+        .await
+        .unwrap();
     for index in 0..9 {
         let name = format!("pod-{index}");
         pods.set_ended(&name, Phase::Succeeded, start, pods::now())
@@ -58,6 +64,9 @@ async fn pods_that_went_while_nobody_watched_are_billed_to_their_end() {
     meterline.resume().unwrap();
     until(pods::now() + seconds(3)).await;
     let ended = pods::now();
+    pods.set_ended("marker", Phase::Succeeded, start, ended)
+        .await
+        .unwrap();
     pods.set_ended("pod-9", Phase::Succeeded, start, ended)
         .await
         .unwrap();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use meterline_kubesim::{Kind, Kubesim, Options, Size, World, rfc3339};
 use meterline_testkit::{
+    child::Stream,
     ingest::{Behaviour, RecordingIngest, State},
     process::{Meterline, MeterlineCommand},
 };
@@ -152,6 +153,62 @@ async fn batches_are_halved_until_they_are_taken() {
         ingest.state().answered(413)
     );
     stop(&meterline).await;
+    ingest.assert_clean();
+}
+
+/// The dead letter: what the API refuses goes to the next output, with the reason.
+#[tokio::test]
+async fn what_is_refused_goes_to_the_fallback_with_its_reason() {
+    let cluster = Cluster::with(30).await;
+    let ingest = RecordingIngest::start().await.unwrap();
+    ingest.refuse_when(|event| event["data"]["pod_name"] == "worker-17");
+    let config = std::fs::read_to_string(root().join("presets/kubernetes-pod-exec-time.yaml"))
+        .unwrap()
+        .split("\noutput:")
+        .next()
+        .unwrap()
+        .to_owned()
+        + r#"
+output:
+  fallback:
+    - openmeter:
+        url: ${OPENMETER_URL}
+        batching: {count: 100, period: 1s}
+    - stdout: {}
+      processors:
+        - mapping: 'root = #{ event: this, reason: meta("fallback_error") }'
+"#;
+    let meterline = meterline()
+        .config(&config)
+        .kubeconfig(&cluster.folder.path().join("kubeconfig"))
+        .env("OPENMETER_URL", ingest.url())
+        .env("SCRAPE_INTERVAL", "1s")
+        .start()
+        .unwrap();
+    ingest
+        .wait_until(MINUTE, |state| state.events.len() >= 87)
+        .await
+        .unwrap();
+    let letter = meterline
+        .wait_for_line(Stream::Stdout, SOON, |line| line.contains("worker-17"))
+        .await
+        .unwrap();
+    let letter: serde_json::Value = serde_json::from_str(&letter).unwrap();
+    assert_eq!(letter["event"]["data"]["pod_name"], "worker-17");
+    assert!(
+        letter["reason"].as_str().unwrap().contains("400"),
+        "{letter}"
+    );
+    stop(&meterline).await;
+    // Every event is in exactly one of the two.
+    let letters: Vec<serde_json::Value> = meterline
+        .lines(Stream::Stdout)
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let windows = ingest.events().len() / 29;
+    assert_eq!(ingest.events().len() % 29, 0);
+    assert_eq!(letters.len(), windows);
     ingest.assert_clean();
 }
 

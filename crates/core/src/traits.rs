@@ -122,6 +122,9 @@ pub struct BatchPolicy {
     pub byte_size: usize,
 }
 
+/// The metadata that says why a message went to the next output of a fallback.
+pub const FALLBACK_ERROR: &str = "fallback_error";
+
 /// An output as a tree whose leaves write. The runtime walks it; components only describe it.
 pub enum OutputNode {
     /// A leaf.
@@ -131,6 +134,12 @@ pub enum OutputNode {
         /// Decides for each message.
         router: Box<dyn Router>,
         /// The children that the decision names by index.
+        children: Vec<OutputNode>,
+    },
+    /// What a child can never deliver goes to the next, with the reason as the metadata
+    /// [`FALLBACK_ERROR`].
+    Fallback {
+        /// From the first that is tried to the last; at least one.
         children: Vec<OutputNode>,
     },
     /// Messages are processed on their way to the child.

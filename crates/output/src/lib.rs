@@ -3,6 +3,7 @@
 mod batching;
 mod broker;
 mod drop;
+mod fallback;
 mod http;
 mod http_client;
 mod openmeter;
@@ -16,6 +17,7 @@ use meterline_config::OutputSpec;
 pub const SPECS: &[OutputSpec] = &[
     broker::SPEC,
     drop::SPEC,
+    fallback::SPEC,
     http_client::SPEC,
     openmeter::SPEC,
     reject_errored::SPEC,

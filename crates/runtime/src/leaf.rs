@@ -47,7 +47,7 @@ pub(crate) async fn run(
             }
             // While a whole batch waits for a slot no more is taken in: that is the back-pressure.
             parcel = parcels.recv(), if open && !ready => match parcel {
-                Some(parcel) => gathered.add(parcel, accepts_failed, &rejections),
+                Some(parcel) => gathered.add(parcel, accepts_failed, &rejections).await,
                 None => {
                     open = false;
                     gathered.flush();
@@ -102,18 +102,18 @@ impl Gathered {
         }
     }
 
-    fn add(&mut self, parcel: Parcel, accepts_failed: bool, rejections: &Rejections) {
+    async fn add(&mut self, parcel: Parcel, accepts_failed: bool, rejections: &Rejections) {
         for Delivery { mut message, ack } in parcel.deliveries {
             if !accepts_failed && let Some(failure) = message.failure() {
                 let reason = failure.reason.to_string();
-                rejections.reject(&message, ack, &reason);
+                rejections.reject(message, ack, &reason).await;
                 continue;
             }
             // From here on the bytes are fixed: every retry sends the same.
             match message.bytes() {
                 Ok(bytes) => message.set_content(Content::Raw(bytes)),
                 Err(error) => {
-                    rejections.reject(&message, ack, &error.to_string());
+                    rejections.reject(message, ack, &error.to_string()).await;
                     continue;
                 }
             }

@@ -2,9 +2,14 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use meterline_core::{Ack, IntCounter, Message, Metrics, Outcome};
-use tokio::time::{Duration, Instant};
+use meterline_core::{Ack, FALLBACK_ERROR, IntCounter, Message, Metrics, Outcome};
+use tokio::{
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 use tracing::error;
+
+use crate::sink::Delivery;
 
 /// So many lines a second are logged; the rest is counted and summed up.
 const LINES_A_SECOND: u64 = 10;
@@ -13,6 +18,8 @@ const LINES_A_SECOND: u64 = 10;
 pub(crate) struct Rejections {
     counter: IntCounter,
     second: Mutex<Second>,
+    /// The output that takes what another refused, if there is one.
+    next: Option<mpsc::Sender<Delivery>>,
 }
 
 struct Second {
@@ -34,23 +41,40 @@ impl Rejections {
                 lines: 0,
                 silent: 0,
             }),
+            next: None,
         }
     }
 
-    /// Sets one message aside for `reason`.
-    pub(crate) fn reject(&self, message: &Message, ack: Ack, reason: &str) {
+    /// The same path, but to another output.
+    pub(crate) fn to(metrics: &Metrics, next: mpsc::Sender<Delivery>) -> Self {
+        Self {
+            next: Some(next),
+            ..Self::new(metrics)
+        }
+    }
+
+    /// Sets one message aside for `reason`. Waits until there is room where it goes.
+    pub(crate) async fn reject(&self, mut message: Message, ack: Ack, reason: &str) {
         self.counter.inc();
         if let Some(silent) = self.may_log() {
             let component = message.failure().map_or("output", |it| &it.component);
-            error!(
-                about = message.about(),
-                component, "rejected, and not billed: {reason}"
-            );
+            let about = message.about();
+            match self.next {
+                None => error!(about, component, "rejected, and not billed: {reason}"),
+                Some(_) => error!(about, component, "goes to the fallback: {reason}"),
+            }
             if silent > 0 {
                 error!(messages = silent, "more messages were rejected");
             }
         }
-        ack.resolve(Outcome::Rejected(reason.to_owned()));
+        let Some(next) = &self.next else {
+            ack.resolve(Outcome::Rejected(reason.to_owned()));
+            return;
+        };
+        message.clear_failure();
+        message.metadata.set(FALLBACK_ERROR, reason);
+        // Where nobody takes it any more the ack is dropped: it comes again.
+        let _ = next.send(Delivery { message, ack }).await;
     }
 
     /// Whether a line may be logged now; with it the number of those that were not.

@@ -69,6 +69,20 @@ impl Sink {
                     .collect(),
                 rejections: Arc::clone(rejections),
             },
+            OutputNode::Fallback { children } => {
+                let mut children = children.into_iter().rev();
+                let Some(last) = children.next() else {
+                    unreachable!("a fallback has at least one child");
+                };
+                let mut sink = Self::start(last, metrics, health, rejections, leaves);
+                for child in children {
+                    let (next, refused) = mpsc::channel(PARCEL);
+                    leaves.spawn(hand_down(refused, sink));
+                    let path = Arc::new(Rejections::to(metrics, next));
+                    sink = Self::start(child, metrics, health, &path, leaves);
+                }
+                sink
+            }
             OutputNode::Process { processors, child } => Self::Process {
                 processors: Mutex::new(processors),
                 child: Box::new(Self::start(*child, metrics, health, rejections, leaves)),
@@ -89,7 +103,7 @@ impl Sink {
                     children,
                     rejections,
                 } => {
-                    let parcels = route(router.as_ref(), children.len(), rejections, parcel);
+                    let parcels = route(router.as_ref(), children.len(), rejections, parcel).await;
                     for (child, parcel) in children.iter().zip(parcels) {
                         child.send(parcel).await;
                     }
@@ -102,8 +116,24 @@ impl Sink {
     }
 }
 
+/// The most that is handed down at once.
+const PARCEL: usize = 512;
+
+/// Hands what an output refused to the next. Nothing of it waits for company.
+async fn hand_down(mut refused: mpsc::Receiver<Delivery>, sink: Sink) {
+    let mut deliveries = Vec::new();
+    while refused.recv_many(&mut deliveries, PARCEL).await > 0 {
+        sink.send(Parcel {
+            deliveries: std::mem::take(&mut deliveries),
+            ends_batch: true,
+            flush: true,
+        })
+        .await;
+    }
+}
+
 /// A parcel for each child.
-fn route(
+async fn route(
     router: &dyn Router,
     children: usize,
     rejections: &Rejections,
@@ -118,7 +148,7 @@ fn route(
         .collect();
     for Delivery { message, ack } in parcel.deliveries {
         match router.route(&message) {
-            Routing::Reject(reason) => rejections.reject(&message, ack, &reason),
+            Routing::Reject(reason) => rejections.reject(message, ack, &reason).await,
             Routing::To(chosen) => {
                 // Nobody to go to means dropped on purpose, which splitting settles.
                 let mut acks = ack.split(chosen.len()).into_iter();

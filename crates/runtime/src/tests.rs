@@ -9,8 +9,8 @@ use std::{
 
 use async_trait::async_trait;
 use meterline_core::{
-    Ack, Batch, BatchPolicy, Health, Input, InputError, Message, Metrics, Outcome, OutputNode,
-    Processor, Settlement, WriteError, Writer, WriterNode,
+    Ack, Batch, BatchPolicy, FALLBACK_ERROR, Health, Input, InputError, Message, Metrics, Outcome,
+    OutputNode, Processor, Settlement, WriteError, Writer, WriterNode,
 };
 use proptest::prelude::*;
 use tokio::{runtime::Builder, task::JoinSet};
@@ -358,4 +358,94 @@ proptest! {
         let read: Vec<_> = batches.iter().flatten().filter(sent).collect();
         prop_assert_eq!(firsts, read);
     }
+}
+
+/// Takes what another refused, and keeps why.
+#[derive(Debug, Default)]
+struct Letters(Mutex<Vec<(String, String)>>);
+
+#[async_trait]
+impl Writer for Letters {
+    async fn write(&self, batch: &[Message]) -> Result<(), WriteError> {
+        for (name, message) in names(batch).into_iter().zip(batch) {
+            assert!(message.failure().is_none());
+            let reason = message.metadata.get(FALLBACK_ERROR).unwrap().to_string();
+            self.0.lock().unwrap().push((name, reason));
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_an_output_refuses_goes_to_the_next_and_is_delivered_by_that() {
+    let writer = |writer: Arc<dyn Writer>, batching| {
+        OutputNode::Writer(WriterNode {
+            label: "output".into(),
+            component: "sink",
+            writer,
+            batching,
+            max_in_flight: 3,
+            accepts_failed: false,
+        })
+    };
+    let letters = Arc::new(Letters::default());
+    let sink = Arc::new(Sink(Mutex::new(generous())));
+    let output = OutputNode::Fallback {
+        children: vec![
+            writer(Arc::clone(&sink) as _, count(4)),
+            // It waits for company that never comes, but what was refused is not kept waiting.
+            writer(Arc::clone(&letters) as _, count(100)),
+        ],
+    };
+    let batches = [
+        batch(&["a", "bad-1", "failed", "b"]),
+        batch(&["bad-2", "c"]),
+    ];
+    let outcomes = run_to(&batches, output);
+    assert_eq!(outcomes, [Outcome::Delivered, Outcome::Delivered]);
+    let mut letters = letters.0.lock().unwrap().clone();
+    letters.sort();
+    let reason = |name: &str, reason: &str| (name.to_owned(), reason.to_owned());
+    assert_eq!(
+        letters,
+        [
+            reason("bad-1", "because"),
+            reason("bad-2", "because"),
+            reason("failed", "as it is called"),
+        ]
+    );
+    let arrived: Vec<_> = sink.0.lock().unwrap().arrived.keys().cloned().collect();
+    assert_eq!(arrived, ["a", "b", "c"]);
+}
+
+/// Runs batches of messages with these names to an output, until all is settled.
+fn run_to(batches: &[Vec<String>], output: OutputNode) -> Vec<Outcome> {
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let messages = |names: &Vec<String>| names.iter().cloned().map(Message::raw).collect();
+        let settlements = Arc::new(Mutex::new(Vec::new()));
+        let pipeline = Pipeline {
+            input: Box::new(Source {
+                batches: batches.iter().map(messages).collect::<Vec<_>>().into_iter(),
+                settlements: Arc::clone(&settlements),
+            }),
+            chains: vec![vec![Box::new(ByName) as _]],
+            output,
+            metrics: Metrics::default(),
+            health: Health::default(),
+            shutdown_timeout: Duration::from_secs(20),
+        };
+        let report = pipeline.run(CancellationToken::new()).await;
+        assert_eq!((report.ended, report.unsettled), (Ended::Input, 0));
+        let settlements = std::mem::take(&mut *settlements.lock().unwrap());
+        let mut outcomes = Vec::new();
+        for mut settlement in settlements {
+            outcomes.push(settlement.outcome().await);
+        }
+        outcomes
+    })
 }

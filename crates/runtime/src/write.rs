@@ -108,8 +108,8 @@ impl Desk {
                     }
                 }
                 Err(reason) if part.messages.len() == 1 => {
-                    for (message, ack) in part.messages.iter().zip(part.acks) {
-                        self.rejections.reject(message, ack, &reason);
+                    for (message, ack) in part.messages.into_iter().zip(part.acks) {
+                        self.rejections.reject(message, ack, &reason).await;
                     }
                 }
                 Err(_) => {

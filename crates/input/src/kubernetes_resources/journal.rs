@@ -29,9 +29,9 @@ pub(super) async fn keep(
     let mut failures = 0_u32;
     let mut ending = false;
     loop {
-        let (changes, generation, seen_until) = shared.take_changes(file.needs_everything());
+        let (changes, generation, seen) = shared.take_changes(file.needs_everything());
         let write = tokio::task::spawn_blocking(move || {
-            let written = file.write(&changes, seen_until);
+            let written = file.write(&changes, &seen);
             (file, written)
         });
         let written;

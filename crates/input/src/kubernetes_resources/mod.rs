@@ -41,7 +41,7 @@ use self::{
     resource_type::ResourceType,
     shared::{Clock, Shared, Subject},
     state::{Saved, StateFile},
-    watch::Watch,
+    watch::{Restored, Watch},
 };
 
 /// The component.
@@ -254,10 +254,10 @@ impl InputPlan for Plan {
             Some((file, saved)) => (Some(file), saved),
             None => (None, None),
         };
-        let mut seen_until = None;
+        let mut seen = None;
         let ledger = match saved {
             Some(saved) => {
-                seen_until = Some(saved.seen_until);
+                seen = Some(saved.seen);
                 Ledger::restore(interval, self.accounting, saved.head, saved.records)
             }
             None => Ledger::new(interval, self.accounting, self.horizon(interval)),
@@ -280,8 +280,8 @@ impl InputPlan for Plan {
             &cx.metrics,
             &cx.label,
         ));
-        let mut placed = seen_until.map_or_else(HashMap::new, |seen_until| {
-            shared.restored(seen_until, |known| {
+        let mut placed = seen.as_ref().map_or_else(HashMap::new, |seen| {
+            shared.restored(seen, |known| {
                 let place = names.iter().find(|(_, namespace)| {
                     !is_namespaced || namespace.is_none() || *namespace == known.namespace
                 });
@@ -289,16 +289,20 @@ impl InputPlan for Plan {
             })
         });
         let watches = names.into_iter().map(|(name, namespace)| Watch {
-            restored: seen_until.map(|at| (placed.remove(&name).unwrap_or_default(), at)),
+            restored: seen.as_ref().map(|seen| Restored {
+                known: placed.remove(&name).unwrap_or_default(),
+                seen_at: seen.at,
+                version: seen.versions.get(&name).copied(),
+            }),
             name,
             namespace,
             shared: Arc::clone(&shared),
         });
+        let watches = watches.collect();
         let journal = file.map(|file| {
             let health = cx.health.register(format!("state {}", cx.label));
             Journal::Waiting(file, health)
         });
-        let watches = watches.collect();
         let candidate = cx.leader_election.as_ref().map(|election| {
             let health = cx
                 .health

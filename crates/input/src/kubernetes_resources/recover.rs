@@ -4,18 +4,19 @@
 //! resource version, until its store is compacted (by default five minutes back). The last version
 //! at which an object was there is found by bisection, and with it how the object ended. Resource
 //! versions are ordered as integers since Kubernetes 1.35 says so (KEP-5504), and have always been
-//! with etcd.
+//! with etcd. Before that, a watch from the version that was seen last repeats what happened since,
+//! where the server still remembers: only that shows what came and went meanwhile.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::{
     Api, Client,
-    api::{ListParams, VersionMatch},
+    api::{ListParams, VersionMatch, WatchEvent, WatchParams},
     core::ApiResource,
 };
 use meterline_core::Node;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::object::{Content, Object};
@@ -23,6 +24,8 @@ use super::object::{Content, Object};
 /// So long windows may wait for what became of objects. What is not found by then ends when it was
 /// last seen.
 const LONGEST: Duration = Duration::from_secs(5);
+/// What a server remembers comes at once; when it is quiet for so long, that was all.
+const QUIET: Duration = Duration::from_millis(500);
 /// Bisecting 2^40 versions; a server that answers otherwise is not bisected for ever.
 const MOST_STEPS: u32 = 40;
 /// So many objects are searched for at once.
@@ -52,6 +55,45 @@ impl Known {
                 .unwrap_or(0),
         }
     }
+}
+
+/// Something that happened while nobody watched.
+pub(super) enum Missed {
+    /// An object was made or changed.
+    Is(Object),
+    /// An object went; this is how it was then.
+    Gone(Object),
+}
+
+/// Has the API server repeat what happened since a version, as far as it remembers, which is a
+/// minute or more: an object that came and went meanwhile shows in no list. What it does not repeat
+/// a list makes up for, as well as a list can. Gives back how much there was.
+pub(super) async fn missed(
+    api: &Api<Object>,
+    label_selector: Option<&str>,
+    version: u64,
+    mut apply: impl FnMut(Missed),
+) -> usize {
+    let mut params = WatchParams::default().timeout(30);
+    params.label_selector = label_selector.map(str::to_owned);
+    let deadline = Instant::now() + LONGEST;
+    let asked = timeout(LONGEST, api.watch(&params, &version.to_string())).await;
+    let Ok(Ok(events)) = asked else { return 0 };
+    let mut events = pin!(events);
+    let mut count = 0_usize;
+    while Instant::now() < deadline
+        && let Ok(Some(Ok(event))) = timeout(QUIET, events.next()).await
+    {
+        match event {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => apply(Missed::Is(object)),
+            WatchEvent::Deleted(object) => apply(Missed::Gone(object)),
+            WatchEvent::Bookmark(_) => continue,
+            // It does not remember that far back.
+            WatchEvent::Error(_) => break,
+        }
+        count = count.saturating_add(1);
+    }
+    count
 }
 
 /// How it was at one version.

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tracing::{error, warn};
 
-use super::{object::Content, recover::Known, resource_type::ResourceType};
+use super::{object::Content, recover::Known, resource_type::ResourceType, state::SeenUntil};
 
 /// Wall time, and the wall time of a monotonic moment.
 #[derive(Debug, Clone, Copy, Default)]
@@ -59,8 +59,8 @@ struct Books {
     generation: u64,
     /// Up to which generation the state file has it; none is needed without one.
     written: Option<u64>,
-    /// Up to when the view was complete, the last time that it was.
-    seen_until: UnixSeconds,
+    /// How far the view went, the last time that it was complete.
+    seen: SeenUntil,
     /// Objects of a restored ledger of which nobody knows which watch they belong to.
     unplaced: HashSet<Uid>,
     leadership: Leadership,
@@ -176,7 +176,7 @@ impl Shared {
                 completeness,
                 generation: 0,
                 written: subject.is_kept.then_some(0),
-                seen_until: UnixSeconds::MIN,
+                seen: SeenUntil::default(),
                 unplaced: HashSet::new(),
                 leadership: if subject.is_elected {
                     Leadership::Until(Instant::now())
@@ -227,6 +227,14 @@ impl Shared {
             books.unplaced.remove(&observation.uid);
             books.ledger.apply(observation);
         });
+    }
+
+    /// A watch has seen everything up to this resource version.
+    pub(super) fn seen_version(&self, watch: &Arc<str>, version: u64) {
+        self.books()
+            .seen
+            .versions
+            .insert(Arc::clone(watch), version);
     }
 
     /// The ledger learns that an object is gone.
@@ -293,12 +301,12 @@ impl Shared {
     /// which watch an object belongs to, if any.
     pub(super) fn restored(
         &self,
-        seen_until: UnixSeconds,
+        seen: &SeenUntil,
         place: impl Fn(&Known) -> Option<Arc<str>>,
     ) -> HashMap<Arc<str>, Vec<Known>> {
         let mut placed: HashMap<_, Vec<_>> = HashMap::new();
         self.change(|books| {
-            books.seen_until = seen_until;
+            books.seen = seen.clone();
             let mut elsewhere = Vec::new();
             for (uid, content) in books.ledger.existing() {
                 let Some(content) = content else {
@@ -313,25 +321,25 @@ impl Shared {
             }
             for uid in elsewhere {
                 // No longer watched, as the configuration now says.
-                books.ledger.gone(&uid, seen_until);
+                books.ledger.gone(&uid, seen.at);
             }
         });
         placed
     }
 
     /// What the state file has to write: changes since this was last called, or `everything`; their
-    /// generation; and up to when the view was complete.
-    pub(super) fn take_changes(&self, everything: bool) -> (Changes<Content>, u64, UnixSeconds) {
+    /// generation; and how far the view went.
+    pub(super) fn take_changes(&self, everything: bool) -> (Changes<Content>, u64, SeenUntil) {
         let mut books = self.books();
         if let Some(current) = books.completeness.complete_until(i64::MAX) {
-            books.seen_until = books.seen_until.max(current);
+            books.seen.at = books.seen.at.max(current);
         }
         let changes = if everything {
             books.ledger.take_everything()
         } else {
             books.ledger.take_changes()
         };
-        (changes, books.generation, books.seen_until)
+        (changes, books.generation, books.seen.clone())
     }
 
     /// The state file has all up to this generation.
@@ -361,8 +369,8 @@ impl Shared {
             if books.completeness.complete_until(i64::MAX).is_some() {
                 // Every watch has listed what there is, and these were not among it.
                 for uid in std::mem::take(&mut books.unplaced) {
-                    let seen_until = books.seen_until;
-                    books.ledger.gone(&uid, seen_until);
+                    let seen = books.seen.at;
+                    books.ledger.gone(&uid, seen);
                 }
             }
         }

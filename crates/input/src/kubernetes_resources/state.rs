@@ -6,6 +6,7 @@
 //! rebuilt from the API server.
 
 use std::{
+    collections::BTreeMap,
     fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -14,7 +15,7 @@ use std::{
 
 use meterline_ledger::{Changes, Head, Record, Uid, UnixSeconds};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
 use super::object::Content;
@@ -45,8 +46,16 @@ pub(super) struct StateFile {
 pub(super) struct Saved {
     pub(super) head: Head<Content>,
     pub(super) records: Vec<(Uid, Record<Content>)>,
-    /// Up to when the view of the API server was complete.
-    pub(super) seen_until: UnixSeconds,
+    pub(super) seen: SeenUntil,
+}
+
+/// How far the view of the API server went.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SeenUntil {
+    /// Up to when it was complete.
+    pub(super) at: UnixSeconds,
+    /// The resource version up to which each watch had seen everything.
+    pub(super) versions: BTreeMap<Arc<str>, u64>,
 }
 
 /// Why the file cannot be used.
@@ -151,7 +160,7 @@ impl StateFile {
             Some(head) => Some(Saved {
                 head,
                 records: records(&connection)?,
-                seen_until: value(&connection, "seen_until")?.unwrap_or(UnixSeconds::MIN),
+                seen: value(&connection, "seen")?.unwrap_or_default(),
             }),
         };
         self.connection = Some(connection);
@@ -168,14 +177,14 @@ impl StateFile {
     pub(super) fn write(
         &mut self,
         changes: &Changes<Content>,
-        seen_until: UnixSeconds,
+        seen: &SeenUntil,
     ) -> Result<(), StateError> {
         let everything = self.needs_everything();
         if everything {
             self.load()?;
             self.head.clear();
         }
-        let head = bytes(&(&changes.head, seen_until))?;
+        let head = bytes(&(&changes.head, seen))?;
         if changes.records.is_empty() && head == self.head && !everything {
             return Ok(());
         }
@@ -192,7 +201,7 @@ impl StateFile {
                 }
                 write_records(&transaction, changes)?;
                 put(&transaction, "head", &changes.head)?;
-                put(&transaction, "seen_until", &seen_until)?;
+                put(&transaction, "seen", seen)?;
                 put(&transaction, "subject", &subject)?;
                 transaction.commit()?;
                 Ok(())

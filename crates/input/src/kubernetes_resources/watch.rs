@@ -17,14 +17,14 @@ use kube::{
     runtime::watcher::{self, Event},
 };
 use meterline_ledger::{Observation, UnixSeconds};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use super::{
     client::{self, Line},
     life::{Seen, deleted_at, life},
     object::Object,
-    recover::{Known, Past},
+    recover::{self, Known, Missed, Past},
     shared::Shared,
 };
 
@@ -49,8 +49,18 @@ pub(super) struct Watch {
     pub(super) namespace: Option<String>,
     /// What to watch and where what is seen goes.
     pub(super) shared: Arc<Shared>,
-    /// What a restored ledger knows of it, and when it was last seen.
-    pub(super) restored: Option<(Vec<Known>, UnixSeconds)>,
+    /// What a restored ledger knows of it.
+    pub(super) restored: Option<Restored>,
+}
+
+/// What is known of a collection from before.
+pub(super) struct Restored {
+    /// The objects that were there.
+    pub(super) known: Vec<Known>,
+    /// When the view was last complete.
+    pub(super) seen_at: UnixSeconds,
+    /// The resource version up to which everything was seen.
+    pub(super) version: Option<u64>,
 }
 
 /// What a watch remembers between events.
@@ -61,6 +71,8 @@ struct Progress {
     listed: Option<HashSet<Arc<str>>>,
     /// The last moment at which the view was current; from here on lies the gap, if there is one.
     current_at: i64,
+    /// The newest resource version that was seen.
+    version: Option<u64>,
     /// Whether the view is behind: after a break and until the resumed watch has settled.
     behind: bool,
     failures: u32,
@@ -71,14 +83,20 @@ impl Watch {
     pub(super) async fn run(mut self) {
         self.shared.is_open().await;
         let now = self.shared.clock.seconds();
-        let (known, current_at) = self.restored.take().unwrap_or((Vec::new(), now));
+        let restored = self.restored.take().unwrap_or(Restored {
+            known: Vec::new(),
+            seen_at: now,
+            version: None,
+        });
         let mut progress = Progress {
-            known: known
+            known: restored
+                .known
                 .into_iter()
                 .map(|known| (Arc::clone(&known.uid), known))
                 .collect(),
             listed: None,
-            current_at: current_at.min(now),
+            current_at: restored.seen_at.min(now),
+            version: restored.version,
             behind: true,
             failures: 0,
         };
@@ -106,7 +124,7 @@ impl Watch {
     async fn connect(&self, line: Line) -> Result<(Client, bool), String> {
         let config = self.shared.cluster().await?;
         let client = client::client(config, line).map_err(|error| error.to_string())?;
-        let version = tokio::time::timeout(PROBE_TIMEOUT, client.apiserver_version())
+        let version = timeout(PROBE_TIMEOUT, client.apiserver_version())
             .await
             .map_err(|_| "the API server does not answer".to_owned())?;
         // Whoever may not read the version may still watch pods; the paged list works everywhere.
@@ -141,6 +159,7 @@ impl Watch {
             resource: &resource,
             label_selector: self.shared.label_selector.as_deref(),
         };
+        self.replay(&api, progress).await;
         let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
         if let Some(selector) = &self.shared.label_selector {
             config = config.labels(selector);
@@ -234,6 +253,7 @@ impl Watch {
         // A list is the state of the moment: nothing is owed from before it.
         progress.behind = false;
         progress.current_at = listed_at;
+        self.seen_version(progress);
         self.shared.synced(&self.name, true);
         self.shared.alive(&self.name, listed_at);
         info!(
@@ -252,7 +272,9 @@ impl Watch {
             self.shared.include_pending,
             now,
         );
-        progress.known.insert(Arc::clone(&uid), object.known());
+        let known = object.known();
+        progress.version = progress.version.max(Some(known.version));
+        progress.known.insert(Arc::clone(&uid), known);
         self.shared.observe(Observation {
             uid,
             start: life.start,
@@ -261,6 +283,34 @@ impl Watch {
             content: object.content,
             observed_at: now,
         });
+        self.seen_version(progress);
+    }
+
+    /// What is under way of a list comes in no order, so only after it a version says something.
+    fn seen_version(&self, progress: &Progress) {
+        if let (Some(version), None) = (progress.version, &progress.listed) {
+            self.shared.seen_version(&self.name, version);
+        }
+    }
+
+    /// Applies what happened since the version that was seen last, as far as the server remembers.
+    async fn replay(&self, api: &Api<Object>, progress: &mut Progress) {
+        let Some(version) = progress.version.filter(|version| *version > 0) else {
+            return;
+        };
+        progress.behind = true;
+        let selector = self.shared.label_selector.as_deref();
+        let count = recover::missed(api, selector, version, |event| {
+            let now = self.shared.clock.seconds();
+            match event {
+                Missed::Is(object) => self.observe(object, progress, now),
+                Missed::Gone(object) => self.deleted(&object, progress, now),
+            }
+        })
+        .await;
+        if count > 0 {
+            info!(watch = %self.describe(), events = count, "what happened meanwhile was repeated");
+        }
     }
 
     fn deleted(&self, object: &Object, progress: &mut Progress, now: i64) {
@@ -278,6 +328,7 @@ impl Watch {
         };
         let end = deleted_at(document, life, seen);
         progress.known.remove(&uid);
+        progress.version = progress.version.max(Some(object.known().version));
         if life.start.is_some() {
             // The last state may be news, too: a pod may start and go between two looks.
             self.shared.observe(Observation {
@@ -290,6 +341,7 @@ impl Watch {
             });
         }
         self.shared.gone(&uid, end);
+        self.seen_version(progress);
     }
 
     /// Tells the ledger how current the view is. `answered` is the moment of an answered probe.
@@ -341,7 +393,7 @@ impl Watch {
         }
         let asked = Instant::now();
         let params = ListParams::default().limit(1);
-        match tokio::time::timeout(PROBE_TIMEOUT, api.list_metadata(&params)).await {
+        match timeout(PROBE_TIMEOUT, api.list_metadata(&params)).await {
             Ok(Ok(_)) => self.note_life(line, progress, Some(asked)),
             Ok(Err(error)) => debug!(watch = %self.name, %error, "no sign of life"),
             Err(_) => debug!(watch = %self.name, "no sign of life in time"),

@@ -35,12 +35,19 @@ fn names(ledger: &Ledger<Content>) -> Vec<String> {
     ledger.existing().map(|(uid, _)| uid.to_string()).collect()
 }
 
+fn seen(at: i64) -> SeenUntil {
+    SeenUntil {
+        at,
+        versions: [("*".into(), 7)].into(),
+    }
+}
+
 /// A file that holds forty pods, closed.
 fn written(dir: &tempfile::TempDir) -> PathBuf {
     let path = dir.path().join("deep/state.sqlite");
     let (mut file, saved, damage) = StateFile::open(&path, "pod", 0).unwrap();
     assert!(saved.is_none() && damage.is_none());
-    file.write(&ledger(40).take_changes(), 77).unwrap();
+    file.write(&ledger(40).take_changes(), &seen(77)).unwrap();
     path
 }
 
@@ -50,14 +57,14 @@ fn what_was_written_comes_back() {
     let path = written(&dir);
     let (mut file, saved, _) = StateFile::open(&path, "pod", 0).unwrap();
     let saved = saved.unwrap();
-    assert_eq!(saved.seen_until, 77);
+    assert_eq!(saved.seen, seen(77));
     let mut books = restored(saved);
     assert_eq!(names(&books), names(&ledger(40)));
     let emission = books.next(10).unwrap();
     assert_eq!(emission.pieces.len(), 40);
     assert_eq!(emission.pieces[0].content, content("pod-0"));
     books.gone("pod-3", 5);
-    file.write(&books.take_changes(), 80).unwrap();
+    file.write(&books.take_changes(), &seen(80)).unwrap();
     drop(file);
     // It was handed out and nobody said that it arrived, so it comes again as it was.
     let (_, saved, _) = StateFile::open(&path, "pod", 0).unwrap();
@@ -121,7 +128,7 @@ fn any_damage_is_noticed_and_moved_aside() {
                     "{index}"
                 );
                 // And the new one works.
-                file.write(&ledger(1).take_changes(), 1).unwrap();
+                file.write(&ledger(1).take_changes(), &seen(1)).unwrap();
             }
             (saved, damage) => panic!("{index}: {} {damage:?}", saved.is_some()),
         }
@@ -162,15 +169,15 @@ fn a_full_disk_is_told_and_once_there_is_room_everything_is_written() {
             observed_at: 1,
         });
     }
-    let error = file.write(&books.take_changes(), 90).unwrap_err();
+    let error = file.write(&books.take_changes(), &seen(90)).unwrap_err();
     assert_eq!(error.to_string(), "the disk is full");
     assert!(file.needs_everything());
     // The next connection has no such limit.
-    file.write(&books.take_everything(), 91).unwrap();
+    file.write(&books.take_everything(), &seen(91)).unwrap();
     drop(file);
     let (_, saved, _) = StateFile::open(&path, "pod", 0).unwrap();
     let saved = saved.unwrap();
-    assert_eq!((saved.seen_until, saved.records.len()), (91, 140));
+    assert_eq!((saved.seen.at, saved.records.len()), (91, 140));
 }
 
 #[test]

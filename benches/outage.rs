@@ -1,0 +1,90 @@
+//! An hour without the sink: 10,000 pods in windows of 15 s, all of whose events wait.
+//!
+//! The real binary with a state file, between a simulated API server and a sink that is away at
+//! first; that the hour lies in the past, and not in the run, changes nothing for the ledger. Prints
+//! how much more memory that takes than delivering a minute does, and how long everything takes once
+//! the sink is back. Run it with `cargo bench --bench outage`.
+
+#![expect(clippy::print_stdout, reason = "what a benchmark prints is its result")]
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::{
+    env,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use crate::support::{Running, Sink, cluster, cpu_seconds, meterline, number, peak_megabytes};
+
+struct Measured {
+    events: u64,
+    /// From when the sink is back to when everything is there.
+    seconds: f64,
+    cpu: f64,
+    megabytes: f64,
+    disordered: u64,
+}
+
+async fn run(pods: u64, minutes: u64, away: Duration) -> Result<Measured> {
+    let sim = cluster(usize::try_from(pods)?, 7_200).await?;
+    let (sink, url) = Sink::start().await?;
+    sink.is_away.store(!away.is_zero(), Ordering::Relaxed);
+    let dir = tempfile::tempdir()?;
+    let kubeconfig = dir.path().join("kubeconfig");
+    sim.write_kubeconfig(&kubeconfig)?;
+    let child = meterline(&kubeconfig, &url)
+        .env("SCRAPE_INTERVAL", "15s")
+        .env("STATE_PATH", dir.path().join("state.sqlite"))
+        .env("LOOKBACK", format!("{minutes}m"))
+        .spawn();
+    let running = Running(child.context("cannot start meterline")?);
+    tokio::time::sleep(away).await;
+    sink.is_away.store(false, Ordering::Relaxed);
+    let back = Instant::now();
+    // The windows of the past, and those that end meanwhile.
+    let events = sink.wait(pods * (minutes * 4 + 1)).await?;
+    let pid = running.0.id();
+    Ok(Measured {
+        events,
+        seconds: back.elapsed().as_secs_f64(),
+        cpu: cpu_seconds(pid)?,
+        megabytes: peak_megabytes(pid)?,
+        disordered: sink.disordered.load(Ordering::Relaxed),
+    })
+}
+
+async fn measure(pods: u64, minutes: u64) -> Result<()> {
+    let usual = run(pods, 1, Duration::ZERO).await?;
+    let outage = run(pods, minutes, Duration::from_secs(20)).await?;
+    println!("pods                            {pods:>10}");
+    println!("minutes without the sink        {minutes:>10}");
+    println!("events                          {:>10}", outage.events);
+    println!("events out of order             {:>10}", outage.disordered);
+    println!("seconds until all are there     {:>10.1}", outage.seconds);
+    println!("CPU seconds                     {:>10.2}", outage.cpu);
+    println!("peak resident MB, a minute      {:>10.1}", usual.megabytes);
+    println!("peak resident MB                {:>10.1}", outage.megabytes);
+    println!(
+        "growth in MB                    {:>10.1}",
+        outage.megabytes - usual.megabytes
+    );
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    // `cargo test --benches` runs this as well; there is nothing to assert.
+    if env::args().any(|argument| argument == "--test") {
+        return Ok(());
+    }
+    let pods = number("PODS", 10_000)?;
+    let minutes = number("MINUTES", 60)?;
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(measure(pods, minutes))
+}
