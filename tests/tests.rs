@@ -12,6 +12,7 @@ mod corners;
 mod crashes;
 mod main_job;
 mod outages;
+mod reliability;
 mod replicas;
 mod sink;
 mod support;

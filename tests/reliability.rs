@@ -1,0 +1,256 @@
+//! `docs/reliability.md`: what happens in which fault, and which test shows it. The table is made from
+//! the list below; a row whose test is not there any more fails.
+
+use std::fmt::Write as _;
+
+use crate::support::root;
+
+/// The fault, what happens, and the tests that bring it about, as `file name`; or why none does.
+struct Row(
+    &'static str,
+    &'static str,
+    Result<&'static [&'static str], &'static str>,
+);
+
+const WATCH: &str = "tests/watch.rs cuts_and_errors_cost_no_second";
+const MAIN: &str = "tests/main_job.rs fifty_pods_are_billed_to_the_second_through_outages";
+const KILLS: &str = "tests/crashes.rs killed_a_hundred_times_nothing_is_missing_and_nothing_double";
+
+const FAULTS: &[Row] = &[
+    Row(
+        "The API server restarts, refuses or answers 500 or 429",
+        "windows wait until the view is current again; nothing that was known is lost",
+        Ok(&[MAIN, WATCH]),
+    ),
+    Row(
+        "The API server forgot the version of the watch (410)",
+        "listed anew; what went meanwhile ends when it ended, as far as the server knows",
+        Ok(&[
+            "tests/watch.rs expired_versions_cost_only_what_nobody_can_know",
+            "tests/outages.rs pods_that_went_while_nobody_watched_are_billed_to_their_end",
+        ]),
+    ),
+    Row(
+        "The connection to the API server is half open",
+        "the watch is begun anew at the latest after 50 seconds",
+        Err(
+            "takes packet filters that not every machine allows; while another connection works it may be noticed only then",
+        ),
+    ),
+    Row(
+        "No API server, no rights",
+        "it starts, says so in the log and in `/ready`, and goes on trying",
+        Ok(&["tests/corners.rs it_starts_without_a_server_and_without_rights"]),
+    ),
+    Row(
+        "The collector is killed at any moment",
+        "with a state file the same windows come again with the same ids",
+        Ok(&[
+            KILLS,
+            "crates/ledger/src/tests/history.rs what_is_seen_late_is_billed_once_and_counted",
+        ]),
+    ),
+    Row(
+        "Pods come and go while the collector is down",
+        "billed to the second, as long as the API server remembers; `lost_time` counts what it does not",
+        Ok(&[
+            "tests/crashes.rs what_came_and_went_while_the_collector_was_down_is_billed",
+            KILLS,
+        ]),
+    ),
+    Row(
+        "It is told to stop, in a window or in a retry",
+        "what was read is delivered within `shutdown_timeout`; a second signal ends it at once with 130",
+        Ok(&[
+            "tests/sink.rs what_waits_is_delivered_on_sigterm",
+            "tests/sink.rs a_stop_that_cannot_deliver_ends_with_75_and_a_second_signal_with_130",
+        ]),
+    ),
+    Row(
+        "The state file is damaged, cut off, full of zeros, or of a later version",
+        "moved aside, told, and begun anew",
+        Ok(&[
+            "crates/input/src/kubernetes_resources/state/tests.rs any_damage_is_noticed_and_moved_aside",
+            "crates/input/src/kubernetes_resources/state/tests.rs a_file_of_a_later_version_is_moved_aside",
+            "tests/crashes.rs a_state_file_is_guarded_and_its_damage_survived",
+        ]),
+    ),
+    Row(
+        "A second process has the state file",
+        "refused with a clear error",
+        Ok(&[
+            "tests/crashes.rs a_state_file_is_guarded_and_its_damage_survived",
+            "crates/input/src/kubernetes_resources/state/tests.rs a_second_user_is_refused",
+        ]),
+    ),
+    Row(
+        "The disk is full, or a write to it fails",
+        "no window goes out that is not written; once there is room everything is written anew",
+        Ok(&[
+            "crates/input/src/kubernetes_resources/state/tests.rs a_full_disk_is_told_and_once_there_is_room_everything_is_written",
+        ]),
+    ),
+    Row(
+        "The leader is killed",
+        "the other replica leads once the Lease has run out, without a hole",
+        Ok(&[
+            "tests/replicas.rs a_killed_leader_is_replaced_within_the_lease",
+            "crates/ledger/src/tests/handover.rs no_handover_leaves_a_hole_or_a_double",
+        ]),
+    ),
+    Row(
+        "The leader is told to stop",
+        "it gives the Lease back; the other leads within two seconds",
+        Ok(&["tests/replicas.rs a_stopped_leader_hands_over_at_once"]),
+    ),
+    Row(
+        "The leader is suspended and wakes; two lead for a moment",
+        "whoever wakes looks at its Lease before it makes a window; what both send is the same",
+        Ok(&[
+            "tests/replicas.rs a_leader_that_slept_stands_by_when_it_wakes",
+            "crates/ledger/src/tests/handover.rs no_handover_leaves_a_hole_or_a_double",
+        ]),
+    ),
+    Row(
+        "The sink is away or answers 5xx",
+        "the same bytes again, for ever; windows wait in the ledger and go out oldest first",
+        Ok(&[
+            "tests/sink.rs a_sink_that_is_away_at_the_start_gets_every_window_later",
+            MAIN,
+        ]),
+    ),
+    Row(
+        "The sink asks for a pause (429, `Retry-After`)",
+        "kept to, within reason",
+        Ok(&["tests/sink.rs the_pause_that_the_server_asks_for_is_kept"]),
+    ),
+    Row(
+        "A batch is too large (413)",
+        "halved, and the limit is remembered",
+        Ok(&["tests/sink.rs batches_are_halved_until_they_are_taken"]),
+    ),
+    Row(
+        "One event of many is refused (400)",
+        "found by bisection; it alone is rejected or goes to the fallback",
+        Ok(&[
+            "tests/sink.rs one_refused_event_is_found_and_the_others_are_delivered",
+            "tests/sink.rs what_is_refused_goes_to_the_fallback_with_its_reason",
+        ]),
+    ),
+    Row(
+        "The answer is lost after the events were taken",
+        "the same bytes again, with the same ids",
+        Ok(&[MAIN]),
+    ),
+    Row(
+        "The token is refused (401, 403)",
+        "nothing is lost; not ready until there is another",
+        Ok(&["tests/sink.rs a_refused_token_keeps_the_data_until_another_one_is_there"]),
+    ),
+    Row(
+        "A redirect",
+        "not followed, and no success",
+        Ok(&["tests/sink.rs a_redirect_is_not_followed_and_nothing_is_lost"]),
+    ),
+    Row(
+        "The sink's certificate is expired or for another host",
+        "retried, with the reason in `/ready`; never insecure",
+        Err("there is no test with such a certificate yet"),
+    ),
+    Row(
+        "The sink was away longer than `max_backlog`",
+        "what is older is given up with an error, and counted in `lost_time`",
+        Ok(&["crates/ledger/src/tests/mod.rs what_is_given_up_is_counted_and_not_billed"]),
+    ),
+    Row(
+        "The clock is set forward or back",
+        "no window is made twice",
+        Err("the clock of the test machine is not ours to set"),
+    ),
+    Row(
+        "Short lives, restarts of containers, names that come again, evictions, finished jobs",
+        "each UID is billed for what it ran",
+        Ok(&[
+            "tests/corners.rs every_rule_of_a_pod_s_life_and_of_its_metrics",
+            "tests/corners.rs pods_that_kwok_runs_are_billed_exactly",
+        ]),
+    ),
+    Row(
+        "A quantity that cannot be read, a number that is not finite",
+        "that event alone is refused, with pod, field and reason",
+        Ok(&[
+            "tests/sink.rs a_quantity_that_cannot_be_read_is_refused_alone",
+            "crates/script/src/tests/limits.rs quantities_are_kubernetes_quantities_or_errors",
+            "crates/script/src/tests/limits.rs numbers_that_are_not_finite_never_leave",
+        ]),
+    ),
+    Row(
+        "Pods of a megabyte, odd Unicode",
+        "delivered, or rejected with the reason",
+        Ok(&[
+            "crates/script/src/tests/limits.rs large_and_odd_pods_are_mapped_or_refused_with_a_reason",
+        ]),
+    ),
+    Row(
+        "A script that loops, recurses, waits or builds huge values",
+        "stopped by limits; that message is flagged",
+        Ok(&[
+            "crates/script/src/tests/limits.rs what_never_ends_is_stopped",
+            "crates/script/src/tests/limits.rs values_nested_without_end_do_not_overflow_the_stack",
+            "crates/script/src/tests/limits.rs nothing_that_waits_or_reaches_outside_can_be_called",
+        ]),
+    ),
+    Row(
+        "A configuration that is a bomb",
+        "refused with a clear error",
+        Ok(&["crates/config/src/tests.rs bombs_are_refused"]),
+    ),
+    Row(
+        "Secrets in a configuration",
+        "in no message",
+        Ok(&["crates/config/src/tests.rs secrets_are_not_in_messages"]),
+    ),
+];
+
+fn page() -> String {
+    let mut page = String::from(
+        "# Reliability\n\nWhat happens in which fault, and the test that brings it about; all of them run \
+         in `.ci/run`, the\nend-to-end ones on a real kube-apiserver and etcd. The promise is always the \
+         same: the intervals of\nthe distinct events of a pod are disjoint and cover its life, and every \
+         event is delivered or rejected\nwith its reason.\n\nThis page is made by `tests/reliability.rs`.\n\n\
+         | Fault | What happens | Shown by |\n| --- | --- | --- |\n",
+    );
+    for Row(fault, promise, shown) in FAULTS {
+        let shown = match shown {
+            Ok(tests) => tests
+                .iter()
+                .filter_map(|test| test.split_once(' '))
+                .map(|(file, name)| format!("[`{name}`](../{file})"))
+                .collect::<Vec<_>>()
+                .join("<br>"),
+            Err(reason) => format!("not tested: {reason}"),
+        };
+        let _ = writeln!(page, "| {fault} | {promise} | {shown} |");
+    }
+    page
+}
+
+#[test]
+fn the_table_names_tests_that_are_there() {
+    for Row(fault, _, shown) in FAULTS {
+        for test in shown.iter().copied().flatten() {
+            let (file, name) = test.split_once(' ').unwrap();
+            let text = std::fs::read_to_string(root().join(file)).unwrap();
+            assert!(text.contains(&format!("fn {name}(")), "{fault}: {test}");
+        }
+    }
+    let path = root().join("docs/reliability.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, page()).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == page(),
+        "docs/reliability.md is out of date: UPDATE_DOCS=1 cargo test --test tests reliability"
+    );
+}
