@@ -91,6 +91,22 @@ const FAULTS: &[Row] = &[
         ]),
     ),
     Row(
+        "The collector is killed with messages in a buffer",
+        "they are delivered after the restart, with the ids that they would have had",
+        Ok(&[
+            "tests/buffer.rs what_was_read_survives_a_kill",
+            "crates/input/src/buffer/tests.rs what_was_not_delivered_survives_with_all_that_belongs_to_it",
+        ]),
+    ),
+    Row(
+        "The buffer's disk is full, or a batch in it is damaged",
+        "the input is refused and nothing is dropped; the batch is set aside and the others go on",
+        Ok(&[
+            "crates/input/src/buffer/tests.rs what_a_full_disk_refuses_is_not_acknowledged_and_comes_again",
+            "crates/input/src/buffer/tests.rs a_damaged_batch_is_set_aside_and_the_others_go_on",
+        ]),
+    ),
+    Row(
         "The leader is killed",
         "the other replica leads once the Lease has run out, without a hole",
         Ok(&[

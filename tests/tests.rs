@@ -7,6 +7,7 @@
     reason = "a test that cannot go on panics; what is around the tests is part of them"
 )]
 
+mod buffer;
 mod cli;
 mod corners;
 mod crashes;

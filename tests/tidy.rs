@@ -202,6 +202,7 @@ fn the_function_reference_is_what_the_functions_say() {
 fn faults(text: &str) -> Vec<String> {
     let registry = Registry {
         inputs: meterline_input::SPECS,
+        buffers: meterline_input::BUFFERS,
         processors: meterline_processors::SPECS,
         outputs: meterline_output::SPECS,
         default_input: "stdin: {}",

@@ -21,6 +21,7 @@ const PRESET: &str = include_str!("../../presets/kubernetes-pod-exec-time.yaml")
 fn processors() -> Vec<Box<dyn Processor>> {
     let registry = Registry {
         inputs: meterline_input::SPECS,
+        buffers: meterline_input::BUFFERS,
         processors: meterline_processors::SPECS,
         outputs: meterline_output::SPECS,
         default_input: "",

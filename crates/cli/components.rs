@@ -14,6 +14,7 @@ pub(crate) const PRESETS: &[(&str, &str)] = &[(
 pub(crate) fn registry() -> Registry {
     Registry {
         inputs: meterline_input::SPECS,
+        buffers: meterline_input::BUFFERS,
         processors: meterline_processors::SPECS,
         outputs: meterline_output::SPECS,
         default_input: section(PRESETS, "input"),

@@ -121,7 +121,10 @@ async fn pipeline(
         .map(|_| chain(&loaded.processors, &cx))
         .collect::<Result<_, _>>()?;
     let output = loaded.output.build(&cx).await?;
-    let input = loaded.input.build(&cx).await?;
+    let mut input = loaded.input.build(&cx).await?;
+    if let Some((label, buffer)) = loaded.buffer {
+        input = buffer.build(input, &cx.labelled(label)).await?;
+    }
     running.ready("");
     let pipeline = Pipeline {
         input,

@@ -17,4 +17,4 @@ mod wrap;
 pub use diagnostic::{Diagnostic, Place, Severity, nearest};
 pub use fields::{Child, GoDuration, Located};
 pub use load::{Http, Loaded, LogFormat, Logger, Source, load};
-pub use plan::{Configure, Cx, InputSpec, OutputSpec, ProcessorSpec, Registry, Spec};
+pub use plan::{BufferSpec, Configure, Cx, InputSpec, OutputSpec, ProcessorSpec, Registry, Spec};

@@ -1,8 +1,8 @@
 //! A whole configuration, from text to checked plans.
 
-use std::{collections::HashMap, path::PathBuf, time::Duration};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
-use meterline_core::{InputPlan, OutputPlan, ProcessorPlan};
+use meterline_core::{BufferPlan, InputPlan, OutputPlan, ProcessorPlan};
 use serde::Deserialize;
 
 use crate::{
@@ -103,6 +103,8 @@ struct PipelineSection {
 pub struct Loaded {
     /// Where messages come from.
     pub input: Box<dyn InputPlan>,
+    /// What keeps them until they are delivered, and its label.
+    pub buffer: Option<(Arc<str>, Box<dyn BufferPlan>)>,
     /// What happens to them.
     pub processors: Vec<Box<dyn ProcessorPlan>>,
     /// How many batches are processed at once, at least 1.
@@ -398,18 +400,10 @@ fn plan(root: &Node, cx: &mut Cx<'_>) -> Option<Loaded> {
             let (text, place) = (entry.value.text, entry.key_place);
             cx.report_at(text, place, String::new(), Severity::Error, message);
         }
-        let blank = matches!(&entry.value.kind, Kind::Null)
-            || matches!(&entry.value.kind, Kind::Map(inner) if inner.is_empty())
-            || matches!(&entry.value.kind, Kind::List(inner) if inner.is_empty());
-        if blank {
+        if is_blank(&entry.value) {
             continue;
         }
         match key {
-            "buffer" if entry.value.get("none").is_none() => cx.report_node(
-                &entry.value,
-                Severity::Error,
-                "there are no buffers yet; leave `buffer` out or write `none: {}`".to_owned(),
-            ),
             "metrics"
                 if entry.value.get("prometheus").is_none() && entry.value.get("none").is_none() =>
             {
@@ -429,6 +423,10 @@ fn plan(root: &Node, cx: &mut Cx<'_>) -> Option<Loaded> {
         }
     }
     let input = root.get("input").and_then(|it| cx.input(Child(it.id)));
+    let buffer = root
+        .get("buffer")
+        .filter(|node| !is_blank(node))
+        .map(|node| cx.buffer(Child(node.id)));
     let pipeline: Option<PipelineSection> = section(root, "pipeline", cx);
     let processors = pipeline
         .as_ref()
@@ -446,6 +444,10 @@ fn plan(root: &Node, cx: &mut Cx<'_>) -> Option<Loaded> {
     let level = level(&logger.level, root, cx);
     Some(Loaded {
         input: input?,
+        buffer: match buffer {
+            None => None,
+            Some(buffer) => Some(buffer?),
+        },
         processors: processors?,
         threads,
         output: output?,
@@ -457,6 +459,15 @@ fn plan(root: &Node, cx: &mut Cx<'_>) -> Option<Loaded> {
         shutdown_timeout: shutdown_timeout?
             .map_or(Duration::from_secs(20), |GoDuration(timeout)| timeout),
     })
+}
+
+fn is_blank(node: &Node) -> bool {
+    match &node.kind {
+        Kind::Null => true,
+        Kind::Map(inner) => inner.is_empty(),
+        Kind::List(inner) => inner.is_empty(),
+        _ => false,
+    }
 }
 
 /// A section of its type, or the default when it is not there; `None` after a fault.

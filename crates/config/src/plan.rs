@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use meterline_core::{InputPlan, OutputPlan, ProcessorPlan};
+use meterline_core::{BufferPlan, InputPlan, OutputPlan, ProcessorPlan};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -42,6 +42,8 @@ pub struct Spec<P: ?Sized + 'static> {
 
 /// The declaration of an input.
 pub type InputSpec = Spec<dyn InputPlan>;
+/// The declaration of a buffer.
+pub type BufferSpec = Spec<dyn BufferPlan>;
 /// The declaration of a processor.
 pub type ProcessorSpec = Spec<dyn ProcessorPlan>;
 /// The declaration of an output.
@@ -70,6 +72,8 @@ impl<P: ?Sized + 'static> Spec<P> {
 pub struct Registry {
     /// The inputs.
     pub inputs: &'static [InputSpec],
+    /// The buffers.
+    pub buffers: &'static [BufferSpec],
     /// The processors.
     pub processors: &'static [ProcessorSpec],
     /// The outputs.
@@ -122,6 +126,14 @@ impl<'a> Cx<'a> {
             plan: planned?,
             processors: processors?,
         }))
+    }
+
+    /// Checks the buffer; with it comes its label.
+    pub(crate) fn buffer(&mut self, child: Child) -> Option<(Arc<str>, Box<dyn BufferPlan>)> {
+        let component = self.component(child, "buffer", self.registry.buffers)?;
+        let planned = (component.spec.plan)(component.body, self);
+        let label = self.leave(component.outer);
+        Some((label, planned?))
     }
 
     /// Checks a nested processor.
@@ -225,7 +237,8 @@ impl<'a> Cx<'a> {
                 node.what(),
                 suggestion("", &names)
             )
-            .replace("an processor", "a processor");
+            .replace("an processor", "a processor")
+            .replace("an buffer", "a buffer");
             self.report(Some(node), None, Severity::Error, message);
             return None;
         }

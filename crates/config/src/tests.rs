@@ -136,6 +136,7 @@ const OUTPUTS: &[OutputSpec] = &[Spec::new::<Http>("http", "", &[])];
 fn registry() -> Registry {
     Registry {
         inputs: INPUTS,
+        buffers: &[],
         processors: PROCESSORS,
         outputs: OUTPUTS,
         default_input: "schedule:\n  input:\n    nothing: {}\n",
@@ -302,8 +303,8 @@ fn overrides_change_fields() {
 
 #[test]
 fn sections_that_do_nothing_yet_say_so() {
-    insta::assert_snapshot!(check("buffer:\n  sqlite: {}\ncache_resources: [{label: a}]\nmetrics:\n  statsd: {}\n"), @r"
-    c.yaml:2:3: buffer: there are no buffers yet; leave `buffer` out or write `none: {}`
+    insta::assert_snapshot!(check("buffer:\n  sqlit: {}\ncache_resources: [{label: a}]\nmetrics:\n  statsd: {}\n"), @r"
+    c.yaml:2:3: buffer: unknown buffer `sqlit`
     c.yaml:3:18: warning: cache_resources: `cache_resources` is not used yet
     c.yaml:5:3: metrics: metrics are shown for Prometheus on /metrics; leave `metrics` out or write `prometheus: {}`
     ");

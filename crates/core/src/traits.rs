@@ -85,6 +85,18 @@ pub trait Input: Send {
     async fn close(&mut self) {}
 }
 
+/// A checked buffer that has not been built.
+#[async_trait]
+pub trait BufferPlan: Send {
+    /// Puts the buffer behind `input`. What comes out acknowledges to the buffer, and the buffer to
+    /// the input.
+    async fn build(
+        self: Box<Self>,
+        input: Box<dyn Input>,
+        cx: &BuildContext,
+    ) -> Result<Box<dyn Input>, BuildError>;
+}
+
 /// A checked processor. Built once for each pipeline thread.
 pub trait ProcessorPlan: Send + Sync {
     /// A processor of its own for one thread.

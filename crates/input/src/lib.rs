@@ -1,12 +1,17 @@
-//! The inputs. Adding one: a file, a `mod` line and a line in [`SPECS`].
+//! The inputs, and the buffers behind them. Adding one: a file, a `mod` line and a line in [`SPECS`] or
+//! [`BUFFERS`].
 
+mod buffer;
 mod generate;
 mod kubernetes_resources;
 mod replay;
 mod schedule;
+mod sqlite;
 mod stdin;
 
 use meterline_config::InputSpec;
+
+pub use self::buffer::BUFFERS;
 
 /// Every input, by the name it has in a configuration.
 pub const SPECS: &[InputSpec] = &[

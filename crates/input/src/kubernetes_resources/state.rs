@@ -7,18 +7,17 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, io,
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use meterline_ledger::{Changes, Head, Record, Uid, UnixSeconds};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use sha2::{Digest, Sha256};
 
 use super::object::Content;
+use crate::sqlite;
 
 /// What makes of version `n` of the file version `n + 1`. Never changed, only added to.
 const MIGRATIONS: &[&str] = &[
@@ -28,9 +27,6 @@ const MIGRATIONS: &[&str] = &[
      CREATE TABLE objects (uid TEXT PRIMARY KEY, record BLOB NOT NULL, sum INTEGER NOT NULL)
          WITHOUT ROWID;",
 ];
-
-/// How long another process that is about to end may hold the file.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The file, held by this process.
 pub(super) struct StateFile {
@@ -90,13 +86,16 @@ impl fmt::Display for StateError {
 
 impl From<rusqlite::Error> for StateError {
     fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::InUse,
-            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-                Self::Damaged(error.to_string())
-            }
-            Some(ErrorCode::DiskFull) => Self::Unusable("the disk is full".to_owned()),
-            _ => Self::Unusable(error.to_string()),
+        sqlite::Error::from(error).into()
+    }
+}
+
+impl From<sqlite::Error> for StateError {
+    fn from(error: sqlite::Error) -> Self {
+        match error {
+            sqlite::Error::InUse => Self::InUse,
+            sqlite::Error::Damaged(reason) => Self::Damaged(reason),
+            sqlite::Error::Unusable(reason) => Self::Unusable(reason),
         }
     }
 }
@@ -112,11 +111,6 @@ impl StateFile {
         subject: &str,
         now: UnixSeconds,
     ) -> Result<(Self, Option<Saved>, Option<String>), StateError> {
-        if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-            std::fs::create_dir_all(dir).map_err(|error| {
-                StateError::Unusable(format!("cannot make {}: {error}", dir.display()))
-            })?;
-        }
         let mut file = Self {
             path: path.to_owned(),
             subject: subject.to_owned(),
@@ -127,8 +121,7 @@ impl StateFile {
             Ok(saved) => Ok((file, saved, None)),
             Err(StateError::Damaged(reason)) => {
                 file.connection = None;
-                let aside = move_aside(path, now)
-                    .map_err(|error| StateError::Unusable(format!("cannot move it: {error}")))?;
+                let aside = sqlite::move_aside(path, now)?;
                 file.load()?;
                 let told = format!("{reason}; it was moved to {}", aside.display());
                 Ok((file, None, Some(told)))
@@ -139,17 +132,7 @@ impl StateFile {
 
     /// Opens, locks and migrates the file, and reads all that it holds.
     fn load(&mut self) -> Result<Option<Saved>, StateError> {
-        let connection = Connection::open(&self.path)?;
-        connection.busy_timeout(PATIENCE)?;
-        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        let outcome: String =
-            connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-        if outcome != "ok" {
-            return Err(StateError::Damaged(outcome));
-        }
-        migrate(&connection)?;
+        let connection = sqlite::open(&self.path, MIGRATIONS)?;
         if let Some(other) = value::<String>(&connection, "subject")?
             && other != self.subject
         {
@@ -215,33 +198,6 @@ impl StateFile {
     }
 }
 
-fn migrate(connection: &Connection) -> Result<(), StateError> {
-    // Taking the write lock now tells of another process now.
-    connection.execute_batch("BEGIN IMMEDIATE")?;
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    let steps = usize::try_from(version)
-        .ok()
-        .and_then(|version| MIGRATIONS.get(version..));
-    let Some(steps) = steps else {
-        return Err(StateError::Damaged(format!(
-            "its version is {version}, and this program knows versions up to {known}"
-        )));
-    };
-    for step in steps {
-        connection
-            .execute_batch(step)
-            .map_err(|error| match error.sqlite_error_code() {
-                // The tables are not those of the version that the file says it has.
-                Some(ErrorCode::Unknown) => damaged(error),
-                _ => error.into(),
-            })?;
-    }
-    connection.pragma_update(None, "user_version", known)?;
-    connection.execute_batch("COMMIT")?;
-    Ok(())
-}
-
 fn write_records(
     transaction: &Transaction<'_>,
     changes: &Changes<Content>,
@@ -253,7 +209,7 @@ fn write_records(
         match record {
             Some(record) => {
                 let bytes = bytes(record)?;
-                insert.execute(params![uid.as_ref(), bytes, sum(uid, &bytes)])?
+                insert.execute(params![uid.as_ref(), bytes, sqlite::sum(uid, &bytes)])?
             }
             None => delete.execute(params![uid.as_ref()])?,
         };
@@ -297,7 +253,7 @@ fn put<T: Serialize>(
     let bytes = bytes(value)?;
     transaction.execute(
         "INSERT OR REPLACE INTO ledger (key, value, sum) VALUES (?1, ?2, ?3)",
-        params![key, bytes, sum(key, &bytes)],
+        params![key, bytes, sqlite::sum(key, &bytes)],
     )?;
     Ok(())
 }
@@ -308,51 +264,15 @@ fn bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, StateError> {
 }
 
 fn parse<T: DeserializeOwned>(key: &str, bytes: &[u8], expected: i64) -> Result<T, StateError> {
-    if sum(key, bytes) != expected {
+    if sqlite::sum(key, bytes) != expected {
         return Err(StateError::Damaged(format!("`{key}` has another sum")));
     }
     serde_json::from_slice(bytes)
         .map_err(|error| StateError::Damaged(format!("`{key}` is not what it was: {error}")))
 }
 
-/// The first eight bytes of the SHA-256 of key and value.
-fn sum(key: &str, bytes: &[u8]) -> i64 {
-    let mut hash = Sha256::new();
-    hash.update(key.as_bytes());
-    hash.update([0]);
-    hash.update(bytes);
-    let hash = hash.finalize();
-    let first = hash.first_chunk::<8>().copied().unwrap_or_default();
-    i64::from_le_bytes(first)
-}
-
 fn damaged(error: rusqlite::Error) -> StateError {
     StateError::Damaged(error.to_string())
-}
-
-/// Renames the file and what belongs to it. Gives back the new name.
-fn move_aside(path: &Path, now: UnixSeconds) -> io::Result<PathBuf> {
-    let beside = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let mut aside = beside(&format!(".damaged-{now}"));
-    let mut again = 1;
-    while aside.exists() {
-        again += 1;
-        aside = beside(&format!(".damaged-{now}-{again}"));
-    }
-    std::fs::rename(path, &aside)?;
-    for suffix in ["-wal", "-shm"] {
-        let companion = beside(suffix);
-        if companion.exists() {
-            let mut name = aside.as_os_str().to_owned();
-            name.push(suffix);
-            std::fs::rename(companion, name)?;
-        }
-    }
-    Ok(aside)
 }
 
 #[cfg(test)]

@@ -1,0 +1,308 @@
+//! Buffers: what an input yields is kept, acknowledged to the input, and handed on from here.
+//!
+//! For inputs that cannot bring a message again, such as a request that somebody waits on.
+//! `kubernetes_resources` needs none: its ledger remembers what ran, and that is smaller.
+
+mod memory;
+mod sqlite;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
+use meterline_config::{BufferSpec, Configure, Cx, Spec};
+use meterline_core::{
+    Ack, Batch, BufferPlan, BuildContext, BuildError, HealthHandle, Input, InputError, IntCounter,
+    IntGauge, Outcome, Settlement,
+};
+use serde::Deserialize;
+use tokio::{sync::Notify, task::JoinSet, time::sleep};
+use tracing::{error, info, warn};
+
+/// Every buffer, by the name it has in a configuration.
+pub const BUFFERS: &[BufferSpec] = &[memory::SPEC, NONE, sqlite::SPEC];
+
+const NONE: BufferSpec = Spec::new::<NoneConfig>(
+    "none",
+    "Keeps nothing: what is read is acknowledged once it is delivered.",
+    &["none: {}"],
+);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoneConfig {}
+
+impl Configure for NoneConfig {
+    type Plan = dyn BufferPlan;
+
+    fn plan(self, _: &mut Cx<'_>) -> Option<Box<dyn BufferPlan>> {
+        Some(Box::new(self))
+    }
+}
+
+#[async_trait]
+impl BufferPlan for NoneConfig {
+    async fn build(
+        self: Box<Self>,
+        input: Box<dyn Input>,
+        _: &BuildContext,
+    ) -> Result<Box<dyn Input>, BuildError> {
+        Ok(input)
+    }
+}
+
+/// Where batches are kept, in order. An error says why; nothing of the call then counts.
+trait Store: Send {
+    /// Keeps a batch. Once this returns it survives what the store is for.
+    fn push(&mut self, batch: Batch) -> Result<(), String>;
+    /// The oldest batch that is not handed out, and its number.
+    fn next(&mut self) -> Result<Option<(u64, Batch)>, String>;
+    /// Forgets what was handed out and is done with.
+    fn done(&mut self, number: u64) -> Result<(), String>;
+    /// What was handed out has to be handed out again.
+    fn again(&mut self, number: u64);
+    /// How many bytes are kept.
+    fn bytes(&self) -> u64;
+    /// Messages that were found damaged since this was last asked.
+    fn quarantined(&mut self) -> u64 {
+        0
+    }
+}
+
+/// The pause after the store refused, such as for a disk that is full.
+const PAUSE: Duration = Duration::from_secs(1);
+
+struct Shared {
+    store: Mutex<Box<dyn Store>>,
+    limit: u64,
+    /// Something was kept, or the input has ended.
+    news: Notify,
+    /// Something was forgotten.
+    room: Notify,
+    ended: AtomicBool,
+    health: HealthHandle,
+    kept: IntGauge,
+    received: IntCounter,
+    quarantined: IntCounter,
+}
+
+impl Shared {
+    fn store(&self) -> MutexGuard<'_, Box<dyn Store>> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs something on the store and brings the figures up to date.
+    fn with<T>(&self, run: impl FnOnce(&mut dyn Store) -> T) -> T {
+        let mut store = self.store();
+        let outcome = run(store.as_mut());
+        self.kept
+            .set(i64::try_from(store.bytes()).unwrap_or(i64::MAX));
+        self.quarantined.inc_by(store.quarantined());
+        outcome
+    }
+
+    fn is_full(&self) -> bool {
+        self.store().bytes() >= self.limit
+    }
+}
+
+type Unsettled = Pin<Box<dyn Future<Output = (u64, Outcome)> + Send>>;
+
+/// An input with a store behind it.
+struct Buffered {
+    /// The input, until the first read begins the task that reads it.
+    input: Option<Box<dyn Input>>,
+    /// The task that fills the store, ended when this is dropped.
+    writer: JoinSet<()>,
+    /// Tells it to end by itself.
+    end: Arc<Notify>,
+    shared: Arc<Shared>,
+    unsettled: FuturesUnordered<Unsettled>,
+    /// Settled, but not forgotten by the store yet.
+    finished: Vec<u64>,
+}
+
+fn buffered(
+    store: Box<dyn Store>,
+    limit: u64,
+    input: Box<dyn Input>,
+    cx: &BuildContext,
+) -> Box<dyn Input> {
+    let labels = [("label", cx.label.as_ref())];
+    let health = cx.health.register(format!("buffer {}", cx.label));
+    health.ready("");
+    let kept = cx.metrics.gauge(
+        "buffer_bytes",
+        "Bytes of messages that a buffer keeps.",
+        &labels,
+    );
+    let received = cx
+        .metrics
+        .counter("buffer_received", "Messages that a buffer took.", &labels);
+    let quarantined = cx.metrics.counter(
+        "buffer_quarantined",
+        "Batches that a buffer found damaged and set aside.",
+        &labels,
+    );
+    Box::new(Buffered {
+        input: Some(input),
+        writer: JoinSet::new(),
+        end: Arc::new(Notify::new()),
+        shared: Arc::new(Shared {
+            store: Mutex::new(store),
+            limit: limit.max(1),
+            news: Notify::new(),
+            room: Notify::new(),
+            ended: AtomicBool::new(false),
+            health,
+            kept,
+            received,
+            quarantined,
+        }),
+        unsettled: FuturesUnordered::new(),
+        finished: Vec::new(),
+    })
+}
+
+/// Reads the input into the store until it ends or `end`.
+async fn fill(mut input: Box<dyn Input>, shared: Arc<Shared>, end: Arc<Notify>) {
+    let mut stopped = std::pin::pin!(end.notified());
+    let mut refused = 0_u32;
+    loop {
+        while shared.is_full() {
+            // Nothing is dropped: the input waits, and whoever sends to it.
+            tokio::select! {
+                () = &mut stopped => { input.close().await; return; }
+                () = shared.room.notified() => {}
+            }
+        }
+        let read = tokio::select! {
+            biased;
+            () = &mut stopped => { input.close().await; return; }
+            read = input.read() => read,
+        };
+        let (batch, ack) = match read {
+            Ok(Some(read)) => read,
+            Ok(None) if refused == 0 => break,
+            Ok(None) => {
+                // What was refused comes again when it is asked for again.
+                refused = 0;
+                sleep(PAUSE).await;
+                continue;
+            }
+            Err(InputError(reason)) => {
+                error!("the input behind a buffer has ended: {reason}");
+                break;
+            }
+        };
+        let count = batch.len() as u64;
+        let store = Arc::clone(&shared);
+        let kept = tokio::task::spawn_blocking(move || store.with(|store| store.push(batch))).await;
+        match kept.unwrap_or_else(|panic| Err(panic.to_string())) {
+            Ok(()) => {
+                if refused > 0 {
+                    info!("the buffer takes messages again");
+                    shared.health.ready("");
+                    refused = 0;
+                }
+                shared.received.inc_by(count);
+                ack.resolve(Outcome::Delivered);
+                shared.news.notify_one();
+            }
+            Err(reason) => {
+                refused = refused.saturating_add(1);
+                if refused.is_power_of_two() {
+                    warn!(
+                        refused,
+                        "the buffer cannot keep messages: {reason}; they are refused, not lost"
+                    );
+                }
+                shared
+                    .health
+                    .not_ready(format!("the buffer cannot keep messages: {reason}"));
+                ack.resolve(Outcome::Failed(reason));
+                sleep(PAUSE).await;
+            }
+        }
+    }
+    input.close().await;
+    shared.ended.store(true, Ordering::Release);
+    shared.news.notify_one();
+}
+
+async fn outcome(number: u64, mut settlement: Settlement) -> (u64, Outcome) {
+    (number, settlement.outcome().await)
+}
+
+impl Buffered {
+    fn begin(&mut self) {
+        if let Some(input) = self.input.take() {
+            let (shared, end) = (Arc::clone(&self.shared), Arc::clone(&self.end));
+            self.writer.spawn(fill(input, shared, end));
+        }
+    }
+
+    fn settle(&mut self, number: u64, outcome: &Outcome) {
+        if outcome.is_settled() {
+            self.finished.push(number);
+        } else {
+            self.shared.with(|store| store.again(number));
+        }
+        // What the store cannot forget now it is told again with the next.
+        let shared = &self.shared;
+        self.finished
+            .retain(|number| shared.with(|store| store.done(*number)).is_err());
+        self.shared.room.notify_one();
+    }
+}
+
+#[async_trait]
+impl Input for Buffered {
+    async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
+        self.begin();
+        loop {
+            while let Some(Some((number, outcome))) = self.unsettled.next().now_or_never() {
+                self.settle(number, &outcome);
+            }
+            // Asked before the store, so that what was kept last is not missed.
+            let ended = self.shared.ended.load(Ordering::Acquire);
+            match self.shared.with(|store| store.next()) {
+                Ok(Some((number, batch))) => {
+                    let (ack, settlement) = Ack::new();
+                    self.unsettled.push(Box::pin(outcome(number, settlement)));
+                    return Ok(Some((batch, ack)));
+                }
+                Ok(None) if ended => return Ok(None),
+                Ok(None) => {}
+                Err(reason) => {
+                    self.shared
+                        .health
+                        .not_ready(format!("the buffer cannot be read: {reason}"));
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            }
+            tokio::select! {
+                Some((number, outcome)) = self.unsettled.next() => self.settle(number, &outcome),
+                () = self.shared.news.notified() => {}
+            }
+        }
+    }
+
+    async fn close(&mut self) {
+        self.end.notify_one();
+        while self.writer.join_next().await.is_some() {}
+        while let Some((number, outcome)) = self.unsettled.next().await {
+            self.settle(number, &outcome);
+        }
+    }
+}

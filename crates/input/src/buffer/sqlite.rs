@@ -1,0 +1,354 @@
+//! `sqlite`: survives crashes. A message is acknowledged once it is on the disk, and forgotten once it
+//! is delivered; a disk that is full refuses messages and drops none.
+//!
+//! What is kept is the bytes of each message with its metadata and what it stands for, so that what
+//! comes again comes with the same id.
+
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use meterline_config::{BufferSpec, Configure, Cx, Located, Spec};
+use meterline_core::{Batch, BufferPlan, BuildContext, BuildError, Identity, Input, Message};
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+use tracing::error;
+
+use super::{Store, buffered};
+use crate::sqlite;
+
+/// The component.
+pub(super) const SPEC: BufferSpec = Spec::new::<Config>(
+    "sqlite",
+    "Keeps messages in a file until they are delivered; they survive crashes.",
+    &["sqlite:\n  path: /var/lib/meterline/buffer.sqlite\n  limit: 1000000000\n"],
+);
+
+/// Never changed, only added to.
+const MIGRATIONS: &[&str] = &[
+    "CREATE TABLE batches (number INTEGER PRIMARY KEY AUTOINCREMENT, messages BLOB NOT NULL,
+         sum INTEGER NOT NULL);
+     CREATE TABLE quarantine (number INTEGER PRIMARY KEY, messages BLOB, reason TEXT NOT NULL);",
+];
+
+/// Configuration of `sqlite`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    /// The file, of this buffer alone; made if it is not there.
+    path: Located<String>,
+    /// The most bytes of messages to keep; the input waits when there are more.
+    #[serde(default = "default_limit")]
+    limit: u64,
+}
+
+const fn default_limit() -> u64 {
+    1_000_000_000
+}
+
+impl Configure for Config {
+    type Plan = dyn BufferPlan;
+
+    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn BufferPlan>> {
+        if self.path.value.trim().is_empty() {
+            cx.error_at(&self.path, "the path of a file is needed");
+            return None;
+        }
+        Some(Box::new(self))
+    }
+}
+
+#[async_trait]
+impl BufferPlan for Config {
+    async fn build(
+        self: Box<Self>,
+        input: Box<dyn Input>,
+        cx: &BuildContext,
+    ) -> Result<Box<dyn Input>, BuildError> {
+        let path = PathBuf::from(&self.path.value);
+        let store =
+            File::open(path, chrono::Utc::now().timestamp()).map_err(|reason| BuildError {
+                component: Arc::clone(&cx.label),
+                reason: format!("the buffer {}: {reason}", self.path.value),
+            })?;
+        Ok(buffered(Box::new(store), self.limit, input, cx))
+    }
+}
+
+/// A message as it is kept.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    #[serde(with = "text_or_bytes")]
+    content: Vec<u8>,
+    metadata: Vec<(String, String)>,
+    identity: Option<KeptIdentity>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptIdentity {
+    about: String,
+    uid: String,
+    start: i64,
+    cluster: Option<String>,
+}
+
+impl Kept {
+    fn of(message: &Message) -> Result<Self, String> {
+        Ok(Self {
+            content: message.bytes().map_err(|error| error.to_string())?.to_vec(),
+            metadata: message
+                .metadata
+                .iter()
+                .map(|(key, value)| (key.to_owned(), value.to_string()))
+                .collect(),
+            identity: message.identity().map(|identity| KeptIdentity {
+                about: identity.about.to_string(),
+                uid: identity.uid.to_string(),
+                start: identity.start,
+                cluster: identity.cluster.as_deref().map(str::to_owned),
+            }),
+        })
+    }
+
+    fn message(self) -> Message {
+        let mut message = Message::raw(self.content);
+        for (key, value) in self.metadata {
+            message.metadata.set(key, value);
+        }
+        match self.identity {
+            None => message,
+            Some(identity) => message.with_identity(Identity {
+                about: identity.about.into(),
+                uid: identity.uid.into(),
+                start: identity.start,
+                cluster: identity.cluster.map(Into::into),
+            }),
+        }
+    }
+}
+
+/// Nearly all content is text, which JSON holds as it is.
+mod text_or_bytes {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Either<T, B> {
+        Text(T),
+        Bytes(B),
+    }
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Either::<_, &[u8]>::Text(text).serialize(to),
+            Err(_) => Either::<&str, _>::Bytes(bytes).serialize(to),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        Ok(match Either::<String, Vec<u8>>::deserialize(from)? {
+            Either::Text(text) => text.into_bytes(),
+            Either::Bytes(bytes) => bytes,
+        })
+    }
+}
+
+pub(super) struct File {
+    path: PathBuf,
+    /// `None` after a write failed: what such a connection believes is not trusted.
+    connection: Option<Connection>,
+    /// Handed out before and to be handed out again.
+    again: BTreeSet<u64>,
+    /// The number of the last batch that was handed out for the first time.
+    handed_out: u64,
+    bytes: u64,
+    quarantined: u64,
+}
+
+impl File {
+    pub(super) fn open(path: PathBuf, now: i64) -> Result<Self, String> {
+        let mut file = Self {
+            path,
+            connection: None,
+            again: BTreeSet::new(),
+            handed_out: 0,
+            bytes: 0,
+            quarantined: 0,
+        };
+        match file.connect() {
+            Ok(()) => Ok(file),
+            Err(sqlite::Error::Damaged(reason)) => {
+                file.connection = None;
+                let aside = sqlite::move_aside(&file.path, now).map_err(told)?;
+                error!(
+                    path = %file.path.display(),
+                    "the buffer was damaged: {reason}. It was moved to {}; what it kept is not delivered",
+                    aside.display()
+                );
+                file.connect().map_err(told)?;
+                Ok(file)
+            }
+            Err(error) => Err(told(error)),
+        }
+    }
+
+    fn connect(&mut self) -> Result<(), sqlite::Error> {
+        let connection = sqlite::open(&self.path, MIGRATIONS)?;
+        let bytes: i64 = connection.query_row(
+            "SELECT COALESCE(SUM(LENGTH(messages)), 0) FROM batches",
+            [],
+            |row| row.get(0),
+        )?;
+        self.bytes = u64::try_from(bytes).unwrap_or(0);
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// Runs something on the file; after an error it is opened anew.
+    fn on<T>(
+        &mut self,
+        run: impl FnOnce(&mut Connection) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, String> {
+        if self.connection.is_none() {
+            self.connect().map_err(told)?;
+        }
+        let Some(connection) = &mut self.connection else {
+            return Err("it is not open".to_owned());
+        };
+        run(connection).map_err(|error| {
+            self.connection = None;
+            told(error.into())
+        })
+    }
+
+    /// A batch as it was kept, or why it is not.
+    fn load(&mut self, after: u64) -> Result<Option<(u64, Result<Batch, String>)>, String> {
+        let row = self.on(|connection| {
+            connection
+                .query_row(
+                    "SELECT number, messages, sum FROM batches WHERE number > ?1 ORDER BY number LIMIT 1",
+                    [i64::try_from(after).unwrap_or(i64::MAX)],
+                    |row| {
+                        let number: i64 = row.get(0)?;
+                        let messages = row.get::<_, Vec<u8>>(1);
+                        let sum = row.get::<_, i64>(2);
+                        Ok((number, messages, sum))
+                    },
+                )
+                .optional()
+        })?;
+        Ok(row.map(|(number, messages, sum)| {
+            let key = number.to_string();
+            let batch = match (messages, sum) {
+                (Ok(messages), Ok(sum)) if sqlite::sum(&key, &messages) == sum => {
+                    serde_json::from_slice::<Vec<Kept>>(&messages)
+                        .map(|kept| kept.into_iter().map(Kept::message).collect())
+                        .map_err(|error| error.to_string())
+                }
+                _ => Err("it has another sum".to_owned()),
+            };
+            (u64::try_from(number).unwrap_or(0), batch)
+        }))
+    }
+
+    fn quarantine(&mut self, number: u64, reason: &str) -> Result<(), String> {
+        error!(
+            number,
+            "a batch in the buffer is damaged and set aside, and not billed: {reason}"
+        );
+        self.quarantined = self.quarantined.saturating_add(1);
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        self.on(|connection| {
+            let transaction = connection.transaction()?;
+            transaction.execute(
+                "INSERT OR REPLACE INTO quarantine (number, messages, reason)
+                 SELECT number, messages, ?2 FROM batches WHERE number = ?1",
+                params![number, reason],
+            )?;
+            transaction.execute("DELETE FROM batches WHERE number = ?1", [number])?;
+            transaction.commit()
+        })
+    }
+}
+
+impl Store for File {
+    fn push(&mut self, batch: Batch) -> Result<(), String> {
+        let kept = batch.iter().map(Kept::of).collect::<Result<Vec<_>, _>>()?;
+        let messages = serde_json::to_vec(&kept).map_err(|error| error.to_string())?;
+        self.on(|connection| {
+            let transaction = connection.transaction()?;
+            transaction.execute(
+                "INSERT INTO batches (messages, sum) VALUES (?1, 0)",
+                [&messages],
+            )?;
+            // The number is part of the sum, so that no row can stand for another.
+            let number = transaction.last_insert_rowid();
+            transaction.execute(
+                "UPDATE batches SET sum = ?2 WHERE number = ?1",
+                params![number, sqlite::sum(&number.to_string(), &messages)],
+            )?;
+            transaction.commit()
+        })?;
+        self.bytes = self.bytes.saturating_add(messages.len() as u64);
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<Option<(u64, Batch)>, String> {
+        while let Some(number) = self.again.first().copied() {
+            let loaded = self.load(number.saturating_sub(1))?;
+            self.again.remove(&number);
+            match loaded {
+                Some((found, Ok(batch))) if found == number => return Ok(Some((number, batch))),
+                Some((found, Err(reason))) if found == number => {
+                    self.quarantine(number, &reason)?
+                }
+                _ => {}
+            }
+        }
+        while let Some((number, loaded)) = self.load(self.handed_out)? {
+            self.handed_out = number;
+            match loaded {
+                Ok(batch) => return Ok(Some((number, batch))),
+                Err(reason) => self.quarantine(number, &reason)?,
+            }
+        }
+        Ok(None)
+    }
+
+    fn done(&mut self, number: u64) -> Result<(), String> {
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        let size: Option<i64> = self.on(|connection| {
+            connection
+                .query_row(
+                    "DELETE FROM batches WHERE number = ?1 RETURNING LENGTH(messages)",
+                    [number],
+                    |row| row.get(0),
+                )
+                .optional()
+        })?;
+        let size = size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+        self.bytes = self.bytes.saturating_sub(size);
+        Ok(())
+    }
+
+    fn again(&mut self, number: u64) {
+        self.again.insert(number);
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn quarantined(&mut self) -> u64 {
+        std::mem::take(&mut self.quarantined)
+    }
+}
+
+fn told(error: sqlite::Error) -> String {
+    match error {
+        sqlite::Error::InUse => {
+            "another process uses it; each buffer needs a file of its own".to_owned()
+        }
+        sqlite::Error::Damaged(reason) => format!("it is damaged: {reason}"),
+        sqlite::Error::Unusable(reason) => reason,
+    }
+}

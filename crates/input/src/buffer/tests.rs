@@ -1,0 +1,242 @@
+use std::{collections::VecDeque, path::Path};
+
+use meterline_core::{Health, Identity, Message, Metrics};
+
+use super::{memory::Memory, sqlite::File, *};
+
+/// Yields messages one by one, again what was not acknowledged, and counts what was.
+struct Source {
+    waiting: VecDeque<String>,
+    unsettled: Vec<(String, Settlement)>,
+    acknowledged: Arc<Mutex<Vec<String>>>,
+}
+
+impl Source {
+    fn new(names: &[&str]) -> (Box<dyn Input>, Arc<Mutex<Vec<String>>>) {
+        let acknowledged = Arc::new(Mutex::new(Vec::new()));
+        let source = Self {
+            waiting: names.iter().map(|name| (*name).to_owned()).collect(),
+            unsettled: Vec::new(),
+            acknowledged: Arc::clone(&acknowledged),
+        };
+        (Box::new(source), acknowledged)
+    }
+}
+
+#[async_trait]
+impl Input for Source {
+    async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
+        for (name, mut settlement) in std::mem::take(&mut self.unsettled) {
+            if settlement.outcome().await.is_settled() {
+                self.acknowledged.lock().unwrap().push(name);
+            } else {
+                self.waiting.push_back(name);
+            }
+        }
+        let Some(name) = self.waiting.pop_front() else {
+            return Ok(None);
+        };
+        let (ack, settlement) = Ack::new();
+        let mut message = Message::raw(name.clone().into_bytes());
+        message.metadata.set("key", format!("of {name}"));
+        let message = message.with_identity(Identity {
+            about: "pod".into(),
+            uid: name.as_str().into(),
+            start: 7,
+            cluster: None,
+        });
+        self.unsettled.push((name, settlement));
+        Ok(Some((vec![message], ack)))
+    }
+}
+
+fn cx() -> BuildContext {
+    BuildContext {
+        label: "buffer".into(),
+        metrics: Metrics::default(),
+        health: Health::default(),
+        leader_election: None,
+    }
+}
+
+fn file(path: &Path) -> Box<dyn Store> {
+    Box::new(File::open(path.to_owned(), 0).unwrap())
+}
+
+fn text(batch: &Batch) -> String {
+    String::from_utf8(batch[0].bytes().unwrap().to_vec()).unwrap()
+}
+
+/// Reads everything, with the outcome that `outcome` gives each.
+async fn read_all(
+    input: &mut Box<dyn Input>,
+    mut outcome: impl FnMut(&str) -> Option<Outcome>,
+) -> Vec<String> {
+    let mut seen = Vec::new();
+    while let Some((batch, ack)) = input.read().await.unwrap() {
+        let name = text(&batch);
+        if let Some(outcome) = outcome(&name) {
+            ack.resolve(outcome);
+        }
+        seen.push(name);
+    }
+    seen
+}
+
+#[tokio::test]
+async fn what_goes_in_comes_out_in_order_and_what_failed_again() {
+    let dir = tempfile::tempdir().unwrap();
+    for store in [
+        Box::<Memory>::default() as Box<dyn Store>,
+        file(&dir.path().join("b.sqlite")),
+    ] {
+        let (source, acknowledged) = Source::new(&["a", "b", "c"]);
+        let mut input = buffered(store, 1_000_000, source, &cx());
+        let mut failed = false;
+        let seen = read_all(&mut input, |name| {
+            if name == "b" && !std::mem::replace(&mut failed, true) {
+                return None;
+            }
+            Some(Outcome::Delivered)
+        })
+        .await;
+        let mut once = seen.clone();
+        once.sort();
+        assert_eq!(once, ["a", "b", "b", "c"]);
+        assert_eq!(seen[..2], ["a", "b"]);
+        assert_eq!(*acknowledged.lock().unwrap(), ["a", "b", "c"]);
+        assert!(input.read().await.unwrap().is_none(), "nothing is left");
+        input.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_delivered_survives_with_all_that_belongs_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("deep/b.sqlite");
+    let (source, acknowledged) = Source::new(&["a", "b", "c"]);
+    let mut input = buffered(file(&path), 1_000_000, source, &cx());
+    read_all(&mut input, |name| {
+        (name == "b").then_some(Outcome::Delivered)
+    })
+    .await;
+    // Acknowledged to the input, though two were not delivered: the file has them.
+    assert_eq!(acknowledged.lock().unwrap().len(), 3);
+    input.close().await;
+    drop(input);
+
+    let (source, _) = Source::new(&["d"]);
+    let mut input = buffered(file(&path), 1_000_000, source, &cx());
+    let (batch, ack) = input.read().await.unwrap().unwrap();
+    assert_eq!(text(&batch), "a");
+    assert_eq!(batch[0].metadata.get("key").unwrap().as_ref(), "of a");
+    let identity = batch[0].identity().unwrap();
+    assert_eq!((identity.uid.as_ref(), identity.start), ("a", 7));
+    ack.resolve(Outcome::Rejected("bad".to_owned()));
+    let rest = read_all(&mut input, |_| Some(Outcome::Delivered)).await;
+    assert_eq!(rest, ["c", "d"]);
+    input.close().await;
+    drop(input);
+    assert!(
+        file(&path).next().unwrap().is_none(),
+        "delivered is forgotten"
+    );
+}
+
+#[tokio::test]
+async fn a_full_buffer_lets_the_input_wait() {
+    let (source, acknowledged) = Source::new(&["aaaa", "bbbb", "cccc"]);
+    let mut input = buffered(Box::<Memory>::default(), 8, source, &cx());
+    let (_, first) = input.read().await.unwrap().unwrap();
+    let (_, second) = input.read().await.unwrap().unwrap();
+    let third = tokio::time::timeout(Duration::from_millis(200), input.read()).await;
+    assert!(third.is_err(), "there is no room");
+    assert_eq!(acknowledged.lock().unwrap().len(), 1);
+    first.resolve(Outcome::Delivered);
+    second.resolve(Outcome::Delivered);
+    let (batch, ack) = input.read().await.unwrap().unwrap();
+    assert_eq!(text(&batch), "cccc");
+    ack.resolve(Outcome::Delivered);
+    input.close().await;
+}
+
+#[tokio::test]
+async fn a_damaged_batch_is_set_aside_and_the_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("b.sqlite");
+    let mut store = file(&path);
+    for name in ["a", "b", "c"] {
+        store.push(vec![Message::raw(name)]).unwrap();
+    }
+    drop(store);
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let damage =
+        "UPDATE batches SET messages = CAST(REPLACE(messages, 'b', 'B') AS BLOB) WHERE number = 2";
+    assert_eq!(connection.execute(damage, []).unwrap(), 1);
+    drop(connection);
+    let mut store = file(&path);
+    let mut names = Vec::new();
+    while let Some((_, batch)) = store.next().unwrap() {
+        names.push(text(&batch));
+    }
+    assert_eq!(names, ["a", "c"]);
+    assert_eq!(store.quarantined(), 1);
+    drop(store);
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let kept: i64 = connection
+        .query_row(
+            "SELECT COUNT(*) FROM quarantine WHERE number = 2",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(kept, 1, "set aside, not deleted");
+}
+
+/// Refuses so often, then takes.
+struct Moody(Memory, u32);
+
+impl Store for Moody {
+    fn push(&mut self, batch: Batch) -> Result<(), String> {
+        if self.1 > 0 {
+            self.1 -= 1;
+            return Err("the disk is full".to_owned());
+        }
+        self.0.push(batch)
+    }
+    fn next(&mut self) -> Result<Option<(u64, Batch)>, String> {
+        self.0.next()
+    }
+    fn done(&mut self, number: u64) -> Result<(), String> {
+        self.0.done(number)
+    }
+    fn again(&mut self, number: u64) {
+        self.0.again(number);
+    }
+    fn bytes(&self) -> u64 {
+        self.0.bytes()
+    }
+}
+
+#[tokio::test]
+async fn what_a_full_disk_refuses_is_not_acknowledged_and_comes_again() {
+    let cx = cx();
+    let (source, acknowledged) = Source::new(&["a", "b"]);
+    let mut input = buffered(Box::new(Moody(Memory::default(), 1)), 1_000, source, &cx);
+    let mut seen = read_all(&mut input, |_| Some(Outcome::Delivered)).await;
+    seen.sort();
+    assert_eq!(seen, ["a", "b"], "once each");
+    assert_eq!(acknowledged.lock().unwrap().len(), 2);
+    assert!(cx.health.report().ready, "and it is ready again");
+    input.close().await;
+}
+
+#[test]
+fn bytes_that_are_no_text_are_kept_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = file(&dir.path().join("b.sqlite"));
+    let bytes: Vec<u8> = (0..=255).collect();
+    store.push(vec![Message::raw(bytes.clone())]).unwrap();
+    let (_, batch) = store.next().unwrap().unwrap();
+    assert_eq!(batch[0].bytes().unwrap().to_vec(), bytes);
+}
