@@ -3,6 +3,7 @@
 //! Knows no component by itself: a [`Registry`] brings them. Touches nothing outside but files that
 //! a configuration names.
 
+mod change;
 mod diagnostic;
 mod fields;
 mod interpolate;

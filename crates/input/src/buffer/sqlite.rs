@@ -152,6 +152,9 @@ mod text_or_bytes {
     }
 }
 
+/// The number of a batch, and the batch as it was kept or why it is damaged.
+type Loaded = (u64, Result<Batch, String>);
+
 pub(super) struct File {
     path: PathBuf,
     /// `None` after a write failed: what such a connection believes is not trusted.
@@ -220,8 +223,8 @@ impl File {
         })
     }
 
-    /// A batch as it was kept, or why it is not.
-    fn load(&mut self, after: u64) -> Result<Option<(u64, Result<Batch, String>)>, String> {
+    /// The first batch behind a number.
+    fn load(&mut self, after: u64) -> Result<Option<Loaded>, String> {
         let row = self.on(|connection| {
             connection
                 .query_row(

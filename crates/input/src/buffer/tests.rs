@@ -12,7 +12,7 @@ struct Source {
 }
 
 impl Source {
-    fn new(names: &[&str]) -> (Box<dyn Input>, Arc<Mutex<Vec<String>>>) {
+    fn of(names: &[&str]) -> (Box<dyn Input>, Arc<Mutex<Vec<String>>>) {
         let acknowledged = Arc::new(Mutex::new(Vec::new()));
         let source = Self {
             waiting: names.iter().map(|name| (*name).to_owned()).collect(),
@@ -90,7 +90,7 @@ async fn what_goes_in_comes_out_in_order_and_what_failed_again() {
         Box::<Memory>::default() as Box<dyn Store>,
         file(&dir.path().join("b.sqlite")),
     ] {
-        let (source, acknowledged) = Source::new(&["a", "b", "c"]);
+        let (source, acknowledged) = Source::of(&["a", "b", "c"]);
         let mut input = buffered(store, 1_000_000, source, &cx());
         let mut failed = false;
         let seen = read_all(&mut input, |name| {
@@ -114,7 +114,7 @@ async fn what_goes_in_comes_out_in_order_and_what_failed_again() {
 async fn what_was_not_delivered_survives_with_all_that_belongs_to_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("deep/b.sqlite");
-    let (source, acknowledged) = Source::new(&["a", "b", "c"]);
+    let (source, acknowledged) = Source::of(&["a", "b", "c"]);
     let mut input = buffered(file(&path), 1_000_000, source, &cx());
     read_all(&mut input, |name| {
         (name == "b").then_some(Outcome::Delivered)
@@ -125,7 +125,7 @@ async fn what_was_not_delivered_survives_with_all_that_belongs_to_it() {
     input.close().await;
     drop(input);
 
-    let (source, _) = Source::new(&["d"]);
+    let (source, _) = Source::of(&["d"]);
     let mut input = buffered(file(&path), 1_000_000, source, &cx());
     let (batch, ack) = input.read().await.unwrap().unwrap();
     assert_eq!(text(&batch), "a");
@@ -145,7 +145,7 @@ async fn what_was_not_delivered_survives_with_all_that_belongs_to_it() {
 
 #[tokio::test]
 async fn a_full_buffer_lets_the_input_wait() {
-    let (source, acknowledged) = Source::new(&["aaaa", "bbbb", "cccc"]);
+    let (source, acknowledged) = Source::of(&["aaaa", "bbbb", "cccc"]);
     let mut input = buffered(Box::<Memory>::default(), 8, source, &cx());
     let (_, first) = input.read().await.unwrap().unwrap();
     let (_, second) = input.read().await.unwrap().unwrap();
@@ -221,7 +221,7 @@ impl Store for Moody {
 #[tokio::test]
 async fn what_a_full_disk_refuses_is_not_acknowledged_and_comes_again() {
     let cx = cx();
-    let (source, acknowledged) = Source::new(&["a", "b"]);
+    let (source, acknowledged) = Source::of(&["a", "b"]);
     let mut input = buffered(Box::new(Moody(Memory::default(), 1)), 1_000, source, &cx);
     let mut seen = read_all(&mut input, |_| Some(Outcome::Delivered)).await;
     seen.sort();
