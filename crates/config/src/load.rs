@@ -10,7 +10,7 @@ use crate::{
     diagnostic::{Diagnostic, Place, Severity, suggestion},
     fields::{Child, GoDuration},
     interpolate::{Interpolated, interpolate},
-    node::{Entry, Kind, Node},
+    node::{Kind, Node},
     plan::{Cx, Index, Registry, Text},
 };
 

@@ -24,7 +24,7 @@ pub use message::{Batch, Content, ContentError, Failure, Identity, Message, Meta
 pub use metrics::Metrics;
 pub use prometheus::{IntCounter, IntGauge};
 pub use traits::{
-    BatchPolicy, BufferPlan, BuildContext, BuildError, FALLBACK_ERROR, Input, InputError,
-    InputPlan, OutputNode, OutputPlan, Processor, ProcessorPlan, Router, Routing, WriteError,
-    Writer, WriterNode,
+    BatchPolicy, BufferPlan, BuildContext, BuildError, DropRule, FALLBACK_ERROR, Input, InputError,
+    InputPlan, OutputNode, OutputPlan, Processor, ProcessorPlan, RetryPolicy, Router, Routing,
+    WriteError, Writer, WriterNode,
 };

@@ -163,6 +163,33 @@ pub enum OutputNode {
     },
 }
 
+/// How an output tries again what may still arrive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// The first pause; each is twice the one before, half of it by chance.
+    pub first: Duration,
+    /// The longest pause.
+    pub longest: Duration,
+    /// How often to try again; `None`: for ever.
+    pub most: Option<u32>,
+    /// How long to go on; `None`: for ever.
+    pub no_longer_than: Option<Duration>,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_millis(500),
+            longest: Duration::from_secs(30),
+            most: None,
+            no_longer_than: None,
+        }
+    }
+}
+
+/// Whether what failed for this reason is dropped.
+pub type DropRule = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// A leaf of the output tree.
 pub struct WriterNode {
     /// For logs, metrics and health.
@@ -178,6 +205,25 @@ pub struct WriterNode {
     /// Whether a message that is still flagged as failed is written all the same. False for
     /// everything that bills.
     pub accepts_failed: bool,
+    /// How it tries again.
+    pub retry: RetryPolicy,
+    /// What is dropped instead of tried again or rejected.
+    pub drops: Option<DropRule>,
+}
+
+impl OutputNode {
+    /// Changes every leaf below this node.
+    pub fn each_writer(&mut self, change: &mut dyn FnMut(&mut WriterNode)) {
+        match self {
+            Self::Writer(writer) => change(writer),
+            Self::Route { children, .. } | Self::Fallback { children } => {
+                for child in children {
+                    child.each_writer(change);
+                }
+            }
+            Self::Process { child, .. } => child.each_writer(change),
+        }
+    }
 }
 
 /// Where a message goes.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use meterline_config::{Configure, Cx, OutputSpec, Spec};
 use meterline_core::{
-    BatchPolicy, BuildContext, BuildError, Message, OutputNode, OutputPlan, WriteError, Writer,
-    WriterNode,
+    BatchPolicy, BuildContext, BuildError, Message, OutputNode, OutputPlan, RetryPolicy,
+    WriteError, Writer, WriterNode,
 };
 use serde::Deserialize;
 
@@ -39,6 +39,8 @@ impl OutputPlan for Drop {
             batching: BatchPolicy::default(),
             max_in_flight: 1,
             accepts_failed: true,
+            retry: RetryPolicy::default(),
+            drops: None,
         }))
     }
 }

@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use meterline_config::{Configure, Cx, GoDuration, Located, OutputSpec, Spec};
 use meterline_core::{
-    BatchPolicy, BuildContext, BuildError, Content, Message, OutputNode, OutputPlan, WriteError,
-    Writer, WriterNode,
+    BatchPolicy, BuildContext, BuildError, Content, Message, OutputNode, OutputPlan, RetryPolicy,
+    WriteError, Writer, WriterNode,
 };
 use meterline_script::{Engine, Limits, Template};
 use reqwest::{
@@ -146,6 +146,8 @@ impl OutputPlan for Plan {
             batching,
             max_in_flight,
             accepts_failed: false,
+            retry: RetryPolicy::default(),
+            drops: None,
         }))
     }
 }

@@ -3,11 +3,13 @@
 mod batching;
 mod broker;
 mod drop;
+mod drop_on;
 mod fallback;
 mod http;
 mod http_client;
 mod openmeter;
 mod reject_errored;
+mod retry;
 mod stdout;
 mod switch;
 
@@ -17,10 +19,12 @@ use meterline_config::OutputSpec;
 pub const SPECS: &[OutputSpec] = &[
     broker::SPEC,
     drop::SPEC,
+    drop_on::SPEC,
     fallback::SPEC,
     http_client::SPEC,
     openmeter::SPEC,
     reject_errored::SPEC,
+    retry::SPEC,
     stdout::SPEC,
     switch::SPEC,
 ];

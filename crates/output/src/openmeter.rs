@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use meterline_config::{Configure, Cx, GoDuration, Located, OutputSpec, Spec};
 use meterline_core::{
-    BatchPolicy, BuildContext, BuildError, Content, Message, OutputNode, OutputPlan, WriteError,
-    Writer, WriterNode,
+    BatchPolicy, BuildContext, BuildError, Content, Message, OutputNode, OutputPlan, RetryPolicy,
+    WriteError, Writer, WriterNode,
 };
 use reqwest::{
     Client, Url,
@@ -144,6 +144,8 @@ impl OutputPlan for Plan {
             batching: self.batching,
             max_in_flight: self.max_in_flight,
             accepts_failed: false,
+            retry: RetryPolicy::default(),
+            drops: None,
         }))
     }
 }

@@ -8,8 +8,8 @@ use std::{
 use async_trait::async_trait;
 use meterline_config::{Configure, Cx, OutputSpec, Spec};
 use meterline_core::{
-    BatchPolicy, BuildContext, BuildError, Content, Message, OutputNode, OutputPlan, WriteError,
-    Writer, WriterNode,
+    BatchPolicy, BuildContext, BuildError, Content, Message, OutputNode, OutputPlan, RetryPolicy,
+    WriteError, Writer, WriterNode,
 };
 use serde::Deserialize;
 
@@ -56,6 +56,8 @@ impl OutputPlan for Stdout {
             batching: BatchPolicy::default(),
             max_in_flight: 1,
             accepts_failed: false,
+            retry: RetryPolicy::default(),
+            drops: None,
         }))
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use meterline_core::{
     Ack, Batch, BatchPolicy, FALLBACK_ERROR, Health, Input, InputError, Message, Metrics, Outcome,
-    OutputNode, Processor, Settlement, WriteError, Writer, WriterNode,
+    OutputNode, Processor, RetryPolicy, Settlement, WriteError, Writer, WriterNode,
 };
 use proptest::prelude::*;
 use tokio::{runtime::Builder, task::JoinSet};
@@ -171,6 +171,8 @@ fn run(
                 batching,
                 max_in_flight: 3,
                 accepts_failed: false,
+                retry: RetryPolicy::default(),
+                drops: None,
             }),
             metrics: metrics.clone(),
             health: Health::default(),
@@ -376,18 +378,54 @@ impl Writer for Letters {
     }
 }
 
+fn writer(writer: Arc<dyn Writer>, batching: BatchPolicy) -> OutputNode {
+    OutputNode::Writer(WriterNode {
+        label: "output".into(),
+        component: "sink",
+        writer,
+        batching,
+        max_in_flight: 3,
+        accepts_failed: false,
+        retry: RetryPolicy::default(),
+        drops: None,
+    })
+}
+
+#[test]
+fn what_is_tried_for_long_enough_is_rejected_as_a_whole() {
+    let books = Books {
+        deeds: vec![Deed::Refuse; 3],
+        ..generous()
+    };
+    let sink = Arc::new(Sink(Mutex::new(books)));
+    let mut output = writer(Arc::clone(&sink) as _, count(2));
+    output.each_writer(&mut |writer| writer.retry.most = Some(2));
+    let outcomes = run_to(&[batch(&["a", "b"])], output);
+    assert_eq!(outcomes, [Outcome::Rejected("because".to_owned())]);
+    let books = sink.0.lock().unwrap();
+    assert_eq!(
+        books.requests,
+        vec![batch(&["a", "b"]); 3],
+        "once, and twice again"
+    );
+    assert!(books.arrived.is_empty());
+}
+
+#[test]
+fn an_error_that_is_named_drops_what_it_is_about_and_no_more() {
+    let sink = Arc::new(Sink(Mutex::new(generous())));
+    let mut output = writer(Arc::clone(&sink) as _, count(4));
+    output.each_writer(&mut |writer| {
+        writer.drops = Some(Arc::new(|reason: &str| reason == "because"));
+    });
+    let batches = [batch(&["a", "bad", "b", "c"])];
+    assert_eq!(run_to(&batches, output), [Outcome::Delivered]);
+    let arrived: Vec<_> = sink.0.lock().unwrap().arrived.keys().cloned().collect();
+    assert_eq!(arrived, ["a", "b", "c"]);
+}
+
 #[test]
 fn what_an_output_refuses_goes_to_the_next_and_is_delivered_by_that() {
-    let writer = |writer: Arc<dyn Writer>, batching| {
-        OutputNode::Writer(WriterNode {
-            label: "output".into(),
-            component: "sink",
-            writer,
-            batching,
-            max_in_flight: 3,
-            accepts_failed: false,
-        })
-    };
     let letters = Arc::new(Letters::default());
     let sink = Arc::new(Sink(Mutex::new(generous())));
     let output = OutputNode::Fallback {

@@ -10,12 +10,12 @@ use std::{
 };
 
 use meterline_core::{
-    Ack, Health, HealthHandle, IntCounter, Message, Metrics, Outcome, WriteError, Writer,
-    WriterNode,
+    Ack, DropRule, Health, HealthHandle, IntCounter, Message, Metrics, Outcome, RetryPolicy,
+    WriteError, Writer, WriterNode,
 };
 use tokio::{
     sync::{Mutex, MutexGuard},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tracing::{info, warn};
 
@@ -38,9 +38,22 @@ pub(crate) struct Desk {
     turn: Mutex<()>,
     /// The most messages that the other side takes at once, as far as it told.
     limit: AtomicUsize,
+    retry: RetryPolicy,
+    drops: Option<DropRule>,
     sent: IntCounter,
     batches: IntCounter,
     errors: IntCounter,
+    dropped: IntCounter,
+}
+
+/// Why a batch will not arrive as it is.
+enum Never {
+    /// Smaller parts of it may.
+    Refused(String),
+    /// None of it: it was tried for long enough.
+    GivenUp(String),
+    /// None of it, on purpose.
+    Dropped,
 }
 
 /// Messages with their acks, in two lists, for the writer wants the messages in a row.
@@ -78,6 +91,13 @@ impl Desk {
             sent: metrics.counter("output_sent", "Messages that arrived.", &labels),
             batches: metrics.counter("output_batch_sent", "Batches that arrived.", &labels),
             errors: metrics.counter("output_error", "Writes that failed.", &labels),
+            dropped: metrics.counter(
+                "output_dropped",
+                "Messages that were dropped for an error, as `drop_on` says.",
+                &labels,
+            ),
+            retry: node.retry,
+            drops: node.drops,
             label: node.label,
         }
     }
@@ -107,12 +127,16 @@ impl Desk {
                         ack.resolve(Outcome::Delivered);
                     }
                 }
-                Err(reason) if part.messages.len() == 1 => {
-                    for (message, ack) in part.messages.into_iter().zip(part.acks) {
-                        self.rejections.reject(message, ack, &reason).await;
+                Err(Never::Dropped) => self.drop_all(part.acks),
+                Err(Never::Refused(reason)) if part.messages.len() == 1 => {
+                    if self.is_dropped(&reason) {
+                        self.drop_all(part.acks);
+                    } else {
+                        self.reject_all(part, &reason).await;
                     }
                 }
-                Err(_) => {
+                Err(Never::GivenUp(reason)) => self.reject_all(part, &reason).await,
+                Err(Never::Refused(_)) => {
                     let rest = part.split_off(part.messages.len().div_ceil(2));
                     parts.push_front(rest);
                     parts.push_front(part);
@@ -121,9 +145,38 @@ impl Desk {
         }
     }
 
+    async fn reject_all(&self, part: Batch, reason: &str) {
+        for (message, ack) in part.messages.into_iter().zip(part.acks) {
+            self.rejections.reject(message, ack, reason).await;
+        }
+    }
+
+    fn is_dropped(&self, reason: &str) -> bool {
+        self.drops.as_ref().is_some_and(|drops| drops(reason))
+    }
+
+    fn drop_all(&self, acks: Vec<Ack>) {
+        self.dropped.inc_by(acks.len() as u64);
+        for ack in acks {
+            ack.resolve(Outcome::Delivered);
+        }
+    }
+
+    /// Whether to go on, after so many tries since then.
+    fn may_retry(&self, tries: u32, since: Instant) -> bool {
+        let RetryPolicy {
+            most,
+            no_longer_than,
+            ..
+        } = self.retry;
+        most.is_none_or(|most| tries <= most)
+            && no_longer_than.is_none_or(|limit| since.elapsed() < limit)
+    }
+
     /// Writes until the answer is final: it arrived, or as a whole it never will.
-    async fn until_final(&self, messages: &[Message]) -> Result<(), String> {
+    async fn until_final(&self, messages: &[Message]) -> Result<(), Never> {
         let mut turn: Option<MutexGuard<'_, ()>> = None;
+        let (mut tries, since) = (0_u32, Instant::now());
         loop {
             if turn.is_none() && self.failures.load(Ordering::Relaxed) >= FAILURES_BEFORE_ONE_BY_ONE
             {
@@ -137,15 +190,10 @@ impl Desk {
                 Err(error) => error,
             };
             self.errors.inc();
-            match error {
-                WriteError::Retry { reason, after } => {
-                    let failures = self.failed(&reason);
-                    sleep(backoff::pause(failures, after)).await;
-                }
-                WriteError::Unauthorized { reason } => {
-                    let failures = self.failed(&reason);
-                    sleep(backoff::pause(failures, Some(UNAUTHORIZED_PAUSE))).await;
-                }
+            tries = tries.saturating_add(1);
+            let (reason, after) = match error {
+                WriteError::Retry { reason, after } => (reason, after),
+                WriteError::Unauthorized { reason } => (reason, Some(UNAUTHORIZED_PAUSE)),
                 WriteError::TooLarge { reason } => {
                     let half = messages.len().div_ceil(2);
                     if messages.len() > 1 {
@@ -155,13 +203,21 @@ impl Desk {
                         }
                     }
                     self.answered();
-                    return Err(reason);
+                    return Err(Never::Refused(reason));
                 }
                 WriteError::Rejected { reason } => {
                     self.answered();
-                    return Err(reason);
+                    return Err(Never::Refused(reason));
                 }
+            };
+            let failures = self.failed(&reason);
+            if self.is_dropped(&reason) {
+                return Err(Never::Dropped);
             }
+            if !self.may_retry(tries, since) {
+                return Err(Never::GivenUp(reason));
+            }
+            sleep(backoff::pause(&self.retry, failures, after)).await;
         }
     }
 

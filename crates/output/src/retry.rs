@@ -1,0 +1,96 @@
+//! `retry`: how long an output goes on trying.
+//!
+//! Without it an output tries for ever, which for what bills is right: the ledger remembers what waits.
+//! With a limit, what could not be written by then is rejected, and goes to a `fallback` if there is one.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use meterline_config::{Child, Configure, Cx, GoDuration, Located, OutputSpec, Spec};
+use meterline_core::{BuildContext, BuildError, OutputNode, OutputPlan, RetryPolicy};
+use serde::Deserialize;
+
+/// The component.
+pub(crate) const SPEC: OutputSpec = Spec::new::<Config>(
+    "retry",
+    "Sets how often an output tries again what may still arrive, and how long it pauses.",
+    &[
+        "retry:\n  max_retries: 10\n  backoff:\n    initial_interval: 1s\n    max_interval: 1m\n  output:\n    http_client:\n      url: https://example.com\n",
+    ],
+);
+
+/// Configuration of `retry`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// How often to try again before giving up; 0: for ever.
+    #[serde(default)]
+    max_retries: u32,
+    /// The pauses.
+    #[serde(default)]
+    backoff: Backoff,
+    /// The output.
+    output: Child,
+}
+
+/// Pauses that double, half of each by chance.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Backoff {
+    /// The first pause.
+    initial_interval: Located<GoDuration>,
+    /// The longest pause.
+    max_interval: GoDuration,
+    /// How long to go on before giving up; 0s: for ever.
+    max_elapsed_time: GoDuration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        let RetryPolicy { first, longest, .. } = RetryPolicy::default();
+        Self {
+            initial_interval: Located::from(GoDuration(first)),
+            max_interval: GoDuration(longest),
+            max_elapsed_time: GoDuration(Duration::ZERO),
+        }
+    }
+}
+
+impl Configure for Config {
+    type Plan = dyn OutputPlan;
+
+    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn OutputPlan>> {
+        let first = self.backoff.initial_interval.value.0;
+        if first.is_zero() {
+            cx.error_at(
+                &self.backoff.initial_interval,
+                "a pause must be longer than nothing; write for example `500ms`",
+            );
+            return None;
+        }
+        let some = |duration: Duration| (!duration.is_zero()).then_some(duration);
+        Some(Box::new(Plan {
+            policy: RetryPolicy {
+                first,
+                longest: self.backoff.max_interval.0.max(first),
+                most: (self.max_retries > 0).then_some(self.max_retries),
+                no_longer_than: some(self.backoff.max_elapsed_time.0),
+            },
+            output: cx.output(self.output)?,
+        }))
+    }
+}
+
+struct Plan {
+    policy: RetryPolicy,
+    output: Box<dyn OutputPlan>,
+}
+
+#[async_trait]
+impl OutputPlan for Plan {
+    async fn build(self: Box<Self>, cx: &BuildContext) -> Result<OutputNode, BuildError> {
+        let mut node = self.output.build(cx).await?;
+        node.each_writer(&mut |writer| writer.retry = self.policy.clone());
+        Ok(node)
+    }
+}
