@@ -93,6 +93,11 @@ impl Pair {
             leader.metric("leader_election_leader").await.unwrap(),
             Some(1.0)
         );
+        for (replica, role) in [(&leader, "leader"), (&standby, "standby")] {
+            let (_, page) = replica.get("/stats").await.unwrap();
+            let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+            assert_eq!(page["role"], role);
+        }
         (leader, standby)
     }
 

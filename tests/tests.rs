@@ -15,6 +15,7 @@ mod main_job;
 mod outages;
 mod reliability;
 mod replicas;
+mod secrets;
 mod sink;
 mod support;
 mod tidy;

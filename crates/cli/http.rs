@@ -1,6 +1,6 @@
-//! The pages that watch over the process: `/ping`, `/ready`, `/version` and `/metrics`.
+//! The pages that watch over the process: `/ping`, `/ready`, `/version`, `/metrics` and `/stats`.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, Result};
 use axum::{
@@ -10,8 +10,8 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use meterline_core::{Health, Metrics};
-use serde_json::json;
+use meterline_core::{Health, HealthReport, Metrics};
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,7 @@ pub(crate) async fn serve(
         .route("/ready", get(ready))
         .route("/version", get(version))
         .route("/metrics", get(metrics_page))
+        .route("/stats", get(stats))
         .route("/", get(index))
         .with_state(Pages { health, metrics });
     axum::serve(
@@ -55,18 +56,42 @@ pub(crate) async fn serve(
 }
 
 async fn index() -> &'static str {
-    "meterline\n\n/ping     alive\n/ready    ready to bill, with reasons\n/version  version\n/metrics  Prometheus metrics\n"
+    "meterline\n\n/ping     alive\n/ready    ready to bill, with reasons\n/version  version\n/metrics  Prometheus metrics\n/stats    all of it as JSON\n"
+}
+
+/// What each part says of itself.
+fn parts(report: &HealthReport) -> Vec<Value> {
+    let part = |(part, ready, detail): &(Arc<str>, bool, Arc<str>)| json!({"part": part.as_ref(), "ready": ready, "detail": detail.as_ref()});
+    report.parts.iter().map(part).collect()
+}
+
+async fn stats(State(pages): State<Pages>) -> impl IntoResponse {
+    let report = pages.health.report();
+    let values = pages.metrics.values();
+    let leads = values
+        .iter()
+        .find(|(name, _)| name.starts_with("leader_election_leader"));
+    let role = match leads {
+        None => "alone",
+        Some((_, leads)) if *leads > 0.0 => "leader",
+        Some(_) => "standby",
+    };
+    let page = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "role": role,
+        "ready": report.ready,
+        "parts": parts(&report),
+        "metrics": values,
+    });
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        format!("{page}\n"),
+    )
 }
 
 async fn ready(State(pages): State<Pages>) -> impl IntoResponse {
     let report = pages.health.report();
-    let parts: Vec<_> = report
-        .parts
-        .iter()
-        .map(|(part, ready, detail)| {
-            json!({"part": part.as_ref(), "ready": ready, "detail": detail.as_ref()})
-        })
-        .collect();
+    let parts = parts(&report);
     let status = if report.ready {
         StatusCode::OK
     } else {

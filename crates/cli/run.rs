@@ -86,7 +86,7 @@ pub(crate) async fn serve(
         let listener = http::bind(&loaded.http.address).await?;
         info!(
             address = loaded.http.address,
-            "serving /ping, /ready, /version and /metrics"
+            "serving /ping, /ready, /version, /metrics and /stats"
         );
         Some(tokio::spawn(http::serve(
             listener,

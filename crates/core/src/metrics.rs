@@ -1,7 +1,7 @@
 //! Counters and gauges, made on first use and shown on `/metrics`.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -81,6 +81,19 @@ impl Metrics {
             })
     }
 
+    /// All values by name, with labels as the page has them: `output_sent{label="openmeter"}`.
+    #[must_use]
+    pub fn values(&self) -> BTreeMap<String, f64> {
+        let page = self.render();
+        page.lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| {
+                let (name, value) = line.rsplit_once(' ')?;
+                Some((name.to_owned(), value.parse().ok()?))
+            })
+            .collect()
+    }
+
     /// The page in Prometheus' text format, version 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
@@ -113,6 +126,16 @@ mod tests {
                 .render()
                 .contains("output_sent{label=\"openmeter\"} 3\n")
         );
+    }
+
+    #[test]
+    fn values_have_the_names_of_the_page() {
+        let metrics = Metrics::default();
+        metrics
+            .counter("sent", "Messages.", &[("label", "a b")])
+            .inc_by(3);
+        let values = metrics.values();
+        assert_eq!(values.get("sent{label=\"a b\"}"), Some(&3.0));
     }
 
     #[test]

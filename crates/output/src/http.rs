@@ -6,8 +6,8 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use meterline_core::WriteError;
 use reqwest::{
-    Client, RequestBuilder, Response, StatusCode, Url,
-    header::{CONTENT_TYPE, RETRY_AFTER},
+    Client, Request, RequestBuilder, Response, StatusCode, Url,
+    header::{ACCEPT, CONTENT_TYPE, HeaderName, RETRY_AFTER, USER_AGENT},
     redirect::Policy,
 };
 
@@ -36,21 +36,25 @@ pub(crate) fn client(timeout: Duration) -> Result<Client, reqwest::Error> {
 
 /// Sends a request and says what its answer means. `url` is for people, without credentials.
 pub(crate) async fn send(request: RequestBuilder, url: &str) -> Result<(), WriteError> {
-    let response = request.send().await.map_err(|error| WriteError::Retry {
+    let unreachable = |error| WriteError::Retry {
         reason: format!("cannot reach {url}: {}", cause(error)),
         after: None,
-    })?;
+    };
+    let (client, request) = request.build_split();
+    let request = request.map_err(unreachable)?;
+    let secrets = secrets(&request);
+    let response = client.execute(request).await.map_err(unreachable)?;
     let status = response.status();
     if status.is_success() {
-        return accepted(response, url).await;
+        return accepted(response, url, &secrets).await;
     }
     let after = retry_after(&response);
-    let said = said(response).await;
+    let said = said(response, &secrets).await;
     Err(refused(status, after, &said, url))
 }
 
 /// A success, unless it is a page for people: a proxy's, and then nobody took the events.
-async fn accepted(response: Response, url: &str) -> Result<(), WriteError> {
+async fn accepted(response: Response, url: &str, secrets: &[String]) -> Result<(), WriteError> {
     let is_page = response
         .headers()
         .get(CONTENT_TYPE)
@@ -58,7 +62,7 @@ async fn accepted(response: Response, url: &str) -> Result<(), WriteError> {
         .is_some_and(|value| value.starts_with("text/html"));
     let status = response.status();
     // Reading to the end gives the connection back for the next request.
-    let body = said(response).await;
+    let body = said(response, secrets).await;
     if is_page {
         return Err(WriteError::Retry {
             reason: format!(
@@ -114,7 +118,7 @@ fn parse_retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
 }
 
 /// The beginning of an answer's body on one line: the `detail` of a problem (RFC 9457) if it is one.
-async fn said(response: Response) -> String {
+async fn said(response: Response, secrets: &[String]) -> String {
     let body = response.bytes().await.unwrap_or_else(|_| Bytes::new());
     let detail = serde_json::from_slice::<serde_json::Value>(&body)
         .ok()
@@ -125,7 +129,34 @@ async fn said(response: Response) -> String {
         });
     let text = detail.unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned());
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = secrets
+        .iter()
+        .fold(line, |line, secret| line.replace(secret.as_str(), "***"));
     line.chars().take(SHOWN).collect()
+}
+
+/// What of a request nobody else may see: an answer may repeat what it was asked.
+fn secrets(request: &Request) -> Vec<String> {
+    /// Shorter ones would be found in every word.
+    const SHORTEST: usize = 4;
+    let url = request.url();
+    let mut secrets: Vec<_> = [Some(url.username()), url.password(), url.query()]
+        .into_iter()
+        .flatten()
+        .map(str::to_owned)
+        .collect();
+    secrets.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
+    let plain = |name: &HeaderName| [CONTENT_TYPE, USER_AGENT, ACCEPT].contains(name);
+    for (_, value) in request.headers().iter().filter(|(name, _)| !plain(name)) {
+        let value = value.to_str().unwrap_or_default();
+        secrets.push(value.to_owned());
+        // The scheme of an authorization is none.
+        secrets.extend(value.split_once(' ').map(|(_, rest)| rest.to_owned()));
+    }
+    secrets.retain(|secret| secret.len() >= SHORTEST);
+    // A longer one first, for it may hold a shorter one.
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets
 }
 
 /// The innermost cause, which says something ("connection refused"), without the URL.
