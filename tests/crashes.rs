@@ -1,10 +1,6 @@
 //! Crashes and restarts of the collector itself, with a state file, on a real API server.
 
-use std::{
-    path::Path,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use meterline_testkit::{
     control_plane::{ControlPlane, control_plane_or_skip},
@@ -15,40 +11,7 @@ use meterline_testkit::{
 };
 use tokio::{task::JoinSet, time::sleep};
 
-use crate::support::{MINUTE, preset, seconds, settled, stop, until};
-
-/// A small generator, for moments that differ from run to run and can be repeated.
-struct Chance(u64);
-
-impl Chance {
-    /// From `SEED`, else from the clock; either way it is printed.
-    fn new() -> Self {
-        let seed = std::env::var("SEED")
-            .ok()
-            .and_then(|seed| seed.parse().ok())
-            .or_else(|| {
-                Some(
-                    SystemTime::now()
-                        .duration_since(UNIX_EPOCH)
-                        .ok()?
-                        .subsec_nanos()
-                        .into(),
-                )
-            });
-        let seed = seed.unwrap_or(1);
-        eprintln!("SEED={seed} repeats this run");
-        Self(seed)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        // Constants of Knuth's MMIX.
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-}
+use crate::support::{Chance, MINUTE, preset, seconds, settled, stop, until};
 
 fn kept(control_plane: &ControlPlane, ingest: &RecordingIngest, state: &Path) -> MeterlineCommand {
     preset(control_plane, "reader", ingest)

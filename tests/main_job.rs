@@ -13,24 +13,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::support::{MINUTE, preset, settled, stop};
+use crate::support::{MINUTE, preset, settled, stop, until_done};
 
 const NAMESPACES: [&str; 3] = ["team-a", "team-b", "team-c"];
-
-/// Repeats what the API server refuses while it is away, as a kubelet does.
-async fn until_done<T, F>(mut attempt: impl FnMut() -> F) -> T
-where
-    F: Future<Output = anyhow::Result<T>>,
-{
-    let deadline = Instant::now() + MINUTE;
-    loop {
-        match attempt().await {
-            Ok(value) => return value,
-            Err(error) if Instant::now() > deadline => panic!("{error:#}"),
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
-    }
-}
 
 /// One pod from its creation to its end, `delay` and `life` in milliseconds.
 async fn live(pods: Pods, name: String, from: Instant, delay: u64, life: u64, annotated: bool) {

@@ -18,6 +18,11 @@ const KILLS: &str = "tests/crashes.rs killed_a_hundred_times_nothing_is_missing_
 
 const FAULTS: &[Row] = &[
     Row(
+        "All at once: two replicas, killed and begun anew, the API server restarted, the sink away, slow or forgetful",
+        "every second is billed once",
+        Ok(&["tests/chaos.rs whatever_happens_every_second_is_billed_once"]),
+    ),
+    Row(
         "The API server restarts, refuses or answers 500 or 429",
         "windows wait until the view is current again; nothing that was known is lost",
         Ok(&[MAIN, WATCH]),

@@ -1,6 +1,10 @@
 //! What the end-to-end tests share.
 
-use std::{ops::Range, path::PathBuf, time::Duration};
+use std::{
+    ops::Range,
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use meterline_testkit::{
@@ -9,6 +13,7 @@ use meterline_testkit::{
     ingest::RecordingIngest,
     process::{Meterline, MeterlineCommand},
 };
+use tokio::time::Instant;
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
@@ -74,4 +79,53 @@ pub(crate) async fn stop(meterline: &Meterline) {
     meterline.terminate().unwrap();
     let status = meterline.wait_exit(Duration::from_secs(25)).await.unwrap();
     assert_eq!(status.code(), Some(0), "{}", meterline.tail());
+}
+
+/// Repeats what the API server refuses while it is away, as a kubelet does.
+pub(crate) async fn until_done<T, F>(mut attempt: impl FnMut() -> F) -> T
+where
+    F: Future<Output = anyhow::Result<T>>,
+{
+    let deadline = Instant::now() + MINUTE;
+    loop {
+        match attempt().await {
+            Ok(value) => return value,
+            Err(error) if Instant::now() > deadline => panic!("{error:#}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// A small generator, for moments that differ from run to run and can be repeated.
+pub(crate) struct Chance(u64);
+
+impl Chance {
+    /// From `SEED`, else from the clock; either way it is printed.
+    pub(crate) fn new() -> Self {
+        let seed = std::env::var("SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok())
+            .or_else(|| {
+                Some(
+                    SystemTime::now()
+                        .duration_since(UNIX_EPOCH)
+                        .ok()?
+                        .subsec_nanos()
+                        .into(),
+                )
+            });
+        let seed = seed.unwrap_or(1);
+        eprintln!("SEED={seed} repeats this run");
+        Self(seed)
+    }
+
+    /// A number below `limit`.
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        // Constants of Knuth's MMIX.
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
 }

@@ -8,6 +8,7 @@
 )]
 
 mod buffer;
+mod chaos;
 mod cli;
 mod corners;
 mod crashes;

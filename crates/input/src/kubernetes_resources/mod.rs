@@ -10,6 +10,7 @@
 
 mod client;
 mod emit;
+mod errors;
 mod journal;
 mod lease;
 mod life;

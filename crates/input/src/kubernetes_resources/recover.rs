@@ -16,7 +16,7 @@ use kube::{
     core::ApiResource,
 };
 use meterline_core::Node;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use super::object::{Content, Object};
@@ -24,8 +24,6 @@ use super::object::{Content, Object};
 /// So long windows may wait for what became of objects. What is not found by then ends when it was
 /// last seen.
 const LONGEST: Duration = Duration::from_secs(5);
-/// What a server remembers comes at once; when it is quiet for so long, that was all.
-const QUIET: Duration = Duration::from_millis(500);
 /// Bisecting 2^40 versions; a server that answers otherwise is not bisected for ever.
 const MOST_STEPS: u32 = 40;
 /// So many objects are searched for at once.
@@ -65,35 +63,82 @@ pub(super) enum Missed {
     Gone(Object),
 }
 
-/// Has the API server repeat what happened since a version, as far as it remembers, which is a
-/// minute or more: an object that came and went meanwhile shows in no list. What it does not repeat
-/// a list makes up for, as well as a list can. Gives back how much there was.
+/// Has the API server repeat what happened between two versions: an object that came and went meanwhile
+/// shows in no list. A server remembers a minute or more, but nothing from before its own start; then
+/// what it does remember is found by bisection. What it does not repeat a list makes up for, as well as
+/// a list can. Gives back how much there was.
 pub(super) async fn missed(
     api: &Api<Object>,
     label_selector: Option<&str>,
-    version: u64,
+    (version, now): (u64, u64),
     mut apply: impl FnMut(Missed),
 ) -> usize {
-    let mut params = WatchParams::default().timeout(30);
-    params.label_selector = label_selector.map(str::to_owned);
     let deadline = Instant::now() + LONGEST;
-    let asked = timeout(LONGEST, api.watch(&params, &version.to_string())).await;
-    let Ok(Ok(events)) = asked else { return 0 };
-    let mut events = pin!(events);
-    let mut count = 0_usize;
-    while Instant::now() < deadline
-        && let Ok(Some(Ok(event))) = timeout(QUIET, events.next()).await
-    {
-        match event {
-            WatchEvent::Added(object) | WatchEvent::Modified(object) => apply(Missed::Is(object)),
-            WatchEvent::Deleted(object) => apply(Missed::Gone(object)),
-            WatchEvent::Bookmark(_) => continue,
-            // It does not remember that far back.
-            WatchEvent::Error(_) => break,
-        }
-        count = count.saturating_add(1);
+    if now <= version {
+        return 0;
     }
+    let (mut forgotten, mut from) = (version, now);
+    let mut events = repeated(api, label_selector, version, now, deadline).await;
+    for _ in 0..MOST_STEPS {
+        if events.is_some() || from <= forgotten.saturating_add(1) || Instant::now() > deadline {
+            break;
+        }
+        let middle = forgotten + (from - forgotten) / 2;
+        // Asked for little: only whether it remembers.
+        match repeated(api, label_selector, middle, middle, deadline).await {
+            Some(_) => from = middle,
+            None => forgotten = middle,
+        }
+    }
+    if events.is_none() {
+        events = repeated(api, label_selector, from, now, deadline).await;
+    }
+    let events = events.unwrap_or_default();
+    let count = events.len();
+    events.into_iter().for_each(&mut apply);
     count
+}
+
+/// The version that the server is at.
+pub(super) async fn version_now(api: &Api<Object>) -> Option<u64> {
+    let params = ListParams::default().limit(1);
+    let list = timeout(LONGEST, api.list_metadata(&params)).await;
+    list.ok()?.ok()?.metadata.resource_version?.parse().ok()
+}
+
+/// What happened between two versions; `None` if the server does not remember the first.
+async fn repeated(
+    api: &Api<Object>,
+    label_selector: Option<&str>,
+    from: u64,
+    until: u64,
+    deadline: Instant,
+) -> Option<Vec<Missed>> {
+    // The end of so short a watch says that there is nothing more.
+    let mut params = WatchParams::default().timeout(1);
+    params.label_selector = label_selector.map(str::to_owned);
+    let asked = timeout(LONGEST, api.watch(&params, &from.to_string())).await;
+    let mut events = pin!(asked.ok()?.ok()?);
+    let mut missed = Vec::new();
+    while let Ok(Some(Ok(event))) = timeout_at(deadline, events.next()).await {
+        let (event, version) = match event {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                let version = object.known().version;
+                (Missed::Is(object), version)
+            }
+            WatchEvent::Deleted(object) => {
+                let version = object.known().version;
+                (Missed::Gone(object), version)
+            }
+            WatchEvent::Bookmark(_) => continue,
+            WatchEvent::Error(_) => return None,
+        };
+        missed.push(event);
+        if version >= until {
+            break;
+        }
+    }
+    Some(missed)
 }
 
 /// How it was at one version.

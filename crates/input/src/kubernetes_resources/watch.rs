@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     client::{self, Line},
+    errors::{explain, refuses_streaming_list},
     life::{Seen, deleted_at, life},
     object::Object,
     recover::{self, Known, Missed, Past},
@@ -73,6 +74,8 @@ struct Progress {
     current_at: i64,
     /// The newest resource version that was seen.
     version: Option<u64>,
+    /// The version at which the server was when the last list began.
+    listed_from: Option<u64>,
     /// Whether the view is behind: after a break and until the resumed watch has settled.
     behind: bool,
     failures: u32,
@@ -97,6 +100,7 @@ impl Watch {
             listed: None,
             current_at: restored.seen_at.min(now),
             version: restored.version,
+            listed_from: None,
             behind: true,
             failures: 0,
         };
@@ -159,7 +163,6 @@ impl Watch {
             resource: &resource,
             label_selector: self.shared.label_selector.as_deref(),
         };
-        self.replay(&api, progress).await;
         let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
         if let Some(selector) = &self.shared.label_selector {
             config = config.labels(selector);
@@ -212,9 +215,10 @@ impl Watch {
         let now = self.shared.clock.seconds();
         match event {
             Event::Init => {
-                progress.listed = Some(HashSet::new());
                 progress.behind = true;
                 self.shared.synced(&self.name, false);
+                self.replay(api, progress).await;
+                progress.listed = Some(HashSet::new());
             }
             Event::InitApply(object) => {
                 if let Some(listed) = &mut progress.listed {
@@ -253,6 +257,7 @@ impl Watch {
         // A list is the state of the moment: nothing is owed from before it.
         progress.behind = false;
         progress.current_at = listed_at;
+        progress.version = progress.version.max(progress.listed_from);
         self.seen_version(progress);
         self.shared.synced(&self.name, true);
         self.shared.alive(&self.name, listed_at);
@@ -295,12 +300,13 @@ impl Watch {
 
     /// Applies what happened since the version that was seen last, as far as the server remembers.
     async fn replay(&self, api: &Api<Object>, progress: &mut Progress) {
-        let Some(version) = progress.version.filter(|version| *version > 0) else {
+        // A list that begins now shows at least what is there at this version.
+        progress.listed_from = recover::version_now(api).await;
+        let (Some(version), Some(now)) = (progress.version, progress.listed_from) else {
             return;
         };
-        progress.behind = true;
         let selector = self.shared.label_selector.as_deref();
-        let count = recover::missed(api, selector, version, |event| {
+        let count = recover::missed(api, selector, (version, now), |event| {
             let now = self.shared.clock.seconds();
             match event {
                 Missed::Is(object) => self.observe(object, progress, now),
@@ -448,53 +454,4 @@ fn pause(failures: u32) -> Duration {
     // that lost the same server shall not come back in the same instant.
     let chance = chrono::Utc::now().timestamp_subsec_nanos() % 1_000;
     longest / 2 + longest.saturating_mul(chance) / 2_000
-}
-
-fn refuses_streaming_list(error: &watcher::Error) -> bool {
-    matches!(
-        error,
-        watcher::Error::WatchStartFailed(kube::Error::Api(status))
-            if matches!(status.code, 400 | 422)
-    )
-}
-
-/// What happened, in words that name the remedy.
-fn explain(error: &watcher::Error, what: &str) -> String {
-    let cause = match error {
-        watcher::Error::InitialListFailed(cause)
-        | watcher::Error::WatchStartFailed(cause)
-        | watcher::Error::WatchFailed(cause) => cause,
-        watcher::Error::WatchError(status) => {
-            return format!("the watch was ended by the API server: {}", status.message);
-        }
-        watcher::Error::NoResourceVersion => {
-            return format!("the API server does not support watching {what}");
-        }
-    };
-    match cause {
-        kube::Error::Api(status) if status.code == 403 => format!(
-            "not allowed to list and watch {what} (403: {}); grant the verbs get, list and watch \
-             with a Role or ClusterRole",
-            status.message
-        ),
-        kube::Error::Api(status) if status.code == 401 => format!(
-            "the API server does not accept the credentials (401: {}); check the token in the \
-             kubeconfig or the service account",
-            status.message
-        ),
-        kube::Error::Api(status) => format!(
-            "the API server answered {} to list or watch {what}: {}",
-            status.code, status.message
-        ),
-        other => format!("the API server cannot be reached: {}", root_cause(other)),
-    }
-}
-
-/// The innermost cause, which is the one that says something ("connection refused").
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
