@@ -317,6 +317,11 @@ async fn it_starts_without_a_server_and_without_rights() {
         .wait_for_page("/ready", MINUTE, not_ready("kubernetes_resources"))
         .await
         .unwrap();
+    // Ever longer pauses, and ever fewer lines: the first, the second and the fourth failure.
+    meterline.wait_for_log("failures=4", MINUTE).await.unwrap();
+    let lines = meterline.log();
+    let told = lines.iter().filter(|it| it.contains("cannot be reached"));
+    assert_eq!(told.count(), 3, "{}", meterline.tail());
     control_plane.start_apiserver().await.unwrap();
     meterline
         .wait_for_page("/ready", MINUTE, not_ready("forbidden"))

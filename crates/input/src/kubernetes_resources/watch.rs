@@ -35,7 +35,7 @@ const WATCH_SECONDS: u32 = 50;
 /// A server that does not answer so small a question in this time is away.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// After so many failures in a row the kubeconfig or the service account is read again: a token or
 /// a certificate authority may have been replaced.
 const FAILURES_BEFORE_NEW_CLIENT: u32 = 3;
@@ -178,7 +178,10 @@ impl Watch {
                 biased;
                 event = events.next() => match event {
                     Some(Ok(event)) => {
-                        progress.failures = 0;
+                        // That a list begins says nothing of whether the server answers.
+                        if !matches!(event, Event::Init) {
+                            progress.failures = 0;
+                        }
                         self.apply(event, &past, &api, progress).await;
                         self.note_life(&line, progress, None);
                     }
