@@ -222,9 +222,12 @@ const FAULTS: &[Row] = &[
         ]),
     ),
     Row(
-        "A configuration that is a bomb",
+        "A configuration that is a bomb, or garbage",
         "refused with a clear error",
-        Ok(&["crates/config/src/tests.rs bombs_are_refused"]),
+        Ok(&[
+            "crates/config/src/tests.rs bombs_are_refused",
+            "tests/corpora.rs configurations_are_read_or_refused",
+        ]),
     ),
     Row(
         "Secrets in a configuration",

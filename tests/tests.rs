@@ -11,6 +11,7 @@ mod buffer;
 mod chaos;
 mod cli;
 mod corners;
+mod corpora;
 mod crashes;
 mod main_job;
 mod outages;
