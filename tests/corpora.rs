@@ -115,7 +115,7 @@ fn configurations_are_read_or_refused() {
             text: text.to_owned(),
             dir: None,
         };
-        let env = |name: &str| (name.len() % 2 == 0).then(|| "a: [value".to_owned());
+        let env = |name: &str| name.len().is_multiple_of(2).then(|| "a: [value".to_owned());
         let _ = load(&source, &[], &env, &registry);
     });
 }
