@@ -34,9 +34,12 @@ pub(super) struct StateFile {
     subject: String,
     /// `None` after a write failed: what such a connection believes is not trusted.
     connection: Option<Connection>,
-    /// The rows of the table `ledger` as they were written.
-    head: Vec<u8>,
+    /// The rows of the table `ledger` as they were written, in the order of [`KEYS`].
+    rows: Option<[Vec<u8>; 3]>,
 }
+
+/// The keys of the table `ledger`.
+const KEYS: [&str; 3] = ["head", "seen", "subject"];
 
 /// What the file held.
 pub(super) struct Saved {
@@ -115,7 +118,7 @@ impl StateFile {
             path: path.to_owned(),
             subject: subject.to_owned(),
             connection: None,
-            head: Vec::new(),
+            rows: None,
         };
         match file.load() {
             Ok(saved) => Ok((file, saved, None)),
@@ -130,14 +133,18 @@ impl StateFile {
         }
     }
 
-    /// Opens, locks and migrates the file, and reads all that it holds.
-    fn load(&mut self) -> Result<Option<Saved>, StateError> {
+    /// Opens, locks and migrates the file.
+    fn connect(&self) -> Result<Connection, StateError> {
         let connection = sqlite::open(&self.path, MIGRATIONS)?;
-        if let Some(other) = value::<String>(&connection, "subject")?
-            && other != self.subject
-        {
-            return Err(StateError::OtherSubject(other));
+        match value::<String>(&connection, "subject")? {
+            Some(other) if other != self.subject => Err(StateError::OtherSubject(other)),
+            _ => Ok(connection),
         }
+    }
+
+    /// Opens the file and reads all that it holds.
+    fn load(&mut self) -> Result<Option<Saved>, StateError> {
+        let connection = self.connect()?;
         let saved = match value::<Head<Content>>(&connection, "head")? {
             None => None,
             Some(head) => Some(Saved {
@@ -163,18 +170,15 @@ impl StateFile {
         seen: &SeenUntil,
     ) -> Result<(), StateError> {
         let everything = self.needs_everything();
-        if everything {
-            self.load()?;
-            self.head.clear();
-        }
-        let head = bytes(&(&changes.head, seen))?;
-        if changes.records.is_empty() && head == self.head && !everything {
+        let rows = [bytes(&changes.head)?, bytes(seen)?, bytes(&self.subject)?];
+        if changes.records.is_empty() && self.rows.as_ref() == Some(&rows) && !everything {
             return Ok(());
         }
-        let subject = self.subject.clone();
-        let Some(connection) = &mut self.connection else {
-            return Err(StateError::Unusable("it is not open".to_owned()));
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connect()?,
         };
+        let connection = self.connection.insert(connection);
         let written = connection
             .transaction()
             .map_err(StateError::from)
@@ -183,14 +187,14 @@ impl StateFile {
                     transaction.execute("DELETE FROM objects", [])?;
                 }
                 write_records(&transaction, changes)?;
-                put(&transaction, "head", &changes.head)?;
-                put(&transaction, "seen", seen)?;
-                put(&transaction, "subject", &subject)?;
+                for (key, row) in KEYS.iter().zip(&rows) {
+                    put(&transaction, key, row)?;
+                }
                 transaction.commit()?;
                 Ok(())
             });
         match written {
-            Ok(()) => self.head = head,
+            Ok(()) => self.rows = Some(rows),
             // A failed sync says nothing of what it had before it.
             Err(_) => self.connection = None,
         }
@@ -245,15 +249,10 @@ fn value<T: DeserializeOwned>(connection: &Connection, key: &str) -> Result<Opti
     row.map(|(bytes, sum)| parse(key, &bytes, sum)).transpose()
 }
 
-fn put<T: Serialize>(
-    transaction: &Transaction<'_>,
-    key: &str,
-    value: &T,
-) -> Result<(), StateError> {
-    let bytes = bytes(value)?;
+fn put(transaction: &Transaction<'_>, key: &str, bytes: &[u8]) -> Result<(), StateError> {
     transaction.execute(
         "INSERT OR REPLACE INTO ledger (key, value, sum) VALUES (?1, ?2, ?3)",
-        params![key, bytes, sqlite::sum(key, &bytes)],
+        params![key, bytes, sqlite::sum(key, bytes)],
     )?;
     Ok(())
 }

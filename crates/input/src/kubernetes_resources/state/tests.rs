@@ -10,18 +10,21 @@ fn content(name: &str) -> Content {
     object.content
 }
 
+fn start(ledger: &mut Ledger<Content>, name: &str) {
+    ledger.apply(Observation {
+        uid: name.into(),
+        start: Some(1),
+        end: None,
+        content: content(name),
+        content_since: None,
+        observed_at: 1,
+    });
+}
+
 fn ledger(pods: usize) -> Ledger<Content> {
     let mut ledger = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 0);
     for index in 0..pods {
-        let name = format!("pod-{index}");
-        ledger.apply(Observation {
-            uid: name.as_str().into(),
-            start: Some(1),
-            end: None,
-            content: content(&name),
-            content_since: None,
-            observed_at: 1,
-        });
+        start(&mut ledger, &format!("pod-{index}"));
     }
     ledger
 }
@@ -159,15 +162,7 @@ fn a_full_disk_is_told_and_once_there_is_room_everything_is_written() {
         .pragma_update(None, "max_page_count", 12)
         .unwrap();
     for index in 0..100 {
-        let name = format!("new-{index}");
-        books.apply(Observation {
-            uid: name.as_str().into(),
-            start: Some(1),
-            end: None,
-            content: content(&name),
-            content_since: None,
-            observed_at: 1,
-        });
+        start(&mut books, &format!("new-{index}"));
     }
     let error = file.write(&books.take_changes(), &seen(90)).unwrap_err();
     assert_eq!(error.to_string(), "the disk is full");
