@@ -2,8 +2,9 @@
 
 use meterline_testkit::{
     control_plane::control_plane_or_skip,
-    ingest::RecordingIngest,
+    ingest::{Received, RecordingIngest},
     pods::{self, Phase, Pods, pod},
+    proxy::Proxy,
     truth::Truth,
 };
 
@@ -90,5 +91,63 @@ async fn pods_that_went_while_nobody_watched_are_billed_to_their_end() {
     )
     .await
     .assert_exact();
+    stop(&meterline).await;
+}
+
+/// The other end of every connection is gone without a word, and others work. Over HTTP/2 a watch and
+/// the questions whether it is alive share a connection, so no window is made on what is not known.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_open_connection_costs_no_second() {
+    let Some(control_plane) = control_plane_or_skip().await else {
+        return;
+    };
+    control_plane.grant_pods("reader", "default").await.unwrap();
+    let client = control_plane.admin_client().await.unwrap();
+    let truth = Truth::watch(client.clone()).await.unwrap();
+    let proxy = Proxy::start(&control_plane).await.unwrap();
+    let ingest = RecordingIngest::start().await.unwrap();
+    let meterline = preset(&control_plane, "reader", &ingest)
+        .kubeconfig(&proxy.kubeconfig_for(&control_plane, "reader").unwrap())
+        .start()
+        .unwrap();
+    let pods = Pods::new(client, "default");
+    let start = pods::now();
+    for name in ["ends", "stays"] {
+        pods.create_running(&pod(name), start).await.unwrap();
+    }
+    ingest
+        .wait_until(MINUTE, |state| state.events.len() >= 4)
+        .await
+        .unwrap();
+    proxy.silence();
+    let silent_at = pods::now();
+    pods.set_ended("ends", Phase::Succeeded, start, silent_at)
+        .await
+        .unwrap();
+    pods.delete("ends").await.unwrap();
+    pods.create_running(&pod("new"), silent_at).await.unwrap();
+    truth
+        .wait_until(MINUTE, |lives| lives.len() == 3)
+        .await
+        .unwrap();
+    // Noticed within a minute, and made up for.
+    ingest
+        .wait_until(MINUTE, |state| {
+            let ends = |it: &Received| it.event["data"]["pod_name"] == "new";
+            state.events.iter().any(ends)
+        })
+        .await
+        .unwrap();
+    let range = start..pods::now();
+    let report = settled(&ingest, &truth.lives(), &range, MINUTE).await;
+    if !report.is_exact() {
+        eprintln!("{}", meterline.log().join("\n"));
+    }
+    report.assert_exact();
+    assert_eq!(
+        meterline.metric("ledger_overbilled_seconds").await.unwrap(),
+        Some(0.0)
+    );
+    ingest.assert_clean();
     stop(&meterline).await;
 }

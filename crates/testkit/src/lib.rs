@@ -7,6 +7,7 @@
 //! | [`control_plane`] | a real etcd and kube-apiserver with TLS, tokens and RBAC |
 //! | [`kwok`] | a kubelet that is not ours, for many pods |
 //! | [`pods`] | pods whose status a test writes itself, for exact corner cases |
+//! | [`proxy`] | a TCP proxy before the API server, whose connections can go silent |
 //! | [`truth`] | the lives of pods as the API server told them, written down beside the run |
 //! | [`process`] | the real binary: started, read, signalled, ended |
 //!
@@ -21,6 +22,7 @@ pub mod kwok;
 pub mod pods;
 mod ports;
 pub mod process;
+pub mod proxy;
 pub mod truth;
 
 /// Makes sure that there is a TLS provider, which both the Kubernetes client and the HTTP client

@@ -14,6 +14,7 @@ mod errors;
 mod journal;
 mod lease;
 mod life;
+mod line;
 mod object;
 mod reader;
 mod recover;

@@ -21,16 +21,17 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    client::{self, Line},
+    client,
     errors::{explain, refuses_streaming_list},
     life::{Seen, deleted_at, life},
+    line::Line,
     object::Object,
     recover::{self, Known, Missed, Past},
     shared::Shared,
 };
 
-/// How long a watch lives before it is begun anew. Together with the watcher's margin this is the
-/// longest time for which a connection whose other end is gone can go unnoticed.
+/// How long a watch lives before it is begun anew. Over HTTP/1.1 this, together with the watcher's
+/// margin, is the longest time for which a connection whose other end is gone can go unnoticed.
 const WATCH_SECONDS: u32 = 50;
 /// A server that does not answer so small a question in this time is away.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -111,7 +112,7 @@ impl Watch {
                 Ok((client, modern)) => {
                     let streaming_list = streaming && modern;
                     if self
-                        .follow(client, line, streaming_list, &mut progress)
+                        .follow(client, &line, streaming_list, &mut progress)
                         .await
                         == End::NoStreamingList
                     {
@@ -120,7 +121,7 @@ impl Watch {
                 }
                 Err(reason) => self.failed(&mut progress, &reason),
             }
-            tokio::time::sleep(pause(progress.failures)).await;
+            tokio::time::sleep(pause(progress.failures).max(line.pause())).await;
         }
     }
 
@@ -149,7 +150,7 @@ impl Watch {
     async fn follow(
         &self,
         client: Client,
-        line: Line,
+        line: &Line,
         streaming_list: bool,
         progress: &mut Progress,
     ) -> End {
@@ -183,7 +184,7 @@ impl Watch {
                             progress.failures = 0;
                         }
                         self.apply(event, &past, &api, progress).await;
-                        self.note_life(&line, progress, None);
+                        self.note_life(line, progress, None);
                     }
                     Some(Err(error)) => {
                         if streaming_list && refuses_streaming_list(&error) {
@@ -194,14 +195,14 @@ impl Watch {
                         if progress.failures.is_multiple_of(FAILURES_BEFORE_NEW_CLIENT) {
                             return End::Broken;
                         }
-                        tokio::time::sleep(pause(progress.failures)).await;
+                        tokio::time::sleep(pause(progress.failures).max(line.pause())).await;
                     }
                     None => return End::Broken,
                 },
-                () = line.changed() => self.note_life(&line, progress, None),
+                () = line.changed() => self.note_life(line, progress, None),
                 () = tokio::time::sleep_until(probe_at) => {
-                    self.note_life(&line, progress, None);
-                    probe_at = Instant::now() + self.probe_if_needed(&api, &line, progress).await;
+                    self.note_life(line, progress, None);
+                    probe_at = Instant::now() + self.probe_if_needed(&api, line, progress).await;
                 }
             }
         }
@@ -407,7 +408,7 @@ impl Watch {
             Ok(Err(error)) => debug!(watch = %self.name, %error, "no sign of life"),
             Err(_) => debug!(watch = %self.name, "no sign of life in time"),
         }
-        LOOK
+        LOOK.max(line.pause())
     }
 
     fn failed(&self, progress: &mut Progress, reason: &str) {
