@@ -2,7 +2,7 @@
 
 use std::{
     ops::Range,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -43,6 +43,11 @@ pub(crate) fn preset(
     user: &str,
     ingest: &RecordingIngest,
 ) -> MeterlineCommand {
+    preset_at(&control_plane.kubeconfig_for(user).unwrap(), ingest)
+}
+
+/// The preset with this kubeconfig, in windows of five seconds.
+pub(crate) fn preset_at(kubeconfig: &Path, ingest: &RecordingIngest) -> MeterlineCommand {
     meterline()
         .args([
             "--config".as_ref(),
@@ -50,7 +55,7 @@ pub(crate) fn preset(
                 .join("presets/kubernetes-pod-exec-time.yaml")
                 .as_os_str(),
         ])
-        .kubeconfig(&control_plane.kubeconfig_for(user).unwrap())
+        .kubeconfig(kubeconfig)
         .env("OPENMETER_URL", ingest.url())
         .env("SCRAPE_INTERVAL", "5s")
         .env("BATCH_PERIOD", "1s")

@@ -2,13 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use meterline_kubesim::{Kubesim, Options, Size, World, rfc3339};
 use meterline_testkit::ingest::RecordingIngest;
 
-use crate::support::{MINUTE, meterline, root, stop};
+use crate::support::{MINUTE, preset_at, stop};
 
 /// Waits until a little after that second has begun.
 async fn begun(second: i64) {
@@ -28,17 +28,8 @@ async fn through_faults(options: Options) -> (Seconds, Seconds) {
     let folder = tempfile::tempdir().unwrap();
     let kubeconfig = folder.path().join("kubeconfig");
     sim.write_kubeconfig(&kubeconfig).unwrap();
-    let collector = meterline()
-        .args([
-            "--config".as_ref(),
-            root()
-                .join("presets/kubernetes-pod-exec-time.yaml")
-                .as_os_str(),
-        ])
-        .kubeconfig(&kubeconfig)
-        .env("OPENMETER_URL", ingest.url())
+    let collector = preset_at(&kubeconfig, &ingest)
         .env("SCRAPE_INTERVAL", "3s")
-        .env("BATCH_PERIOD", "1s")
         .start()
         .unwrap();
     collector.wait_ready(MINUTE).await.unwrap();
@@ -122,4 +113,51 @@ async fn expired_versions_cost_only_what_nobody_can_know() {
         sum(&billed) * 100 >= sum(&truth) * 95,
         "{billed:?} {truth:?}"
     );
+}
+
+/// An API server that is too busy says how long it wants to be left alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_api_server_is_left_alone_as_long_as_it_asks() {
+    const PAUSE: Duration = Duration::from_secs(4);
+    let (asked, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    let busy = axum::Router::new().fallback(move || {
+        // The test's end is the receiver's.
+        let _ = asked.send(Instant::now());
+        async {
+            let headers = [("retry-after", PAUSE.as_secs().to_string())];
+            (axum::http::StatusCode::TOO_MANY_REQUESTS, headers)
+        }
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move { axum::serve(listener, busy).await });
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = folder.path().join("kubeconfig");
+    let sim = Kubesim::start(Options::default()).await.unwrap();
+    let text = sim
+        .kubeconfig()
+        .replace(sim.url(), &format!("http://{address}"));
+    std::fs::write(&kubeconfig, text).unwrap();
+    let ingest = RecordingIngest::start().await.unwrap();
+    let collector = preset_at(&kubeconfig, &ingest)
+        .env("SCRAPE_INTERVAL", "3s")
+        .start()
+        .unwrap();
+
+    let mut moments: Vec<Instant> = Vec::new();
+    let rounds = |moments: &[Instant]| {
+        let pauses = moments.windows(2).filter(|it| it[1] - it[0] > PAUSE / 2);
+        pauses.count()
+    };
+    while rounds(&moments) < 3 {
+        let moment = tokio::time::timeout(MINUTE, answers.recv()).await;
+        moments.push(moment.unwrap().unwrap());
+        // A round is a question or two about the server, and a list.
+        assert!(moments.len() <= 6 * (rounds(&moments) + 1), "{moments:?}");
+    }
+    let (status, page) = collector.get("/ready").await.unwrap();
+    assert_eq!(status, 503);
+    assert!(page.contains("429"), "{page}");
+    stop(&collector).await;
+    server.abort();
 }
