@@ -20,7 +20,7 @@ use tokio::{
 use crate::support::{Chance, MINUTE, preset, seconds, settled, stop, until_done};
 
 /// New pods a second.
-const CHURN: u64 = 10;
+const CHURN: u64 = 20;
 
 /// A pod from its creation to its end, whatever the API server does meanwhile.
 async fn live(pods: Pods, name: String, life: u64) -> Life {
