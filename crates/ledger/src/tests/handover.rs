@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Books, seen};
+use super::{Books, histories, seen};
 use crate::{Accounting, Interval, Ledger, Settled};
 
 /// One pod: when it starts, how long it runs, how late the API server knows that it started, and how
@@ -111,7 +111,7 @@ fn play(history: &History) -> BTreeMap<(String, i64), i64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
+    #![proptest_config(histories(40_000))]
 
     #[test]
     fn no_handover_leaves_a_hole_or_a_double(history in history()) {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use proptest::prelude::*;
 
-use super::{Books, entries_are_empty};
+use super::{Books, entries_are_empty, histories};
 use crate::{Accounting, Changes, Interval, Ledger, Observation, Settled, Ticket};
 
 const LAST_SECOND: i64 = 90;
@@ -405,7 +405,7 @@ fn audit(history: &History, arrived: &Arrived, books: &Books, contents: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
+    #![proptest_config(histories(20_000))]
 
     /// News that comes within `settle`: nothing is billed beyond an end, and contents are exact.
     #[test]

@@ -3,6 +3,8 @@
 mod handover;
 mod history;
 
+use proptest::prelude::ProptestConfig;
+
 use crate::{Accounting, Emission, Interval, Ledger, Observation, Settled, Window};
 
 type Books = Ledger<String>;
@@ -25,6 +27,15 @@ fn seen(
         content: content.to_owned(),
         content_since: None,
         observed_at: at,
+    }
+}
+
+/// So many histories, some thousands a second; `PROPTEST_CASES` says otherwise.
+fn histories(cases: u32) -> ProptestConfig {
+    let default = ProptestConfig::default();
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => default,
+        None => ProptestConfig { cases, ..default },
     }
 }
 
