@@ -1,8 +1,9 @@
 //! What happens while nobody watches, on a real API server.
 
 use meterline_testkit::{
+    audit::audit,
     control_plane::control_plane_or_skip,
-    ingest::{Received, RecordingIngest},
+    ingest::{Behaviour, Received, RecordingIngest},
     pods::{self, Phase, Pods, pod},
     proxy::Proxy,
     truth::Truth,
@@ -148,6 +149,55 @@ async fn a_half_open_connection_costs_no_second() {
         meterline.metric("ledger_overbilled_seconds").await.unwrap(),
         Some(0.0)
     );
+    ingest.assert_clean();
+    stop(&meterline).await;
+}
+
+/// What is given up is told, counted to the second, and all that is given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_is_away_longer_than_the_backlog_costs_what_is_told() {
+    let Some(control_plane) = control_plane_or_skip().await else {
+        return;
+    };
+    control_plane.grant_pods("reader", "default").await.unwrap();
+    let client = control_plane.admin_client().await.unwrap();
+    let truth = Truth::watch(client.clone()).await.unwrap();
+    let ingest = RecordingIngest::start().await.unwrap();
+    let meterline = preset(&control_plane, "reader", &ingest)
+        .env("SCRAPE_INTERVAL", "2s")
+        .args([
+            "--set",
+            "input.schedule.input.kubernetes_resources.max_backlog=12s",
+        ])
+        .start()
+        .unwrap();
+    let pods = Pods::new(client, "default");
+    let start = pods::now();
+    for name in ["a", "b", "c"] {
+        pods.create_running(&pod(name), start).await.unwrap();
+    }
+    ingest
+        .wait_until(MINUTE, |state| state.events.len() >= 6)
+        .await
+        .unwrap();
+    ingest.respond_always(Behaviour::status(503));
+    until(pods::now() + seconds(25)).await;
+    ingest.respond_normally();
+    meterline.wait_for_log("given up", MINUTE).await.unwrap();
+    let back_at = pods::now();
+    pods.create_running(&pod("new"), back_at).await.unwrap();
+    ingest
+        .wait_until(MINUTE, |state| {
+            let mut events = state.events.iter();
+            events.any(|it| it.event["data"]["pod_name"] == "new")
+        })
+        .await
+        .unwrap();
+    let report = audit(&truth.lives(), &ingest.events(), start..back_at);
+    assert_eq!((report.double_seconds(), report.surplus_seconds()), (0, 0));
+    assert!(report.missing_seconds() > 0, "{report:?}");
+    let lost = meterline.metric("lost_time").await.unwrap();
+    assert_eq!(lost, Some(report.missing_seconds() as f64));
     ingest.assert_clean();
     stop(&meterline).await;
 }

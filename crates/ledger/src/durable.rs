@@ -168,31 +168,38 @@ impl<C: Clone + PartialEq> Ledger<C> {
         head.windows.retain(|_, it| it.window.end > until);
     }
 
-    /// Gives up the windows that end at or before `until` and were not delivered. Gives back how
-    /// many object-seconds that were; they are counted in [`Stats::lost_seconds`].
+    /// Gives up what ends at or before `until` and is in nobody's hands: what is handed out may still
+    /// arrive. Gives back how many object-seconds that were; they are counted in
+    /// [`Stats::lost_seconds`].
     pub fn give_up(&mut self, until: UnixSeconds) -> i64 {
         let until = self.interval.floor(until);
         if until <= self.head.watermark {
             return 0;
         }
-        let handed_out = self
-            .head
-            .windows
-            .values()
-            .filter(|it| it.window.end <= until && it.state != WindowState::Delivered);
-        let mut lost: i64 = handed_out.map(|it| it.seconds).sum();
+        let mut lost = self.give_up_late(until);
+        for handed_out in self.head.windows.values_mut() {
+            if handed_out.window.end <= until && handed_out.state == WindowState::Failed {
+                handed_out.state = WindowState::Delivered;
+                lost = lost.saturating_add(handed_out.seconds);
+            }
+        }
         if self.head.emitted < until {
             let window = Window {
                 start: self.head.emitted,
                 end: until,
             };
-            lost = lost.saturating_add(self.pieces(window).iter().map(Piece::seconds).sum());
+            let seconds = self.pieces(window).iter().map(Piece::seconds).sum();
+            let given_up = HandedOut {
+                window,
+                state: WindowState::Delivered,
+                seconds,
+            };
+            self.head.windows.insert(window.start, given_up);
+            self.head.emitted = until;
+            lost = lost.saturating_add(seconds);
         }
         self.lose(lost);
-        self.pass(until);
-        self.head.late.retain(|start, _| *start >= until);
-        self.head.late_failed.retain(|it| it.window.end > until);
-        self.forget();
+        self.advance();
         lost
     }
 

@@ -99,6 +99,7 @@ impl<C: Clone + PartialEq> Entry<C> {
 pub(crate) enum WindowState {
     InFlight(Ticket),
     Failed,
+    /// Or given up: nothing more comes of it.
     Delivered,
 }
 

@@ -110,6 +110,31 @@ impl<C: Clone + PartialEq> Ledger<C> {
         })
     }
 
+    /// Drops what was learned late of the time before `until` and is in nobody's hands. Gives back how
+    /// many seconds that were.
+    pub(crate) fn give_up_late(&mut self, until: UnixSeconds) -> i64 {
+        let head = &mut self.head;
+        let later = head.late.split_off(&until);
+        let mut lost = 0_i64;
+        for (start, spans) in std::mem::replace(&mut head.late, later) {
+            for (uid, span) in spans {
+                let border = span.end.min(until);
+                lost = lost.saturating_add(border.saturating_sub(start));
+                if span.end > until {
+                    head.late.entry(until).or_default().insert(uid, span);
+                }
+            }
+        }
+        let (given_up, kept) = std::mem::take(&mut head.late_failed)
+            .into_iter()
+            .partition::<Vec<_>, _>(|it| it.window.end <= until);
+        head.late_failed = kept.into();
+        given_up
+            .iter()
+            .flat_map(|it| &it.pieces)
+            .fold(lost, |lost, piece| lost.saturating_add(piece.seconds()))
+    }
+
     /// Somebody else has delivered all before `delivered`, and with it the window `passed` that was
     /// not handed out here. Late spans are dropped as well. But what was learned of only lately may
     /// have been news to the other too late: it is kept, and handed out if this ledger gets to do

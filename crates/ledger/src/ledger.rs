@@ -376,7 +376,7 @@ impl<C: Clone + PartialEq> Ledger<C> {
     }
 
     /// Moves the watermark over the windows that were delivered without a gap.
-    fn advance(&mut self) {
+    pub(crate) fn advance(&mut self) {
         while let Some(first) = self.head.windows.first_entry() {
             if first.get().state != WindowState::Delivered {
                 break;

@@ -284,6 +284,36 @@ fn what_is_given_up_is_counted_and_not_billed() {
 }
 
 #[test]
+fn what_may_still_arrive_is_not_given_up() {
+    let mut books = ledger(10);
+    books.apply(seen("a", Some(3), None, "x", 3));
+    let first = books.next(10).unwrap();
+    assert_eq!(books.give_up(25), 10);
+    assert_eq!(books.give_up(25), 0, "it is counted once");
+    assert_eq!(books.watermark(), 0, "the first one is on its way");
+    books.settle(first.ticket, Settled::Delivered);
+    assert_eq!((books.watermark(), books.stats().lost_seconds), (20, 10));
+    assert_eq!(deliver(&mut books, 30), ["a 20..30 x"]);
+    assert_eq!(books.stats().billed_seconds, 17);
+}
+
+#[test]
+fn what_was_learned_late_is_given_up_and_counted_as_well() {
+    let mut books = ledger(10);
+    books.apply(seen("a", Some(0), None, "x", 0));
+    let handed_out: Vec<_> = std::iter::from_fn(|| books.next(30)).collect();
+    assert_eq!(handed_out.len(), 3);
+    books.apply(seen("b", Some(3), None, "x", 31));
+    assert_eq!(books.give_up(20), 17);
+    assert_eq!(deliver(&mut books, 30), ["b 20..30 x late"]);
+    for emission in handed_out {
+        books.settle(emission.ticket, Settled::Delivered);
+    }
+    assert_eq!((books.watermark(), books.stats().lost_seconds), (30, 17));
+    assert_eq!(books.stats().billed_seconds, 40);
+}
+
+#[test]
 fn the_changes_are_what_changed() {
     let mut books = ledger(10);
     books.apply(seen("a", Some(3), None, "x", 3));
