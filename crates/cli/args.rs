@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Check configurations and report every fault at once
     Lint(LintArgs),
+    /// Print a configuration as it is read: variables and defaults put in, secrets left out
+    Echo(ConfigArgs),
     /// Try a mapping on JSON documents from standard input
     Map(MapArgs),
     /// See it at work: a simulated cluster, an ingest endpoint and the bill, in one process
@@ -46,8 +48,9 @@ pub(crate) enum Command {
     Version,
 }
 
+/// Which configuration, and what is put into it.
 #[derive(Debug, Args)]
-pub(crate) struct RunArgs {
+pub(crate) struct ConfigArgs {
     /// The configuration file
     #[arg(short, long, value_name = "FILE", env = "METERLINE_CONFIG")]
     pub(crate) config: Option<PathBuf>,
@@ -60,6 +63,12 @@ pub(crate) struct RunArgs {
     /// Read variables from a file of NAME=VALUE lines; the environment wins
     #[arg(short, long, value_name = "FILE")]
     pub(crate) env_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
     /// Print messages of this level and above: TRACE, DEBUG, INFO, WARN, ERROR or OFF
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
@@ -131,7 +140,7 @@ mod tests {
     fn running_is_the_default() {
         let cli = Cli::parse_from(["meterline", "--config", "a.yaml", "--set", "a.b=c=d"]);
         assert!(cli.command.is_none());
-        assert_eq!(cli.run.set, [("a.b".to_owned(), "c=d".to_owned())]);
+        assert_eq!(cli.run.config.set, [("a.b".to_owned(), "c=d".to_owned())]);
     }
 
     #[test]

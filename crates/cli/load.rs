@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use meterline_config::{Diagnostic, Loaded, Source, load};
 
 use crate::{
-    args::{LintArgs, RunArgs},
+    args::{ConfigArgs, LintArgs},
     components::{self, PRESETS},
     environment::Environment,
     exit::Exit,
@@ -19,7 +19,7 @@ use crate::{
 ///
 /// # Errors
 /// When there is none, or it cannot be read.
-pub(crate) fn source(args: &RunArgs) -> Result<Source> {
+pub(crate) fn source(args: &ConfigArgs) -> Result<Source> {
     match (&args.config, &args.preset) {
         (Some(path), _) => read(path),
         (None, Some(name)) => preset(name),
@@ -120,6 +120,26 @@ pub(crate) fn lint(args: &LintArgs) -> Result<Exit> {
     }
     writeln!(stdout, "{}", summary(faults))?;
     Ok(Exit::Faults)
+}
+
+/// `meterline echo`: the configuration, once it has no fault.
+pub(crate) fn echo(args: &ConfigArgs) -> Result<Exit> {
+    let environment = Environment::new(args.env_file.as_deref())?;
+    let source = source(args)?;
+    if checked(&source, &args.set, &environment)?.is_none() {
+        return Ok(Exit::Faults);
+    }
+    let env = |name: &str| environment.get(name);
+    match meterline_config::echo(&source, &args.set, &env, &components::registry()) {
+        Ok(yaml) => {
+            std::io::stdout().write_all(yaml.as_bytes())?;
+            Ok(Exit::Success)
+        }
+        Err(faults) => {
+            print(&mut std::io::stderr().lock(), &faults)?;
+            Ok(Exit::Faults)
+        }
+    }
 }
 
 fn print(out: &mut impl Write, diagnostics: &[Diagnostic]) -> Result<()> {

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         None => run::run(&cli.run),
         Some(Command::Run(args)) => run::run(args),
         Some(Command::Lint(args)) => load::lint(args),
+        Some(Command::Echo(args)) => load::echo(args),
         Some(Command::Map(args)) => map::map(args),
         Some(Command::Demo(args)) => demo::demo(args),
         Some(Command::Version) => version(),

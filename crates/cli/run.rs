@@ -23,15 +23,15 @@ use crate::{
 
 /// Checks the configuration and runs it until it ends or a signal says so.
 pub(crate) fn run(args: &RunArgs) -> Result<Exit> {
-    let environment = Environment::new(args.env_file.as_deref())?;
-    let source = match load::source(args) {
+    let environment = Environment::new(args.config.env_file.as_deref())?;
+    let source = match load::source(&args.config) {
         Ok(source) => source,
         Err(error) => {
             writeln!(std::io::stderr(), "meterline: {error:#}")?;
             return Ok(Exit::Faults);
         }
     };
-    let Some(loaded) = load::checked(&source, &args.set, &environment)? else {
+    let Some(loaded) = load::checked(&source, &args.config.set, &environment)? else {
         return Ok(Exit::Faults);
     };
     let election = match election::election(&args.election, &environment) {

@@ -181,7 +181,7 @@ fn next_quote(quote: Quote, character: char, previous: char) -> Quote {
 }
 
 /// Whether a variable of this name is likely to hold what must not be printed.
-fn is_secret(name: &str) -> bool {
+pub(crate) fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     ["TOKEN", "SECRET", "PASS", "KEY", "AUTH", "CREDENTIAL"]
         .iter()

@@ -5,6 +5,7 @@
 
 mod change;
 mod diagnostic;
+mod echo;
 mod fields;
 mod interpolate;
 mod load;
@@ -16,6 +17,7 @@ mod tests;
 mod wrap;
 
 pub use diagnostic::{Diagnostic, Place, Severity, nearest};
+pub use echo::echo;
 pub use fields::{Child, GoDuration, Located};
 pub use load::{Http, Loaded, LogFormat, Logger, Source, load};
 pub use plan::{BufferSpec, Configure, Cx, InputSpec, OutputSpec, ProcessorSpec, Registry, Spec};

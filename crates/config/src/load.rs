@@ -165,16 +165,17 @@ fn sorted(mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
     found
 }
 
+/// From text to tree.
 #[derive(Default)]
-struct Reading {
-    texts: Vec<Text>,
-    found: Vec<Diagnostic>,
+pub(crate) struct Reading {
+    pub(crate) texts: Vec<Text>,
+    pub(crate) found: Vec<Diagnostic>,
 }
 
 impl Reading {
     /// The tree of the whole configuration, with overrides and defaults in it; `None` when it
     /// cannot be read at all.
-    fn root(
+    pub(crate) fn root(
         &mut self,
         source: &Source,
         overrides: &[(String, String)],
@@ -282,7 +283,7 @@ impl Reading {
         None
     }
 
-    fn fault(&mut self, file: &str, message: String) {
+    pub(crate) fn fault(&mut self, file: &str, message: String) {
         self.found.push(Diagnostic {
             file: file.to_owned(),
             place: None,
