@@ -3,7 +3,7 @@
 //! The real binary with a state file, between a simulated API server and a sink that is away at
 //! first; that the hour lies in the past, and not in the run, changes nothing for the ledger. Prints
 //! how much more memory that takes than delivering a minute does, and how long everything takes once
-//! the sink is back. Run it with `cargo bench --bench outage`.
+//! the sink is back, and how large the state file has become. Run it with `cargo bench --bench outage`.
 
 #![expect(clippy::print_stdout, reason = "what a benchmark prints is its result")]
 
@@ -12,6 +12,7 @@ mod support;
 
 use std::{
     env,
+    path::Path,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
@@ -27,6 +28,20 @@ struct Measured {
     cpu: f64,
     megabytes: f64,
     disordered: u64,
+    /// The state file with what belongs to it.
+    state_megabytes: f64,
+}
+
+/// All files of the state in `dir`.
+fn state_megabytes(dir: &Path) -> Result<f64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("state") {
+            bytes += entry.metadata()?.len();
+        }
+    }
+    Ok(bytes as f64 / 1e6)
 }
 
 async fn run(pods: u64, minutes: u64, away: Duration) -> Result<Measured> {
@@ -54,6 +69,7 @@ async fn run(pods: u64, minutes: u64, away: Duration) -> Result<Measured> {
         cpu: cpu_seconds(pid)?,
         megabytes: peak_megabytes(pid)?,
         disordered: sink.disordered.load(Ordering::Relaxed),
+        state_megabytes: state_megabytes(dir.path())?,
     })
 }
 
@@ -68,6 +84,10 @@ async fn measure(pods: u64, minutes: u64) -> Result<()> {
     println!("CPU seconds                     {:>10.2}", outage.cpu);
     println!("peak resident MB, a minute      {:>10.1}", usual.megabytes);
     println!("peak resident MB                {:>10.1}", outage.megabytes);
+    println!(
+        "state file MB                   {:>10.1}",
+        outage.state_megabytes
+    );
     println!(
         "growth in MB                    {:>10.1}",
         outage.megabytes - usual.megabytes

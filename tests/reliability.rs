@@ -1,7 +1,8 @@
-//! `docs/reliability.md`: what happens in which fault, and which test shows it. The table is made from
-//! the list below; a row whose test is not there any more fails.
+//! `docs/reliability.md`: what happens in which fault, which test shows it, and whether it did. The
+//! table is made from the list below and from what a run of all tests printed: `TEST_RESULTS` names the
+//! file with it, as `.ci/run` does. Without it only what is written is checked.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::PathBuf};
 
 use crate::support::root;
 
@@ -23,6 +24,11 @@ const FAULTS: &[Row] = &[
         Ok(&["tests/chaos.rs whatever_happens_every_second_is_billed_once"]),
     ),
     Row(
+        "The API server asks for a pause (429, `Retry-After`)",
+        "it is left alone that long",
+        Ok(&["tests/watch.rs a_busy_api_server_is_left_alone_as_long_as_it_asks"]),
+    ),
+    Row(
         "The API server restarts, refuses or answers 500 or 429",
         "windows wait until the view is current again; nothing that was known is lost",
         Ok(&[MAIN, WATCH]),
@@ -37,15 +43,26 @@ const FAULTS: &[Row] = &[
     ),
     Row(
         "The connection to the API server is half open",
-        "the watch is begun anew at the latest after 50 seconds",
-        Err(
-            "takes packet filters that not every machine allows; while another connection works it may be noticed only then",
-        ),
+        "noticed within 15 seconds and begun anew; through a proxy that speaks only HTTP/1.1 within 55",
+        Ok(&["tests/outages.rs a_half_open_connection_costs_no_second"]),
     ),
     Row(
         "No API server, no rights",
         "it starts, says so in the log and in `/ready`, and goes on trying",
         Ok(&["tests/corners.rs it_starts_without_a_server_and_without_rights"]),
+    ),
+    Row(
+        "The service account's token, or the authority of the API server's certificate, is replaced",
+        "read again; no second is missing",
+        Ok(&[
+            "tests/rotation.rs a_service_account_token_that_is_replaced_costs_no_second",
+            "tests/rotation.rs another_certificate_authority_costs_no_second",
+        ]),
+    ),
+    Row(
+        "A thousand changes of pods a second",
+        "bounded memory, and no log line for each",
+        Ok(&["tests/load.rs a_thousand_changes_a_second_cost_no_memory_and_no_log"]),
     ),
     Row(
         "The collector is killed at any moment",
@@ -181,12 +198,20 @@ const FAULTS: &[Row] = &[
     Row(
         "The sink was away longer than `max_backlog`",
         "what is older is given up with an error, and counted in `lost_time`",
-        Ok(&["crates/ledger/src/tests/mod.rs what_is_given_up_is_counted_and_not_billed"]),
+        Ok(&[
+            "tests/outages.rs a_sink_that_is_away_longer_than_the_backlog_costs_what_is_told",
+            "crates/ledger/src/tests/mod.rs what_is_given_up_is_counted_and_not_billed",
+        ]),
     ),
     Row(
         "The clock is set forward or back",
         "no window is made twice",
         Err("the clock of the test machine is not ours to set"),
+    ),
+    Row(
+        "Two clusters report under one `source`",
+        "UIDs tell their pods apart; clones of one backup are told apart by `cluster`",
+        Ok(&["tests/clusters.rs clones_of_one_backup_are_told_apart_by_the_name_of_their_cluster"]),
     ),
     Row(
         "Short lives, restarts of containers, names that come again, evictions, finished jobs",
@@ -235,35 +260,67 @@ const FAULTS: &[Row] = &[
         Ok(&[
             "tests/secrets.rs a_running_program_shows_no_secret",
             "tests/secrets.rs a_lint_shows_no_secret",
+            "tests/secrets.rs an_echo_shows_no_secret",
         ]),
     ),
 ];
 
-fn page() -> String {
+/// What a run of all tests printed; `None` when this run is on its own.
+fn results() -> Option<String> {
+    let path = PathBuf::from(std::env::var_os("TEST_RESULTS")?);
+    Some(std::fs::read_to_string(path).unwrap())
+}
+
+/// How a test ended, from what the test runner printed.
+fn result(name: &str, results: Option<&str>) -> &'static str {
+    let Some(results) = results else {
+        return "passed";
+    };
+    let ended = results.lines().find_map(|line| {
+        let (path, ended) = line.strip_prefix("test ")?.split_once(" ... ")?;
+        (path.rsplit("::").next() == Some(name)).then_some(ended)
+    });
+    match ended {
+        Some("ok") => "passed",
+        Some(_) => "FAILED",
+        None => "DID NOT RUN",
+    }
+}
+
+fn page(results: Option<&str>) -> String {
     let mut page = String::from(
-        "# Reliability\n\nWhat happens in which fault, and the test that brings it about; all of them run \
-         in `.ci/run`, the\nend-to-end ones on a real kube-apiserver and etcd. The promise is always the \
-         same: the intervals of\nthe distinct events of a pod are disjoint and cover its life, and every \
-         event is delivered or rejected\nwith its reason.\n\nThis page is made by `tests/reliability.rs`.\n\n\
-         | Fault | What happens | Shown by |\n| --- | --- | --- |\n",
+        "# Reliability\n\nWhat happens in which fault, the test that brings it about, and what came of it \
+         in `.ci/run`, where all of\nthem run, the end-to-end ones on a real kube-apiserver and etcd. The \
+         promise is always the same: the\nintervals of the distinct events of a pod are disjoint and cover \
+         its life, and every event is delivered\nor rejected with its reason.\n\nThis page is made by \
+         `tests/reliability.rs` from the result of the whole suite; `.ci/run` fails when it\ndiffers.\n\n\
+         | Fault | What happens | Shown by | Result |\n| --- | --- | --- | --- |\n",
     );
     for Row(fault, promise, shown) in FAULTS {
-        let shown = match shown {
-            Ok(tests) => tests
-                .iter()
-                .filter_map(|test| test.split_once(' '))
-                .map(|(file, name)| format!("[`{name}`](../{file})"))
-                .collect::<Vec<_>>()
-                .join("<br>"),
-            Err(reason) => format!("not tested: {reason}"),
+        let (shown, ended) = match shown {
+            Ok(tests) => {
+                let tests: Vec<_> = tests
+                    .iter()
+                    .filter_map(|test| test.split_once(' '))
+                    .collect();
+                let cells = |cell: &dyn Fn(&str, &str) -> String| {
+                    let cells: Vec<_> = tests.iter().map(|(file, name)| cell(file, name)).collect();
+                    cells.join("<br>")
+                };
+                (
+                    cells(&|file, name| format!("[`{name}`](../{file})")),
+                    cells(&|_, name| result(name, results).to_owned()),
+                )
+            }
+            Err(reason) => (reason.to_string(), "not tested".to_owned()),
         };
-        let _ = writeln!(page, "| {fault} | {promise} | {shown} |");
+        let _ = writeln!(page, "| {fault} | {promise} | {shown} | {ended} |");
     }
     page
 }
 
 #[test]
-fn the_table_names_tests_that_are_there() {
+fn the_table_names_tests_that_are_there_and_says_how_they_ended() {
     for Row(fault, _, shown) in FAULTS {
         for test in shown.iter().copied().flatten() {
             let (file, name) = test.split_once(' ').unwrap();
@@ -271,13 +328,34 @@ fn the_table_names_tests_that_are_there() {
             assert!(text.contains(&format!("fn {name}(")), "{fault}: {test}");
         }
     }
+    let page = page(results().as_deref());
     let path = root().join("docs/reliability.md");
     if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(&path, page()).unwrap();
+        std::fs::write(&path, &page).unwrap();
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
+    let differs = written
+        .lines()
+        .zip(page.lines())
+        .find(|(was, is)| was != is);
     assert!(
-        written == page(),
-        "docs/reliability.md is out of date: UPDATE_DOCS=1 cargo test --test tests reliability"
+        written == page,
+        "docs/reliability.md is out of date, first in {differs:?}: UPDATE_DOCS=1 cargo test --test tests \
+         reliability"
     );
+}
+
+#[test]
+fn a_result_is_read_from_what_the_runner_prints() {
+    let printed =
+        "running 3 tests\ntest a::one ... ok\ntest two ... FAILED\ntest a::b::three ... ignored\n";
+    for (name, ended) in [
+        ("one", "passed"),
+        ("two", "FAILED"),
+        ("three", "FAILED"),
+        ("four", "DID NOT RUN"),
+        ("ne", "DID NOT RUN"),
+    ] {
+        assert_eq!(result(name, Some(printed)), ended, "{name}");
+    }
 }

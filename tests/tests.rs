@@ -10,13 +10,16 @@
 mod buffer;
 mod chaos;
 mod cli;
+mod clusters;
 mod corners;
 mod corpora;
 mod crashes;
+mod load;
 mod main_job;
 mod outages;
 mod reliability;
 mod replicas;
+mod rotation;
 mod secrets;
 mod sink;
 mod support;

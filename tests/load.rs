@@ -1,0 +1,102 @@
+//! Many changes at once.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use meterline_kubesim::{Kind, Kubesim, Options};
+use meterline_testkit::{
+    audit::Life,
+    child::Stream,
+    ingest::RecordingIngest,
+    pods::{self, whole},
+    process::Meterline,
+};
+use serde_json::{Value, json};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::support::{MINUTE, preset_at, settled, stop};
+
+const PODS: usize = 500;
+/// In each of them every pod changes: 1,000 changes a second.
+const TICK: Duration = Duration::from_millis(500);
+/// Before it is looked at how much memory there is, and as often again until it is looked at anew.
+const ROUNDS: usize = 16;
+/// What 8,000 changes may cost that were all delivered; kept as they are they would be twelve megabytes.
+const MOST_GROWTH: u64 = 5 * 1024 * 1024;
+
+fn object(index: usize, start: DateTime<Utc>, round: usize) -> Value {
+    json!({
+        "metadata": {"name": format!("pod-{index}"), "namespace": "default", "uid": uid(index),
+            "annotations": {"round": round.to_string(), "padding": "x".repeat(1_000)}},
+        "spec": {"containers": [{"name": "main", "image": "i",
+            "resources": {"requests": {"cpu": "1"}}}]},
+        "status": {"phase": "Running", "containerStatuses": [{"name": "main", "restartCount": 0,
+            "state": {"running": {"startedAt": start.to_rfc3339()}}}]},
+    })
+}
+
+fn uid(index: usize) -> String {
+    format!("00000000-0000-4000-8000-{index:012}")
+}
+
+/// Resident memory of a process in bytes.
+fn resident(meterline: &Meterline) -> u64 {
+    let path = format!("/proc/{}/statm", meterline.id());
+    let text = std::fs::read_to_string(path).unwrap();
+    let pages: u64 = text.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_changes_a_second_cost_no_memory_and_no_log() {
+    let sim = Kubesim::start(Options {
+        history: 5_000,
+        ..Options::default()
+    })
+    .await
+    .unwrap();
+    let ingest = RecordingIngest::start().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let kubeconfig = dir.path().join("kubeconfig");
+    sim.write_kubeconfig(&kubeconfig).unwrap();
+    let meterline = preset_at(&kubeconfig, &ingest)
+        .env("SCRAPE_INTERVAL", "2s")
+        .env("BATCH_SIZE", "500")
+        .start()
+        .unwrap();
+    meterline.wait_ready(MINUTE).await.unwrap();
+    let start = whole(pods::now());
+    let lines = meterline.lines(Stream::Stderr).len();
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut before = 0;
+    for round in 0..2 * ROUNDS {
+        ticks.tick().await;
+        sim.change(|store| {
+            for index in 0..PODS {
+                store.put(Kind::Pod, object(index, start, round));
+            }
+        });
+        if round == ROUNDS {
+            before = resident(&meterline);
+        }
+    }
+    let growth = resident(&meterline).saturating_sub(before);
+    let lives: Vec<_> = (0..PODS)
+        .map(|index| Life {
+            uid: uid(index),
+            namespace: "default".to_owned(),
+            name: format!("pod-{index}"),
+            start,
+            end: None,
+        })
+        .collect();
+    let range = start..whole(pods::now());
+    settled(&ingest, &lives, &range, MINUTE)
+        .await
+        .assert_exact();
+    let told = meterline.lines(Stream::Stderr).split_off(lines);
+    assert!(told.len() < 10, "{}", told.join("\n"));
+    assert!(growth < MOST_GROWTH, "{growth} bytes more than {before}");
+    stop(&meterline).await;
+}
