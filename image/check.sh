@@ -8,7 +8,7 @@ set -euo pipefail
 
 here="$(cd "$(dirname "$0")" && pwd)"
 user=65532
-limit=28000000
+limit=25000000
 
 say() { echo "image: $*"; }
 fail() { echo "image/check.sh: $*" >&2; exit 1; }
@@ -109,7 +109,8 @@ until_holds() { # seconds, what is waited for, command…
     local end=$((SECONDS + $1)) what="$2"
     shift 2
     until "$@"; do
-        [ "$SECONDS" -lt "$end" ] || fail "$what: not within the time"
+        [ "$SECONDS" -lt "$end" ] || fail "$what: not within the time
+$(tail -n 5 "$work"/{untrusted,sent,collector,demo.err} 2>/dev/null)"
         sleep 0.2
     done
 }
@@ -145,6 +146,7 @@ try() {
     inside --help > "$work/help"
     grep -q 'Usage: meterline' "$work/help" || fail "--help says: $(cat "$work/help")"
     version="$(sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"/\1/p' "$here/../Cargo.toml")"
+    [ "$(inside --version)" = "meterline $version" ] || fail "--version says: $(inside --version)"
     [ "$(inside version)" = "meterline $version" ] || fail "version says: $(inside version)"
     for preset in "$root"/etc/meterline/presets/*.yaml; do
         inside lint "/etc/meterline/presets/$(basename "$preset")"
