@@ -166,7 +166,9 @@ async fn a_leader_that_slept_stands_by_when_it_wakes() {
         .wait_for_log(LEADS, Duration::from_secs(8))
         .await
         .unwrap();
-    sleep(Duration::from_secs(4)).await;
+    // `SUSPEND=300` lets it sleep for five minutes.
+    let asleep = std::env::var("SUSPEND").ok().and_then(|it| it.parse().ok());
+    sleep(Duration::from_secs(asleep.unwrap_or(4))).await;
     leader.resume().unwrap();
     leader
         .wait_for_page("/ready", MINUTE, |_, page| {

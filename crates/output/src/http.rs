@@ -227,6 +227,33 @@ mod tests {
         }
     }
 
+    /// Texts that servers write, and such as they should not.
+    const KNOWN: &str = include_str!("../../../tests/corpora/retry-after/known.txt");
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(20_000))]
+
+        #[test]
+        fn any_retry_after_is_a_pause_or_none(
+            line in proptest::sample::select(KNOWN.lines().collect::<Vec<_>>()),
+            at in 0..40_usize,
+            cut in 0..3_usize,
+            put in "[0-9A-Za-z ,:;+-]{0,3}",
+            now in 0..253_402_300_799_i64,
+        ) {
+            let before = line.chars().take(at);
+            let after = line.chars().skip(at.saturating_add(cut));
+            let value: String = before.chain(put.chars()).chain(after).collect();
+            let now = DateTime::from_timestamp(now, 0).unwrap();
+            let pause = parse_retry_after(&value, now);
+            proptest::prop_assert_ne!(pause, Some(Duration::ZERO));
+            if let Ok(seconds) = value.trim().parse::<u32>() && !value.contains('+') {
+                let asked = (seconds > 0).then_some(Duration::from_secs(seconds.into()));
+                proptest::prop_assert_eq!(pause, asked);
+            }
+        }
+    }
+
     #[test]
     fn statuses_mean_what_the_runtime_does() {
         let refused = |status: u16| {
