@@ -89,7 +89,9 @@ cp -R Cargo.toml Cargo.lock crates benches tests "$copy/"
 (cd "$copy" && cargo cyclonedx --quiet --format json --spec-version 1.5 \
     --target "$(rustc -vV | sed -n 's/^host: //p')" --override-filename sbom.cdx)
 # Where the copy lay is nobody's business.
-sed "s#$copy#/meterline#g" "$copy/sbom.cdx.json" > "$out/usr/share/meterline/sbom.cdx.json"
+sed "s#$copy#/meterline#g" "$copy/sbom.cdx.json" |
+    python3 -c 'import json, sys; json.dump(json.load(sys.stdin), sys.stdout, separators=(",", ":"))' \
+    > "$out/usr/share/meterline/sbom.cdx.json"
 
 # /tmp for those who mount nothing; the state's folder is the user's, so that a volume that a runtime
 # fills from the image is, too.

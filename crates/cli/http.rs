@@ -114,6 +114,8 @@ async fn version() -> impl IntoResponse {
 }
 
 async fn metrics_page(State(pages): State<Pages>) -> impl IntoResponse {
+    let ready = pages.metrics.gauge("ready", "1 while /ready answers 200.", &[]);
+    ready.set(i64::from(pages.health.report().ready));
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
         pages.metrics.render(),
