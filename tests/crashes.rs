@@ -238,3 +238,50 @@ async fn a_state_file_is_guarded_and_its_damage_survived() {
     until(pods::now()).await;
     stop(&meterline).await;
 }
+
+/// Nothing happened in a namespace since the version that the state names, so that there is nothing to
+/// repeat; elsewhere something did.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_namespace_is_billed_on_after_a_restart() {
+    let Some(control_plane) = control_plane_or_skip().await else {
+        return;
+    };
+    control_plane.create_namespace("quiet").await.unwrap();
+    for namespace in ["default", "quiet"] {
+        control_plane.grant_pods("reader", namespace).await.unwrap();
+    }
+    let client = control_plane.admin_client().await.unwrap();
+    let truth = Truth::watch(client.clone()).await.unwrap();
+    let ingest = RecordingIngest::start().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state.sqlite");
+    let run = || {
+        kept(&control_plane, &ingest, &state)
+            .env("SCRAPE_NAMESPACE", "default,quiet")
+            .start()
+            .unwrap()
+    };
+    let start = pods::now();
+    let pods = Pods::new(client.clone(), "quiet");
+    pods.create_running(&pod("stays"), start).await.unwrap();
+    let meterline = run();
+    ingest
+        .wait_until(MINUTE, |state| !state.events.is_empty())
+        .await
+        .unwrap();
+    stop(&meterline).await;
+    let pods = Pods::new(client, "default");
+    pods.create_running(&pod("new"), pods::now()).await.unwrap();
+    let meterline = run();
+    meterline.wait_ready(MINUTE).await.unwrap();
+    truth
+        .wait_until(MINUTE, |lives| lives.len() == 2)
+        .await
+        .unwrap();
+    let range = start..pods::now();
+    settled(&ingest, &truth.lives(), &range, MINUTE)
+        .await
+        .assert_exact();
+    ingest.assert_clean();
+    stop(&meterline).await;
+}

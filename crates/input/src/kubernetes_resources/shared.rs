@@ -359,7 +359,8 @@ impl Shared {
         books.completeness.synced(watch, synced);
         if synced {
             books.troubles.remove(watch);
-            if books.troubles.is_empty() {
+            // Ready is who has the whole view, and so bills.
+            if books.completeness.complete_until(i64::MAX).is_some() {
                 self.health.ready(if books.written.is_some() {
                     "watching"
                 } else {

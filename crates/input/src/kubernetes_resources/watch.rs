@@ -147,6 +147,14 @@ impl Watch {
         ))
     }
 
+    fn api(&self, client: &Client) -> Api<Object> {
+        let resource = self.shared.resource_type.api_resource();
+        match &self.namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+            None => Api::all_with(client.clone(), &resource),
+        }
+    }
+
     async fn follow(
         &self,
         client: Client,
@@ -155,10 +163,7 @@ impl Watch {
         progress: &mut Progress,
     ) -> End {
         let resource = self.shared.resource_type.api_resource();
-        let api: Api<Object> = match &self.namespace {
-            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-            None => Api::all_with(client.clone(), &resource),
-        };
+        let api = self.api(&client);
         let past = Past {
             client: &client,
             resource: &resource,
@@ -309,8 +314,13 @@ impl Watch {
         let (Some(version), Some(now)) = (progress.version, progress.listed_from) else {
             return;
         };
+        // A client of its own: a second watch on the line would be taken for the first.
+        let Ok((client, _)) = self.connect(Line::default()).await else {
+            return;
+        };
+        let api = self.api(&client);
         let selector = self.shared.label_selector.as_deref();
-        let count = recover::missed(api, selector, (version, now), |event| {
+        let count = recover::missed(&api, selector, (version, now), |event| {
             let now = self.shared.clock.seconds();
             match event {
                 Missed::Is(object) => self.observe(object, progress, now),
