@@ -9,6 +9,7 @@
 
 mod buffer;
 mod chaos;
+mod chart;
 mod cli;
 mod clusters;
 mod corners;

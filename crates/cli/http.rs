@@ -114,7 +114,9 @@ async fn version() -> impl IntoResponse {
 }
 
 async fn metrics_page(State(pages): State<Pages>) -> impl IntoResponse {
-    let ready = pages.metrics.gauge("ready", "1 while /ready answers 200.", &[]);
+    let ready = pages
+        .metrics
+        .gauge("ready", "1 while /ready answers 200.", &[]);
     ready.set(i64::from(pages.health.report().ready));
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],

@@ -20,7 +20,7 @@ pub mod control_plane;
 pub mod ingest;
 pub mod kwok;
 pub mod pods;
-mod ports;
+pub mod ports;
 pub mod process;
 pub mod proxy;
 pub mod truth;

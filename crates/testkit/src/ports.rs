@@ -12,7 +12,10 @@ const COUNT: u32 = 12_000;
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A loopback port that is free now and that this process has not given out lately.
-pub(crate) fn free_port() -> std::io::Result<u16> {
+///
+/// # Errors
+/// When none of the range is free.
+pub fn free_port() -> std::io::Result<u16> {
     // Test binaries run side by side: each starts somewhere else.
     let offset = std::process::id().wrapping_mul(97);
     let mut last = std::io::Error::other("no free port");

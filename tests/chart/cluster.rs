@@ -1,0 +1,310 @@
+//! Releases on a real API server with real RBAC, and their pods as processes.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use kube::{
+    Api,
+    api::{ObjectMeta, PostParams},
+};
+use meterline_testkit::{
+    ingest::RecordingIngest,
+    pods::{self, Pods, pod},
+};
+
+use super::{
+    cases,
+    release::{Cluster, NAME, NAMESPACE},
+    rendered, text,
+};
+use crate::support::{MINUTE, stop};
+
+const PRESET: &str = "preset=kubernetes-pod-exec-time";
+const TOKEN: &str = "om_of-the-release";
+
+/// The events of pods in a namespace.
+fn of(ingest: &RecordingIngest, namespace: &str) -> usize {
+    let of = |event: &serde_json::Value| event["data"]["pod_namespace"] == namespace;
+    ingest.events().iter().filter(|event| of(event)).count()
+}
+
+/// A pod that runs, in each of these namespaces.
+async fn running(cluster: &Cluster, namespaces: &[&str]) {
+    for namespace in namespaces {
+        let pods = Pods::new(cluster.client.clone(), namespace);
+        pods.create_running(&pod("worker"), pods::now())
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_bills_the_namespaces_it_may_read_and_nothing_else() {
+    let Some(cluster) = Cluster::new(&["team-a", "team-b", "team-c"]).await else {
+        return;
+    };
+    let ingest = RecordingIngest::start().await.unwrap();
+    ingest.require_token(Some(TOKEN));
+    cluster.install(&[
+        PRESET,
+        "fullnameOverride=meterline",
+        &format!("openmeter.url={}", ingest.url()),
+        &format!("openmeter.token={TOKEN}"),
+        "scrape.namespaces={team-a,team-b}",
+        "env.SCRAPE_INTERVAL=2s",
+        "env.BATCH_PERIOD=1s",
+    ]);
+    running(&cluster, &["team-a", "team-b", "team-c"]).await;
+    let meterline = cluster.run_pod(0).await;
+    ingest
+        .wait_until(MINUTE, |state| state.events.len() >= 8)
+        .await
+        .unwrap();
+    assert!(of(&ingest, "team-a") > 0 && of(&ingest, "team-b") > 0);
+    assert_eq!(of(&ingest, "team-c"), 0);
+    ingest.assert_clean();
+
+    // The same token is good for these two namespaces, and for reading.
+    let kubeconfig = cluster.kubeconfig_of(NAME).await;
+    let may = |arguments: &[&str]| {
+        let mut command = cluster.tools.command("kubectl", Some(&kubeconfig));
+        let output = command.args(arguments).output().unwrap();
+        (output.status.success(), text(&output))
+    };
+    for namespace in ["team-a", "team-b"] {
+        let (allowed, said) = may(&["get", "pods", "--namespace", namespace]);
+        assert!(allowed, "{said}");
+    }
+    for refused in [
+        ["get", "pods", "--namespace", "team-c"],
+        ["get", "pods", "--all-namespaces", "--output=name"],
+        ["get", "secrets", "--namespace", "team-a"],
+        ["get", "nodes", "--output", "name"],
+        ["delete", "pod/worker", "--namespace", "team-a"],
+        ["get", "leases", "--namespace", NAMESPACE],
+    ] {
+        let (allowed, said) = may(&refused);
+        assert!(
+            !allowed && said.contains("Forbidden"),
+            "{refused:?}: {said}"
+        );
+    }
+    stop(&meterline).await;
+}
+
+/// From one configuration to another, with the state in between; and nothing stays behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_is_upgraded_without_a_hole_and_uninstalled_without_a_trace() {
+    let Some(cluster) = Cluster::new(&["team-a", "team-b"]).await else {
+        return;
+    };
+    let before = objects(&cluster);
+    let ingest = RecordingIngest::start().await.unwrap();
+    let url = format!("openmeter.url={}", ingest.url());
+    let common = [
+        "fullnameOverride=meterline",
+        url.as_str(),
+        "env.BATCH_PERIOD=1s",
+    ];
+    cluster.install(
+        &[
+            &common[..],
+            &[
+                PRESET,
+                "scrape.namespaces={team-a}",
+                "env.SCRAPE_INTERVAL=2s",
+            ],
+        ]
+        .concat(),
+    );
+    running(&cluster, &["team-a", "team-b"]).await;
+    let meterline = cluster.run_pod(0).await;
+    ingest
+        .wait_until(MINUTE, |state| state.events.len() >= 3)
+        .await
+        .unwrap();
+    let checksum = |set: &k8s_openapi::api::apps::v1::StatefulSet| {
+        let template = &set.spec.as_ref().unwrap().template;
+        let annotations = template.metadata.as_ref().unwrap().annotations.clone();
+        annotations
+            .unwrap_or_default()
+            .get("checksum/config")
+            .cloned()
+    };
+    assert_eq!(checksum(&cluster.stateful_set().await), None);
+
+    // The operator's own mapping, and other namespaces.
+    let own = [
+        "config.input.schedule.interval=2s",
+        "config.input.schedule.input.kubernetes_resources.namespaces={team-a,team-b}",
+        "config.input.schedule.input.kubernetes_resources.state.path=${STATE_PATH}",
+        "config.pipeline.processors[0].mapping=root = #{ id: event_id(\"own\")\\, specversion: \"1.0\"\\, type: \"own\"\\, source: \"s\"\\, subject: \"x\"\\, time: meta(\"schedule_time\")\\, data: #{ pod_namespace: this.metadata.namespace } };",
+    ];
+    cluster.install(&[&common[..], &own].concat());
+    assert!(checksum(&cluster.stateful_set().await).is_some());
+    stop(&meterline).await;
+    let meterline = cluster.run_pod(0).await;
+    ingest
+        .wait_until(MINUTE, |state| {
+            let own = |it: &meterline_testkit::ingest::Received| {
+                it.event["type"] == "own" && it.event["data"]["pod_namespace"] == "team-b"
+            };
+            state.events.iter().any(own)
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{error}{}", meterline.tail()));
+    stop(&meterline).await;
+    ingest.assert_clean();
+
+    cluster.helm(&["uninstall", NAME]);
+    let left: Vec<_> = objects(&cluster)
+        .into_iter()
+        .filter(|object| !before.contains(object))
+        .collect();
+    assert_eq!(left, ["pod/worker of team-a", "pod/worker of team-b"]);
+}
+
+/// All that there is in the cluster, but what tells what happened.
+fn objects(cluster: &Cluster) -> Vec<String> {
+    let kinds = cluster.kubectl(&["api-resources", "--verbs=list", "--output=name"]);
+    let kinds: Vec<_> = kinds
+        .lines()
+        .filter(|kind| !kind.starts_with("events") && !kind.starts_with("componentstatuses"))
+        .collect();
+    let format = "--output=go-template={{range .items}}{{.kind}}/{{.metadata.name}} of {{.metadata.namespace}}\n{{end}}";
+    let listed = cluster.kubectl(&["get", &kinds.join(","), "--all-namespaces", format]);
+    let mut objects: Vec<_> = listed
+        .lines()
+        // The API server makes and renews these for itself.
+        .filter(|line| !line.contains("of kube-system") && !line.starts_with("APIService/"))
+        .map(|line| line.replacen("Pod/", "pod/", 1))
+        .collect();
+    objects.sort();
+    objects
+}
+
+/// One leads, with the rights on leases that the chart gives; the other takes over.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_replicas_of_a_release_share_a_lease() {
+    let Some(cluster) = Cluster::new(&["team-a"]).await else {
+        return;
+    };
+    let ingest = RecordingIngest::start().await.unwrap();
+    cluster.install(&[
+        PRESET,
+        "fullnameOverride=meterline",
+        &format!("openmeter.url={}", ingest.url()),
+        "replicaCount=2",
+        "leaderElection.enabled=true",
+        "scrape.namespaces={team-a}",
+        "env.SCRAPE_INTERVAL=2s",
+        "env.BATCH_PERIOD=1s",
+    ]);
+    running(&cluster, &["team-a"]).await;
+    let leader = cluster.run_pod(0).await;
+    leader.wait_for_log("leads now", MINUTE).await.unwrap();
+    let standby = cluster.run_pod(1).await;
+    standby.wait_ready(MINUTE).await.unwrap();
+    let (_, page) = standby.get("/ready").await.unwrap();
+    assert!(page.contains("standby; `meterline-0` leads"), "{page}");
+    stop(&leader).await;
+    standby
+        .wait_for_log("leads now", Duration::from_secs(10))
+        .await
+        .unwrap();
+    let since = pods::now();
+    ingest
+        .wait_until(MINUTE, |state| {
+            let after = |it: &meterline_testkit::ingest::Received| {
+                let time = it.event["time"].as_str().unwrap();
+                time.parse::<chrono::DateTime<chrono::Utc>>().unwrap() >= since
+            };
+            state.events.iter().any(after)
+        })
+        .await
+        .unwrap();
+    ingest.assert_clean();
+    stop(&standby).await;
+}
+
+/// The namespace refuses what is not restricted: a pod of the chart passes, another does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pod_meets_the_restricted_standard() {
+    let Some(cluster) = Cluster::new(&["team-a"]).await else {
+        return;
+    };
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+    let create = async |name: &str, spec: PodSpec| {
+        let pod = Pod {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(spec),
+            ..Pod::default()
+        };
+        pods.create(&PostParams::default(), &pod).await
+    };
+    let common = ["fullnameOverride=meterline", PRESET, "openmeter.token=x"];
+    let more: [&[&str]; 3] = [
+        &[],
+        &["storage.enabled=false"],
+        &[
+            "replicaCount=2",
+            "leaderElection.enabled=true",
+            "scrape.namespaces={team-a}",
+        ],
+    ];
+    for (index, more) in more.iter().enumerate() {
+        cluster.install(&[&common[..], more].concat());
+        let set = cluster.stateful_set().await;
+        let mut spec = set.spec.unwrap().template.spec.unwrap();
+        // As the controller does with the claims that it makes.
+        if let Some(mounts) = &spec.containers[0].volume_mounts
+            && mounts.iter().any(|mount| mount.name == "storage")
+        {
+            let claim = serde_json::json!({"name": "storage",
+                "persistentVolumeClaim": {"claimName": "storage-meterline-0"}});
+            let claim = serde_json::from_value(claim).unwrap();
+            spec.volumes.get_or_insert_default().push(claim);
+        }
+        create(&format!("chart-{index}"), spec.clone())
+            .await
+            .unwrap();
+        // What a StatefulSet says of its volumes cannot be changed.
+        cluster.helm(&["uninstall", NAME]);
+        spec.security_context = None;
+        let refused = create(&format!("other-{index}"), spec).await.unwrap_err();
+        assert!(
+            refused
+                .to_string()
+                .contains("violates PodSecurity \"restricted"),
+            "{refused}"
+        );
+    }
+}
+
+/// The API server judges every object of every case, fields and all, without keeping any.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_object_of_every_case_is_accepted() {
+    let namespaces = ["team-a", "team-b", "team-c", "team-z", "shared", "data"];
+    let Some(cluster) = Cluster::new(&namespaces).await else {
+        return;
+    };
+    cluster.kubectl(&["apply", "--filename", "tests/chart/crds.yaml"]);
+    cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all"]);
+    for case in cases() {
+        let path = case.join("rendered.yaml");
+        let kept = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(kept, rendered(&cluster.tools, &case), "{}", path.display());
+        let path = path.to_str().unwrap();
+        let said = cluster.kubectl(&[
+            "apply",
+            "--dry-run=server",
+            "--validate=strict",
+            "--filename",
+            path,
+        ]);
+        assert!(said.contains("statefulset.apps/"), "{path}: {said}");
+    }
+}

@@ -1,0 +1,234 @@
+//! The alerts and the dashboard, with a real Prometheus that scrapes the running program.
+
+use std::{collections::BTreeSet, process::Command};
+
+use meterline_testkit::{
+    child::Child,
+    ingest::RecordingIngest,
+    pods::{self, Pods, pod},
+    ports::free_port,
+    process::Meterline,
+};
+use serde_json::{Value, json};
+use tokio::time::{Duration, Instant, sleep};
+
+use super::{Tools, release::Cluster};
+use crate::support::{MINUTE, root, stop};
+
+/// The alerts as a file of rules.
+fn rules(tools: &Tools) -> String {
+    let values = [
+        "template",
+        "meterline",
+        "charts/meterline",
+        "--namespace=metering",
+        "--set=preset=kubernetes-pod-exec-time,prometheusRule.enabled=true",
+        "--show-only=templates/monitors.yaml",
+    ];
+    let rendered = tools.run("helm", None, &values);
+    let (_, spec) = rendered.split_once("\nspec:\n").unwrap();
+    spec.lines()
+        .map(|line| line.strip_prefix("  ").unwrap_or(line).to_owned() + "\n")
+        .collect()
+}
+
+/// The expressions of the dashboard, with its variables put in.
+fn dashboard() -> Vec<String> {
+    let path = root().join("charts/meterline/files/dashboard.json");
+    let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let mut expressions = Vec::new();
+    for target in panels
+        .iter()
+        .flat_map(|it| it["targets"].as_array().unwrap())
+    {
+        let expression = target["expr"].as_str().unwrap();
+        expressions.push(expression.replace("$namespace", ".*").replace("$pod", ".*"));
+    }
+    assert!(expressions.len() >= 10);
+    expressions
+}
+
+/// The metrics that an expression selects: the words before a brace.
+fn metrics(expression: &str) -> Vec<String> {
+    let words = expression.split('{').map(|before| {
+        let word = before.rsplit(|it: char| !it.is_ascii_alphanumeric() && it != '_');
+        word.into_iter().next().unwrap_or_default().to_owned()
+    });
+    let mut metrics: Vec<_> = words.collect();
+    // What follows the last brace selects nothing.
+    metrics.pop();
+    metrics
+}
+
+#[test]
+fn the_metrics_of_an_expression_are_found() {
+    let expression = "sum by (a) (rate(x_y{a=\"b\"}[5m])) / z{} > 0";
+    assert_eq!(metrics(expression), ["x_y", "z"]);
+}
+
+/// A Prometheus that scrapes this program every second and judges these rules.
+struct Prometheus {
+    child: Child,
+    port: u16,
+    _dir: tempfile::TempDir,
+}
+
+impl Prometheus {
+    fn start(tools: &Tools, meterline: &Meterline, rules: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("rules.yml"), rules).unwrap();
+        let target = meterline.url("").replace("http://", "");
+        let config = json!({
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": ["rules.yml"],
+            "scrape_configs": [{"job_name": "meterline", "static_configs": [
+                {"targets": [target], "labels": {"namespace": "metering", "pod": "meterline-0"}}]}],
+        });
+        std::fs::write(dir.path().join("config.yml"), config.to_string()).unwrap();
+        let port = free_port().unwrap();
+        let mut command = Command::new(tools.path("prometheus"));
+        command
+            .current_dir(dir.path())
+            .arg("--config.file=config.yml")
+            .arg("--storage.tsdb.path=data")
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        Self {
+            child: Child::spawn("prometheus", command).unwrap(),
+            port,
+            _dir: dir,
+        }
+    }
+
+    /// The data that a path of its API answers; `None` as long as it does not.
+    async fn get(&self, path: &str, query: &[(&str, &str)]) -> Option<Value> {
+        let url = format!("http://127.0.0.1:{}/api/v1/{path}", self.port);
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let url = reqwest::Url::parse_with_params(&url, query).unwrap();
+        let answer = client.get(url).send().await.ok()?.bytes().await.ok()?;
+        let answer: Value = serde_json::from_slice(&answer).ok()?;
+        assert_ne!(answer["status"], "error", "{query:?}: {answer}");
+        Some(answer["data"].clone())
+    }
+
+    /// Asks until the answer is as it should be.
+    async fn wait(&self, path: &str, query: &[(&str, &str)], good: impl Fn(&Value) -> bool) {
+        let deadline = Instant::now() + MINUTE;
+        loop {
+            let data = self.get(path, query).await;
+            if data.as_ref().is_some_and(&good) {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{path} {query:?}: {data:?}{}",
+                self.child.tail()
+            );
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_finds_every_metric_of_the_dashboard_and_the_alerts() {
+    let Some(cluster) = Cluster::new(&["team-a"]).await else {
+        return;
+    };
+    let tools = &cluster.tools;
+    let ingest = RecordingIngest::start().await.unwrap();
+    cluster.install(&[
+        "preset=kubernetes-pod-exec-time",
+        "fullnameOverride=meterline",
+        &format!("openmeter.url={}", ingest.url()),
+        "leaderElection.enabled=true",
+        "scrape.namespaces={team-a}",
+        "env.SCRAPE_INTERVAL=1s",
+        "env.BATCH_PERIOD=1s",
+    ]);
+    let pods = Pods::new(cluster.client.clone(), "team-a");
+    pods.create_running(&pod("worker"), pods::now())
+        .await
+        .unwrap();
+    let meterline = cluster.run_pod(0).await;
+    ingest
+        .wait_until(MINUTE, |state| state.events.len() >= 3)
+        .await
+        .unwrap();
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rules.yml");
+    let rules = rules(tools);
+    std::fs::write(&file, &rules).unwrap();
+    tools.run(
+        "promtool",
+        None,
+        &["check", "rules", file.to_str().unwrap()],
+    );
+    let (_, page) = meterline.get("/metrics").await.unwrap();
+    check_metrics(tools, &page);
+
+    let prometheus = Prometheus::start(tools, &meterline, &rules);
+    let alerts: Vec<String> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("expr: "))
+        .map(ToOwned::to_owned)
+        .collect();
+    assert_eq!(alerts.len(), rules.matches("- alert:").count());
+    let expressions = [dashboard(), alerts].concat();
+    let names: BTreeSet<_> = expressions.iter().flat_map(|it| metrics(it)).collect();
+    assert!(names.len() >= 10, "{names:?}");
+    let found = |data: &Value| data["result"].as_array().is_some_and(|it| !it.is_empty());
+    for name in &names {
+        prometheus.wait("query", &[("query", name)], found).await;
+    }
+    for expression in &expressions {
+        let answer = prometheus.get("query", &[("query", expression)]).await;
+        assert!(answer.is_some(), "{expression}");
+    }
+    // Each was judged, by labels that are there, and none is on fire.
+    let judged = |data: &Value| {
+        let rules = data["groups"][0]["rules"].as_array();
+        rules.is_some_and(|rules| {
+            rules
+                .iter()
+                .all(|rule| rule["health"] == "ok" && rule["state"] == "inactive")
+        })
+    };
+    prometheus.wait("rules", &[], judged).await;
+    // The ingest API refuses an event, and the alert says so.
+    ingest.refuse_when(|_| true);
+    let firing = |data: &Value| {
+        let mut alerts = data["alerts"].as_array().into_iter().flatten();
+        alerts.any(|it| it["labels"]["alertname"] == "MeterlineEventsRejected")
+    };
+    prometheus.wait("alerts", &[], firing).await;
+    ingest.refuse_nothing();
+    stop(&meterline).await;
+}
+
+/// `promtool check metrics`, which reads the page from its standard input. That names of counters do
+/// not end in `_total` is Benthos's convention.
+fn check_metrics(tools: &Tools, page: &str) {
+    use std::io::Write;
+    let mut child = tools
+        .command("promtool", None)
+        .args(["check", "metrics"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(page.as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = super::text(&output);
+    let faults: Vec<_> = text
+        .lines()
+        .filter(|line| !line.ends_with("counter metrics should have \"_total\" suffix"))
+        .collect();
+    assert!(faults.is_empty(), "{faults:?}");
+}

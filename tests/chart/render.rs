@@ -1,0 +1,195 @@
+//! What the chart renders and refuses, without a cluster.
+
+use super::{Tools, cases, rendered, text};
+use crate::support::root;
+
+/// Compares with what is kept, or writes it when `UPDATE_DOCS` is set.
+fn assert_kept(path: &std::path::Path, text: &str) {
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let kept = std::fs::read_to_string(path).unwrap_or_default();
+    let differs = kept.lines().zip(text.lines()).find(|(was, is)| was != is);
+    assert!(
+        kept == text,
+        "{} is not what is rendered, first in {differs:?}; look at the difference after \
+         UPDATE_DOCS=1 cargo test --test tests -- chart",
+        path.display()
+    );
+}
+
+#[test]
+fn every_case_renders_to_what_is_kept() {
+    let Some(tools) = Tools::or_skip() else {
+        return;
+    };
+    let cases = cases();
+    assert!(cases.len() >= 25, "{cases:?}");
+    for case in cases {
+        assert_kept(&case.join("rendered.yaml"), &rendered(&tools, &case));
+    }
+}
+
+#[test]
+fn every_case_passes_a_strict_lint() {
+    let Some(tools) = Tools::or_skip() else {
+        return;
+    };
+    for case in cases() {
+        let values = case.join("values.yaml");
+        let values = values.to_str().unwrap();
+        let arguments = ["lint", "--strict", "charts/meterline", "--values", values];
+        tools.run("helm", None, &arguments);
+    }
+}
+
+/// The manifests for those without Helm are those of these cases.
+#[test]
+fn the_plain_manifests_are_what_the_chart_renders() {
+    let Some(tools) = Tools::or_skip() else {
+        return;
+    };
+    for (name, case) in [
+        ("one-replica", "manifests-one-replica"),
+        ("two-replicas", "manifests-two-replicas"),
+    ] {
+        let case = root().join("charts/meterline/examples").join(case);
+        let head = format!(
+            "# Made from the chart; change charts/meterline/examples/{}/values.yaml instead.\n\
+             # kubectl create namespace metering\n\
+             # kubectl --namespace metering create secret generic openmeter --from-literal=token=om_...\n\
+             # kubectl apply -f examples/manifests/{name}.yaml\n",
+            case.file_name().unwrap().to_str().unwrap()
+        );
+        let path = root().join(format!("examples/manifests/{name}.yaml"));
+        assert_kept(&path, &format!("{head}{}", rendered(&tools, &case)));
+    }
+}
+
+/// Values that cannot be meant, with words of the refusal.
+const REFUSED: &[(&[&str], &str)] = &[
+    (&[], "say what to meter: set `preset`"),
+    (&["preset=kubernetes"], "at '/preset': value must be one of"),
+    (
+        &["preset=kubernetes-pod-exec-time", "replicas=2"],
+        "additional properties 'replicas' not allowed",
+    ),
+    (
+        &["preset=kubernetes-pod-exec-time", "openmeter.apiToken=x"],
+        "additional properties 'apiToken' not allowed",
+    ),
+    (
+        &[
+            "preset=kubernetes-pod-exec-time",
+            "leaderElection.lease.renewDeadlin=1s",
+        ],
+        "additional properties 'renewDeadlin' not allowed",
+    ),
+    (
+        &["preset=kubernetes-pod-exec-time", "replicaCount=2"],
+        "each replica would bill: set leaderElection.enabled=true",
+    ),
+    (
+        &["preset=kubernetes-pod-exec-time", "replicaCount=two"],
+        "at '/replicaCount': got string, want integer",
+    ),
+    (
+        &[
+            "preset=kubernetes-pod-exec-time",
+            "openmeter.token=a",
+            "openmeter.existingSecret=b",
+        ],
+        "set openmeter.token or openmeter.existingSecret, not both",
+    ),
+    (
+        &[
+            "preset=kubernetes-pod-exec-time",
+            "openmeter.url=openmeter.cloud",
+        ],
+        "at '/openmeter/url'",
+    ),
+    (
+        &["preset=kubernetes-pod-exec-time", "image.digest=latest"],
+        "at '/image/digest'",
+    ),
+    (
+        &[
+            "preset=kubernetes-pod-exec-time",
+            "leaderElection.lease.duration=15",
+        ],
+        "at '/leaderElection/lease/duration'",
+    ),
+    (
+        &["preset=kubernetes-pod-exec-time", "storage.size=10GB"],
+        "at '/storage/size'",
+    ),
+    (
+        &[
+            "preset=kubernetes-pod-exec-time",
+            "scrape.namespaces={Team A}",
+        ],
+        "at '/scrape/namespaces/0'",
+    ),
+    (
+        &[
+            "preset=kubernetes-pod-exec-time",
+            "scrape.resourceTypes={pods}",
+        ],
+        "at '/scrape/resourceTypes/0'",
+    ),
+    (
+        &[
+            "preset=kubernetes-pod-exec-time",
+            "caRootCertificates.company=file.pem",
+        ],
+        "at '/caRootCertificates/company'",
+    ),
+    (
+        &["preset=kubernetes-pod-exec-time", "env.MY-NAME=1"],
+        "'MY-NAME'",
+    ),
+    (&["configFile=config.yaml"], "at '/configFile'"),
+    (
+        &["configFile=/etc/own/config.yaml"],
+        "configFile names a file that no volume brings: set volumes and volumeMounts",
+    ),
+    (
+        &[
+            "preset=kubernetes-pod-exec-time",
+            "envVars[0].name=SCRAPE_NAMESPACE",
+            "envVars[0].valueFrom.configMapKeyRef.name=x",
+            "envVars[0].valueFrom.configMapKeyRef.key=y",
+        ],
+        "its value is known only in the cluster: name them in scrape.namespaces",
+    ),
+    (
+        &["config.input.kubernetes_resources.namespaces[0]=${TEAM}"],
+        "config reads the namespaces of the variable TEAM, which is set neither in env nor in envVars",
+    ),
+    (
+        &[
+            "config.input.kubernetes_resources.resource_type=pod",
+            "scrape.namespaces={team-a}",
+        ],
+        "scrape.namespaces names namespaces, but the configuration reads all of them",
+    ),
+];
+
+#[test]
+fn what_cannot_be_meant_is_refused_with_the_remedy() {
+    let Some(tools) = Tools::or_skip() else {
+        return;
+    };
+    for (values, words) in REFUSED {
+        let mut command = tools.command("helm", None);
+        command.args(["template", "meterline", "charts/meterline"]);
+        for value in *values {
+            command.args(["--set", value]);
+        }
+        let output = command.output().unwrap();
+        assert!(!output.status.success(), "{values:?} is not refused");
+        let text = text(&output);
+        assert!(text.contains(words), "{values:?}: {text}");
+    }
+}
