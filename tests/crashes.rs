@@ -20,7 +20,7 @@ fn kept(control_plane: &ControlPlane, ingest: &RecordingIngest, state: &Path) ->
 }
 
 /// A pod that runs, ends and is deleted.
-async fn live(pods: Pods, name: String, delay: u64, life: u64) {
+pub(crate) async fn live(pods: Pods, name: String, delay: u64, life: u64) {
     sleep(Duration::from_millis(delay)).await;
     let started = pods::now();
     pods.create_running(&pod(&name), started).await.unwrap();

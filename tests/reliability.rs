@@ -86,6 +86,9 @@ const FAULTS: &[Row] = &[
         Ok(&[
             "tests/sink.rs what_waits_is_delivered_on_sigterm",
             "tests/sink.rs a_stop_that_cannot_deliver_ends_with_75_and_a_second_signal_with_130",
+            "tests/faults/stop.rs stopped_at_any_moment_with_a_state_file_every_second_is_billed_once",
+            "tests/faults/stop.rs stopped_at_any_moment_with_a_buffer_every_second_is_billed_once",
+            "tests/faults/stop.rs a_second_signal_ends_it_at_once_while_a_request_is_held",
         ]),
     ),
     Row(
@@ -160,12 +163,25 @@ const FAULTS: &[Row] = &[
     Row(
         "The sink asks for a pause (429, `Retry-After`)",
         "kept to, within reason",
-        Ok(&["tests/sink.rs the_pause_that_the_server_asks_for_is_kept"]),
+        Ok(&[
+            "tests/sink.rs the_pause_that_the_server_asks_for_is_kept",
+            "tests/faults/sink.rs every_form_of_retry_after_is_kept_to_within_reason",
+        ]),
+    ),
+    Row(
+        "The sink does not answer",
+        "given up after `timeout` and sent again; few requests are under way, and windows wait in the ledger",
+        Ok(&[
+            "tests/faults/sink.rs a_sink_that_does_not_answer_is_left_after_the_time_limit_and_windows_wait",
+        ]),
     ),
     Row(
         "A batch is too large (413)",
-        "halved, and the limit is remembered",
-        Ok(&["tests/sink.rs batches_are_halved_until_they_are_taken"]),
+        "halved, and the limit is remembered; an event that is too large alone is rejected",
+        Ok(&[
+            "tests/sink.rs batches_are_halved_until_they_are_taken",
+            "tests/faults/sink.rs an_event_that_is_too_large_alone_is_rejected_and_costs_the_others_nothing",
+        ]),
     ),
     Row(
         "One event of many is refused (400)",
@@ -176,9 +192,12 @@ const FAULTS: &[Row] = &[
         ]),
     ),
     Row(
-        "The answer is lost after the events were taken",
+        "The answer is lost after the events were taken, or an error came after some of them",
         "the same bytes again, with the same ids",
-        Ok(&[MAIN]),
+        Ok(&[
+            "tests/faults/sink.rs what_may_have_been_taken_is_sent_again_with_the_same_bytes",
+            MAIN,
+        ]),
     ),
     Row(
         "The token is refused (401, 403)",
@@ -186,14 +205,19 @@ const FAULTS: &[Row] = &[
         Ok(&["tests/sink.rs a_refused_token_keeps_the_data_until_another_one_is_there"]),
     ),
     Row(
-        "A redirect",
+        "A redirect, or a web page from a proxy",
         "not followed, and no success",
-        Ok(&["tests/sink.rs a_redirect_is_not_followed_and_nothing_is_lost"]),
+        Ok(&[
+            "tests/sink.rs a_redirect_is_not_followed_and_nothing_is_lost",
+            "tests/faults/sink.rs a_web_page_is_no_success",
+        ]),
     ),
     Row(
-        "The sink's certificate is expired or for another host",
-        "retried, with the reason in `/ready`; never insecure",
-        Err("there is no test with such a certificate yet"),
+        "The sink's certificate is expired, for another host or of an unknown authority",
+        "retried slowly, with the reason in `/ready`; never insecure, and nothing is lost",
+        Ok(&[
+            "tests/faults/sink.rs a_certificate_that_is_not_right_is_never_trusted_and_nothing_is_lost",
+        ]),
     ),
     Row(
         "The sink was away longer than `max_backlog`",
@@ -245,6 +269,18 @@ const FAULTS: &[Row] = &[
             "crates/script/src/tests/limits.rs values_nested_without_end_do_not_overflow_the_stack",
             "crates/script/src/tests/limits.rs nothing_that_waits_or_reaches_outside_can_be_called",
         ]),
+    ),
+    Row(
+        "A script that fails for one pod, or for most",
+        "that pod is rejected and the others go on; while most fail it is not ready, with the reason",
+        Ok(&[
+            "tests/faults/sink.rs a_script_that_fails_for_one_pod_rejects_it_and_for_most_is_not_ready",
+        ]),
+    ),
+    Row(
+        "No state file is configured",
+        "said in the log and in `/ready`",
+        Ok(&["tests/faults/sink.rs without_a_state_file_the_log_and_ready_say_so"]),
     ),
     Row(
         "A configuration that is a bomb, or garbage",

@@ -16,6 +16,7 @@ mod corners;
 mod corpora;
 mod crashes;
 mod load;
+mod faults;
 mod main_job;
 mod outages;
 mod reliability;

@@ -1,6 +1,6 @@
 //! What the outputs that speak HTTP share: the client, and what an answer means.
 
-use std::time::Duration;
+use std::{error::Error, io, time::Duration};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -11,6 +11,8 @@ use reqwest::{
     redirect::Policy,
 };
 
+use crate::tls::Tls;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause before a request is repeated that only a person can mend, such as one to a wrong URL.
 const SLOW: Duration = Duration::from_secs(30);
@@ -20,25 +22,42 @@ const SHOWN: usize = 300;
 /// A client that follows no redirects: an event is not delivered by being sent elsewhere.
 ///
 /// # Errors
-/// When the system's certificates cannot be read.
-pub(crate) fn client(timeout: Duration) -> Result<Client, reqwest::Error> {
+/// When the certificates to trust cannot be read.
+pub(crate) fn client(timeout: Duration, tls: &Tls) -> Result<Client, String> {
     // Another part of the process may have chosen already; then that choice holds.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder()
+    let builder = Client::builder()
         .user_agent(concat!("meterline/", env!("CARGO_PKG_VERSION")))
         .redirect(Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(timeout)
         .tcp_keepalive(Duration::from_secs(15))
-        .pool_idle_timeout(Duration::from_secs(60))
+        .pool_idle_timeout(Duration::from_secs(60));
+    let builder = match tls.roots()? {
+        None => builder,
+        Some(roots) => builder.tls_certs_only(roots),
+    };
+    builder
         .build()
+        .map_err(|error| format!("cannot make an HTTP client: {error}"))
 }
 
 /// Sends a request and says what its answer means. `url` is for people, without credentials.
 pub(crate) async fn send(request: RequestBuilder, url: &str) -> Result<(), WriteError> {
-    let unreachable = |error| WriteError::Retry {
-        reason: format!("cannot reach {url}: {}", cause(error)),
-        after: None,
+    let unreachable = |error: reqwest::Error| {
+        if is_untrusted(&error) {
+            return WriteError::Retry {
+                reason: format!(
+                    "{url} is not trusted: {}; check its certificate and `tls.root_cas_file`",
+                    cause(error)
+                ),
+                after: Some(SLOW),
+            };
+        }
+        WriteError::Retry {
+            reason: format!("cannot reach {url}: {}", cause(error)),
+            after: None,
+        }
     };
     let (client, request) = request.build_split();
     let request = request.map_err(unreachable)?;
@@ -159,11 +178,24 @@ fn secrets(request: &Request) -> Vec<String> {
     secrets
 }
 
+/// Whether it was the certificate that was refused.
+fn is_untrusted(error: &(dyn Error + 'static)) -> bool {
+    if let Some(error) = error.downcast_ref::<rustls::Error>() {
+        return matches!(error, rustls::Error::InvalidCertificate(_));
+    }
+    // What an I/O error was made of is not among its sources.
+    let inner = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref)
+        .is_some_and(|inner| is_untrusted(inner));
+    inner || error.source().is_some_and(is_untrusted)
+}
+
 /// The innermost cause, which says something ("connection refused"), without the URL.
 fn cause(error: reqwest::Error) -> String {
     let timed_out = error.is_timeout();
     let error = error.without_url();
-    let mut cause: &dyn std::error::Error = &error;
+    let mut cause: &dyn Error = &error;
     while let Some(source) = cause.source() {
         cause = source;
     }

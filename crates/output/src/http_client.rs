@@ -21,6 +21,7 @@ use serde::Deserialize;
 use crate::{
     batching::Batching,
     http::{client, parse_url, send, shown},
+    tls::Tls,
 };
 
 /// The component.
@@ -54,6 +55,9 @@ pub(crate) struct Config {
     /// The time within which a request must be answered.
     #[serde(default = "default_timeout")]
     timeout: GoDuration,
+    /// Whom to trust.
+    #[serde(default)]
+    tls: Tls,
 }
 
 fn default_verb() -> Located<String> {
@@ -103,6 +107,7 @@ impl Configure for Config {
             ),
             max_in_flight: self.max_in_flight.max(1),
             timeout: self.timeout.0,
+            tls: self.tls,
         }))
     }
 }
@@ -126,14 +131,15 @@ struct Plan {
     batching: BatchPolicy,
     max_in_flight: usize,
     timeout: Duration,
+    tls: Tls,
 }
 
 #[async_trait]
 impl OutputPlan for Plan {
     async fn build(self: Box<Self>, cx: &BuildContext) -> Result<OutputNode, BuildError> {
-        let client = client(self.timeout).map_err(|error| BuildError {
+        let client = client(self.timeout, &self.tls).map_err(|reason| BuildError {
             component: Arc::clone(&cx.label),
-            reason: format!("cannot make an HTTP client: {error}"),
+            reason,
         })?;
         let (batching, max_in_flight) = (self.batching.clone(), self.max_in_flight);
         Ok(OutputNode::Writer(WriterNode {

@@ -12,6 +12,7 @@ mod reject_errored;
 mod retry;
 mod stdout;
 mod switch;
+mod tls;
 
 use meterline_config::OutputSpec;
 

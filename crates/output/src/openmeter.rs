@@ -25,6 +25,7 @@ use serde::Deserialize;
 use crate::{
     batching::Batching,
     http::{client, parse_url, send, shown},
+    tls::Tls,
 };
 
 /// The component.
@@ -34,6 +35,7 @@ pub(crate) const SPEC: OutputSpec = Spec::new::<Config>(
     &[
         "openmeter:\n  url: https://openmeter.cloud\n  token: om_example\n  batching:\n    count: 20\n    period: 5s\n",
         "openmeter:\n  url: https://eu.api.konghq.com/v3/openmeter\n  token: file:///run/secrets/token\n",
+        "openmeter:\n  url: https://openmeter.internal\n  tls:\n    root_cas_file: /etc/ssl/our-authority.pem\n",
     ],
 );
 
@@ -56,6 +58,9 @@ pub(crate) struct Config {
     /// The time within which a request must be answered.
     #[serde(default = "default_timeout")]
     timeout: GoDuration,
+    /// Whom to trust.
+    #[serde(default)]
+    tls: Tls,
 }
 
 const fn default_max_in_flight() -> usize {
@@ -90,6 +95,7 @@ impl Configure for Config {
             batching: self.batching.into(),
             max_in_flight: self.max_in_flight.max(1),
             timeout: self.timeout.0,
+            tls: self.tls,
         }))
     }
 }
@@ -119,14 +125,15 @@ struct Plan {
     batching: BatchPolicy,
     max_in_flight: usize,
     timeout: Duration,
+    tls: Tls,
 }
 
 #[async_trait]
 impl OutputPlan for Plan {
     async fn build(self: Box<Self>, cx: &BuildContext) -> Result<OutputNode, BuildError> {
-        let client = client(self.timeout).map_err(|error| BuildError {
+        let client = client(self.timeout, &self.tls).map_err(|reason| BuildError {
             component: Arc::clone(&cx.label),
-            reason: format!("cannot make an HTTP client: {error}"),
+            reason,
         })?;
         let single = self.batching == BatchPolicy::default() || self.batching.count == 1;
         let writer = OpenMeter {

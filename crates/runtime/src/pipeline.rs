@@ -74,7 +74,14 @@ impl Pipeline {
             &mut leaves,
         );
         let (sender, receiver) = mpsc::channel(1);
-        process::start(self.chains, receiver, sink, &self.metrics, &mut stages);
+        process::start(
+            self.chains,
+            receiver,
+            sink,
+            &self.metrics,
+            &self.health,
+            &mut stages,
+        );
         let mut reader = Reader {
             input: self.input.as_mut(),
             sender,

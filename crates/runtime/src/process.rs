@@ -5,12 +5,14 @@ use std::{
     sync::Arc,
 };
 
-use meterline_core::{Ack, Batch, IntCounter, Metrics, Outcome, Processor};
+use meterline_core::{
+    Ack, Batch, Health, HealthHandle, IntCounter, Message, Metrics, Outcome, Processor,
+};
 use tokio::{
     sync::mpsc,
     task::{JoinHandle, JoinSet},
 };
-use tracing::error;
+use tracing::{error, info};
 
 use crate::sink::{Delivery, Parcel, Sink};
 
@@ -45,6 +47,7 @@ pub(crate) fn start(
     work: mpsc::Receiver<Work>,
     sink: Sink,
     metrics: &Metrics,
+    health: &Health,
     stages: &mut JoinSet<()>,
 ) {
     let threads = chains.len().max(1);
@@ -55,7 +58,53 @@ pub(crate) fn start(
         &[],
     );
     stages.spawn(give_out(chains, work, steps, panics));
-    stages.spawn(hand_on(in_order, sink));
+    let verdict = Verdict::new(health.register("processors"));
+    stages.spawn(hand_on(in_order, sink, verdict));
+}
+
+/// Whether processing works on the whole: one message that fails is set aside, but when most of them
+/// fail it is the mapping that is wrong.
+struct Verdict {
+    health: HealthHandle,
+    /// Messages of late, and how many of them failed; each batch counts half of the one after it.
+    seen: f64,
+    failed: f64,
+}
+
+impl Verdict {
+    fn new(health: HealthHandle) -> Self {
+        health.ready("");
+        Self {
+            health,
+            seen: 0.0,
+            failed: 0.0,
+        }
+    }
+
+    fn judge(&mut self, part: &Batch) {
+        if part.is_empty() {
+            return;
+        }
+        let failures = || part.iter().filter_map(Message::failure);
+        let was_ready = self.failed * 2.0 <= self.seen;
+        self.seen = self.seen / 2.0 + part.len() as f64;
+        self.failed = self.failed / 2.0 + failures().count() as f64;
+        if self.failed * 2.0 <= self.seen {
+            if !was_ready {
+                info!("most messages can be processed again");
+                self.health.ready("");
+            }
+        } else if let Some(first) = failures().next() {
+            let reason = format!(
+                "most messages fail in {}: {}",
+                first.component, first.reason
+            );
+            if was_ready {
+                error!("{reason}");
+            }
+            self.health.not_ready(reason);
+        }
+    }
 }
 
 async fn give_out(
@@ -128,7 +177,7 @@ fn cut(mut batch: Batch) -> Vec<Batch> {
     parts
 }
 
-async fn hand_on(mut in_order: mpsc::Receiver<Step>, sink: Sink) {
+async fn hand_on(mut in_order: mpsc::Receiver<Step>, sink: Sink, mut verdict: Verdict) {
     while let Some(step) = in_order.recv().await {
         let parcel = match step {
             Step::Flush => Parcel {
@@ -139,6 +188,7 @@ async fn hand_on(mut in_order: mpsc::Receiver<Step>, sink: Sink) {
             Step::Part(part) => {
                 let deliveries = match part.done.await {
                     Ok(Some(batch)) => {
+                        verdict.judge(&batch);
                         let acks = part.ack.split(batch.len());
                         batch
                             .into_iter()

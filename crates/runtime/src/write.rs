@@ -50,10 +50,23 @@ pub(crate) struct Desk {
 enum Never {
     /// Smaller parts of it may.
     Refused(String),
+    /// Smaller parts of it may, for all of it together is too large.
+    TooLarge(String),
     /// None of it: it was tried for long enough.
     GivenUp(String),
     /// None of it, on purpose.
     Dropped,
+}
+
+/// What was seen of how much the other side takes, while one batch was written in parts.
+#[derive(Default)]
+struct Sizes {
+    /// The largest part that arrived.
+    taken: usize,
+    /// Why a part of several was too large.
+    refused: Option<String>,
+    /// A message is too large alone: whatever it was part of says nothing of others.
+    one_is_too_large: bool,
 }
 
 /// Messages with their acks, in two lists, for the writer wants the messages in a row.
@@ -115,12 +128,14 @@ impl Desk {
             .unzip();
         // Parts are written in order, so that the messages of one object stay in order.
         let mut parts = VecDeque::from([Batch { messages, acks }]);
+        let mut sizes = Sizes::default();
         while let Some(mut part) = parts.pop_front() {
             if part.messages.is_empty() {
                 continue;
             }
             match self.until_final(&part.messages).await {
                 Ok(()) => {
+                    sizes.taken = sizes.taken.max(part.messages.len());
                     self.sent.inc_by(part.acks.len() as u64);
                     self.batches.inc();
                     for ack in part.acks {
@@ -128,20 +143,44 @@ impl Desk {
                     }
                 }
                 Err(Never::Dropped) => self.drop_all(part.acks),
-                Err(Never::Refused(reason)) if part.messages.len() == 1 => {
-                    if self.is_dropped(&reason) {
-                        self.drop_all(part.acks);
-                    } else {
-                        self.reject_all(part, &reason).await;
+                Err(never @ (Never::Refused(_) | Never::TooLarge(_)))
+                    if part.messages.len() > 1 =>
+                {
+                    if let Never::TooLarge(reason) = never {
+                        sizes.refused = Some(reason);
                     }
-                }
-                Err(Never::GivenUp(reason)) => self.reject_all(part, &reason).await,
-                Err(Never::Refused(_)) => {
                     let rest = part.split_off(part.messages.len().div_ceil(2));
                     parts.push_front(rest);
                     parts.push_front(part);
                 }
+                Err(Never::TooLarge(reason)) => {
+                    // It is too large by itself, and the batches that it was in because of it.
+                    sizes.one_is_too_large = true;
+                    self.refuse(part, &reason).await;
+                }
+                Err(Never::Refused(reason)) => self.refuse(part, &reason).await,
+                Err(Never::GivenUp(reason)) => self.reject_all(part, &reason).await,
             }
+        }
+        self.learn(sizes);
+    }
+
+    /// Remembers how many messages the other side takes at once.
+    fn learn(&self, sizes: Sizes) {
+        let Some(reason) = sizes.refused.filter(|_| !sizes.one_is_too_large) else {
+            return;
+        };
+        let most = sizes.taken.max(1);
+        if self.limit.fetch_min(most, Ordering::Relaxed) > most {
+            info!(output = %self.label, most, "{reason}; batches are made smaller");
+        }
+    }
+
+    async fn refuse(&self, part: Batch, reason: &str) {
+        if self.is_dropped(reason) {
+            self.drop_all(part.acks);
+        } else {
+            self.reject_all(part, reason).await;
         }
     }
 
@@ -195,15 +234,8 @@ impl Desk {
                 WriteError::Retry { reason, after } => (reason, after),
                 WriteError::Unauthorized { reason } => (reason, Some(UNAUTHORIZED_PAUSE)),
                 WriteError::TooLarge { reason } => {
-                    let half = messages.len().div_ceil(2);
-                    if messages.len() > 1 {
-                        let before = self.limit.fetch_min(half, Ordering::Relaxed);
-                        if before > half {
-                            info!(output = %self.label, most = half, "{reason}; batches are made smaller");
-                        }
-                    }
                     self.answered();
-                    return Err(Never::Refused(reason));
+                    return Err(Never::TooLarge(reason));
                 }
                 WriteError::Rejected { reason } => {
                     self.answered();

@@ -8,6 +8,7 @@
 //! | [`kwok`] | a kubelet that is not ours, for many pods |
 //! | [`pods`] | pods whose status a test writes itself, for exact corner cases |
 //! | [`proxy`] | a TCP proxy before the API server, whose connections can go silent |
+//! | [`tls`] | TLS in front of the ingest API, with certificates of the test's choice |
 //! | [`truth`] | the lives of pods as the API server told them, written down beside the run |
 //! | [`process`] | the real binary: started, read, signalled, ended |
 //!
@@ -23,6 +24,7 @@ pub mod pods;
 pub mod ports;
 pub mod process;
 pub mod proxy;
+pub mod tls;
 pub mod truth;
 
 /// Makes sure that there is a TLS provider, which both the Kubernetes client and the HTTP client

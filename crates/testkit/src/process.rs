@@ -139,6 +139,23 @@ impl Meterline {
         }
     }
 
+    /// Waits until the sum of a metric over all its labels is as `wanted`.
+    ///
+    /// # Errors
+    /// As [`Meterline::wait_for_page`].
+    pub async fn wait_for_metric(
+        &self,
+        name: &str,
+        limit: Duration,
+        wanted: impl Fn(f64) -> bool,
+    ) -> anyhow::Result<()> {
+        self.wait_for_page("/metrics", limit, |_, page| {
+            sum_of(page, name).is_some_and(&wanted)
+        })
+        .await
+        .with_context(|| format!("waiting for the metric {name}"))
+    }
+
     /// Waits for the first line of the log, also among those already written, with `text` in it.
     ///
     /// # Errors

@@ -57,6 +57,7 @@ async fn writer(base: &str, token: Token, batching: BatchPolicy) -> Arc<dyn Writ
         batching,
         max_in_flight: 1,
         timeout: Duration::from_secs(5),
+        tls: crate::tls::Tls::default(),
     };
     let cx = BuildContext {
         label: "test".into(),

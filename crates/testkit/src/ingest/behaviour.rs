@@ -26,8 +26,9 @@ pub(super) enum Reply {
         body: String,
         take: usize,
     },
-    /// Close the connection without an answer; of the valid events the first `take` are kept.
-    Drop { take: usize },
+    /// Close or reset the connection without an answer; of the valid events the first `take` are
+    /// kept.
+    Drop { take: usize, reset: bool },
     /// Reset the connection without reading the body.
     Reset,
 }
@@ -78,13 +79,28 @@ impl Behaviour {
     /// Keeps every event, then closes the connection without an answer.
     #[must_use]
     pub fn accept_then_drop() -> Self {
-        Self::of(Reply::Drop { take: usize::MAX })
+        Self::of(Reply::Drop {
+            take: usize::MAX,
+            reset: false,
+        })
+    }
+
+    /// Keeps every event, then resets the connection without an answer.
+    #[must_use]
+    pub fn accept_then_reset() -> Self {
+        Self::of(Reply::Drop {
+            take: usize::MAX,
+            reset: true,
+        })
     }
 
     /// Reads the body, keeps nothing and closes the connection without an answer.
     #[must_use]
     pub fn drop_connection() -> Self {
-        Self::of(Reply::Drop { take: 0 })
+        Self::of(Reply::Drop {
+            take: 0,
+            reset: false,
+        })
     }
 
     /// Resets the connection without having read the body.

@@ -94,6 +94,11 @@ impl RecordingIngest {
         self.rules().max_events = count.unwrap_or(usize::MAX);
     }
 
+    /// Answers 413 to every request with a larger body; `None` lifts the limit.
+    pub fn limit_bytes(&self, bytes: Option<usize>) {
+        self.rules().max_bytes = bytes.unwrap_or(usize::MAX);
+    }
+
     /// Answers 400 to every request with an event for which `bad` is true; none of its events is
     /// kept. It is not recorded as a violation.
     pub fn refuse_when(&self, bad: impl Fn(&Value) -> bool + Send + 'static) {

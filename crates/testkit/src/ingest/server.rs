@@ -39,6 +39,7 @@ pub(super) struct Rules {
     pub(super) otherwise: Behaviour,
     pub(super) token: Option<String>,
     pub(super) max_events: usize,
+    pub(super) max_bytes: usize,
     pub(super) refuse: Option<Predicate>,
 }
 
@@ -157,7 +158,7 @@ async fn answer(
     // A body that breaks off is the client's doing; there is nobody left to answer.
     let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
     let found = shared.validate(&head, &body);
-    let verdict = shared.judge(behaviour.reply, &head.headers, &found);
+    let verdict = shared.judge(behaviour.reply, (&head.headers, body.len()), &found);
     let found = found.map_err(|(_, reason)| reason);
     shared.record(&head, body, found, verdict.answer, verdict.take);
     match behaviour.wait {
@@ -167,7 +168,11 @@ async fn answer(
     }
     match verdict.answer {
         Answer::Status(status) => verdict.response(status),
-        Answer::Dropped | Answer::Reset => Err(Cut),
+        Answer::Dropped => Err(Cut),
+        Answer::Reset => {
+            reset.store(true, Ordering::Relaxed);
+            Err(Cut)
+        }
     }
 }
 
@@ -178,6 +183,7 @@ impl Shared {
             otherwise: Behaviour::normal(),
             token: None,
             max_events: usize::MAX,
+            max_bytes: usize::MAX,
             refuse: None,
         };
         Ok(Self {
@@ -204,7 +210,7 @@ impl Shared {
     fn judge(
         &self,
         reply: Reply,
-        headers: &HeaderMap,
+        (headers, size): (&HeaderMap, usize),
         found: &Result<Vec<Value>, (u16, String)>,
     ) -> Verdict {
         match reply {
@@ -221,19 +227,23 @@ impl Shared {
                 verdict.take = take;
                 verdict
             }
-            Reply::Drop { take } => Verdict {
-                answer: Answer::Dropped,
+            Reply::Drop { take, reset } => Verdict {
+                answer: if reset {
+                    Answer::Reset
+                } else {
+                    Answer::Dropped
+                },
                 headers: Vec::new(),
                 body: String::new(),
                 take,
             },
-            Reply::Judge | Reply::Reset => self.judge_as_the_real_one(headers, found),
+            Reply::Judge | Reply::Reset => self.judge_as_the_real_one((headers, size), found),
         }
     }
 
     fn judge_as_the_real_one(
         &self,
-        headers: &HeaderMap,
+        (headers, size): (&HeaderMap, usize),
         found: &Result<Vec<Value>, (u16, String)>,
     ) -> Verdict {
         let rules = lock(&self.rules);
@@ -250,6 +260,9 @@ impl Shared {
         };
         if events.len() > rules.max_events {
             return Verdict::problem(413, "too many events");
+        }
+        if size > rules.max_bytes {
+            return Verdict::problem(413, "too many bytes");
         }
         if let Some(refuse) = &rules.refuse
             && events.iter().any(refuse)

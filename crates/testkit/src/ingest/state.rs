@@ -35,7 +35,7 @@ pub enum Answer {
     Status(u16),
     /// None: the connection was closed after the body was read.
     Dropped,
-    /// None: the connection was reset.
+    /// None: the connection was reset, before or after the body was read.
     Reset,
 }
 
