@@ -105,7 +105,11 @@ async fn what_came_and_went_while_the_collector_was_down_is_billed() {
     let pods = Pods::new(client.clone(), "default");
     let start = pods::now();
     pods.create_running(&pod("before"), start).await.unwrap();
-    let meterline = kept(&control_plane, &ingest, &state).start().unwrap();
+    // The pod may have started before the first window of a program that takes its time to start.
+    let meterline = kept(&control_plane, &ingest, &state)
+        .env("LOOKBACK", "1m")
+        .start()
+        .unwrap();
     ingest
         .wait_until(MINUTE, |state| !state.events.is_empty())
         .await

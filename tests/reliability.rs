@@ -77,6 +77,7 @@ const FAULTS: &[Row] = &[
         "billed to the second, as long as the API server remembers; `lost_time` counts what it does not",
         Ok(&[
             "tests/crashes.rs what_came_and_went_while_the_collector_was_down_is_billed",
+            "tests/faults/stop.rs begun_anew_after_a_while_without_news_of_pods_it_bills_on",
             KILLS,
         ]),
     ),
@@ -109,9 +110,11 @@ const FAULTS: &[Row] = &[
         ]),
     ),
     Row(
-        "The disk is full, or a write to it fails",
+        "The disk is full, or a write to it or a sync of it fails",
         "no window goes out that is not written; once there is room everything is written anew",
         Ok(&[
+            "tests/faults/disk.rs on_a_full_disk_no_window_goes_out_and_none_is_lost",
+            "tests/faults/disk.rs a_state_that_cannot_be_synced_is_not_trusted_and_written_anew",
             "crates/input/src/kubernetes_resources/state/tests.rs a_full_disk_is_told_and_once_there_is_room_everything_is_written",
         ]),
     ),
@@ -124,9 +127,12 @@ const FAULTS: &[Row] = &[
         ]),
     ),
     Row(
-        "The buffer's disk is full, or a batch in it is damaged",
+        "The buffer's disk is full or does not sync, or a batch in it is damaged",
         "the input is refused and nothing is dropped; the batch is set aside and the others go on",
         Ok(&[
+            "tests/faults/disk.rs what_a_buffer_on_a_full_disk_refuses_comes_again",
+            "tests/faults/disk.rs what_a_buffer_could_not_sync_comes_again",
+            "tests/faults/disk.rs a_damaged_buffer_is_moved_aside_and_reported",
             "crates/input/src/buffer/tests.rs what_a_full_disk_refuses_is_not_acknowledged_and_comes_again",
             "crates/input/src/buffer/tests.rs a_damaged_batch_is_set_aside_and_the_others_go_on",
         ]),

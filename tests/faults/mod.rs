@@ -1,5 +1,6 @@
 //! Faults that are brought about on the real parts, each ending with the audit.
 
+mod disk;
 mod sink;
 mod stop;
 
@@ -25,7 +26,7 @@ pub(crate) struct Scene {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) start: DateTime<Utc>,
     kubeconfig: PathBuf,
-    _control_plane: ControlPlane,
+    pub(crate) control_plane: ControlPlane,
 }
 
 impl Scene {
@@ -50,7 +51,7 @@ impl Scene {
             start,
             // Written once: a program that is starting may be reading it.
             kubeconfig: control_plane.kubeconfig_for("reader").unwrap(),
-            _control_plane: control_plane,
+            control_plane,
         })
     }
 

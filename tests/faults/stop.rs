@@ -156,3 +156,33 @@ async fn a_second_signal_ends_it_at_once_while_a_request_is_held() {
     scene.assert_exact(&ingest, &meterline).await;
     stop(&meterline).await;
 }
+
+/// The cluster went on without any news of pods: what there is to repeat is nothing, and that too must
+/// come to an end.
+#[tokio::test(flavor = "multi_thread")]
+async fn begun_anew_after_a_while_without_news_of_pods_it_bills_on() {
+    let Some(scene) = Scene::with(2).await else {
+        return;
+    };
+    let ingest = RecordingIngest::start().await.unwrap();
+    let command = || {
+        scene
+            .preset(&ingest)
+            .env("STATE_PATH", scene.file("state.sqlite"))
+    };
+    let meterline = command().start().unwrap();
+    meterline.wait_ready(MINUTE).await.unwrap();
+    ingest
+        .wait_until(MINUTE, |state| !state.events.is_empty())
+        .await
+        .unwrap();
+    drop(meterline);
+    let namespaces = ["one", "two", "three"];
+    for name in namespaces {
+        scene.control_plane.create_namespace(name).await.unwrap();
+    }
+    let meterline = command().start().unwrap();
+    meterline.wait_ready(SOON).await.unwrap();
+    scene.assert_exact(&ingest, &meterline).await;
+    stop(&meterline).await;
+}

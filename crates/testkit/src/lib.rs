@@ -5,11 +5,13 @@
 //! | [`ingest`] | an ingest API that validates, records, de-duplicates and misbehaves on request |
 //! | [`audit`] | do the events of each pod cover its true life exactly? |
 //! | [`control_plane`] | a real etcd and kube-apiserver with TLS, tokens and RBAC |
+//! | [`disk`] | a small disk that can be full |
 //! | [`kwok`] | a kubelet that is not ours, for many pods |
 //! | [`pods`] | pods whose status a test writes itself, for exact corner cases |
 //! | [`proxy`] | a TCP proxy before the API server, whose connections can go silent |
 //! | [`tls`] | TLS in front of the ingest API, with certificates of the test's choice |
 //! | [`truth`] | the lives of pods as the API server told them, written down beside the run |
+//! | [`preload`] | faults of disk, clock and name resolution inside the program |
 //! | [`process`] | the real binary: started, read, signalled, ended |
 //!
 //! Nothing here is shipped. Everything that is started is ended when its handle is dropped, also
@@ -18,10 +20,12 @@
 pub mod audit;
 pub mod child;
 pub mod control_plane;
+pub mod disk;
 pub mod ingest;
 pub mod kwok;
 pub mod pods;
 pub mod ports;
+pub mod preload;
 pub mod process;
 pub mod proxy;
 pub mod tls;

@@ -14,6 +14,7 @@ use futures::StreamExt;
 use kube::{
     Api, Client,
     api::ListParams,
+    core::ApiResource,
     runtime::watcher::{self, Event},
 };
 use meterline_ledger::{Observation, UnixSeconds};
@@ -53,6 +54,17 @@ pub(super) struct Watch {
     pub(super) shared: Arc<Shared>,
     /// What a restored ledger knows of it.
     pub(super) restored: Option<Restored>,
+}
+
+/// What talks to the API server.
+struct Clients {
+    /// Follows what happens, and is listened to.
+    client: Client,
+    /// Asks for what happened. Not heard on the line: a watch of the past is none of the present,
+    /// which waits, with its list begun, until the past is known.
+    past: Client,
+    /// Whether the server has streaming lists.
+    streaming_list: bool,
 }
 
 /// What is known of a collection from before.
@@ -109,15 +121,10 @@ impl Watch {
         loop {
             let line = Line::default();
             match self.connect(line.clone()).await {
-                Ok((client, modern)) => {
-                    let streaming_list = streaming && modern;
-                    if self
-                        .follow(client, &line, streaming_list, &mut progress)
-                        .await
-                        == End::NoStreamingList
-                    {
-                        streaming = false;
-                    }
+                Ok(mut clients) => {
+                    clients.streaming_list &= streaming;
+                    let end = self.follow(clients, &line, &mut progress).await;
+                    streaming &= end != End::NoStreamingList;
                 }
                 Err(reason) => self.failed(&mut progress, &reason),
             }
@@ -125,10 +132,11 @@ impl Watch {
         }
     }
 
-    /// A client with the credentials as they are now, and whether the server has streaming lists.
-    async fn connect(&self, line: Line) -> Result<(Client, bool), String> {
+    /// Clients with the credentials as they are now.
+    async fn connect(&self, line: Line) -> Result<Clients, String> {
         let config = self.shared.cluster().await?;
-        let client = client::client(config, line).map_err(|error| error.to_string())?;
+        let make = |line| client::client(config.clone(), line).map_err(|error| error.to_string());
+        let (client, past) = (make(line)?, make(Line::default())?);
         let version = timeout(PROBE_TIMEOUT, client.apiserver_version())
             .await
             .map_err(|_| "the API server does not answer".to_owned())?;
@@ -141,31 +149,19 @@ impl Watch {
                 .collect();
             digits.parse::<u32>().ok()
         });
-        Ok((
+        Ok(Clients {
             client,
-            minor.is_some_and(|minor| minor >= STREAMING_LIST_MINOR),
-        ))
+            past,
+            streaming_list: minor.is_some_and(|minor| minor >= STREAMING_LIST_MINOR),
+        })
     }
 
-    fn api(&self, client: &Client) -> Api<Object> {
+    async fn follow(&self, clients: Clients, line: &Line, progress: &mut Progress) -> End {
         let resource = self.shared.resource_type.api_resource();
-        match &self.namespace {
-            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-            None => Api::all_with(client.clone(), &resource),
-        }
-    }
-
-    async fn follow(
-        &self,
-        client: Client,
-        line: &Line,
-        streaming_list: bool,
-        progress: &mut Progress,
-    ) -> End {
-        let resource = self.shared.resource_type.api_resource();
-        let api = self.api(&client);
+        let api = self.api(clients.client, &resource);
+        let past_api = self.api(clients.past.clone(), &resource);
         let past = Past {
-            client: &client,
+            client: &clients.past,
             resource: &resource,
             label_selector: self.shared.label_selector.as_deref(),
         };
@@ -173,7 +169,7 @@ impl Watch {
         if let Some(selector) = &self.shared.label_selector {
             config = config.labels(selector);
         }
-        if streaming_list {
+        if clients.streaming_list {
             config = config.streaming_lists();
         }
         let mut events = std::pin::pin!(watcher::watcher(api.clone(), config));
@@ -188,11 +184,11 @@ impl Watch {
                         if !matches!(event, Event::Init) {
                             progress.failures = 0;
                         }
-                        self.apply(event, &past, &api, progress).await;
+                        self.apply(event, &past, &past_api, progress).await;
                         self.note_life(line, progress, None);
                     }
                     Some(Err(error)) => {
-                        if streaming_list && refuses_streaming_list(&error) {
+                        if clients.streaming_list && refuses_streaming_list(&error) {
                             debug!(watch = %self.name, "the API server has no streaming lists; listing in pages");
                             return End::NoStreamingList;
                         }
@@ -210,6 +206,13 @@ impl Watch {
                     probe_at = Instant::now() + self.probe_if_needed(&api, line, progress).await;
                 }
             }
+        }
+    }
+
+    fn api(&self, client: Client, resource: &ApiResource) -> Api<Object> {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced_with(client, namespace, resource),
+            None => Api::all_with(client, resource),
         }
     }
 
@@ -314,13 +317,8 @@ impl Watch {
         let (Some(version), Some(now)) = (progress.version, progress.listed_from) else {
             return;
         };
-        // A client of its own: a second watch on the line would be taken for the first.
-        let Ok((client, _)) = self.connect(Line::default()).await else {
-            return;
-        };
-        let api = self.api(&client);
         let selector = self.shared.label_selector.as_deref();
-        let count = recover::missed(&api, selector, (version, now), |event| {
+        let count = recover::missed(api, selector, (version, now), |event| {
             let now = self.shared.clock.seconds();
             match event {
                 Missed::Is(object) => self.observe(object, progress, now),

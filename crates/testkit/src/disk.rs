@@ -1,0 +1,127 @@
+//! A small disk of its own, which can be full.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+/// How often a disk that is to be full is filled again: what uses it may give something back.
+const REFILL: Duration = Duration::from_millis(5);
+
+/// A disk in memory. It is unmounted when this is dropped.
+#[derive(Debug)]
+pub struct SmallDisk {
+    folder: TempDir,
+}
+
+/// Keeps the disk full until this is dropped.
+#[derive(Debug)]
+pub struct Full {
+    end: Arc<AtomicBool>,
+    task: Option<JoinHandle<()>>,
+    filler: PathBuf,
+}
+
+/// Mounts a disk of so many bytes, or says loudly on standard error that the test at hand is skipped
+/// because mounting is not allowed here.
+#[must_use]
+#[track_caller]
+pub fn small_disk_or_skip(bytes: u64) -> Option<SmallDisk> {
+    match mount(bytes) {
+        Ok(disk) => Some(disk),
+        Err(reason) => {
+            let caller = std::panic::Location::caller();
+            // Past the capture of the test harness: a skipped test must be heard.
+            let line = format!("\n!!! SKIPPED {caller}: {reason:#}\n\n");
+            let _ = std::io::stderr().write_all(line.as_bytes());
+            None
+        }
+    }
+}
+
+fn mount(bytes: u64) -> anyhow::Result<SmallDisk> {
+    let folder = tempfile::Builder::new()
+        .prefix("meterline-disk-")
+        .tempdir()?;
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
+        .arg(folder.path())
+        .output()
+        .context("no command mount")?;
+    if !mounted.status.success() {
+        let reason = String::from_utf8_lossy(&mounted.stderr).into_owned();
+        anyhow::bail!("a disk cannot be mounted: {reason}");
+    }
+    Ok(SmallDisk { folder })
+}
+
+impl SmallDisk {
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Fills it to the last byte, and again whenever something is given back.
+    ///
+    /// # Errors
+    /// When the file that fills it cannot be made.
+    pub fn fill(&self) -> anyhow::Result<Full> {
+        let filler = self.path().join("filler");
+        let mut file = OpenOptions::new().create(true).append(true).open(&filler)?;
+        let end = Arc::new(AtomicBool::new(false));
+        fill_up(&mut file);
+        let ended = Arc::clone(&end);
+        let task = std::thread::spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                fill_up(&mut file);
+                std::thread::sleep(REFILL);
+            }
+        });
+        Ok(Full {
+            end,
+            task: Some(task),
+            filler,
+        })
+    }
+}
+
+fn fill_up(file: &mut std::fs::File) {
+    for size in [65_536, 4_096, 1] {
+        let bytes = vec![0_u8; size];
+        loop {
+            match file.write(&bytes) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        if let Some(task) = self.task.take() {
+            let _ = task.join();
+        }
+        let _ = std::fs::remove_file(&self.filler);
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: whoever still has a file open keeps only that.
+        let _ = Command::new("umount")
+            .arg("-l")
+            .arg(self.folder.path())
+            .output();
+    }
+}

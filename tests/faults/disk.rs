@@ -1,0 +1,235 @@
+//! Disks that are full, that do not write what they were given, or that give back something else.
+
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use meterline_testkit::{
+    disk::small_disk_or_skip,
+    ingest::{Behaviour, RecordingIngest},
+    preload::Preload,
+    process::{Meterline, MeterlineCommand},
+};
+
+use super::{Scene, has_file};
+use crate::support::{MINUTE, meterline, stop};
+
+const SOON: Duration = Duration::from_secs(20);
+/// Room for a state or a buffer and what belongs to it, and little more.
+const SMALL: u64 = 6_000_000;
+
+/// Waits until `/ready` says that something cannot be written, and then that nothing goes out.
+async fn nothing_goes_out(meterline: &Meterline, ingest: &RecordingIngest, reason: &str) {
+    meterline
+        .wait_for_page("/ready", MINUTE, |status, page| {
+            status == 503 && page.contains(reason)
+        })
+        .await
+        .unwrap();
+    // What was written before may still be under way.
+    let told = Utc::now() + TimeDelta::seconds(2);
+    meterline
+        .wait_for_metric("ledger_watermark_age_seconds", MINUTE, |age| age > 12.0)
+        .await
+        .unwrap();
+    let state = ingest.state();
+    let later = state.requests.iter().filter(|it| it.at > told).count();
+    assert_eq!(later, 0, "{}", meterline.tail());
+}
+
+/// Twice: once it goes on when the disk writes again, once it is killed before that.
+async fn a_state_that_cannot_be_written<F>(
+    scene: &Scene,
+    command: impl Fn(&RecordingIngest) -> MeterlineCommand,
+    begin: impl Fn() -> F,
+    end: impl Fn(F),
+    reason: &str,
+) {
+    let ingest = RecordingIngest::start().await.unwrap();
+    let mut meterline = command(&ingest).start().unwrap();
+    for is_killed in [false, true] {
+        meterline.wait_ready(MINUTE).await.unwrap();
+        let seen = ingest.state().events.len();
+        ingest
+            .wait_until(MINUTE, |state| state.events.len() > seen + 2)
+            .await
+            .unwrap();
+        let fault = begin();
+        nothing_goes_out(&meterline, &ingest, reason).await;
+        meterline.wait_for_log(reason, SOON).await.unwrap();
+        if is_killed {
+            // Dropped: killed by SIGKILL.
+            drop(meterline);
+            end(fault);
+            meterline = command(&ingest).start().unwrap();
+        } else {
+            end(fault);
+        }
+        meterline.wait_ready(MINUTE).await.unwrap();
+    }
+    scene.assert_exact(&ingest, &meterline).await;
+    assert_eq!(meterline.metric("lost_time").await.unwrap(), Some(0.0));
+    stop(&meterline).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_no_window_goes_out_and_none_is_lost() {
+    let Some(disk) = small_disk_or_skip(SMALL) else {
+        return;
+    };
+    let Some(scene) = Scene::with(3).await else {
+        return;
+    };
+    let state = disk.path().join("state.sqlite");
+    let command = |ingest: &RecordingIngest| scene.preset(ingest).env("STATE_PATH", &state);
+    let begin = || disk.fill().unwrap();
+    a_state_that_cannot_be_written(&scene, command, begin, drop, "the disk is full").await;
+    assert!(!has_file(disk.path(), ".damaged-"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_cannot_be_synced_is_not_trusted_and_written_anew() {
+    let Some(scene) = Scene::with(3).await else {
+        return;
+    };
+    let preload = Preload::compile().unwrap();
+    let state = scene.file("state.sqlite");
+    let command = |ingest: &RecordingIngest| {
+        preload
+            .put_into(scene.preset(ingest))
+            .env("STATE_PATH", &state)
+    };
+    let begin = || preload.fail_syncs(true).unwrap();
+    let end = |()| preload.fail_syncs(false).unwrap();
+    a_state_that_cannot_be_written(&scene, command, begin, end, "disk I/O error").await;
+    assert!(!has_file(scene.folder.path(), ".damaged-"));
+}
+
+/// The input is the cluster, whose ledger brings again what the buffer did not take.
+async fn a_buffer_that_cannot_be_written<F>(
+    scene: &Scene,
+    buffer: &std::path::Path,
+    preload: Option<&Preload>,
+    begin: impl Fn() -> F,
+    end: impl Fn(F),
+    reason: &str,
+) {
+    let ingest = RecordingIngest::start().await.unwrap();
+    let buffer = format!(
+        "\nbuffer:\n  sqlite: {{path: '{}'}}\n\noutput:",
+        buffer.display()
+    );
+    let output = format!("url: '{}'", ingest.url());
+    let command = scene.variant(|preset| preset.replace("\noutput:", &buffer), &output);
+    let command = match preload {
+        Some(preload) => preload.put_into(command),
+        None => command,
+    };
+    let meterline = command.start().unwrap();
+    ingest
+        .wait_until(MINUTE, |state| state.events.len() > 3)
+        .await
+        .unwrap();
+    ingest.respond_always(Behaviour::status(503));
+    let fault = begin();
+    meterline
+        .wait_for_page("/ready", MINUTE, |status, page| {
+            status == 503
+                && page.contains("the buffer cannot keep messages")
+                && page.contains(reason)
+        })
+        .await
+        .unwrap();
+    ingest.respond_normally();
+    meterline
+        .wait_for_metric("ledger_watermark_age_seconds", MINUTE, |age| age > 10.0)
+        .await
+        .unwrap();
+    end(fault);
+    meterline.wait_ready(MINUTE).await.unwrap();
+    scene.assert_exact(&ingest, &meterline).await;
+    stop(&meterline).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_buffer_on_a_full_disk_refuses_comes_again() {
+    let Some(disk) = small_disk_or_skip(SMALL) else {
+        return;
+    };
+    let Some(scene) = Scene::with(3).await else {
+        return;
+    };
+    let buffer = disk.path().join("buffer.sqlite");
+    let begin = || disk.fill().unwrap();
+    a_buffer_that_cannot_be_written(&scene, &buffer, None, begin, drop, "the disk is full").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_buffer_could_not_sync_comes_again() {
+    let Some(scene) = Scene::with(3).await else {
+        return;
+    };
+    let preload = Preload::compile().unwrap();
+    let buffer = scene.file("buffer.sqlite");
+    let begin = || preload.fail_syncs(true).unwrap();
+    let end = |()| preload.fail_syncs(false).unwrap();
+    let preloaded = Some(&preload);
+    a_buffer_that_cannot_be_written(&scene, &buffer, preloaded, begin, end, "disk I/O error").await;
+}
+
+/// Where it is not even a database any more, nothing of it can be delivered; that is said, the file
+/// is kept for those who want to look, and the program works.
+#[tokio::test]
+async fn a_damaged_buffer_is_moved_aside_and_reported() {
+    let ingest = RecordingIngest::start().await.unwrap();
+    ingest.respond_always(Behaviour::status(503));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("buffer.sqlite");
+    let start = || {
+        let config = format!(
+            r#"
+input: {{generate: {{mapping: 'root = #{{ n: uuid_v4() }}', interval: 1ms, count: 40}}}}
+buffer:
+  sqlite: {{path: {}}}
+pipeline:
+  processors:
+    - mapping: |
+        root = #{{ id: event_id(), specversion: "1.0", source: "test", type: "t",
+          subject: "s", time: "2025-01-01T00:00:00Z", data: #{{ n: this.n }} }};
+output:
+  openmeter: {{url: "{}", batching: {{count: 10}}}}
+"#,
+            path.display(),
+            ingest.url()
+        );
+        meterline().config(&config).start().unwrap()
+    };
+    let first = start();
+    first
+        .wait_for_metric("buffer_received", MINUTE, |received| received >= 40.0)
+        .await
+        .unwrap();
+    drop(first);
+    assert_eq!(ingest.state().events.len(), 0);
+    // The log beside it holds what the file should hold, too.
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let damaged = bytes.len().min(100);
+        bytes[..damaged].fill(b'x');
+        std::fs::write(&path, &bytes).unwrap();
+    }
+    ingest.respond_normally();
+    let second = start();
+    let line = second
+        .wait_for_log("the buffer was damaged", MINUTE)
+        .await
+        .unwrap();
+    assert!(line.contains(".damaged-"), "{line}");
+    ingest
+        .wait_until(MINUTE, |state| state.events.len() == 40)
+        .await
+        .unwrap();
+    assert!(has_file(folder.path(), "buffer.sqlite.damaged-"));
+    assert!(second.wait_exit(SOON).await.unwrap().success());
+    ingest.assert_clean();
+}
