@@ -2,6 +2,7 @@
 //! make of it.
 
 mod cluster;
+mod docs;
 mod monitoring;
 mod release;
 mod render;

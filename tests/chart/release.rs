@@ -37,21 +37,26 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// With these namespaces beside that of the release.
-    pub(super) async fn new(namespaces: &[&str]) -> Option<Self> {
+    /// Without a namespace for the release.
+    pub(super) async fn bare() -> Option<Self> {
         let tools = Tools::or_skip()?;
         let control_plane = control_plane_or_skip().await?;
         let client = control_plane.admin_client().await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         let kubeconfig = dir.path().join("admin");
         std::fs::copy(control_plane.admin_kubeconfig().unwrap(), &kubeconfig).unwrap();
-        let cluster = Self {
+        Some(Self {
             tools,
             control_plane,
             client,
             kubeconfig,
             dir,
-        };
+        })
+    }
+
+    /// With these namespaces beside that of the release.
+    pub(super) async fn new(namespaces: &[&str]) -> Option<Self> {
+        let cluster = Self::bare().await?;
         // The pods of the release have to meet the strictest standard.
         cluster
             .namespace(

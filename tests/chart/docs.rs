@@ -1,0 +1,110 @@
+//! The commands of `docs/install.md`, run one after the other on a real API server.
+
+use std::{os::unix::fs::symlink, path::Path, process::Command};
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+
+use super::{
+    release::{Cluster, NAME, NAMESPACE},
+    text,
+};
+use crate::support::root;
+
+/// The shell blocks of a page.
+fn blocks(page: &str) -> Vec<String> {
+    let page = std::fs::read_to_string(root().join(page)).unwrap();
+    let mut blocks = Vec::new();
+    let mut block: Option<String> = None;
+    for line in page.lines() {
+        match (line, &mut block) {
+            ("```sh", None) => block = Some(String::new()),
+            ("```", Some(_)) => blocks.extend(block.take()),
+            (line, Some(block)) => *block += &format!("{line}\n"),
+            (_, None) => {}
+        }
+    }
+    blocks
+}
+
+/// What is different where no kubelet runs: nothing becomes ready, so it is not waited for, and there is
+/// nobody behind the Service, which the API server says.
+fn without_kubelet(block: &str) -> String {
+    let proxied =
+        "kubectl get --raw /api/v1/namespaces/metering/services/meterline:http/proxy/ready";
+    let refused = format!("{{ ! {proxied} 2>refusal; grep -q 'no endpoints available' refusal; }}");
+    block.replace(" --wait", "").replace(proxied, &refused)
+}
+
+/// Runs a block in a folder that looks like a checkout; what fails in it fails.
+fn run(cluster: &Cluster, folder: &Path, block: &str) {
+    let path = std::env::var("PATH").unwrap();
+    let tools = cluster.tools.path("");
+    let output = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", &without_kubelet(block)])
+        .current_dir(folder)
+        .env("PATH", format!("{}:{path}", tools.display()))
+        .env("KUBECONFIG", &cluster.kubeconfig)
+        .env("HOME", folder)
+        .env("OPENMETER_TOKEN", "om_of-the-page")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{block}\n{}", text(&output));
+}
+
+/// A configuration that the page gives the release is one that the program takes.
+async fn lint(cluster: &Cluster, folder: &Path) {
+    let api: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+    let Some(map) = api.get_opt(NAME).await.unwrap() else {
+        return;
+    };
+    let path = folder.join("linted.yaml");
+    std::fs::write(&path, &map.data.unwrap()["config.yaml"]).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_meterline"))
+        .arg("lint")
+        .arg(path)
+        .env("STATE_PATH", "")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_of_the_installation_guide_works() {
+    let Some(cluster) = Cluster::bare().await else {
+        return;
+    };
+    cluster.kubectl(&["apply", "--filename", "tests/chart/crds.yaml"]);
+    cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all"]);
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["charts", "examples"] {
+        symlink(root().join(name), folder.path().join(name)).unwrap();
+    }
+    let blocks = blocks("docs/install.md");
+    assert!(blocks.len() >= 10, "{blocks:?}");
+    let mut installed = 0;
+    for block in &blocks {
+        run(&cluster, folder.path(), block);
+        lint(&cluster, folder.path()).await;
+        if block.contains("helm upgrade") {
+            installed += 1;
+            cluster.stateful_set().await;
+        }
+    }
+    assert!(installed >= 8, "{installed} blocks with a release");
+    // The last block leaves the manifests for those without Helm: two replicas with a Lease.
+    let set = cluster.stateful_set().await.spec.unwrap();
+    assert_eq!(set.replicas, Some(2));
+}
+
+/// The README's command is one of the guide.
+#[test]
+fn the_readme_installs_as_the_guide_does() {
+    let guide = blocks("docs/install.md");
+    let readme = blocks("README.md");
+    let install: Vec<_> = readme.iter().filter(|it| it.contains("helm ")).collect();
+    assert!(!install.is_empty());
+    for block in install {
+        assert!(guide.concat().contains(block.as_str()), "{block}");
+    }
+}
