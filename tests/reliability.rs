@@ -234,9 +234,22 @@ const FAULTS: &[Row] = &[
         ]),
     ),
     Row(
-        "The clock is set forward or back",
-        "no window is made twice",
-        Err("the clock of the test machine is not ours to set"),
+        "The clock is set forward or back while it runs",
+        "billing goes on by the time that passed; where the API server's clock agrees with the new time, by that; either is logged",
+        Ok(&[
+            "tests/faults/clock.rs a_clock_that_is_set_an_hour_wrong_bills_no_second_that_did_not_pass",
+            "tests/faults/clock.rs a_clock_that_is_put_right_is_followed",
+        ]),
+    ),
+    Row(
+        "It is started while the clock is wrong",
+        "said in the log, once the API server's clock is known to differ by more than half a minute; windows follow the clock until it is put right",
+        Ok(&["tests/faults/clock.rs a_clock_that_is_put_right_is_followed"]),
+    ),
+    Row(
+        "The sink's name is not resolved, or leads elsewhere",
+        "tried again, and resolved anew each time",
+        Ok(&["tests/faults/dns.rs a_name_that_fails_or_changes_is_resolved_anew"]),
     ),
     Row(
         "Two clusters report under one `source`",

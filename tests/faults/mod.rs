@@ -1,6 +1,8 @@
 //! Faults that are brought about on the real parts, each ending with the audit.
 
+mod clock;
 mod disk;
+mod dns;
 mod sink;
 mod stop;
 

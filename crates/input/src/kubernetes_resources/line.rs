@@ -15,12 +15,17 @@ use std::{
 
 use bytes::Bytes;
 use futures::{future::BoxFuture, task::AtomicWaker};
-use http::{Request, Response, Version, header::RETRY_AFTER};
+use http::{
+    Request, Response, Version,
+    header::{DATE, RETRY_AFTER},
+};
 use http_body::{Body, Frame, SizeHint};
 use hyper_util::client::legacy::connect::HttpInfo;
 use kube::client::Body as KubeBody;
 use tokio::{sync::Notify, time::Instant};
 use tower::{BoxError, Layer, Service};
+
+use super::clock::Clock;
 
 /// The longest pause that the API server may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -31,6 +36,8 @@ pub(super) struct Line(Arc<LineState>);
 
 #[derive(Debug, Default)]
 struct LineState {
+    /// Learns what the API server's clock shows.
+    clock: Clock,
     state: Mutex<Opened>,
     changed: Notify,
     /// The reader of the present watch.
@@ -51,6 +58,14 @@ struct Opened {
 }
 
 impl Line {
+    /// A line on which the API server's clock is heard.
+    pub(super) fn with(clock: Clock) -> Self {
+        Self(Arc::new(LineState {
+            clock,
+            ..LineState::default()
+        }))
+    }
+
     /// Since when the present watch has been open; `None` while there is none.
     pub(super) fn open_since(&self) -> Option<Instant> {
         self.read().since
@@ -185,6 +200,9 @@ where
         let response = self.inner.call(request);
         Box::pin(async move {
             let response = response.await?;
+            if let Some(Ok(date)) = response.headers().get(DATE).map(|it| it.to_str()) {
+                line.0.clock.server_says(date);
+            }
             let generation = match (response.status().is_success(), is_watch) {
                 (true, true) => Some(line.open(shared_connection(&response))),
                 (true, false) => {

@@ -9,6 +9,7 @@
 //! for the ledger has to stay true while the sink is away.
 
 mod client;
+mod clock;
 mod emit;
 mod errors;
 mod journal;
@@ -38,10 +39,11 @@ use serde::Deserialize;
 use tracing::{error, info};
 
 use self::{
+    clock::Clock,
     lease::Candidate,
     reader::{Journal, KubernetesResources},
     resource_type::ResourceType,
-    shared::{Clock, Shared, Subject},
+    shared::{Shared, Subject},
     state::{Saved, StateFile},
     watch::{Restored, Watch},
 };
@@ -256,13 +258,14 @@ impl InputPlan for Plan {
             Some((file, saved)) => (Some(file), saved),
             None => (None, None),
         };
+        let clock = Clock::default();
         let mut seen = None;
         let ledger = match saved {
             Some(saved) => {
                 seen = Some(saved.seen);
                 Ledger::restore(interval, self.accounting, saved.head, saved.records)
             }
-            None => Ledger::new(interval, self.accounting, self.horizon(interval)),
+            None => Ledger::new(interval, self.accounting, self.horizon(interval, &clock)),
         };
         info!(label = %cx.label, from = %emit::rfc3339(ledger.watermark()), "billing begins");
         let is_namespaced = self.resource_type.is_namespaced();
@@ -275,6 +278,7 @@ impl InputPlan for Plan {
                 include_pending: self.include_pending,
                 settle: self.settle,
                 max_backlog: self.max_backlog,
+                clock,
                 is_kept: file.is_some(),
                 is_elected: cx.leader_election.is_some(),
             },
@@ -340,9 +344,9 @@ impl Plan {
 
     /// From where a ledger without a past bills. The window that is running now is billed whole:
     /// the server still knows when what runs in it began.
-    fn horizon(&self, interval: Interval) -> i64 {
+    fn horizon(&self, interval: Interval, clock: &Clock) -> i64 {
         let lookback = i64::try_from(self.lookback.as_secs()).unwrap_or(i64::MAX);
-        interval.floor(Clock.seconds().saturating_sub(lookback))
+        interval.floor(clock.seconds().saturating_sub(lookback))
     }
 
     /// Takes the state file, if there is to be one.
@@ -356,7 +360,7 @@ impl Plan {
             return Ok(None);
         };
         let subject = self.resource_type.word();
-        let (file, saved, damage) = StateFile::open(path, subject, Clock.seconds())
+        let (file, saved, damage) = StateFile::open(path, subject, Clock::default().seconds())
             .map_err(|error| format!("the state file {}: {error}", path.display()))?;
         if let Some(damage) = damage {
             error!(

@@ -17,32 +17,9 @@ use tokio::{
 };
 use tracing::{error, warn};
 
-use super::{object::Content, recover::Known, resource_type::ResourceType, state::SeenUntil};
-
-/// Wall time, and the wall time of a monotonic moment.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Clock;
-
-impl Clock {
-    /// Unix seconds, rounded down.
-    pub(super) fn seconds(self) -> i64 {
-        chrono::Utc::now().timestamp()
-    }
-
-    /// Unix seconds at a moment that lies not in the future, rounded down.
-    pub(super) fn seconds_at(self, moment: Instant) -> i64 {
-        let ago = chrono::TimeDelta::from_std(moment.elapsed()).unwrap_or_default();
-        (chrono::Utc::now() - ago).timestamp()
-    }
-
-    /// How long until the wall clock shows `at`.
-    pub(super) fn until(self, at: i64) -> Duration {
-        let now = chrono::Utc::now();
-        chrono::DateTime::from_timestamp(at, 0)
-            .and_then(|at| (at - now).to_std().ok())
-            .unwrap_or_default()
-    }
-}
+use super::{
+    clock::Clock, object::Content, recover::Known, resource_type::ResourceType, state::SeenUntil,
+};
 
 /// Whether this replica bills.
 enum Leadership {
@@ -154,6 +131,8 @@ pub(super) struct Subject {
     pub(super) include_pending: bool,
     pub(super) settle: Duration,
     pub(super) max_backlog: Duration,
+    /// By which is billed.
+    pub(super) clock: Clock,
     /// Whether there is a state file.
     pub(super) is_kept: bool,
     /// Whether there are other replicas, of which one bills.
@@ -188,7 +167,7 @@ impl Shared {
             }),
             changed: Notify::new(),
             dirty: Notify::new(),
-            clock: Clock,
+            clock: subject.clock,
             resource_type: subject.resource_type,
             label_selector: subject.label_selector,
             include_pending: subject.include_pending,

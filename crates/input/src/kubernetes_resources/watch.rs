@@ -119,7 +119,7 @@ impl Watch {
         };
         let mut streaming = true;
         loop {
-            let line = Line::default();
+            let line = Line::with(self.shared.clock.clone());
             match self.connect(line.clone()).await {
                 Ok(mut clients) => {
                     clients.streaming_list &= streaming;

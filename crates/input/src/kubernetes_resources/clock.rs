@@ -1,0 +1,186 @@
+//! The time by which is billed.
+//!
+//! Windows are cut by the wall clock, which somebody may set while the program runs. Then it differs
+//! from the time that passed, and one of the two is wrong: the API server's clock, which every answer
+//! tells, says which. Until it has spoken the time that passed counts, for that is what pods ran.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+/// A clock that is adjusted by less was not set.
+const STEP: TimeDelta = TimeDelta::seconds(2);
+/// Clocks of two machines that differ by more are worth a word.
+const SKEW: TimeDelta = TimeDelta::seconds(30);
+
+/// Wall time that does not jump, and the wall time of a monotonic moment. Cloning shares it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Clock(Arc<Mutex<Steady>>);
+
+#[derive(Debug, Default)]
+struct Steady {
+    /// The time at a monotonic moment.
+    anchor: Option<(DateTime<Utc>, Instant)>,
+    /// What the API server's clock showed last.
+    server: Option<(DateTime<Utc>, Instant)>,
+    /// When the clock was found to have been set, and by how much.
+    set: Option<(Instant, TimeDelta)>,
+    /// Whether it was told that the API server's clock differs.
+    skew_told: bool,
+}
+
+impl Clock {
+    fn steady(&self) -> MutexGuard<'_, Steady> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        self.steady().now(Utc::now(), Instant::now())
+    }
+
+    /// Unix seconds, rounded down.
+    pub(super) fn seconds(&self) -> i64 {
+        self.now().timestamp()
+    }
+
+    /// Unix seconds at a moment that lies not in the future, rounded down.
+    pub(super) fn seconds_at(&self, moment: Instant) -> i64 {
+        let ago = TimeDelta::from_std(moment.elapsed()).unwrap_or_default();
+        (self.now() - ago).timestamp()
+    }
+
+    /// How long until the clock shows `at`.
+    pub(super) fn until(&self, at: i64) -> std::time::Duration {
+        let now = self.now();
+        DateTime::from_timestamp(at, 0)
+            .and_then(|at| (at - now).to_std().ok())
+            .unwrap_or_default()
+    }
+
+    /// The API server's clock showed this just now, as the header `Date` of an answer.
+    pub(super) fn server_says(&self, date: &str) {
+        if let Ok(date) = DateTime::parse_from_rfc2822(date) {
+            self.steady()
+                .server_says(date.to_utc(), Utc::now(), Instant::now());
+        }
+    }
+}
+
+/// The time at `at` by a clock that showed `time` at `when`.
+fn later((time, when): (DateTime<Utc>, Instant), at: Instant) -> DateTime<Utc> {
+    let passed = at.saturating_duration_since(when);
+    time + TimeDelta::from_std(passed).unwrap_or_default()
+}
+
+impl Steady {
+    fn now(&mut self, wall: DateTime<Utc>, at: Instant) -> DateTime<Utc> {
+        let Some(anchor) = self.anchor else {
+            self.anchor = Some((wall, at));
+            return wall;
+        };
+        let steady = later(anchor, at);
+        let off = wall - steady;
+        if off.abs() <= STEP {
+            if self.set.take().is_some() {
+                info!("the clock of this machine was set back to what it should show");
+            }
+            self.anchor = Some((wall, at));
+            return wall;
+        }
+        let found = match self.set {
+            Some((found, by)) if (off - by).abs() <= STEP => found,
+            _ => {
+                warn!(
+                    seconds = off.num_seconds(),
+                    "the clock of this machine was set; billing goes on by the time that passed \
+                     unless the API server's clock was right all along"
+                );
+                self.set = Some((at, off));
+                at
+            }
+        };
+        let server = self.server.filter(|(_, when)| *when > found);
+        let server = server.map(|server| later(server, at));
+        if server.is_some_and(|server| (wall - server).abs() < (steady - server).abs()) {
+            warn!(
+                seconds = off.num_seconds(),
+                "the clock of this machine agrees with the API server's since it was set; billing \
+                 goes on by it"
+            );
+            self.set = None;
+            self.anchor = Some((wall, at));
+            return wall;
+        }
+        steady
+    }
+
+    fn server_says(&mut self, date: DateTime<Utc>, wall: DateTime<Utc>, at: Instant) {
+        self.server = Some((date, at));
+        let ahead = self.now(wall, at) - date;
+        if ahead.abs() <= SKEW {
+            self.skew_told = false;
+        } else if !std::mem::replace(&mut self.skew_told, true) {
+            warn!(
+                seconds = ahead.num_seconds(),
+                "the clock of this machine is ahead of the API server's, or behind if negative; \
+                 what is billed is only as right as it is"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const HOUR: TimeDelta = TimeDelta::hours(1);
+
+    fn wall(seconds: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::seconds(1_000_000 + seconds)
+    }
+
+    #[test]
+    fn a_clock_that_is_adjusted_is_followed() {
+        let (mut steady, start) = (Steady::default(), Instant::now());
+        steady.now(wall(0), start);
+        // A second gained in each of ten.
+        for step in 1..100_u32 {
+            let shows = wall(i64::from(step) * 11);
+            let at = start + Duration::from_secs(10) * step;
+            assert_eq!(steady.now(shows, at), shows);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_wrong_is_not_followed() {
+        for by in [HOUR, -HOUR] {
+            let (mut steady, start) = (Steady::default(), Instant::now());
+            steady.now(wall(0), start);
+            let at = |seconds| start + Duration::from_secs(seconds);
+            assert_eq!(steady.now(wall(5) + by, at(5)), wall(5));
+            steady.server_says(wall(6), wall(6) + by, at(6));
+            assert_eq!(steady.now(wall(7) + by, at(7)), wall(7));
+            assert_eq!(steady.now(wall(8), at(8)), wall(8));
+            assert!(steady.set.is_none());
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_put_right_is_followed_once_the_server_has_spoken() {
+        for by in [HOUR, -HOUR] {
+            let (mut steady, start) = (Steady::default(), Instant::now());
+            let at = |seconds| start + Duration::from_secs(seconds);
+            steady.server_says(wall(0), wall(0) + by, at(0));
+            assert!(steady.skew_told);
+            // What the server said before says nothing of what happened since.
+            assert_eq!(steady.now(wall(5), at(5)), wall(5) + by);
+            steady.server_says(wall(6), wall(6), at(6));
+            assert_eq!(steady.now(wall(7), at(7)), wall(7));
+            assert!(!steady.skew_told);
+        }
+    }
+}
