@@ -99,24 +99,67 @@ fn durations_are_read_or_refused() {
     });
 }
 
+const REGISTRY: Registry = Registry {
+    inputs: meterline_input::SPECS,
+    buffers: meterline_input::BUFFERS,
+    processors: meterline_processors::SPECS,
+    outputs: meterline_output::SPECS,
+    default_input: "stdin: {}",
+    default_output: "drop: {}",
+};
+
+fn source(text: String) -> Source {
+    Source {
+        name: "fuzz.yaml".to_owned(),
+        text,
+        dir: None,
+    }
+}
+
 #[test]
 fn configurations_are_read_or_refused() {
-    let registry = Registry {
-        inputs: meterline_input::SPECS,
-        buffers: meterline_input::BUFFERS,
-        processors: meterline_processors::SPECS,
-        outputs: meterline_output::SPECS,
-        default_input: "stdin: {}",
-        default_output: "drop: {}",
-    };
     each("configuration", 2_000, |text| {
-        let source = Source {
-            name: "fuzz.yaml".to_owned(),
-            text: text.to_owned(),
-            dir: None,
-        };
         let env = |name: &str| name.len().is_multiple_of(2).then(|| "a: [value".to_owned());
-        let _ = load(&source, &[], &env, &registry);
+        let _ = load(&source(text.to_owned()), &[], &env, &REGISTRY);
+    });
+}
+
+/// What stands in a variable, and what is written around it, is read or refused; and between double
+/// quotes a value arrives as it is.
+#[test]
+fn variables_are_put_in_or_refused() {
+    const VALUES: &[&str] = &[
+        "",
+        "1",
+        "a: [",
+        "\"'\\",
+        "}\n- x",
+        "# é",
+        "${ODD}",
+        "\0",
+        "$&*!|>%@`",
+    ];
+    let mut turn = 0;
+    each("environment", 300, |text| {
+        turn += 1;
+        let value = VALUES[turn % VALUES.len()];
+        let env = |name: &str| match name {
+            "EMPTY" => Some(String::new()),
+            "UNSET" => None,
+            _ => Some(value.to_owned()),
+        };
+        for place in ["log", "label", "input"] {
+            let config = match place {
+                "log" => format!("pipeline: {{processors: [{{log: {{message: {text}}}}}]}}\n"),
+                "label" => format!("output:\n  drop: {{}}\n  label: {text}\n"),
+                _ => format!("input: {text}\n"),
+            };
+            let _ = load(&source(config), &[], &env, &REGISTRY);
+        }
+        let quoted = "input: {generate: {mapping: \"${VALUE}\"}}\n".to_owned();
+        let env = |_: &str| Some(format!("root = {}", serde_json::to_string(text).unwrap()));
+        let loaded = load(&source(quoted), &[], &env, &REGISTRY);
+        assert!(loaded.is_ok(), "{text:?}");
     });
 }
 

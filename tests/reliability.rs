@@ -310,6 +310,11 @@ const FAULTS: &[Row] = &[
         ]),
     ),
     Row(
+        "The configuration changes while it runs",
+        "nothing, until it is started anew: a configuration is read once, at the start",
+        Err("there is no reloading; `lint` tells what a configuration would do"),
+    ),
+    Row(
         "Secrets in a configuration",
         "in no log line at any level, on no page, in no error",
         Ok(&[

@@ -19,6 +19,7 @@ mod faults;
 mod load;
 mod main_job;
 mod outages;
+mod readme;
 mod reliability;
 mod replicas;
 mod rotation;

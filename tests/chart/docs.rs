@@ -12,23 +12,7 @@ use super::{
     release::{Cluster, NAME, NAMESPACE},
     text,
 };
-use crate::support::root;
-
-/// The shell blocks of a page.
-fn blocks(page: &str) -> Vec<String> {
-    let page = std::fs::read_to_string(root().join(page)).unwrap();
-    let mut blocks = Vec::new();
-    let mut block: Option<String> = None;
-    for line in page.lines() {
-        match (line, &mut block) {
-            ("```sh", None) => block = Some(String::new()),
-            ("```", Some(_)) => blocks.extend(block.take()),
-            (line, Some(block)) => *block += &format!("{line}\n"),
-            (_, None) => {}
-        }
-    }
-    blocks
-}
+use crate::{readme::blocks, support::root};
 
 /// What is different where neither a kubelet nor a controller runs: nothing becomes ready, so it is not
 /// waited for; there is nobody behind the Service, which the API server says; and what is deleted
@@ -135,16 +119,4 @@ async fn every_command_of_the_installation_guide_works() {
     // The last block leaves the manifests for those without Helm: two replicas with a Lease.
     let set = cluster.stateful_set().await.spec.unwrap();
     assert_eq!(set.replicas, Some(2));
-}
-
-/// The README's command is one of the guide.
-#[test]
-fn the_readme_installs_as_the_guide_does() {
-    let guide = blocks("docs/install.md");
-    let readme = blocks("README.md");
-    let install: Vec<_> = readme.iter().filter(|it| it.contains("helm ")).collect();
-    assert!(!install.is_empty());
-    for block in install {
-        assert!(guide.concat().contains(block.as_str()), "{block}");
-    }
 }

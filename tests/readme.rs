@@ -1,0 +1,167 @@
+//! The commands of the README, run to the letter but for where the events go and the port.
+
+use std::{
+    os::unix::fs::symlink,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use meterline_testkit::{
+    control_plane::control_plane_or_skip, ingest::RecordingIngest, pods::Pods, pods::pod,
+    process::Meterline,
+};
+
+use crate::support::{MINUTE, root, stop};
+
+/// The shell blocks of a page.
+pub(crate) fn blocks(page: &str) -> Vec<String> {
+    let page = std::fs::read_to_string(root().join(page)).unwrap();
+    let mut blocks = Vec::new();
+    let mut block: Option<String> = None;
+    for line in page.lines() {
+        match (line, &mut block) {
+            ("```sh", None) => block = Some(String::new()),
+            ("```", Some(_)) => blocks.extend(block.take()),
+            (line, Some(block)) => *block += &format!("{line}\n"),
+            (_, None) => {}
+        }
+    }
+    blocks
+}
+
+/// The block of the README with this text in it.
+fn block(part: &str) -> String {
+    let mut found: Vec<_> = blocks("README.md")
+        .into_iter()
+        .filter(|it| it.contains(part))
+        .collect();
+    assert_eq!(found.len(), 1, "{part}: {found:?}");
+    found.remove(0)
+}
+
+/// What a user has at hand: the program by its name, what the repository holds, a pod, and a
+/// configuration.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let here = |name: &str| folder.path().join(name);
+    for name in ["presets", "examples", "schemas"] {
+        symlink(root().join(name), here(name)).unwrap();
+    }
+    std::fs::copy(root().join("examples/limits.yaml"), here("my-config.yaml")).unwrap();
+    std::fs::create_dir(here("bin")).unwrap();
+    symlink(env!("CARGO_BIN_EXE_meterline"), here("bin/meterline")).unwrap();
+    std::fs::write(here("pod.json"), r#"{"metadata":{"name":"worker"}}"#).unwrap();
+    folder
+}
+
+fn path(folder: &Path) -> String {
+    let rest = std::env::var("PATH").unwrap_or_default();
+    format!("{}:{rest}", folder.join("bin").display())
+}
+
+/// Runs lines that end by themselves.
+fn shell(folder: &Path, lines: &str) -> Output {
+    let output = Command::new("sh")
+        .args(["-ec", lines])
+        .current_dir(folder)
+        .env_clear()
+        .env("PATH", path(folder))
+        .env("OPENMETER_URL", "http://127.0.0.1:1")
+        .env("OPENMETER_TOKEN", "om_planted")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{lines}: {error}");
+    output
+}
+
+/// Runs lines the last of which is the collector, until it has delivered an event of a pod.
+async fn bills(lines: &str) {
+    let Some(control_plane) = control_plane_or_skip().await else {
+        return;
+    };
+    control_plane.grant_pods("reader", "default").await.unwrap();
+    let client = control_plane.admin_client().await.unwrap();
+    let pods = Pods::new(client, "default");
+    pods.create(&pod("worker")).await.unwrap();
+    pods.set_running("worker", meterline_testkit::pods::now())
+        .await
+        .unwrap();
+    let ingest = RecordingIngest::start().await.unwrap();
+    let folder = folder();
+    // The port that the test found free is given last, and the last one counts.
+    let lines = lines
+        .replace("https://openmeter.cloud", &ingest.url())
+        .replace("\nmeterline --config", "\nexec meterline --config");
+    let lines = format!("{} \"$@\"", lines.trim_end());
+    assert!(lines.contains("\nexec "), "{lines}");
+    let meterline = Meterline::command("sh")
+        .args(["-ec", &lines, "sh"])
+        .kubeconfig(&control_plane.kubeconfig_for("reader").unwrap())
+        .env("PATH", path(folder.path()))
+        .env("OPENMETER_URL", ingest.url())
+        .env("BATCH_PERIOD", "1s")
+        .work_dir(folder.path())
+        .start()
+        .unwrap();
+    meterline.wait_ready(MINUTE).await.unwrap();
+    ingest
+        .wait_until(MINUTE, |state| !state.events.is_empty())
+        .await
+        .unwrap();
+    stop(&meterline).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_preset_runs_as_the_readme_says() {
+    // What stands behind the URL is for the reader.
+    bills(&block("export OPENMETER_URL")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_of_ones_own_runs_as_the_readme_says() {
+    let block = block("meterline lint");
+    let (before, run) = block
+        .split_once("meterline --config my-config.yaml --set")
+        .unwrap();
+    let run = format!("true\nmeterline --config my-config.yaml --set{run}");
+    let output = shell(folder().path(), before);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.contains(r#"{"name":"worker"}"#), "{printed}");
+    assert!(!printed.contains("om_planted"), "{printed}");
+    bills(&run).await;
+}
+
+/// As the README says, but with the program that is built already.
+#[test]
+fn the_demo_runs_as_the_readme_says() {
+    let command = block("demo").replace("cargo run --release -- demo", "meterline demo");
+    assert_eq!(command, "meterline demo\n");
+    let output = shell(folder().path(), &command);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.contains("difference"), "{printed}");
+}
+
+#[test]
+fn every_other_command_of_the_readme_is_run_elsewhere() {
+    let guide = blocks("docs/install.md").concat();
+    let ci = std::fs::read_to_string(root().join(".ci/run")).unwrap();
+    let here = [
+        "cargo run --release -- demo",
+        "export OPENMETER_URL",
+        "meterline lint",
+    ];
+    let mut installs = 0;
+    for block in blocks("README.md") {
+        if block.contains("helm ") || block.contains("kubectl ") {
+            installs += 1;
+            assert!(guide.contains(&block), "not in docs/install.md: {block}");
+        } else if block.contains("cargo test") {
+            assert!(ci.contains(block.trim()), "not in .ci/run: {block}");
+        } else {
+            assert!(here.iter().any(|it| block.contains(it)), "untried: {block}");
+        }
+    }
+    assert_eq!(installs, 2);
+}
