@@ -2,7 +2,7 @@
 # image/assemble.sh OUT: builds the program and puts together the root filesystem of the image in OUT.
 #
 # The Dockerfile's build stage and CI both run this, so what CI tries is what the image holds. It needs
-# Debian (or a system made from it), ca-certificates, and the tools of image/tools.sh in the PATH.
+# Debian (or a system made from it), ca-certificates, python3, and the tools of image/tools.sh in the PATH.
 set -euo pipefail
 
 out="$(realpath -m "${1:?usage: image/assemble.sh OUT}")"

@@ -322,6 +322,11 @@ async fn it_starts_without_a_server_and_without_rights() {
     let lines = meterline.log();
     let told = lines.iter().filter(|it| it.contains("cannot be reached"));
     assert_eq!(told.count(), 3, "{}", meterline.tail());
+    let staleness = "ledger_staleness_seconds";
+    meterline
+        .wait_for_metric(staleness, MINUTE, |it| it >= 3.0)
+        .await
+        .unwrap();
     control_plane.start_apiserver().await.unwrap();
     meterline
         .wait_for_page("/ready", MINUTE, not_ready("forbidden"))
@@ -333,6 +338,17 @@ async fn it_starts_without_a_server_and_without_rights() {
     meterline.wait_ready(MINUTE).await.unwrap();
     ingest
         .wait_until(MINUTE, |state| !state.events.is_empty())
+        .await
+        .unwrap();
+    // How old the view is grows while the server is away, and only then.
+    control_plane.stop_apiserver();
+    meterline
+        .wait_for_metric(staleness, MINUTE, |it| it >= 8.0)
+        .await
+        .unwrap();
+    control_plane.start_apiserver().await.unwrap();
+    meterline
+        .wait_for_metric(staleness, MINUTE, |it| it <= 5.0)
         .await
         .unwrap();
     control_plane

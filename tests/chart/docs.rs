@@ -19,7 +19,7 @@ use crate::{readme::blocks, support::root};
 /// without its pods goes once its finalizer is taken off, which a controller does.
 fn without_kubelet(block: &str) -> String {
     let proxied =
-        "kubectl get --raw /api/v1/namespaces/metering/services/meterline:http/proxy/ready";
+        "kubectl get --raw /api/v1/namespaces/metering/services/meterline:http/proxy/stats";
     let refused = format!(
         "{{ ! {proxied} 2>refusal; cat refusal >&2; grep -q 'no endpoints available' refusal; }}"
     );

@@ -32,6 +32,16 @@ fn rules(tools: &Tools) -> String {
         .collect()
 }
 
+/// The expressions of the alerts.
+fn alerts(rules: &str) -> Vec<String> {
+    let rules: Value = serde_saphyr::from_str(rules).unwrap();
+    let rules = rules["groups"][0]["rules"].as_array().unwrap();
+    rules
+        .iter()
+        .map(|it| it["expr"].as_str().unwrap().to_owned())
+        .collect()
+}
+
 /// The expressions of the dashboard, with its variables put in.
 fn dashboard() -> Vec<String> {
     let path = root().join("charts/meterline/files/dashboard.json");
@@ -65,6 +75,20 @@ fn metrics(expression: &str) -> Vec<String> {
 fn the_metrics_of_an_expression_are_found() {
     let expression = "sum by (a) (rate(x_y{a=\"b\"}[5m])) / z{} > 0";
     assert_eq!(metrics(expression), ["x_y", "z"]);
+}
+
+/// Series of made-up hours, and which alerts they set off.
+#[test]
+fn the_alerts_tell_what_they_are_for() {
+    let Some(tools) = Tools::or_skip() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("rules.yml"), rules(&tools)).unwrap();
+    let file = dir.path().join("alerts.yaml");
+    std::fs::copy(root().join("tests/chart/alerts.yaml"), &file).unwrap();
+    let arguments = ["test", "rules", file.to_str().unwrap()];
+    tools.run("promtool", None, &arguments);
 }
 
 /// A Prometheus that scrapes this program every second and judges these rules.
@@ -168,12 +192,7 @@ async fn prometheus_finds_every_metric_of_the_dashboard_and_the_alerts() {
     check_metrics(tools, &page);
 
     let prometheus = Prometheus::start(tools, &meterline, &rules);
-    let alerts: Vec<String> = rules
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("expr: "))
-        .map(ToOwned::to_owned)
-        .collect();
-    assert_eq!(alerts.len(), rules.matches("- alert:").count());
+    let alerts = alerts(&rules);
     let expressions = [dashboard(), alerts].concat();
     let names: BTreeSet<_> = expressions.iter().flat_map(|it| metrics(it)).collect();
     assert!(names.len() >= 10, "{names:?}");

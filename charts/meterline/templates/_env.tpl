@@ -12,7 +12,7 @@ server warns of a second one: the operator's own wins.
 {{- $chart = append $chart (dict "name" "SCRAPE_NAMESPACE" "value" (join "," .Values.scrape.namespaces)) -}}
 {{- end -}}
 {{- if .Values.storage.enabled -}}
-{{- $chart = append $chart (dict "name" "STATE_PATH" "value" (printf "%s/state.sqlite" (trimSuffix "/" .Values.storage.path))) -}}
+{{- $chart = append $chart (dict "name" "STATE_PATH" "value" (printf "%s/state.sqlite" (trimSuffix "/" .Values.storage.mountPath))) -}}
 {{- end -}}
 {{- if .Values.caRootCertificates -}}
 {{- /* The image's own bundle, and ours beside it. */ -}}
@@ -30,15 +30,20 @@ server warns of a second one: the operator's own wins.
 {{- range $name, $path := dict "K8S_NAMESPACE" "metadata.namespace" "K8S_POD_NAME" "metadata.name" "K8S_APP_INSTANCE" "metadata.labels['app.kubernetes.io/instance']" -}}
 {{- $chart = append $chart (dict "name" $name "valueFrom" (dict "fieldRef" (dict "fieldPath" $path))) -}}
 {{- end -}}
-{{- $own := list -}}
-{{- range .Values.envVars -}}{{- $own = append $own .name -}}{{- end -}}
+{{- $env := default dict .Values.env -}}
+{{- $own := include "meterline.ownNames" . | fromJsonArray -}}
+{{- if not (or .Values.config .Values.configFile .Values.envFrom (has "BATCH_SIZE" $own) (hasKey $env "BATCH_SIZE")) -}}
+{{- /* So that the first events of a few pods arrive soon, and not when twenty have gathered. Who sets
+the size has set the terms. */ -}}
+{{- $chart = append $chart (dict "name" "BATCH_PERIOD" "value" "10s") -}}
+{{- end -}}
 {{- $variables := list -}}
 {{- range $chart -}}
-{{- if not (or (has .name $own) (hasKey $.Values.env .name)) -}}{{- $variables = append $variables . -}}{{- end -}}
+{{- if not (or (has .name $own) (hasKey $env .name)) -}}{{- $variables = append $variables . -}}{{- end -}}
 {{- end -}}
-{{- range $name, $value := .Values.env -}}
+{{- range $name, $value := $env -}}
 {{- if not (has $name $own) -}}
-{{- $variables = append $variables (dict "name" $name "value" (toString $value)) -}}
+{{- $variables = append $variables (dict "name" $name "value" (include "meterline.text" $value)) -}}
 {{- end -}}
 {{- end -}}
 {{- range .Values.envVars -}}{{- $variables = append $variables . -}}{{- end -}}
@@ -48,16 +53,16 @@ server warns of a second one: the operator's own wins.
 {{- define "meterline.volumeMounts" -}}
 {{- $mounts := list -}}
 {{- if .Values.config -}}
-{{- $mounts = append $mounts (dict "name" "config" "mountPath" "/etc/meterline/config" "readOnly" true) -}}
+{{- $mounts = append $mounts (dict "name" "meterline-config" "mountPath" "/etc/meterline/config" "readOnly" true) -}}
 {{- end -}}
 {{- if include "meterline.secretName" . -}}
-{{- $mounts = append $mounts (dict "name" "token" "mountPath" "/etc/meterline/secret" "readOnly" true) -}}
+{{- $mounts = append $mounts (dict "name" "meterline-token" "mountPath" "/etc/meterline/secret" "readOnly" true) -}}
 {{- end -}}
 {{- if .Values.caRootCertificates -}}
-{{- $mounts = append $mounts (dict "name" "ca" "mountPath" "/etc/meterline/ca" "readOnly" true) -}}
+{{- $mounts = append $mounts (dict "name" "meterline-ca" "mountPath" "/etc/meterline/ca" "readOnly" true) -}}
 {{- end -}}
 {{- if .Values.storage.enabled -}}
-{{- $mounts = append $mounts (dict "name" "storage" "mountPath" .Values.storage.path) -}}
+{{- $mounts = append $mounts (dict "name" "storage" "mountPath" .Values.storage.mountPath) -}}
 {{- end -}}
 {{- range .Values.volumeMounts -}}{{- $mounts = append $mounts . -}}{{- end -}}
 {{- if $mounts -}}{{- toYaml $mounts -}}{{- end -}}
@@ -67,14 +72,14 @@ server warns of a second one: the operator's own wins.
 {{- $name := include "meterline.fullname" . -}}
 {{- $volumes := list -}}
 {{- if .Values.config -}}
-{{- $volumes = append $volumes (dict "name" "config" "configMap" (dict "name" $name)) -}}
+{{- $volumes = append $volumes (dict "name" "meterline-config" "configMap" (dict "name" $name)) -}}
 {{- end -}}
 {{- if include "meterline.secretName" . -}}
 {{- $items := list (dict "key" (include "meterline.secretKey" .) "path" "token") -}}
-{{- $volumes = append $volumes (dict "name" "token" "secret" (dict "secretName" (include "meterline.secretName" .) "items" $items)) -}}
+{{- $volumes = append $volumes (dict "name" "meterline-token" "secret" (dict "secretName" (include "meterline.secretName" .) "items" $items)) -}}
 {{- end -}}
 {{- if .Values.caRootCertificates -}}
-{{- $volumes = append $volumes (dict "name" "ca" "configMap" (dict "name" (printf "%s-ca" $name))) -}}
+{{- $volumes = append $volumes (dict "name" "meterline-ca" "configMap" (dict "name" (printf "%s-ca" $name))) -}}
 {{- end -}}
 {{- range .Values.volumes -}}{{- $volumes = append $volumes . -}}{{- end -}}
 {{- if $volumes -}}{{- toYaml $volumes -}}{{- end -}}

@@ -17,8 +17,8 @@
 {{- end -}}
 
 {{- define "meterline.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "meterline.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "meterline.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "meterline.labels" -}}
@@ -57,6 +57,23 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- ternary .Values.openmeter.existingSecretKey "token" (not (empty .Values.openmeter.existingSecret)) -}}
 {{- end -}}
 
+{{- /* Labels of the operator's and ours as YAML. Takes root, own (wins) and ours. */ -}}
+{{- define "meterline.merged" -}}
+{{- toYaml (merge (dict) (default dict .own) (.ours | fromYaml)) -}}
+{{- end -}}
+
+{{- /* The port of the pages; nothing where the configuration has none. */ -}}
+{{- define "meterline.port" -}}
+{{- $http := default dict (default dict .Values.config).http -}}
+{{- if ne (toString $http.enabled) "false" -}}
+{{- $address := include "meterline.interpolated" (dict "root" . "text" (default "0.0.0.0:4195" $http.address)) -}}
+{{- if regexMatch "^(127\\.|localhost|\\[::1\\])" $address -}}
+{{- fail (printf "config.http.address is %s, which the probes and the Service do not reach: leave it out, or listen on 0.0.0.0" $address) -}}
+{{- end -}}
+{{- default "4195" (regexFind "[0-9]+$" $address) -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* What cannot be right, said before anything is made. */ -}}
 {{- define "meterline.check" -}}
 {{- if not (or .Values.config .Values.configFile .Values.preset) -}}
@@ -66,9 +83,49 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- fail "replicaCount is more than 1, and each replica would bill: set leaderElection.enabled=true" -}}
 {{- end -}}
 {{- if and .Values.openmeter.token .Values.openmeter.existingSecret -}}
-{{- fail "set openmeter.token or openmeter.existingSecret, not both" -}}
+{{- fail "set openmeter.token or openmeter.existingSecret, not both; with --reuse-values take the former away by --set openmeter.token=" -}}
 {{- end -}}
 {{- if and .Values.configFile (not .Values.config) (not .Values.volumeMounts) -}}
 {{- fail "configFile names a file that no volume brings: set volumes and volumeMounts" -}}
+{{- end -}}
+{{- if regexMatch "^[0-9]" (include "meterline.fullname" .) -}}
+{{- fail (printf "the name %s begins with a digit, which a Service's name must not: set fullnameOverride" (include "meterline.fullname" .)) -}}
+{{- end -}}
+{{- range $name := concat (keys (default dict .Values.env)) (include "meterline.ownNames" . | fromJsonArray) -}}
+{{- if eq $name "LEADER_ELECTION" -}}
+{{- fail "LEADER_ELECTION is set by leaderElection.enabled, which also grants what it needs: use that" -}}
+{{- end -}}
+{{- end -}}
+{{- if and (not (include "meterline.port" .)) (or .Values.serviceMonitor.enabled .Values.podMonitor.enabled) -}}
+{{- fail "config.http.enabled is false, so there are no metrics for serviceMonitor and podMonitor" -}}
+{{- end -}}
+{{- $timeout := toString (default "20s" (default dict .Values.config).shutdown_timeout) -}}
+{{- if and (regexMatch "^[0-9]+s$" $timeout) (ge (trimSuffix "s" $timeout | int) (int .Values.terminationGracePeriodSeconds)) -}}
+{{- fail (printf "terminationGracePeriodSeconds must be longer than shutdown_timeout, which is %s" $timeout) -}}
+{{- end -}}
+{{- if and (include "meterline.secretName" .) (include "meterline.tokenInHeaders" .Values.config) -}}
+{{- fail "http_client uses OPENMETER_TOKEN, which is the URL of a file that only the output openmeter reads: give http_client a variable of its own by envVars with a secretKeyRef" -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Names of envVars, as JSON. */ -}}
+{{- define "meterline.ownNames" -}}
+{{- $names := list -}}
+{{- range .Values.envVars -}}{{- $names = append $names .name -}}{{- end -}}
+{{- toJson $names -}}
+{{- end -}}
+
+{{- /* "true" where an http_client asks for the variable OPENMETER_TOKEN. */ -}}
+{{- define "meterline.tokenInHeaders" -}}
+{{- if kindIs "map" . -}}
+{{- range $key, $value := . -}}
+{{- if eq $key "http_client" -}}
+{{- if regexMatch "\\$\\{OPENMETER_TOKEN[}:-]" (toJson $value) -}}true{{- end -}}
+{{- else -}}
+{{- include "meterline.tokenInHeaders" $value -}}
+{{- end -}}
+{{- end -}}
+{{- else if kindIs "slice" . -}}
+{{- range . -}}{{- include "meterline.tokenInHeaders" . -}}{{- end -}}
 {{- end -}}
 {{- end -}}

@@ -6,19 +6,27 @@ program does: every `kubernetes_resources`, its namespaces with their variables 
 {{- /* A variable as the container has it: {"set": bool, "value": string}. Takes root and name. */ -}}
 {{- define "meterline.variable" -}}
 {{- $found := dict "set" false "value" "" -}}
-{{- if and (eq .name "SCRAPE_NAMESPACE") .root.Values.scrape.namespaces -}}
-{{- $found = dict "set" true "value" (join "," .root.Values.scrape.namespaces) -}}
+{{- $env := default dict .root.Values.env -}}
+{{- $chart := dict "K8S_NAMESPACE" .root.Release.Namespace "K8S_APP_INSTANCE" .root.Release.Name "OPENMETER_URL" .root.Values.openmeter.url -}}
+{{- if .root.Values.leaderElection.enabled -}}
+{{- $chart = set $chart "LEASE_LOCK_NAME" (include "meterline.fullname" .root) -}}
 {{- end -}}
-{{- if hasKey .root.Values.env .name -}}
-{{- $found = dict "set" true "value" (toString (get .root.Values.env .name)) -}}
+{{- if .root.Values.scrape.namespaces -}}
+{{- $chart = set $chart "SCRAPE_NAMESPACE" (join "," .root.Values.scrape.namespaces) -}}
+{{- end -}}
+{{- if hasKey $chart .name -}}
+{{- $found = dict "set" true "value" (get $chart .name) -}}
+{{- end -}}
+{{- if hasKey $env .name -}}
+{{- $found = dict "set" true "value" (include "meterline.text" (get $env .name)) -}}
 {{- end -}}
 {{- $name := .name -}}
 {{- range .root.Values.envVars -}}
 {{- if eq .name $name -}}
 {{- if .valueFrom -}}
-{{- fail (printf "the variable %s says which namespaces are read, but its value is known only in the cluster: name them in scrape.namespaces, or give it a value" $name) -}}
+{{- fail (printf "what is granted depends on the variable %s, but its value is known only in the cluster: give it a value in env (for SCRAPE_NAMESPACE, name the namespaces in scrape.namespaces)" $name) -}}
 {{- end -}}
-{{- $found = dict "set" true "value" (toString (default "" .value)) -}}
+{{- $found = dict "set" true "value" (default "" .value) -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $found -}}
@@ -28,7 +36,7 @@ program does: every `kubernetes_resources`, its namespaces with their variables 
 {{- define "meterline.interpolated" -}}
 {{- $root := .root -}}
 {{- $text := .text -}}
-{{- $pattern := "\\$\\{([A-Za-z_][A-Za-z0-9_]*)(?:([:-])([^}]*))?\\}" -}}
+{{- $pattern := "\\$\\{([A-Za-z0-9_.]+)(?:([:-])([^}]*))?\\}" -}}
 {{- range regexFindAll $pattern $text -1 -}}
 {{- $name := regexReplaceAll $pattern . "${1}" -}}
 {{- $separator := regexReplaceAll $pattern . "${2}" -}}
@@ -38,25 +46,33 @@ program does: every `kubernetes_resources`, its namespaces with their variables 
 {{- if and $variable.set (or (ne $separator ":") $variable.value) -}}
 {{- $value = $variable.value -}}
 {{- else if not $separator -}}
-{{- fail (printf "config reads the namespaces of the variable %s, which is set neither in env nor in envVars" $name) -}}
+{{- fail (printf "config depends on the variable %s, which is set neither in env nor in envVars" $name) -}}
 {{- end -}}
 {{- $text = replace . $value $text -}}
 {{- end -}}
 {{- $text -}}
 {{- end -}}
 
-{{- /* Every `kubernetes_resources` in a value, a line of JSON each. */ -}}
+{{- /* Every `kubernetes_resources` in an input and in the resources that it names, a line of JSON each.
+Takes node and resources, the configuration's `input_resources`. */ -}}
 {{- define "meterline.inputs" -}}
-{{- if kindIs "map" . -}}
-{{- range $key, $value := . -}}
+{{- $resources := .resources -}}
+{{- if kindIs "map" .node -}}
+{{- range $key, $value := .node -}}
 {{- if eq $key "kubernetes_resources" -}}
 {{- toJson (default dict $value) }}{{ "\n" }}
+{{- else if and (eq $key "resource") (kindIs "string" $value) -}}
+{{- range $resource := $resources -}}
+{{- if eq (toString $resource.label) $value -}}
+{{- include "meterline.inputs" (dict "node" $resource "resources" (without $resources $resource)) -}}
+{{- end -}}
+{{- end -}}
 {{- else -}}
-{{- include "meterline.inputs" $value -}}
+{{- include "meterline.inputs" (dict "node" $value "resources" $resources) -}}
 {{- end -}}
 {{- end -}}
-{{- else if kindIs "slice" . -}}
-{{- range . -}}{{- include "meterline.inputs" . -}}{{- end -}}
+{{- else if kindIs "slice" .node -}}
+{{- range .node -}}{{- include "meterline.inputs" (dict "node" . "resources" $resources) -}}{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -65,11 +81,10 @@ program does: every `kubernetes_resources`, its namespaces with their variables 
 {{- $asThePreset := list "${SCRAPE_NAMESPACE-default}" -}}
 {{- if .Values.config -}}
 {{- if .Values.config.input -}}
-{{- include "meterline.inputs" .Values.config -}}
+{{- include "meterline.inputs" (dict "node" .Values.config.input "resources" (default list .Values.config.input_resources)) -}}
 {{- else -}}
 {{- /* A blank input stands for that of the preset. */ -}}
 {{- toJson (dict "namespaces" $asThePreset) }}{{ "\n" }}
-{{- include "meterline.inputs" (omit .Values.config "input") -}}
 {{- end -}}
 {{- else if .Values.configFile -}}
 {{- range .Values.scrape.resourceTypes -}}
@@ -88,10 +103,14 @@ program does: every `kubernetes_resources`, its namespaces with their variables 
 {{- range splitList "\n" (include "meterline.chosenInputs" . | trim) -}}
 {{- if . -}}
 {{- $input := fromJson . -}}
-{{- $plural := printf "%ss" (default "pod" $input.resource_type) -}}
+{{- $type := include "meterline.interpolated" (dict "root" $root "text" (default "pod" $input.resource_type)) -}}
+{{- if not (has $type (list "pod" "node" "persistentvolume" "persistentvolumeclaim")) -}}
+{{- fail (printf "kubernetes_resources.resource_type is %s, and must be pod, node, persistentvolume or persistentvolumeclaim" $type) -}}
+{{- end -}}
+{{- $plural := printf "%ss" $type -}}
 {{- $names := list -}}
 {{- range $input.namespaces -}}
-{{- $text := include "meterline.interpolated" (dict "root" $root "text" (toString .)) -}}
+{{- $text := include "meterline.interpolated" (dict "root" $root "text" (include "meterline.text" .)) -}}
 {{- range splitList "," $text -}}
 {{- $names = append $names (trim .) -}}
 {{- end -}}
@@ -107,7 +126,12 @@ program does: every `kubernetes_resources`, its namespaces with their variables 
 {{- end -}}
 {{- $cluster = $cluster | uniq | sortAlpha -}}
 {{- if and .Values.scrape.namespaces (or (has "pods" $cluster) (has "persistentvolumeclaims" $cluster)) -}}
-{{- fail "scrape.namespaces names namespaces, but the configuration reads all of them: use ${SCRAPE_NAMESPACE} in its `namespaces`, or leave scrape.namespaces empty" -}}
+{{- fail "scrape.namespaces names namespaces, but the configuration reads all of them: use ${SCRAPE_NAMESPACE} in its `namespaces`, or leave scrape.namespaces empty (with --reuse-values by --set scrape.namespaces=null)" -}}
+{{- end -}}
+{{- range .Values.scrape.namespaces -}}
+{{- if not (hasKey $namespaced .) -}}
+{{- fail (printf "scrape.namespaces names %s, which the configuration does not read: use ${SCRAPE_NAMESPACE} in its `namespaces`, and do not set it in env as well" .) -}}
+{{- end -}}
 {{- end -}}
 {{- range $namespace, $plurals := $namespaced -}}
 {{- $left := list -}}

@@ -104,3 +104,37 @@ impl<'de> Deserialize<'de> for GoDuration {
         deserializer.deserialize_str(Text)
     }
 }
+
+/// A length of time, or none where nothing is written; empty text is nothing, as in Benthos. For
+/// `#[serde(deserialize_with)]`.
+///
+/// # Errors
+/// When it is neither.
+pub fn optional_duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<GoDuration>, D::Error> {
+    struct Maybe;
+    impl<'de> Visitor<'de> for Maybe {
+        type Value = Option<GoDuration>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a duration such as `15s`, or nothing")
+        }
+
+        fn visit_none<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_some<D: Deserializer<'de>>(self, some: D) -> Result<Self::Value, D::Error> {
+            some.deserialize_str(self)
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            if text.trim().is_empty() {
+                return Ok(None);
+            }
+            GoDuration::deserialize(de::value::StrDeserializer::new(text)).map(Some)
+        }
+    }
+    deserializer.deserialize_option(Maybe)
+}

@@ -18,6 +18,6 @@ mod wrap;
 
 pub use diagnostic::{Diagnostic, Place, Severity, nearest};
 pub use echo::echo;
-pub use fields::{Child, GoDuration, Located};
+pub use fields::{Child, GoDuration, Located, optional_duration};
 pub use load::{Http, Loaded, LogFormat, Logger, Source, load};
 pub use plan::{BufferSpec, Configure, Cx, InputSpec, OutputSpec, ProcessorSpec, Registry, Spec};

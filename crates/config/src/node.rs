@@ -319,6 +319,18 @@ impl de::Error for TypeError {
 pub(crate) const CHILD: &str = "$meterline::child";
 pub(crate) const LOCATED: &str = "$meterline::located";
 
+/// Methods that read a number, be it in quotes.
+macro_rules! numbers {
+    ($($($method:ident)+ => $visit:ident,)+) => {$($(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
+            match self.parsed() {
+                Some(number) => visitor.$visit(number).map_err(|error: TypeError| error.or_at(self.place)),
+                None => self.deserialize_any(visitor),
+            }
+        }
+    )+)+};
+}
+
 impl<'de> de::Deserializer<'de> for &Node {
     type Error = TypeError;
 
@@ -394,9 +406,32 @@ impl<'de> de::Deserializer<'de> for &Node {
         .map_err(|error: TypeError| error.or_at(self.place))
     }
 
+    /// As in Benthos, a boolean or a number may stand in quotes: around a variable they are common.
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
+        match self.parsed() {
+            Some(value) => visitor.visit_bool(value),
+            None => self.deserialize_any(visitor),
+        }
+    }
+
+    numbers! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 => visit_i64,
+        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 => visit_u64,
+    }
+
     serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
-        unit_struct seq tuple tuple_struct map identifier ignored_any
+        i128 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map
+        identifier ignored_any
+    }
+}
+
+impl Node {
+    /// What stands in a text, if it is one and reads as `T`.
+    fn parsed<T: std::str::FromStr>(&self) -> Option<T> {
+        match &self.kind {
+            Kind::Text(text) => text.trim().parse().ok(),
+            _ => None,
+        }
     }
 }
 

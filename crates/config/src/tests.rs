@@ -14,7 +14,7 @@ use super::*;
 #[allow(dead_code, reason = "only read from YAML")]
 struct Http {
     url: Located<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional_duration")]
     timeout: Option<GoDuration>,
     #[serde(default)]
     count: usize,
@@ -169,6 +169,41 @@ fn check_with(yaml: &str, overrides: &[(&str, &str)]) -> String {
 
 fn check(yaml: &str) -> String {
     check_with(yaml, &[])
+}
+
+/// As `"${COUNT:3}"` makes them.
+#[test]
+fn numbers_and_booleans_may_stand_in_quotes() {
+    let output = |count: &str| format!("output: {{http: {{url: http://x, count: {count}}}}}\n");
+    for good in ["3", "'3'", "\" 3 \"", "\"${UNSET:3}\""] {
+        assert_eq!(check(&output(good)), "", "{good}");
+    }
+    for bad in ["'three'", "'-3'", "''", "'3.5'", "99999999999999999999"] {
+        let told = check(&output(bad));
+        assert!(
+            told.contains("output.http.count: expected a whole number"),
+            "{bad}: {told}"
+        );
+    }
+    assert_eq!(check("http:\n  enabled: 'false'\n"), "");
+    let told = check("http:\n  enabled: 'no'\n");
+    assert!(
+        told.contains("expected `true` or `false`, found text"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_duration_that_may_be_left_out_may_be_blank() {
+    let output =
+        |timeout: &str| format!("output: {{http: {{url: http://x, timeout: {timeout}}}}}\n");
+    for good in ["", "~", "''", "\"${UNSET:}\"", "\"${UNSET:15s}\"", "15s"] {
+        assert_eq!(check(&output(good)), "", "{good}");
+    }
+    for bad in ["soon", "-1s", "15", "[]"] {
+        let told = check(&output(bad));
+        assert!(told.contains("output.http.timeout: "), "{bad}: {told}");
+    }
 }
 
 #[test]

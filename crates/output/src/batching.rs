@@ -1,6 +1,6 @@
 //! The `batching` field that writing outputs share.
 
-use meterline_config::GoDuration;
+use meterline_config::{GoDuration, optional_duration};
 use meterline_core::BatchPolicy;
 use serde::Deserialize;
 
@@ -12,6 +12,7 @@ pub(crate) struct Batching {
     /// How many messages to wait for, and the most in one batch. 0: no such rule.
     count: usize,
     /// The longest that a message waits for others.
+    #[serde(deserialize_with = "optional_duration")]
     period: Option<GoDuration>,
     /// How many bytes to wait for, and the most in one batch. 0: no such rule.
     byte_size: usize,

@@ -44,6 +44,8 @@ struct Books {
     /// Why watches are not current, by watch.
     troubles: BTreeMap<Arc<str>, String>,
     overbilled_told: i64,
+    /// As of when the view was complete, the last time that it was; before that, since when it is asked.
+    current_until: Option<UnixSeconds>,
 }
 
 /// See the module documentation.
@@ -164,6 +166,7 @@ impl Shared {
                 },
                 troubles: BTreeMap::new(),
                 overbilled_told: 0,
+                current_until: None,
             }),
             changed: Notify::new(),
             dirty: Notify::new(),
@@ -418,11 +421,12 @@ impl Shared {
         self.gauges.late.set(clamp(stats.late_seconds));
         self.gauges.billed.set(clamp(stats.billed_seconds));
         self.gauges.lost.set(clamp(stats.lost_seconds));
-        if let Some(current) = books.completeness.complete_until(i64::MAX) {
-            self.gauges
-                .staleness
-                .set(now.saturating_sub(current).max(0));
-        }
+        let current = books.completeness.complete_until(i64::MAX);
+        let current = current.or(books.current_until).unwrap_or(now);
+        books.current_until = Some(current);
+        self.gauges
+            .staleness
+            .set(now.saturating_sub(current).max(0));
         let overbilled: i64 = clamp(stats.overbilled_seconds);
         if overbilled > books.overbilled_told {
             warn!(

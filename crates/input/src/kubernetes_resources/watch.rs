@@ -423,6 +423,7 @@ impl Watch {
         progress.failures = progress.failures.saturating_add(1);
         progress.behind = true;
         self.shared.unsynced(&self.name, reason);
+        self.shared.update_gauges(self.shared.clock.seconds());
         // The first failure and then ever fewer, so that an hour's outage is a dozen lines.
         if progress.failures.is_power_of_two() {
             warn!(
