@@ -104,6 +104,7 @@ async fn every_command_of_the_installation_guide_works() {
     let blocks = blocks("docs/install.md");
     assert!(blocks.len() >= 10, "{blocks:?}");
     let mut installed = 0;
+    let mut configured = Vec::new();
     for block in &blocks {
         if block.contains("/proxy/") {
             empty_endpoints(&cluster).await;
@@ -112,10 +113,22 @@ async fn every_command_of_the_installation_guide_works() {
         lint(&cluster, folder.path()).await;
         if block.contains("helm upgrade") {
             installed += 1;
-            cluster.stateful_set().await;
+            let set = cluster.stateful_set().await;
+            let template = set.spec.unwrap().template.spec.unwrap();
+            let arguments = template.containers[0].args.clone().unwrap();
+            configured.push(arguments.last().unwrap().clone());
         }
     }
     assert!(installed >= 8, "{installed} blocks with a release");
+    configured.dedup();
+    assert_eq!(
+        configured,
+        [
+            "kubernetes-pod-exec-time",
+            "/etc/meterline/config/config.yaml",
+            "/etc/limits/config.yaml"
+        ]
+    );
     // The last block leaves the manifests for those without Helm: two replicas with a Lease.
     let set = cluster.stateful_set().await.spec.unwrap();
     assert_eq!(set.replicas, Some(2));

@@ -83,7 +83,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- fail "replicaCount is more than 1, and each replica would bill: set leaderElection.enabled=true" -}}
 {{- end -}}
 {{- if and .Values.openmeter.token .Values.openmeter.existingSecret -}}
-{{- fail "set openmeter.token or openmeter.existingSecret, not both; with --reuse-values take the former away by --set openmeter.token=" -}}
+{{- fail "set openmeter.token or openmeter.existingSecret, not both; with --reset-then-reuse-values take the former away by --set openmeter.token=" -}}
 {{- end -}}
 {{- if and .Values.configFile (not .Values.config) (not .Values.volumeMounts) -}}
 {{- fail "configFile names a file that no volume brings: set volumes and volumeMounts" -}}

@@ -126,7 +126,7 @@ Takes node and resources, the configuration's `input_resources`. */ -}}
 {{- end -}}
 {{- $cluster = $cluster | uniq | sortAlpha -}}
 {{- if and .Values.scrape.namespaces (or (has "pods" $cluster) (has "persistentvolumeclaims" $cluster)) -}}
-{{- fail "scrape.namespaces names namespaces, but the configuration reads all of them: use ${SCRAPE_NAMESPACE} in its `namespaces`, or leave scrape.namespaces empty (with --reuse-values by --set scrape.namespaces=null)" -}}
+{{- fail "scrape.namespaces names namespaces, but the configuration reads all of them: use ${SCRAPE_NAMESPACE} in its `namespaces`, or leave scrape.namespaces empty (with --reset-then-reuse-values by --set scrape.namespaces=null)" -}}
 {{- end -}}
 {{- range .Values.scrape.namespaces -}}
 {{- if not (hasKey $namespaced .) -}}
