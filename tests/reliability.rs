@@ -242,6 +242,11 @@ const FAULTS: &[Row] = &[
         ]),
     ),
     Row(
+        "The process is suspended, or kept from running",
+        "windows that fell due are made when it wakes, once everything is read that was held back meanwhile",
+        Ok(&["tests/faults/sleep.rs what_ends_while_the_process_is_suspended_is_billed_to_its_end"]),
+    ),
+    Row(
         "It is started while the clock is wrong",
         "said in the log, once the API server's clock is known to differ by more than half a minute; windows follow the clock until it is put right",
         Ok(&["tests/faults/clock.rs a_clock_that_is_put_right_is_followed"]),

@@ -4,6 +4,7 @@ mod clock;
 mod disk;
 mod dns;
 mod sink;
+mod sleep;
 mod stop;
 
 use std::path::{Path, PathBuf};

@@ -27,6 +27,9 @@ struct Steady {
     server: Option<(DateTime<Utc>, Instant)>,
     /// When the clock was found to have been set, and by how much.
     set: Option<(Instant, TimeDelta)>,
+    /// By how much this clock was ahead of the API server's then. It may have been a second less, for
+    /// the server tells whole seconds.
+    ahead: TimeDelta,
     /// Whether it was told that the API server's clock differs.
     skew_told: bool,
 }
@@ -45,10 +48,12 @@ impl Clock {
         self.now().timestamp()
     }
 
-    /// Unix seconds at a moment that lies not in the future, rounded down.
-    pub(super) fn seconds_at(&self, moment: Instant) -> i64 {
+    /// Unix seconds at a moment that lies not in the future, rounded down, by the API server's clock
+    /// where this one is certainly ahead of it: what the cluster has yet to live through is not known.
+    pub(super) fn cluster_seconds_at(&self, moment: Instant) -> i64 {
         let ago = TimeDelta::from_std(moment.elapsed()).unwrap_or_default();
-        (self.now() - ago).timestamp()
+        let ahead = (self.steady().ahead - TimeDelta::seconds(1)).max(TimeDelta::zero());
+        (self.now() - ago - ahead).timestamp()
     }
 
     /// How long until the clock shows `at`.
@@ -119,6 +124,7 @@ impl Steady {
     fn server_says(&mut self, date: DateTime<Utc>, wall: DateTime<Utc>, at: Instant) {
         self.server = Some((date, at));
         let ahead = self.now(wall, at) - date;
+        self.ahead = ahead;
         if ahead.abs() <= SKEW {
             self.skew_told = false;
         } else if !std::mem::replace(&mut self.skew_told, true) {
@@ -166,6 +172,23 @@ mod tests {
             assert_eq!(steady.now(wall(7) + by, at(7)), wall(7));
             assert_eq!(steady.now(wall(8), at(8)), wall(8));
             assert!(steady.set.is_none());
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_of_the_cluster_knows_of_nothing_later() {
+        let clock = Clock::default();
+        let here = |of: &Clock| (of.seconds(), of.cluster_seconds_at(Instant::now()));
+        let told = |seconds| (Utc::now() - TimeDelta::seconds(seconds)).to_rfc2822();
+        let (now, cluster) = here(&clock);
+        assert!((0..=1).contains(&(cluster - now)), "{now} {cluster}");
+        clock.server_says(&told(10));
+        let (now, cluster) = here(&clock);
+        assert!((8..=10).contains(&(now - cluster)), "{now} {cluster}");
+        for near in [0, -10] {
+            clock.server_says(&told(near));
+            let (now, cluster) = here(&clock);
+            assert!((0..=1).contains(&(cluster - now)), "{now} {cluster}");
         }
     }
 

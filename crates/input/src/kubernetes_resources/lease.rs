@@ -24,6 +24,8 @@ use super::{emit, shared::Shared};
 
 /// Up to where all was acknowledged, RFC 3339.
 const WATERMARK: &str = "meterline.io/watermark";
+/// By so many seconds the clocks of two machines may differ.
+const CLOCKS_DIFFER: i64 = 60;
 
 /// One replica's part in the election.
 pub(super) struct Candidate {
@@ -140,7 +142,7 @@ impl Candidate {
         };
         let spec = lease.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.as_deref().unwrap_or_default();
-        self.shared.open(watermark(&lease));
+        self.shared.open(self.watermark(&lease));
         if holder != self.election.identity && !holder.is_empty() {
             let version = lease.metadata.resource_version.clone();
             let seen = match other {
@@ -156,7 +158,7 @@ impl Candidate {
             let duration = duration.map_or(self.election.lease_duration, Duration::from_secs);
             if seen.since.elapsed() < duration {
                 self.health.ready(format!("standby; `{holder}` leads"));
-                self.shared.follow(watermark(&lease));
+                self.shared.follow(self.watermark(&lease));
                 return Ok(());
             }
         }
@@ -189,10 +191,14 @@ impl Candidate {
         lease
     }
 
+    fn watermark(&self, lease: &Lease) -> Option<i64> {
+        watermark(lease, self.shared.clock.seconds())
+    }
+
     /// Leaves our watermark, unless a later one is there.
     fn annotate(&self, lease: &mut Lease) {
         let ours = self.shared.safe_watermark();
-        if watermark(lease).is_none_or(|theirs| theirs < ours) {
+        if self.watermark(lease).is_none_or(|theirs| theirs < ours) {
             let annotations = lease.metadata.annotations.get_or_insert_default();
             annotations.insert(WATERMARK.to_owned(), emit::rfc3339(ours).to_string());
         }
@@ -202,7 +208,7 @@ impl Candidate {
         match written {
             Ok(lease) => {
                 if !self.shared.is_leader() {
-                    self.shared.follow(watermark(&lease));
+                    self.shared.follow(self.watermark(&lease));
                     info!(
                         identity = self.election.identity,
                         "this replica leads now and bills"
@@ -261,8 +267,36 @@ fn told(error: kube::Error) -> String {
     }
 }
 
-fn watermark(lease: &Lease) -> Option<i64> {
+/// Up to where another replica delivered, as it left it in the Lease. What lies in the future cannot be
+/// true: whoever followed it would bill nothing until then, and it is written over.
+fn watermark(lease: &Lease, now: i64) -> Option<i64> {
     let text = lease.metadata.annotations.as_ref()?.get(WATERMARK)?;
-    let time = chrono::DateTime::parse_from_rfc3339(text).ok()?;
-    Some(time.timestamp())
+    let time = chrono::DateTime::parse_from_rfc3339(text).ok()?.timestamp();
+    if time > now.saturating_add(CLOCKS_DIFFER) {
+        warn!("the watermark {text} in the Lease lies in the future and is not followed");
+        return None;
+    }
+    Some(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watermark_is_a_time_that_was() {
+        let with = |text: &str| {
+            let mut lease = Lease::default();
+            let annotations = [(WATERMARK.to_owned(), text.to_owned())];
+            lease.metadata.annotations = Some(annotations.into());
+            watermark(&lease, 1_000_000)
+        };
+        assert_eq!(with("1970-01-12T13:46:30Z"), Some(999_990));
+        // The clocks of two machines may differ a little.
+        assert_eq!(with("1970-01-12T13:47:00Z"), Some(1_000_020));
+        assert_eq!(with("1970-01-12T14:46:40Z"), None);
+        assert_eq!(with("2099-01-01T00:00:00Z"), None);
+        assert_eq!(with("soon"), None);
+        assert_eq!(watermark(&Lease::default(), 0), None);
+    }
 }

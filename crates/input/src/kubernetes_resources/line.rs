@@ -27,6 +27,8 @@ use tower::{BoxError, Layer, Service};
 
 use super::clock::Clock;
 
+/// The clock that an answer tells of was read some time in so long.
+const FRESH: Duration = Duration::from_secs(2);
 /// The longest pause that the API server may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -51,6 +53,8 @@ struct Opened {
     since: Option<Instant>,
     /// When bytes last arrived.
     heard: Option<Instant>,
+    /// When the server itself ended the present watch, and so had said all that there was.
+    ended: Option<Instant>,
     /// The connection, by its own address, if others may share it.
     shared: Option<SocketAddr>,
     /// The API server asked to be left alone until then.
@@ -75,6 +79,11 @@ impl Line {
     pub(super) fn heard_at(&self) -> Option<Instant> {
         let opened = self.read();
         opened.since.and(opened.heard)
+    }
+
+    /// When the server itself ended the watch that was open last.
+    pub(super) fn ended_at(&self) -> Option<Instant> {
+        self.read().ended
     }
 
     /// How long the API server wants to be left alone.
@@ -106,6 +115,7 @@ impl Line {
                 generation,
                 since: Some(Instant::now()),
                 heard: None,
+                ended: None,
                 shared,
                 pause: None,
             };
@@ -148,6 +158,10 @@ impl Line {
 
     fn hear(&self) {
         self.write(|opened| opened.heard = Some(Instant::now()));
+    }
+
+    fn end(&self) {
+        self.write(|opened| opened.ended = Some(Instant::now()));
     }
 
     fn close(&self, generation: u64) {
@@ -197,10 +211,13 @@ where
             .query()
             .is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"));
         let line = self.line.clone();
+        let asked = Instant::now();
         let response = self.inner.call(request);
         Box::pin(async move {
             let response = response.await?;
-            if let Some(Ok(date)) = response.headers().get(DATE).map(|it| it.to_str()) {
+            let date = response.headers().get(DATE).map(|it| it.to_str());
+            // An answer that lay about says nothing of the clock: this process may have slept.
+            if let (Some(Ok(date)), true) = (date, asked.elapsed() < FRESH) {
                 line.0.clock.server_says(date);
             }
             let generation = match (response.status().is_success(), is_watch) {
@@ -265,7 +282,12 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Heard<B> {
         match (&frame, &self.watch) {
             (Some(Ok(_)), Some(watch)) => watch.line.hear(),
             (Some(Ok(_)), None) => {}
-            (Some(Err(_)) | None, _) => self.watch = None,
+            (Some(Err(_)), _) => self.watch = None,
+            (None, _) => {
+                if let Some(watch) = self.watch.take() {
+                    watch.line.end();
+                }
+            }
         }
         Poll::Ready(frame)
     }

@@ -10,6 +10,7 @@
 
 mod client;
 mod clock;
+mod currency;
 mod emit;
 mod errors;
 mod journal;

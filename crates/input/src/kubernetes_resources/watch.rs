@@ -4,25 +4,27 @@
 //! watch says, tells the ledger how current the view is, and asks the server for a sign of life
 //! when a window waits for one.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use futures::StreamExt;
+use futures::{
+    FutureExt, StreamExt,
+    future::{Fuse, FusedFuture, ready},
+};
 use kube::{
     Api, Client,
-    api::ListParams,
     core::ApiResource,
     runtime::watcher::{self, Event},
 };
 use meterline_ledger::{Observation, UnixSeconds};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    task::coop::unconstrained,
+    time::{Instant, timeout},
+};
 use tracing::{debug, info, warn};
 
 use super::{
     client,
+    currency::{LONGEST_LOOK, PROBE_TIMEOUT, Progress, SHORTEST_LOOK},
     errors::{explain, refuses_streaming_list},
     life::{Seen, deleted_at, life},
     line::Line,
@@ -34,8 +36,6 @@ use super::{
 /// How long a watch lives before it is begun anew. Over HTTP/1.1 this, together with the watcher's
 /// margin, is the longest time for which a connection whose other end is gone can go unnoticed.
 const WATCH_SECONDS: u32 = 50;
-/// A server that does not answer so small a question in this time is away.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// After so many failures in a row the kubeconfig or the service account is read again: a token or
@@ -77,21 +77,14 @@ pub(super) struct Restored {
     pub(super) version: Option<u64>,
 }
 
-/// What a watch remembers between events.
-struct Progress {
-    /// Everything that exists, and the version at which it was last seen.
-    known: HashMap<Arc<str>, Known>,
-    /// What a list that is under way has shown so far.
-    listed: Option<HashSet<Arc<str>>>,
-    /// The last moment at which the view was current; from here on lies the gap, if there is one.
-    current_at: i64,
-    /// The newest resource version that was seen.
-    version: Option<u64>,
-    /// The version at which the server was when the last list began.
-    listed_from: Option<u64>,
-    /// Whether the view is behind: after a break and until the resumed watch has settled.
-    behind: bool,
-    failures: u32,
+/// What a watch wakes up for.
+enum Woken {
+    Event(Option<Result<Event<Object>, watcher::Error>>),
+    /// All that was heard is read.
+    Drained,
+    Line,
+    Answer(Option<Instant>),
+    Look,
 }
 
 impl Watch {
@@ -99,24 +92,7 @@ impl Watch {
     pub(super) async fn run(mut self) {
         self.shared.is_open().await;
         let now = self.shared.clock.seconds();
-        let restored = self.restored.take().unwrap_or(Restored {
-            known: Vec::new(),
-            seen_at: now,
-            version: None,
-        });
-        let mut progress = Progress {
-            known: restored
-                .known
-                .into_iter()
-                .map(|known| (Arc::clone(&known.uid), known))
-                .collect(),
-            listed: None,
-            current_at: restored.seen_at.min(now),
-            version: restored.version,
-            listed_from: None,
-            behind: true,
-            failures: 0,
-        };
+        let mut progress = Progress::new(self.restored.take(), now);
         let mut streaming = true;
         loop {
             let line = Line::with(self.shared.clock.clone());
@@ -173,37 +149,62 @@ impl Watch {
             config = config.streaming_lists();
         }
         let mut events = std::pin::pin!(watcher::watcher(api.clone(), config));
-        let mut probe_at = Instant::now();
+        let mut probe = std::pin::pin!(Fuse::terminated());
+        // So often it is looked, and so late may a look be, that what is settled is read by then.
+        let look = (self.shared.settle / 3).clamp(SHORTEST_LOOK, LONGEST_LOOK);
+        let mut look_at = Instant::now();
         loop {
-            tokio::select! {
-                // Events first: a sign of life counts only when everything before it is applied.
+            let woken = tokio::select! {
+                // Events first: a sign of life counts only when everything before it is applied. No
+                // budget of the runtime's, for it would make what waits look as if there were nothing.
                 biased;
-                event = events.next() => match event {
-                    Some(Ok(event)) => {
-                        // That a list begins says nothing of whether the server answers.
-                        if !matches!(event, Event::Init) {
-                            progress.failures = 0;
-                        }
-                        self.apply(event, &past, &past_api, progress).await;
-                        self.note_life(line, progress, None);
+                event = unconstrained(events.next()) => Woken::Event(event),
+                () = ready(()), if progress.unnoted => Woken::Drained,
+                () = line.changed() => Woken::Line,
+                answered = &mut probe => Woken::Answer(answered),
+                () = tokio::time::sleep_until(look_at) => Woken::Look,
+            };
+            if look_at.elapsed() > look {
+                progress.stall();
+                look_at = Instant::now();
+            }
+            match woken {
+                Woken::Event(Some(Ok(event))) => {
+                    // That a list begins says nothing of whether the server answers.
+                    if !matches!(event, Event::Init) {
+                        progress.failures = 0;
                     }
-                    Some(Err(error)) => {
-                        if clients.streaming_list && refuses_streaming_list(&error) {
-                            debug!(watch = %self.name, "the API server has no streaming lists; listing in pages");
-                            return End::NoStreamingList;
-                        }
-                        self.failed(progress, &explain(&error, &self.describe()));
-                        if progress.failures.is_multiple_of(FAILURES_BEFORE_NEW_CLIENT) {
-                            return End::Broken;
-                        }
-                        tokio::time::sleep(pause(progress.failures).max(line.pause())).await;
+                    self.apply(event, &past, &past_api, progress).await;
+                    progress.unnoted = true;
+                }
+                Woken::Event(Some(Err(error))) => {
+                    if clients.streaming_list && refuses_streaming_list(&error) {
+                        debug!(watch = %self.name, "the API server has no streaming lists; listing in pages");
+                        return End::NoStreamingList;
                     }
-                    None => return End::Broken,
-                },
-                () = line.changed() => self.note_life(line, progress, None),
-                () = tokio::time::sleep_until(probe_at) => {
-                    self.note_life(line, progress, None);
-                    probe_at = Instant::now() + self.probe_if_needed(&api, line, progress).await;
+                    self.failed(progress, &explain(&error, &self.describe()));
+                    if progress.failures.is_multiple_of(FAILURES_BEFORE_NEW_CLIENT) {
+                        return End::Broken;
+                    }
+                    tokio::time::sleep(pause(progress.failures).max(line.pause())).await;
+                }
+                Woken::Event(None) => return End::Broken,
+                Woken::Drained => {
+                    progress.unnoted = false;
+                    self.note_life(line, progress);
+                }
+                Woken::Line => progress.unnoted = true,
+                Woken::Answer(answered) => {
+                    progress.answered = progress.answered.max(answered);
+                    progress.unnoted = true;
+                }
+                Woken::Look => {
+                    progress.unnoted = true;
+                    let pause = self.look_for(look, line, progress);
+                    if pause.is_none() && probe.is_terminated() {
+                        probe.set(self.probe(api.clone()).boxed().fuse());
+                    }
+                    look_at = Instant::now() + pause.unwrap_or(look).max(line.pause());
                 }
             }
         }
@@ -224,12 +225,13 @@ impl Watch {
         api: &Api<Object>,
         progress: &mut Progress,
     ) {
-        let now = self.shared.clock.seconds();
+        let now = self.now();
         match event {
             Event::Init => {
                 progress.behind = true;
                 self.shared.synced(&self.name, false);
                 self.replay(api, progress).await;
+                progress.list_began = self.now();
                 progress.listed = Some(HashSet::new());
             }
             Event::InitApply(object) => {
@@ -246,8 +248,6 @@ impl Watch {
 
     /// A list is complete: what it did not show is gone.
     async fn listed(&self, past: &Past<'_>, api: &Api<Object>, progress: &mut Progress) {
-        // What happens while the past is searched is applied only after it.
-        let listed_at = self.shared.clock.seconds();
         let listed = progress.listed.take().unwrap_or_default();
         let vanished: Vec<_> = progress
             .known
@@ -256,7 +256,7 @@ impl Watch {
             .cloned()
             .collect();
         let states = past.last_states(api, &vanished).await;
-        let now = self.shared.clock.seconds();
+        let now = self.now();
         for object in &states {
             self.deleted(object, progress, now);
         }
@@ -266,13 +266,14 @@ impl Watch {
                 self.shared.vanished(uid, progress.current_at.min(now), now);
             }
         }
-        // A list is the state of the moment: nothing is owed from before it.
+        // A list is the state of a moment: nothing is owed from before it. What happened since comes
+        // with the watch.
         progress.behind = false;
-        progress.current_at = listed_at;
+        progress.current_at = progress.list_began;
         progress.version = progress.version.max(progress.listed_from);
         self.seen_version(progress);
         self.shared.synced(&self.name, true);
-        self.shared.alive(&self.name, listed_at);
+        self.shared.alive(&self.name, progress.list_began);
         info!(
             watch = %self.describe(),
             objects = progress.known.len(),
@@ -319,7 +320,7 @@ impl Watch {
         };
         let selector = self.shared.label_selector.as_deref();
         let count = recover::missed(api, selector, (version, now), |event| {
-            let now = self.shared.clock.seconds();
+            let now = self.now();
             match event {
                 Missed::Is(object) => self.observe(object, progress, now),
                 Missed::Gone(object) => self.deleted(&object, progress, now),
@@ -360,63 +361,6 @@ impl Watch {
         }
         self.shared.gone(&uid, end);
         self.seen_version(progress);
-    }
-
-    /// Tells the ledger how current the view is. `answered` is the moment of an answered probe.
-    fn note_life(&self, line: &Line, progress: &mut Progress, answered: Option<Instant>) {
-        let Some(open_since) = line.open_since() else {
-            if !progress.behind && progress.listed.is_none() {
-                // The end of a watch's natural life is no failure: it is resumed at once.
-                progress.behind = true;
-            }
-            return;
-        };
-        if progress.listed.is_some() {
-            return;
-        }
-        let heard = line.heard_at().max(answered);
-        let Some(heard) = heard else { return };
-        if progress.behind {
-            // What happened while the watch was down comes right behind its answer.
-            let caught_up = open_since + self.shared.settle;
-            if heard < caught_up {
-                return;
-            }
-            progress.behind = false;
-            self.shared.synced(&self.name, true);
-        }
-        let at = self.shared.clock.seconds_at(heard);
-        progress.current_at = progress.current_at.max(at);
-        self.shared.alive(&self.name, at);
-    }
-
-    /// Asks the server for a sign of life if a window waits for one. Gives back how long to wait
-    /// before looking again.
-    async fn probe_if_needed(
-        &self,
-        api: &Api<Object>,
-        line: &Line,
-        progress: &mut Progress,
-    ) -> Duration {
-        const LOOK: Duration = Duration::from_secs(1);
-        let now = self.shared.clock.seconds();
-        self.shared.update_gauges(now);
-        let due = self.shared.next_due();
-        if progress.listed.is_some() || line.open_since().is_none() {
-            return LOOK;
-        }
-        if !progress.behind && (progress.current_at >= due || now < due) {
-            let until_due = u64::try_from(due.saturating_sub(now)).unwrap_or(1);
-            return Duration::from_secs(until_due.max(1)).min(LOOK);
-        }
-        let asked = Instant::now();
-        let params = ListParams::default().limit(1);
-        match timeout(PROBE_TIMEOUT, api.list_metadata(&params)).await {
-            Ok(Ok(_)) => self.note_life(line, progress, Some(asked)),
-            Ok(Err(error)) => debug!(watch = %self.name, %error, "no sign of life"),
-            Err(_) => debug!(watch = %self.name, "no sign of life in time"),
-        }
-        LOOK.max(line.pause())
     }
 
     fn failed(&self, progress: &mut Progress, reason: &str) {

@@ -1,0 +1,160 @@
+//! As of when the view of a watch is current: what it remembers between events, and what it takes for a
+//! sign of life. A window waits until its end is known to be behind.
+//!
+//! Bytes on the watch or an answer on its connection are a sign that all from before them has arrived,
+//! but only once what arrived with them is read; and after a time in which nothing was read (the process
+//! slept, or was kept from running) not before the server had time to send what it held back.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use kube::{Api, api::ListParams};
+use tokio::time::{Instant, timeout};
+use tracing::debug;
+
+use super::{
+    line::Line,
+    object::Object,
+    recover::Known,
+    watch::{Restored, Watch},
+};
+
+/// How often it is looked whether a window waits, at the least and at the most.
+pub(super) const LONGEST_LOOK: Duration = Duration::from_secs(1);
+pub(super) const SHORTEST_LOOK: Duration = Duration::from_millis(100);
+/// A server that does not answer so small a question in this time is away.
+pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a watch remembers between events.
+pub(super) struct Progress {
+    /// Everything that exists, and the version at which it was last seen.
+    pub(super) known: HashMap<Arc<str>, Known>,
+    /// What a list that is under way has shown so far.
+    pub(super) listed: Option<HashSet<Arc<str>>>,
+    /// When that list was asked for: it shows what there was at the earliest then.
+    pub(super) list_began: i64,
+    /// The last moment at which the view was current; from here on lies the gap, if there is one.
+    pub(super) current_at: i64,
+    /// The newest resource version that was seen.
+    pub(super) version: Option<u64>,
+    /// The version at which the server was when the last list began.
+    pub(super) listed_from: Option<u64>,
+    /// Whether the view is behind: after a break or a stall, until the watch has settled.
+    pub(super) behind: bool,
+    /// When this task was last found not to have read for long.
+    pub(super) stalled_at: Option<Instant>,
+    /// When the last question was asked that was answered.
+    pub(super) answered: Option<Instant>,
+    /// Whether something was heard that the ledger has yet to be told, once all that came with it is
+    /// read.
+    pub(super) unnoted: bool,
+    pub(super) failures: u32,
+}
+
+impl Progress {
+    /// Of a watch that begins at `now`, with what is known from before.
+    pub(super) fn new(restored: Option<Restored>, now: i64) -> Self {
+        let restored = restored.unwrap_or(Restored {
+            known: Vec::new(),
+            seen_at: now,
+            version: None,
+        });
+        let known = restored.known.into_iter();
+        Self {
+            known: known.map(|it| (Arc::clone(&it.uid), it)).collect(),
+            listed: None,
+            list_began: now,
+            current_at: restored.seen_at.min(now),
+            version: restored.version,
+            listed_from: None,
+            behind: true,
+            stalled_at: None,
+            answered: None,
+            unnoted: false,
+            failures: 0,
+        }
+    }
+
+    /// Nothing was read for so long that what comes now may be old, and more of it be on its way.
+    pub(super) fn stall(&mut self) {
+        self.stalled_at = Some(Instant::now());
+        self.behind |= self.listed.is_none();
+    }
+}
+
+impl Watch {
+    /// The second in which something is learned.
+    pub(super) fn now(&self) -> i64 {
+        self.shared.clock.cluster_seconds_at(Instant::now())
+    }
+
+    /// Tells the ledger how current the view is, once all that was heard is read.
+    pub(super) fn note_life(&self, line: &Line, progress: &mut Progress) {
+        let clock = &self.shared.clock;
+        let Some(open_since) = line.open_since() else {
+            if !progress.behind && progress.listed.is_none() {
+                // The end of a watch's natural life is no failure: it is resumed at once, and up to
+                // then everything was told.
+                progress.behind = true;
+                let ended = line.ended_at().map(|at| clock.cluster_seconds_at(at));
+                progress.current_at = progress.current_at.max(ended.unwrap_or(i64::MIN));
+            }
+            return;
+        };
+        if progress.listed.is_some() {
+            return;
+        }
+        let Some(heard) = line.heard_at().max(progress.answered) else {
+            return;
+        };
+        if progress.behind {
+            // What happened while the watch was down comes right behind its answer, and what happened
+            // while nothing was read, in the moments after.
+            let since = progress.stalled_at.max(Some(open_since));
+            if since.is_some_and(|since| heard < since + self.shared.settle) {
+                return;
+            }
+            progress.behind = false;
+            self.shared.synced(&self.name, true);
+        }
+        let at = clock.cluster_seconds_at(heard);
+        progress.current_at = progress.current_at.max(at);
+        self.shared.alive(&self.name, at);
+    }
+
+    /// How long to wait before looking again; `None` if a window waits for a sign of life, which the
+    /// server has to be asked for.
+    pub(super) fn look_for(
+        &self,
+        look: Duration,
+        line: &Line,
+        progress: &Progress,
+    ) -> Option<Duration> {
+        let now = self.shared.clock.seconds();
+        self.shared.update_gauges(now);
+        let due = self.shared.next_due();
+        if progress.listed.is_some() || line.open_since().is_none() {
+            return Some(look);
+        }
+        if !progress.behind && (progress.current_at >= due || now < due) {
+            let until_due = u64::try_from(due.saturating_sub(now)).unwrap_or(1);
+            return Some(Duration::from_secs(until_due.max(1)).min(look));
+        }
+        None
+    }
+
+    /// Asks the server for a sign of life. Gives back when it was asked, if it was answered.
+    pub(super) async fn probe(&self, api: Api<Object>) -> Option<Instant> {
+        let asked = Instant::now();
+        let params = ListParams::default().limit(1);
+        match timeout(PROBE_TIMEOUT, api.list_metadata(&params)).await {
+            Ok(Ok(_)) => return Some(asked),
+            Ok(Err(error)) => debug!(watch = %self.name, %error, "no sign of life"),
+            Err(_) => debug!(watch = %self.name, "no sign of life in time"),
+        }
+        None
+    }
+}
