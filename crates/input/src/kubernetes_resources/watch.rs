@@ -78,6 +78,10 @@ pub(super) struct Restored {
 }
 
 /// What a watch wakes up for.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and it is taken apart at once"
+)]
 enum Woken {
     Event(Option<Result<Event<Object>, watcher::Error>>),
     /// All that was heard is read.
