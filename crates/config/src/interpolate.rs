@@ -8,10 +8,14 @@
 //! | `${{VAR}}` | `${VAR}`, literally |
 //! | `${! … }` | untouched: it is evaluated for each message |
 //!
-//! The text is replaced, whatever it means in YAML. Inside a quoted scalar the quotes and backslashes
-//! of a value are escaped, so that a secret with odd characters stays what it is.
+//! The text is replaced, whatever it means in YAML. Inside a quoted scalar, and inside a string of a
+//! script, the quotes and backslashes of a value are escaped, so that a secret with odd characters
+//! stays what it is.
 
-use crate::diagnostic::Place;
+use crate::{
+    diagnostic::Place,
+    quotes::{Quote, Quotes, protected},
+};
 
 /// A text with its variables replaced, and where each part of it came from.
 #[derive(Debug, Clone, Default)]
@@ -35,31 +39,21 @@ struct Run {
     length: usize,
 }
 
-/// The quotes that the text at hand stands in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Quote {
-    None,
-    Single,
-    Double,
-    Comment,
-}
-
 /// Replaces the variables of `text`.
 pub(crate) fn interpolate(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Interpolated {
     let mut result = Interpolated {
         original: text.to_owned(),
         ..Interpolated::default()
     };
-    let mut quote = Quote::None;
+    let mut quotes = Quotes::new(text);
     let mut at = 0;
-    let mut previous = '\n';
     while let Some(rest) = text.get(at..)
         && let Some(character) = rest.chars().next()
     {
         if let Some((literal, length)) = escaped(rest) {
             result.put(&literal);
             at += length;
-            previous = '}';
+            quotes.skip();
             continue;
         }
         if let Some(reference) = Reference::parse(rest) {
@@ -70,22 +64,21 @@ pub(crate) fn interpolate(text: &str, env: &dyn Fn(&str) -> Option<String>) -> I
                             .secrets
                             .push((reference.name.to_owned(), value.clone()));
                     }
-                    result.put(&protected(&value, quote));
+                    result.put(&protected(&value, quotes.now()));
                 }
                 // A comment may speak of variables that nobody sets.
-                None if quote == Quote::Comment => {}
+                None if quotes.now() == Quote::Comment => {}
                 None => result
                     .missing
                     .push((reference.name.to_owned(), place(text, at))),
             }
             at += reference.length;
-            previous = '}';
+            quotes.skip();
             continue;
         }
-        quote = next_quote(quote, character, previous);
+        quotes.pass(at, character);
         result.copy(at, character);
         at += character.len_utf8();
-        previous = character;
     }
     result
 }
@@ -148,35 +141,6 @@ impl<'a> Reference<'a> {
                 .filter(|value| !value.is_empty())
                 .or_else(|| Some(default.to_owned())),
         }
-    }
-}
-
-/// A value such that it cannot end the scalar it stands in.
-fn protected(value: &str, quote: Quote) -> String {
-    match quote {
-        Quote::None => value.to_owned(),
-        Quote::Comment => value.replace(['\n', '\r'], " "),
-        Quote::Single => value.replace('\'', "''"),
-        Quote::Double => value
-            .replace('\\', "\\\\")
-            .replace('"', "\\\"")
-            .replace('\n', "\\n")
-            .replace('\r', "\\r"),
-    }
-}
-
-/// Whether the next character stands in quotes. Line by line, which is all that is needed: scalars
-/// with variables in them that go over several lines are block scalars, and those have no quotes.
-fn next_quote(quote: Quote, character: char, previous: char) -> Quote {
-    let opens = previous.is_whitespace() || "[{,:-(".contains(previous);
-    match (quote, character) {
-        (_, '\n') => Quote::None,
-        (Quote::None, '#') if previous.is_whitespace() => Quote::Comment,
-        (Quote::None, '"') if opens => Quote::Double,
-        (Quote::None, '\'') if opens => Quote::Single,
-        (Quote::Double, '"') if previous != '\\' => Quote::None,
-        (Quote::Single, '\'') => Quote::None,
-        _ => quote,
     }
 }
 
@@ -315,6 +279,26 @@ mod tests {
         assert_eq!(text("a: \"${ODD}\""), "a: \"a\\\"b'c\\\\d\"");
         assert_eq!(text("a: '${ODD}'"), "a: 'a\"b''c\\d'");
         assert_eq!(text("a: ${ODD}"), "a: a\"b'c\\d");
+    }
+
+    #[test]
+    fn an_object_in_a_script_is_no_comment() {
+        let script = |line: &str| format!("- mapping: |\n    root = this;\n    {line}\n");
+        let result = interpolate(&script("root = #{ subject: \"${NOPE}\" };"), &env);
+        assert_eq!(
+            result.missing,
+            [(
+                "NOPE".to_owned(),
+                Place {
+                    line: 3,
+                    column: 25
+                }
+            )]
+        );
+        assert_eq!(
+            text(&script("root = #{ subject: \"${ODD}\" };")),
+            script("root = #{ subject: \"a\\\"b'c\\\\d\" };")
+        );
     }
 
     proptest! {

@@ -11,6 +11,7 @@ mod interpolate;
 mod load;
 mod node;
 mod plan;
+mod quotes;
 mod report;
 #[cfg(test)]
 mod tests;
