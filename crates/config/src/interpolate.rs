@@ -17,6 +17,10 @@ use crate::{
     quotes::{Quote, Quotes, protected},
 };
 
+/// Shorter values are not hidden in messages: they are no secrets, and what they are found in by chance
+/// could not be read any more.
+const SHORTEST_SECRET: usize = 4;
+
 /// A text with its variables replaced, and where each part of it came from.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Interpolated {
@@ -28,7 +32,8 @@ pub(crate) struct Interpolated {
     runs: Vec<Run>,
     /// Variables that are not set, with the place where they are asked for.
     pub(crate) missing: Vec<(String, Place)>,
-    /// Values of variables that are likely secrets, with the variables' names.
+    /// Values of variables that are likely secrets, with the variables' names; the longest first, for
+    /// one may begin with another.
     secrets: Vec<(String, String)>,
 }
 
@@ -59,12 +64,12 @@ pub(crate) fn interpolate(text: &str, env: &dyn Fn(&str) -> Option<String>) -> I
         if let Some(reference) = Reference::parse(rest) {
             match reference.value(env) {
                 Some(value) => {
-                    if is_secret(reference.name) && !value.is_empty() {
-                        result
-                            .secrets
-                            .push((reference.name.to_owned(), value.clone()));
+                    let put_in = protected(&value, quotes.now());
+                    result.put(&put_in);
+                    if is_secret(reference.name) {
+                        result.keep_secret(reference.name, value);
+                        result.keep_secret(reference.name, put_in);
                     }
-                    result.put(&protected(&value, quotes.now()));
                 }
                 // A comment may speak of variables that nobody sets.
                 None if quotes.now() == Quote::Comment => {}
@@ -153,11 +158,40 @@ pub(crate) fn is_secret(name: &str) -> bool {
 }
 
 impl Interpolated {
+    /// Notes a value that must not be printed.
+    fn keep_secret(&mut self, name: &str, value: String) {
+        if value.len() < SHORTEST_SECRET || self.secrets.iter().any(|(_, it)| *it == value) {
+            return;
+        }
+        let longer = |(_, it): &(String, String)| it.len() >= value.len();
+        let at = self.secrets.partition_point(longer);
+        self.secrets.insert(at, (name.to_owned(), value));
+    }
+
     /// A message with the values of secrets replaced by the names of their variables.
     pub(crate) fn masked(&self, message: String) -> String {
-        self.secrets.iter().fold(message, |message, (name, value)| {
-            message.replace(value.as_str(), &format!("${{{name}}}"))
-        })
+        if !self.secrets.iter().any(|(_, it)| message.contains(it)) {
+            return message;
+        }
+        let mut masked = String::with_capacity(message.len());
+        let mut rest = message.as_str();
+        while let Some(character) = rest.chars().next() {
+            let secret = self
+                .secrets
+                .iter()
+                .find_map(|(name, value)| Some((name, rest.strip_prefix(value.as_str())?)));
+            match secret {
+                Some((name, behind)) => {
+                    masked += &format!("${{{name}}}");
+                    rest = behind;
+                }
+                None => {
+                    masked.push(character);
+                    rest = rest.get(character.len_utf8()..).unwrap_or_default();
+                }
+            }
+        }
+        masked
     }
 
     /// A text without variables.
@@ -298,6 +332,28 @@ mod tests {
         assert_eq!(
             text(&script("root = #{ subject: \"${ODD}\" };")),
             script("root = #{ subject: \"a\\\"b'c\\\\d\" };")
+        );
+    }
+
+    #[test]
+    fn a_secret_that_begins_with_another_is_hidden_whole() {
+        let env = |name: &str| match name {
+            "X_KEY" => Some("abcd".to_owned()),
+            "X_TOKEN" => Some("abcdSECRETREST".to_owned()),
+            "ODD_TOKEN" => Some("a\"b\\".to_owned()),
+            "SHORT_KEY" => Some("e".to_owned()),
+            _ => None,
+        };
+        let text = "a: ${X_KEY} ${X_TOKEN} ${SHORT_KEY} \"${ODD_TOKEN}\"";
+        let masked = |message: &str| interpolate(text, &env).masked(message.to_owned());
+        assert_eq!(
+            masked("é abcdSECRETREST, abcd: seen"),
+            "é ${X_TOKEN}, ${X_KEY}: seen"
+        );
+        // As it is, and as it stands in quotes.
+        assert_eq!(
+            masked(r#"a"b\ and a\"b\\"#),
+            "${ODD_TOKEN} and ${ODD_TOKEN}"
         );
     }
 
