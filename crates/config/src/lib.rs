@@ -4,6 +4,7 @@
 //! a configuration names.
 
 mod change;
+mod component;
 mod diagnostic;
 mod echo;
 mod fields;
@@ -13,6 +14,7 @@ mod node;
 mod plan;
 mod quotes;
 mod report;
+mod sections;
 #[cfg(test)]
 mod tests;
 mod wrap;
@@ -20,5 +22,6 @@ mod wrap;
 pub use diagnostic::{Diagnostic, Place, Severity, nearest};
 pub use echo::echo;
 pub use fields::{Child, GoDuration, Located, optional_duration};
-pub use load::{Http, Loaded, LogFormat, Logger, Source, load};
+pub use load::{Loaded, Source, load};
 pub use plan::{BufferSpec, Configure, Cx, InputSpec, OutputSpec, ProcessorSpec, Registry, Spec};
+pub use sections::{Http, LogFormat, Logger};

@@ -1,37 +1,26 @@
 //! A whole configuration, from text to checked plans.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use meterline_core::{BufferPlan, InputPlan, OutputPlan, ProcessorPlan};
-use serde::Deserialize;
+use serde_saphyr::UserMessageFormatter;
 
 use crate::{
     change::{put, set},
-    diagnostic::{Diagnostic, Place, Severity, suggestion},
-    fields::{Child, GoDuration},
+    diagnostic::{Diagnostic, Place, Severity},
     interpolate::{Interpolated, interpolate},
     node::{Kind, Node},
     plan::{Cx, Index, Registry, Text},
+    sections::{self, Http, Logger, RESOURCES},
 };
 
 /// Larger configurations are refused unread.
 const LARGEST: usize = 8 * 1024 * 1024;
-const KEYS: &[&str] = &[
-    "input",
-    "buffer",
-    "pipeline",
-    "output",
-    "logger",
-    "metrics",
-    "http",
-    "shutdown_timeout",
-    "input_resources",
-    "processor_resources",
-    "output_resources",
-    "cache_resources",
-    "rate_limit_resources",
-    "tests",
-];
 
 /// The text of a configuration.
 #[derive(Debug, Clone)]
@@ -42,62 +31,6 @@ pub struct Source {
     pub text: String,
     /// Where relative paths in it start; `None` when it is no file.
     pub dir: Option<PathBuf>,
-}
-
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// `key=value`
-    #[default]
-    Logfmt,
-    /// A JSON object a line.
-    Json,
-}
-
-/// The `logger` section.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Logger {
-    /// `TRACE`, `DEBUG`, `INFO`, `WARN`, `ERROR` or `OFF`.
-    pub level: String,
-    /// How lines are written.
-    pub format: LogFormat,
-}
-
-impl Default for Logger {
-    fn default() -> Self {
-        Self {
-            level: "INFO".to_owned(),
-            format: LogFormat::Logfmt,
-        }
-    }
-}
-
-/// The `http` section.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Http {
-    /// Whether the pages are served.
-    pub enabled: bool,
-    /// `host:port` to listen on.
-    pub address: String,
-}
-
-impl Default for Http {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            address: "0.0.0.0:4195".to_owned(),
-        }
-    }
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct PipelineSection {
-    threads: Option<i64>,
-    processors: Vec<Child>,
 }
 
 /// A checked configuration.
@@ -118,6 +51,9 @@ pub struct Loaded {
     pub http: Http,
     /// How long a stop may take.
     pub shutdown_timeout: Duration,
+    /// The kind and the name of every component that messages can come through, such as
+    /// `("input", "stdin")`.
+    pub types: BTreeSet<(&'static str, &'static str)>,
 }
 
 /// Reads and checks a configuration. Touches nothing outside but files that it names.
@@ -147,8 +83,12 @@ pub fn load(
         at: None,
         labels: HashMap::new(),
         resolving: Vec::new(),
+        used: HashSet::new(),
+        types: BTreeSet::new(),
+        components: 0,
+        depth: 0,
     };
-    let loaded = plan(&root, &mut cx);
+    let loaded = sections::plan(&root, &mut cx);
     found.append(&mut cx.found);
     let found = sorted(found);
     match loaded {
@@ -194,8 +134,14 @@ impl Reading {
         }
         let interpolated = interpolate(&source.text, env);
         let mut root = self.read(&source.name, interpolated, true, source.dir.clone())?;
+        // What it would do, send whole pods to the default address, is nobody's intention.
         if matches!(root.kind, Kind::Null) {
-            root.kind = Kind::Map(Vec::new());
+            let remedy = "to bill with the defaults use `--preset kubernetes-pod-exec-time`";
+            self.fault(
+                &source.name,
+                format!("the configuration is empty; {remedy}"),
+            );
+            return None;
         }
         if !matches!(root.kind, Kind::Map(_)) {
             let what = root.what();
@@ -269,7 +215,9 @@ impl Reading {
             line: usize::try_from(location.line()).unwrap_or(1),
             column: usize::try_from(location.column()).unwrap_or(1),
         });
-        let message = fault.without_snippet().to_string();
+        let message = fault
+            .without_snippet()
+            .render_with_formatter(&UserMessageFormatter);
         // The first line says what is wrong; its own "at line" would be that of the replaced text.
         let message = message.lines().next().unwrap_or_default();
         let message = message.split(" at line ").next().unwrap_or(message);
@@ -321,126 +269,12 @@ fn index(root: &Node) -> Index<'_> {
     let mut nodes = HashMap::new();
     walk(root, String::new(), &mut nodes);
     let mut resources = HashMap::new();
-    for (section, kind) in [
-        ("input_resources", "input"),
-        ("processor_resources", "processor"),
-        ("output_resources", "output"),
-    ] {
+    for (section, kind) in RESOURCES {
         for node in root.get(section).map(Node::children).unwrap_or_default() {
             if let Some(Kind::Text(label)) = node.get("label").map(|label| &label.kind) {
-                resources.insert((kind, label.as_str()), node);
+                resources.insert((*kind, label.as_str()), node);
             }
         }
     }
     Index { nodes, resources }
-}
-
-/// Checks the sections, all of them, whatever is wrong with one.
-fn plan(root: &Node, cx: &mut Cx<'_>) -> Option<Loaded> {
-    for entry in root.entries() {
-        let key = entry.key.as_str();
-        if !KEYS.contains(&key) {
-            let message = format!("unknown section `{key}`{}", suggestion(key, KEYS));
-            let (text, place) = (entry.value.text, entry.key_place);
-            cx.report_at(text, place, String::new(), Severity::Error, message);
-        }
-        if is_blank(&entry.value) {
-            continue;
-        }
-        match key {
-            "metrics"
-                if entry.value.get("prometheus").is_none() && entry.value.get("none").is_none() =>
-            {
-                cx.report_node(
-                    &entry.value,
-                    Severity::Error,
-                    "metrics are shown for Prometheus on /metrics; leave `metrics` out or write `prometheus: {}`"
-                        .to_owned(),
-                );
-            }
-            "cache_resources" | "rate_limit_resources" | "tests" => cx.report_node(
-                &entry.value,
-                Severity::Warning,
-                format!("`{key}` is not used yet"),
-            ),
-            _ => {}
-        }
-    }
-    let input = root.get("input").and_then(|it| cx.input(Child(it.id)));
-    let buffer = root
-        .get("buffer")
-        .filter(|node| !is_blank(node))
-        .map(|node| cx.buffer(Child(node.id)));
-    let pipeline: Option<PipelineSection> = section(root, "pipeline", cx);
-    let processors = pipeline
-        .as_ref()
-        .and_then(|it| cx.processors(&it.processors));
-    let output = root.get("output").and_then(|it| cx.output(Child(it.id)));
-    let logger: Option<Logger> = section(root, "logger", cx);
-    let http: Option<Http> = section(root, "http", cx);
-    let shutdown_timeout: Option<Option<GoDuration>> = section(root, "shutdown_timeout", cx);
-    let threads = pipeline
-        .and_then(|it| it.threads)
-        .and_then(|threads| usize::try_from(threads).ok())
-        .filter(|threads| *threads > 0)
-        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let logger = logger?;
-    let level = level(&logger.level, root, cx);
-    Some(Loaded {
-        input: input?,
-        buffer: match buffer {
-            None => None,
-            Some(buffer) => Some(buffer?),
-        },
-        processors: processors?,
-        threads,
-        output: output?,
-        logger: Logger {
-            level: level?,
-            ..logger
-        },
-        http: http?,
-        shutdown_timeout: shutdown_timeout?
-            .map_or(Duration::from_secs(20), |GoDuration(timeout)| timeout),
-    })
-}
-
-fn is_blank(node: &Node) -> bool {
-    match &node.kind {
-        Kind::Null => true,
-        Kind::Map(inner) => inner.is_empty(),
-        Kind::List(inner) => inner.is_empty(),
-        _ => false,
-    }
-}
-
-/// A section of its type, or the default when it is not there; `None` after a fault.
-fn section<T: serde::de::DeserializeOwned + Default>(
-    root: &Node,
-    key: &str,
-    cx: &mut Cx<'_>,
-) -> Option<T> {
-    match root.get(key) {
-        None => Some(T::default()),
-        Some(node) => cx.read::<T>(&mut node.clone()).0,
-    }
-}
-
-fn level(text: &str, root: &Node, cx: &mut Cx<'_>) -> Option<String> {
-    const LEVELS: &[&str] = &["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "OFF"];
-    let upper = text.to_ascii_uppercase();
-    let level = match upper.as_str() {
-        "ALL" => "TRACE",
-        "FATAL" => "ERROR",
-        "NONE" => "OFF",
-        other => other,
-    };
-    if LEVELS.contains(&level) {
-        return Some(level.to_owned());
-    }
-    if let Some(node) = root.get("logger").and_then(|it| it.get("level")) {
-        let message = format!("`{text}` is not a level{}", suggestion(&upper, LEVELS));
-        cx.report_node(node, Severity::Error, message);
-    }
-    None
 }

@@ -1,7 +1,7 @@
 //! From configuration to plan: what a component declares, and the context in which it is checked.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -10,7 +10,7 @@ use meterline_core::{BufferPlan, InputPlan, OutputPlan, ProcessorPlan};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    diagnostic::{Diagnostic, Place, Severity, suggestion},
+    diagnostic::{Diagnostic, Place, Severity},
     fields::{Child, Located},
     interpolate::Interpolated,
     node::{Kind, Node, TypeError, TypeErrorKind},
@@ -37,7 +37,7 @@ pub struct Spec<P: ?Sized + 'static> {
     pub summary: &'static str,
     /// Whole components in YAML, each of which lints.
     pub examples: &'static [&'static str],
-    plan: PlanFn<P>,
+    pub(crate) plan: PlanFn<P>,
 }
 
 /// The declaration of an input.
@@ -110,8 +110,16 @@ pub struct Cx<'a> {
     pub(crate) at: Option<(&'a Node, Option<String>)>,
     /// Labels that were used, with the place of each.
     pub(crate) labels: HashMap<String, Place>,
-    /// Resources that are being resolved, against a resource that contains itself.
-    pub(crate) resolving: Vec<String>,
+    /// Resources whose insides are being checked, against a resource that contains itself.
+    pub(crate) resolving: Vec<(&'static str, &'a str)>,
+    /// Resources that something referred to, by their nodes.
+    pub(crate) used: HashSet<u64>,
+    /// Kind and name of every component that was found.
+    pub(crate) types: BTreeSet<(&'static str, &'static str)>,
+    /// How many components there are, resources counted wherever they are used, and how deep the one
+    /// at hand is nested.
+    pub(crate) components: usize,
+    pub(crate) depth: usize,
 }
 
 impl<'a> Cx<'a> {
@@ -120,19 +128,28 @@ impl<'a> Cx<'a> {
         let component = self.component(child, "input", self.registry.inputs)?;
         let planned = (component.spec.plan)(component.body, self);
         let processors = self.own_processors(component.node);
-        let label = self.leave(component.outer);
-        Some(Box::new(ProcessedInput {
+        let referrers = self.referrers_processors(&component);
+        let label = self.leave(component);
+        let mut plan: Box<dyn InputPlan> = Box::new(ProcessedInput {
             label,
             plan: planned?,
             processors: processors?,
-        }))
+        });
+        for (label, processors) in referrers? {
+            plan = Box::new(ProcessedInput {
+                label,
+                plan,
+                processors,
+            });
+        }
+        Some(plan)
     }
 
     /// Checks the buffer; with it comes its label.
     pub(crate) fn buffer(&mut self, child: Child) -> Option<(Arc<str>, Box<dyn BufferPlan>)> {
         let component = self.component(child, "buffer", self.registry.buffers)?;
         let planned = (component.spec.plan)(component.body, self);
-        let label = self.leave(component.outer);
+        let label = self.leave(component);
         Some((label, planned?))
     }
 
@@ -140,7 +157,7 @@ impl<'a> Cx<'a> {
     pub fn processor(&mut self, child: Child) -> Option<Box<dyn ProcessorPlan>> {
         let component = self.component(child, "processor", self.registry.processors)?;
         let planned = (component.spec.plan)(component.body, self);
-        self.leave(component.outer);
+        self.leave(component);
         planned
     }
 
@@ -155,12 +172,21 @@ impl<'a> Cx<'a> {
         let component = self.component(child, "output", self.registry.outputs)?;
         let planned = (component.spec.plan)(component.body, self);
         let processors = self.own_processors(component.node);
-        let label = self.leave(component.outer);
-        Some(Box::new(LabelledOutput {
+        let referrers = self.referrers_processors(&component);
+        let label = self.leave(component);
+        let mut plan: Box<dyn OutputPlan> = Box::new(LabelledOutput {
             label,
             plan: planned?,
             processors: processors?,
-        }))
+        });
+        for (label, processors) in referrers? {
+            plan = Box::new(LabelledOutput {
+                label,
+                plan,
+                processors,
+            });
+        }
+        Some(plan)
     }
 
     /// A fault of the component at hand.
@@ -219,159 +245,6 @@ impl<'a> Cx<'a> {
         self.texts.first().and_then(|text| text.dir.as_deref())
     }
 
-    // --- components -------------------------------------------------------------------------
-
-    /// Finds the type of a component and makes it the one at hand.
-    fn component<P: ?Sized>(
-        &mut self,
-        child: Child,
-        kind: &'static str,
-        specs: &'static [Spec<P>],
-    ) -> Option<Component<'a, P>> {
-        let (node, _) = self.index.nodes.get(&child.0)?;
-        let node = *node;
-        let names: Vec<_> = specs.iter().map(|spec| spec.name).collect();
-        if !matches!(node.kind, Kind::Map(_)) {
-            let message = format!(
-                "expected an {kind}, a map with one type, found {}{}",
-                node.what(),
-                suggestion("", &names)
-            )
-            .replace("an processor", "a processor")
-            .replace("an buffer", "a buffer");
-            self.report(Some(node), None, Severity::Error, message);
-            return None;
-        }
-        let types: Vec<_> = node
-            .entries()
-            .iter()
-            .filter(|entry| !matches!(entry.key.as_str(), "label" | "processors"))
-            .collect();
-        let [entry] = types.as_slice() else {
-            let message = match types.as_slice() {
-                [] => format!("the {kind} has no type{}", suggestion("", &names)),
-                many => {
-                    let keys: Vec<_> = many.iter().map(|it| format!("`{}`", it.key)).collect();
-                    format!(
-                        "a component has one type, this has {}; is something indented wrongly?",
-                        keys.join(" and ")
-                    )
-                }
-            };
-            self.report(Some(node), None, Severity::Error, message);
-            return None;
-        };
-        if entry.key == "resource" {
-            return self.resource(&entry.value, kind, specs);
-        }
-        let Some(spec) = specs.iter().find(|spec| spec.name == entry.key) else {
-            self.report_at(
-                node.text,
-                entry.key_place,
-                self.path_of(node),
-                Severity::Error,
-                format!(
-                    "unknown {kind} `{}`{}",
-                    entry.key,
-                    suggestion(&entry.key, &names)
-                ),
-            );
-            self.look_inside(&entry.value);
-            return None;
-        };
-        let label = self.label(node);
-        let outer = self.at.replace((&entry.value, label));
-        Some(Component {
-            spec,
-            node,
-            body: &entry.value,
-            outer,
-        })
-    }
-
-    fn resource<P: ?Sized>(
-        &mut self,
-        name: &'a Node,
-        kind: &'static str,
-        specs: &'static [Spec<P>],
-    ) -> Option<Component<'a, P>> {
-        let Kind::Text(wanted) = &name.kind else {
-            let message = "expected the label of a resource".to_owned();
-            self.report(Some(name), None, Severity::Error, message);
-            return None;
-        };
-        let Some(node) = self.index.resources.get(&(kind, wanted.as_str())) else {
-            let labels: Vec<_> = self
-                .index
-                .resources
-                .keys()
-                .filter(|(of, _)| *of == kind)
-                .map(|(_, label)| *label)
-                .collect();
-            let message = format!(
-                "there is no {kind} with the label `{wanted}` in `{kind}_resources`{}",
-                suggestion(wanted, &labels)
-            );
-            self.report(Some(name), None, Severity::Error, message);
-            return None;
-        };
-        if self.resolving.contains(wanted) {
-            let message = format!("the resource `{wanted}` contains itself");
-            self.report(Some(name), None, Severity::Error, message);
-            return None;
-        }
-        self.resolving.push(wanted.clone());
-        let component = self.component(Child(node.id), kind, specs);
-        self.resolving.pop();
-        component
-    }
-
-    fn leave(&mut self, outer: Option<(&'a Node, Option<String>)>) -> Arc<str> {
-        let label = self.path();
-        self.at = outer;
-        label
-    }
-
-    fn own_processors(&mut self, node: &Node) -> Option<Vec<Box<dyn ProcessorPlan>>> {
-        let Some(list) = node.get("processors") else {
-            return Some(Vec::new());
-        };
-        if matches!(list.kind, Kind::Null) {
-            return Some(Vec::new());
-        }
-        let children: Vec<_> = list.children().iter().map(|it| Child(it.id)).collect();
-        self.processors(&children)
-    }
-
-    fn label(&mut self, node: &Node) -> Option<String> {
-        let label = node.get("label")?;
-        let Kind::Text(text) = &label.kind else {
-            return None;
-        };
-        if text.is_empty() {
-            return None;
-        }
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
-        if !text.chars().all(plain) {
-            let message = format!(
-                "the label `{text}` may hold lower-case letters, digits, `_` and `-` alone"
-            );
-            self.report_node(label, Severity::Error, message);
-        }
-        if let Some(first) = self
-            .labels
-            .get(text)
-            .copied()
-            .filter(|it| *it != label.place)
-        {
-            let message = format!("the label `{text}` is used before, on line {}", first.line);
-            self.report_node(label, Severity::Error, message);
-        } else {
-            self.labels.insert(text.clone(), label.place);
-        }
-        Some(text.clone())
-    }
-
     /// Reads a component's configuration and plans it. After a fault in a field the rest is read
     /// without that field, so that one look finds all faults.
     fn configure<C: Configure>(&mut self, body: &Node) -> Option<Box<C::Plan>> {
@@ -414,7 +287,7 @@ impl<'a> Cx<'a> {
     }
 
     /// Checks what looks like components inside one that could not be read.
-    fn look_inside(&mut self, body: &Node) {
+    pub(crate) fn look_inside(&mut self, body: &Node) {
         for entry in body.entries() {
             let is_map = matches!(entry.value.kind, Kind::Map(_));
             let list: Vec<_> = entry.value.children();
@@ -436,13 +309,6 @@ impl<'a> Cx<'a> {
             }
         }
     }
-}
-
-struct Component<'a, P: ?Sized + 'static> {
-    spec: &'static Spec<P>,
-    node: &'a Node,
-    body: &'a Node,
-    outer: Option<(&'a Node, Option<String>)>,
 }
 
 /// Takes the field that an error is about out of `body`; gives back its name, or `None` when the

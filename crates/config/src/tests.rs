@@ -208,12 +208,31 @@ fn a_duration_that_may_be_left_out_may_be_blank() {
 
 #[test]
 fn a_blank_configuration_has_the_defaults() {
-    assert_eq!(check(""), "");
     assert_eq!(check("input:\noutput:\n"), "");
+    assert_eq!(check("{}"), "");
     assert_eq!(
         check("input:\n  # just use the defaults\n\npipeline:\n  processors: []\n"),
         ""
     );
+}
+
+/// It would send whole pods to the default address.
+#[test]
+fn an_empty_configuration_is_refused_with_a_remedy() {
+    for empty in [
+        "",
+        "\n\n",
+        "# output:\n#   stdout: {}\n",
+        "---\n",
+        "~",
+        "${EMPTY}",
+    ] {
+        assert_eq!(
+            check(empty),
+            "c.yaml: the configuration is empty; to bill with the defaults use `--preset kubernetes-pod-exec-time`",
+            "{empty}"
+        );
+    }
 }
 
 #[test]
@@ -284,8 +303,18 @@ fn what_is_not_yaml_has_a_place() {
     let told = check("input: {\npipeline: ]\n");
     assert!(told.starts_with("c.yaml:1:8: "), "{told}");
     assert!(told.contains("cannot be read as YAML"), "{told}");
-    let told = check("a: 1\na: 2\n");
-    assert!(told.contains("duplicate"), "{told}");
+    insta::assert_snapshot!(
+        ["a: 1\na: 2\n", "a: 1\n---\nb: 2\n", "~: 1\n", "a: !!binary x\n", "a: *b\n", "a: &a [*a]\n", "? [a]\n: 1\n"].map(check).join("\n"),
+        @r"
+    c.yaml:2:1: cannot be read as YAML: duplicate mapping key `a` is not allowed here
+    c.yaml:3:1: cannot be read as YAML: only single YAML document expected but multiple found
+    c.yaml:1:1: cannot be read as YAML: null is not allowed here
+    c.yaml:1:13: cannot be read as YAML: invalid !!binary base64
+    c.yaml:1:4: cannot be read as YAML: reference to unknown value
+    c.yaml:1:8: cannot be read as YAML: Recursive reference not allowed here
+    c.yaml:1:3: cannot be read as YAML: expected string scalar
+    "
+    );
 }
 
 #[test]
@@ -314,11 +343,119 @@ fn labels_and_resources() {
     ");
 }
 
+/// Once the resource's own processors were planned it was thought done with, and the stack overflowed.
+#[test]
+fn a_resource_that_contains_itself_is_named() {
+    insta::assert_snapshot!(check(
+        "processor_resources:\n  - label: p\n    catch: [{resource: p}]\n  - {label: a, catch: [{resource: b}]}\n  - {label: b, resource: c}\n  - {label: c, catch: [{unknown: {processors: [{resource: a}]}}]}\n\
+         pipeline:\n  processors: [{resource: p}]\n"
+    ), @r"
+    c.yaml:3:24: processor_resources.0.catch.0.resource: the resource `p` contains itself: `p` → `p`
+    c.yaml:4:35: processor_resources.1.catch.0.resource: the resource `b` contains itself: `b` → `c` → `a` → `b`
+    c.yaml:6:25: processor_resources.3.catch.0: unknown processor `unknown`; there are: mapping, catch
+    ");
+    // A resource may use one of another kind.
+    assert_eq!(
+        check(
+            "processor_resources: [{label: one, mapping: ok}]\noutput_resources: [{label: two, processors: [{resource: one}], http: {url: http://x}}]\noutput: {resource: two}\n"
+        ),
+        ""
+    );
+}
+
+#[test]
+fn resources_that_come_to_ever_more_are_refused() {
+    let mut doubling =
+        "pipeline: {processors: [{resource: p0}]}\nprocessor_resources:\n".to_owned();
+    let mut deep = "pipeline: {processors: [{resource: p0}]}\nprocessor_resources:\n".to_owned();
+    for level in 0..40 {
+        let next = format!("{{resource: p{}}}", level + 1);
+        doubling.push_str(&format!(
+            "  - {{label: p{level}, catch: [{next}, {next}]}}\n"
+        ));
+    }
+    for level in 0..3000 {
+        deep.push_str(&format!(
+            "  - {{label: p{level}, catch: [{{resource: p{}}}]}}\n",
+            level + 1
+        ));
+    }
+    doubling.push_str("  - {label: p40, mapping: ok}\n");
+    deep.push_str("  - {label: p3000, mapping: ok}\n");
+    let told = check(&doubling);
+    assert!(
+        told.contains("comes to more than 10000 components"),
+        "{told}"
+    );
+    assert_eq!(told.lines().count(), 1, "{told}");
+    let told = check(&deep);
+    assert!(told.contains("nested more than 100 deep"), "{told}");
+}
+
+#[test]
+fn resources_are_checked_whoever_refers_to_them() {
+    insta::assert_snapshot!(check(
+        "processor_resources:\n  - {label: p, maping: x}\n  - {mapping: x}\n  - {label: q, mapping: '!'}\n  - {label: q, mapping: ok}\n  - text\noutput_resources: {label: o}\ninput_resources:\n"
+    ), @r"
+    c.yaml:2:16: processor_resources.0: unknown processor `maping`; did you mean `mapping`?
+    c.yaml:3:5: processor_resources.1: a resource needs a `label` to be referred to by
+    c.yaml:4:26: processor_resources.2.mapping: exclamation mark
+    c.yaml:5:13: processor_resources.3.label: the label `q` is used before, on line 4
+    c.yaml:6:5: processor_resources.4: expected a processor, a map with one type, found text; there are: mapping, catch
+    c.yaml:7:19: output_resources: expected a list of outputs with labels, found a map
+    ");
+}
+
+#[test]
+fn processors_beside_a_type_are_checked() {
+    insta::assert_snapshot!(check(
+        "output_resources:\n  - {label: o, http: {url: http://x}, processors: [{mapping: '1!'}]}\n\
+         output:\n  resource: o\n  processors: [{mapping: '2!'}]\n\
+         input:\n  nothing: {}\n  processors: typo\n\
+         pipeline:\n  processors: [{mapping: ok, processors: [{mapping: ok}]}]\n"
+    ), @r"
+    c.yaml:2:64: output_resources.0.processors.0.mapping: exclamation mark
+    c.yaml:5:28: output.processors.0.mapping: exclamation mark
+    c.yaml:8:15: input.processors: expected a list of processors, found text
+    c.yaml:10:42: pipeline.processors.0.processors: a processor has no `processors` of its own
+    ");
+}
+
+#[test]
+fn an_address_is_a_host_and_a_port() {
+    let told = |address: &str| check(&format!("http: {{address: '{address}'}}\n"));
+    for good in [
+        "0.0.0.0:4195",
+        "[::]:0",
+        "localhost:80",
+        "my-host.example:1",
+    ] {
+        assert_eq!(told(good), "", "{good}");
+    }
+    for bad in [
+        "nonsense",
+        "",
+        ":4195",
+        "host:",
+        "host:99999",
+        "a:b:1",
+        "[x]:1",
+        "http://x:1",
+        "a b:1",
+    ] {
+        assert_eq!(
+            told(bad),
+            "c.yaml:1:17: http.address: expected `host:port`, such as `0.0.0.0:4195`",
+            "{bad}"
+        );
+    }
+}
+
 #[test]
 fn overrides_change_fields() {
     assert_eq!(
         check_with(
-            "",
+            "input:",
             &[
                 ("output.http.url", "http://y"),
                 ("http.address", "127.0.0.1:1")
@@ -327,7 +464,7 @@ fn overrides_change_fields() {
         ""
     );
     insta::assert_snapshot!(
-        check_with("", &[("http.adress", "x"), ("pipeline.processors.3", "x"), ("logger.level", "LOUD")]),
+        check_with("input:", &[("http.adress", "x"), ("pipeline.processors.3", "x"), ("logger.level", "LOUD")]),
         @r"
     --set http.adress: http: unknown field `adress`; did you mean `address`?
     --set logger.level: logger.level: `LOUD` is not a level; there are: TRACE, DEBUG, INFO, WARN, ERROR, OFF
@@ -343,6 +480,17 @@ fn sections_that_do_nothing_yet_say_so() {
     c.yaml:3:18: warning: cache_resources: `cache_resources` is not used yet
     c.yaml:5:3: metrics: metrics are shown for Prometheus on /metrics; leave `metrics` out or write `prometheus: {}`
     ");
+    insta::assert_snapshot!(check("metrics:\n  prometheus: {typo: 1}\n  junk: 3\n"), @r"
+    c.yaml:2:16: metrics.prometheus: unknown field `typo`
+    c.yaml:3:3: metrics: unknown field `junk`; there are: prometheus, none
+    ");
+    for good in ["prometheus: {}", "prometheus:", "none: {}"] {
+        assert_eq!(
+            check(&format!("metrics: {{{good}}}\n").replace("prometheus:}", "prometheus: }")),
+            "",
+            "{good}"
+        );
+    }
 }
 
 proptest::proptest! {

@@ -1,0 +1,304 @@
+//! Which component a node is: its type, its label, and the resource that it refers to.
+
+use std::sync::Arc;
+
+use meterline_core::ProcessorPlan;
+
+use crate::{
+    diagnostic::{Severity, suggestion},
+    fields::Child,
+    node::{Entry, Kind, Node},
+    plan::{Cx, Spec},
+};
+
+/// A few lines of resources that refer to one another can come to any number of components.
+const MOST: usize = 10_000;
+/// Every component is planned inside the one around it, on the stack.
+const DEEPEST: usize = 100;
+
+/// Processors with the label of the node that has them.
+type Labelled = (Arc<str>, Vec<Box<dyn ProcessorPlan>>);
+
+/// A component of a known type, which is the one at hand until [`Cx::leave`].
+pub(crate) struct Component<'a, P: ?Sized + 'static> {
+    pub(crate) spec: &'static Spec<P>,
+    pub(crate) node: &'a Node,
+    pub(crate) body: &'a Node,
+    /// The nodes whose `resource` led here, the outermost first.
+    referrers: Vec<&'a Node>,
+    /// The component around it.
+    outer: Option<(&'a Node, Option<String>)>,
+}
+
+impl<'a> Cx<'a> {
+    /// Finds the type of a component and makes it the one at hand.
+    pub(crate) fn component<P: ?Sized>(
+        &mut self,
+        child: Child,
+        kind: &'static str,
+        specs: &'static [Spec<P>],
+    ) -> Option<Component<'a, P>> {
+        let (node, _) = self.index.nodes.get(&child.0)?;
+        if !self.is_affordable(node) {
+            return None;
+        }
+        let before = self.resolving.len();
+        let mut referrers = Vec::new();
+        let found = self
+            .resolve(node, kind, specs, &mut referrers)
+            .and_then(|(node, entry)| Some((node, entry, self.spec(node, entry, kind, specs)?)));
+        let Some((node, entry, spec)) = found else {
+            self.resolving.truncate(before);
+            return None;
+        };
+        if matches!(kind, "processor" | "buffer")
+            && let Some(list) = [node]
+                .iter()
+                .chain(&referrers)
+                .find_map(|it| it.get("processors"))
+        {
+            let message = format!("a {kind} has no `processors` of its own");
+            self.report_node(list, Severity::Error, message);
+        }
+        self.depth += 1;
+        self.types.insert((kind, spec.name));
+        let label = self.label(node);
+        let outer = self.at.replace((&entry.value, label));
+        Some(Component {
+            spec,
+            node,
+            body: &entry.value,
+            referrers,
+            outer,
+        })
+    }
+
+    /// Ends what [`Cx::component`] began; gives back the label.
+    pub(crate) fn leave<P: ?Sized>(&mut self, component: Component<'a, P>) -> Arc<str> {
+        let label = self.path();
+        self.at = component.outer;
+        self.depth -= 1;
+        let before = self.resolving.len() - component.referrers.len();
+        self.resolving.truncate(before);
+        label
+    }
+
+    /// Whether one component more can be looked at; told once when there are too many.
+    fn is_affordable(&mut self, node: &Node) -> bool {
+        if self.depth >= DEEPEST {
+            let message = format!(
+                "components are nested more than {DEEPEST} deep, resources counted where they are used"
+            );
+            self.report_node(node, Severity::Error, message);
+            return false;
+        }
+        self.components += 1;
+        if self.components == MOST + 1 {
+            let message = format!(
+                "the configuration comes to more than {MOST} components, resources counted \
+                 wherever they are used; do they refer to one another again and again?"
+            );
+            self.report_node(node, Severity::Error, message);
+        }
+        self.components <= MOST
+    }
+
+    /// The node that a node stands for, which is itself or a resource, and the entry of its type.
+    fn resolve<P: ?Sized>(
+        &mut self,
+        mut node: &'a Node,
+        kind: &'static str,
+        specs: &'static [Spec<P>],
+        referrers: &mut Vec<&'a Node>,
+    ) -> Option<(&'a Node, &'a Entry)> {
+        loop {
+            let entry = self.type_of(node, kind, specs)?;
+            if entry.key != "resource" {
+                return Some((node, entry));
+            }
+            referrers.push(node);
+            node = self.resource(&entry.value, kind)?;
+        }
+    }
+
+    /// The entry of a component that names its type.
+    fn type_of<P: ?Sized>(
+        &mut self,
+        node: &'a Node,
+        kind: &'static str,
+        specs: &'static [Spec<P>],
+    ) -> Option<&'a Entry> {
+        let names: Vec<_> = specs.iter().map(|spec| spec.name).collect();
+        let message = if matches!(node.kind, Kind::Map(_)) {
+            let types: Vec<_> = node
+                .entries()
+                .iter()
+                .filter(|entry| !matches!(entry.key.as_str(), "label" | "processors"))
+                .collect();
+            match types.as_slice() {
+                [entry] => return Some(*entry),
+                [] => format!("the {kind} has no type{}", suggestion("", &names)),
+                many => {
+                    let keys: Vec<_> = many.iter().map(|it| format!("`{}`", it.key)).collect();
+                    format!(
+                        "a component has one type, this has {}; is something indented wrongly?",
+                        keys.join(" and ")
+                    )
+                }
+            }
+        } else {
+            format!(
+                "expected an {kind}, a map with one type, found {}{}",
+                node.what(),
+                suggestion("", &names)
+            )
+            .replace("an processor", "a processor")
+            .replace("an buffer", "a buffer")
+        };
+        self.report(Some(node), None, Severity::Error, message);
+        None
+    }
+
+    fn spec<P: ?Sized>(
+        &mut self,
+        node: &Node,
+        entry: &Entry,
+        kind: &'static str,
+        specs: &'static [Spec<P>],
+    ) -> Option<&'static Spec<P>> {
+        if let Some(spec) = specs.iter().find(|spec| spec.name == entry.key) {
+            return Some(spec);
+        }
+        let names: Vec<_> = specs.iter().map(|spec| spec.name).collect();
+        self.report_at(
+            node.text,
+            entry.key_place,
+            self.path_of(node),
+            Severity::Error,
+            format!(
+                "unknown {kind} `{}`{}",
+                entry.key,
+                suggestion(&entry.key, &names)
+            ),
+        );
+        // What is in it counts as nested in it.
+        self.depth += 1;
+        self.look_inside(&entry.value);
+        self.depth -= 1;
+        None
+    }
+
+    /// The resource of this name, which is from now on being resolved.
+    fn resource(&mut self, name: &'a Node, kind: &'static str) -> Option<&'a Node> {
+        let Kind::Text(wanted) = &name.kind else {
+            let message = "expected the label of a resource".to_owned();
+            self.report(Some(name), None, Severity::Error, message);
+            return None;
+        };
+        let Some(node) = self.index.resources.get(&(kind, wanted.as_str())) else {
+            let labels: Vec<_> = self
+                .index
+                .resources
+                .keys()
+                .filter(|(of, _)| *of == kind)
+                .map(|(_, label)| *label)
+                .collect();
+            let message = format!(
+                "there is no {kind} with the label `{wanted}` in `{kind}_resources`{}",
+                suggestion(wanted, &labels)
+            );
+            self.report(Some(name), None, Severity::Error, message);
+            return None;
+        };
+        let this = (kind, wanted.as_str());
+        if let Some(from) = self.resolving.iter().position(|it| *it == this) {
+            let cycle: Vec<_> = self
+                .resolving
+                .iter()
+                .skip(from)
+                .chain([&this])
+                .filter(|(of, _)| *of == kind)
+                .map(|(_, label)| format!("`{label}`"))
+                .collect();
+            let message = format!(
+                "the resource `{wanted}` contains itself: {}",
+                cycle.join(" → ")
+            );
+            self.report(Some(name), None, Severity::Error, message);
+            return None;
+        }
+        self.resolving.push(this);
+        self.used.insert(node.id);
+        Some(node)
+    }
+
+    /// The processors beside the type of an input or output.
+    pub(crate) fn own_processors(&mut self, node: &Node) -> Option<Vec<Box<dyn ProcessorPlan>>> {
+        let Some(list) = node.get("processors") else {
+            return Some(Vec::new());
+        };
+        match &list.kind {
+            Kind::Null => Some(Vec::new()),
+            Kind::List(items) => {
+                let children: Vec<_> = items.iter().map(|it| Child(it.id)).collect();
+                self.processors(&children)
+            }
+            _ => {
+                let message = format!("expected a list of processors, found {}", list.what());
+                self.report_node(list, Severity::Error, message);
+                None
+            }
+        }
+    }
+
+    /// The processors beside the `resource` of each node that led to a component, the innermost
+    /// first: they go around what the resource itself has.
+    pub(crate) fn referrers_processors<P: ?Sized>(
+        &mut self,
+        component: &Component<'a, P>,
+    ) -> Option<Vec<Labelled>> {
+        let planned: Vec<_> = component
+            .referrers
+            .iter()
+            .rev()
+            .map(|node| {
+                let processors = self.own_processors(node)?;
+                Some((self.path_of(node).into(), processors))
+            })
+            .collect();
+        let planned: Option<Vec<Labelled>> = planned.into_iter().collect();
+        planned.map(|mut planned| {
+            planned.retain(|(_, processors)| !processors.is_empty());
+            planned
+        })
+    }
+
+    fn label(&mut self, node: &Node) -> Option<String> {
+        let label = node.get("label")?;
+        let Kind::Text(text) = &label.kind else {
+            return None;
+        };
+        if text.is_empty() {
+            return None;
+        }
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+        if !text.chars().all(plain) {
+            let message = format!(
+                "the label `{text}` may hold lower-case letters, digits, `_` and `-` alone"
+            );
+            self.report_node(label, Severity::Error, message);
+        }
+        if let Some(first) = self
+            .labels
+            .get(text)
+            .copied()
+            .filter(|it| *it != label.place)
+        {
+            let message = format!("the label `{text}` is used before, on line {}", first.line);
+            self.report_node(label, Severity::Error, message);
+        } else {
+            self.labels.insert(text.clone(), label.place);
+        }
+        Some(text.clone())
+    }
+}

@@ -1,0 +1,279 @@
+//! The sections of a configuration: what is at its top level beside the components, and all of it.
+
+use std::{net::Ipv6Addr, time::Duration};
+
+use serde::Deserialize;
+
+use crate::{
+    diagnostic::{Severity, suggestion},
+    fields::{Child, GoDuration},
+    load::Loaded,
+    node::{Kind, Node},
+    plan::Cx,
+};
+
+const KEYS: &[&str] = &[
+    "input",
+    "buffer",
+    "pipeline",
+    "output",
+    "logger",
+    "metrics",
+    "http",
+    "shutdown_timeout",
+    "input_resources",
+    "processor_resources",
+    "output_resources",
+    "cache_resources",
+    "rate_limit_resources",
+    "tests",
+];
+
+/// The lists of components to refer to, and what is in each.
+pub(crate) const RESOURCES: &[(&str, &str)] = &[
+    ("input_resources", "input"),
+    ("processor_resources", "processor"),
+    ("output_resources", "output"),
+];
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// `key=value`
+    #[default]
+    Logfmt,
+    /// A JSON object a line.
+    Json,
+}
+
+/// The `logger` section.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Logger {
+    /// `TRACE`, `DEBUG`, `INFO`, `WARN`, `ERROR` or `OFF`.
+    pub level: String,
+    /// How lines are written.
+    pub format: LogFormat,
+}
+
+impl Default for Logger {
+    fn default() -> Self {
+        Self {
+            level: "INFO".to_owned(),
+            format: LogFormat::Logfmt,
+        }
+    }
+}
+
+/// The `http` section.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Whether the pages are served.
+    pub enabled: bool,
+    /// `host:port` to listen on.
+    pub address: String,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            address: "0.0.0.0:4195".to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PipelineSection {
+    threads: Option<i64>,
+    processors: Vec<Child>,
+}
+
+/// The `metrics` section, of which nothing can be chosen.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Metrics {
+    #[serde(rename = "prometheus")]
+    _prometheus: Option<Nothing>,
+    #[serde(rename = "none")]
+    _none: Option<Nothing>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+/// Checks the sections, all of them, whatever is wrong with one.
+pub(crate) fn plan(root: &Node, cx: &mut Cx<'_>) -> Option<Loaded> {
+    for entry in root.entries() {
+        let key = entry.key.as_str();
+        if !KEYS.contains(&key) {
+            let message = format!("unknown section `{key}`{}", suggestion(key, KEYS));
+            let (text, place) = (entry.value.text, entry.key_place);
+            cx.report_at(text, place, String::new(), Severity::Error, message);
+        }
+        if is_blank(&entry.value) {
+            continue;
+        }
+        match key {
+            "metrics" => metrics(&entry.value, cx),
+            "cache_resources" | "rate_limit_resources" | "tests" => cx.report_node(
+                &entry.value,
+                Severity::Warning,
+                format!("`{key}` is not used yet"),
+            ),
+            _ => {}
+        }
+    }
+    let input = root.get("input").and_then(|it| cx.input(Child(it.id)));
+    let buffer = root
+        .get("buffer")
+        .filter(|node| !is_blank(node))
+        .map(|node| cx.buffer(Child(node.id)));
+    let pipeline: Option<PipelineSection> = section(root, "pipeline", cx);
+    let processors = pipeline
+        .as_ref()
+        .and_then(|it| cx.processors(&it.processors));
+    let output = root.get("output").and_then(|it| cx.output(Child(it.id)));
+    let types = cx.types.clone();
+    unused_resources(root, cx);
+    let logger: Option<Logger> = section(root, "logger", cx);
+    let http: Option<Http> = section(root, "http", cx);
+    let shutdown_timeout: Option<Option<GoDuration>> = section(root, "shutdown_timeout", cx);
+    let threads = pipeline
+        .and_then(|it| it.threads)
+        .and_then(|threads| usize::try_from(threads).ok())
+        .filter(|threads| *threads > 0)
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let logger = logger.and_then(|logger| {
+        let level = level(&logger.level, root, cx)?;
+        Some(Logger { level, ..logger })
+    });
+    let http = http.filter(|http| is_address(&http.address, root, cx));
+    Some(Loaded {
+        input: input?,
+        buffer: match buffer {
+            None => None,
+            Some(buffer) => Some(buffer?),
+        },
+        processors: processors?,
+        threads,
+        output: output?,
+        logger: logger?,
+        http: http?,
+        shutdown_timeout: shutdown_timeout?
+            .map_or(Duration::from_secs(20), |GoDuration(timeout)| timeout),
+        types,
+    })
+}
+
+fn is_blank(node: &Node) -> bool {
+    match &node.kind {
+        Kind::Null => true,
+        Kind::Map(inner) => inner.is_empty(),
+        Kind::List(inner) => inner.is_empty(),
+        _ => false,
+    }
+}
+
+fn metrics(node: &Node, cx: &mut Cx<'_>) {
+    if node.get("prometheus").is_some() || node.get("none").is_some() {
+        cx.read::<Metrics>(&mut node.clone());
+    } else {
+        cx.report_node(
+            node,
+            Severity::Error,
+            "metrics are shown for Prometheus on /metrics; leave `metrics` out or write `prometheus: {}`"
+                .to_owned(),
+        );
+    }
+}
+
+/// Checks the resources that nothing refers to: what is wrong with one is not to come out on the day
+/// that something does.
+fn unused_resources(root: &Node, cx: &mut Cx<'_>) {
+    for (section, kind) in RESOURCES {
+        let Some(list) = root.get(section).filter(|node| !is_blank(node)) else {
+            continue;
+        };
+        let Kind::List(items) = &list.kind else {
+            let message = format!(
+                "expected a list of {kind}s with labels, found {}",
+                list.what()
+            );
+            cx.report_node(list, Severity::Error, message);
+            continue;
+        };
+        for item in items {
+            let labelled = item
+                .get("label")
+                .is_some_and(|it| matches!(&it.kind, Kind::Text(label) if !label.is_empty()));
+            if matches!(item.kind, Kind::Map(_)) && !labelled {
+                let message = "a resource needs a `label` to be referred to by".to_owned();
+                cx.report_node(item, Severity::Error, message);
+            }
+            if cx.used.contains(&item.id) {
+                continue;
+            }
+            match *kind {
+                "input" => drop(cx.input(Child(item.id))),
+                "processor" => drop(cx.processor(Child(item.id))),
+                _ => drop(cx.output(Child(item.id))),
+            }
+        }
+    }
+}
+
+/// A section of its type, or the default when it is not there; `None` after a fault.
+fn section<T: serde::de::DeserializeOwned + Default>(
+    root: &Node,
+    key: &str,
+    cx: &mut Cx<'_>,
+) -> Option<T> {
+    match root.get(key) {
+        None => Some(T::default()),
+        Some(node) => cx.read::<T>(&mut node.clone()).0,
+    }
+}
+
+/// Whether pages can be served at an address, `host:port`.
+fn is_address(text: &str, root: &Node, cx: &mut Cx<'_>) -> bool {
+    let good = text.rsplit_once(':').is_some_and(|(host, port)| {
+        let inner = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+        let host = match inner {
+            Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+            None => {
+                let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+                !host.is_empty() && host.chars().all(plain)
+            }
+        };
+        host && port.parse::<u16>().is_ok()
+    });
+    if !good && let Some(node) = root.get("http").and_then(|it| it.get("address")) {
+        let message = "expected `host:port`, such as `0.0.0.0:4195`".to_owned();
+        cx.report_node(node, Severity::Error, message);
+    }
+    good
+}
+
+fn level(text: &str, root: &Node, cx: &mut Cx<'_>) -> Option<String> {
+    const LEVELS: &[&str] = &["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "OFF"];
+    let upper = text.to_ascii_uppercase();
+    let level = match upper.as_str() {
+        "ALL" => "TRACE",
+        "FATAL" => "ERROR",
+        "NONE" => "OFF",
+        other => other,
+    };
+    if LEVELS.contains(&level) {
+        return Some(level.to_owned());
+    }
+    if let Some(node) = root.get("logger").and_then(|it| it.get("level")) {
+        let message = format!("`{text}` is not a level{}", suggestion(&upper, LEVELS));
+        cx.report_node(node, Severity::Error, message);
+    }
+    None
+}
