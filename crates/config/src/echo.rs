@@ -12,11 +12,19 @@ use crate::{
 
 /// Stands for what is not shown.
 const MASK: &str = "***";
+/// Headers whose values are shown. Any other may hold what lets one in: `cookie`, `x-api-…`.
+const HARMLESS_HEADERS: &[&str] = &[
+    "accept",
+    "accept-encoding",
+    "content-encoding",
+    "content-type",
+    "user-agent",
+];
 
 /// The YAML that a configuration amounts to, with `overrides` and the defaults in it.
 ///
-/// Variables that are likely secrets stay variables; a value under a key that is likely a secret, the
-/// user-info of a URL and its query become `***`.
+/// Variables that are likely secrets stay variables; a value under a key that is likely a secret, that
+/// of a header, the user-info of a URL and its query become `***`.
 ///
 /// # Errors
 /// Why it cannot be read. That it can be says nothing of whether it is right: see [`load`](crate::load).
@@ -35,6 +43,7 @@ pub fn echo(
         node: root,
         texts: &reading.texts,
         secret: false,
+        headers: false,
     };
     serde_saphyr::to_string(&shown).map_err(|error| {
         reading.fault(&source.name, format!("cannot be printed as YAML: {error}"));
@@ -47,6 +56,8 @@ struct Shown<'a> {
     texts: &'a [Text],
     /// Whether it stands under a key that is likely a secret.
     secret: bool,
+    /// Whether its keys are the names of headers.
+    headers: bool,
 }
 
 impl Shown<'_> {
@@ -64,7 +75,7 @@ impl Shown<'_> {
         if self.secret && !text.is_empty() && !is_variable && !text.starts_with("file://") {
             return MASK.to_owned();
         }
-        url(&masked).unwrap_or(masked)
+        urls(&masked)
     }
 
     /// A scalar that is no text, or the text that stands for it.
@@ -83,10 +94,11 @@ impl Shown<'_> {
 
 impl Serialize for Shown<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let below = |node, secret| Shown {
+        let below = |node, secret, headers| Shown {
             node,
             texts: self.texts,
             secret: self.secret || secret,
+            headers,
         };
         match &self.node.kind {
             Kind::Null => serializer.serialize_unit(),
@@ -97,46 +109,73 @@ impl Serialize for Shown<'_> {
             Kind::Float(value) => Err(S::Error::custom(format!("{value} is no number"))),
             Kind::Text(text) => serializer.serialize_str(&self.text(text)),
             Kind::List(items) => {
-                serializer.collect_seq(items.iter().map(|item| below(item, false)))
+                serializer.collect_seq(items.iter().map(|item| below(item, false, false)))
             }
             Kind::Map(entries) => serializer.collect_map(entries.iter().map(|entry| {
-                let secret = is_secret(&entry.key) && !entry.key.ends_with("_file");
-                (self.masked(&entry.key), below(&entry.value, secret))
+                let key = entry.key.to_ascii_lowercase();
+                let secret = (is_secret(&key) && !key.ends_with("_file"))
+                    || (self.headers && !HARMLESS_HEADERS.contains(&key.as_str()));
+                let value = below(&entry.value, secret, key == "headers");
+                (self.masked(&entry.key), value)
             })),
         }
     }
 }
 
-/// A URL without its user-info and query; `None` for what is no URL or has neither.
-fn url(text: &str) -> Option<String> {
-    let (scheme, rest) = text.split_once("://")?;
-    if text.contains(char::is_whitespace) {
-        return None;
-    }
-    let authority = rest.split(['/', '?', '#']).next()?;
-    let path = rest.strip_prefix(authority)?;
-    let host = authority.rsplit_once('@').map(|(_, host)| host);
-    let query = path.split_once('?').map(|(path, _)| path);
-    if host.is_none() && query.is_none() {
-        return None;
-    }
-    let mut shown = format!("{scheme}://");
-    if let Some(host) = host {
-        shown += MASK;
-        shown += "@";
-        shown += host;
-    } else {
-        shown += authority;
-    }
-    match query {
-        Some(path) => {
-            shown += path;
+/// A text with its URLs without user-info and query. A text that begins with a URL is one to its end,
+/// whatever blanks are in it; in any other a URL ends at the first blank or quote.
+fn urls(text: &str) -> String {
+    let is_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    let is_whole = text.trim_start_matches(is_scheme).starts_with("://");
+    let ends = |c: char| !is_whole && (c.is_whitespace() || "\"'`<>".contains(c));
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some((before, url)) = rest.split_once("://") {
+        shown += before;
+        shown += "://";
+        let (authority, path) = url.split_at(first(url, |c| "/?#".contains(c) || ends(c)));
+        match authority.rsplit_once('@') {
+            Some((_, host)) => {
+                shown += MASK;
+                shown += "@";
+                shown += host;
+            }
+            None => shown += authority,
+        }
+        // Another URL may be part of the path, or follow.
+        let stop = first(path, |c| c == '?' || ends(c));
+        let stop = path.find("://").map_or(stop, |next| next.min(stop));
+        let (path, behind) = path.split_at(stop);
+        shown += path;
+        rest = behind;
+        if let Some(query) = behind.strip_prefix('?') {
             shown += "?";
             shown += MASK;
+            rest = query.split_at(first(query, ends)).1;
         }
-        None => shown += path,
     }
-    Some(shown)
+    shown + rest
+}
+
+/// Where the first such character stands, or the text ends. What is in `${…}` does not count: it is
+/// evaluated, and may hold quotes, blanks and `?.`.
+fn first(text: &str, is_such: impl Fn(char) -> bool) -> usize {
+    let mut at = 0;
+    while let Some(rest) = text.get(at..)
+        && let Some(character) = rest.chars().next()
+    {
+        if rest.starts_with("${")
+            && let Some(end) = rest.find('}')
+        {
+            at += end + 1;
+            continue;
+        }
+        if is_such(character) {
+            break;
+        }
+        at += character.len_utf8();
+    }
+    at
 }
 
 #[cfg(test)]
@@ -210,7 +249,7 @@ output:
             token_file: /etc/token
             headers:
               authorization: "***"
-              "x-${API_TOKEN}": 1
+              "x-${API_TOKEN}": "***"
             secrets:
             - "***"
             - "***"
@@ -219,6 +258,53 @@ output:
             - file:///etc/secret
         http:
           address: 127.0.0.1:1
+        "#);
+    }
+
+    #[test]
+    fn urls_are_shown_without_what_lets_one_in() {
+        for (text, shown) in [
+            (
+                "https://user:pa55word@example.com/${! meta(\"kind\") }?sig=53cret",
+                "https://***@example.com/${! meta(\"kind\") }?***",
+            ),
+            (
+                "https://example.com/${! this.a?.b }/c?sig=53 cret",
+                "https://example.com/${! this.a?.b }/c?***",
+            ),
+            ("https://u:p@h", "https://***@h"),
+            ("https://h?x", "https://h?***"),
+            ("https://h/a/b#c", "https://h/a/b#c"),
+            (
+                "root.a = \"https://u:p@h/a?b=c\"; let d = 1 ?? 2; // see http://h/i?j k?",
+                "root.a = \"https://***@h/a?***\"; let d = 1 ?? 2; // see http://h/i?*** k?",
+            ),
+            (
+                "http://a/b or http://u:p@c/d?e",
+                "http://a/b or http://***@c/d?***",
+            ),
+            ("a :// b@c?d", "a :// b@c?d"),
+            ("no url? none@all", "no url? none@all"),
+        ] {
+            assert_eq!(urls(text), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn headers_are_shown_by_name() {
+        let yaml = "output: {http_client: {headers: {Cookie: a=b, X-Api: c, x-file: 'file:///d', Content-Type: text/plain, User-Agent: e}, verb: POST}}\n";
+        insta::assert_snapshot!(shown(yaml, &[]), @r#"
+        output:
+          http_client:
+            headers:
+              Cookie: "***"
+              X-Api: "***"
+              x-file: file:///d
+              Content-Type: text/plain
+              User-Agent: e
+            verb: POST
+        input:
+          stdin: {}
         "#);
     }
 
