@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, path::Path};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 
 /// Where a configuration's `${VAR}` come from.
 #[derive(Debug, Default)]
@@ -20,10 +20,20 @@ impl Environment {
             .with_context(|| format!("cannot read the variables in {}", path.display()))?;
         let mut file = HashMap::new();
         for (index, line) in text.lines().enumerate() {
-            if let Some((name, value)) = variable(line)
-                .with_context(|| format!("{}:{}", path.display(), index.saturating_add(1)))?
-            {
-                file.insert(name.to_owned(), value.to_owned());
+            match variable(line) {
+                Line::Blank => {}
+                Line::Variable(name, value) => {
+                    file.insert(name.to_owned(), value.to_owned());
+                }
+                // The line itself may be a part of a secret, so it is not shown.
+                Line::Other => {
+                    let number = index.saturating_add(1);
+                    return Err(anyhow!(
+                        "{}:{number}: expected NAME=VALUE, a comment (#) or nothing; \
+                         a value is on one line",
+                        path.display()
+                    ));
+                }
             }
         }
         Ok(Self { file })
@@ -37,21 +47,34 @@ impl Environment {
     }
 }
 
-/// The variable that a line sets; `None` for a blank line or a comment.
-fn variable(line: &str) -> Result<Option<(&str, &str)>> {
+#[derive(Debug, PartialEq, Eq)]
+enum Line<'a> {
+    /// Nothing, or a comment.
+    Blank,
+    /// A name and its value.
+    Variable(&'a str, &'a str),
+    /// Neither.
+    Other,
+}
+
+fn variable(line: &str) -> Line<'_> {
     let line = line.trim();
     if line.is_empty() || line.starts_with('#') {
-        return Ok(None);
+        return Line::Blank;
     }
     let line = line.strip_prefix("export ").unwrap_or(line);
     let Some((name, value)) = line.split_once('=') else {
-        bail!("`{line}` is not of the form NAME=VALUE");
+        return Line::Other;
     };
+    let name = name.trim();
+    if name.is_empty() || name.contains(char::is_whitespace) {
+        return Line::Other;
+    }
     let value = value.trim();
     let unquoted = ['"', '\'']
         .iter()
         .find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
-    Ok(Some((name.trim(), unquoted.unwrap_or(value))))
+    Line::Variable(name, unquoted.unwrap_or(value))
 }
 
 #[cfg(test)]
@@ -60,11 +83,18 @@ mod tests {
 
     #[test]
     fn lines_set_variables() {
-        assert_eq!(variable("A=b").unwrap(), Some(("A", "b")));
-        assert_eq!(variable("export A = \"b c\"").unwrap(), Some(("A", "b c")));
-        assert_eq!(variable("A='b=c'").unwrap(), Some(("A", "b=c")));
-        assert_eq!(variable("A=").unwrap(), Some(("A", "")));
-        assert_eq!(variable("  # A=b").unwrap(), None);
-        assert!(variable("A").is_err());
+        for (line, expected) in [
+            ("A=b", Line::Variable("A", "b")),
+            ("export A = \"b c\"", Line::Variable("A", "b c")),
+            ("A='b=c'", Line::Variable("A", "b=c")),
+            ("A=", Line::Variable("A", "")),
+            ("  # A=b", Line::Blank),
+            ("", Line::Blank),
+            ("A", Line::Other),
+            ("=b", Line::Other),
+            ("a b=c", Line::Other),
+        ] {
+            assert_eq!(variable(line), expected, "{line}");
+        }
     }
 }
