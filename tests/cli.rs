@@ -1,12 +1,15 @@
 //! The command line from outside.
 
 use std::{
-    io::Write,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use insta::assert_snapshot;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::root;
 
@@ -16,15 +19,11 @@ fn run(args: &[&str], input: &str) -> Output {
 }
 
 fn run_in(folder: &Path, args: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_meterline"))
-        .args(args)
-        .current_dir(folder)
-        .env_clear()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    run_with(folder, args, &[], input)
+}
+
+fn run_with(folder: &Path, args: &[&str], env: &[(&str, &str)], input: &str) -> Output {
+    let mut child = start(folder, args, env);
     child
         .stdin
         .take()
@@ -32,6 +31,19 @@ fn run_in(folder: &Path, args: &[&str], input: &str) -> Output {
         .write_all(input.as_bytes())
         .unwrap();
     child.wait_with_output().unwrap()
+}
+
+fn start(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_meterline"))
+        .args(args)
+        .current_dir(folder)
+        .env_clear()
+        .envs(env.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 /// All that a person sees, and the exit code.
@@ -142,6 +154,119 @@ fn a_configuration_that_is_not_there_is_told() {
     ");
 }
 
+/// 70 would say that a pipeline ran and failed.
+#[test]
+fn what_is_not_there_or_not_right_ends_with_1() {
+    let folder = with_config("input: {stdin: {}}\noutput: {drop: {}}\n");
+    std::fs::write(folder.path().join("bad.env"), "A=1\nMI+s3cr3t\n").unwrap();
+    let both = |command: &[&str], args: &[&str]| {
+        let args: Vec<_> = command.iter().chain(args).copied().collect();
+        shown(&run_in(folder.path(), &args, ""))
+    };
+    let config: &[_] = &["--config", "config.yaml"];
+    let arguments = [
+        [config, &["--env-file", "none.env"]].concat(),
+        [config, &["--env-file", "bad.env"]].concat(),
+        vec!["--config", "none.yaml"],
+        vec![],
+    ];
+    let told = |command| arguments.clone().map(|it| both(&[command], &it)).join("\n");
+    assert_snapshot!(told("run"), @r"
+    meterline: cannot read the variables in none.env: No such file or directory (os error 2)
+    exit 1
+    meterline: bad.env:2: expected NAME=VALUE, a comment (#) or nothing; a value is on one line
+    exit 1
+    meterline: cannot read the configuration none.yaml: No such file or directory (os error 2)
+    exit 1
+    meterline: no configuration is named; use `--config FILE` or `--preset NAME` (presets: kubernetes-pod-exec-time), or try `meterline demo`
+    exit 1
+    ");
+    assert_eq!(told("echo"), told("run"));
+    assert_snapshot!(both(&["lint", "config.yaml"], &["--env-file", "bad.env"]), @r"
+    meterline: bad.env:2: expected NAME=VALUE, a comment (#) or nothing; a value is on one line
+    exit 1
+    ");
+    let output = run(&["map", "root = this"], "{\"a\": 1}\nnot json\n");
+    assert_snapshot!(shown(&output), @r#"
+    {"a":1}
+    meterline: document 2 of standard input is not JSON: expected ident at line 2 column 2
+    exit 1
+    "#);
+}
+
+#[test]
+fn an_empty_configuration_is_refused_and_one_without_a_mapping_warned_of() {
+    let folder = with_config("# nothing\n");
+    let lint = ["lint", "config.yaml"];
+    assert_snapshot!(shown(&run_in(folder.path(), &lint, "")), @r"
+    config.yaml: the configuration is empty; to bill with the defaults use `--preset kubernetes-pod-exec-time`
+    1 fault
+    exit 1
+    ");
+    let folder = with_config("input:\noutput:\n");
+    assert_snapshot!(shown(&run_in(folder.path(), &lint, "")), @r"
+    config.yaml: warning: no `mapping` makes events of what `kubernetes_resources` reads: whole objects would go to `openmeter`, with the values of environment variables in them
+    exit 0
+    ");
+}
+
+/// Rhai's ` #{` looks like a comment of YAML.
+#[test]
+fn a_variable_in_a_script_is_asked_for_and_stays_in_its_string() {
+    let folder = with_config(
+        "input: {stdin: {}}\npipeline:\n  processors:\n    - mapping: |\n        root = #{ subject: \"${SUBJ}\" };\noutput: {stdout: {}}\nhttp: {enabled: false}\n",
+    );
+    let args = ["--config", "config.yaml"];
+    let output = shown(&run_in(folder.path(), &args, "{}\n"));
+    assert!(
+        output.contains("the variable `SUBJ` is not set"),
+        "{output}"
+    );
+    assert!(output.ends_with("exit 1"), "{output}");
+    let env = [("SUBJ", "x\", pwn: \"y")];
+    let output = run_with(folder.path(), &args, &env, "{}\n");
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "{\"subject\":\"x\\\", pwn: \\\"y\"}\n"
+    );
+}
+
+#[test]
+fn the_environment_may_name_the_configuration() {
+    let folder = with_config("input: {stdin: {}}\noutput: {drop: {}}\n");
+    let echo = |args: &[&str], file: &str| {
+        let args: Vec<_> = ["echo"].iter().chain(args).copied().collect();
+        let env = [("METERLINE_CONFIG", file)];
+        shown(&run_with(folder.path(), &args, &env, ""))
+    };
+    assert!(echo(&[], "config.yaml").contains("drop"));
+    let preset = ["--preset", "kubernetes-pod-exec-time"];
+    assert!(echo(&preset, "config.yaml").contains("openmeter"));
+    assert!(echo(&preset, "").contains("openmeter"));
+    assert!(echo(&[], "").ends_with("exit 1"));
+    assert!(echo(&["--config", "config.yaml"], "none.yaml").contains("drop"));
+    // Two on the command line are one too many.
+    let two = [&preset[..], &["--config", "config.yaml"]].concat();
+    assert!(echo(&two, "").ends_with("exit 2"));
+    // The environment alone is enough to run, and nothing is not.
+    let run = |file| run_with(folder.path(), &[], &[("METERLINE_CONFIG", file)], "");
+    assert!(shown(&run("none.yaml")).contains("none.yaml"));
+    assert_eq!(run("").status.code(), Some(2));
+}
+
+#[test]
+fn a_level_that_is_none_is_a_usage_error() {
+    let args = ["--preset", "nothing", "--log-level", "bogus"];
+    assert_snapshot!(shown(&run(&args, "")), @r"
+    error: invalid value 'bogus' for '--log-level <LEVEL>': `bogus` is not a level; there are: TRACE, DEBUG, INFO, WARN, ERROR, OFF
+
+    For more information, try '--help'.
+    exit 2
+    ");
+    let args = ["--preset", "nothing", "--log-level", "none"];
+    assert_eq!(run(&args, "").status.code(), Some(1));
+}
+
 #[test]
 fn a_mapping_is_tried_on_documents() {
     let output = run(
@@ -204,6 +329,100 @@ fn a_setting_changes_a_field() {
     );
     assert_eq!(output.status.code(), Some(1));
     assert!(shown(&output).contains("output"), "{}", shown(&output));
+}
+
+/// Starts a pipeline and waits until its log says that.
+fn started(config: &str, said: &str) -> (Child, tempfile::TempDir) {
+    let folder = with_config(config);
+    let mut child = start(folder.path(), &["--config", "config.yaml"], &[]);
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains(said) {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended");
+    }
+    // Whoever reads no more would break the pipe.
+    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+    (child, folder)
+}
+
+fn terminate(child: &Child) {
+    let id = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(id, Signal::TERM).unwrap();
+}
+
+/// How it ends, which has to be soon.
+fn ended(child: &mut Child) -> ExitStatus {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("it does not end");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn an_open_standard_input_does_not_keep_the_process() {
+    let config = "input: {stdin: {}}\noutput: {drop: {}}\nhttp: {enabled: false}\n";
+    let (mut child, _folder) = started(config, "meterline starts");
+    std::thread::sleep(Duration::from_millis(300));
+    terminate(&child);
+    assert_eq!(ended(&mut child).code(), Some(0));
+}
+
+/// Messages for a standard output that nobody reads, until it is full.
+fn into_a_full_pipe(shutdown_timeout: &str) -> (Child, tempfile::TempDir) {
+    let config = format!(
+        "input: {{generate: {{mapping: 'root = \"{}\"', interval: 0s}}}}\noutput: {{stdout: {{}}}}\nhttp: {{enabled: false}}\nshutdown_timeout: {shutdown_timeout}\n",
+        "x".repeat(1000)
+    );
+    let (child, folder) = started(&config, "meterline starts");
+    std::thread::sleep(Duration::from_secs(2));
+    (child, folder)
+}
+
+#[test]
+fn a_full_pipe_does_not_keep_the_process() {
+    let (mut child, _folder) = into_a_full_pipe("1s");
+    terminate(&child);
+    assert_eq!(ended(&mut child).code(), Some(75));
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let (mut child, _folder) = into_a_full_pipe("1m");
+    terminate(&child);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(child.try_wait().unwrap(), None);
+    terminate(&child);
+    assert_eq!(ended(&mut child).code(), Some(130));
+}
+
+#[test]
+fn a_request_without_an_end_does_not_keep_the_process() {
+    let address = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let config =
+        format!("input: {{stdin: {{}}}}\noutput: {{drop: {{}}}}\nhttp: {{address: '{address}'}}\n");
+    let (mut child, _folder) = started(&config, "serving");
+    let mut request = TcpStream::connect(address).unwrap();
+    request
+        .write_all(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+        .unwrap();
+    assert_ne!(request.read(&mut [0; 100]).unwrap(), 0);
+    request
+        .write_all(b"GET /ping HTTP/1.1\r\nHost: x\r\n")
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    terminate(&child);
+    assert_eq!(ended(&mut child).code(), Some(0));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -22,7 +22,6 @@ Try it without a cluster: meterline demo";
     version,
     after_help = AFTER_HELP,
     args_conflicts_with_subcommands = true,
-    arg_required_else_help = true,
     disable_help_subcommand = true
 )]
 pub(crate) struct Cli {
@@ -51,8 +50,9 @@ pub(crate) enum Command {
 /// Which configuration, and what is put into it.
 #[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
-    /// The configuration file
-    #[arg(short, long, value_name = "FILE", env = "METERLINE_CONFIG")]
+    /// The configuration file [env: METERLINE_CONFIG]
+    // Not by clap's `env`: what the environment says must give way to `--preset`.
+    #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// A configuration that comes with the program, such as kubernetes-pod-exec-time
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
@@ -70,8 +70,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
     /// Print messages of this level and above: TRACE, DEBUG, INFO, WARN, ERROR or OFF
-    #[arg(long, value_name = "LEVEL")]
-    pub(crate) log_level: Option<String>,
+    #[arg(long, value_name = "LEVEL", value_parser = meterline_config::log_level)]
+    pub(crate) log_level: Option<&'static str>,
     #[command(flatten)]
     pub(crate) election: ElectionArgs,
 }
@@ -118,6 +118,35 @@ pub(crate) struct DemoArgs {
     pub(crate) json: bool,
 }
 
+impl Cli {
+    /// What the command line says; ends the process when that is wrong. Help is shown when nothing is
+    /// said at all, neither there nor in the environment.
+    pub(crate) fn read() -> Self {
+        let matches = Self::command()
+            .arg_required_else_help(config_variable().is_none())
+            .get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+impl ConfigArgs {
+    /// The configuration file, if no preset is named: that of the command line, else that of the
+    /// environment.
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        match (&self.config, &self.preset) {
+            (Some(path), _) => Some(path.clone()),
+            (None, Some(_)) => None,
+            (None, None) => config_variable(),
+        }
+    }
+}
+
+fn config_variable() -> Option<PathBuf> {
+    std::env::var_os("METERLINE_CONFIG")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
+}
+
 fn key_value(text: &str) -> Result<(String, String), String> {
     text.split_once('=')
         .filter(|(key, _)| !key.is_empty())
@@ -127,8 +156,6 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -1,6 +1,6 @@
 //! How the process ends. Documented in the README and in `--help`.
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 /// The exit codes, after `sysexits.h` where it has one. Besides these, `clap` ends with 2 where the
 /// command line is wrong.
@@ -22,5 +22,15 @@ pub(crate) enum Exit {
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
+    }
+}
+
+impl Exit {
+    /// The end by a configuration that is not there, or by something else that was said wrongly; tells
+    /// the reason.
+    pub(crate) fn by_fault(reason: &anyhow::Error) -> Self {
+        // Nothing is left to do when even standard error is gone.
+        let _ = writeln!(std::io::stderr(), "meterline: {reason:#}");
+        Self::Faults
     }
 }

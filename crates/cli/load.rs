@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use meterline_config::{Diagnostic, Loaded, Source, load};
+use meterline_config::{Diagnostic, Loaded, Severity, Source, load};
 
 use crate::{
     args::{ConfigArgs, LintArgs},
@@ -19,9 +19,9 @@ use crate::{
 ///
 /// # Errors
 /// When there is none, or it cannot be read.
-pub(crate) fn source(args: &ConfigArgs) -> Result<Source> {
-    match (&args.config, &args.preset) {
-        (Some(path), _) => read(path),
+fn source(args: &ConfigArgs) -> Result<Source> {
+    match (args.file(), &args.preset) {
+        (Some(path), _) => read(&path),
         (None, Some(name)) => preset(name),
         (None, None) => bail!(
             "no configuration is named; use `--config FILE` or `--preset NAME` \
@@ -29,6 +29,15 @@ pub(crate) fn source(args: &ConfigArgs) -> Result<Source> {
             names()
         ),
     }
+}
+
+/// The configuration that the command line names, and the variables in it.
+///
+/// # Errors
+/// When there is none, or one of them cannot be read.
+pub(crate) fn named(args: &ConfigArgs) -> Result<(Source, Environment)> {
+    let environment = Environment::new(args.env_file.as_deref())?;
+    Ok((source(args)?, environment))
 }
 
 /// A configuration that comes with the program.
@@ -78,7 +87,8 @@ pub(crate) fn checked(
 ) -> Result<Option<Loaded>> {
     let env = |name: &str| environment.get(name);
     match load(source, overrides, &env, &components::registry()) {
-        Ok((loaded, warnings)) => {
+        Ok((loaded, mut warnings)) => {
+            warnings.extend(whole_objects(&source.name, &loaded));
             print(&mut std::io::stderr().lock(), &warnings)?;
             Ok(Some(loaded))
         }
@@ -93,7 +103,10 @@ pub(crate) fn checked(
 
 /// `meterline lint`: every fault of every file.
 pub(crate) fn lint(args: &LintArgs) -> Result<Exit> {
-    let environment = Environment::new(args.env_file.as_deref())?;
+    let environment = match Environment::new(args.env_file.as_deref()) {
+        Ok(environment) => environment,
+        Err(error) => return Ok(Exit::by_fault(&error)),
+    };
     let env = |name: &str| environment.get(name);
     let registry = components::registry();
     let mut stdout = std::io::stdout().lock();
@@ -108,7 +121,10 @@ pub(crate) fn lint(args: &LintArgs) -> Result<Exit> {
             }
         };
         match load(&source, &[], &env, &registry) {
-            Ok((_, warnings)) => print(&mut stdout, &warnings)?,
+            Ok((loaded, mut warnings)) => {
+                warnings.extend(whole_objects(&source.name, &loaded));
+                print(&mut stdout, &warnings)?;
+            }
             Err(found) => {
                 faults = faults.saturating_add(found.len());
                 print(&mut stdout, &found)?;
@@ -124,8 +140,10 @@ pub(crate) fn lint(args: &LintArgs) -> Result<Exit> {
 
 /// `meterline echo`: the configuration, once it has no fault.
 pub(crate) fn echo(args: &ConfigArgs) -> Result<Exit> {
-    let environment = Environment::new(args.env_file.as_deref())?;
-    let source = source(args)?;
+    let (source, environment) = match named(args) {
+        Ok(named) => named,
+        Err(error) => return Ok(Exit::by_fault(&error)),
+    };
     if checked(&source, &args.set, &environment)?.is_none() {
         return Ok(Exit::Faults);
     }
@@ -140,6 +158,24 @@ pub(crate) fn echo(args: &ConfigArgs) -> Result<Exit> {
             Ok(Exit::Faults)
         }
     }
+}
+
+/// A warning when objects go to the ingest API as the API server has them, with all that is in them:
+/// they are no events, and hold what is nobody's business there.
+fn whole_objects(file: &str, loaded: &Loaded) -> Option<Diagnostic> {
+    let has = |kind, name| loaded.types.contains(&(kind, name));
+    let is_meant = !has("input", "kubernetes_resources")
+        || !has("output", "openmeter")
+        || has("processor", "mapping");
+    (!is_meant).then(|| Diagnostic {
+        file: file.to_owned(),
+        place: None,
+        path: String::new(),
+        severity: Severity::Warning,
+        message: "no `mapping` makes events of what `kubernetes_resources` reads: whole objects \
+                  would go to `openmeter`, with the values of environment variables in them"
+            .to_owned(),
+    })
 }
 
 fn print(out: &mut impl Write, diagnostics: &[Diagnostic]) -> Result<()> {

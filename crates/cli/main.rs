@@ -14,15 +14,13 @@ mod run;
 
 use std::{io::Write, process::ExitCode};
 
-use clap::Parser;
-
 use crate::{
     args::{Cli, Command},
     exit::Exit,
 };
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read();
     let ended = match &cli.command {
         None => run::run(&cli.run),
         Some(Command::Run(args)) => run::run(args),

@@ -29,19 +29,24 @@ pub(crate) fn map(args: &MapArgs) -> Result<Exit> {
             return Ok(Exit::Faults);
         }
     };
-    let mut input = String::new();
+    let mut input = Vec::new();
     std::io::stdin()
-        .read_to_string(&mut input)
+        .read_to_end(&mut input)
         .context("cannot read standard input")?;
     let mut stdout = std::io::stdout().lock();
     let mut exit = Exit::Success;
-    for (index, document) in serde_json::Deserializer::from_str(&input)
+    for (index, document) in serde_json::Deserializer::from_slice(&input)
         .into_iter::<Value>()
         .enumerate()
     {
         let number = index.saturating_add(1);
-        let document =
-            document.with_context(|| format!("document {number} of standard input is not JSON"))?;
+        let document = match document {
+            Ok(document) => document,
+            Err(error) => {
+                let what = format!("document {number} of standard input is not JSON");
+                return Ok(Exit::by_fault(&anyhow::Error::new(error).context(what)));
+            }
+        };
         let mut message = Message::value(&document);
         for (key, value) in &args.meta {
             message.metadata.set(key.clone(), value.as_str());

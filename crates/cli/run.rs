@@ -1,6 +1,6 @@
 //! `meterline run`: a pipeline from its configuration to its end.
 
-use std::{io::Write, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use meterline_config::{Loaded, LogFormat};
@@ -15,33 +15,28 @@ use tracing::{error, info};
 use crate::{
     args::RunArgs,
     election,
-    environment::Environment,
     exit::Exit,
     http, load,
     logging::{self, Format},
 };
 
+/// What goes on beside the pipeline may go on for so long when that has ended.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// Checks the configuration and runs it until it ends or a signal says so.
 pub(crate) fn run(args: &RunArgs) -> Result<Exit> {
-    let environment = Environment::new(args.config.env_file.as_deref())?;
-    let source = match load::source(&args.config) {
-        Ok(source) => source,
-        Err(error) => {
-            writeln!(std::io::stderr(), "meterline: {error:#}")?;
-            return Ok(Exit::Faults);
-        }
+    let (source, environment) = match load::named(&args.config) {
+        Ok(named) => named,
+        Err(error) => return Ok(Exit::by_fault(&error)),
     };
     let Some(loaded) = load::checked(&source, &args.config.set, &environment)? else {
         return Ok(Exit::Faults);
     };
     let election = match election::election(&args.election, &environment) {
         Ok(election) => election.map(Arc::new),
-        Err(error) => {
-            writeln!(std::io::stderr(), "meterline: {error:#}")?;
-            return Ok(Exit::Faults);
-        }
+        Err(error) => return Ok(Exit::by_fault(&error)),
     };
-    let level = args.log_level.as_deref().unwrap_or(&loaded.logger.level);
+    let level = args.log_level.unwrap_or(&loaded.logger.level);
     logging::start(
         level,
         match loaded.logger.format {
@@ -54,11 +49,17 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit> {
         config = source.name,
         "meterline starts"
     );
-    runtime(loaded.threads)?.block_on(async {
-        let stop = CancellationToken::new();
-        stop_on_signal(stop.clone())?;
+    let runtime = runtime(loaded.threads)?;
+    let stop = CancellationToken::new();
+    stop_on_signal(stop.clone())?;
+    let ended = runtime.block_on(async {
+        tokio::spawn(tell_of_stop(stop.clone()));
         serve(loaded, election, stop).await
-    })
+    });
+    // All is settled or given up. What still blocks a thread, such as a read of standard input that
+    // nobody writes to, would be waited for for ever.
+    runtime.shutdown_timeout(LINGER);
+    ended
 }
 
 /// The asynchronous runtime: few threads, for the work is in the mappings and they have their own.
@@ -105,8 +106,12 @@ pub(crate) async fn serve(
     };
     let exit = pipeline(loaded, cx, &running, stop).await;
     pages_stop.cancel();
-    if let Some(pages) = pages {
-        pages.await.context("the HTTP server panicked")??;
+    if let Some(mut pages) = pages {
+        // A request that never gets finished must not keep the process.
+        match tokio::time::timeout(LINGER, &mut pages).await {
+            Ok(ended) => ended.context("the HTTP server panicked")??,
+            Err(_) => pages.abort(),
+        }
     }
     exit
 }
@@ -155,23 +160,43 @@ fn chain(
     plans.iter().map(|plan| plan.build(cx)).collect()
 }
 
-/// The first SIGINT or SIGTERM asks for an orderly stop, the second ends the process at once.
+/// The first SIGINT or SIGTERM asks for an orderly stop, the second ends the process at once: by a
+/// thread of its own, which waits for nothing else, not even for room in the log.
 fn stop_on_signal(stop: CancellationToken) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    tokio::spawn(async move {
-        for first in [true, false] {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .context("cannot listen for signals")?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (
+            signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
+            signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
+        )
+    };
+    let listen = move || {
+        runtime.block_on(async {
+            for first in [true, false] {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if first {
+                    stop.cancel();
+                }
             }
-            if first {
-                info!("stopping: what was read is being delivered; a second signal ends at once");
-                stop.cancel();
-            }
-        }
+        });
         std::process::exit(Exit::Interrupted as i32);
-    });
+    };
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(listen)
+        .context("cannot listen for signals")?;
     Ok(())
+}
+
+async fn tell_of_stop(stop: CancellationToken) {
+    stop.cancelled().await;
+    info!("stopping: what was read is being delivered; a second signal ends at once");
 }

@@ -259,7 +259,11 @@ fn is_address(text: &str, root: &Node, cx: &mut Cx<'_>) -> bool {
     good
 }
 
-fn level(text: &str, root: &Node, cx: &mut Cx<'_>) -> Option<String> {
+/// The level of log lines that a word stands for, as Benthos has them.
+///
+/// # Errors
+/// It is none; the message says which there are.
+pub fn log_level(text: &str) -> Result<&'static str, String> {
     const LEVELS: &[&str] = &["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "OFF"];
     let upper = text.to_ascii_uppercase();
     let level = match upper.as_str() {
@@ -268,12 +272,21 @@ fn level(text: &str, root: &Node, cx: &mut Cx<'_>) -> Option<String> {
         "NONE" => "OFF",
         other => other,
     };
-    if LEVELS.contains(&level) {
-        return Some(level.to_owned());
+    let known = LEVELS.iter().find(|it| **it == level);
+    known.copied().ok_or_else(|| {
+        let suggestion = suggestion(&upper, LEVELS);
+        format!("`{text}` is not a level{suggestion}")
+    })
+}
+
+fn level(text: &str, root: &Node, cx: &mut Cx<'_>) -> Option<String> {
+    match log_level(text) {
+        Ok(level) => Some(level.to_owned()),
+        Err(message) => {
+            if let Some(node) = root.get("logger").and_then(|it| it.get("level")) {
+                cx.report_node(node, Severity::Error, message);
+            }
+            None
+        }
     }
-    if let Some(node) = root.get("logger").and_then(|it| it.get("level")) {
-        let message = format!("`{text}` is not a level{}", suggestion(&upper, LEVELS));
-        cx.report_node(node, Severity::Error, message);
-    }
-    None
 }
