@@ -209,6 +209,34 @@ async fn a_web_page_is_no_success() {
     stop(&meterline).await;
 }
 
+/// What nginx says to HTTP at its TLS port: neither it nor anybody else judged the events.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_page_is_no_verdict_either() {
+    let Some(scene) = Scene::with(2).await else {
+        return;
+    };
+    let ingest = RecordingIngest::start().await.unwrap();
+    ingest.respond_always(
+        Behaviour::status(400)
+            .header("content-type", "text/html")
+            .body("<html>The plain HTTP request was sent to HTTPS port</html>"),
+    );
+    let meterline = scene.preset(&ingest).start().unwrap();
+    meterline
+        .wait_for_page("/ready", MINUTE, |status, page| {
+            status == 503 && page.contains("400") && page.contains("HTTPS port")
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        meterline.metric("output_rejected").await.unwrap(),
+        Some(0.0)
+    );
+    ingest.respond_normally();
+    scene.assert_exact(&ingest, &meterline).await;
+    stop(&meterline).await;
+}
+
 /// An error after some of the batch was taken, and a connection that goes once the body was sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_may_have_been_taken_is_sent_again_with_the_same_bytes() {

@@ -2,7 +2,6 @@
 
 use std::{error::Error, io, time::Duration};
 
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use meterline_core::WriteError;
 use reqwest::{
@@ -18,6 +17,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const SLOW: Duration = Duration::from_secs(30);
 /// As much of an answer is shown.
 const SHOWN: usize = 300;
+/// As much of an answer is read: the other side decides how long it is, and we keep it in memory.
+const READ: usize = 64 * 1024;
 
 /// A client that follows no redirects: an event is not delivered by being sent elsewhere.
 ///
@@ -64,34 +65,21 @@ pub(crate) async fn send(request: RequestBuilder, url: &str) -> Result<(), Write
     let secrets = secrets(&request);
     let response = client.execute(request).await.map_err(unreachable)?;
     let status = response.status();
-    if status.is_success() {
-        return accepted(response, url, &secrets).await;
-    }
     let after = retry_after(&response);
-    let said = said(response, &secrets).await;
-    Err(refused(status, after, &said, url))
-}
-
-/// A success, unless it is a page for people: a proxy's, and then nobody took the events.
-async fn accepted(response: Response, url: &str, secrets: &[String]) -> Result<(), WriteError> {
-    let is_page = response
-        .headers()
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.starts_with("text/html"));
-    let status = response.status();
-    // Reading to the end gives the connection back for the next request.
-    let body = said(response, secrets).await;
-    if is_page {
-        return Err(WriteError::Retry {
+    let Said { text, is_page } = said(response, &secrets).await;
+    match status.as_u16() {
+        // A page for people is a proxy's, or that of a server that is asked at the wrong port: nobody
+        // took the events, and nobody judged them either.
+        200..=299 | 400 | 422 if is_page => Err(WriteError::Retry {
             reason: format!(
-                "{url} answered {status} with a web page, not as an ingest API does; \
-                 is there a proxy in between? It says: {body}"
+                "{url} answered {status} with a web page, not as an ingest API does; check the URL \
+                 and its port, or is there a proxy in between? It says: {text}"
             ),
             after: Some(SLOW),
-        });
+        }),
+        200..=299 => Ok(()),
+        _ => Err(refused(status, after, &text, url)),
     }
-    Ok(())
 }
 
 /// What to do about a status that is no success.
@@ -136,9 +124,21 @@ fn parse_retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
     (at - now).to_std().ok().filter(|wait| !wait.is_zero())
 }
 
-/// The beginning of an answer's body on one line: the `detail` of a problem (RFC 9457) if it is one.
-async fn said(response: Response, secrets: &[String]) -> String {
-    let body = response.bytes().await.unwrap_or_else(|_| Bytes::new());
+/// What an answer says beside its status.
+struct Said {
+    /// On one line: the `detail` of a problem (RFC 9457) if it is one, else the beginning.
+    text: String,
+    /// It is a web page.
+    is_page: bool,
+}
+
+async fn said(response: Response, secrets: &[String]) -> Said {
+    let declared = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(is_page_type);
+    let body = beginning(response).await;
     let detail = serde_json::from_slice::<serde_json::Value>(&body)
         .ok()
         .and_then(|problem| {
@@ -151,7 +151,40 @@ async fn said(response: Response, secrets: &[String]) -> String {
     let line = secrets
         .iter()
         .fold(line, |line, secret| line.replace(secret.as_str(), "***"));
-    line.chars().take(SHOWN).collect()
+    Said {
+        text: line.chars().take(SHOWN).collect(),
+        is_page: declared || is_page(&body),
+    }
+}
+
+/// At most [`READ`] bytes of a body. Reading to the end gives the connection back for the next
+/// request; where there is more, it is closed with the answer.
+async fn beginning(mut response: Response) -> Vec<u8> {
+    let mut body = Vec::new();
+    while body.len() < READ
+        && let Ok(Some(chunk)) = response.chunk().await
+    {
+        let room = READ.saturating_sub(body.len());
+        body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+    }
+    body
+}
+
+fn is_page_type(content_type: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default().trim();
+    ["text/html", "application/xhtml+xml"]
+        .iter()
+        .any(|page| kind.eq_ignore_ascii_case(page))
+}
+
+/// Whether a body is a web page, whatever it is declared to be.
+fn is_page(body: &[u8]) -> bool {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let body = body.trim_ascii_start();
+    ["<!doctype html", "<html"].iter().any(|start| {
+        body.get(..start.len())
+            .is_some_and(|beginning| beginning.eq_ignore_ascii_case(start.as_bytes()))
+    })
 }
 
 /// What of a request nobody else may see: an answer may repeat what it was asked.

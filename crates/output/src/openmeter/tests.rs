@@ -181,6 +181,97 @@ async fn only_an_answer_that_takes_the_events_is_a_success() {
     );
 }
 
+/// What nginx says at its TLS port, and what else comes from whoever is in between.
+#[tokio::test]
+async fn a_web_page_is_nobodys_verdict_on_an_event() {
+    const PAGE: &str =
+        "<html><head><title>400 The plain HTTP request was sent to HTTPS port</title>";
+    let nginx: Answer = || {
+        (
+            StatusCode::BAD_REQUEST,
+            [("content-type", "text/html")],
+            PAGE,
+        )
+            .into_response()
+    };
+    let loud: Answer = || {
+        (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            [("content-type", "Text/HTML; charset=utf-8")],
+            "Bad Request",
+        )
+            .into_response()
+    };
+    let xhtml: Answer = || {
+        (
+            StatusCode::BAD_REQUEST,
+            [("content-type", "application/xhtml+xml")],
+            "?",
+        )
+            .into_response()
+    };
+    let undeclared: Answer = || {
+        (
+            StatusCode::BAD_REQUEST,
+            "\n <!DOCTYPE HTML><title>?</title>",
+        )
+            .into_response()
+    };
+    let created: Answer = || {
+        (
+            StatusCode::CREATED,
+            [("content-type", "TEXT/HTML")],
+            "Please sign in",
+        )
+            .into_response()
+    };
+    let answers = [nginx, loud, xhtml, undeclared, created];
+    let (url, _) = serve(&answers).await;
+    let writer = writer(&url, Token::None, batched()).await;
+    for index in 0..answers.len() {
+        let told = writer.write(&events(&["{}"])).await.unwrap_err();
+        assert!(
+            matches!(&told, WriteError::Retry { reason, after: Some(_) } if reason.contains("web page")),
+            "{index}: {told:?}"
+        );
+    }
+}
+
+/// Answers without end, and counts how much of it was taken.
+async fn endless(status: &'static str) -> (String, Arc<AtomicUsize>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&sent);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 4096]).await;
+            let head = format!("HTTP/1.1 {status}\r\ncontent-type: text/plain\r\n\r\n");
+            let _ = stream.write_all(head.as_bytes()).await;
+            while stream.write_all(&[b'x'; 16_384]).await.is_ok() {
+                count.fetch_add(16_384, Ordering::SeqCst);
+            }
+        }
+    });
+    (url, sent)
+}
+
+#[tokio::test]
+async fn an_answer_without_end_is_not_read_to_its_end() {
+    for status in ["500 Oh", "200 OK"] {
+        let (url, sent) = endless(status).await;
+        let writer = writer(&url, Token::None, batched()).await;
+        let batch = events(&["{}"]);
+        let told = tokio::time::timeout(Duration::from_secs(4), writer.write(&batch));
+        let told = told.await.unwrap();
+        assert_eq!(told.is_ok(), status.starts_with('2'), "{told:?}");
+        // What was on its way is more than what was read, but there is an end to it.
+        let sent = sent.load(Ordering::SeqCst);
+        assert!(sent < 50_000_000, "{sent}");
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_reached_is_tried_again_and_secrets_stay_secret() {
     // A port that was free a moment ago and that nobody listens on.
