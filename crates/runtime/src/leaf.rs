@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use meterline_core::{BatchPolicy, Content, Health, IntCounter, Message, Metrics, WriterNode};
+use meterline_core::{BatchPolicy, Content, Health, IntCounter, Metrics, WriterNode};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
@@ -13,6 +13,7 @@ use tracing::info;
 use crate::{
     rejections::Rejections,
     sink::{Delivery, Parcel},
+    sizes::size,
     write::Desk,
 };
 
@@ -165,21 +166,18 @@ impl Gathered {
             || (byte_size > 0 && self.bytes >= byte_size)
     }
 
-    /// The next batch, of at most `limit` messages.
+    /// The next batch, of at most `limit` bytes, but for a message that is larger alone.
     fn take(&mut self, limit: usize) -> Vec<Delivery> {
-        let most = match self.policy.count {
-            0 => limit,
-            count => count.min(limit),
-        };
+        let or_any = |most: usize| if most == 0 { usize::MAX } else { most };
+        let most = or_any(self.policy.count);
+        let most_bytes = or_any(self.policy.byte_size).min(limit);
         let mut batch = Vec::new();
         let mut bytes = 0_usize;
         while batch.len() < most
             && let Some(next) = self.waiting.front()
         {
             let size = size(&next.message);
-            let over = self.policy.byte_size > 0
-                && bytes.saturating_add(size) > self.policy.byte_size
-                && !batch.is_empty();
+            let over = bytes.saturating_add(size) > most_bytes && !batch.is_empty();
             // Messages behind a flush belong to the next batch.
             let behind = self.flushing > 0 && batch.len() >= self.flushing;
             if over || behind {
@@ -195,12 +193,5 @@ impl Gathered {
         }
         self.created.inc();
         batch
-    }
-}
-
-fn size(message: &Message) -> usize {
-    match message.content() {
-        Content::Raw(bytes) => bytes.len(),
-        Content::Document(_) | Content::Filled(_) => 0,
     }
 }

@@ -8,11 +8,13 @@
 //! message carries its share of its batch's acknowledgement; back-pressure is a full channel.
 
 mod backoff;
+mod lately;
 mod leaf;
 mod pipeline;
 mod process;
 mod rejections;
 mod sink;
+mod sizes;
 #[cfg(test)]
 mod tests;
 mod write;

@@ -14,7 +14,10 @@ use tokio::{
 };
 use tracing::{error, info};
 
-use crate::sink::{Delivery, Parcel, Sink};
+use crate::{
+    lately::Lately,
+    sink::{Delivery, Parcel, Sink},
+};
 
 /// A batch is processed in parts of so many messages, so that a large one uses all threads and is
 /// never held twice as a whole.
@@ -66,9 +69,7 @@ pub(crate) fn start(
 /// fail it is the mapping that is wrong.
 struct Verdict {
     health: HealthHandle,
-    /// Messages of late, and how many of them failed; each batch counts half of the one after it.
-    seen: f64,
-    failed: f64,
+    lately: Lately,
 }
 
 impl Verdict {
@@ -76,8 +77,7 @@ impl Verdict {
         health.ready("");
         Self {
             health,
-            seen: 0.0,
-            failed: 0.0,
+            lately: Lately::default(),
         }
     }
 
@@ -86,10 +86,9 @@ impl Verdict {
             return;
         }
         let failures = || part.iter().filter_map(Message::failure);
-        let was_ready = self.failed * 2.0 <= self.seen;
-        self.seen = self.seen / 2.0 + part.len() as f64;
-        self.failed = self.failed / 2.0 + failures().count() as f64;
-        if self.failed * 2.0 <= self.seen {
+        let was_ready = !self.lately.most_failed();
+        self.lately.note(part.len(), failures().count());
+        if !self.lately.most_failed() {
             if !was_ready {
                 info!("most messages can be processed again");
                 self.health.ready("");

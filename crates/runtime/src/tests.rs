@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Ended, Pipeline, Report};
 
+mod refusals;
+
 /// What the writer does with one request.
 #[derive(Debug, Clone, Copy)]
 enum Deed {
@@ -32,6 +34,7 @@ enum Deed {
 struct Books {
     deeds: Vec<Deed>,
     most: usize,
+    most_bytes: Option<usize>,
     /// What arrived, by name, and how often.
     arrived: BTreeMap<String, usize>,
     /// Every request, as names.
@@ -52,12 +55,15 @@ fn names(batch: &[Message]) -> Vec<String> {
 impl Writer for Sink {
     async fn write(&self, batch: &[Message]) -> Result<(), WriteError> {
         let names = names(batch);
-        let (deed, most) = {
+        let (deed, too_large) = {
             let mut books = self.0.lock().unwrap();
             books.requests.push(names.clone());
             books.in_flight += 1;
             books.most_in_flight = books.most_in_flight.max(books.in_flight);
-            (books.deeds.pop().unwrap_or(Deed::Take), books.most)
+            let bytes = names.iter().map(String::len).sum();
+            let too_large =
+                names.len() > books.most || books.most_bytes.is_some_and(|most| most < bytes);
+            (books.deeds.pop().unwrap_or(Deed::Take), too_large)
         };
         tokio::time::sleep(Duration::from_millis(20)).await;
         let mut books = self.0.lock().unwrap();
@@ -69,7 +75,7 @@ impl Writer for Sink {
             }
         };
         match deed {
-            _ if names.len() > most => Err(WriteError::TooLarge { reason }),
+            _ if too_large => Err(WriteError::TooLarge { reason }),
             _ if names.iter().any(|name| name.starts_with("bad")) => {
                 Err(WriteError::Rejected { reason })
             }

@@ -3,8 +3,8 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
+        self, Arc, PoisonError,
+        atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -17,14 +17,22 @@ use tokio::{
     sync::{Mutex, MutexGuard},
     time::{Instant, sleep},
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use crate::{backoff, rejections::Rejections, sink::Delivery};
+use crate::{
+    backoff,
+    lately::Lately,
+    rejections::Rejections,
+    sink::Delivery,
+    sizes::{Limit, Seen},
+};
 
 /// After so many failures in a row one batch at a time tries; the others wait for it.
 const FAILURES_BEFORE_ONE_BY_ONE: u32 = 3;
 /// The pause while the other side refuses us.
 const UNAUTHORIZED_PAUSE: Duration = Duration::from_secs(10);
+/// A verdict on so many messages is told, though a large batch is not through yet.
+const TOLD: usize = 64;
 
 /// What the writes of one leaf share.
 pub(crate) struct Desk {
@@ -32,12 +40,12 @@ pub(crate) struct Desk {
     writer: Arc<dyn Writer>,
     rejections: Arc<Rejections>,
     health: HealthHandle,
+    standing: sync::Mutex<Standing>,
     /// Failures in a row, of whichever batch.
     failures: AtomicU32,
     /// Held by the one batch that tries while everything fails.
     turn: Mutex<()>,
-    /// The most messages that the other side takes at once, as far as it told.
-    limit: AtomicUsize,
+    limit: Limit,
     retry: RetryPolicy,
     drops: Option<DropRule>,
     sent: IntCounter,
@@ -58,15 +66,31 @@ enum Never {
     Dropped,
 }
 
-/// What was seen of how much the other side takes, while one batch was written in parts.
+/// What `/ready` says of this output.
 #[derive(Default)]
-struct Sizes {
-    /// The largest part that arrived.
-    taken: usize,
-    /// Why a part of several was too large.
-    refused: Option<String>,
-    /// A message is too large alone: whatever it was part of says nothing of others.
-    one_is_too_large: bool,
+struct Standing {
+    /// Why nothing gets through.
+    outage: Option<String>,
+    /// Why most of what gets through is rejected.
+    refusal: Option<String>,
+    lately: Lately,
+}
+
+impl Standing {
+    fn tell(&self, health: &HealthHandle) {
+        match self.outage.as_ref().or(self.refusal.as_ref()) {
+            Some(reason) => health.not_ready(reason.as_str()),
+            None => health.ready(""),
+        }
+    }
+}
+
+/// Messages of one batch that came to an end and are not told of yet.
+#[derive(Default)]
+struct Tally {
+    settled: usize,
+    rejected: usize,
+    reason: String,
 }
 
 /// Messages with their acks, in two lists, for the writer wants the messages in a row.
@@ -100,7 +124,8 @@ impl Desk {
             health: handle,
             failures: AtomicU32::new(0),
             turn: Mutex::new(()),
-            limit: AtomicUsize::new(usize::MAX),
+            standing: sync::Mutex::default(),
+            limit: Limit::default(),
             sent: metrics.counter("output_sent", "Messages that arrived.", &labels),
             batches: metrics.counter("output_batch_sent", "Batches that arrived.", &labels),
             errors: metrics.counter("output_error", "Writes that failed.", &labels),
@@ -115,9 +140,9 @@ impl Desk {
         }
     }
 
-    /// The most messages to put into one batch.
+    /// The most bytes to put into one batch.
     pub(crate) fn limit(&self) -> usize {
-        self.limit.load(Ordering::Relaxed)
+        self.limit.bytes()
     }
 
     /// Writes a batch. Ends when each of its messages is delivered or rejected.
@@ -128,65 +153,57 @@ impl Desk {
             .unzip();
         // Parts are written in order, so that the messages of one object stay in order.
         let mut parts = VecDeque::from([Batch { messages, acks }]);
-        let mut sizes = Sizes::default();
+        let (mut seen, mut tally) = (Seen::default(), Tally::default());
         while let Some(mut part) = parts.pop_front() {
             if part.messages.is_empty() {
                 continue;
             }
-            match self.until_final(&part.messages).await {
-                Ok(()) => {
-                    sizes.taken = sizes.taken.max(part.messages.len());
-                    self.sent.inc_by(part.acks.len() as u64);
-                    self.batches.inc();
-                    for ack in part.acks {
-                        ack.resolve(Outcome::Delivered);
-                    }
-                }
-                Err(Never::Dropped) => self.drop_all(part.acks),
-                Err(never @ (Never::Refused(_) | Never::TooLarge(_)))
-                    if part.messages.len() > 1 =>
-                {
-                    if let Never::TooLarge(reason) = never {
-                        sizes.refused = Some(reason);
-                    }
+            let written = self.until_final(&part.messages).await;
+            match &written {
+                Ok(()) | Err(Never::Refused(_)) => seen.fit(&part.messages),
+                Err(Never::TooLarge(reason)) => seen.refused(&part.messages, reason.clone()),
+                Err(Never::GivenUp(_) | Never::Dropped) => {}
+            }
+            match written {
+                Err(Never::Refused(_) | Never::TooLarge(_)) if part.messages.len() > 1 => {
                     let rest = part.split_off(part.messages.len().div_ceil(2));
                     parts.push_front(rest);
                     parts.push_front(part);
                 }
-                Err(Never::TooLarge(reason)) => {
-                    // It is too large by itself, and the batches that it was in because of it.
-                    sizes.one_is_too_large = true;
-                    self.refuse(part, &reason).await;
-                }
-                Err(Never::Refused(reason)) => self.refuse(part, &reason).await,
-                Err(Never::GivenUp(reason)) => self.reject_all(part, &reason).await,
+                written => self.settle(part, written, &mut tally).await,
             }
         }
-        self.learn(sizes);
-    }
-
-    /// Remembers how many messages the other side takes at once.
-    fn learn(&self, sizes: Sizes) {
-        let Some(reason) = sizes.refused.filter(|_| !sizes.one_is_too_large) else {
-            return;
-        };
-        let most = sizes.taken.max(1);
-        if self.limit.fetch_min(most, Ordering::Relaxed) > most {
-            info!(output = %self.label, most, "{reason}; batches are made smaller");
+        self.judge(&mut tally);
+        if let Some((bytes, reason)) = self.limit.learn(seen) {
+            info!(output = %self.label, bytes, "{reason}; batches are made smaller");
         }
     }
 
-    async fn refuse(&self, part: Batch, reason: &str) {
-        if self.is_dropped(reason) {
-            self.drop_all(part.acks);
-        } else {
-            self.reject_all(part, reason).await;
+    /// Ends what can be cut no further.
+    async fn settle(&self, part: Batch, written: Result<(), Never>, tally: &mut Tally) {
+        tally.settled = tally.settled.saturating_add(part.messages.len());
+        match written {
+            Ok(()) => {
+                self.sent.inc_by(part.acks.len() as u64);
+                self.batches.inc();
+                for ack in part.acks {
+                    ack.resolve(Outcome::Delivered);
+                }
+            }
+            Err(Never::Dropped) => self.drop_all(part.acks),
+            Err(Never::Refused(reason) | Never::TooLarge(reason)) if self.is_dropped(&reason) => {
+                self.drop_all(part.acks);
+            }
+            Err(Never::Refused(reason) | Never::TooLarge(reason) | Never::GivenUp(reason)) => {
+                tally.rejected = tally.rejected.saturating_add(part.messages.len());
+                for (message, ack) in part.messages.into_iter().zip(part.acks) {
+                    self.rejections.reject(message, ack, &reason).await;
+                }
+                tally.reason = reason;
+            }
         }
-    }
-
-    async fn reject_all(&self, part: Batch, reason: &str) {
-        for (message, ack) in part.messages.into_iter().zip(part.acks) {
-            self.rejections.reject(message, ack, reason).await;
+        if tally.settled >= TOLD {
+            self.judge(tally);
         }
     }
 
@@ -223,7 +240,7 @@ impl Desk {
             }
             let error = match self.writer.write(messages).await {
                 Ok(()) => {
-                    self.recovered();
+                    self.answered();
                     return Ok(());
                 }
                 Err(error) => error,
@@ -259,7 +276,10 @@ impl Desk {
             .failures
             .fetch_add(1, Ordering::Relaxed)
             .saturating_add(1);
-        self.health.not_ready(reason);
+        let mut standing = self.standing();
+        standing.outage = Some(reason.to_owned());
+        standing.tell(&self.health);
+        drop(standing);
         // The first failure and then ever fewer, so that an hour's outage is a dozen lines.
         if failures.is_power_of_two() {
             warn!(output = %self.label, failures, "{reason}; trying again, nothing is lost");
@@ -267,16 +287,45 @@ impl Desk {
         failures
     }
 
-    /// The other side works, though it did not take this batch.
+    /// The other side works, whether it took this batch or not.
     fn answered(&self) {
-        self.failures.store(0, Ordering::Relaxed);
-    }
-
-    fn recovered(&self) {
         let failures = self.failures.swap(0, Ordering::Relaxed);
         if failures > 0 {
-            info!(output = %self.label, failures, "delivering again");
+            info!(output = %self.label, failures, "it answers again");
         }
-        self.health.ready("");
+        let mut standing = self.standing();
+        standing.outage = None;
+        standing.tell(&self.health);
+    }
+
+    /// One event that is rejected is the event's fault; when most of them are it is a matter of how
+    /// this is set up, and somebody has to see it.
+    fn judge(&self, tally: &mut Tally) {
+        let Tally {
+            settled,
+            rejected,
+            reason,
+        } = std::mem::take(tally);
+        if settled == 0 {
+            return;
+        }
+        let mut standing = self.standing();
+        standing.lately.note(settled, rejected);
+        if !standing.lately.most_failed() {
+            if standing.refusal.take().is_some() {
+                info!(output = %self.label, "most events are taken again");
+            }
+        } else if rejected > 0 {
+            let reason = format!("most events are rejected: {reason}");
+            if standing.refusal.is_none() {
+                error!(output = %self.label, "{reason}");
+            }
+            standing.refusal = Some(reason);
+        }
+        standing.tell(&self.health);
+    }
+
+    fn standing(&self) -> sync::MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

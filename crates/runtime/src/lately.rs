@@ -1,0 +1,50 @@
+//! How the messages of late fared: one that fails is set aside, but when most of them fail it is not
+//! the messages that are wrong.
+
+/// After so many more messages, what was seen counts half, and after one more batch at most half is
+/// forgotten: neither one message in a row of small batches nor one part of a large one decides.
+const HALF_LIFE: f64 = 16.0;
+
+#[derive(Default)]
+pub(crate) struct Lately {
+    seen: f64,
+    failed: f64,
+}
+
+impl Lately {
+    /// Notes `seen` messages, of which `failed` failed.
+    pub(crate) fn note(&mut self, seen: usize, failed: usize) {
+        let (seen, failed) = (seen as f64, failed as f64);
+        let kept = 0.5_f64.powf((seen / HALF_LIFE).min(1.0));
+        self.seen = self.seen * kept + seen;
+        self.failed = self.failed * kept + failed;
+    }
+
+    pub(crate) fn most_failed(&self) -> bool {
+        self.failed * 2.0 > self.seen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_many_is_not_most_and_all_of_them_are() {
+        let mut lately = Lately::default();
+        assert!(!lately.most_failed());
+        for _ in 0..20 {
+            lately.note(1, 0);
+        }
+        lately.note(1, 1);
+        assert!(!lately.most_failed());
+        for _ in 0..20 {
+            lately.note(1, 1);
+        }
+        assert!(lately.most_failed());
+        lately.note(500, 1);
+        assert!(!lately.most_failed());
+        lately.note(512, 512);
+        assert!(lately.most_failed());
+    }
+}

@@ -1,0 +1,197 @@
+//! How much the other side takes at once, as far as it told.
+//!
+//! It tells by refusing (413), and what it goes by is nearly always bytes: so that is what is
+//! remembered, and events that are small go together though two large ones did not. After many
+//! batches that were taken the limit is tried a little higher, for the other side may have changed.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use meterline_core::{Content, Message};
+
+/// So many batches of nearly the limit must be taken before it is tried higher; twice as many each
+/// time that this was refused, up to the most.
+const PATIENCE: u32 = 16;
+const MOST_PATIENCE: u32 = 1_024;
+
+/// The bytes of a message whose content has been fixed.
+pub(crate) fn size(message: &Message) -> usize {
+    match message.content() {
+        Content::Raw(bytes) => bytes.len(),
+        Content::Document(_) | Content::Filled(_) => 0,
+    }
+}
+
+/// What was seen while one batch was written in parts.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// The largest part that was not too large, whether it was taken or not.
+    fit: usize,
+    /// The smallest part of several messages that was too large, and what was said about it.
+    refused: Option<(usize, String)>,
+    /// The smallest message that is too large alone.
+    alone: Option<usize>,
+}
+
+impl Seen {
+    pub(crate) fn fit(&mut self, part: &[Message]) {
+        self.fit = self.fit.max(bytes(part));
+    }
+
+    pub(crate) fn refused(&mut self, part: &[Message], reason: String) {
+        let size = bytes(part);
+        if part.len() == 1 {
+            self.alone = Some(self.alone.map_or(size, |least| least.min(size)));
+        } else if self.refused.as_ref().is_none_or(|(least, _)| size < *least) {
+            self.refused = Some((size, reason));
+        }
+    }
+}
+
+fn bytes(part: &[Message]) -> usize {
+    part.iter().map(size).sum()
+}
+
+/// The most bytes to put into one batch.
+pub(crate) struct Limit(Mutex<State>);
+
+struct State {
+    bytes: usize,
+    /// The largest that fitted so far.
+    fit: usize,
+    /// Batches of nearly the limit that fitted since it was changed.
+    full: u32,
+    patience: u32,
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(Mutex::new(State {
+            bytes: usize::MAX,
+            fit: 0,
+            full: 0,
+            patience: PATIENCE,
+        }))
+    }
+}
+
+impl Limit {
+    pub(crate) fn bytes(&self) -> usize {
+        self.state().bytes
+    }
+
+    /// Learns from a batch; a new limit comes back with the reason for it.
+    pub(crate) fn learn(&self, seen: Seen) -> Option<(usize, String)> {
+        let mut state = self.state();
+        // A part may have been too large only for the one message in it that is.
+        let told = seen
+            .refused
+            .filter(|(size, _)| seen.alone.is_none_or(|alone| *size < alone));
+        let Some((refused, reason)) = told else {
+            state.grow(seen.fit);
+            return None;
+        };
+        state.full = 0;
+        // A larger one was made before the limit was known, and says nothing of it.
+        if state.bytes != usize::MAX && refused <= state.bytes {
+            state.patience = state.patience.saturating_mul(2).min(MOST_PATIENCE);
+        }
+        state.fit = if state.fit < refused {
+            state.fit.max(seen.fit)
+        } else {
+            seen.fit
+        };
+        let most = if state.fit == 0 {
+            refused / 2
+        } else {
+            state.fit
+        };
+        if most >= state.bytes {
+            return None;
+        }
+        state.bytes = most;
+        Some((most, reason))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn grow(&mut self, fit: usize) {
+        if fit > self.fit.saturating_add(self.fit / 8) {
+            // It does take more than it did.
+            self.patience = PATIENCE;
+        }
+        self.fit = self.fit.max(fit);
+        if self.bytes == usize::MAX || fit.saturating_mul(2) <= self.bytes {
+            return;
+        }
+        self.full = self.full.saturating_add(1);
+        if self.full >= self.patience {
+            self.full = 0;
+            self.bytes = self.bytes.saturating_add(self.bytes / 4 + 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(sizes: &[usize]) -> Vec<Message> {
+        sizes
+            .iter()
+            .map(|size| Message::raw(vec![b'x'; *size]))
+            .collect()
+    }
+
+    fn seen(fit: &[&[usize]], refused: &[&[usize]]) -> Seen {
+        let mut seen = Seen::default();
+        for part in fit {
+            seen.fit(&messages(part));
+        }
+        for part in refused {
+            seen.refused(&messages(part), "413".to_owned());
+        }
+        seen
+    }
+
+    #[test]
+    fn the_limit_is_what_fitted_in_bytes() {
+        let limit = Limit::default();
+        let learned = limit.learn(seen(&[&[90], &[95]], &[&[90, 95]]));
+        assert_eq!(learned, Some((95, "413".to_owned())));
+        assert_eq!(limit.bytes(), 95);
+        // One that is larger alone is the business of that one.
+        assert_eq!(limit.learn(seen(&[&[1]], &[&[200], &[200, 1]])), None);
+        assert_eq!(limit.bytes(), 95);
+        // But what it was no part of does count.
+        assert!(limit.learn(seen(&[&[9]], &[&[200], &[9, 9]])).is_some());
+        assert_eq!(limit.bytes(), 9);
+    }
+
+    #[test]
+    fn it_is_tried_higher_after_many_that_fitted_and_ever_more_seldom_in_vain() {
+        let limit = Limit::default();
+        limit.learn(seen(&[&[100]], &[&[100, 100]]));
+        let mut tries = 0;
+        for _ in 0..10_000 {
+            if limit.bytes() > 100 {
+                tries += 1;
+                limit.learn(seen(&[&[100]], &[&[100, 20]]));
+            } else {
+                limit.learn(seen(&[&[100]], &[]));
+            }
+            assert!((100..=126).contains(&limit.bytes()));
+        }
+        assert!((8..=20).contains(&tries), "{tries}");
+        // What takes everything again is soon given everything again.
+        let mut batches = 0;
+        while limit.bytes() < 100_000 {
+            limit.learn(seen(&[&[limit.bytes()]], &[]));
+            batches += 1;
+        }
+        assert!(batches < 3_000, "{batches}");
+    }
+}
