@@ -89,12 +89,29 @@ fn pod_life(pod: Node<'_>, include_pending: bool, now: i64) -> Life {
         })
     };
     Life {
-        start,
+        start: start.map(|start| mirrored(pod).map_or(start, |since| start.max(since))),
         end: end::end(pod, phase, now),
     }
 }
 
+/// Since when the API server shows a static pod, if it is one.
+///
+/// Somebody may delete the mirror of a static pod, and its kubelet makes another with a new UID of the
+/// same containers: what ran before was billed with the mirror that went. So a mirror is billed from
+/// when it was made. The price: what a static pod ran before its first mirror is not billed, which is a
+/// second or two, or as long as the kubelet could not reach the API server.
+fn mirrored(pod: Node<'_>) -> Option<i64> {
+    pod.path(&["metadata", "annotations", "kubernetes.io/config.mirror"])?;
+    time(pod.path(&["metadata", "creationTimestamp"]))
+}
+
 /// The earliest start of a container that the status still knows, not before the pod was scheduled.
+///
+/// A status knows one run before the present one. From the second restart of its containers on, a pod
+/// seems to have started later than it did. A ledger that knew it before keeps the first start. For one
+/// that did not, nothing else in the object says it: `startTime` and the conditions `Initialized` and
+/// `PodReadyToStartContainers` lie before the first start by as long as the images were pulled. Taken
+/// instead they would make every ledger bill that time in addition, at the second restart.
 fn first_start(pod: Node<'_>) -> Option<i64> {
     let started = containers(pod)
         .flat_map(|container| {

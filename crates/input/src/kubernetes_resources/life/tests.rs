@@ -392,3 +392,16 @@ fn the_grace_period_is_no_part_of_the_request() {
         "it ran on after the request"
     );
 }
+
+#[test]
+fn the_mirror_of_a_static_pod_is_billed_from_when_it_was_made() {
+    let mut value = json!({
+        "metadata": {"creationTimestamp": at(400), "annotations": {"kubernetes.io/config.mirror": "abc"}},
+        "status": {"phase": "Running", "containerStatuses": [running(100)]}});
+    assert_eq!(pod(&value).start, Some(400));
+    value["metadata"]["creationTimestamp"] = at(90).into();
+    assert_eq!(pod(&value).start, Some(100));
+    let other = json!({"metadata": {"creationTimestamp": at(400)},
+        "status": {"phase": "Running", "containerStatuses": [running(100)]}});
+    assert_eq!(pod(&other).start, Some(100));
+}
