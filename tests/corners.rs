@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
-use kube::{Api, api::PostParams};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
 use meterline_testkit::{
     audit::{Life, Report, audit},
     control_plane::control_plane_or_skip,
@@ -409,6 +412,9 @@ async fn limits_nodes_and_claims() {
         "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}}});
     let claim = serde_json::from_value(claim).unwrap();
     claims.create(&PostParams::default(), &claim).await.unwrap();
+    // What is learned of them later is billed, too.
+    let gpus = json!({"status": {"capacity": {"cpu": "8", "nvidia.com/gpu": "4"}}});
+    let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "12Gi"}}});
     for (resource_type, name) in [("node", "node-1"), ("persistentvolumeclaim", "claim-1")] {
         let running = meterline()
             .config(&of_resources(resource_type, &ingest.url()))
@@ -419,6 +425,27 @@ async fn limits_nodes_and_claims() {
             .wait_until(MINUTE, |state| {
                 let mut events = state.events.iter();
                 events.any(|it| it.event["subject"] == name && it.event["type"] == resource_type)
+            })
+            .await
+            .unwrap();
+        let parameters = PatchParams::default();
+        let held = if resource_type == "node" {
+            let patch = Patch::Merge(&gpus);
+            nodes.patch_status(name, &parameters, &patch).await.unwrap();
+            &gpus
+        } else {
+            let patch = Patch::Merge(&bound);
+            claims
+                .patch_status(name, &parameters, &patch)
+                .await
+                .unwrap();
+            &bound
+        };
+        ingest
+            .wait_until(MINUTE, |state| {
+                let capacity = &held["status"]["capacity"];
+                let mut events = state.events.iter();
+                events.any(|it| it.event["data"]["capacity"] == *capacity)
             })
             .await
             .unwrap();
@@ -442,7 +469,8 @@ pipeline:
         root = #{{
           id: event_id("{resource_type}"), specversion: "1.0", type: "{resource_type}",
           source: "kubernetes-api", time: meta("schedule_time"), subject: this.metadata.name,
-          data: #{{ seconds: meta("schedule_interval").parse_duration() / 1000000000 }},
+          data: #{{ seconds: meta("schedule_interval").parse_duration() / 1000000000,
+                   capacity: this.status?.capacity }},
         }};
     - json_schema:
         schema_path: 'file://./cloudevents.spec.json'

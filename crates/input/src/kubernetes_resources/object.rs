@@ -2,7 +2,7 @@
 //! that nobody bills.
 //!
 //! Left out while the response is being read, so that they never cost memory: managed fields
-//! (after the newest time of a write to metadata or spec has been taken from them), the
+//! (after the newest time of a write to what is billed has been taken from them), the
 //! `last-applied-configuration` annotation, and `kind` and `apiVersion`, which a list does not
 //! carry and a watch does.
 
@@ -27,7 +27,8 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 pub(super) struct Object {
     /// Name, namespace, UID and resource version; the rest of the metadata is in the document.
     meta: ObjectMeta,
-    /// The newest write to metadata or spec that the server recorded, Unix seconds.
+    /// The newest write to what is billed that the server recorded, Unix seconds: to metadata or spec
+    /// and, but for pods, to the status.
     pub(super) written: Option<i64>,
     /// The object itself.
     pub(super) content: Content,
@@ -38,21 +39,36 @@ pub(super) struct Object {
 pub(super) struct Content(pub(super) Document);
 
 impl PartialEq for Content {
-    /// Labels, annotations and spec are what an operator's mapping bills by. The status changes all
-    /// the time without changing what is reserved, so it does not count.
+    /// Labels, annotations and spec are what an operator's mapping bills by. A pod's status changes all
+    /// the time without changing what is reserved, so it does not count. Of other objects it says how
+    /// much they hold: a device plugin tells of a node's GPUs, and a claim has no capacity, and is not
+    /// bound, when it is made.
     fn eq(&self, other: &Self) -> bool {
-        fn billed(content: &Content) -> [Option<&[u8]>; 3] {
+        fn field<'a>(of: Option<Node<'a>>, key: &str) -> Option<&'a [u8]> {
+            of.and_then(|it| it.get(key)).map(Node::raw)
+        }
+        fn billed(content: &Content) -> [Option<&[u8]>; 6] {
             let root = content.0.root();
-            let metadata = root.get("metadata");
-            let field = |key| metadata.and_then(|it| it.get(key)).map(Node::raw);
+            let (metadata, spec) = (root.get("metadata"), root.get("spec"));
+            let status = root.get("status").filter(|_| !is_pod(root));
+
             [
-                field("labels"),
-                field("annotations"),
-                root.get("spec").map(Node::raw),
+                field(metadata, "labels"),
+                field(metadata, "annotations"),
+                spec.map(Node::raw),
+                field(status, "capacity"),
+                field(status, "allocatable"),
+                field(status, "phase"),
             ]
         }
         billed(self) == billed(other)
     }
+}
+
+/// Whether this is a pod: nothing else that is metered has containers, and nothing of a document tells
+/// its kind.
+fn is_pod(root: Node<'_>) -> bool {
+    root.path(&["spec", "containers"]).is_some()
 }
 
 impl Serialize for Content {
@@ -131,7 +147,7 @@ impl<'de> Visitor<'de> for ObjectVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
         let mut builder = Builder::default();
-        let mut written = None;
+        let mut writes = Writes::default();
         let open = builder.begin_object();
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             match key.as_ref() {
@@ -140,7 +156,7 @@ impl<'de> Visitor<'de> for ObjectVisitor {
                 }
                 "metadata" => {
                     builder.key("metadata");
-                    written = map.next_value_seed(Metadata(&mut builder))?;
+                    writes = map.next_value_seed(Metadata(&mut builder))?;
                 }
                 _ => {
                     builder.key(&key);
@@ -164,40 +180,50 @@ impl<'de> Visitor<'de> for ObjectVisitor {
             resource_version: field("resourceVersion"),
             ..ObjectMeta::default()
         };
+        let status = writes.status.filter(|_| !is_pod(document.root()));
         Ok(Object {
             meta,
-            written,
+            written: writes.content.max(status),
             content: Content(document),
         })
     }
 }
 
-/// Writes `metadata` without managed fields and gives back the newest recorded write.
+/// When parts of an object were last written, as far as that is recorded.
+#[derive(Debug, Clone, Copy, Default)]
+struct Writes {
+    /// Metadata or spec.
+    content: Option<i64>,
+    /// The status.
+    status: Option<i64>,
+}
+
+/// Writes `metadata` without managed fields and gives back the newest recorded writes.
 struct Metadata<'a>(&'a mut Builder);
 
 impl<'de> DeserializeSeed<'de> for Metadata<'_> {
-    type Value = Option<i64>;
+    type Value = Writes;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<i64>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Writes, D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
 impl<'de> Visitor<'de> for Metadata<'_> {
-    type Value = Option<i64>;
+    type Value = Writes;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("object metadata")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<i64>, A::Error> {
-        let mut written = None;
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Writes, A::Error> {
+        let mut writes = Writes::default();
         let open = self.0.begin_object();
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             match key.as_ref() {
                 "managedFields" => {
                     let entries = map.next_value::<Option<Vec<ManagedFields>>>()?;
-                    written = newest_write(&entries.unwrap_or_default());
+                    writes = newest_writes(&entries.unwrap_or_default());
                 }
                 "annotations" => {
                     self.0.key("annotations");
@@ -210,7 +236,7 @@ impl<'de> Visitor<'de> for Metadata<'_> {
             }
         }
         self.0.end(open);
-        Ok(written)
+        Ok(writes)
     }
 }
 
@@ -263,28 +289,42 @@ struct ManagedFields<'a> {
     fields: Option<Fields>,
 }
 
+impl ManagedFields<'_> {
+    fn is_status(&self) -> bool {
+        self.subresource.as_deref() == Some("status")
+    }
+
+    fn has(&self, part: fn(&Fields) -> bool) -> bool {
+        self.fields.as_ref().is_some_and(part)
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct Fields {
     #[serde(default, rename = "f:metadata")]
     metadata: Option<IgnoredAny>,
     #[serde(default, rename = "f:spec")]
     spec: Option<IgnoredAny>,
+    #[serde(default, rename = "f:status")]
+    status: Option<IgnoredAny>,
 }
 
-/// The newest time at which metadata or spec was written. The kubelet's writes to the status
-/// subresource say nothing about when what is billed changed.
-fn newest_write(entries: &[ManagedFields<'_>]) -> Option<i64> {
-    entries
-        .iter()
-        .filter(|entry| entry.subresource.as_deref() != Some("status"))
-        .filter(|entry| {
-            entry
-                .fields
-                .as_ref()
-                .is_some_and(|it| it.metadata.is_some() || it.spec.is_some())
-        })
-        .filter_map(|entry| seconds(entry.time.as_deref()?))
-        .max()
+/// The newest times at which metadata or spec, and the status, were written. The kubelet's writes to a
+/// pod's status say nothing about when what is billed of it changed.
+fn newest_writes(entries: &[ManagedFields<'_>]) -> Writes {
+    let newest = |of: fn(&ManagedFields<'_>) -> bool| {
+        entries
+            .iter()
+            .filter(|entry| of(entry))
+            .filter_map(|entry| seconds(entry.time.as_deref()?))
+            .max()
+    };
+    Writes {
+        content: newest(|entry| {
+            !entry.is_status() && entry.has(|it| it.metadata.is_some() || it.spec.is_some())
+        }),
+        status: newest(|entry| entry.is_status() && entry.has(|it| it.status.is_some())),
+    }
 }
 
 /// Unix seconds of an RFC 3339 time, fractions cut off. Zero and negative times, with which the
@@ -338,8 +378,38 @@ mod tests {
             {"time": "2025-01-01T00:00:20Z", "subresource": "status", "fieldsV1": {"f:status": {}}},
             {"time": "2025-01-01T00:00:30Z", "fieldsV1": {"f:status": {}}},
             {"fieldsV1": {"f:spec": {}}},
-        ]}}));
+        ]}, "spec": {"containers": []}}));
         assert_eq!(pod.written, seconds("2025-01-01T00:00:09Z"));
+    }
+
+    #[test]
+    fn the_newest_write_to_the_status_counts_for_what_is_not_a_pod() {
+        let node = object(&json!({"metadata": {"managedFields": [
+            {"time": "2025-01-01T00:00:05Z", "fieldsV1": {"f:metadata": {}}},
+            {"time": "2025-01-01T00:00:20Z", "subresource": "status", "fieldsV1": {"f:status": {}}},
+            {"time": "2025-01-01T00:00:10Z", "subresource": "status", "fieldsV1": {"f:status": {}}},
+        ]}, "spec": {}}));
+        assert_eq!(node.written, seconds("2025-01-01T00:00:20Z"));
+    }
+
+    #[test]
+    fn what_other_objects_hold_is_a_part_of_their_content() {
+        let content = |spec: serde_json::Value, status: serde_json::Value| {
+            object(&json!({"metadata": {"name": "a"}, "spec": spec, "status": status})).content
+        };
+        let node = |status| content(json!({"podCIDR": "10.0.0.0/24"}), status);
+        let cpu = json!({"cpu": "8"});
+        let gpus = json!({"cpu": "8", "nvidia.com/gpu": "4"});
+        let before = node(json!({"capacity": cpu, "allocatable": cpu, "images": []}));
+        assert_ne!(before, node(json!({"capacity": gpus, "allocatable": cpu})));
+        assert_ne!(before, node(json!({"capacity": cpu, "allocatable": gpus})));
+        let heartbeat = json!({"capacity": cpu, "allocatable": cpu, "conditions": [{"a": "b"}]});
+        assert_eq!(before, node(heartbeat));
+        let claim = |status| content(json!({"accessModes": ["ReadWriteOnce"]}), status);
+        let bound = json!({"phase": "Bound", "capacity": {"storage": "10Gi"}});
+        assert_ne!(claim(json!({"phase": "Pending"})), claim(bound));
+        let volume = |phase| content(json!({"capacity": cpu}), json!({"phase": phase}));
+        assert_ne!(volume("Bound"), volume("Released"));
     }
 
     #[test]
