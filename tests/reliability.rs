@@ -244,7 +244,9 @@ const FAULTS: &[Row] = &[
     Row(
         "The process is suspended, or kept from running",
         "windows that fell due are made when it wakes, once everything is read that was held back meanwhile",
-        Ok(&["tests/faults/sleep.rs what_ends_while_the_process_is_suspended_is_billed_to_its_end"]),
+        Ok(&[
+            "tests/faults/sleep.rs what_ends_while_the_process_is_suspended_is_billed_to_its_end",
+        ]),
     ),
     Row(
         "It is started while the clock is wrong",

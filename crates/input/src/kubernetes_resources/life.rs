@@ -89,17 +89,26 @@ fn pod_life(pod: Node<'_>, include_pending: bool, now: i64) -> Life {
         })
     };
     Life {
-        start: start.map(|start| mirrored(pod).map_or(start, |since| start.max(since))),
+        start: start.map(|start| mirrored(pod).map_or(start, |since| shown(start, since))),
         end: end::end(pod, phase, now),
     }
 }
 
-/// Since when the API server shows a static pod, if it is one.
+/// When a static pod that runs since `start` and is shown since `since` begins to be billed.
 ///
 /// Somebody may delete the mirror of a static pod, and its kubelet makes another with a new UID of the
-/// same containers: what ran before was billed with the mirror that went. So a mirror is billed from
-/// when it was made. The price: what a static pod ran before its first mirror is not billed, which is a
-/// second or two, or as long as the kubelet could not reach the API server.
+/// same containers: what ran before was billed with the mirror that went. So only what ran shortly
+/// before a mirror is billed with it, as a kubelet shows a new static pod some seconds late.
+fn shown(start: i64, since: i64) -> i64 {
+    const LATE: i64 = 120;
+    if since.saturating_sub(start) > LATE {
+        since
+    } else {
+        start
+    }
+}
+
+/// Since when the API server shows a static pod, if it is one.
 fn mirrored(pod: Node<'_>) -> Option<i64> {
     pod.path(&["metadata", "annotations", "kubernetes.io/config.mirror"])?;
     time(pod.path(&["metadata", "creationTimestamp"]))
