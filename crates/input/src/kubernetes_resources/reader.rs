@@ -127,6 +127,11 @@ impl KubernetesResources {
             return None;
         }
         let (emission, _) = self.held.take()?;
+        if !self.shared.is_leader() {
+            // The Lease ran out while the state was written; if it comes back, so does the window.
+            self.shared.settle(emission.ticket, Settled::Failed);
+            return None;
+        }
         let batch = emit::batch(&emission, self.shared.resource_type, self.cluster.as_ref());
         let (ack, settlement) = Ack::new();
         self.unsettled

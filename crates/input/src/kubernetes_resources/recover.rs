@@ -16,7 +16,7 @@ use kube::{
     core::ApiResource,
 };
 use meterline_core::Node;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::object::{Content, Object};
@@ -78,20 +78,20 @@ pub(super) async fn missed(
         return 0;
     }
     let (mut forgotten, mut from) = (version, now);
-    let mut events = repeated(api, label_selector, version, now, deadline).await;
+    let mut events = repeated(api, label_selector, version, now).await;
     for _ in 0..MOST_STEPS {
         if events.is_some() || from <= forgotten.saturating_add(1) || Instant::now() > deadline {
             break;
         }
         let middle = forgotten + (from - forgotten) / 2;
         // Asked for little: only whether it remembers.
-        match repeated(api, label_selector, middle, middle, deadline).await {
+        match repeated(api, label_selector, middle, middle).await {
             Some(_) => from = middle,
             None => forgotten = middle,
         }
     }
     if events.is_none() {
-        events = repeated(api, label_selector, from, now, deadline).await;
+        events = repeated(api, label_selector, from, now).await;
     }
     let events = events.unwrap_or_default();
     let count = events.len();
@@ -112,33 +112,42 @@ async fn repeated(
     label_selector: Option<&str>,
     from: u64,
     until: u64,
-    deadline: Instant,
 ) -> Option<Vec<Missed>> {
-    // The end of so short a watch says that there is nothing more.
+    // The end of so short a watch says that there is nothing more, unless it was cut off while it told.
     let mut params = WatchParams::default().timeout(1);
     params.label_selector = label_selector.map(str::to_owned);
-    let asked = timeout(LONGEST, api.watch(&params, &from.to_string())).await;
-    let mut events = pin!(asked.ok()?.ok()?);
-    let mut missed = Vec::new();
-    while let Ok(Some(Ok(event))) = timeout_at(deadline, events.next()).await {
-        let (event, version) = match event {
-            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                let version = object.known().version;
-                (Missed::Is(object), version)
-            }
-            WatchEvent::Deleted(object) => {
-                let version = object.known().version;
-                (Missed::Gone(object), version)
-            }
-            WatchEvent::Bookmark(_) => continue,
-            WatchEvent::Error(_) => return None,
+    let (mut missed, mut told) = (Vec::new(), from);
+    // What was told before something went wrong is kept.
+    let so_far = |missed: Vec<Missed>| (!missed.is_empty()).then_some(missed);
+    loop {
+        let begun = told;
+        let asked = timeout(LONGEST, api.watch(&params, &begun.to_string())).await;
+        let Ok(Ok(events)) = asked else {
+            return so_far(missed);
         };
-        missed.push(event);
-        if version >= until {
-            break;
+        let mut events = pin!(events);
+        while let Ok(Some(Ok(event))) = timeout(LONGEST, events.next()).await {
+            let event = match event {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => Missed::Is(object),
+                WatchEvent::Deleted(object) => Missed::Gone(object),
+                WatchEvent::Bookmark(bookmark) => {
+                    let version = bookmark.metadata.resource_version.parse();
+                    told = told.max(version.unwrap_or(0));
+                    continue;
+                }
+                WatchEvent::Error(_) => return so_far(missed),
+            };
+            let (Missed::Is(object) | Missed::Gone(object)) = &event;
+            told = told.max(object.known().version);
+            missed.push(event);
+            if told >= until {
+                break;
+            }
+        }
+        if told >= until || told == begun {
+            return Some(missed);
         }
     }
-    Some(missed)
 }
 
 /// How it was at one version.
