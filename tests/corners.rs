@@ -111,6 +111,8 @@ async fn every_rule_of_a_pod_s_life_and_of_its_metrics() {
         .unwrap();
     let bare = pod("bare").containers(json!([{"name": "main", "image": "x"}]));
     mine.create_running(&bare, start).await.unwrap();
+    let named = plain("stripped").annotation("openmeter.io/subject", "customer-3");
+    mine.create_running(&named, start).await.unwrap();
     for name in [
         "again",
         "restarted",
@@ -147,6 +149,9 @@ async fn every_rule_of_a_pod_s_life_and_of_its_metrics() {
     mine.annotate("renamed", "openmeter.io/subject", Some("customer-2"))
         .await
         .unwrap();
+    mine.strip("stripped", "openmeter.io/subject")
+        .await
+        .unwrap();
     mine.patch_status(
         "evicted",
         json!({"phase": "Failed", "reason": "Evicted", "containerStatuses": [{
@@ -166,6 +171,7 @@ async fn every_rule_of_a_pod_s_life_and_of_its_metrics() {
         "restarted",
         "resized",
         "renamed",
+        "stripped",
     ] {
         let began = if name == "again" {
             start + seconds(3)
@@ -186,7 +192,7 @@ async fn every_rule_of_a_pod_s_life_and_of_its_metrics() {
         .unwrap();
     let mut lives = truth.lives();
     lives.retain(|life| life.namespace == "mine");
-    assert_eq!(lives.len(), 9);
+    assert_eq!(lives.len(), 10);
     settled_in(&ingest, &lives, start, "mine")
         .await
         .assert_exact();
@@ -230,11 +236,16 @@ async fn every_rule_of_a_pod_s_life_and_of_its_metrics() {
         of("renamed", "/subject"),
         set(["\"renamed\"", "\"customer-2\""])
     );
-    let removed: i64 = events_of(&ingest, "removed")
-        .iter()
-        .map(|event| event["data"]["duration_seconds"].as_i64().unwrap())
-        .sum();
+    let billed = |name: &str, subject: &str| -> i64 {
+        let mut events = events_of(&ingest, name);
+        events.retain(|event| event["subject"] == subject);
+        let seconds = events.iter().map(|it| &it["data"]["duration_seconds"]);
+        seconds.map(|it| it.as_i64().unwrap()).sum()
+    };
+    let removed = billed("removed", "removed");
     assert!((3..=5).contains(&removed), "{removed}");
+    let stripped = billed("stripped", "customer-3");
+    assert!((3..=5).contains(&stripped), "{stripped}");
     assert_eq!(
         meterline.metric("ledger_overbilled_seconds").await.unwrap(),
         Some(0.0)

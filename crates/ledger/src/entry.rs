@@ -41,6 +41,9 @@ pub(crate) struct Entry<C> {
     pub(crate) exists: bool,
     /// When it was first seen.
     pub(crate) learned: UnixSeconds,
+    /// The newest time of a write to the content that was known.
+    #[serde(default)]
+    pub(crate) written: Option<UnixSeconds>,
 }
 
 impl<C: Clone + PartialEq> Entry<C> {
@@ -53,6 +56,7 @@ impl<C: Clone + PartialEq> Entry<C> {
             segments: Vec::new(),
             exists: true,
             learned,
+            written: None,
         }
     }
 

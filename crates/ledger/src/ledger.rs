@@ -132,6 +132,7 @@ impl<C: Clone + PartialEq> Ledger<C> {
         }
         let uid = observation.uid;
         let mut entry = Entry::new(start, observation.observed_at);
+        entry.written = observation.content_since;
         self.add_late(
             &uid,
             (start, observation.end.unwrap_or(self.head.emitted)),
@@ -203,14 +204,27 @@ impl<C: Clone + PartialEq> Ledger<C> {
         }
     }
 
+    /// A change is dated by when it was written, which is the same for every replica. A write that was
+    /// known long before the change did not make it: taking a label away leaves no time in an object.
+    /// Then it is dated by when it was seen, in which two replicas may differ by a moment.
     fn content_learned(&mut self, uid: &Uid, entry: &mut Entry<C>, seen: &Observation<C>) {
+        let known = entry.written;
+        if seen.content_since > known {
+            entry.written = seen.content_since;
+            self.touch(uid);
+        }
         let last = entry.segments.last();
         if entry.end.is_some() || last.is_none_or(|last| last.content == seen.content) {
             return;
         }
         self.touch(uid);
+        // Two writes in one second have the same time.
+        let made_it = |since: &UnixSeconds| {
+            Some(*since) > known || seen.observed_at <= since.saturating_add(1)
+        };
         let at = seen
             .content_since
+            .filter(made_it)
             .map_or(seen.observed_at, |since| since.min(seen.observed_at))
             .max(self.head.emitted);
         if let Some(cut) = entry.change(at, seen.content.clone()) {

@@ -29,7 +29,8 @@ pub struct Observation<C> {
     pub end: Option<UnixSeconds>,
     /// What is billed. Equal contents are one segment.
     pub content: C,
-    /// When the content took its present form, if that is known.
+    /// The newest write to the content, if that is known: when it took its present form, unless that was
+    /// by taking something away.
     pub content_since: Option<UnixSeconds>,
     /// The second in which this was seen.
     pub observed_at: UnixSeconds,

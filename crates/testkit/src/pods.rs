@@ -271,6 +271,19 @@ impl Pods {
             .await?)
     }
 
+    /// Removes an annotation that another manager set: no time of that is left in the object.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn strip(&self, name: &str, key: &str) -> anyhow::Result<Pod> {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {key: null}}}));
+        let parameters = PatchParams {
+            field_manager: Some("another".to_owned()),
+            ..PatchParams::default()
+        };
+        Ok(self.api.patch(name, &parameters, &patch).await?)
+    }
+
     /// Deletes a pod at once, without a grace period.
     ///
     /// # Errors

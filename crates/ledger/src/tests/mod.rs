@@ -196,6 +196,41 @@ fn a_change_counts_from_when_it_was_written() {
 }
 
 #[test]
+fn what_is_taken_away_counts_from_when_it_was_seen() {
+    // A removal leaves no time in the object: the newest write is one that was known before.
+    let at = |since, content: &str, now| Observation {
+        content_since: Some(since),
+        ..seen("a", Some(2), None, content, now)
+    };
+    let mut books = ledger(10);
+    books.apply(at(2, "labelled", 2));
+    books.apply(at(2, "bare", 7));
+    assert_eq!(deliver(&mut books, 10), ["a 2..7 labelled", "a 7..10 bare"]);
+    // So it is after an outage, too: what waits to be handed out ran with the label.
+    books.apply(at(12, "labelled", 13));
+    books.apply(at(12, "bare", 45));
+    assert_eq!(
+        deliver(&mut books, 50),
+        [
+            "a 10..12 bare",
+            "a 12..20 labelled",
+            "a 20..30 labelled",
+            "a 30..40 labelled",
+            "a 40..45 labelled",
+            "a 45..50 bare"
+        ]
+    );
+    // And after a write that changed nothing that is billed.
+    books.apply(at(52, "bare", 53));
+    books.apply(at(52, "other", 56));
+    assert_eq!(deliver(&mut books, 60), ["a 50..56 bare", "a 56..60 other"]);
+    // Two writes in one second, of which the second was seen in the next.
+    books.apply(at(63, "one", 63));
+    books.apply(at(63, "two", 64));
+    assert_eq!(deliver(&mut books, 70), ["a 60..63 other", "a 63..70 two"]);
+}
+
+#[test]
 fn a_finished_pod_is_not_billed_again_while_it_exists() {
     let mut books = ledger(10);
     books.apply(seen("a", Some(2), Some(6), "x", 6));
