@@ -34,6 +34,10 @@ pub(crate) struct Entry<C> {
     /// Up to where a life that is over was handed out or will be; beyond its end when the end was
     /// learned too late.
     pub(crate) covered: UnixSeconds,
+    /// Of a life that is over, what would have been handed out late and was beyond its end: should it
+    /// turn out to go on, this is missing.
+    #[serde(default)]
+    pub(crate) trimmed: Vec<(UnixSeconds, UnixSeconds)>,
     /// Contiguous, in order; what the watermark has passed is dropped.
     pub(crate) segments: Vec<Segment<C>>,
     /// Whether the object still exists. The memory of a life that is over is kept as long, so that
@@ -53,6 +57,7 @@ impl<C: Clone + PartialEq> Entry<C> {
             first,
             end: None,
             covered: first,
+            trimmed: Vec::new(),
             segments: Vec::new(),
             exists: true,
             learned,
@@ -78,6 +83,16 @@ impl<C: Clone + PartialEq> Entry<C> {
             content,
         });
         Some(at)
+    }
+
+    /// So many seconds of a life that is over were handed out beyond its end, or will be.
+    pub(crate) fn beyond(&self) -> i64 {
+        let end = self.end.unwrap_or(self.covered);
+        let trimmed = self
+            .trimmed
+            .iter()
+            .map(|(from, to)| to.saturating_sub(*from));
+        trimmed.fold(self.covered.saturating_sub(end), i64::saturating_sub)
     }
 
     /// The life ended at `end`. Nothing before `emitted` is touched: it was handed out.

@@ -35,20 +35,29 @@ impl<C: Clone + PartialEq> Ledger<C> {
     }
 
     /// Cuts late spans of an object that lie beyond its end and were never handed out. Gives back
-    /// how many seconds that were.
-    pub(crate) fn trim_late(&mut self, uid: &Uid, end: UnixSeconds) -> i64 {
-        let mut trimmed = 0_i64;
-        for (start, spans) in &mut self.head.late {
+    /// what was cut off.
+    ///
+    /// Only spans of this object are looked at: at the end of each of many objects there may be many
+    /// spans of the others.
+    pub(crate) fn trim_late(
+        &mut self,
+        uid: &Uid,
+        end: UnixSeconds,
+    ) -> Vec<(UnixSeconds, UnixSeconds)> {
+        let mut trimmed = Vec::new();
+        self.head.late.retain(|start, spans| {
             if let Some(span) = spans.get_mut(uid)
                 && span.end > end
             {
                 let keep_until = end.max(*start);
-                trimmed = trimmed.saturating_add(span.end.saturating_sub(keep_until));
+                trimmed.push((keep_until, span.end));
                 span.end = keep_until;
+                if keep_until == *start {
+                    spans.remove(uid);
+                }
             }
-            spans.retain(|_, span| span.end > *start);
-        }
-        self.head.late.retain(|_, spans| !spans.is_empty());
+            !spans.is_empty()
+        });
         trimmed
     }
 

@@ -183,14 +183,16 @@ impl<C: Clone + PartialEq> Ledger<C> {
 
     /// An object that was taken for gone runs after all: its life goes on where it stopped.
     fn seen_again(&mut self, uid: &Uid, entry: &mut Entry<C>, seen: &Observation<C>) {
-        let Some(end) = entry.end else { return };
-        if seen.end.is_some() || seen.start.is_none() {
+        if entry.end.is_none() || seen.end.is_some() || seen.start.is_none() {
             return;
         }
         self.touch(uid);
-        entry.end = None;
         // What had been handed out beyond the supposed end was right.
-        self.count_overbilled(-entry.covered.saturating_sub(end));
+        self.count_overbilled(entry.beyond().saturating_neg());
+        entry.end = None;
+        for stretch in std::mem::take(&mut entry.trimmed) {
+            self.add_late(uid, stretch, &seen.content, seen.observed_at);
+        }
         let missed = (entry.covered, self.head.emitted);
         self.add_late(uid, missed, &seen.content, seen.observed_at);
         let from = entry.covered.max(self.head.emitted);
@@ -238,13 +240,8 @@ impl<C: Clone + PartialEq> Ledger<C> {
         }
         self.touch(uid);
         entry.close(end, self.head.emitted);
-        let end = end.max(entry.first);
-        let never_handed_out = self.trim_late(uid, end);
-        let beyond = entry.covered.saturating_sub(end);
-        self.count_overbilled(beyond.saturating_sub(never_handed_out));
-        if never_handed_out > 0 {
-            entry.covered = end;
-        }
+        entry.trimmed = self.trim_late(uid, end.max(entry.first));
+        self.count_overbilled(entry.beyond());
         self.close_at(entry.covered, uid);
     }
 

@@ -262,6 +262,38 @@ fn what_was_taken_for_gone_and_runs_goes_on_without_a_hole() {
 }
 
 #[test]
+fn what_was_taken_for_gone_while_it_was_billed_late_is_billed_once() {
+    let mut books = ledger(10);
+    assert!(deliver(&mut books, 30).is_empty());
+    books.apply(seen("a", Some(3), None, "x", 31));
+    let first = books.next(30).unwrap();
+    assert_eq!(describe(&first), ["a 3..10 x late"]);
+    books.gone("a", 5);
+    assert_eq!(books.stats().overbilled_seconds, 5);
+    books.apply(seen("a", Some(3), None, "x", 33));
+    books.settle(first.ticket, Settled::Delivered);
+    assert_eq!(
+        deliver(&mut books, 40),
+        ["a 10..20 x late", "a 20..30 x late", "a 30..40 x"]
+    );
+    assert_eq!(books.stats().overbilled_seconds, 0);
+}
+
+#[test]
+fn what_was_billed_behind_a_late_stretch_is_not_billed_again() {
+    let mut books = ledger(10);
+    books.apply(seen("a", Some(8), None, "x", 8));
+    assert_eq!(deliver(&mut books, 30).len(), 3);
+    books.apply(seen("a", Some(3), None, "x", 31));
+    books.gone("a", 5);
+    assert_eq!(books.stats().overbilled_seconds, 22);
+    assert_eq!(deliver(&mut books, 30), ["a 3..5 x late"]);
+    books.apply(seen("a", Some(3), None, "x", 33));
+    assert_eq!(deliver(&mut books, 40), ["a 5..8 x late", "a 30..40 x"]);
+    assert_eq!(books.stats().overbilled_seconds, 0);
+}
+
+#[test]
 fn what_lies_before_the_horizon_is_not_billed() {
     let mut books: Books = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 100);
     books.apply(seen("old", Some(3), Some(50), "x", 101));
