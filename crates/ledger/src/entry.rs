@@ -43,7 +43,8 @@ pub(crate) struct Entry<C> {
     /// Whether the object still exists. The memory of a life that is over is kept as long, so that
     /// it is not billed again when it is seen again.
     pub(crate) exists: bool,
-    /// When it was first seen.
+    /// When it was first seen or, if it had run for long by then, when it started: since then it is no
+    /// news to anybody.
     pub(crate) learned: UnixSeconds,
     /// The newest time of a write to the content that was known.
     #[serde(default)]

@@ -147,7 +147,8 @@ impl<C: Clone + PartialEq> Ledger<C> {
     /// Somebody else has delivered all before `delivered`, and with it the window `passed` that was
     /// not handed out here. Late spans are dropped as well. But what was learned of only lately may
     /// have been news to the other too late: it is kept, and handed out if this ledger gets to do
-    /// so. Twice sent is once billed.
+    /// so. Twice sent is once billed. What had run for long when it was seen is not kept: a replica that
+    /// starts sees everything lately, and would keep all of it for a minute.
     pub(crate) fn adopt_late(&mut self, delivered: UnixSeconds, passed: Window) {
         let is_old = |learned: UnixSeconds| learned.saturating_add(REMEMBERED) <= delivered;
         for spans in self.head.late.values_mut() {

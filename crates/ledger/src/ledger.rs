@@ -126,12 +126,19 @@ impl<C: Clone + PartialEq> Ledger<C> {
         let Some(start) = observation.start else {
             return;
         };
+        // What has run for long is no news: others have known it, whoever sees it only now.
+        let is_news = start.saturating_add(REMEMBERED) > observation.observed_at;
+        let learned = if is_news {
+            observation.observed_at
+        } else {
+            start
+        };
         let start = start.max(self.head.horizon);
         if observation.end.is_some_and(|end| end <= start) {
             return;
         }
         let uid = observation.uid;
-        let mut entry = Entry::new(start, observation.observed_at);
+        let mut entry = Entry::new(start, learned);
         entry.written = observation.content_since;
         self.add_late(
             &uid,

@@ -294,6 +294,20 @@ fn what_was_billed_behind_a_late_stretch_is_not_billed_again() {
 }
 
 #[test]
+fn a_standby_keeps_of_what_another_delivers_only_what_may_be_news() {
+    let mut books = ledger(1);
+    books.begin_at(1_000);
+    books.apply(seen("old", Some(100), None, "x", 1_002));
+    books.apply(seen("new", Some(990), None, "x", 1_002));
+    for delivered in 1_001..1_100 {
+        books.adopt(delivered);
+        let kept: Vec<_> = books.head.late.values().flat_map(|it| it.keys()).collect();
+        assert!(kept.iter().all(|uid| &***uid == "new"), "{kept:?}");
+        assert_eq!(kept.is_empty(), delivered >= 1_062);
+    }
+}
+
+#[test]
 fn what_lies_before_the_horizon_is_not_billed() {
     let mut books: Books = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 100);
     books.apply(seen("old", Some(3), Some(50), "x", 101));
