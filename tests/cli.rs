@@ -305,6 +305,21 @@ fn lines_go_through_a_pipeline_and_it_ends_when_they_do() {
     assert_eq!(output.status.code(), Some(0), "{log}");
 }
 
+/// Whoever refers to a resource may have processors too: around those that the resource has.
+#[test]
+fn processors_beside_a_resource_run_around_its_own() {
+    let step = |name: &str| format!("processors: [{{mapping: 'root = this + \"{name}\"'}}]");
+    let folder = with_config(&format!(
+        "input:\n  resource: in\n  {}\ninput_resources:\n  - label: in\n    stdin: {{}}\n    {}\noutput:\n  resource: out\n  {}\noutput_resources:\n  - label: out\n    stdout: {{}}\n    {}\nhttp: {{enabled: false}}\n",
+        step("b"),
+        step("a"),
+        step("c"),
+        step("d"),
+    ));
+    let output = run_in(folder.path(), &["--config", "config.yaml"], "\"\"\n");
+    assert_eq!(output.stdout, b"\"abcd\"\n", "{}", shown(&output));
+}
+
 #[test]
 fn a_setting_changes_a_field() {
     let folder = with_config("input:\n  stdin: {}\noutput:\n  drop: {}\n");

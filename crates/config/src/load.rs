@@ -151,15 +151,7 @@ impl Reading {
             );
             return None;
         }
-        for (path, value) in overrides {
-            let name = format!("--set {path}");
-            let plain = Interpolated::plain(value);
-            if let Some(value) = self.read(&name, plain, false, None)
-                && let Err(reason) = set(&mut root, path, value)
-            {
-                self.fault(&name, reason);
-            }
-        }
+        self.change(&mut root, overrides);
         for (key, default) in [
             ("input", registry.default_input),
             ("output", registry.default_output),
@@ -175,6 +167,18 @@ impl Reading {
         }
         root.number(&mut 1);
         Some(root)
+    }
+
+    fn change(&mut self, root: &mut Node, overrides: &[(String, String)]) {
+        for (path, value) in overrides {
+            let name = format!("--set {path}");
+            let plain = Interpolated::plain(value);
+            if let Some(value) = self.read(&name, plain, false, None)
+                && let Err(reason) = set(root, path, value)
+            {
+                self.fault(&name, reason);
+            }
+        }
     }
 
     fn read(

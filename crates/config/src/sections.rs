@@ -1,6 +1,6 @@
 //! The sections of a configuration: what is at its top level beside the components, and all of it.
 
-use std::{net::Ipv6Addr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use serde::Deserialize;
 
@@ -108,26 +108,7 @@ struct Nothing {}
 
 /// Checks the sections, all of them, whatever is wrong with one.
 pub(crate) fn plan(root: &Node, cx: &mut Cx<'_>) -> Option<Loaded> {
-    for entry in root.entries() {
-        let key = entry.key.as_str();
-        if !KEYS.contains(&key) {
-            let message = format!("unknown section `{key}`{}", suggestion(key, KEYS));
-            let (text, place) = (entry.value.text, entry.key_place);
-            cx.report_at(text, place, String::new(), Severity::Error, message);
-        }
-        if is_blank(&entry.value) {
-            continue;
-        }
-        match key {
-            "metrics" => metrics(&entry.value, cx),
-            "cache_resources" | "rate_limit_resources" | "tests" => cx.report_node(
-                &entry.value,
-                Severity::Warning,
-                format!("`{key}` is not used yet"),
-            ),
-            _ => {}
-        }
-    }
+    keys(root, cx);
     let input = root.get("input").and_then(|it| cx.input(Child(it.id)));
     let buffer = root
         .get("buffer")
@@ -176,6 +157,30 @@ fn is_blank(node: &Node) -> bool {
         Kind::Map(inner) => inner.is_empty(),
         Kind::List(inner) => inner.is_empty(),
         _ => false,
+    }
+}
+
+/// Checks what sections there are.
+fn keys(root: &Node, cx: &mut Cx<'_>) {
+    for entry in root.entries() {
+        let key = entry.key.as_str();
+        if !KEYS.contains(&key) {
+            let message = format!("unknown section `{key}`{}", suggestion(key, KEYS));
+            let (text, place) = (entry.value.text, entry.key_place);
+            cx.report_at(text, place, String::new(), Severity::Error, message);
+        }
+        if is_blank(&entry.value) {
+            continue;
+        }
+        match key {
+            "metrics" => metrics(&entry.value, cx),
+            "cache_resources" | "rate_limit_resources" | "tests" => cx.report_node(
+                &entry.value,
+                Severity::Warning,
+                format!("`{key}` is not used yet"),
+            ),
+            _ => {}
+        }
     }
 }
 
@@ -241,17 +246,14 @@ fn section<T: serde::de::DeserializeOwned + Default>(
 
 /// Whether pages can be served at an address, `host:port`.
 fn is_address(text: &str, root: &Node, cx: &mut Cx<'_>) -> bool {
-    let good = text.rsplit_once(':').is_some_and(|(host, port)| {
-        let inner = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
-        let host = match inner {
-            Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-            None => {
-                let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-                !host.is_empty() && host.chars().all(plain)
-            }
-        };
-        host && port.parse::<u16>().is_ok()
-    });
+    let is_name = |host: &str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        !host.is_empty() && host.chars().all(plain)
+    };
+    let good = text.parse::<SocketAddr>().is_ok()
+        || text
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| is_name(host) && port.parse::<u16>().is_ok());
     if !good && let Some(node) = root.get("http").and_then(|it| it.get("address")) {
         let message = "expected `host:port`, such as `0.0.0.0:4195`".to_owned();
         cx.report_node(node, Severity::Error, message);
