@@ -1,12 +1,16 @@
 //! The output tree: each message to the leaves that it is meant for.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use futures::future::BoxFuture;
 use meterline_core::{
     Ack, Health, Message, Metrics, Outcome, OutputNode, Processor, Router, Routing,
 };
 use tokio::{sync::mpsc, task::JoinSet};
+use tracing::error;
 
 use crate::{leaf, rejections::Rejections};
 
@@ -25,6 +29,8 @@ pub(crate) struct Parcel {
     pub(crate) flush: bool,
 }
 
+type Processors = Arc<Mutex<Vec<Box<dyn Processor>>>>;
+
 /// A node of the tree.
 pub(crate) enum Sink {
     Leaf(mpsc::Sender<Parcel>),
@@ -34,7 +40,7 @@ pub(crate) enum Sink {
         rejections: Arc<Rejections>,
     },
     Process {
-        processors: Mutex<Vec<Box<dyn Processor>>>,
+        processors: Processors,
         child: Box<Sink>,
     },
 }
@@ -76,7 +82,7 @@ impl Sink {
                 };
                 let mut sink = Self::start(last, metrics, health, rejections, leaves);
                 for child in children {
-                    let (next, refused) = mpsc::channel(PARCEL);
+                    let (next, refused) = mpsc::channel(PARKED);
                     leaves.spawn(hand_down(refused, sink));
                     let path = Arc::new(Rejections::to(metrics, next));
                     sink = Self::start(child, metrics, health, &path, leaves);
@@ -84,7 +90,7 @@ impl Sink {
                 sink
             }
             OutputNode::Process { processors, child } => Self::Process {
-                processors: Mutex::new(processors),
+                processors: Arc::new(Mutex::new(processors)),
                 child: Box::new(Self::start(*child, metrics, health, rejections, leaves)),
             },
         }
@@ -109,7 +115,7 @@ impl Sink {
                     }
                 }
                 Self::Process { processors, child } => {
-                    child.send(process(processors, parcel)).await;
+                    child.send(processed(processors, parcel).await).await;
                 }
             }
         })
@@ -118,6 +124,9 @@ impl Sink {
 
 /// The most that is handed down at once.
 const PARCEL: usize = 512;
+/// So many refused messages wait for the next output before the one that refused them has to wait:
+/// an output that is down must not stop another that works, and memory has an end.
+const PARKED: usize = 65_536;
 
 /// Hands what an output refused to the next. Nothing of it waits for company.
 async fn hand_down(mut refused: mpsc::Receiver<Delivery>, sink: Sink) {
@@ -171,28 +180,55 @@ async fn route(
     parcels
 }
 
-/// Runs an output's own processors, message by message, so that each keeps its ack.
-fn process(processors: &Mutex<Vec<Box<dyn Processor>>>, parcel: Parcel) -> Parcel {
+/// Runs an output's own processors, and not on a thread that others need to get on.
+async fn processed(processors: &Processors, parcel: Parcel) -> Parcel {
+    if parcel.deliveries.is_empty() {
+        return parcel;
+    }
+    let Parcel {
+        deliveries,
+        ends_batch,
+        flush,
+    } = parcel;
+    let processors = Arc::clone(processors);
+    let done = tokio::task::spawn_blocking(move || process(&processors, deliveries)).await;
+    Parcel {
+        // One that does not come back has dropped its acks: lost, as it is.
+        deliveries: done.unwrap_or_default(),
+        ends_batch,
+        flush,
+    }
+}
+
+/// Message by message, so that each keeps its ack.
+fn process(
+    processors: &Mutex<Vec<Box<dyn Processor>>>,
+    deliveries: Vec<Delivery>,
+) -> Vec<Delivery> {
     let mut processors = processors.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut deliveries = Vec::with_capacity(parcel.deliveries.len());
-    for Delivery { message, ack } in parcel.deliveries {
-        let messages = processors
-            .iter_mut()
-            .fold(vec![message], |batch, processor| processor.process(batch));
+    let mut processed = Vec::with_capacity(deliveries.len());
+    for Delivery { message, ack } in deliveries {
+        let messages = catch_unwind(AssertUnwindSafe(|| {
+            processors
+                .iter_mut()
+                .fold(vec![message], |batch, processor| processor.process(batch))
+        }));
+        let Ok(messages) = messages else {
+            error!("a processor of an output panicked; this message comes again");
+            ack.resolve(Outcome::Failed("processing panicked".to_owned()));
+            continue;
+        };
         if messages.is_empty() {
             ack.resolve(Outcome::Delivered);
             continue;
         }
         let acks = ack.split(messages.len());
-        deliveries.extend(
+        processed.extend(
             messages
                 .into_iter()
                 .zip(acks)
                 .map(|(message, ack)| Delivery { message, ack }),
         );
     }
-    Parcel {
-        deliveries,
-        ..parcel
-    }
+    processed
 }
