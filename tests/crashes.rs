@@ -262,6 +262,8 @@ async fn a_quiet_namespace_is_billed_on_after_a_restart() {
     let run = || {
         kept(&control_plane, &ingest, &state)
             .env("SCRAPE_NAMESPACE", "default,quiet")
+            // The first pod is there before the collector.
+            .env("LOOKBACK", "1m")
             .start()
             .unwrap()
     };
