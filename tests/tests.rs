@@ -23,6 +23,7 @@ mod readme;
 mod reliability;
 mod replicas;
 mod rotation;
+mod scope;
 mod secrets;
 mod sink;
 mod support;

@@ -49,6 +49,9 @@ pub(crate) struct Entry<C> {
     /// The newest time of a write to the content that was known.
     #[serde(default)]
     pub(crate) written: Option<UnixSeconds>,
+    /// Nothing before this is billed, for the object was none to bill.
+    #[serde(default)]
+    pub(crate) in_scope_since: Option<UnixSeconds>,
 }
 
 impl<C: Clone + PartialEq> Entry<C> {
@@ -63,7 +66,13 @@ impl<C: Clone + PartialEq> Entry<C> {
             exists: true,
             learned,
             written: None,
+            in_scope_since: None,
         }
+    }
+
+    /// The later of `at` and when it came to be one to bill.
+    pub(crate) fn in_scope(&self, at: UnixSeconds) -> UnixSeconds {
+        self.in_scope_since.map_or(at, |since| at.max(since))
     }
 
     /// The content changed at `at`, which lies not before `emitted`. Gives back the end of the

@@ -134,12 +134,16 @@ impl<C: Clone + PartialEq> Ledger<C> {
             start
         };
         let start = start.max(self.head.horizon);
+        let start = observation
+            .in_scope_since
+            .map_or(start, |since| start.max(since));
         if observation.end.is_some_and(|end| end <= start) {
             return;
         }
         let uid = observation.uid;
         let mut entry = Entry::new(start, learned);
         entry.written = observation.content_since;
+        entry.in_scope_since = observation.in_scope_since;
         self.add_late(
             &uid,
             (start, observation.end.unwrap_or(self.head.emitted)),
@@ -165,7 +169,8 @@ impl<C: Clone + PartialEq> Ledger<C> {
 
     /// The life began earlier than was known.
     fn start_learned(&mut self, uid: &Uid, entry: &mut Entry<C>, seen: &Observation<C>) {
-        let Some(start) = seen.start.map(|start| start.max(self.head.horizon)) else {
+        let horizon = entry.in_scope(self.head.horizon);
+        let Some(start) = seen.start.map(|start| start.max(horizon)) else {
             return;
         };
         if start >= entry.first {
@@ -188,7 +193,8 @@ impl<C: Clone + PartialEq> Ledger<C> {
         }
     }
 
-    /// An object that was taken for gone runs after all: its life goes on where it stopped.
+    /// An object that was taken for gone runs after all: its life goes on where it stopped, or where it
+    /// came to be one to bill again.
     fn seen_again(&mut self, uid: &Uid, entry: &mut Entry<C>, seen: &Observation<C>) {
         if entry.end.is_none() || seen.end.is_some() || seen.start.is_none() {
             return;
@@ -197,12 +203,15 @@ impl<C: Clone + PartialEq> Ledger<C> {
         // What had been handed out beyond the supposed end was right.
         self.count_overbilled(entry.beyond().saturating_neg());
         entry.end = None;
-        for stretch in std::mem::take(&mut entry.trimmed) {
+        entry.in_scope_since = entry.in_scope_since.max(seen.in_scope_since);
+        for (from, to) in std::mem::take(&mut entry.trimmed) {
+            let stretch = (entry.in_scope(from), to);
             self.add_late(uid, stretch, &seen.content, seen.observed_at);
         }
-        let missed = (entry.covered, self.head.emitted);
+        let again = entry.in_scope(entry.covered);
+        let missed = (again, self.head.emitted);
         self.add_late(uid, missed, &seen.content, seen.observed_at);
-        let from = entry.covered.max(self.head.emitted);
+        let from = again.max(self.head.emitted);
         match entry.segments.last_mut() {
             Some(last) if last.end == Some(from) && last.content == seen.content => last.end = None,
             _ => entry.segments.push(Segment {

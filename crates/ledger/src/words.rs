@@ -34,6 +34,9 @@ pub struct Observation<C> {
     pub content_since: Option<UnixSeconds>,
     /// The second in which this was seen.
     pub observed_at: UnixSeconds,
+    /// Since when the object is one to bill, if it ran before that: it got a label, or its namespace was
+    /// added. Counts when it is seen for the first time or again.
+    pub in_scope_since: Option<UnixSeconds>,
 }
 
 /// A stretch of time of one object, to become one event.

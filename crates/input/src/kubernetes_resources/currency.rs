@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::{
+    life::created,
     line::Line,
     object::Object,
     recover::Known,
@@ -36,6 +37,11 @@ pub(super) struct Progress {
     pub(super) listed: Option<HashSet<Arc<str>>>,
     /// When that list was asked for: it shows what there was at the earliest then.
     pub(super) list_began: i64,
+    /// Whether the view was complete before, in this process or in the one that the state is from: what
+    /// it does not know is new to it.
+    pub(super) has_seen: bool,
+    /// The watch was added when its ledger had a past: what it lists was none to bill before this.
+    pub(super) added_at: Option<i64>,
     /// The last moment at which the view was current; from here on lies the gap, if there is one.
     pub(super) current_at: i64,
     /// The newest resource version that was seen.
@@ -57,16 +63,20 @@ pub(super) struct Progress {
 impl Progress {
     /// Of a watch that begins at `now`, with what is known from before.
     pub(super) fn new(restored: Option<Restored>, now: i64) -> Self {
+        let is_restored = restored.is_some();
         let restored = restored.unwrap_or(Restored {
             known: Vec::new(),
             seen_at: now,
             version: None,
         });
+        let is_known = restored.version.is_some();
         let known = restored.known.into_iter();
         Self {
             known: known.map(|it| (Arc::clone(&it.uid), it)).collect(),
             listed: None,
             list_began: now,
+            has_seen: is_known,
+            added_at: (is_restored && !is_known).then_some(restored.seen_at),
             current_at: restored.seen_at.min(now),
             version: restored.version,
             listed_from: None,
@@ -85,7 +95,32 @@ impl Progress {
     }
 }
 
+/// How old an object is at least that a watch did not show when it was made.
+const OLD: i64 = 60;
+
 impl Watch {
+    /// Since when an object that was not known is one to bill, if it ran before that: its namespace was
+    /// added to what is watched, or it was given the label that is selected by.
+    pub(super) fn in_scope_since(
+        &self,
+        object: &Object,
+        progress: &Progress,
+        now: i64,
+    ) -> Option<i64> {
+        if progress.listed.is_some()
+            && let Some(added_at) = progress.added_at
+        {
+            return Some(added_at);
+        }
+        let created = created(object.content.0.root())?;
+        let is_old =
+            progress.has_seen && created.saturating_add(OLD) < now.min(progress.current_at);
+        (is_old && self.shared.label_selector.is_some()).then(|| {
+            let written = object.written.filter(|it| *it > created);
+            written.map_or(now, |it| it.min(now))
+        })
+    }
+
     /// The second in which something is learned.
     pub(super) fn now(&self) -> i64 {
         self.shared.clock.cluster_seconds_at(Instant::now())

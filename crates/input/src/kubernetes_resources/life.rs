@@ -46,10 +46,15 @@ pub(super) fn life(
         ResourceType::Node
         | ResourceType::PersistentVolume
         | ResourceType::PersistentVolumeClaim => Life {
-            start: time(object.path(&["metadata", "creationTimestamp"])),
+            start: created(object),
             end: None,
         },
     }
+}
+
+/// When the object was made.
+pub(super) fn created(object: Node<'_>) -> Option<i64> {
+    time(object.path(&["metadata", "creationTimestamp"]))
 }
 
 /// When an object that was deleted stopped.
@@ -77,7 +82,7 @@ fn pod_life(pod: Node<'_>, include_pending: bool, now: i64) -> Life {
         .and_then(|it| it.get("phase"))
         .and_then(Node::as_str)
         .unwrap_or_default();
-    let created = time(pod.path(&["metadata", "creationTimestamp"]));
+    let created = created(pod);
     let start = if include_pending {
         created
     } else {
@@ -111,7 +116,7 @@ fn shown(start: i64, since: i64) -> i64 {
 /// Since when the API server shows a static pod, if it is one.
 fn mirrored(pod: Node<'_>) -> Option<i64> {
     pod.path(&["metadata", "annotations", "kubernetes.io/config.mirror"])?;
-    time(pod.path(&["metadata", "creationTimestamp"]))
+    created(pod)
 }
 
 /// The earliest start of a container that the status still knows, not before the pod was scheduled.

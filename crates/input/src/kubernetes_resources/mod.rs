@@ -332,14 +332,19 @@ impl InputPlan for Plan {
 }
 
 impl Plan {
-    /// The watches by name, each with its namespace, if it has one.
+    /// The watches by name, each with its namespace, if it has one. What is selected otherwise is another
+    /// watch to a ledger that comes back.
     fn watches(&self) -> Vec<(Arc<str>, Option<String>)> {
+        let name = |namespace: &str| match &self.label_selector {
+            Some(selector) => format!("{namespace} {selector}").into(),
+            None => namespace.into(),
+        };
         if self.namespaces.is_empty() {
-            return vec![("*".into(), None)];
+            return vec![(name("*"), None)];
         }
         self.namespaces
             .iter()
-            .map(|it| (it.as_str().into(), Some(it.clone())))
+            .map(|it| (name(it), Some(it.clone())))
             .collect()
     }
 

@@ -273,6 +273,8 @@ impl Watch {
         // A list is the state of a moment: nothing is owed from before it. What happened since comes
         // with the watch.
         progress.behind = false;
+        progress.has_seen = true;
+        progress.added_at = None;
         progress.current_at = progress.list_began;
         progress.version = progress.version.max(progress.listed_from);
         self.seen_version(progress);
@@ -296,9 +298,13 @@ impl Watch {
         );
         let known = object.known();
         progress.version = progress.version.max(Some(known.version));
+        let in_scope_since = (!progress.known.contains_key(&uid))
+            .then(|| self.in_scope_since(&object, progress, now))
+            .flatten();
         progress.known.insert(Arc::clone(&uid), known);
         self.shared.observe(Observation {
             uid,
+            in_scope_since,
             start: life.start,
             end: life.end,
             content_since: object.written,
@@ -356,6 +362,7 @@ impl Watch {
             // The last state may be news, too: a pod may start and go between two looks.
             self.shared.observe(Observation {
                 uid: Arc::clone(&uid),
+                in_scope_since: None,
                 start: life.start,
                 end: Some(end),
                 content_since: object.written,

@@ -135,6 +135,7 @@ impl Pod {
                     .map(|it| self.start + it)
                     .rfind(|it| *it <= at),
                 observed_at: now,
+                in_scope_since: None,
             })
         };
         let mut now = self.start + delay(0);

@@ -27,6 +27,7 @@ fn seen(
         content: content.to_owned(),
         content_since: None,
         observed_at: at,
+        in_scope_since: None,
     }
 }
 
@@ -413,4 +414,25 @@ fn the_changes_are_what_changed() {
     let changes = books.take_changes();
     assert!(changes.records.values().all(Option::is_none), "forgotten");
     assert_eq!(changes.records.len(), 1);
+}
+
+#[test]
+fn what_comes_into_scope_is_billed_from_then_on() {
+    let mut books = ledger(10);
+    let at = |since: Option<i64>, now| Observation {
+        in_scope_since: since,
+        ..seen("a", Some(5), None, "x", now)
+    };
+    assert!(deliver(&mut books, 30).is_empty());
+    books.apply(at(Some(34), 35));
+    // What is seen of it later says again when it started.
+    books.apply(at(None, 36));
+    assert_eq!(deliver(&mut books, 40), ["a 34..40 x"]);
+    books.gone("a", 45);
+    assert_eq!(deliver(&mut books, 60), ["a 40..45 x"]);
+    // It went out of scope, and comes back into it.
+    books.apply(at(Some(67), 68));
+    assert_eq!(deliver(&mut books, 70), ["a 67..70 x"]);
+    books.gone("a", 75);
+    assert_eq!(deliver(&mut books, 90), ["a 70..75 x"]);
 }

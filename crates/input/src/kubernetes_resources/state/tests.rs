@@ -18,6 +18,7 @@ fn start(ledger: &mut Ledger<Content>, name: &str) {
         content: content(name),
         content_since: None,
         observed_at: 1,
+        in_scope_since: None,
     });
 }
 
