@@ -58,3 +58,50 @@ output:
     stop(&second).await;
     ingest.assert_clean();
 }
+
+/// What only memory has is delivered before the program ends, or counted as lost.
+#[tokio::test]
+async fn a_stop_delivers_what_memory_has_or_says_that_it_is_lost() {
+    for (comes_back, code, said) in [
+        (true, 0, "everything that was read is delivered"),
+        (false, 75, "it is lost"),
+    ] {
+        let ingest = RecordingIngest::start().await.unwrap();
+        ingest.respond_always(Behaviour::status(503));
+        let config = format!(
+            r#"
+input: {{generate: {{mapping: 'root = #{{ n: uuid_v4() }}', interval: 1ms, count: 400}}}}
+buffer: {{memory: {{}}}}
+shutdown_timeout: {}
+pipeline:
+  processors:
+    - mapping: |
+        root = #{{ id: event_id(), specversion: "1.0", source: "test", type: "t",
+          subject: "s", time: "2025-01-01T00:00:00Z", data: #{{ n: this.n }} }};
+output:
+  openmeter: {{url: "{}", batching: {{count: 10, period: 1s}}, max_in_flight: 2}}
+"#,
+            if comes_back { "1m" } else { "1s" },
+            ingest.url()
+        );
+        let meterline = meterline().config(&config).start().unwrap();
+        meterline
+            .wait_for_page("/metrics", MINUTE, |_, page| {
+                page.lines()
+                    .any(|line| line.starts_with("buffer_received") && line.ends_with(" 400"))
+            })
+            .await
+            .unwrap();
+        meterline.terminate().unwrap();
+        meterline.wait_for_log("stopping", MINUTE).await.unwrap();
+        if comes_back {
+            ingest.respond_normally();
+        }
+        let status = meterline.wait_exit(MINUTE).await.unwrap();
+        assert_eq!(status.code(), Some(code), "{}", meterline.tail());
+        assert!(meterline.tail().contains(said), "{}", meterline.tail());
+        let arrived = if comes_back { 400 } else { 0 };
+        assert_eq!(ingest.events().len(), arrived);
+        ingest.assert_clean();
+    }
+}

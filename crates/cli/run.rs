@@ -146,6 +146,10 @@ async fn pipeline(
             Exit::Failed
         }
         _ if report.unsettled > 0 => Exit::Undelivered,
+        _ if report.kept > 0 => {
+            info!("meterline ends; what is not delivered is kept");
+            Exit::Success
+        }
         _ => {
             info!("meterline ends; everything that was read is delivered");
             Exit::Success

@@ -25,6 +25,6 @@ pub use metrics::Metrics;
 pub use prometheus::{IntCounter, IntGauge};
 pub use traits::{
     BatchPolicy, BufferPlan, BuildContext, BuildError, DropRule, FALLBACK_ERROR, Input, InputError,
-    InputPlan, OutputNode, OutputPlan, Processor, ProcessorPlan, RetryPolicy, Router, Routing,
-    WriteError, Writer, WriterNode,
+    InputPlan, Left, OutputNode, OutputPlan, Processor, ProcessorPlan, RetryPolicy, Router,
+    Routing, WriteError, Writer, WriterNode,
 };

@@ -81,8 +81,28 @@ pub trait Input: Send {
     /// When the input can never yield again; the pipeline then stops with this error.
     async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError>;
 
+    /// Called once, when the process is to stop: from now on nothing is taken in from outside.
+    /// `true` asks to be read on until `None`, for what only this process has.
+    fn stop(&mut self) -> bool {
+        false
+    }
+
     /// Called once, after the last outcome is known and before the process ends.
     async fn close(&mut self) {}
+
+    /// What it still holds. Asked after `close`.
+    fn left(&self) -> Left {
+        Left::default()
+    }
+}
+
+/// Batches that an input holds at its end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Gone with the process, for nothing else has them.
+    pub lost: usize,
+    /// Kept for the next process.
+    pub kept: usize,
 }
 
 /// A checked buffer that has not been built.

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, pin::Pin};
 
 use async_trait::async_trait;
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
-use meterline_core::{Ack, Batch, Input, InputError, Outcome, Settlement};
+use meterline_core::{Ack, Batch, Input, InputError, Left, Outcome, Settlement};
 use tracing::warn;
 
 /// Where fresh batches come from.
@@ -84,6 +84,25 @@ impl<S: Source> Input for Replay<S> {
                     None => self.ended = true,
                 },
             }
+        }
+    }
+
+    /// What failed only this process has.
+    fn stop(&mut self) -> bool {
+        self.ended = true;
+        true
+    }
+
+    async fn close(&mut self) {
+        while let Some((batch, outcome)) = self.unsettled.next().await {
+            self.note(batch, &outcome);
+        }
+    }
+
+    fn left(&self) -> Left {
+        Left {
+            lost: self.failed.len(),
+            kept: 0,
         }
     }
 }

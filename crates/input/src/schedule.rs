@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use meterline_config::{Child, Configure, Cx, GoDuration, InputSpec, Located, Spec};
 use meterline_core::{
-    Ack, Batch, BuildContext, BuildError, Input, InputError, InputPlan, duration,
+    Ack, Batch, BuildContext, BuildError, Input, InputError, InputPlan, Left, duration,
 };
 use serde::Deserialize;
 
@@ -124,6 +124,10 @@ impl Input for Schedule {
 
     async fn close(&mut self) {
         self.child.close().await;
+    }
+
+    fn left(&self) -> Left {
+        self.child.left()
     }
 }
 

@@ -1,6 +1,10 @@
 //! A pipeline from its first batch to its last ack.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use meterline_core::{Ack, Batch, Health, Input, InputError, IntCounter, Metrics, OutputNode};
@@ -10,7 +14,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     process::{self, Chain, Work},
@@ -50,18 +54,23 @@ pub enum Ended {
 pub struct Report {
     /// Why.
     pub ended: Ended,
-    /// Batches that were read and not settled when the time was over.
+    /// Batches that were read and neither delivered nor rejected when the time was over.
     pub unsettled: usize,
+    /// Batches that a buffer keeps for the next start.
+    pub kept: usize,
 }
 
-type Pending = FuturesUnordered<BoxFuture<'static, ()>>;
+/// Whether a batch is settled, once its outcome is known.
+type Pending = FuturesUnordered<BoxFuture<'static, bool>>;
+
+const BROKEN: &str = "a part of the pipeline panicked; what is not delivered is not acknowledged";
 
 impl Pipeline {
     /// Runs until the input has no more, or until `stop` and then for at most `shutdown_timeout`.
     ///
-    /// A stop is orderly: the input is not read any more, what was read is processed, what waits
-    /// is flushed, and what is being written is written. What is left when the time is over is
-    /// given up unacknowledged, so that its input brings it again.
+    /// A stop is orderly: the input takes nothing in any more, what was read and what a buffer would
+    /// lose is processed, what waits is flushed, and what is being written is written. What is left
+    /// when the time is over is given up unacknowledged, so that its input brings it again.
     pub async fn run(mut self, stop: CancellationToken) -> Report {
         let rejections = Arc::new(Rejections::new(&self.metrics));
         let mut leaves = JoinSet::new();
@@ -86,35 +95,66 @@ impl Pipeline {
             input: self.input.as_mut(),
             sender,
             pending: Pending::new(),
+            held: None,
             received: self
                 .metrics
                 .counter("input_received", "Messages that were read.", &[]),
         };
-        let ended = reader.read(&stop).await;
-        let Reader {
-            sender, pending, ..
-        } = reader;
-        // With the sender every stage ends in turn, and flushes what it has.
-        drop(sender);
-        let unsettled = drain(
-            pending,
-            &mut stages,
-            &mut leaves,
-            &stop,
-            self.shutdown_timeout,
-        )
-        .await;
-        // Whatever still holds an ack is dropped here, which says "lost" to the input.
-        stages.shutdown().await;
-        leaves.shutdown().await;
+        let mut ended = reader.read(stop.cancelled()).await;
+        let deadline = stop
+            .is_cancelled()
+            .then(|| Instant::now() + self.shutdown_timeout);
+        if let (Ended::Stopped, Some(deadline)) = (&ended, deadline)
+            && let Ended::Failed(reason) = reader.finish(deadline).await
+        {
+            ended = Ended::Failed(reason);
+        }
+        let mut drain = Drain {
+            // With the reader and its sender every stage ends in turn, and flushes what it has.
+            pending: reader.pending,
+            stages,
+            leaves,
+            unsettled: 0,
+            panicked: false,
+        };
+        drop(reader.sender);
+        drop(reader.held);
+        drain.run(&stop, deadline, self.shutdown_timeout).await;
+        let (unsettled, panicked) = drain.end().await;
+        if panicked && !matches!(ended, Ended::Failed(_)) {
+            ended = Ended::Failed(BROKEN.to_owned());
+        }
         self.input.close().await;
-        if unsettled > 0 {
+        let left = self.input.left();
+        let report = Report {
+            ended,
+            unsettled: unsettled.max(left.lost),
+            kept: left.kept,
+        };
+        report.tell(left.lost);
+        report
+    }
+}
+
+impl Report {
+    fn tell(&self, lost: usize) {
+        if lost > 0 {
+            error!(
+                batches = lost,
+                "not everything was delivered in time; nothing else has what is left: it is lost"
+            );
+        } else if self.unsettled > 0 {
             warn!(
-                batches = unsettled,
+                batches = self.unsettled,
                 "not everything was delivered in time; what is left comes again"
             );
         }
-        Report { ended, unsettled }
+        if self.kept > 0 {
+            info!(
+                batches = self.kept,
+                "a buffer keeps what is not delivered; the next start delivers it"
+            );
+        }
     }
 }
 
@@ -122,30 +162,35 @@ struct Reader<'a> {
     input: &'a mut dyn Input,
     sender: mpsc::Sender<Work>,
     pending: Pending,
+    /// Read and not handed on yet.
+    held: Option<Work>,
     received: IntCounter,
 }
 
 impl Reader<'_> {
-    async fn read(&mut self, stop: &CancellationToken) -> Ended {
+    /// Reads until the input has no more or until `stop`. What was read last may be held.
+    async fn read(&mut self, stop: impl Future<Output = ()>) -> Ended {
+        let mut stop = pin!(stop);
         loop {
+            if let Err(ended) = self.hand_on(stop.as_mut()).await {
+                return ended;
+            }
             let batch = tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ended::Stopped,
-                Some(()) = self.pending.next() => continue,
+                () = &mut stop => return Ended::Stopped,
+                Some(_) = self.pending.next() => continue,
                 batch = self.input.read() => batch,
             };
             match batch {
                 Ok(Some((batch, ack))) => {
                     self.received.inc_by(batch.len() as u64);
-                    let work = self.tracked(batch, ack);
-                    if !self.hand_on(work, stop).await {
-                        return Ended::Stopped;
-                    }
+                    self.held = Some(self.tracked(batch, ack));
                 }
                 Ok(None) => {
                     // What waits for company must go now; and what fails may have to come again.
-                    if !self.hand_on(Work::Flush, stop).await {
-                        return Ended::Stopped;
+                    self.held = Some(Work::Flush);
+                    if let Err(ended) = self.hand_on(stop.as_mut()).await {
+                        return ended;
                     }
                     if self.pending.is_empty() {
                         info!("the input has ended");
@@ -153,7 +198,7 @@ impl Reader<'_> {
                     }
                     while !self.pending.is_empty() {
                         tokio::select! {
-                            () = stop.cancelled() => return Ended::Stopped,
+                            () = &mut stop => return Ended::Stopped,
                             _ = self.pending.next() => {}
                         }
                     }
@@ -163,55 +208,101 @@ impl Reader<'_> {
         }
     }
 
+    /// After a stop, and until `deadline`: hands on what is held, and reads what only this process has.
+    async fn finish(&mut self, deadline: Instant) -> Ended {
+        let late = sleep_until(deadline);
+        if self.input.stop() {
+            return self.read(late).await;
+        }
+        match self.hand_on(pin!(late)).await {
+            Ok(()) => Ended::Stopped,
+            Err(ended) => ended,
+        }
+    }
+
     /// A batch whose outcome is known here before it goes back to the input.
     fn tracked(&self, batch: Batch, ack: Ack) -> Work {
         let (inner, mut settlement) = Ack::new();
         self.pending.push(Box::pin(async move {
-            ack.resolve(settlement.outcome().await);
+            let outcome = settlement.outcome().await;
+            let is_settled = outcome.is_settled();
+            ack.resolve(outcome);
+            is_settled
         }));
         Work::Batch(batch, inner)
     }
 
-    /// Waits for room; acks are forwarded meanwhile. False when it was told to stop.
-    async fn hand_on(&mut self, work: Work, stop: &CancellationToken) -> bool {
-        let mut sending = pin!(self.sender.send(work));
-        loop {
+    /// Waits for room for what is held; acks are forwarded meanwhile. What there is no room for until
+    /// `stop` stays held.
+    async fn hand_on(&mut self, mut stop: Pin<&mut impl Future<Output = ()>>) -> Result<(), Ended> {
+        while self.held.is_some() {
             tokio::select! {
                 biased;
-                sent = &mut sending => return sent.is_ok(),
-                Some(()) = self.pending.next() => {}
-                () = stop.cancelled() => return false,
+                room = self.sender.reserve() => {
+                    let Ok(room) = room else {
+                        return Err(Ended::Failed(BROKEN.to_owned()));
+                    };
+                    if let Some(work) = self.held.take() {
+                        room.send(work);
+                    }
+                }
+                Some(_) = self.pending.next() => {}
+                () = &mut stop => return Err(Ended::Stopped),
             }
         }
+        Ok(())
     }
 }
 
-/// Waits until everything is settled; after a stop only so long. Gives back how much is not.
-async fn drain(
-    mut pending: Pending,
-    stages: &mut JoinSet<()>,
-    leaves: &mut JoinSet<()>,
-    stop: &CancellationToken,
-    timeout: Duration,
-) -> usize {
-    let mut deadline = stop.is_cancelled().then(|| Instant::now() + timeout);
-    loop {
-        if pending.is_empty() && stages.is_empty() && leaves.is_empty() {
-            return 0;
-        }
-        tokio::select! {
-            Some(()) = pending.next() => {}
-            Some(_) = stages.join_next() => {}
-            Some(_) = leaves.join_next() => {}
-            () = stop.cancelled(), if deadline.is_none() => {
-                deadline = Some(Instant::now() + timeout);
-            }
-            () = async {
-                match deadline {
-                    Some(deadline) => sleep_until(deadline).await,
-                    None => std::future::pending().await,
+/// What is left when nothing is read any more.
+struct Drain {
+    pending: Pending,
+    stages: JoinSet<()>,
+    leaves: JoinSet<()>,
+    /// Batches that came to an end without being settled; nobody reads them again.
+    unsettled: usize,
+    panicked: bool,
+}
+
+impl Drain {
+    /// Waits until everything has come to an end; after a stop only so long.
+    async fn run(
+        &mut self,
+        stop: &CancellationToken,
+        mut deadline: Option<Instant>,
+        timeout: Duration,
+    ) {
+        while !(self.pending.is_empty() && self.stages.is_empty() && self.leaves.is_empty()) {
+            tokio::select! {
+                Some(is_settled) = self.pending.next() => self.count(usize::from(!is_settled)),
+                Some(ended) = self.stages.join_next() => self.panicked |= ended.is_err(),
+                Some(ended) = self.leaves.join_next() => self.panicked |= ended.is_err(),
+                () = stop.cancelled(), if deadline.is_none() => {
+                    deadline = Some(Instant::now() + timeout);
                 }
-            } => return pending.len().max(1),
+                () = async {
+                    match deadline {
+                        Some(deadline) => sleep_until(deadline).await,
+                        None => std::future::pending().await,
+                    }
+                } => {
+                    self.count(self.pending.len());
+                    // Something is under way, though it is nothing that can be counted.
+                    self.unsettled = self.unsettled.max(1);
+                    return;
+                }
+            }
         }
+    }
+
+    fn count(&mut self, unsettled: usize) {
+        self.unsettled = self.unsettled.saturating_add(unsettled);
+    }
+
+    /// Whatever still holds an ack is dropped here, which says "lost" to the input.
+    async fn end(mut self) -> (usize, bool) {
+        self.stages.shutdown().await;
+        self.leaves.shutdown().await;
+        (self.unsettled, self.panicked)
     }
 }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{Ended, Pipeline, Report};
 
 mod refusals;
+mod stop;
 
 /// What the writer does with one request.
 #[derive(Debug, Clone, Copy)]
@@ -323,7 +324,7 @@ proptest! {
             byte_size: 0,
         };
         let run = run(&batches, books, batching, None);
-        prop_assert_eq!(run.report, Report { ended: Ended::Input, unsettled: 0 });
+        prop_assert_eq!(run.report, Report { ended: Ended::Input, unsettled: 0, kept: 0 });
         let books = run.sink.0.lock().unwrap();
         let mut rejected = 0;
         for (batch, outcome) in batches.iter().zip(&run.outcomes) {

@@ -1,4 +1,5 @@
-//! `memory`: smooths what comes in bursts. What it keeps is gone when the process is.
+//! `memory`: smooths what comes in bursts. What it keeps is gone when the process is, so a stop
+//! delivers it first.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -86,6 +87,14 @@ impl Store for Memory {
 
     fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    fn batches(&mut self) -> usize {
+        self.batches.len()
+    }
+
+    fn survives(&self) -> bool {
+        false
     }
 }
 

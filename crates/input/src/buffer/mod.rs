@@ -11,7 +11,7 @@ mod tests;
 use std::{
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -22,10 +22,14 @@ use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use meterline_config::{BufferSpec, Configure, Cx, Spec};
 use meterline_core::{
     Ack, Batch, BufferPlan, BuildContext, BuildError, HealthHandle, Input, InputError, IntCounter,
-    IntGauge, Outcome, Settlement,
+    IntGauge, Left, Outcome, Settlement,
 };
 use serde::Deserialize;
-use tokio::{sync::Notify, task::JoinSet, time::sleep};
+use tokio::{
+    sync::Notify,
+    task::{JoinSet, unconstrained},
+    time::sleep,
+};
 use tracing::{error, info, warn};
 
 /// Every buffer, by the name it has in a configuration.
@@ -72,6 +76,10 @@ trait Store: Send {
     fn again(&mut self, number: u64);
     /// How many bytes are kept.
     fn bytes(&self) -> u64;
+    /// How many batches are kept, handed out or not.
+    fn batches(&mut self) -> usize;
+    /// Whether what is kept survives the process.
+    fn survives(&self) -> bool;
     /// Messages that were found damaged since this was last asked.
     fn quarantined(&mut self) -> u64 {
         0
@@ -89,6 +97,10 @@ struct Shared {
     /// Something was forgotten.
     room: Notify,
     ended: AtomicBool,
+    /// Why the input can never yield again, if it said so.
+    failure: OnceLock<String>,
+    /// What the input held when it was closed.
+    behind: OnceLock<Left>,
     health: HealthHandle,
     kept: IntGauge,
     received: IntCounter,
@@ -103,7 +115,11 @@ impl Shared {
     /// Runs something on the store and brings the figures up to date.
     fn with<T>(&self, run: impl FnOnce(&mut dyn Store) -> T) -> T {
         let mut store = self.store();
+        let before = store.bytes();
         let outcome = run(store.as_mut());
+        if store.bytes() < before {
+            self.room.notify_one();
+        }
         self.kept
             .set(i64::try_from(store.bytes()).unwrap_or(i64::MAX));
         self.quarantined.inc_by(store.quarantined());
@@ -163,6 +179,8 @@ fn buffered(
             news: Notify::new(),
             room: Notify::new(),
             ended: AtomicBool::new(false),
+            failure: OnceLock::new(),
+            behind: OnceLock::new(),
             health,
             kept,
             received,
@@ -175,37 +193,50 @@ fn buffered(
 
 /// Reads the input into the store until it ends or `end`.
 async fn fill(mut input: Box<dyn Input>, shared: Arc<Shared>, end: Arc<Notify>) {
+    if let Err(InputError(reason)) = take_in(input.as_mut(), &shared, &end).await {
+        error!("the input behind a buffer has ended, what is kept is delivered yet: {reason}");
+        let told = format!("the input behind it has ended: {reason}");
+        shared.health.not_ready(told);
+        let _ = shared.failure.set(reason);
+    }
+    input.close().await;
+    let _ = shared.behind.set(input.left());
+    shared.ended.store(true, Ordering::Release);
+    shared.news.notify_one();
+}
+
+async fn take_in(
+    input: &mut dyn Input,
+    shared: &Arc<Shared>,
+    end: &Notify,
+) -> Result<(), InputError> {
     let mut stopped = std::pin::pin!(end.notified());
     let mut refused = 0_u32;
     loop {
         while shared.is_full() {
             // Nothing is dropped: the input waits, and whoever sends to it.
             tokio::select! {
-                () = &mut stopped => { input.close().await; return; }
+                () = &mut stopped => return Ok(()),
                 () = shared.room.notified() => {}
             }
         }
         let read = tokio::select! {
             biased;
-            () = &mut stopped => { input.close().await; return; }
-            read = input.read() => read,
+            () = &mut stopped => return Ok(()),
+            read = input.read() => read?,
         };
         let (batch, ack) = match read {
-            Ok(Some(read)) => read,
-            Ok(None) if refused == 0 => break,
-            Ok(None) => {
+            Some(read) => read,
+            None if refused == 0 => return Ok(()),
+            None => {
                 // What was refused comes again when it is asked for again.
                 refused = 0;
                 sleep(PAUSE).await;
                 continue;
             }
-            Err(InputError(reason)) => {
-                error!("the input behind a buffer has ended: {reason}");
-                break;
-            }
         };
         let count = batch.len() as u64;
-        let store = Arc::clone(&shared);
+        let store = Arc::clone(shared);
         let kept = tokio::task::spawn_blocking(move || store.with(|store| store.push(batch))).await;
         match kept.unwrap_or_else(|panic| Err(panic.to_string())) {
             Ok(()) => {
@@ -234,9 +265,6 @@ async fn fill(mut input: Box<dyn Input>, shared: Arc<Shared>, end: Arc<Notify>) 
             }
         }
     }
-    input.close().await;
-    shared.ended.store(true, Ordering::Release);
-    shared.news.notify_one();
 }
 
 async fn outcome(number: u64, mut settlement: Settlement) -> (u64, Outcome) {
@@ -261,7 +289,15 @@ impl Buffered {
         let shared = &self.shared;
         self.finished
             .retain(|number| shared.with(|store| store.done(*number)).is_err());
-        self.shared.room.notify_one();
+    }
+
+    /// There is nothing to hand out, and the input has no more.
+    fn end(&self) -> Result<Option<(Batch, Ack)>, InputError> {
+        match self.shared.failure.get() {
+            Some(reason) if self.unsettled.is_empty() => Err(InputError(reason.clone())),
+            // Asked again once everything is settled.
+            _ => Ok(None),
+        }
     }
 }
 
@@ -270,7 +306,10 @@ impl Input for Buffered {
     async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
         self.begin();
         loop {
-            while let Some(Some((number, outcome))) = self.unsettled.next().now_or_never() {
+            // Not out of turn: whoever asks at the end has to be told of all that is settled.
+            while let Some(Some((number, outcome))) =
+                unconstrained(self.unsettled.next()).now_or_never()
+            {
                 self.settle(number, &outcome);
             }
             // Asked before the store, so that what was kept last is not missed.
@@ -281,7 +320,7 @@ impl Input for Buffered {
                     self.unsettled.push(Box::pin(outcome(number, settlement)));
                     return Ok(Some((batch, ack)));
                 }
-                Ok(None) if ended => return Ok(None),
+                Ok(None) if ended => return self.end(),
                 Ok(None) => {}
                 Err(reason) => {
                     self.shared
@@ -298,11 +337,29 @@ impl Input for Buffered {
         }
     }
 
+    fn stop(&mut self) -> bool {
+        self.end.notify_one();
+        !self.shared.store().survives()
+    }
+
     async fn close(&mut self) {
         self.end.notify_one();
         while self.writer.join_next().await.is_some() {}
         while let Some((number, outcome)) = self.unsettled.next().await {
             self.settle(number, &outcome);
         }
+    }
+
+    fn left(&self) -> Left {
+        let mut left = self.shared.behind.get().copied().unwrap_or_default();
+        let (batches, survives) = self
+            .shared
+            .with(|store| (store.batches(), store.survives()));
+        if survives {
+            left.kept = left.kept.saturating_add(batches);
+        } else {
+            left.lost = left.lost.saturating_add(batches);
+        }
+        left
     }
 }

@@ -260,17 +260,32 @@ impl File {
         );
         self.quarantined = self.quarantined.saturating_add(1);
         let number = i64::try_from(number).unwrap_or(i64::MAX);
-        self.on(|connection| {
+        let size = self.on(|connection| {
             let transaction = connection.transaction()?;
             transaction.execute(
                 "INSERT OR REPLACE INTO quarantine (number, messages, reason)
                  SELECT number, messages, ?2 FROM batches WHERE number = ?1",
                 params![number, reason],
             )?;
-            transaction.execute("DELETE FROM batches WHERE number = ?1", [number])?;
-            transaction.commit()
-        })
+            let size = forget(&transaction, number)?;
+            transaction.commit()?;
+            Ok(size)
+        })?;
+        self.bytes = self.bytes.saturating_sub(size);
+        Ok(())
     }
+}
+
+/// Deletes a batch, and says how large it was.
+fn forget(connection: &Connection, number: i64) -> Result<u64, rusqlite::Error> {
+    let size: Option<i64> = connection
+        .query_row(
+            "DELETE FROM batches WHERE number = ?1 RETURNING LENGTH(messages)",
+            [number],
+            |row| row.get(0),
+        )
+        .optional()?;
+    Ok(size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0))
 }
 
 impl Store for File {
@@ -319,16 +334,7 @@ impl Store for File {
 
     fn done(&mut self, number: u64) -> Result<(), String> {
         let number = i64::try_from(number).unwrap_or(i64::MAX);
-        let size: Option<i64> = self.on(|connection| {
-            connection
-                .query_row(
-                    "DELETE FROM batches WHERE number = ?1 RETURNING LENGTH(messages)",
-                    [number],
-                    |row| row.get(0),
-                )
-                .optional()
-        })?;
-        let size = size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+        let size = self.on(|connection| forget(connection, number))?;
         self.bytes = self.bytes.saturating_sub(size);
         Ok(())
     }
@@ -339,6 +345,22 @@ impl Store for File {
 
     fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    fn batches(&mut self) -> usize {
+        let count = self.on(|connection| {
+            connection.query_row("SELECT COUNT(*) FROM batches", [], |row| {
+                row.get::<_, i64>(0)
+            })
+        });
+        count
+            .ok()
+            .and_then(|count| usize::try_from(count).ok())
+            .unwrap_or(0)
+    }
+
+    fn survives(&self) -> bool {
+        true
     }
 
     fn quarantined(&mut self) -> u64 {

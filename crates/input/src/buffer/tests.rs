@@ -116,12 +116,20 @@ async fn what_was_not_delivered_survives_with_all_that_belongs_to_it() {
     let path = dir.path().join("deep/b.sqlite");
     let (source, acknowledged) = Source::of(&["a", "b", "c"]);
     let mut input = buffered(file(&path), 1_000_000, source, &cx());
-    read_all(&mut input, |name| {
-        (name == "b").then_some(Outcome::Delivered)
-    })
-    .await;
+    let mut acks = Vec::new();
+    for _ in 0..3 {
+        let (batch, ack) = input.read().await.unwrap().unwrap();
+        if text(&batch) == "b" {
+            ack.resolve(Outcome::Delivered);
+        } else {
+            acks.push(ack);
+        }
+    }
     // Acknowledged to the input, though two were not delivered: the file has them.
-    assert_eq!(acknowledged.lock().unwrap().len(), 3);
+    while acknowledged.lock().unwrap().len() < 3 {
+        tokio::task::yield_now().await;
+    }
+    drop(acks);
     input.close().await;
     drop(input);
 
@@ -181,6 +189,10 @@ async fn a_damaged_batch_is_set_aside_and_the_others_go_on() {
     }
     assert_eq!(names, ["a", "c"]);
     assert_eq!(store.quarantined(), 1);
+    for number in [1, 3] {
+        store.done(number).unwrap();
+    }
+    assert_eq!(store.bytes(), 0, "and takes no room");
     drop(store);
     let connection = rusqlite::Connection::open(&path).unwrap();
     let kept: i64 = connection
@@ -216,6 +228,12 @@ impl Store for Moody {
     fn bytes(&self) -> u64 {
         self.0.bytes()
     }
+    fn batches(&mut self) -> usize {
+        self.0.batches()
+    }
+    fn survives(&self) -> bool {
+        false
+    }
 }
 
 #[tokio::test]
@@ -239,4 +257,61 @@ fn bytes_that_are_no_text_are_kept_as_they_are() {
     store.push(vec![Message::raw(bytes.clone())]).unwrap();
     let (_, batch) = store.next().unwrap().unwrap();
     assert_eq!(batch[0].bytes().unwrap().to_vec(), bytes);
+}
+
+/// Yields one message and can then never yield again.
+struct Broken(bool);
+
+#[async_trait]
+impl Input for Broken {
+    async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
+        if std::mem::replace(&mut self.0, true) {
+            return Err(InputError("it broke".to_owned()));
+        }
+        Ok(Some((vec![Message::raw("a")], Ack::new().0)))
+    }
+}
+
+#[tokio::test]
+async fn an_input_that_broke_is_told_of_once_everything_is_delivered() {
+    let cx = cx();
+    let input = Box::new(Broken(false));
+    let mut input = buffered(Box::<Memory>::default(), 1_000, input, &cx);
+    let (_, ack) = input.read().await.unwrap().unwrap();
+    assert!(input.read().await.unwrap().is_none(), "one is under way");
+    assert!(!cx.health.report().ready);
+    drop(ack);
+    let (batch, ack) = input.read().await.unwrap().unwrap();
+    assert_eq!(text(&batch), "a");
+    ack.resolve(Outcome::Delivered);
+    let error = input.read().await.unwrap_err();
+    assert_eq!(error.to_string(), "it broke");
+    input.close().await;
+}
+
+#[tokio::test]
+async fn after_a_stop_memory_hands_out_what_it_has_and_a_file_keeps_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for (store, lost, kept) in [
+        (Box::<Memory>::default() as Box<dyn Store>, 1, 0),
+        (file(&dir.path().join("b.sqlite")), 0, 2),
+    ] {
+        let (source, acknowledged) = Source::of(&["a", "b"]);
+        let mut input = buffered(store, 1_000, source, &cx());
+        let (_, first) = input.read().await.unwrap().unwrap();
+        while acknowledged.lock().unwrap().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        let reads_on = input.stop();
+        assert_eq!(reads_on, lost > 0);
+        if reads_on {
+            let (batch, ack) = input.read().await.unwrap().unwrap();
+            assert_eq!(text(&batch), "b");
+            ack.resolve(Outcome::Delivered);
+            assert!(input.read().await.unwrap().is_none());
+        }
+        drop(first);
+        input.close().await;
+        assert_eq!(input.left(), Left { lost, kept });
+    }
 }

@@ -1,0 +1,189 @@
+//! What a stop does with what is under way.
+
+use meterline_core::Left;
+
+use super::*;
+
+/// An input that has so many batches of one message, of which some only it has.
+#[derive(Default)]
+struct Holder {
+    batches: u32,
+    /// Handed out after a stop as well.
+    after_stop: u32,
+    stopped: bool,
+    left: Left,
+    settlements: Arc<Mutex<Vec<Settlement>>>,
+}
+
+#[async_trait]
+impl Input for Holder {
+    async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
+        let left = if self.stopped {
+            &mut self.after_stop
+        } else {
+            &mut self.batches
+        };
+        if *left == 0 {
+            if self.stopped {
+                return Ok(None);
+            }
+            return std::future::pending().await;
+        }
+        *left -= 1;
+        let (ack, settlement) = Ack::new();
+        self.settlements.lock().unwrap().push(settlement);
+        Ok(Some((vec![Message::raw("a")], ack)))
+    }
+
+    fn stop(&mut self) -> bool {
+        self.stopped = true;
+        self.after_stop > 0
+    }
+
+    fn left(&self) -> Left {
+        self.left
+    }
+}
+
+/// Panics at every message.
+struct Panics;
+
+impl Processor for Panics {
+    fn process(&mut self, _: Batch) -> Batch {
+        panic!("as the test wants it");
+    }
+}
+
+/// Runs it to a stop after `at`; the report, and what became of each batch.
+async fn stopped(input: Holder, output: OutputNode, at: Duration) -> (Report, Vec<Outcome>) {
+    let settlements = Arc::clone(&input.settlements);
+    let pipeline = Pipeline {
+        input: Box::new(input),
+        chains: vec![vec![Box::new(ByName) as _]],
+        output,
+        metrics: Metrics::default(),
+        health: Health::default(),
+        shutdown_timeout: Duration::from_secs(20),
+    };
+    let stop = CancellationToken::new();
+    let mut running = JoinSet::new();
+    running.spawn(pipeline.run(stop.clone()));
+    tokio::time::sleep(at).await;
+    stop.cancel();
+    let report = running.join_next().await.unwrap().unwrap();
+    let mut outcomes = Vec::new();
+    let settlements = std::mem::take(&mut *settlements.lock().unwrap());
+    for mut settlement in settlements {
+        outcomes.push(settlement.outcome().await);
+    }
+    (report, outcomes)
+}
+
+/// Takes nothing for so long, then everything.
+struct Away(tokio::time::Instant);
+
+#[async_trait]
+impl Writer for Away {
+    async fn write(&self, _: &[Message]) -> Result<(), WriteError> {
+        if tokio::time::Instant::now() < self.0 {
+            return Err(WriteError::Retry {
+                reason: "away".to_owned(),
+                after: Some(Duration::from_secs(1)),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn away(seconds: u64) -> OutputNode {
+    let until = tokio::time::Instant::now() + Duration::from_secs(seconds);
+    writer(Arc::new(Away(until)), count(1))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_and_found_no_room_is_delivered_within_the_deadline() {
+    for (back_after, delivered) in [(15, true), (300, false)] {
+        let input = Holder {
+            batches: 100,
+            ..Holder::default()
+        };
+        let (report, outcomes) = stopped(input, away(back_after), Duration::from_secs(10)).await;
+        assert_eq!(report.ended, Ended::Stopped);
+        let lost = outcomes.iter().filter(|it| !it.is_settled()).count();
+        assert!(!outcomes.is_empty() && outcomes.len() < 100);
+        assert_eq!(report.unsettled, lost);
+        assert_eq!(lost == 0, delivered);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_the_process_has_is_read_after_a_stop_and_counted_if_it_is_lost() {
+    for (back_after, lost) in [(1, 0), (300, 7)] {
+        let input = Holder {
+            batches: 1,
+            after_stop: 5,
+            left: Left { lost, kept: 3 },
+            ..Holder::default()
+        };
+        let (report, outcomes) = stopped(input, away(back_after), Duration::from_secs(2)).await;
+        assert_eq!(report.ended, Ended::Stopped);
+        assert_eq!(report.kept, 3);
+        assert_eq!(report.unsettled, lost);
+        if lost == 0 {
+            assert_eq!(outcomes, vec![Outcome::Delivered; 6]);
+        }
+    }
+}
+
+/// What fails after the stop is read by nobody any more.
+#[tokio::test(start_paused = true)]
+async fn what_panics_in_an_output_is_not_called_delivered() {
+    let child = Box::new(away(0));
+    let output = OutputNode::Process {
+        processors: vec![Box::new(Panics)],
+        child,
+    };
+    let input = Holder {
+        after_stop: 1,
+        left: Left { lost: 1, kept: 0 },
+        ..Holder::default()
+    };
+    let (report, outcomes) = stopped(input, output, Duration::from_secs(1)).await;
+    let panicked = Outcome::Failed("processing panicked".to_owned());
+    assert_eq!(outcomes, [panicked]);
+    assert_eq!(report.unsettled, 1);
+}
+
+/// An output for what another refuses that is away for good does not stop the one that works.
+#[tokio::test(start_paused = true)]
+async fn a_fallback_that_is_away_stops_nobody_else() {
+    let sink = Arc::new(Sink(Mutex::new(generous())));
+    let output = OutputNode::Fallback {
+        children: vec![writer(Arc::clone(&sink) as _, count(0)), away(1_000_000)],
+    };
+    let settlements = Arc::default();
+    let window = |number: u32| {
+        let mut names: Vec<_> = (0..500).map(|it| format!("bad-{number}-{it}")).collect();
+        names.push(format!("good-{number}"));
+        names.into_iter().map(Message::raw).collect()
+    };
+    let pipeline = Pipeline {
+        input: Box::new(Source {
+            batches: (0..10).map(window).collect::<Vec<_>>().into_iter(),
+            settlements: Arc::clone(&settlements),
+        }),
+        chains: vec![vec![Box::new(ByName) as _]],
+        output,
+        metrics: Metrics::default(),
+        health: Health::default(),
+        shutdown_timeout: Duration::from_secs(1),
+    };
+    let stop = CancellationToken::new();
+    let mut running = JoinSet::new();
+    running.spawn(pipeline.run(stop.clone()));
+    tokio::time::sleep(Duration::from_secs(1_000)).await;
+    assert_eq!(sink.0.lock().unwrap().arrived.len(), 10);
+    stop.cancel();
+    let report = running.join_next().await.unwrap().unwrap();
+    assert_eq!(report.unsettled, 10);
+}
