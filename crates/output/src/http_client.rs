@@ -21,6 +21,7 @@ use serde::Deserialize;
 use crate::{
     batching::Batching,
     http::{client, parse_url, send, shown},
+    requests::{in_flight, time_limit},
     tls::Tls,
 };
 
@@ -51,10 +52,10 @@ pub(crate) struct Config {
     batching: Option<Batching>,
     /// The most requests under way at once.
     #[serde(default = "default_max_in_flight")]
-    max_in_flight: usize,
+    max_in_flight: Located<usize>,
     /// The time within which a request must be answered.
     #[serde(default = "default_timeout")]
-    timeout: GoDuration,
+    timeout: Located<GoDuration>,
     /// Whom to trust.
     #[serde(default)]
     tls: Tls,
@@ -64,12 +65,12 @@ fn default_verb() -> Located<String> {
     Located::from("POST".to_owned())
 }
 
-const fn default_max_in_flight() -> usize {
-    8
+fn default_max_in_flight() -> Located<usize> {
+    Located::from(8)
 }
 
-fn default_timeout() -> GoDuration {
-    GoDuration(Duration::from_secs(5))
+fn default_timeout() -> Located<GoDuration> {
+    Located::from(GoDuration(Duration::from_secs(5)))
 }
 
 impl Configure for Config {
@@ -90,7 +91,7 @@ impl Configure for Config {
         let mut headers = Vec::with_capacity(self.headers.len());
         for (name, value) in &self.headers {
             match HeaderName::from_bytes(name.as_bytes()) {
-                Ok(name) => headers.push(template(&engine, value, cx).map(|value| (name, value))),
+                Ok(name) => headers.push(header(&engine, value, cx).map(|value| (name, value))),
                 Err(_) => cx.error_at(value, format!("`{name}` cannot be the name of a header")),
             }
         }
@@ -105,8 +106,8 @@ impl Configure for Config {
                 },
                 Into::into,
             ),
-            max_in_flight: self.max_in_flight.max(1),
-            timeout: self.timeout.0,
+            max_in_flight: in_flight(&self.max_in_flight, cx),
+            timeout: time_limit(&self.timeout, cx),
             tls: self.tls,
         }))
     }
@@ -124,10 +125,38 @@ fn template(engine: &Engine, source: &Located<String>, cx: &mut Cx<'_>) -> Optio
     }
 }
 
+/// The value of a header.
+enum Value {
+    /// The same for every request, and checked: it cannot be an event's fault.
+    Fixed(HeaderValue),
+    /// Evaluated for each.
+    Made(Template),
+}
+
+fn header(engine: &Engine, source: &Located<String>, cx: &mut Cx<'_>) -> Option<Value> {
+    let template = template(engine, source, cx)?;
+    let Some(text) = template.is_static() else {
+        return Some(Value::Made(template));
+    };
+    let value = header_value(text);
+    if value.is_none() {
+        cx.error_at(
+            source,
+            "this cannot be the value of a header, which is one line of text",
+        );
+    }
+    value.map(Value::Fixed)
+}
+
+/// White space around it means nothing, and comes with what is read from files.
+fn header_value(text: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(text.trim()).ok()
+}
+
 struct Plan {
     url: Template,
     method: Method,
-    headers: Vec<(HeaderName, Template)>,
+    headers: Vec<(HeaderName, Value)>,
     batching: BatchPolicy,
     max_in_flight: usize,
     timeout: Duration,
@@ -179,11 +208,16 @@ impl Writer for HttpClient {
         let shown = shown(&url);
         let mut request = self.client.request(self.plan.method.clone(), url);
         for (name, value) in &self.plan.headers {
-            let value = value
-                .render(first)
-                .map_err(|error| rejected(format!("header {name}: {error}")))?;
-            let value = HeaderValue::from_str(&value)
-                .map_err(|_| rejected(format!("header {name}: not a header's value")))?;
+            let value = match value {
+                Value::Fixed(value) => value.clone(),
+                Value::Made(template) => {
+                    let text = template
+                        .render(first)
+                        .map_err(|error| rejected(format!("header {name}: {error}")))?;
+                    header_value(&text)
+                        .ok_or_else(|| rejected(format!("header {name}: not a header's value")))?
+                }
+            };
             request = request.header(name, value);
         }
         send(request.body(body(batch)), &shown).await

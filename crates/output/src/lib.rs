@@ -9,6 +9,7 @@ mod http;
 mod http_client;
 mod openmeter;
 mod reject_errored;
+mod requests;
 mod retry;
 mod stdout;
 mod switch;

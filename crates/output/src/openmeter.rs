@@ -25,6 +25,7 @@ use serde::Deserialize;
 use crate::{
     batching::Batching,
     http::{client, parse_url, send, shown},
+    requests::{in_flight, time_limit},
     tls::Tls,
 };
 
@@ -48,27 +49,27 @@ pub(crate) struct Config {
     url: Located<String>,
     /// The bearer token; `file://` and a path is read again whenever the file changes.
     #[serde(default)]
-    token: Option<String>,
+    token: Option<Located<String>>,
     /// How events are gathered.
     #[serde(default)]
     batching: Batching,
     /// The most requests under way at once.
     #[serde(default = "default_max_in_flight")]
-    max_in_flight: usize,
+    max_in_flight: Located<usize>,
     /// The time within which a request must be answered.
     #[serde(default = "default_timeout")]
-    timeout: GoDuration,
+    timeout: Located<GoDuration>,
     /// Whom to trust.
     #[serde(default)]
     tls: Tls,
 }
 
-const fn default_max_in_flight() -> usize {
-    8
+fn default_max_in_flight() -> Located<usize> {
+    Located::from(8)
 }
 
-fn default_timeout() -> GoDuration {
-    GoDuration(Duration::from_secs(30))
+fn default_timeout() -> Located<GoDuration> {
+    Located::from(GoDuration(Duration::from_secs(30)))
 }
 
 impl Configure for Config {
@@ -82,22 +83,43 @@ impl Configure for Config {
                 return None;
             }
         };
-        let token = match self.token.filter(|token| !token.trim().is_empty()) {
+        let token = match self.token.as_ref() {
             None => Token::None,
-            Some(token) => match token.strip_prefix("file://") {
-                Some(path) => Token::File(path.into()),
-                None => Token::Text(token.trim().to_owned()),
-            },
+            Some(text) => token(text, &url, cx)?,
         };
         Some(Box::new(Plan {
             url,
             token,
             batching: self.batching.into(),
-            max_in_flight: self.max_in_flight.max(1),
-            timeout: self.timeout.0,
+            max_in_flight: in_flight(&self.max_in_flight, cx),
+            timeout: time_limit(&self.timeout, cx),
             tls: self.tls,
         }))
     }
+}
+
+/// What a token is, as it may come out of a variable, with white space around it.
+fn token(text: &Located<String>, url: &Url, cx: &mut Cx<'_>) -> Option<Token> {
+    let token = text.value.trim();
+    if token.is_empty() {
+        return Some(Token::None);
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        cx.error_at(
+            text,
+            "the URL has a user or a password, and a request has room for one of them or a token; \
+             leave out one",
+        );
+        return None;
+    }
+    if let Some(path) = token.strip_prefix("file://") {
+        return Some(Token::File(path.into()));
+    }
+    if let Err(error) = bearer(token) {
+        cx.error_at(text, error.to_string());
+        return None;
+    }
+    Some(Token::Text(token.to_owned()))
 }
 
 /// Where events are posted to.
@@ -215,9 +237,10 @@ impl OpenMeter {
             Token::None => Ok(None),
             Token::Text(token) => bearer(token).map(Some),
             Token::File(path) => {
-                let problem = |error: std::io::Error| WriteError::Unauthorized {
-                    reason: format!("cannot read the token in {}: {error}", path.display()),
+                let cannot = |why: &dyn std::fmt::Display| WriteError::Unauthorized {
+                    reason: format!("cannot read the token in {}: {why}", path.display()),
                 };
+                let problem = |error: std::io::Error| cannot(&error);
                 let changed = std::fs::metadata(path)
                     .and_then(|metadata| metadata.modified())
                     .map_err(problem)?;
@@ -227,7 +250,11 @@ impl OpenMeter {
                 {
                     return Ok(Some(value.clone()));
                 }
-                let value = bearer(std::fs::read_to_string(path).map_err(problem)?.trim())?;
+                let text = std::fs::read_to_string(path).map_err(problem)?;
+                if text.trim().is_empty() {
+                    return Err(cannot(&"it is empty"));
+                }
+                let value = bearer(text.trim())?;
                 *read = Some((changed, value.clone()));
                 Ok(Some(value))
             }

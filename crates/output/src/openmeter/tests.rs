@@ -313,6 +313,12 @@ async fn a_token_file_is_read_again_when_it_changes_or_is_refused() {
         .set_modified(before)
         .unwrap();
     writer.write(&events(&["{}"])).await.unwrap();
+    std::fs::write(&path, " \n").unwrap();
+    let error = writer.write(&events(&["{}"])).await.unwrap_err();
+    assert!(
+        matches!(&error, WriteError::Unauthorized { reason } if reason.ends_with("it is empty")),
+        "{error:?}"
+    );
     std::fs::remove_dir_all(&dir).unwrap();
     assert!(matches!(
         writer.write(&events(&["{}"])).await.unwrap_err(),

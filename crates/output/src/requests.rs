@@ -1,0 +1,103 @@
+//! How many requests, and for how long: the fields that outputs which send them share.
+
+use std::time::Duration;
+
+use meterline_config::{Cx, GoDuration, Located};
+
+/// The most requests under way at once; none at all would deliver nothing.
+pub(crate) fn in_flight(most: &Located<usize>, cx: &mut Cx<'_>) -> usize {
+    if most.value == 0 {
+        cx.error_at(
+            most,
+            "with 0 nothing would ever be sent; write 1 to send one request after the other",
+        );
+    }
+    most.value.max(1)
+}
+
+/// The time within which a request must be answered.
+pub(crate) fn time_limit(timeout: &Located<GoDuration>, cx: &mut Cx<'_>) -> Duration {
+    if timeout.value.0.is_zero() {
+        cx.error_at(
+            timeout,
+            "no request is answered within no time; write for example `30s`",
+        );
+    }
+    timeout.value.0
+}
+
+#[cfg(test)]
+mod tests {
+    use meterline_config::{Registry, Source, load};
+
+    /// The faults of an output, with a token in the environment that ends in a line break.
+    fn faults(output: &str) -> Vec<String> {
+        let registry = Registry {
+            inputs: &[],
+            buffers: &[],
+            processors: &[],
+            outputs: crate::SPECS,
+            default_input: "stdin: {}",
+            default_output: "drop: {}",
+        };
+        let source = Source {
+            name: "c.yaml".to_owned(),
+            text: format!("output:\n  {output}\n"),
+            dir: None,
+        };
+        let env = |name: &str| (name == "TOKEN").then(|| " tok\n".to_owned());
+        let found = load(&source, &[], &env, &registry).err();
+        let found = found.unwrap_or_default().into_iter();
+        found
+            .filter(|it| it.path.starts_with("output"))
+            .map(|it| it.message)
+            .collect()
+    }
+
+    #[test]
+    fn what_could_never_deliver_is_a_fault_with_a_remedy() {
+        for (fields, remedy) in [
+            ("timeout: 0s", "`30s`"),
+            ("max_in_flight: 0", "write 1"),
+            ("timeout: 1s, max_in_flight: 1", ""),
+        ] {
+            for output in ["openmeter", "http_client"] {
+                let found = faults(&format!("{output}: {{url: 'http://x', {fields}}}"));
+                assert_eq!(found.len(), usize::from(!remedy.is_empty()), "{found:?}");
+                assert!(found.iter().all(|it| it.contains(remedy)), "{found:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_is_checked_before_anything_is_sent() {
+        let found = |value: &str| {
+            faults(&format!(
+                "http_client: {{url: 'http://x', headers: {{a: {value}}}}}"
+            ))
+        };
+        for good in [
+            r#""Bearer ${TOKEN}""#,
+            r#""x ${! this.a }""#,
+            "''",
+            "Müller",
+        ] {
+            assert!(found(good).is_empty(), "{good}: {:?}", found(good));
+        }
+        for bad in [r#""${TOKEN}Bearer""#, r#""a\nb""#] {
+            assert_eq!(found(bad).len(), 1, "{bad}: {:?}", found(bad));
+            assert!(!found(bad)[0].contains("tok"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn two_ways_to_say_who_we_are_are_one_too_many() {
+        let found = |fields: &str| faults(&format!("openmeter: {{{fields}}}"));
+        assert!(found("url: 'http://me:pass@x'").is_empty());
+        assert!(found("url: 'http://me:pass@x', token: ' '").is_empty());
+        let both = found("url: 'http://me:pass@x', token: t");
+        assert!(both.len() == 1 && both[0].contains("leave out"), "{both:?}");
+        let bad = found(r#"url: 'http://x', token: "a\nb""#);
+        assert!(bad.len() == 1 && !bad[0].contains("a\nb"), "{bad:?}");
+    }
+}
