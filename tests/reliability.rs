@@ -93,6 +93,14 @@ const FAULTS: &[Row] = &[
         ]),
     ),
     Row(
+        "It is told to stop with messages in a memory buffer",
+        "they are delivered within `shutdown_timeout`; what is not is counted, told and ends with 75",
+        Ok(&[
+            "tests/buffer.rs a_stop_delivers_what_memory_has_or_says_that_it_is_lost",
+            "crates/runtime/src/tests/stop.rs what_was_read_and_found_no_room_is_delivered_within_the_deadline",
+        ]),
+    ),
+    Row(
         "The state file is damaged, cut off, full of zeros, or of a later version",
         "moved aside, told, and begun anew",
         Ok(&[
@@ -183,7 +191,7 @@ const FAULTS: &[Row] = &[
     ),
     Row(
         "A batch is too large (413)",
-        "halved, and the limit is remembered; an event that is too large alone is rejected",
+        "halved, and the limit is remembered in bytes; an event that is too large alone is rejected",
         Ok(&[
             "tests/sink.rs batches_are_halved_until_they_are_taken",
             "tests/faults/sink.rs an_event_that_is_too_large_alone_is_rejected_and_costs_the_others_nothing",
@@ -196,6 +204,16 @@ const FAULTS: &[Row] = &[
             "tests/sink.rs one_refused_event_is_found_and_the_others_are_delivered",
             "tests/sink.rs what_is_refused_goes_to_the_fallback_with_its_reason",
         ]),
+    ),
+    Row(
+        "Most events are refused",
+        "each is rejected or goes to the fallback, and `/ready` is 503 with the reason",
+        Ok(&["crates/runtime/src/tests/refusals.rs when_most_are_rejected_it_is_not_ready"]),
+    ),
+    Row(
+        "The fallback is away",
+        "what is refused waits for it, at most 65,536 events; the output that works goes on",
+        Ok(&["crates/runtime/src/tests/stop.rs a_fallback_that_is_away_stops_nobody_else"]),
     ),
     Row(
         "The answer is lost after the events were taken, or an error came after some of them",
@@ -211,11 +229,12 @@ const FAULTS: &[Row] = &[
         Ok(&["tests/sink.rs a_refused_token_keeps_the_data_until_another_one_is_there"]),
     ),
     Row(
-        "A redirect, or a web page from a proxy",
-        "not followed, and no success",
+        "A redirect, or a web page from a proxy or a wrong port, also with a 400",
+        "not followed, no success and no rejection",
         Ok(&[
             "tests/sink.rs a_redirect_is_not_followed_and_nothing_is_lost",
             "tests/faults/sink.rs a_web_page_is_no_success",
+            "tests/faults/sink.rs a_web_page_is_no_verdict_either",
         ]),
     ),
     Row(
