@@ -91,15 +91,7 @@ impl Pipeline {
             &self.health,
             &mut stages,
         );
-        let mut reader = Reader {
-            input: self.input.as_mut(),
-            sender,
-            pending: Pending::new(),
-            held: None,
-            received: self
-                .metrics
-                .counter("input_received", "Messages that were read.", &[]),
-        };
+        let mut reader = Reader::new(self.input.as_mut(), sender, &self.metrics);
         let mut ended = reader.read(stop.cancelled()).await;
         let deadline = stop
             .is_cancelled()
@@ -167,7 +159,17 @@ struct Reader<'a> {
     received: IntCounter,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(input: &'a mut dyn Input, sender: mpsc::Sender<Work>, metrics: &Metrics) -> Self {
+        Self {
+            input,
+            sender,
+            pending: Pending::new(),
+            held: None,
+            received: metrics.counter("input_received", "Messages that were read.", &[]),
+        }
+    }
+
     /// Reads until the input has no more or until `stop`. What was read last may be held.
     async fn read(&mut self, stop: impl Future<Output = ()>) -> Ended {
         let mut stop = pin!(stop);
