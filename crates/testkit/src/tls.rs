@@ -157,8 +157,9 @@ async fn accept(
 ) {
     let mut tasks = JoinSet::new();
     while let Ok((near, _)) = listener.accept().await {
-        connections.send_modify(|it| it.push(Instant::now()));
+        // Whoever waits for a connection may present another certificate then.
         let acceptor = TlsAcceptor::from(Arc::clone(&certificate.borrow().0));
+        connections.send_modify(|it| it.push(Instant::now()));
         let target = target.clone();
         tasks.spawn(async move {
             // Whoever does not trust the certificate ends the handshake.
