@@ -145,13 +145,7 @@ impl Watch {
             resource: &resource,
             label_selector: self.shared.label_selector.as_deref(),
         };
-        let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
-        if let Some(selector) = &self.shared.label_selector {
-            config = config.labels(selector);
-        }
-        if clients.streaming_list {
-            config = config.streaming_lists();
-        }
+        let config = self.config(clients.streaming_list);
         let mut events = std::pin::pin!(watcher::watcher(api.clone(), config));
         let mut probe = std::pin::pin!(Fuse::terminated());
         // So often it is looked, and so late may a look be, that what is settled is read by then.
@@ -182,13 +176,8 @@ impl Watch {
                     progress.unnoted = true;
                 }
                 Woken::Event(Some(Err(error))) => {
-                    if clients.streaming_list && refuses_streaming_list(&error) {
-                        debug!(watch = %self.name, "the API server has no streaming lists; listing in pages");
-                        return End::NoStreamingList;
-                    }
-                    self.failed(progress, &explain(&error, &self.describe()));
-                    if progress.failures.is_multiple_of(FAILURES_BEFORE_NEW_CLIENT) {
-                        return End::Broken;
+                    if let Some(end) = self.broken(&error, clients.streaming_list, progress) {
+                        return end;
                     }
                     tokio::time::sleep(pause(progress.failures).max(line.pause())).await;
                 }
@@ -212,6 +201,33 @@ impl Watch {
                 }
             }
         }
+    }
+
+    fn config(&self, streaming_list: bool) -> watcher::Config {
+        let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
+        if let Some(selector) = &self.shared.label_selector {
+            config = config.labels(selector);
+        }
+        if streaming_list {
+            config = config.streaming_lists();
+        }
+        config
+    }
+
+    /// Notes that the watch failed. Gives back how it ends, if it is not to be tried again as it is.
+    fn broken(
+        &self,
+        error: &watcher::Error,
+        streaming_list: bool,
+        progress: &mut Progress,
+    ) -> Option<End> {
+        if streaming_list && refuses_streaming_list(error) {
+            debug!(watch = %self.name, "the API server has no streaming lists; listing in pages");
+            return Some(End::NoStreamingList);
+        }
+        self.failed(progress, &explain(error, &self.describe()));
+        let is_many = progress.failures.is_multiple_of(FAILURES_BEFORE_NEW_CLIENT);
+        is_many.then_some(End::Broken)
     }
 
     fn api(&self, client: Client, resource: &ApiResource) -> Api<Object> {
