@@ -190,16 +190,18 @@ async fn two_replicas_of_a_release_share_a_lease() {
         return;
     };
     let ingest = RecordingIngest::start().await.unwrap();
-    cluster.install(&[
+    let url = format!("openmeter.url={}", ingest.url());
+    let values = [
         PRESET,
         "fullnameOverride=meterline",
-        &format!("openmeter.url={}", ingest.url()),
+        url.as_str(),
         "replicaCount=2",
         "leaderElection.enabled=true",
         "scrape.namespaces={team-a}",
         "env.SCRAPE_INTERVAL=2s",
         "env.BATCH_PERIOD=1s",
-    ]);
+    ];
+    cluster.install(&values);
     running(&cluster, &["team-a"]).await;
     let leader = cluster.run_pod(0).await;
     leader.wait_for_log("leads now", MINUTE).await.unwrap();
@@ -207,6 +209,13 @@ async fn two_replicas_of_a_release_share_a_lease() {
     standby.wait_ready(MINUTE).await.unwrap();
     let (_, page) = standby.get("/ready").await.unwrap();
     assert!(page.contains("standby; `meterline-0` leads"), "{page}");
+    // An upgrade leaves what the replicas wrote into the Lease.
+    cluster.install(&[&values[..], &["podAnnotations.again=yes"]].concat());
+    let lease = ["get", "lease", NAME, "--namespace", NAMESPACE, "--output"];
+    let held = cluster.kubectl(&[&lease[..], &["jsonpath={.spec.holderIdentity}"]].concat());
+    assert_eq!(held, "meterline-0");
+    let kept = cluster.kubectl(&[&lease[..], &["jsonpath={.metadata.annotations}"]].concat());
+    assert!(kept.contains("meterline.io/watermark"), "{kept}");
     stop(&leader).await;
     standby
         .wait_for_log("leads now", Duration::from_secs(10))
@@ -225,6 +234,9 @@ async fn two_replicas_of_a_release_share_a_lease() {
         .unwrap();
     ingest.assert_clean();
     stop(&standby).await;
+    cluster.helm(&["uninstall", NAME]);
+    let leases = ["get", "leases", "--namespace", NAMESPACE, "--output=name"];
+    assert_eq!(cluster.kubectl(&leases), "");
 }
 
 /// The namespace refuses what is not restricted: a pod of the chart passes, another does not.
