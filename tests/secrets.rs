@@ -64,9 +64,13 @@ output:
   broker:
     outputs:
       - openmeter: {url: "${OPENMETER_URL}", token: "${OPENMETER_TOKEN}", batching: {count: 1}}
-      - http_client:
-          url: "${OTHER_URL}/api/v1/events?key=${OPENMETER_TOKEN}"
-          headers: {authorization: "Bearer ${OPENMETER_TOKEN}", content-type: application/json}
+      - retry:
+          # Given up at once: what waits there for ever would hold up the other.
+          backoff: {max_elapsed_time: 1ns}
+          output:
+            http_client:
+              url: "${OTHER_URL}/api/v1/events?key=${OPENMETER_TOKEN}"
+              headers: {authorization: "Bearer ${OPENMETER_TOKEN}", content-type: application/json}
 "#;
     for format in ["logfmt", "json"] {
         let meterline = meterline()
