@@ -129,3 +129,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- range . -}}{{- include "meterline.tokenInHeaders" . -}}{{- end -}}
 {{- end -}}
 {{- end -}}
+
+{{- /* The Lease, as its replicas find it. */ -}}
+{{- define "meterline.leaseName" -}}
+{{- (include "meterline.variable" (dict "root" . "name" "LEASE_LOCK_NAME") | fromJson).value -}}
+{{- end -}}
+
+{{- define "meterline.leaseNamespace" -}}
+{{- (include "meterline.variable" (dict "root" . "name" "LEASE_LOCK_NAMESPACE") | fromJson).value | default .Release.Namespace -}}
+{{- end -}}
