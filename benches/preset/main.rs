@@ -11,7 +11,7 @@ use std::{hint::black_box, sync::Arc};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use meterline_config::{Registry, Source, load};
 use meterline_core::{
-    BuildContext, Content, Document, Health, Identity, Message, Metrics, Processor,
+    BuildContext, Content, Document, Drops, Health, Identity, Message, Metrics, Processor,
 };
 use meterline_script::{Engine, Limits};
 
@@ -66,15 +66,17 @@ fn message(pod: &Document) -> Message {
         about: "pod customer-a/web".into(),
         uid: "6b1c5a1e-5d55-4b1e-9a55-0d9f9f0f2a11".into(),
         start: 1_735_689_600,
+        end: 1_735_689_615,
         cluster: None,
     })
 }
 
 /// Through all processors and encoded.
 fn process(processors: &mut [Box<dyn Processor>], batch: Vec<Message>) {
-    let batch = processors
-        .iter_mut()
-        .fold(batch, |batch, processor| processor.process(batch));
+    let mut drops = Drops::default();
+    let batch = processors.iter_mut().fold(batch, |batch, processor| {
+        processor.process(batch, &mut drops)
+    });
     for message in &batch {
         assert!(message.failure().is_none(), "{:?}", message.failure());
         black_box(message.bytes().ok());

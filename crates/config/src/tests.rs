@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use meterline_core::{
-    Batch, BuildContext, BuildError, Input, InputPlan, OutputNode, OutputPlan, Processor,
+    Batch, BuildContext, BuildError, Drops, Input, InputPlan, OutputNode, OutputPlan, Processor,
     ProcessorPlan,
 };
 use serde::Deserialize;
@@ -73,7 +73,7 @@ impl ProcessorPlan for Plan {
     fn build(&self, _: &BuildContext) -> Result<Box<dyn Processor>, BuildError> {
         struct Same;
         impl Processor for Same {
-            fn process(&mut self, batch: Batch) -> Batch {
+            fn process(&mut self, batch: Batch, _: &mut Drops) -> Batch {
                 batch
             }
         }

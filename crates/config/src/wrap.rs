@@ -1,11 +1,11 @@
 //! What every input and output may have beside its type: a label, and processors of its own.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use meterline_core::{
-    Ack, Batch, BuildContext, BuildError, Input, InputError, InputPlan, OutputNode, OutputPlan,
-    Processor, ProcessorPlan,
+    Ack, Batch, BuildContext, BuildError, Drops, Input, InputError, InputPlan, Message, OutputNode,
+    OutputPlan, Processor, ProcessorPlan,
 };
 
 fn build_all(
@@ -34,7 +34,11 @@ impl InputPlan for ProcessedInput {
         Ok(if processors.is_empty() {
             input
         } else {
-            Box::new(Processed { input, processors })
+            Box::new(Processed {
+                input,
+                processors,
+                label: Arc::clone(&cx.label),
+            })
         })
     }
 }
@@ -42,16 +46,22 @@ impl InputPlan for ProcessedInput {
 struct Processed {
     input: Box<dyn Input>,
     processors: Vec<Box<dyn Processor>>,
+    /// The place of a drop that no processor noted.
+    label: Arc<str>,
 }
 
 #[async_trait]
 impl Input for Processed {
     async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
         Ok(self.input.read().await?.map(|(batch, ack)| {
-            let batch = self
-                .processors
-                .iter_mut()
-                .fold(batch, |batch, processor| processor.process(batch));
+            let mut missing: Vec<_> = batch.iter().filter_map(Message::origin).collect();
+            let mut drops = Drops::default();
+            let batch = self.processors.iter_mut().fold(batch, |batch, processor| {
+                processor.process(batch, &mut drops)
+            });
+            let left: HashSet<_> = batch.iter().filter_map(Message::origin).collect();
+            missing.retain(|origin| !left.contains(origin));
+            ack.note_dropped(missing.into_iter(), &drops, &self.label);
             (batch, ack)
         }))
     }

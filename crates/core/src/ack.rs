@@ -4,19 +4,26 @@
 //! it is settled. It is consumed by value; the worst outcome wins; an `Ack` that is dropped
 //! unresolved (a panic, an aborted task, a forgotten branch) counts as [`Outcome::Lost`], never as
 //! success.
+//!
+//! It carries the fate of each message back to the input: a part that belongs to one message knows
+//! which one of the input's batch that is, and what became of it is noted where it was decided.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// How a batch, or a part of it, ended. Ordered from best to worst.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+use crate::{Cause, Drops, Rejection};
+
+/// How a batch, or a part of it, ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything arrived, or was dropped on purpose.
+    /// It was dropped on purpose, at this place in the configuration.
+    Dropped(Arc<str>),
+    /// It arrived.
     Delivered,
-    /// Some of it can never arrive; it was counted, logged and set aside. The batch is settled and
-    /// must not come again.
-    Rejected(String),
+    /// Some of it cannot arrive as things are; it was counted, logged and set aside. The batch is
+    /// settled and must not come again.
+    Rejected(Arc<Rejection>),
     /// It may arrive when it is sent again.
     Failed(String),
     /// The acknowledgement was dropped without a word; it must be sent again.
@@ -24,28 +31,98 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// A rejection of a message whose subject is not known.
+    #[must_use]
+    pub fn rejected(cause: Cause, component: &str, reason: &str) -> Self {
+        Self::Rejected(Arc::new(Rejection::new(cause, component, reason)))
+    }
+
     /// Whether the batch is done with, so that its input need not produce it again.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        matches!(self, Self::Delivered | Self::Rejected(_))
+        !matches!(self, Self::Failed(_) | Self::Lost)
+    }
+
+    /// The worst outcome of several parts has the highest rank. One that was delivered to one output
+    /// and dropped by another is delivered.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Dropped(_) => 0,
+            Self::Delivered => 1,
+            Self::Rejected(_) => 2,
+            Self::Failed(_) => 3,
+            Self::Lost => 4,
+        }
+    }
+}
+
+/// How a batch ended as a whole, and which of its messages were not delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// The worst outcome of any part. [`Outcome::Dropped`] only if nothing else became of it.
+    pub outcome: Outcome,
+    /// The messages that were dropped or rejected, by the number that their input gave them, each
+    /// once. All others were delivered, if the batch is settled.
+    pub undelivered: Vec<(u32, Outcome)>,
+}
+
+impl Settled {
+    fn lost() -> Self {
+        Self {
+            outcome: Outcome::Lost,
+            undelivered: Vec::new(),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Noted {
+    worst: Option<Outcome>,
+    /// What became of single messages, in no order and perhaps more than once. That one was delivered
+    /// is noted only where it went to several places.
+    fates: Vec<(u32, Outcome)>,
+}
+
+impl Noted {
+    fn note(&mut self, outcome: Outcome) {
+        if self
+            .worst
+            .as_ref()
+            .is_none_or(|worst| worst.rank() < outcome.rank())
+        {
+            self.worst = Some(outcome);
+        }
+    }
+
+    fn settled(self) -> Settled {
+        let mut fates = self.fates;
+        // Of each message the worst comes first and stays.
+        fates.sort_by_key(|(origin, fate)| (*origin, std::cmp::Reverse(fate.rank())));
+        fates.dedup_by_key(|(origin, _)| *origin);
+        fates.retain(|(_, fate)| matches!(fate, Outcome::Dropped(_) | Outcome::Rejected(_)));
+        Settled {
+            outcome: self.worst.unwrap_or(Outcome::Delivered),
+            undelivered: fates,
+        }
     }
 }
 
 struct Shared {
-    worst: Mutex<Outcome>,
-    sender: Mutex<Option<oneshot::Sender<Outcome>>>,
+    noted: Mutex<Noted>,
+    sender: Mutex<Option<oneshot::Sender<Settled>>>,
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let worst = self.worst.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let noted = self.noted.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let settled = std::mem::take(noted).settled();
         let sender = self
             .sender
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = sender.take() {
             // An input that no longer listens has no use for the outcome.
-            let _ = sender.send(worst.clone());
+            let _ = sender.send(settled);
         }
     }
 }
@@ -54,17 +131,28 @@ impl Drop for Shared {
 #[must_use = "an Ack must be resolved; dropping it counts as lost"]
 pub struct Ack {
     shared: Arc<Shared>,
+    /// The message that this part belongs to, if it belongs to a single one.
+    origin: Option<u32>,
+    /// Whether there are other parts of the same message.
+    branched: bool,
+    /// Why an output refused the message, which is on its way to the next.
+    refused: Option<Arc<Rejection>>,
     done: bool,
 }
 
 /// The other end of an [`Ack`]: resolves to the outcome.
 #[derive(Debug)]
-pub struct Settlement(oneshot::Receiver<Outcome>);
+pub struct Settlement(oneshot::Receiver<Settled>);
 
 impl Settlement {
     /// Waits until the whole batch is settled. Cancel-safe.
     pub async fn outcome(&mut self) -> Outcome {
-        (&mut self.0).await.unwrap_or(Outcome::Lost)
+        self.settled().await.outcome
+    }
+
+    /// Waits until the whole batch is settled, and says what became of its messages. Cancel-safe.
+    pub async fn settled(&mut self) -> Settled {
+        (&mut self.0).await.unwrap_or_else(|_| Settled::lost())
     }
 }
 
@@ -73,16 +161,20 @@ impl Ack {
     pub fn new() -> (Self, Settlement) {
         let (sender, receiver) = oneshot::channel();
         let shared = Arc::new(Shared {
-            worst: Mutex::new(Outcome::Delivered),
+            noted: Mutex::default(),
             sender: Mutex::new(Some(sender)),
         });
-        (
-            Self {
-                shared,
-                done: false,
-            },
-            Settlement(receiver),
-        )
+        (Self::part(shared, None, false), Settlement(receiver))
+    }
+
+    fn part(shared: Arc<Shared>, origin: Option<u32>, branched: bool) -> Self {
+        Self {
+            shared,
+            origin,
+            branched,
+            refused: None,
+            done: false,
+        }
     }
 
     /// Says how this part ended.
@@ -91,28 +183,97 @@ impl Ack {
         self.done = true;
     }
 
+    /// Says that this part ended as another batch did whose messages have the same numbers.
+    pub fn resolve_as(mut self, settled: Settled) {
+        let mut noted = self.noted();
+        noted.note(settled.outcome);
+        noted.fates.extend(settled.undelivered);
+        drop(noted);
+        self.done = true;
+    }
+
     /// Cuts the duty into `parts`: the batch is settled when all are, and the worst outcome wins.
     /// Zero parts means that nothing is left to deliver, which settles this part as delivered.
     #[must_use]
     pub fn split(mut self, parts: usize) -> Vec<Self> {
         self.done = true;
+        let branched = self.branched || parts > 1;
         (0..parts)
-            .map(|_| Self {
-                shared: Arc::clone(&self.shared),
-                done: false,
+            .map(|_| {
+                let mut part = Self::part(Arc::clone(&self.shared), self.origin, branched);
+                part.refused.clone_from(&self.refused);
+                part
             })
             .collect()
     }
 
-    fn note(&self, outcome: Outcome) {
-        let mut worst = self
-            .shared
-            .worst
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if *worst < outcome {
-            *worst = outcome;
+    /// Cuts the duty into one part for each message, named by its number if it has one.
+    #[must_use]
+    pub fn split_by_message(mut self, origins: impl Iterator<Item = Option<u32>>) -> Vec<Self> {
+        self.done = true;
+        let mut last = None;
+        let mut repeats = false;
+        let mut parts: Vec<_> = origins
+            .map(|origin| {
+                // In order and each once is the usual case; anything else may hold a number twice.
+                repeats |= origin.is_some() && origin <= last;
+                last = origin.or(last);
+                Self::part(Arc::clone(&self.shared), origin, false)
+            })
+            .collect();
+        if repeats {
+            for part in &mut parts {
+                part.branched = true;
+            }
         }
+        parts
+    }
+
+    /// Notes the messages of `origins` that did not come through, and where they were dropped; one of
+    /// which nothing is known was dropped at `otherwise`.
+    pub fn note_dropped(
+        &self,
+        origins: impl Iterator<Item = u32>,
+        drops: &Drops,
+        otherwise: &Arc<str>,
+    ) {
+        for origin in origins {
+            let place = drops.place_of(origin).unwrap_or(otherwise);
+            let fate = Outcome::Dropped(Arc::clone(place));
+            let mut noted = self.noted();
+            noted.note(fate.clone());
+            noted.fates.push((origin, fate));
+        }
+    }
+
+    /// An output refused the message, which now goes to the next.
+    pub fn refuse(&mut self, rejection: Arc<Rejection>) {
+        self.refused = Some(rejection);
+    }
+
+    /// Why an output refused the message before, if one did.
+    #[must_use]
+    pub fn refused(&self) -> Option<&Arc<Rejection>> {
+        self.refused.as_ref()
+    }
+
+    fn noted(&self) -> std::sync::MutexGuard<'_, Noted> {
+        self.shared
+            .noted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, outcome: Outcome) {
+        let mut noted = self.noted();
+        if let Some(origin) = self.origin {
+            match &outcome {
+                Outcome::Delivered if !self.branched => {}
+                Outcome::Failed(_) | Outcome::Lost => {}
+                fate => noted.fates.push((origin, fate.clone())),
+            }
+        }
+        noted.note(outcome);
     }
 }
 
@@ -134,8 +295,20 @@ impl std::fmt::Debug for Ack {
 mod tests {
     use super::*;
 
-    fn now(mut settlement: Settlement) -> Option<Outcome> {
+    fn now(settlement: Settlement) -> Option<Outcome> {
+        settled(settlement).map(|it| it.outcome)
+    }
+
+    fn settled(mut settlement: Settlement) -> Option<Settled> {
         settlement.0.try_recv().ok()
+    }
+
+    fn rejected(reason: &str) -> Outcome {
+        Outcome::rejected(Cause::Refused, "sink", reason)
+    }
+
+    fn dropped(place: &str) -> Outcome {
+        Outcome::Dropped(place.into())
     }
 
     #[test]
@@ -160,10 +333,10 @@ mod tests {
         let (ack, settlement) = Ack::new();
         let mut parts = ack.split(2);
         for part in parts.pop().unwrap().split(3) {
-            part.resolve(Outcome::Rejected("400".into()));
+            part.resolve(rejected("400"));
         }
         parts.pop().unwrap().resolve(Outcome::Delivered);
-        assert_eq!(now(settlement), Some(Outcome::Rejected("400".into())));
+        assert_eq!(now(settlement), Some(rejected("400")));
     }
 
     #[test]
@@ -191,5 +364,73 @@ mod tests {
         }));
         assert!(died.is_err());
         assert_eq!(now(settlement), Some(Outcome::Lost));
+    }
+
+    #[test]
+    fn each_undelivered_message_is_named_once_with_its_fate() {
+        let (ack, settlement) = Ack::new();
+        let parts = ack.split(2);
+        let [first, second]: [Ack; 2] = parts.try_into().unwrap();
+        first.note_dropped([1].into_iter(), &Drops::default(), &"a mapping".into());
+        for part in first.split_by_message([Some(0), Some(2)].into_iter()) {
+            part.resolve(Outcome::Delivered);
+        }
+        let [three, four]: [Ack; 2] = second
+            .split_by_message([Some(3), Some(4)].into_iter())
+            .try_into()
+            .unwrap();
+        three.resolve(rejected("400"));
+        four.resolve(dropped("a switch"));
+        let settled = settled(settlement).unwrap();
+        assert_eq!(settled.outcome, rejected("400"));
+        assert_eq!(
+            settled.undelivered,
+            [
+                (1, dropped("a mapping")),
+                (3, rejected("400")),
+                (4, dropped("a switch")),
+            ]
+        );
+    }
+
+    #[test]
+    fn of_a_message_in_several_places_a_rejection_counts_before_a_delivery_and_that_before_a_drop()
+    {
+        for (fates, expected) in [
+            (vec![dropped("a"), Outcome::Delivered], None),
+            (vec![Outcome::Delivered, rejected("x")], Some(rejected("x"))),
+            (vec![dropped("a"), rejected("x")], Some(rejected("x"))),
+            (vec![dropped("a"), dropped("a")], Some(dropped("a"))),
+        ] {
+            // Copies for several outputs, and several messages that a processor made of one.
+            for by_output in [true, false] {
+                let (ack, settlement) = Ack::new();
+                let parts = if by_output {
+                    let mut one = ack.split_by_message([Some(7)].into_iter());
+                    one.pop().unwrap().split(fates.len())
+                } else {
+                    ack.split_by_message(fates.iter().map(|_| Some(7)))
+                };
+                for (part, fate) in parts.into_iter().zip(&fates) {
+                    part.resolve(fate.clone());
+                }
+                let undelivered = settled(settlement).unwrap().undelivered;
+                let found = undelivered.into_iter().next();
+                assert_eq!(found, expected.clone().map(|fate| (7, fate)));
+            }
+        }
+    }
+
+    #[test]
+    fn fates_go_on_through_another_acknowledgement() {
+        let (outer, settlement) = Ack::new();
+        let (inner, mut within) = Ack::new();
+        for part in inner.split_by_message([Some(0), Some(1)].into_iter()) {
+            part.resolve(rejected("no"));
+        }
+        outer.resolve_as(within.0.try_recv().unwrap());
+        let settled = settled(settlement).unwrap();
+        assert_eq!(settled.undelivered.len(), 2);
+        assert_eq!(settled.outcome, rejected("no"));
     }
 }

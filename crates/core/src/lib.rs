@@ -8,6 +8,7 @@ mod ack;
 mod document;
 pub mod duration;
 mod election;
+mod fate;
 mod health;
 mod ids;
 mod message;
@@ -15,9 +16,10 @@ mod metrics;
 pub mod template;
 mod traits;
 
-pub use ack::{Ack, Outcome, Settlement};
+pub use ack::{Ack, Outcome, Settled, Settlement};
 pub use document::{Builder, Document, Entries, Items, Mark, Node, Open, Scalar};
 pub use election::LeaderElection;
+pub use fate::{Cause, Drops, Rejection};
 pub use health::{Health, HealthHandle, HealthReport};
 pub use ids::event_id;
 pub use message::{Batch, Content, ContentError, Failure, Identity, Message, Metadata};
@@ -26,5 +28,5 @@ pub use prometheus::{IntCounter, IntGauge};
 pub use traits::{
     BatchPolicy, BufferPlan, BuildContext, BuildError, DropRule, FALLBACK_ERROR, Input, InputError,
     InputPlan, Left, OutputNode, OutputPlan, Processor, ProcessorPlan, RetryPolicy, Router,
-    Routing, WriteError, Writer, WriterNode,
+    Routing, Taken, WriteError, Writer, WriterNode,
 };

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::{document::Document, template::Filled};
+use crate::{document::Document, fate::Cause, template::Filled};
 
 /// What a message carries.
 #[derive(Debug, Clone)]
@@ -33,6 +33,8 @@ pub struct Identity {
     pub uid: Arc<str>,
     /// Start of the piece, Unix seconds.
     pub start: i64,
+    /// The second after its last, Unix seconds.
+    pub end: i64,
     /// The cluster, where an operator named it.
     pub cluster: Option<Arc<str>>,
 }
@@ -44,6 +46,8 @@ pub struct Failure {
     pub component: Arc<str>,
     /// What went wrong, without a final dot.
     pub reason: Arc<str>,
+    /// The kind of reason.
+    pub cause: Cause,
 }
 
 /// Text values by name. A handful a message, so a list is smaller and faster than a map.
@@ -87,6 +91,7 @@ pub struct Message {
     /// Values beside the content, `meta("key")` in a mapping.
     pub metadata: Metadata,
     identity: Option<Arc<Identity>>,
+    origin: Option<u32>,
     failure: Option<Box<Failure>>,
     caught: bool,
 }
@@ -99,6 +104,7 @@ impl Message {
             content,
             metadata: Metadata::default(),
             identity: None,
+            origin: None,
             failure: None,
             caught: false,
         }
@@ -127,6 +133,20 @@ impl Message {
     #[must_use]
     pub fn identity(&self) -> Option<&Identity> {
         self.identity.as_deref()
+    }
+
+    /// The same message, being the one with this number in its input's batch. Whatever is made from
+    /// it has the number as well, and by that the input learns what became of it.
+    #[must_use]
+    pub fn with_origin(mut self, origin: u32) -> Self {
+        self.origin = Some(origin);
+        self
+    }
+
+    /// Which message of its input's batch this stems from, if its input wants to know.
+    #[must_use]
+    pub fn origin(&self) -> Option<u32> {
+        self.origin
     }
 
     /// What the message is about, for logs: the identity's words or "message".
@@ -193,11 +213,22 @@ impl Message {
     /// The first failure stays: what fails after it does so because of it. Only a failure that is
     /// being caught gives way to a new one.
     pub fn fail(&mut self, component: impl Into<Arc<str>>, reason: impl Into<Arc<str>>) {
+        self.fail_with(Cause::Processing, component, reason);
+    }
+
+    /// Flags the message as failed by a certain kind of reason.
+    pub fn fail_with(
+        &mut self,
+        cause: Cause,
+        component: impl Into<Arc<str>>,
+        reason: impl Into<Arc<str>>,
+    ) {
         if self.failure.is_none() || self.caught {
             self.caught = false;
             self.failure = Some(Box::new(Failure {
                 component: component.into(),
                 reason: reason.into(),
+                cause,
             }));
         }
     }

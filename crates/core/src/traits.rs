@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use thiserror::Error;
 
-use crate::{Ack, Batch, Health, LeaderElection, Message, Metrics};
+use crate::{Ack, Batch, Drops, Health, LeaderElection, Message, Metrics};
 
 /// What a component is given when it is built.
 #[derive(Debug, Clone)]
@@ -129,8 +129,8 @@ pub trait ProcessorPlan: Send + Sync {
 /// Changes, drops or flags messages. Synchronous: it computes and never waits.
 pub trait Processor: Send {
     /// Processes a batch. A message that fails is flagged and goes on; a message left out of the
-    /// result counts as delivered.
-    fn process(&mut self, batch: Batch) -> Batch;
+    /// result was dropped on purpose, and is noted in `drops` with the place that did it.
+    fn process(&mut self, batch: Batch, drops: &mut Drops) -> Batch;
 }
 
 /// A checked output that has not been built.
@@ -163,6 +163,8 @@ pub enum OutputNode {
     Writer(WriterNode),
     /// Messages are handed to some of the children.
     Route {
+        /// For logs and for what is dropped or rejected here.
+        label: Arc<str>,
         /// Decides for each message.
         router: Box<dyn Router>,
         /// The children that the decision names by index.
@@ -229,6 +231,19 @@ pub struct WriterNode {
     pub retry: RetryPolicy,
     /// What is dropped instead of tried again or rejected.
     pub drops: Option<DropRule>,
+    /// What it means that it took a message.
+    pub taken: Taken,
+}
+
+/// What it means for a message that an output took it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It is delivered, also where another output refused it before.
+    Delivered,
+    /// It is delivered, unless another output refused it before: a dead letter is no bill.
+    Kept,
+    /// It is gone, on purpose.
+    Dropped,
 }
 
 impl OutputNode {

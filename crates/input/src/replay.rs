@@ -109,7 +109,7 @@ impl<S: Source> Input for Replay<S> {
 
 #[cfg(test)]
 mod tests {
-    use meterline_core::Message;
+    use meterline_core::{Cause, Message};
 
     use super::*;
 
@@ -135,7 +135,7 @@ mod tests {
         let (second, delivered) = input.read().await.unwrap().unwrap();
         delivered.resolve(Outcome::Delivered);
         let (third, delivered_too) = input.read().await.unwrap().unwrap();
-        delivered_too.resolve(Outcome::Rejected("bad".into()));
+        delivered_too.resolve(Outcome::rejected(Cause::Refused, "sink", "bad"));
         let mut seen = [text(&second), text(&third)];
         seen.sort();
         assert_eq!(seen, ["a", "b"]);

@@ -1,5 +1,7 @@
 //! `broker`: every message to every output.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use meterline_config::{Child, Configure, Cx, Located, OutputSpec, Spec};
 use meterline_core::{BuildContext, BuildError, Message, OutputNode, OutputPlan, Router, Routing};
@@ -53,6 +55,7 @@ impl OutputPlan for Plan {
             children.push(output.build(cx).await?);
         }
         Ok(OutputNode::Route {
+            label: Arc::clone(&cx.label),
             router: Box::new(FanOut(children.len())),
             children,
         })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use meterline_config::{Configure, Cx, OutputSpec, Spec};
 use meterline_core::{
-    BatchPolicy, BuildContext, BuildError, Message, OutputNode, OutputPlan, RetryPolicy,
+    BatchPolicy, BuildContext, BuildError, Message, OutputNode, OutputPlan, RetryPolicy, Taken,
     WriteError, Writer, WriterNode,
 };
 use serde::Deserialize;
@@ -35,6 +35,7 @@ impl OutputPlan for Drop {
         Ok(OutputNode::Writer(WriterNode {
             label: Arc::clone(&cx.label),
             component: "drop",
+            taken: Taken::Dropped,
             writer: Arc::new(Self),
             batching: BatchPolicy::default(),
             max_in_flight: 1,

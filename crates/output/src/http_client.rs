@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use meterline_config::{Configure, Cx, GoDuration, Located, OutputSpec, Spec};
 use meterline_core::{
     BatchPolicy, BuildContext, BuildError, Content, Message, OutputNode, OutputPlan, RetryPolicy,
-    WriteError, Writer, WriterNode,
+    Taken, WriteError, Writer, WriterNode,
 };
 use meterline_script::{Engine, Limits, Template};
 use reqwest::{
@@ -174,6 +174,7 @@ impl OutputPlan for Plan {
         Ok(OutputNode::Writer(WriterNode {
             label: Arc::clone(&cx.label),
             component: "http_client",
+            taken: Taken::Delivered,
             writer: Arc::new(HttpClient {
                 client,
                 plan: *self,

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use meterline_config::{Configure, Cx, GoDuration, Located, OutputSpec, Spec};
 use meterline_core::{
     BatchPolicy, BuildContext, BuildError, Content, Message, OutputNode, OutputPlan, RetryPolicy,
-    WriteError, Writer, WriterNode,
+    Taken, WriteError, Writer, WriterNode,
 };
 use reqwest::{
     Client, Url,
@@ -169,6 +169,7 @@ impl OutputPlan for Plan {
         Ok(OutputNode::Writer(WriterNode {
             label: Arc::clone(&cx.label),
             component: "openmeter",
+            taken: Taken::Delivered,
             writer: Arc::new(writer),
             batching: self.batching,
             max_in_flight: self.max_in_flight,

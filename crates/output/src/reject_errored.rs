@@ -1,5 +1,7 @@
 //! `reject_errored`: messages that failed are rejected, the others go on.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use meterline_config::{Child, Configure, Cx, OutputSpec, Spec};
 use meterline_core::{BuildContext, BuildError, Message, OutputNode, OutputPlan, Router, Routing};
@@ -30,6 +32,7 @@ struct Plan(Box<dyn OutputPlan>);
 impl OutputPlan for Plan {
     async fn build(self: Box<Self>, cx: &BuildContext) -> Result<OutputNode, BuildError> {
         Ok(OutputNode::Route {
+            label: Arc::clone(&cx.label),
             router: Box::new(RejectErrored),
             children: vec![self.0.build(cx).await?],
         })

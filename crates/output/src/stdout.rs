@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use meterline_config::{Configure, Cx, OutputSpec, Spec};
 use meterline_core::{
     BatchPolicy, BuildContext, BuildError, Content, Message, OutputNode, OutputPlan, RetryPolicy,
-    WriteError, Writer, WriterNode,
+    Taken, WriteError, Writer, WriterNode,
 };
 use serde::Deserialize;
 
@@ -52,6 +52,7 @@ impl OutputPlan for Stdout {
         Ok(OutputNode::Writer(WriterNode {
             label: Arc::clone(&cx.label),
             component: "stdout",
+            taken: Taken::Kept,
             writer: Arc::new(Self),
             batching: BatchPolicy::default(),
             max_in_flight: 1,

@@ -5,6 +5,8 @@
 //! a message that no case takes: events that vanish are revenue that vanishes. Set `strict_mode` to
 //! false to have such messages dropped.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use meterline_config::{Child, Configure, Cx, Located, OutputSpec, Spec};
 use meterline_core::{BuildContext, BuildError, Message, OutputNode, OutputPlan, Router, Routing};
@@ -102,6 +104,7 @@ impl OutputPlan for Plan {
             children.push(output.build(cx).await?);
         }
         Ok(OutputNode::Route {
+            label: Arc::clone(&cx.label),
             router: Box::new(self.router),
             children,
         })

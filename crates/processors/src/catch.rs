@@ -5,7 +5,7 @@
 //! being dealt with must not pass as dealt with.
 
 use meterline_config::{Child, Configure, Cx, ProcessorSpec, Spec};
-use meterline_core::{Batch, BuildContext, BuildError, Processor, ProcessorPlan};
+use meterline_core::{Batch, BuildContext, BuildError, Drops, Processor, ProcessorPlan};
 use serde::Deserialize;
 
 use crate::chain::{self, Chain, ChainPlan};
@@ -42,7 +42,7 @@ impl ProcessorPlan for Plan {
 struct Catch(Chain);
 
 impl Processor for Catch {
-    fn process(&mut self, batch: Batch) -> Batch {
+    fn process(&mut self, batch: Batch, drops: &mut Drops) -> Batch {
         if batch.iter().all(|message| message.failure().is_none()) {
             return batch;
         }
@@ -55,7 +55,7 @@ impl Processor for Catch {
             message.catch_failure();
             passed.extend(
                 self.0
-                    .process(vec![message])
+                    .process(vec![message], drops)
                     .into_iter()
                     .map(|mut message| {
                         if message.is_caught() {
@@ -87,7 +87,10 @@ mod tests {
     fn only_failed_messages_are_caught_and_their_flag_is_cleared() {
         let (record, seen) = Record::new();
         let mut catch = Catch(Chain(vec![Box::new(record)]));
-        let batch = catch.process(vec![failed("a"), Message::value(&json!(1)), failed("b")]);
+        let batch = catch.process(
+            vec![failed("a"), Message::value(&json!(1)), failed("b")],
+            &mut Drops::default(),
+        );
         assert_eq!(batch.len(), 3);
         assert!(batch.iter().all(|it| it.failure().is_none()));
         assert_eq!(*seen.lock().unwrap(), ["a", "b"]);
@@ -96,7 +99,7 @@ mod tests {
     #[test]
     fn a_failure_while_catching_stays() {
         let mut catch = Catch(Chain(vec![Box::new(Fail("worse"))]));
-        let batch = catch.process(vec![failed("bad")]);
+        let batch = catch.process(vec![failed("bad")], &mut Drops::default());
         assert_eq!(batch[0].failure().unwrap().reason.as_ref(), "worse");
     }
 }

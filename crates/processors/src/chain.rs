@@ -1,6 +1,6 @@
 //! A list of child processors, as `catch`, `try` and `switch` have them.
 
-use meterline_core::{Batch, BuildContext, BuildError, Processor, ProcessorPlan};
+use meterline_core::{Batch, BuildContext, BuildError, Drops, Processor, ProcessorPlan};
 
 /// Checked children that have not been built.
 pub(crate) type ChainPlan = Vec<Box<dyn ProcessorPlan>>;
@@ -19,9 +19,9 @@ pub(crate) struct Chain(pub(crate) Vec<Box<dyn Processor>>);
 
 impl Chain {
     /// Runs all of them.
-    pub(crate) fn process(&mut self, batch: Batch) -> Batch {
+    pub(crate) fn process(&mut self, batch: Batch, drops: &mut Drops) -> Batch {
         self.0
             .iter_mut()
-            .fold(batch, |batch, processor| processor.process(batch))
+            .fold(batch, |batch, processor| processor.process(batch, drops))
     }
 }

@@ -9,8 +9,8 @@ use std::{
 
 use meterline_config::{Configure, Cx, Located, ProcessorSpec, Spec};
 use meterline_core::{
-    Batch, BuildContext, BuildError, Content, Document, IntCounter, Message, Processor,
-    ProcessorPlan, template::new_owner,
+    Batch, BuildContext, BuildError, Cause, Content, Document, Drops, IntCounter, Message,
+    Processor, ProcessorPlan, template::new_owner,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -166,11 +166,11 @@ struct JsonSchema {
 }
 
 impl Processor for JsonSchema {
-    fn process(&mut self, mut batch: Batch) -> Batch {
+    fn process(&mut self, mut batch: Batch, _: &mut Drops) -> Batch {
         for message in &mut batch {
             if let Err(reason) = self.check(message) {
                 self.errors.inc();
-                message.fail(Arc::clone(&self.path), reason);
+                message.fail_with(Cause::Schema, Arc::clone(&self.path), reason);
             }
         }
         batch

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use meterline_config::{Configure, Cx, Located, ProcessorSpec, Spec};
-use meterline_core::{Batch, BuildContext, BuildError, Message, Processor, ProcessorPlan};
+use meterline_core::{Batch, BuildContext, BuildError, Drops, Message, Processor, ProcessorPlan};
 use meterline_script::{Engine, Limits, Mapped, Mapping, Template};
 use serde::Deserialize;
 use tracing::{Level, debug, error, info, trace, warn};
@@ -107,7 +107,7 @@ impl ProcessorPlan for Log {
 }
 
 impl Processor for Log {
-    fn process(&mut self, batch: Batch) -> Batch {
+    fn process(&mut self, batch: Batch, _: &mut Drops) -> Batch {
         for message in &batch {
             self.print(message);
         }

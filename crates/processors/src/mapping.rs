@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use meterline_config::{Configure, Cx, Located, ProcessorSpec, Spec};
-use meterline_core::{Batch, BuildContext, BuildError, IntCounter, Processor, ProcessorPlan};
+use meterline_core::{
+    Batch, BuildContext, BuildError, Drops, IntCounter, Processor, ProcessorPlan,
+};
 use meterline_script::{Engine, Limits, Mapped, Mapping};
 use serde::Deserialize;
 
@@ -85,12 +87,15 @@ struct Map {
 }
 
 impl Processor for Map {
-    fn process(&mut self, batch: Batch) -> Batch {
+    fn process(&mut self, batch: Batch, drops: &mut Drops) -> Batch {
         batch
             .into_iter()
             .filter_map(|mut message| match self.mapping.run(&mut message) {
                 Ok(Mapped::Kept) => Some(message),
-                Ok(Mapped::Dropped) => None,
+                Ok(Mapped::Dropped) => {
+                    drops.note(&message, &self.path);
+                    None
+                }
                 Err(error) => {
                     self.errors.inc();
                     message.fail(Arc::clone(&self.path), error.to_string());

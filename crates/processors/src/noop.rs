@@ -1,7 +1,7 @@
 //! `noop`: does nothing, for a place in a configuration that must hold something.
 
 use meterline_config::{Configure, Cx, ProcessorSpec, Spec};
-use meterline_core::{Batch, BuildContext, BuildError, Processor, ProcessorPlan};
+use meterline_core::{Batch, BuildContext, BuildError, Drops, Processor, ProcessorPlan};
 use serde::Deserialize;
 
 /// The component.
@@ -30,7 +30,7 @@ impl ProcessorPlan for Noop {
 }
 
 impl Processor for Noop {
-    fn process(&mut self, batch: Batch) -> Batch {
+    fn process(&mut self, batch: Batch, _: &mut Drops) -> Batch {
         batch
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use meterline_config::{Child, Configure, Cx, Located, ProcessorSpec, Spec};
-use meterline_core::{Batch, BuildContext, BuildError, Processor, ProcessorPlan};
+use meterline_core::{Batch, BuildContext, BuildError, Drops, Processor, ProcessorPlan};
 use meterline_script::{Engine, Expression, Limits};
 use serde::Deserialize;
 
@@ -118,7 +118,7 @@ struct Switch {
 }
 
 impl Processor for Switch {
-    fn process(&mut self, batch: Batch) -> Batch {
+    fn process(&mut self, batch: Batch, drops: &mut Drops) -> Batch {
         let mut passed = Batch::with_capacity(batch.len());
         for mut message in batch {
             let mut chosen = None;
@@ -141,7 +141,7 @@ impl Processor for Switch {
             }
             let mut going = vec![message];
             for case in self.cases.iter_mut().skip(chosen.unwrap_or(usize::MAX)) {
-                going = case.processors.process(going);
+                going = case.processors.process(going, drops);
                 if !case.fallthrough {
                     break;
                 }

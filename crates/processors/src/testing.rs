@@ -2,13 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use meterline_core::{Batch, Processor};
+use meterline_core::{Batch, Drops, Processor};
 
 /// Flags every message.
 pub(crate) struct Fail(pub(crate) &'static str);
 
 impl Processor for Fail {
-    fn process(&mut self, mut batch: Batch) -> Batch {
+    fn process(&mut self, mut batch: Batch, _: &mut Drops) -> Batch {
         for message in &mut batch {
             message.fail("fail", self.0);
         }
@@ -27,7 +27,7 @@ impl Record {
 }
 
 impl Processor for Record {
-    fn process(&mut self, batch: Batch) -> Batch {
+    fn process(&mut self, batch: Batch, _: &mut Drops) -> Batch {
         let reasons = batch.iter().map(|it| {
             it.failure()
                 .map_or_else(String::new, |failure| failure.reason.to_string())

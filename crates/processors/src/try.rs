@@ -4,7 +4,7 @@
 //! alone. A message that was flagged before is passed on untouched.
 
 use meterline_config::{Child, Configure, Cx, ProcessorSpec, Spec};
-use meterline_core::{Batch, BuildContext, BuildError, Processor, ProcessorPlan};
+use meterline_core::{Batch, BuildContext, BuildError, Drops, Processor, ProcessorPlan};
 use serde::Deserialize;
 
 use crate::chain::{self, Chain, ChainPlan};
@@ -41,7 +41,7 @@ impl ProcessorPlan for Plan {
 struct Try(Chain);
 
 impl Processor for Try {
-    fn process(&mut self, batch: Batch) -> Batch {
+    fn process(&mut self, batch: Batch, drops: &mut Drops) -> Batch {
         let mut passed = Batch::with_capacity(batch.len());
         for message in batch {
             let mut going = vec![message];
@@ -53,7 +53,7 @@ impl Processor for Try {
                     going = good;
                     break;
                 }
-                going = child.process(good);
+                going = child.process(good, drops);
             }
             passed.extend(going);
         }
@@ -73,7 +73,7 @@ mod tests {
     fn what_comes_after_a_failure_is_skipped() {
         let (record, seen) = Record::new();
         let mut attempt = Try(Chain(vec![Box::new(Fail("bad")), Box::new(record)]));
-        let batch = attempt.process(vec![Message::value(&json!(1))]);
+        let batch = attempt.process(vec![Message::value(&json!(1))], &mut Drops::default());
         assert_eq!(batch[0].failure().unwrap().reason.as_ref(), "bad");
         assert!(seen.lock().unwrap().is_empty());
     }
@@ -84,7 +84,10 @@ mod tests {
         let mut attempt = Try(Chain(vec![Box::new(record)]));
         let mut message = Message::value(&json!(1));
         message.fail("mapping", "before");
-        let batch = attempt.process(vec![message, Message::value(&json!(2))]);
+        let batch = attempt.process(
+            vec![message, Message::value(&json!(2))],
+            &mut Drops::default(),
+        );
         assert_eq!(batch.len(), 2);
         assert_eq!(*seen.lock().unwrap(), [""]);
     }

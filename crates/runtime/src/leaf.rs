@@ -2,7 +2,9 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use meterline_core::{BatchPolicy, Content, Health, IntCounter, Metrics, WriterNode};
+use meterline_core::{
+    BatchPolicy, Cause, Content, Health, IntCounter, Metrics, Rejection, WriterNode,
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
@@ -105,16 +107,18 @@ impl Gathered {
 
     async fn add(&mut self, parcel: Parcel, accepts_failed: bool, rejections: &Rejections) {
         for Delivery { mut message, ack } in parcel.deliveries {
-            if !accepts_failed && let Some(failure) = message.failure() {
-                let reason = failure.reason.to_string();
-                rejections.reject(message, ack, &reason).await;
+            if !accepts_failed && message.failure().is_some() {
+                let rejection = Rejection::new(Cause::Processing, Arc::clone(&self.label), "");
+                rejections.reject_failed(message, ack, rejection).await;
                 continue;
             }
             // From here on the bytes are fixed: every retry sends the same.
             match message.bytes() {
                 Ok(bytes) => message.set_content(Content::Raw(bytes)),
                 Err(error) => {
-                    rejections.reject(message, ack, &error.to_string()).await;
+                    let label = Arc::clone(&self.label);
+                    let rejection = Rejection::new(Cause::Encoding, label, error.to_string());
+                    rejections.reject(message, ack, rejection).await;
                     continue;
                 }
             }

@@ -226,9 +226,9 @@ impl<'a> Reader<'a> {
     fn tracked(&self, batch: Batch, ack: Ack) -> Work {
         let (inner, mut settlement) = Ack::new();
         self.pending.push(Box::pin(async move {
-            let outcome = settlement.outcome().await;
-            let is_settled = outcome.is_settled();
-            ack.resolve(outcome);
+            let settled = settlement.settled().await;
+            let is_settled = settled.outcome.is_settled();
+            ack.resolve_as(settled);
             is_settled
         }));
         Work::Batch(batch, inner)

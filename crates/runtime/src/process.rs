@@ -1,12 +1,13 @@
 //! Processing in parallel, handing on in order.
 
 use std::{
+    collections::HashSet,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
 use meterline_core::{
-    Ack, Batch, Health, HealthHandle, IntCounter, Message, Metrics, Outcome, Processor,
+    Ack, Batch, Drops, Health, HealthHandle, IntCounter, Message, Metrics, Outcome, Processor,
 };
 use tokio::{
     sync::mpsc,
@@ -34,9 +35,17 @@ pub(crate) enum Work {
 pub(crate) type Chain = Vec<Box<dyn Processor>>;
 
 struct Part {
-    done: JoinHandle<Option<Batch>>,
+    done: JoinHandle<Option<Processed>>,
     ack: Ack,
     ends_batch: bool,
+}
+
+/// What became of a part.
+struct Processed {
+    batch: Batch,
+    /// The numbers of the messages of which nothing is left.
+    missing: Vec<u32>,
+    drops: Drops,
 }
 
 enum Step {
@@ -62,7 +71,7 @@ pub(crate) fn start(
     );
     stages.spawn(give_out(chains, work, steps, panics));
     let verdict = Verdict::new(health.register("processors"));
-    stages.spawn(hand_on(in_order, sink, verdict));
+    stages.spawn(hand_on(in_order, sink, verdict, Dropped::new(metrics)));
 }
 
 /// Whether processing works on the whole: one message that fails is set aside, but when most of them
@@ -106,6 +115,34 @@ impl Verdict {
     }
 }
 
+/// Counts what processors drop on purpose.
+struct Dropped {
+    metrics: Metrics,
+    /// The place of a drop that no processor noted.
+    otherwise: Arc<str>,
+}
+
+impl Dropped {
+    fn new(metrics: &Metrics) -> Self {
+        Self {
+            metrics: metrics.clone(),
+            otherwise: "pipeline.processors".into(),
+        }
+    }
+
+    fn count(&self, drops: &Drops) {
+        for drop in drops.iter() {
+            self.metrics
+                .counter(
+                    "processor_dropped",
+                    "Messages that a processor dropped on purpose.",
+                    &[("path", &drop.place)],
+                )
+                .inc();
+        }
+    }
+}
+
 async fn give_out(
     chains: Vec<Chain>,
     mut work: mpsc::Receiver<Work>,
@@ -138,14 +175,10 @@ async fn give_out(
             let panics = panics.clone();
             let done = tokio::task::spawn_blocking(move || {
                 let mut chain: Chain = chain;
-                let processed = catch_unwind(AssertUnwindSafe(|| {
-                    chain
-                        .iter_mut()
-                        .fold(part, |batch, processor| processor.process(batch))
-                }));
+                let processed = catch_unwind(AssertUnwindSafe(|| process(&mut chain, part)));
                 let _ = idle.try_send(chain);
                 match processed {
-                    Ok(batch) => Some(batch),
+                    Ok(processed) => Some(processed),
                     Err(_) => {
                         panics.inc();
                         error!("a processor panicked; this part of the batch comes again");
@@ -165,6 +198,29 @@ async fn give_out(
     }
 }
 
+fn process(chain: &mut Chain, part: Batch) -> Processed {
+    let mut missing: Vec<_> = part.iter().filter_map(Message::origin).collect();
+    let mut drops = Drops::default();
+    let batch = chain.iter_mut().fold(part, |batch, processor| {
+        processor.process(batch, &mut drops)
+    });
+    if batch
+        .iter()
+        .filter_map(Message::origin)
+        .eq(missing.iter().copied())
+    {
+        missing.clear();
+    } else {
+        let left: HashSet<_> = batch.iter().filter_map(Message::origin).collect();
+        missing.retain(|origin| !left.contains(origin));
+    }
+    Processed {
+        batch,
+        missing,
+        drops,
+    }
+}
+
 /// Parts of at most [`PART`] messages; at least one, so that an empty batch is settled as well.
 fn cut(mut batch: Batch) -> Vec<Batch> {
     let mut parts = Vec::with_capacity(batch.len() / PART + 1);
@@ -176,7 +232,12 @@ fn cut(mut batch: Batch) -> Vec<Batch> {
     parts
 }
 
-async fn hand_on(mut in_order: mpsc::Receiver<Step>, sink: Sink, mut verdict: Verdict) {
+async fn hand_on(
+    mut in_order: mpsc::Receiver<Step>,
+    sink: Sink,
+    mut verdict: Verdict,
+    dropped: Dropped,
+) {
     while let Some(step) = in_order.recv().await {
         let parcel = match step {
             Step::Flush => Parcel {
@@ -186,9 +247,16 @@ async fn hand_on(mut in_order: mpsc::Receiver<Step>, sink: Sink, mut verdict: Ve
             },
             Step::Part(part) => {
                 let deliveries = match part.done.await {
-                    Ok(Some(batch)) => {
+                    Ok(Some(Processed {
+                        batch,
+                        missing,
+                        drops,
+                    })) => {
                         verdict.judge(&batch);
-                        let acks = part.ack.split(batch.len());
+                        dropped.count(&drops);
+                        part.ack
+                            .note_dropped(missing.into_iter(), &drops, &dropped.otherwise);
+                        let acks = part.ack.split_by_message(batch.iter().map(Message::origin));
                         batch
                             .into_iter()
                             .zip(acks)

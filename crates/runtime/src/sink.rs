@@ -7,12 +7,13 @@ use std::{
 
 use futures::future::BoxFuture;
 use meterline_core::{
-    Ack, Health, Message, Metrics, Outcome, OutputNode, Processor, Router, Routing,
+    Ack, Cause, Drops, Health, IntCounter, Message, Metrics, Outcome, OutputNode, Processor,
+    Rejection, Router, Routing,
 };
 use tokio::{sync::mpsc, task::JoinSet};
 use tracing::error;
 
-use crate::{leaf, rejections::Rejections};
+use crate::{leaf, rejections::Rejections, write};
 
 /// A message and its share of the duty to acknowledge.
 pub(crate) struct Delivery {
@@ -35,9 +36,11 @@ type Processors = Arc<Mutex<Vec<Box<dyn Processor>>>>;
 pub(crate) enum Sink {
     Leaf(mpsc::Sender<Parcel>),
     Route {
+        label: Arc<str>,
         router: Box<dyn Router>,
         children: Vec<Sink>,
         rejections: Arc<Rejections>,
+        dropped: IntCounter,
     },
     Process {
         processors: Processors,
@@ -67,7 +70,13 @@ impl Sink {
                 ));
                 Self::Leaf(sender)
             }
-            OutputNode::Route { router, children } => Self::Route {
+            OutputNode::Route {
+                label,
+                router,
+                children,
+            } => Self::Route {
+                dropped: write::dropped(metrics, &label),
+                label,
                 router,
                 children: children
                     .into_iter()
@@ -104,12 +113,8 @@ impl Sink {
                     // A leaf that is gone drops the parcel, and with it the acks: lost, as it is.
                     let _ = sender.send(parcel).await;
                 }
-                Self::Route {
-                    router,
-                    children,
-                    rejections,
-                } => {
-                    let parcels = route(router.as_ref(), children.len(), rejections, parcel).await;
+                Self::Route { children, .. } => {
+                    let parcels = self.route(children.len(), parcel).await;
                     for (child, parcel) in children.iter().zip(parcels) {
                         child.send(parcel).await;
                     }
@@ -119,6 +124,54 @@ impl Sink {
                 }
             }
         })
+    }
+
+    /// A parcel for each child of a [`Self::Route`]; none for anything else.
+    async fn route(&self, count: usize, parcel: Parcel) -> Vec<Parcel> {
+        let Self::Route {
+            label,
+            router,
+            rejections,
+            dropped,
+            ..
+        } = self
+        else {
+            return Vec::new();
+        };
+        let mut parcels: Vec<_> = (0..count)
+            .map(|_| Parcel {
+                deliveries: Vec::new(),
+                ends_batch: parcel.ends_batch,
+                flush: parcel.flush,
+            })
+            .collect();
+        for Delivery { message, ack } in parcel.deliveries {
+            match router.route(&message) {
+                Routing::Reject(reason) => {
+                    let rejection = Rejection::new(Cause::Unroutable, Arc::clone(label), reason);
+                    rejections.reject_failed(message, ack, rejection).await;
+                }
+                Routing::To(chosen) => {
+                    let Some((last, others)) = chosen.split_last() else {
+                        dropped.inc();
+                        ack.resolve(Outcome::Dropped(Arc::clone(label)));
+                        continue;
+                    };
+                    let mut acks = ack.split(chosen.len()).into_iter();
+                    let mut give = |index: usize, message: Message| {
+                        if let (Some(parcel), Some(ack)) = (parcels.get_mut(index), acks.next()) {
+                            parcel.deliveries.push(Delivery { message, ack });
+                        }
+                    };
+                    for index in others {
+                        give(*index, message.clone());
+                    }
+                    // Nearly always there is only one, which needs no copy.
+                    give(*last, message);
+                }
+            }
+        }
+        parcels
     }
 }
 
@@ -139,45 +192,6 @@ async fn hand_down(mut refused: mpsc::Receiver<Delivery>, sink: Sink) {
         })
         .await;
     }
-}
-
-/// A parcel for each child.
-async fn route(
-    router: &dyn Router,
-    children: usize,
-    rejections: &Rejections,
-    parcel: Parcel,
-) -> Vec<Parcel> {
-    let mut parcels: Vec<_> = (0..children)
-        .map(|_| Parcel {
-            deliveries: Vec::new(),
-            ends_batch: parcel.ends_batch,
-            flush: parcel.flush,
-        })
-        .collect();
-    for Delivery { message, ack } in parcel.deliveries {
-        match router.route(&message) {
-            Routing::Reject(reason) => rejections.reject(message, ack, &reason).await,
-            Routing::To(chosen) => {
-                // Nobody to go to means dropped on purpose, which splitting settles.
-                let mut acks = ack.split(chosen.len()).into_iter();
-                let Some((last, others)) = chosen.split_last() else {
-                    continue;
-                };
-                let mut give = |index: usize, message: Message| {
-                    if let (Some(parcel), Some(ack)) = (parcels.get_mut(index), acks.next()) {
-                        parcel.deliveries.push(Delivery { message, ack });
-                    }
-                };
-                for index in others {
-                    give(*index, message.clone());
-                }
-                // Nearly always there is only one, which needs no copy.
-                give(*last, message);
-            }
-        }
-    }
-    parcels
 }
 
 /// Runs an output's own processors, and not on a thread that others need to get on.
@@ -208,10 +222,13 @@ fn process(
     let mut processors = processors.lock().unwrap_or_else(PoisonError::into_inner);
     let mut processed = Vec::with_capacity(deliveries.len());
     for Delivery { message, ack } in deliveries {
+        let mut drops = Drops::default();
         let messages = catch_unwind(AssertUnwindSafe(|| {
             processors
                 .iter_mut()
-                .fold(vec![message], |batch, processor| processor.process(batch))
+                .fold(vec![message], |batch, processor| {
+                    processor.process(batch, &mut drops)
+                })
         }));
         let Ok(messages) = messages else {
             error!("a processor of an output panicked; this message comes again");
@@ -219,7 +236,12 @@ fn process(
             continue;
         };
         if messages.is_empty() {
-            ack.resolve(Outcome::Delivered);
+            let place = drops.iter().next();
+            let place = place.map_or_else(
+                || "processors of an output".into(),
+                |it| Arc::clone(&it.place),
+            );
+            ack.resolve(Outcome::Dropped(place));
             continue;
         }
         let acks = ack.split(messages.len());

@@ -9,8 +9,9 @@ use std::{
 
 use async_trait::async_trait;
 use meterline_core::{
-    Ack, Batch, BatchPolicy, FALLBACK_ERROR, Health, Input, InputError, Message, Metrics, Outcome,
-    OutputNode, Processor, RetryPolicy, Settlement, WriteError, Writer, WriterNode,
+    Ack, Batch, BatchPolicy, Cause, Drops, FALLBACK_ERROR, Health, Input, InputError, Message,
+    Metrics, Outcome, OutputNode, Processor, RetryPolicy, Router, Routing, Settled, Settlement,
+    Taken, WriteError, Writer, WriterNode,
 };
 use proptest::prelude::*;
 use tokio::{runtime::Builder, task::JoinSet};
@@ -125,7 +126,7 @@ impl Input for Source {
 struct ByName;
 
 impl Processor for ByName {
-    fn process(&mut self, batch: Batch) -> Batch {
+    fn process(&mut self, batch: Batch, drops: &mut Drops) -> Batch {
         let mut kept = Vec::new();
         for mut message in batch {
             let name = names(std::slice::from_ref(&message)).remove(0);
@@ -133,7 +134,9 @@ impl Processor for ByName {
             if name.starts_with("failed") {
                 message.fail("by name", "as it is called");
             }
-            if !name.starts_with("dropped") {
+            if name.starts_with("dropped") {
+                drops.note(&message, &"by name".into());
+            } else {
                 kept.push(message);
             }
         }
@@ -144,6 +147,8 @@ impl Processor for ByName {
 struct Run {
     report: Report,
     outcomes: Vec<Outcome>,
+    /// The undelivered messages of each batch.
+    undelivered: Vec<Vec<(u32, Outcome)>>,
     sink: Arc<Sink>,
     rejected: u64,
 }
@@ -161,7 +166,6 @@ fn run(
         .build()
         .unwrap();
     runtime.block_on(async {
-        let messages = |names: &Vec<String>| names.iter().cloned().map(Message::raw).collect();
         let settlements = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::new(Sink(Mutex::new(books)));
         let metrics = Metrics::default();
@@ -186,22 +190,34 @@ fn run(
             });
         }
         let report = pipeline.run(stop).await;
-        let settlements = std::mem::take(&mut *settlements.lock().unwrap());
-        let mut outcomes = Vec::new();
-        for mut settlement in settlements {
-            outcomes.push(settlement.outcome().await);
-        }
+        let settled = settled(&settlements).await;
         let page = metrics.render();
         let rejected = page
             .lines()
             .find_map(|line| line.strip_prefix("output_rejected "));
         Run {
             report,
-            outcomes,
+            outcomes: settled.iter().map(|it| it.outcome.clone()).collect(),
+            undelivered: settled.into_iter().map(|it| it.undelivered).collect(),
             sink,
             rejected: rejected.unwrap_or("0").parse().unwrap(),
         }
     })
+}
+
+/// Messages with these names, numbered as an input does that wants to know their fates.
+fn messages(names: &Vec<String>) -> Batch {
+    let numbered = |(name, number): (&String, u32)| Message::raw(name.clone()).with_origin(number);
+    names.iter().zip(0..).map(numbered).collect()
+}
+
+async fn settled(settlements: &Mutex<Vec<Settlement>>) -> Vec<Settled> {
+    let settlements = std::mem::take(&mut *settlements.lock().unwrap());
+    let mut settled = Vec::new();
+    for mut settlement in settlements {
+        settled.push(settlement.settled().await);
+    }
+    settled
 }
 
 fn count(count: usize) -> BatchPolicy {
@@ -327,6 +343,22 @@ proptest! {
         prop_assert_eq!(run.report, Report { ended: Ended::Input, unsettled: 0, kept: 0 });
         let books = run.sink.0.lock().unwrap();
         let mut rejected = 0;
+        for (batch, undelivered) in batches.iter().zip(&run.undelivered) {
+            let fate = |name: &String| match name.split('-').next() {
+                Some("bad") => Some(Outcome::rejected(Cause::Refused, "output", "because")),
+                Some("failed") => {
+                    Some(Outcome::rejected(Cause::Processing, "by name", "as it is called"))
+                }
+                Some("dropped") => Some(Outcome::Dropped("by name".into())),
+                _ => None,
+            };
+            let expected: Vec<_> = batch
+                .iter()
+                .zip(0..)
+                .filter_map(|(name, number)| Some((number, fate(name)?)))
+                .collect();
+            prop_assert_eq!(undelivered, &expected);
+        }
         for (batch, outcome) in batches.iter().zip(&run.outcomes) {
             let mut refused = false;
             for name in batch {
@@ -386,6 +418,7 @@ fn writer(writer: Arc<dyn Writer>, batching: BatchPolicy) -> OutputNode {
         accepts_failed: false,
         retry: RetryPolicy::default(),
         drops: None,
+        taken: Taken::Delivered,
     })
 }
 
@@ -398,8 +431,13 @@ fn what_is_tried_for_long_enough_is_rejected_as_a_whole() {
     let sink = Arc::new(Sink(Mutex::new(books)));
     let mut output = writer(Arc::clone(&sink) as _, count(2));
     output.each_writer(&mut |writer| writer.retry.most = Some(2));
-    let outcomes = run_to(&[batch(&["a", "b"])], output);
-    assert_eq!(outcomes, [Outcome::Rejected("because".to_owned())]);
+    let settled = run_to(&[batch(&["a", "b"])], output);
+    let given_up = Outcome::rejected(Cause::GivenUp, "output", "because");
+    assert_eq!(settled[0].outcome, given_up);
+    assert_eq!(
+        settled[0].undelivered,
+        [(0, given_up.clone()), (1, given_up)]
+    );
     let books = sink.0.lock().unwrap();
     assert_eq!(
         books.requests,
@@ -417,7 +455,12 @@ fn an_error_that_is_named_drops_what_it_is_about_and_no_more() {
         writer.drops = Some(Arc::new(|reason: &str| reason == "because"));
     });
     let batches = [batch(&["a", "bad", "b", "c"])];
-    assert_eq!(run_to(&batches, output), [Outcome::Delivered]);
+    let settled = run_to(&batches, output);
+    assert_eq!(settled[0].outcome, Outcome::Delivered);
+    assert_eq!(
+        settled[0].undelivered,
+        [(1, Outcome::Dropped("output".into()))]
+    );
     let arrived: Vec<_> = sink.0.lock().unwrap().arrived.keys().cloned().collect();
     assert_eq!(arrived, ["a", "b", "c"]);
 }
@@ -437,8 +480,10 @@ fn what_an_output_refuses_goes_to_the_next_and_is_delivered_by_that() {
         batch(&["a", "bad-1", "failed", "b"]),
         batch(&["bad-2", "c"]),
     ];
-    let outcomes = run_to(&batches, output);
-    assert_eq!(outcomes, [Outcome::Delivered, Outcome::Delivered]);
+    for settled in run_to(&batches, output) {
+        assert_eq!(settled.outcome, Outcome::Delivered);
+        assert_eq!(settled.undelivered, []);
+    }
     let mut letters = letters.0.lock().unwrap().clone();
     letters.sort();
     let reason = |name: &str, reason: &str| (name.to_owned(), reason.to_owned());
@@ -454,15 +499,65 @@ fn what_an_output_refuses_goes_to_the_next_and_is_delivered_by_that() {
     assert_eq!(arrived, ["a", "b", "c"]);
 }
 
+#[test]
+fn a_dead_letter_that_only_keeps_is_no_delivery() {
+    let sink = Arc::new(Sink(Mutex::new(generous())));
+    let mut letters = writer(Arc::new(Letters::default()), count(0));
+    letters.each_writer(&mut |writer| writer.taken = Taken::Kept);
+    let output = OutputNode::Fallback {
+        children: vec![writer(sink, count(4)), letters],
+    };
+    let settled = run_to(&[batch(&["a", "bad-1"])], output);
+    assert_eq!(
+        settled[0].undelivered,
+        [(1, Outcome::rejected(Cause::Refused, "output", "because"))]
+    );
+}
+
+/// By the name of a message: to the first child, to both, or nowhere.
+struct ToSome;
+
+impl Router for ToSome {
+    fn route(&self, message: &Message) -> Routing {
+        match names(std::slice::from_ref(message))[0].as_str() {
+            "nowhere" => Routing::To(Vec::new()),
+            "both" => Routing::To(vec![0, 1]),
+            _ => Routing::To(vec![1]),
+        }
+    }
+}
+
+#[test]
+fn what_is_delivered_to_one_of_several_outputs_is_delivered() {
+    let sink = Arc::new(Sink(Mutex::new(generous())));
+    let mut gone = writer(Arc::new(Sink(Mutex::new(generous()))), count(0));
+    gone.each_writer(&mut |writer| {
+        writer.taken = Taken::Dropped;
+        writer.label = "drop".into();
+    });
+    let output = OutputNode::Route {
+        label: "switch".into(),
+        router: Box::new(ToSome),
+        children: vec![writer(sink, count(0)), gone],
+    };
+    let settled = run_to(&[batch(&["both", "nowhere", "one"])], output);
+    assert_eq!(
+        settled[0].undelivered,
+        [
+            (1, Outcome::Dropped("switch".into())),
+            (2, Outcome::Dropped("drop".into())),
+        ]
+    );
+}
+
 /// Runs batches of messages with these names to an output, until all is settled.
-fn run_to(batches: &[Vec<String>], output: OutputNode) -> Vec<Outcome> {
+fn run_to(batches: &[Vec<String>], output: OutputNode) -> Vec<Settled> {
     let runtime = Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .unwrap();
     runtime.block_on(async {
-        let messages = |names: &Vec<String>| names.iter().cloned().map(Message::raw).collect();
         let settlements = Arc::new(Mutex::new(Vec::new()));
         let pipeline = Pipeline {
             input: Box::new(Source {
@@ -477,11 +572,6 @@ fn run_to(batches: &[Vec<String>], output: OutputNode) -> Vec<Outcome> {
         };
         let report = pipeline.run(CancellationToken::new()).await;
         assert_eq!((report.ended, report.unsettled), (Ended::Input, 0));
-        let settlements = std::mem::take(&mut *settlements.lock().unwrap());
-        let mut outcomes = Vec::new();
-        for mut settlement in settlements {
-            outcomes.push(settlement.outcome().await);
-        }
-        outcomes
+        settled(&settlements).await
     })
 }

@@ -10,8 +10,8 @@ use std::{
 };
 
 use meterline_core::{
-    Ack, DropRule, Health, HealthHandle, IntCounter, Message, Metrics, Outcome, RetryPolicy,
-    WriteError, Writer, WriterNode,
+    Ack, Cause, DropRule, Health, HealthHandle, IntCounter, Message, Metrics, Outcome, Rejection,
+    RetryPolicy, Taken, WriteError, Writer, WriterNode,
 };
 use tokio::{
     sync::{Mutex, MutexGuard},
@@ -34,6 +34,16 @@ const UNAUTHORIZED_PAUSE: Duration = Duration::from_secs(10);
 /// A verdict on so many messages is told, though a large batch is not through yet.
 const TOLD: usize = 64;
 
+/// The counter of messages that an output dropped on purpose.
+pub(crate) fn dropped(metrics: &Metrics, label: &str) -> IntCounter {
+    metrics.counter(
+        "output_dropped",
+        "Messages that an output dropped on purpose: as `drop_on` says, or because no case of a \
+         `switch` takes them.",
+        &[("label", label)],
+    )
+}
+
 /// What the writes of one leaf share.
 pub(crate) struct Desk {
     label: Arc<str>,
@@ -48,6 +58,7 @@ pub(crate) struct Desk {
     limit: Limit,
     retry: RetryPolicy,
     drops: Option<DropRule>,
+    taken: Taken,
     sent: IntCounter,
     batches: IntCounter,
     errors: IntCounter,
@@ -129,13 +140,10 @@ impl Desk {
             sent: metrics.counter("output_sent", "Messages that arrived.", &labels),
             batches: metrics.counter("output_batch_sent", "Batches that arrived.", &labels),
             errors: metrics.counter("output_error", "Writes that failed.", &labels),
-            dropped: metrics.counter(
-                "output_dropped",
-                "Messages that were dropped for an error, as `drop_on` says.",
-                &labels,
-            ),
+            dropped: dropped(metrics, &node.label),
             retry: node.retry,
             drops: node.drops,
+            taken: node.taken,
             label: node.label,
         }
     }
@@ -187,23 +195,40 @@ impl Desk {
                 self.sent.inc_by(part.acks.len() as u64);
                 self.batches.inc();
                 for ack in part.acks {
-                    ack.resolve(Outcome::Delivered);
+                    let outcome = self.taken(&ack);
+                    ack.resolve(outcome);
                 }
             }
             Err(Never::Dropped) => self.drop_all(part.acks),
             Err(Never::Refused(reason) | Never::TooLarge(reason)) if self.is_dropped(&reason) => {
                 self.drop_all(part.acks);
             }
-            Err(Never::Refused(reason) | Never::TooLarge(reason) | Never::GivenUp(reason)) => {
-                tally.rejected = tally.rejected.saturating_add(part.messages.len());
-                for (message, ack) in part.messages.into_iter().zip(part.acks) {
-                    self.rejections.reject(message, ack, &reason).await;
-                }
-                tally.reason = reason;
-            }
+            Err(Never::Refused(reason)) => self.reject(part, Cause::Refused, reason, tally).await,
+            Err(Never::TooLarge(reason)) => self.reject(part, Cause::TooLarge, reason, tally).await,
+            Err(Never::GivenUp(reason)) => self.reject(part, Cause::GivenUp, reason, tally).await,
         }
         if tally.settled >= TOLD {
             self.judge(tally);
+        }
+    }
+
+    async fn reject(&self, part: Batch, cause: Cause, reason: String, tally: &mut Tally) {
+        tally.rejected = tally.rejected.saturating_add(part.messages.len());
+        let rejection = Rejection::new(cause, Arc::clone(&self.label), reason.as_str());
+        for (message, ack) in part.messages.into_iter().zip(part.acks) {
+            self.rejections
+                .reject(message, ack, rejection.clone())
+                .await;
+        }
+        tally.reason = reason;
+    }
+
+    /// What it means for a message that it was written.
+    fn taken(&self, ack: &Ack) -> Outcome {
+        match (self.taken, ack.refused()) {
+            (Taken::Dropped, _) => Outcome::Dropped(Arc::clone(&self.label)),
+            (Taken::Kept, Some(refused)) => Outcome::Rejected(Arc::clone(refused)),
+            (Taken::Kept, None) | (Taken::Delivered, _) => Outcome::Delivered,
         }
     }
 
@@ -214,7 +239,7 @@ impl Desk {
     fn drop_all(&self, acks: Vec<Ack>) {
         self.dropped.inc_by(acks.len() as u64);
         for ack in acks {
-            ack.resolve(Outcome::Delivered);
+            ack.resolve(Outcome::Dropped(Arc::clone(&self.label)));
         }
     }
 

@@ -124,6 +124,7 @@ fn the_id_follows_the_identity() {
         about: "pod a/b".into(),
         uid: "u".into(),
         start: 5,
+        end: 6,
         cluster: None,
     };
     let message = Message::value(&json!({"any": 1})).with_identity(identity);

@@ -88,6 +88,8 @@ struct KeptIdentity {
     about: String,
     uid: String,
     start: i64,
+    #[serde(default)]
+    end: i64,
     cluster: Option<String>,
 }
 
@@ -104,6 +106,7 @@ impl Kept {
                 about: identity.about.to_string(),
                 uid: identity.uid.to_string(),
                 start: identity.start,
+                end: identity.end,
                 cluster: identity.cluster.as_deref().map(str::to_owned),
             }),
         })
@@ -120,6 +123,7 @@ impl Kept {
                 about: identity.about.into(),
                 uid: identity.uid.into(),
                 start: identity.start,
+                end: identity.end.max(identity.start),
                 cluster: identity.cluster.map(Into::into),
             }),
         }

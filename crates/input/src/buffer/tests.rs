@@ -1,6 +1,6 @@
 use std::{collections::VecDeque, path::Path};
 
-use meterline_core::{Health, Identity, Message, Metrics};
+use meterline_core::{Cause, Health, Identity, Message, Metrics};
 
 use super::{memory::Memory, sqlite::File, *};
 
@@ -43,6 +43,7 @@ impl Input for Source {
             about: "pod".into(),
             uid: name.as_str().into(),
             start: 7,
+            end: 8,
             cluster: None,
         });
         self.unsettled.push((name, settlement));
@@ -140,7 +141,7 @@ async fn what_was_not_delivered_survives_with_all_that_belongs_to_it() {
     assert_eq!(batch[0].metadata.get("key").unwrap().as_ref(), "of a");
     let identity = batch[0].identity().unwrap();
     assert_eq!((identity.uid.as_ref(), identity.start), ("a", 7));
-    ack.resolve(Outcome::Rejected("bad".to_owned()));
+    ack.resolve(Outcome::rejected(Cause::Refused, "sink", "bad"));
     let rest = read_all(&mut input, |_| Some(Outcome::Delivered)).await;
     assert_eq!(rest, ["c", "d"]);
     input.close().await;

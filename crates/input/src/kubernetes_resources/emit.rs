@@ -21,7 +21,8 @@ pub(super) fn batch(
     emission
         .pieces
         .iter()
-        .map(|piece| {
+        .zip(0..)
+        .map(|(piece, number)| {
             let seconds = piece.end.saturating_sub(piece.start);
             // Nearly every piece is the whole window: those share the window's own texts.
             let schedule_time = if piece.start == window.start {
@@ -35,7 +36,8 @@ pub(super) fn batch(
                 interval(seconds)
             };
             let mut message = Message::new(MessageContent::Document(piece.content.0.clone()))
-                .with_identity(identity(piece, resource_type, cluster));
+                .with_identity(identity(piece, resource_type, cluster))
+                .with_origin(number);
             let metadata = &mut message.metadata;
             metadata.set("schedule_time", schedule_time);
             metadata.set("schedule_interval", schedule_interval);
@@ -63,6 +65,7 @@ fn identity(
         about: about.into(),
         uid: Arc::clone(&piece.uid),
         start: piece.start,
+        end: piece.end,
         cluster: cluster.cloned(),
     }
 }

@@ -49,7 +49,7 @@ impl Input for Holder {
 struct Panics;
 
 impl Processor for Panics {
-    fn process(&mut self, _: Batch) -> Batch {
+    fn process(&mut self, _: Batch, _: &mut Drops) -> Batch {
         panic!("as the test wants it");
     }
 }

@@ -35,6 +35,7 @@ fn message(document: &Document, start: i64, interval: &str) -> Message {
         about: "pod".into(),
         uid: "u".into(),
         start,
+        end: start,
         cluster: None,
     })
 }
