@@ -171,7 +171,11 @@ fn run(
         let metrics = Metrics::default();
         let pipeline = Pipeline {
             input: Box::new(Source {
-                batches: batches.iter().map(messages).collect::<Vec<_>>().into_iter(),
+                batches: batches
+                    .iter()
+                    .map(|it| messages(it))
+                    .collect::<Vec<_>>()
+                    .into_iter(),
                 settlements: Arc::clone(&settlements),
             }),
             chains: (0..2).map(|_| vec![Box::new(ByName) as _]).collect(),
@@ -206,7 +210,7 @@ fn run(
 }
 
 /// Messages with these names, numbered as an input does that wants to know their fates.
-fn messages(names: &Vec<String>) -> Batch {
+fn messages(names: &[String]) -> Batch {
     let numbered = |(name, number): (&String, u32)| Message::raw(name.clone()).with_origin(number);
     names.iter().zip(0..).map(numbered).collect()
 }
@@ -561,7 +565,11 @@ fn run_to(batches: &[Vec<String>], output: OutputNode) -> Vec<Settled> {
         let settlements = Arc::new(Mutex::new(Vec::new()));
         let pipeline = Pipeline {
             input: Box::new(Source {
-                batches: batches.iter().map(messages).collect::<Vec<_>>().into_iter(),
+                batches: batches
+                    .iter()
+                    .map(|it| messages(it))
+                    .collect::<Vec<_>>()
+                    .into_iter(),
                 settlements: Arc::clone(&settlements),
             }),
             chains: vec![vec![Box::new(ByName) as _]],
