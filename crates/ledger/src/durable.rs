@@ -11,7 +11,9 @@ use crate::{
     entry::{Entry, HandedOut, LateEmission, LateSpan, WindowState},
     interval::{Interval, UnixSeconds, Window},
     ledger::{Ledger, REMEMBERED},
-    words::{Accounting, Piece, Stats, Uid},
+    quarantine::{Group, GroupKey, Quarantine},
+    seconds::{Tallies, Unbilled},
+    words::{Accounting, Content, Piece, Stats, Uid},
 };
 
 /// All of a ledger but its objects.
@@ -29,6 +31,12 @@ pub struct Head<C> {
     pub(crate) late_in_flight: BTreeMap<u64, LateEmission<C>>,
     pub(crate) late_failed: VecDeque<LateEmission<C>>,
     pub(crate) stats: Stats,
+    /// Unbilled time that no rejected piece stands for.
+    #[serde(default)]
+    pub(crate) unbilled: Tallies,
+    /// Whether the statistics say what was handed out. Older states do not.
+    #[serde(default)]
+    pub(crate) counts_fates: bool,
 }
 
 impl<C> Head<C> {
@@ -42,9 +50,42 @@ impl<C> Head<C> {
             late_in_flight: BTreeMap::new(),
             late_failed: VecDeque::new(),
             stats: Stats::default(),
+            unbilled: Tallies::default(),
+            counts_fates: true,
         }
     }
+
+    /// Works out what an older state does not say: it counted as billed whatever was settled.
+    fn count_what_was_handed_out(&mut self) {
+        if self.counts_fates {
+            return;
+        }
+        let windows = self
+            .windows
+            .values()
+            .filter(|it| it.state != WindowState::Delivered)
+            .map(|it| it.seconds);
+        let late = self
+            .late_in_flight
+            .values()
+            .chain(&self.late_failed)
+            .flat_map(|it| &it.pieces)
+            .map(Piece::seconds);
+        let on_the_way = windows.chain(late).fold(0, i64::saturating_add);
+        let stats = &mut self.stats;
+        stats.handed_out_seconds = on_the_way
+            .saturating_add(stats.billed_seconds)
+            .saturating_add(stats.lost_seconds);
+        self.unbilled
+            .add(Unbilled::Unproved, UNPROVED, "", self.stats.lost_seconds);
+        self.counts_fates = true;
+    }
 }
+
+/// The reason of time that cannot be proved.
+const UNPROVED: &str = "no_proof";
+/// The reason of time that came too late.
+const TOO_OLD: &str = "max_backlog";
 
 /// All that is kept of one object.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -57,11 +98,13 @@ pub struct Record<C>(pub(crate) Entry<C>);
 pub struct Changes<C> {
     /// Objects that changed; `None` for one that need not be known any more.
     pub records: BTreeMap<Uid, Option<Record<C>>>,
+    /// Groups of rejected pieces that changed; `None` for one that is no longer kept.
+    pub rejected: BTreeMap<GroupKey, Option<Group<C>>>,
     /// The rest, whole.
     pub head: Head<C>,
 }
 
-impl<C: Clone + PartialEq> Ledger<C> {
+impl<C: Content> Ledger<C> {
     /// What changed since this was last called, or since the ledger was made or restored.
     pub fn take_changes(&mut self) -> Changes<C> {
         let changed = std::mem::take(&mut self.changed);
@@ -71,6 +114,7 @@ impl<C: Clone + PartialEq> Ledger<C> {
         };
         Changes {
             records: changed.into_iter().map(record).collect(),
+            rejected: self.quarantine.take_changes(),
             head: self.head.clone(),
         }
     }
@@ -78,18 +122,22 @@ impl<C: Clone + PartialEq> Ledger<C> {
     /// All that there is, as changes of an empty state.
     pub fn take_everything(&mut self) -> Changes<C> {
         self.changed = self.entries.keys().cloned().collect();
+        self.quarantine.touch_all();
         self.take_changes()
     }
 
     /// The ledger that was kept. What had been handed out and was not settled comes again. Windows
-    /// that were not handed out yet are cut by `interval`, whatever it was before.
+    /// that were not handed out yet are cut by `interval`, whatever it was before. What was rejected is
+    /// handed out again, for the configuration may be another one.
     #[must_use]
     pub fn restore(
         interval: Interval,
         accounting: Accounting,
         mut head: Head<C>,
         records: impl IntoIterator<Item = (Uid, Record<C>)>,
+        rejected: impl IntoIterator<Item = Group<C>>,
     ) -> Self {
+        head.count_what_was_handed_out();
         for window in head.windows.values_mut() {
             if matches!(window.state, WindowState::InFlight(_)) {
                 window.state = WindowState::Failed;
@@ -98,6 +146,7 @@ impl<C: Clone + PartialEq> Ledger<C> {
         let in_flight = std::mem::take(&mut head.late_in_flight);
         head.late_failed.extend(in_flight.into_values());
         let mut ledger = Self::from_parts(interval, accounting, head);
+        ledger.quarantine = Quarantine::restore(rejected);
         for (uid, Record(entry)) in records {
             for end in entry.segments.iter().filter_map(|segment| segment.end) {
                 ledger.close_at(end, &uid);
@@ -165,7 +214,15 @@ impl<C: Clone + PartialEq> Ledger<C> {
         let head = &mut self.head;
         head.watermark = until;
         head.emitted = head.emitted.max(until);
+        // What was on its way here is for the other to count.
+        let on_the_way = head
+            .windows
+            .values()
+            .filter(|it| it.window.end <= until && it.state != WindowState::Delivered)
+            .map(|it| it.seconds)
+            .fold(0, i64::saturating_add);
         head.windows.retain(|_, it| it.window.end > until);
+        self.count_handed_out(on_the_way.saturating_neg());
     }
 
     /// Gives up what ends at or before `until` and is in nobody's hands: what is handed out may still
@@ -173,14 +230,18 @@ impl<C: Clone + PartialEq> Ledger<C> {
     /// [`Stats::lost_seconds`].
     pub fn give_up(&mut self, until: UnixSeconds) -> i64 {
         let until = self.interval.floor(until);
+        let old = self.quarantine.give_up(until);
+        self.count_not_kept(&old);
         if until <= self.head.watermark {
             return 0;
         }
-        let mut lost = self.give_up_late(until);
+        let late = self.give_up_late(until);
+        self.count_lost(late, TOO_OLD, "");
+        let mut given_up = Vec::new();
         for handed_out in self.head.windows.values_mut() {
             if handed_out.window.end <= until && handed_out.state == WindowState::Failed {
                 handed_out.state = WindowState::Delivered;
-                lost = lost.saturating_add(handed_out.seconds);
+                given_up.push(handed_out.window);
             }
         }
         if self.head.emitted < until {
@@ -189,24 +250,42 @@ impl<C: Clone + PartialEq> Ledger<C> {
                 end: until,
             };
             let seconds = self.pieces(window).iter().map(Piece::seconds).sum();
-            let given_up = HandedOut {
+            self.count_handed_out(seconds);
+            let handed_out = HandedOut {
                 window,
                 state: WindowState::Delivered,
                 seconds,
             };
-            self.head.windows.insert(window.start, given_up);
+            self.head.windows.insert(window.start, handed_out);
             self.head.emitted = until;
-            lost = lost.saturating_add(seconds);
+            given_up.push(window);
         }
-        self.lose(lost);
+        let pieces: Vec<_> = given_up
+            .into_iter()
+            .flat_map(|window| self.pieces(window))
+            .collect();
+        let mut lost = late;
+        for piece in pieces {
+            lost = lost.saturating_add(piece.seconds());
+            self.count_lost(piece.seconds(), TOO_OLD, piece.content.owner());
+        }
         self.advance();
         lost
     }
 
-    /// Counts object-seconds that cannot be proved and are not billed.
-    pub fn lose(&mut self, seconds: i64) {
-        let sum = self.head.stats.lost_seconds.saturating_add(seconds.max(0));
+    /// Counts object-seconds of an owner that cannot be proved and are not billed.
+    pub fn lose(&mut self, seconds: i64, owner: &str) {
+        let seconds = seconds.max(0);
+        self.count_handed_out(seconds);
+        self.count_lost(seconds, UNPROVED, owner);
+    }
+
+    fn count_lost(&mut self, seconds: i64, reason: &str, owner: &str) {
+        let sum = self.head.stats.lost_seconds.saturating_add(seconds);
         self.head.stats.lost_seconds = sum;
+        self.head
+            .unbilled
+            .add(Unbilled::Unproved, reason, owner, seconds);
     }
 
     pub(crate) fn touch(&mut self, uid: &Uid) {

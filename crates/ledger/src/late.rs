@@ -6,10 +6,10 @@ use crate::{
     entry::{LateEmission, LateSpan},
     interval::{UnixSeconds, Window},
     ledger::{Ledger, REMEMBERED},
-    words::{Accounting, Emission, Piece, Uid},
+    words::{Accounting, Content, Emission, Kind, Piece, Uid},
 };
 
-impl<C: Clone + PartialEq> Ledger<C> {
+impl<C: Content> Ledger<C> {
     /// Takes what of `[start, end)` lies before `emitted` for late pieces.
     pub(crate) fn add_late(
         &mut self,
@@ -70,7 +70,7 @@ impl<C: Clone + PartialEq> Ledger<C> {
         let handed = Emission {
             ticket,
             window: emission.window,
-            late: true,
+            kind: Kind::Late,
             pieces: emission.pieces.clone(),
         };
         self.head.late_in_flight.insert(ticket.0, emission);
@@ -112,6 +112,7 @@ impl<C: Clone + PartialEq> Ledger<C> {
             }
         }
         pieces.sort_by(|a, b| (&a.uid, a.start).cmp(&(&b.uid, b.start)));
+        self.count_handed_out(pieces.iter().map(Piece::seconds).sum());
         Some(LateEmission {
             window,
             pieces,
@@ -124,6 +125,7 @@ impl<C: Clone + PartialEq> Ledger<C> {
     pub(crate) fn give_up_late(&mut self, until: UnixSeconds) -> i64 {
         let head = &mut self.head;
         let later = head.late.split_off(&until);
+        // What was never handed out is from now on, and as lost.
         let mut lost = 0_i64;
         for (start, spans) in std::mem::replace(&mut head.late, later) {
             for (uid, span) in spans {
@@ -138,6 +140,7 @@ impl<C: Clone + PartialEq> Ledger<C> {
             .into_iter()
             .partition::<Vec<_>, _>(|it| it.window.end <= until);
         head.late_failed = kept.into();
+        self.count_handed_out(lost);
         given_up
             .iter()
             .flat_map(|it| &it.pieces)
@@ -155,7 +158,17 @@ impl<C: Clone + PartialEq> Ledger<C> {
             spans.retain(|_, span| !is_old(span.learned));
         }
         self.head.late.retain(|_, spans| !spans.is_empty());
-        self.head.late_failed.retain(|it| !is_old(it.learned));
+        let failed = std::mem::take(&mut self.head.late_failed);
+        let (delivered_by_others, kept) = failed
+            .into_iter()
+            .partition::<Vec<_>, _>(|it| is_old(it.learned));
+        self.head.late_failed = kept.into();
+        let passed_on = delivered_by_others
+            .iter()
+            .flat_map(|it| &it.pieces)
+            .map(Piece::seconds)
+            .fold(0, i64::saturating_add);
+        self.count_handed_out(passed_on.saturating_neg());
         let mut kept = Vec::new();
         for (uid, entry) in self.entries.iter().filter(|(_, it)| !is_old(it.learned)) {
             for segment in &entry.segments {

@@ -9,7 +9,8 @@ use crate::{
     durable::Head,
     entry::{Entry, HandedOut, Segment, WindowState},
     interval::{Interval, UnixSeconds, Window},
-    words::{Accounting, Emission, Observation, Piece, Settled, Stats, Ticket, Uid},
+    quarantine::Quarantine,
+    words::{Accounting, Content, Emission, Kind, Observation, Piece, Settled, Stats, Ticket, Uid},
 };
 
 /// How long, in seconds behind the watermark, an object that is gone is remembered: should it turn
@@ -23,15 +24,16 @@ pub struct Ledger<C> {
     pub(crate) accounting: Accounting,
     pub(crate) head: Head<C>,
     pub(crate) entries: BTreeMap<Uid, Entry<C>>,
+    pub(crate) quarantine: Quarantine<C>,
     /// Objects that have something to forget once the watermark passes that second.
     closings: BTreeMap<UnixSeconds, Vec<Uid>>,
-    tickets: HashMap<u64, UnixSeconds>,
+    pub(crate) tickets: HashMap<u64, UnixSeconds>,
     next_ticket: u64,
     /// Entries that are not as they were when the changes were last taken.
     pub(crate) changed: BTreeSet<Uid>,
 }
 
-impl<C: Clone + PartialEq> Ledger<C> {
+impl<C: Content> Ledger<C> {
     /// An empty ledger. What lies before `horizon` is never billed.
     #[must_use]
     pub fn new(interval: Interval, accounting: Accounting, horizon: UnixSeconds) -> Self {
@@ -44,6 +46,7 @@ impl<C: Clone + PartialEq> Ledger<C> {
             accounting,
             head,
             entries: BTreeMap::new(),
+            quarantine: Quarantine::default(),
             closings: BTreeMap::new(),
             tickets: HashMap::new(),
             next_ticket: 0,
@@ -270,8 +273,9 @@ impl<C: Clone + PartialEq> Ledger<C> {
 
     // --- handing out --------------------------------------------------------------------------
 
-    /// The next emission: what failed first, then what was late, then the next window if it ends at
-    /// or before `complete_until`. `None` when there is nothing to hand out now.
+    /// The next emission: what failed first, then what was late, then what was rejected and is due by
+    /// `complete_until`, then the next window if it ends at or before that. `None` when there is nothing
+    /// to hand out now.
     pub fn next(&mut self, complete_until: UnixSeconds) -> Option<Emission<C>> {
         let failed = self
             .head
@@ -283,6 +287,9 @@ impl<C: Clone + PartialEq> Ledger<C> {
             return self.hand_out(window);
         }
         if let Some(emission) = self.next_late() {
+            return Some(emission);
+        }
+        if let Some(emission) = self.next_again(complete_until) {
             return Some(emission);
         }
         // Windows in which nothing ran are delivered as they are, a bounded number at a time.
@@ -305,7 +312,11 @@ impl<C: Clone + PartialEq> Ledger<C> {
     /// Hands out a window; one without pieces is delivered by that.
     fn hand_out(&mut self, window: Window) -> Option<Emission<C>> {
         let pieces = self.pieces(window);
-        let seconds = pieces.iter().map(Piece::seconds).sum();
+        let seconds = pieces.iter().map(Piece::seconds).sum::<i64>();
+        // One that comes again was counted, unless it is billed in another way now.
+        let before = self.head.windows.get(&window.start);
+        let counted = before.map_or(0, |it| it.seconds);
+        self.count_handed_out(seconds.saturating_sub(counted));
         let state = if pieces.is_empty() {
             WindowState::Delivered
         } else {
@@ -327,7 +338,7 @@ impl<C: Clone + PartialEq> Ledger<C> {
         Some(Emission {
             ticket,
             window,
-            late: false,
+            kind: Kind::Window,
             pieces,
         })
     }
@@ -366,18 +377,21 @@ impl<C: Clone + PartialEq> Ledger<C> {
     // --- settling -----------------------------------------------------------------------------
 
     /// Learns how an emission ended.
-    pub fn settle(&mut self, ticket: Ticket, settled: Settled) {
+    pub fn settle(&mut self, ticket: Ticket, settled: Settled<C>) {
+        if self.settle_again(ticket, &settled) {
+            return;
+        }
         if let Some(emission) = self.head.late_in_flight.remove(&ticket.0) {
-            match settled {
-                Settled::Failed => self.head.late_failed.push_back(emission),
-                Settled::Delivered => {
-                    let seconds: i64 = emission.pieces.iter().map(Piece::seconds).sum();
-                    self.head.stats.late_seconds =
-                        self.head.stats.late_seconds.saturating_add(seconds);
-                    self.head.stats.billed_seconds =
-                        self.head.stats.billed_seconds.saturating_add(seconds);
-                }
+            if settled == Settled::Failed {
+                self.head.late_failed.push_back(emission);
+                return;
             }
+            let seconds = emission.pieces.iter().map(Piece::seconds).sum();
+            let before = self.head.stats.billed_seconds;
+            self.count_fates(seconds, settled);
+            let stats = &mut self.head.stats;
+            let delivered = stats.billed_seconds.saturating_sub(before);
+            stats.late_seconds = stats.late_seconds.saturating_add(delivered);
             return;
         }
         let Some(window) = self
@@ -388,18 +402,20 @@ impl<C: Clone + PartialEq> Ledger<C> {
         else {
             return;
         };
-        match settled {
-            Settled::Failed => window.state = WindowState::Failed,
-            Settled::Delivered => {
-                window.state = WindowState::Delivered;
-                self.head.stats.billed_seconds = self
-                    .head
-                    .stats
-                    .billed_seconds
-                    .saturating_add(window.seconds);
-                self.advance();
-            }
+        if settled == Settled::Failed {
+            window.state = WindowState::Failed;
+            return;
         }
+        window.state = WindowState::Delivered;
+        let seconds = window.seconds;
+        self.count_fates(seconds, settled);
+        self.advance();
+    }
+
+    /// Counts object-seconds that this ledger hands out, or no longer does if negative.
+    pub(crate) fn count_handed_out(&mut self, seconds: i64) {
+        let stats = &mut self.head.stats;
+        stats.handed_out_seconds = stats.handed_out_seconds.saturating_add(seconds);
     }
 
     /// Moves the watermark over the windows that were delivered without a gap.

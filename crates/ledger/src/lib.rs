@@ -11,6 +11,9 @@
 //! - an end cannot be taken back, and is counted in [`Stats::overbilled_seconds`];
 //! - a change of content counts from the end of the last window that was handed out.
 //!
+//! What was delivered, what was not and why is counted by object-second ([`Seconds`]): each that ran has
+//! one fate. Rejected pieces are kept, and handed out again when that is asked for.
+//!
 //! Time comes in as an argument, in Unix seconds.
 
 mod completeness;
@@ -19,6 +22,8 @@ mod entry;
 mod interval;
 mod late;
 mod ledger;
+mod quarantine;
+mod seconds;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -27,4 +32,9 @@ pub use completeness::Completeness;
 pub use durable::{Changes, Head, Record};
 pub use interval::{Interval, UnixSeconds, Window};
 pub use ledger::Ledger;
-pub use words::{Accounting, Emission, Observation, Piece, Settled, Stats, Ticket, Uid};
+pub use quarantine::{Group, GroupKey};
+pub use seconds::{OTHER, Seconds, Tally, Unbilled};
+pub use words::{
+    Accounting, Content, Emission, Fate, Kind, Observation, Piece, Refusal, Settled, Stats, Ticket,
+    Uid,
+};

@@ -64,6 +64,14 @@ impl<C> Piece<C> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ticket(pub(crate) u64);
 
+/// What is billed of an object.
+pub trait Content: Clone + PartialEq {
+    /// Whose object it is, such as its namespace. Owners do not trust each other.
+    fn owner(&self) -> &str;
+    /// How many bytes it takes to keep it.
+    fn weight(&self) -> usize;
+}
+
 /// What is handed out at once: the pieces of one window.
 #[derive(Debug, Clone)]
 pub struct Emission<C> {
@@ -71,19 +79,66 @@ pub struct Emission<C> {
     pub ticket: Ticket,
     /// The window.
     pub window: Window,
-    /// Whether these are pieces that were learned of after their window had been handed out.
-    pub late: bool,
+    /// Why it is handed out.
+    pub kind: Kind,
     /// In the order of UID and start.
     pub pieces: Vec<Piece<C>>,
 }
 
-/// How an emission ended.
+/// Why pieces are handed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
-    /// It need not come again.
+pub enum Kind {
+    /// They are those of a window.
+    Window,
+    /// They were learned of after their window had been handed out.
+    Late,
+    /// They were rejected before. They may be of several windows.
+    Again,
+}
+
+/// How an emission ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled<C> {
+    /// All of it arrived.
     Delivered,
+    /// It need not come again, and all of it arrived but for some pieces.
+    Done {
+        /// When this was learned.
+        at: UnixSeconds,
+        /// Pieces that did not arrive, as they were handed out, and what became of each.
+        undelivered: Vec<(Piece<C>, Fate)>,
+    },
     /// It has to come again.
     Failed,
+}
+
+/// What became of a piece that was not delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It was dropped on purpose.
+    Dropped {
+        /// Where: a label, or a place in the configuration.
+        place: Arc<str>,
+    },
+    /// It cannot arrive as things are. It is kept, and handed out again when that is asked for.
+    Rejected(Refusal),
+}
+
+/// Why a piece was rejected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// One of a few words.
+    pub cause: Arc<str>,
+    /// What decided it: a label, or a place in the configuration.
+    pub component: Arc<str>,
+    /// What happened, for people.
+    pub reason: Arc<str>,
+    /// The customer, where that is known.
+    #[serde(default)]
+    pub subject: Option<Arc<str>>,
+    /// Whether it may pass without anybody doing something: then it is handed out again by itself,
+    /// after a minute and then ever more seldom, at least once an hour.
+    pub may_pass: bool,
 }
 
 /// Figures for people.
@@ -91,8 +146,20 @@ pub enum Settled {
 pub struct Stats {
     /// Objects that run now.
     pub open: usize,
+    /// Object-seconds that were handed out, each counted once, or that were counted as lost.
+    #[serde(default)]
+    pub handed_out_seconds: i64,
     /// Object-seconds delivered.
     pub billed_seconds: i64,
+    /// Object-seconds rejected, and not delivered since.
+    #[serde(default)]
+    pub rejected_seconds: i64,
+    /// Object-seconds dropped on purpose.
+    #[serde(default)]
+    pub dropped_seconds: i64,
+    /// Rejected pieces that are no longer kept, for there were too many or they were too old.
+    #[serde(default)]
+    pub rejected_not_kept: u64,
     /// Object-seconds delivered in late emissions, a part of the former.
     pub late_seconds: i64,
     /// Object-seconds handed out beyond an end that was learned too late.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Books, histories, seen};
+use super::{Books, balance, histories, seen};
 use crate::{Accounting, Interval, Ledger, Settled};
 
 /// One pod: when it starts, how long it runs, how late the API server knows that it started, and how
@@ -102,6 +102,7 @@ fn play(history: &History) -> BTreeMap<(String, i64), i64> {
                 };
                 books.settle(emission.ticket, settled);
             }
+            balance(books, now);
             if index == leader {
                 annotation = annotation.max(books.safe_watermark());
             }

@@ -1,13 +1,52 @@
 //! The rules of the ledger, one by one, and then any history at all.
 
+mod fates;
 mod handover;
 mod history;
 
 use proptest::prelude::ProptestConfig;
 
-use crate::{Accounting, Emission, Interval, Ledger, Observation, Settled, Window};
+use crate::{
+    Accounting, Content, Emission, Interval, Kind, Ledger, Observation, Refusal, Settled, Window,
+};
 
 type Books = Ledger<String>;
+
+impl Content for String {
+    /// `owner:anything` is the owner's.
+    fn owner(&self) -> &str {
+        self.split_once(':').map_or("", |(owner, _)| owner)
+    }
+
+    fn weight(&self) -> usize {
+        self.len()
+    }
+}
+
+fn refusal(cause: &str, may_pass: bool) -> Refusal {
+    Refusal {
+        cause: cause.into(),
+        component: "mapping".into(),
+        reason: "as the test wants it".into(),
+        subject: None,
+        may_pass,
+    }
+}
+
+/// Every second has one fate.
+fn balance(books: &Books, now: i64) {
+    let seconds = books.seconds(now);
+    let sum =
+        seconds.delivered + seconds.rejected + seconds.dropped + seconds.waiting + seconds.unproved;
+    assert_eq!(seconds.ran, sum, "{seconds:?}");
+    let unbilled: i64 = books.unbilled().iter().map(|it| it.seconds).sum();
+    assert_eq!(
+        unbilled,
+        seconds.rejected + seconds.dropped + seconds.unproved,
+        "{:?}",
+        books.unbilled()
+    );
+}
 
 fn ledger(interval: i64) -> Books {
     Ledger::new(Interval::new(interval).unwrap(), Accounting::Exact, 0)
@@ -56,7 +95,11 @@ fn deliver(books: &mut Books, complete_until: i64) -> Vec<String> {
 }
 
 fn describe(emission: &Emission<String>) -> Vec<String> {
-    let late = if emission.late { " late" } else { "" };
+    let late = match emission.kind {
+        Kind::Window => "",
+        Kind::Late => " late",
+        Kind::Again => " again",
+    };
     emission
         .pieces
         .iter()

@@ -1,0 +1,376 @@
+//! Pieces that were rejected, kept so that they can be made again under their ids.
+//!
+//! Pieces of one object with the same content and the same cause are one *group*, so that an object
+//! that is rejected for a day costs one content and a list of times. What is kept is bounded; when it
+//! is too much, the oldest group of the owner that has most goes, for one tenant must not push out
+//! what others need. What goes is counted.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    interval::UnixSeconds,
+    words::{Content, Piece, Refusal, Ticket, Uid},
+};
+
+/// The most bytes of contents, and the most pieces, that are kept.
+const MOST_BYTES: usize = 64 << 20;
+const MOST_PIECES: usize = 1_000_000;
+/// The most pieces in one group, which is written as one.
+const MOST_IN_GROUP: usize = 256;
+/// The most groups that are handed out at once.
+const MOST_IN_FLIGHT: usize = 16;
+/// The first pause, in seconds, before a group that may pass is tried again; it doubles.
+const FIRST_PAUSE: i64 = 60;
+const LONGEST_PAUSE: i64 = 3_600;
+
+/// Names a group: the start of its first piece and its object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct GroupKey {
+    pub(crate) start: UnixSeconds,
+    pub(crate) uid: Uid,
+}
+
+impl std::fmt::Display for GroupKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.start, self.uid)
+    }
+}
+
+/// Rejected pieces of one object that have content and cause in common.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group<C> {
+    /// The object.
+    pub uid: Uid,
+    /// What was to be billed.
+    pub content: C,
+    /// Why it was not, the last time it was tried.
+    pub refusal: Refusal,
+    /// Start and end of each piece, in order.
+    pub pieces: Vec<(UnixSeconds, UnixSeconds)>,
+    /// When the first piece was rejected for the first time.
+    pub first_try: UnixSeconds,
+    /// When a piece was tried last.
+    pub last_try: UnixSeconds,
+    /// How often the group as a whole was tried again.
+    pub retries: u32,
+    /// When it is tried again by itself, if it is.
+    pub next_try: Option<UnixSeconds>,
+}
+
+impl<C> Group<C> {
+    /// How long the pieces are together.
+    #[must_use]
+    pub fn seconds(&self) -> i64 {
+        self.pieces
+            .iter()
+            .map(|(start, end)| end.saturating_sub(*start))
+            .fold(0, i64::saturating_add)
+    }
+}
+
+impl<C: Content> Group<C> {
+    fn weight(&self) -> usize {
+        let per_piece = std::mem::size_of::<(UnixSeconds, UnixSeconds)>();
+        self.content
+            .weight()
+            .saturating_add(self.pieces.len().saturating_mul(per_piece))
+    }
+
+    fn takes(&self, content: &C, refusal: &Refusal) -> bool {
+        self.pieces.len() < MOST_IN_GROUP
+            && self.refusal.cause == refusal.cause
+            && self.refusal.component == refusal.component
+            && self.content == *content
+    }
+}
+
+/// See the module documentation.
+#[derive(Debug, Clone)]
+pub(crate) struct Quarantine<C> {
+    groups: BTreeMap<GroupKey, Group<C>>,
+    /// The group of each object that may take further pieces.
+    open: HashMap<Uid, GroupKey>,
+    /// When groups are tried again.
+    due: BTreeSet<(UnixSeconds, GroupKey)>,
+    in_flight: BTreeMap<u64, GroupKey>,
+    pieces: usize,
+    bytes: usize,
+    by_owner: HashMap<Arc<str>, usize>,
+    /// Groups that are not as they were when the changes were last taken.
+    changed: BTreeSet<GroupKey>,
+}
+
+impl<C> Default for Quarantine<C> {
+    fn default() -> Self {
+        Self {
+            groups: BTreeMap::new(),
+            open: HashMap::new(),
+            due: BTreeSet::new(),
+            in_flight: BTreeMap::new(),
+            pieces: 0,
+            bytes: 0,
+            by_owner: HashMap::new(),
+            changed: BTreeSet::new(),
+        }
+    }
+}
+
+impl<C: Content> Quarantine<C> {
+    /// What was kept. All of it is tried again, for what it waited for may have been done.
+    pub(crate) fn restore(groups: impl IntoIterator<Item = Group<C>>) -> Self {
+        let mut quarantine = Self::default();
+        for group in groups {
+            let Some((start, _)) = group.pieces.first() else {
+                continue;
+            };
+            let key = GroupKey {
+                start: *start,
+                uid: Arc::clone(&group.uid),
+            };
+            quarantine.insert(key, group);
+        }
+        quarantine.retry();
+        quarantine
+    }
+
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (&GroupKey, &Group<C>)> {
+        self.groups.iter()
+    }
+
+    pub(crate) fn after(
+        &self,
+        key: Option<&GroupKey>,
+    ) -> impl Iterator<Item = (&GroupKey, &Group<C>)> {
+        use std::ops::Bound;
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        self.groups.range((from, Bound::Unbounded))
+    }
+
+    pub(crate) fn pieces(&self) -> usize {
+        self.pieces
+    }
+
+    pub(crate) fn take_changes(&mut self) -> BTreeMap<GroupKey, Option<Group<C>>> {
+        std::mem::take(&mut self.changed)
+            .into_iter()
+            .map(|key| {
+                let group = self.groups.get(&key).cloned();
+                (key, group)
+            })
+            .collect()
+    }
+
+    pub(crate) fn touch_all(&mut self) {
+        self.changed.extend(self.groups.keys().cloned());
+    }
+
+    /// Keeps a piece. Gives back the groups that had to go for it.
+    pub(crate) fn add(
+        &mut self,
+        piece: Piece<C>,
+        refusal: Refusal,
+        at: UnixSeconds,
+    ) -> Vec<Group<C>> {
+        let open = self.open.get(&piece.uid).cloned();
+        let fits = open.filter(|key| {
+            self.groups
+                .get(key)
+                .is_some_and(|group| group.takes(&piece.content, &refusal))
+                && !self.is_in_flight(key)
+        });
+        let (key, mut group) = match fits.and_then(|key| self.remove(&key).map(|it| (key, it))) {
+            Some(found) => found,
+            None => {
+                let key = GroupKey {
+                    start: piece.start,
+                    uid: Arc::clone(&piece.uid),
+                };
+                // One that is there already has the same first piece: it was handed out again.
+                if self.groups.contains_key(&key) {
+                    return Vec::new();
+                }
+                let group = Group {
+                    uid: piece.uid,
+                    content: piece.content,
+                    next_try: refusal.may_pass.then(|| at.saturating_add(FIRST_PAUSE)),
+                    refusal,
+                    pieces: Vec::new(),
+                    first_try: at,
+                    last_try: at,
+                    retries: 0,
+                };
+                (key, group)
+            }
+        };
+        group.pieces.push((piece.start, piece.end));
+        group.last_try = group.last_try.max(at);
+        self.insert(key, group);
+        self.make_room()
+    }
+
+    fn is_in_flight(&self, key: &GroupKey) -> bool {
+        self.in_flight.values().any(|it| it == key)
+    }
+
+    fn insert(&mut self, key: GroupKey, group: Group<C>) {
+        self.pieces = self.pieces.saturating_add(group.pieces.len());
+        let weight = group.weight();
+        self.bytes = self.bytes.saturating_add(weight);
+        let owned = self
+            .by_owner
+            .entry(group.content.owner().into())
+            .or_default();
+        *owned = owned.saturating_add(weight);
+        if let Some(at) = group.next_try {
+            self.due.insert((at, key.clone()));
+        }
+        self.open.insert(Arc::clone(&group.uid), key.clone());
+        self.changed.insert(key.clone());
+        self.groups.insert(key, group);
+    }
+
+    fn remove(&mut self, key: &GroupKey) -> Option<Group<C>> {
+        let group = self.groups.remove(key)?;
+        self.pieces = self.pieces.saturating_sub(group.pieces.len());
+        let weight = group.weight();
+        self.bytes = self.bytes.saturating_sub(weight);
+        if let Some(owned) = self.by_owner.get_mut(group.content.owner()) {
+            *owned = owned.saturating_sub(weight);
+            if *owned == 0 {
+                self.by_owner.remove(group.content.owner());
+            }
+        }
+        if let Some(at) = group.next_try {
+            self.due.remove(&(at, key.clone()));
+        }
+        if self.open.get(&group.uid) == Some(key) {
+            self.open.remove(&group.uid);
+        }
+        self.changed.insert(key.clone());
+        Some(group)
+    }
+
+    fn make_room(&mut self) -> Vec<Group<C>> {
+        let mut gone = Vec::new();
+        while self.bytes > MOST_BYTES || self.pieces > MOST_PIECES {
+            let most = self
+                .by_owner
+                .iter()
+                .max_by_key(|(owner, owned)| (**owned, *owner));
+            let Some((owner, _)) = most else { break };
+            let oldest = self
+                .groups
+                .iter()
+                .find(|(key, group)| {
+                    group.content.owner() == owner.as_ref() && !self.is_in_flight(key)
+                })
+                .map(|(key, _)| key.clone());
+            let Some(group) = oldest.and_then(|key| self.remove(&key)) else {
+                break;
+            };
+            gone.push(group);
+        }
+        gone
+    }
+
+    /// Drops groups that end at or before `until`.
+    pub(crate) fn give_up(&mut self, until: UnixSeconds) -> Vec<Group<C>> {
+        let old: Vec<_> = self
+            .groups
+            .iter()
+            // Groups are in the order of their starts.
+            .take_while(|(key, _)| key.start < until)
+            .filter(|(key, group)| {
+                group.pieces.last().is_some_and(|(_, end)| *end <= until) && !self.is_in_flight(key)
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        old.iter().filter_map(|key| self.remove(key)).collect()
+    }
+
+    /// Has everything tried again now. Gives back how many pieces that are.
+    pub(crate) fn retry(&mut self) -> usize {
+        for (key, group) in &mut self.groups {
+            if let Some(at) = group.next_try.replace(UnixSeconds::MIN) {
+                self.due.remove(&(at, key.clone()));
+            }
+            self.due.insert((UnixSeconds::MIN, key.clone()));
+        }
+        self.pieces
+    }
+
+    /// The next group that is due, if fewer are in flight than may be.
+    pub(crate) fn next(&mut self, now: UnixSeconds, ticket: Ticket) -> Option<Vec<Piece<C>>> {
+        if self.in_flight.len() >= MOST_IN_FLIGHT {
+            return None;
+        }
+        let (_, key) = self
+            .due
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .find(|(_, key)| !self.is_in_flight(key))?
+            .clone();
+        let group = self.groups.get(&key)?;
+        let piece = |(start, end): &(UnixSeconds, UnixSeconds)| Piece {
+            uid: Arc::clone(&group.uid),
+            start: *start,
+            end: *end,
+            content: group.content.clone(),
+        };
+        let pieces = group.pieces.iter().map(piece).collect();
+        self.in_flight.insert(ticket.0, key);
+        Some(pieces)
+    }
+
+    /// Whether one is due, and when the next is.
+    pub(crate) fn next_due(&self) -> Option<UnixSeconds> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// The pieces that were handed out by this ticket.
+    pub(crate) fn handed_out(&self, ticket: Ticket) -> Option<&Group<C>> {
+        self.in_flight
+            .get(&ticket.0)
+            .and_then(|key| self.groups.get(key))
+    }
+
+    /// Takes the group back that was handed out by this ticket; it is no longer kept.
+    pub(crate) fn take_back(&mut self, ticket: Ticket) -> Option<(GroupKey, Group<C>)> {
+        let key = self.in_flight.remove(&ticket.0)?;
+        let group = self.remove(&key)?;
+        Some((key, group))
+    }
+
+    /// Keeps what of a group was rejected again.
+    pub(crate) fn keep(
+        &mut self,
+        key: GroupKey,
+        mut group: Group<C>,
+        last: Option<Refusal>,
+        at: UnixSeconds,
+    ) {
+        if let Some(refusal) = last {
+            group.retries = group.retries.saturating_add(1);
+            group.last_try = at;
+            group.next_try = refusal.may_pass.then(|| {
+                let doubled = 1_i64 << group.retries.min(6);
+                at.saturating_add(FIRST_PAUSE.saturating_mul(doubled).min(LONGEST_PAUSE))
+            });
+            group.refusal = refusal;
+        }
+        let Some((start, _)) = group.pieces.first() else {
+            return;
+        };
+        // The first piece may be gone, and with it the name.
+        let key = GroupKey {
+            start: *start,
+            uid: key.uid,
+        };
+        self.insert(key, group);
+    }
+}

@@ -1,0 +1,337 @@
+//! Every object-second has one fate, and the books say how many have which.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    entry::WindowState,
+    interval::{UnixSeconds, Window},
+    ledger::Ledger,
+    quarantine::Group,
+    words::{Content, Fate, Kind, Piece, Settled, Ticket},
+};
+
+/// So many kinds of unbilled time are told apart, by fate, reason and owner; what comes on top is
+/// counted for the owner [`OTHER`].
+const MOST_KINDS: usize = 256;
+
+/// Stands for all owners that are not told apart.
+pub const OTHER: &str = "other";
+
+/// Object-seconds by fate. `ran` is the sum of all others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seconds {
+    /// What ran, as far as is known, and is for this ledger to bill. Seconds that were handed out
+    /// before an earlier end was learned are among them; they are counted in
+    /// [`Stats::overbilled_seconds`](crate::Stats::overbilled_seconds) as well.
+    pub ran: i64,
+    /// What arrived.
+    pub delivered: i64,
+    /// What cannot arrive as things are: a mapping failed, or the sink refused it.
+    pub rejected: i64,
+    /// What the configuration drops on purpose.
+    pub dropped: i64,
+    /// What was not handed out yet, or is on its way.
+    pub waiting: i64,
+    /// What may have run but cannot be proved, or came too late.
+    pub unproved: i64,
+}
+
+/// Why time is not billed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unbilled {
+    /// It was rejected.
+    Rejected,
+    /// It was dropped on purpose.
+    Dropped,
+    /// It cannot be proved, or came too late.
+    Unproved,
+}
+
+/// Unbilled time by fate, reason and owner.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Tally>", into = "Vec<Tally>")]
+pub(crate) struct Tallies(BTreeMap<(Unbilled, Arc<str>, Arc<str>), i64>);
+
+/// Unbilled time of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Its fate.
+    pub fate: Unbilled,
+    /// Why, in a word or by the place in the configuration.
+    pub reason: Arc<str>,
+    /// Whose objects these are; [`OTHER`] stands for those that are not told apart.
+    pub owner: Arc<str>,
+    /// How much.
+    pub seconds: i64,
+}
+
+impl From<Vec<Tally>> for Tallies {
+    fn from(list: Vec<Tally>) -> Self {
+        let mut tallies = Self::default();
+        for it in list {
+            tallies.add(it.fate, &it.reason, &it.owner, it.seconds);
+        }
+        tallies
+    }
+}
+
+impl From<Tallies> for Vec<Tally> {
+    fn from(tallies: Tallies) -> Self {
+        tallies.list().collect()
+    }
+}
+
+impl Tallies {
+    pub(crate) fn add(&mut self, fate: Unbilled, reason: &str, owner: &str, seconds: i64) {
+        if seconds == 0 {
+            return;
+        }
+        let mut key = (fate, Arc::from(reason), Arc::from(owner));
+        if !self.0.contains_key(&key) && self.0.len() >= MOST_KINDS {
+            key.2 = OTHER.into();
+        }
+        let sum = self.0.entry(key).or_default();
+        *sum = sum.saturating_add(seconds);
+    }
+
+    pub(crate) fn list(&self) -> impl Iterator<Item = Tally> + '_ {
+        self.0.iter().map(|((fate, reason, owner), seconds)| Tally {
+            fate: *fate,
+            reason: Arc::clone(reason),
+            owner: Arc::clone(owner),
+            seconds: *seconds,
+        })
+    }
+}
+
+impl<C: Content> Ledger<C> {
+    /// Object-seconds by fate, of all time up to `now`.
+    #[must_use]
+    pub fn seconds(&self, now: UnixSeconds) -> Seconds {
+        let head = &self.head;
+        let not_handed_out = self.ahead(now).saturating_add(self.late_seconds());
+        let windows = head
+            .windows
+            .values()
+            .filter(|it| it.state != WindowState::Delivered)
+            .map(|it| it.seconds);
+        let late = head
+            .late_in_flight
+            .values()
+            .chain(&head.late_failed)
+            .flat_map(|it| &it.pieces)
+            .map(Piece::seconds);
+        let on_the_way = windows.chain(late).fold(0, i64::saturating_add);
+        Seconds {
+            ran: head.stats.handed_out_seconds.saturating_add(not_handed_out),
+            delivered: head.stats.billed_seconds,
+            rejected: head.stats.rejected_seconds,
+            dropped: head.stats.dropped_seconds,
+            waiting: on_the_way.saturating_add(not_handed_out),
+            unproved: head.stats.lost_seconds,
+        }
+    }
+
+    /// Object-seconds beyond what was handed out.
+    fn ahead(&self, now: UnixSeconds) -> i64 {
+        let window = Window {
+            start: self.head.emitted,
+            end: now,
+        };
+        self.entries
+            .values()
+            .flat_map(|entry| &entry.segments)
+            .filter_map(|segment| segment.clip(window))
+            .fold(0, |sum, (start, end)| {
+                sum.saturating_add(end.saturating_sub(start))
+            })
+    }
+
+    fn late_seconds(&self) -> i64 {
+        self.head
+            .late
+            .iter()
+            .flat_map(|(start, spans)| spans.values().map(move |it| it.end.saturating_sub(*start)))
+            .fold(0, i64::saturating_add)
+    }
+
+    /// Unbilled object-seconds by fate, reason and owner. Those of rejected pieces that are kept are
+    /// counted by the reason for which they were rejected last.
+    #[must_use]
+    pub fn unbilled(&self) -> Vec<Tally> {
+        let mut kept: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+        for (_, group) in self.quarantine.groups() {
+            let sum = kept
+                .entry((&group.refusal.cause, group.content.owner()))
+                .or_default();
+            *sum = sum.saturating_add(group.seconds());
+        }
+        let kept = kept.into_iter().map(|((reason, owner), seconds)| Tally {
+            fate: Unbilled::Rejected,
+            reason: reason.into(),
+            owner: owner.into(),
+            seconds,
+        });
+        self.head.unbilled.list().chain(kept).collect()
+    }
+
+    /// Rejected pieces that are kept, in the order of their starts, after the group `after`.
+    pub fn rejected(
+        &self,
+        after: Option<&crate::GroupKey>,
+    ) -> impl Iterator<Item = (&crate::GroupKey, &Group<C>)> {
+        self.quarantine.after(after)
+    }
+
+    /// How many rejected pieces are kept.
+    #[must_use]
+    pub fn rejected_pieces(&self) -> usize {
+        self.quarantine.pieces()
+    }
+
+    /// Has all rejected pieces handed out again. Gives back how many.
+    pub fn retry_rejected(&mut self) -> usize {
+        self.quarantine.retry()
+    }
+
+    /// When the next rejected piece is handed out again by itself.
+    #[must_use]
+    pub fn next_retry(&self) -> Option<UnixSeconds> {
+        self.quarantine.next_due()
+    }
+
+    /// The pieces of an emission that is not settled yet.
+    #[must_use]
+    pub fn handed_out(&self, ticket: Ticket) -> Vec<Piece<C>> {
+        if let Some(emission) = self.head.late_in_flight.get(&ticket.0) {
+            return emission.pieces.clone();
+        }
+        if let Some(group) = self.quarantine.handed_out(ticket) {
+            let piece = |(start, end): &(UnixSeconds, UnixSeconds)| Piece {
+                uid: Arc::clone(&group.uid),
+                start: *start,
+                end: *end,
+                content: group.content.clone(),
+            };
+            return group.pieces.iter().map(piece).collect();
+        }
+        let window = self
+            .tickets
+            .get(&ticket.0)
+            .and_then(|start| self.head.windows.get(start));
+        // A function of ledger and window: the same pieces as when it was handed out.
+        window.map_or_else(Vec::new, |it| self.pieces(it.window))
+    }
+
+    /// Rejected pieces that are due are handed out again.
+    pub(crate) fn next_again(&mut self, now: UnixSeconds) -> Option<crate::Emission<C>> {
+        let ticket = self.ticket();
+        let pieces = self.quarantine.next(now, ticket)?;
+        let (first, last) = (pieces.first()?, pieces.last()?);
+        Some(crate::Emission {
+            ticket,
+            window: Window {
+                start: self.interval.floor(first.start),
+                end: last.end,
+            },
+            kind: Kind::Again,
+            pieces,
+        })
+    }
+
+    /// Counts what became of pieces that were handed out for the first time: of all `seconds`, and of
+    /// those that were not delivered.
+    pub(crate) fn count_fates(&mut self, seconds: i64, settled: Settled<C>) {
+        let mut delivered = seconds;
+        if let Settled::Done { at, undelivered } = settled {
+            for (piece, fate) in undelivered {
+                delivered = delivered.saturating_sub(piece.seconds());
+                self.count_undelivered(piece, fate, at);
+            }
+        }
+        let stats = &mut self.head.stats;
+        stats.billed_seconds = stats.billed_seconds.saturating_add(delivered);
+    }
+
+    fn count_undelivered(&mut self, piece: Piece<C>, fate: Fate, at: UnixSeconds) {
+        let seconds = piece.seconds();
+        let stats = &mut self.head.stats;
+        match fate {
+            Fate::Dropped { place } => {
+                stats.dropped_seconds = stats.dropped_seconds.saturating_add(seconds);
+                let owner = piece.content.owner();
+                self.head
+                    .unbilled
+                    .add(Unbilled::Dropped, &place, owner, seconds);
+            }
+            Fate::Rejected(refusal) => {
+                stats.rejected_seconds = stats.rejected_seconds.saturating_add(seconds);
+                let gone = self.quarantine.add(piece, refusal, at);
+                self.count_not_kept(&gone);
+            }
+        }
+    }
+
+    /// Rejected pieces that are no longer kept stay rejected.
+    pub(crate) fn count_not_kept(&mut self, gone: &[Group<C>]) {
+        for group in gone {
+            let pieces = group.pieces.len() as u64;
+            let stats = &mut self.head.stats;
+            stats.rejected_not_kept = stats.rejected_not_kept.saturating_add(pieces);
+            self.head.unbilled.add(
+                Unbilled::Rejected,
+                &group.refusal.cause,
+                group.content.owner(),
+                group.seconds(),
+            );
+        }
+    }
+
+    /// Learns what became of rejected pieces that were handed out again. `false` if the ticket is not
+    /// one of those.
+    pub(crate) fn settle_again(&mut self, ticket: Ticket, settled: &Settled<C>) -> bool {
+        let Some((key, mut group)) = self.quarantine.take_back(ticket) else {
+            return false;
+        };
+        let (at, undelivered) = match settled {
+            // As it was: it is due still.
+            Settled::Failed => {
+                self.quarantine.keep(key, group, None, UnixSeconds::MIN);
+                return true;
+            }
+            Settled::Delivered => (UnixSeconds::MIN, &[][..]),
+            Settled::Done { at, undelivered } => (*at, undelivered.as_slice()),
+        };
+        let mut last = None;
+        let mut dropped = 0_i64;
+        let mut kept = Vec::new();
+        for (piece, fate) in undelivered {
+            match fate {
+                Fate::Rejected(refusal) => {
+                    kept.push((piece.start, piece.end));
+                    last = Some(refusal.clone());
+                }
+                Fate::Dropped { place } => {
+                    dropped = dropped.saturating_add(piece.seconds());
+                    let owner = piece.content.owner();
+                    self.head
+                        .unbilled
+                        .add(Unbilled::Dropped, place, owner, piece.seconds());
+                }
+            }
+        }
+        let before = group.seconds();
+        group.pieces = kept;
+        let settled = before.saturating_sub(group.seconds());
+        let stats = &mut self.head.stats;
+        stats.rejected_seconds = stats.rejected_seconds.saturating_sub(settled);
+        stats.dropped_seconds = stats.dropped_seconds.saturating_add(dropped);
+        let delivered = settled.saturating_sub(dropped);
+        stats.billed_seconds = stats.billed_seconds.saturating_add(delivered);
+        self.quarantine.keep(key, group, last, at);
+        true
+    }
+}

@@ -1,0 +1,246 @@
+//! What becomes of what is handed out: one fate for each second, and rejected pieces that are kept.
+
+use super::{Books, balance, deliver, describe, ledger, refusal, seen};
+use crate::{
+    Accounting, Emission, Fate, Head, Interval, Ledger, Piece, Seconds, Settled, Tally, Unbilled,
+};
+
+/// Ends an emission at `at`; pieces whose content holds a word are not delivered.
+fn settle(books: &mut Books, emission: &Emission<String>, at: i64) {
+    let fate = |piece: &Piece<String>| {
+        let fate = match piece.content.rsplit(':').next() {
+            Some("bad") => Fate::Rejected(refusal("refused_by_sink", false)),
+            Some("poison") => Fate::Rejected(refusal("poison", true)),
+            Some("dropped") => Fate::Dropped {
+                place: "a switch".into(),
+            },
+            _ => return None,
+        };
+        Some((piece.clone(), fate))
+    };
+    let undelivered = emission.pieces.iter().filter_map(fate).collect();
+    books.settle(emission.ticket, Settled::Done { at, undelivered });
+    balance(books, at);
+}
+
+/// A ledger in which objects with these contents ran from 0 to 10, and that window is settled.
+fn settled(contents: &[&str]) -> Books {
+    let mut books = ledger(10);
+    for (number, content) in contents.iter().enumerate() {
+        books.apply(seen(
+            &format!("pod-{number}"),
+            Some(0),
+            Some(10),
+            content,
+            10,
+        ));
+    }
+    let emission = books.next(10).unwrap();
+    settle(&mut books, &emission, 13);
+    books
+}
+
+fn tally(fate: Unbilled, reason: &str, owner: &str, seconds: i64) -> Tally {
+    Tally {
+        fate,
+        reason: reason.into(),
+        owner: owner.into(),
+        seconds,
+    }
+}
+
+#[test]
+fn each_second_has_one_fate_and_unbilled_ones_a_reason_and_an_owner() {
+    let mut books = settled(&["a:good", "a:bad", "b:dropped", "b:poison"]);
+    books.apply(seen("late", Some(12), None, "a:good", 14));
+    books.lose(5, "c");
+    let expected = Seconds {
+        ran: 10 * 4 + 3 + 5,
+        delivered: 10,
+        rejected: 20,
+        dropped: 10,
+        waiting: 3,
+        unproved: 5,
+    };
+    assert_eq!(books.seconds(15), expected);
+    balance(&books, 15);
+    assert_eq!(
+        books.unbilled(),
+        [
+            tally(Unbilled::Dropped, "a switch", "b", 10),
+            tally(Unbilled::Unproved, "no_proof", "c", 5),
+            tally(Unbilled::Rejected, "poison", "b", 10),
+            tally(Unbilled::Rejected, "refused_by_sink", "a", 10),
+        ]
+    );
+}
+
+#[test]
+fn rejected_pieces_come_again_when_asked_for_and_never_move_the_watermark_back() {
+    let mut books = settled(&["good", "bad"]);
+    assert_eq!(books.watermark(), 10);
+    assert!(books.next(19).is_none(), "nobody asked for it");
+    assert_eq!(books.retry_rejected(), 1);
+    let again = books.next(19).unwrap();
+    assert_eq!(describe(&again), ["pod-1 0..10 bad again"]);
+    assert!(books.next(19).is_none(), "it is on its way");
+    // Still bad: it is kept, and waits to be asked for again.
+    settle(&mut books, &again, 19);
+    assert_eq!(books.seconds(19).rejected, 10);
+    assert!(books.next(19).is_none());
+    books.retry_rejected();
+    assert_eq!(deliver(&mut books, 19), ["pod-1 0..10 bad again"]);
+    assert_eq!(books.seconds(19).rejected, 0);
+    assert_eq!(books.seconds(19).delivered, 20);
+    assert_eq!(books.rejected_pieces(), 0);
+    assert_eq!(books.watermark(), 10);
+    balance(&books, 19);
+}
+
+#[test]
+fn what_may_pass_is_tried_again_by_itself_and_ever_more_seldom() {
+    let mut books = ledger(10);
+    books.apply(seen("a", Some(0), Some(10), "poison", 10));
+    let first = books.next(10).unwrap();
+    settle(&mut books, &first, 10);
+    let mut tries = Vec::new();
+    for now in 10..20_000 {
+        // The windows of this time are empty.
+        if let Some(emission) = books.next(now) {
+            tries.push(now);
+            settle(&mut books, &emission, now);
+        }
+    }
+    let pauses: Vec<_> = tries.windows(2).map(|it| it[1] - it[0]).collect();
+    assert_eq!(tries[0], 70);
+    assert_eq!(
+        pauses,
+        [120, 240, 480, 960, 1_920, 3_600, 3_600, 3_600, 3_600]
+    );
+    assert_eq!(books.rejected(None).next().unwrap().1.retries, 10);
+}
+
+#[test]
+fn an_object_that_is_rejected_for_long_is_a_list_of_times() {
+    let mut books = ledger(10);
+    books.apply(seen("a", Some(0), None, "bad", 0));
+    for end in 1..=300 {
+        let emission = books.next(end * 10).unwrap();
+        settle(&mut books, &emission, end * 10);
+    }
+    let sizes: Vec<_> = books
+        .rejected(None)
+        .map(|(_, it)| it.pieces.len())
+        .collect();
+    assert_eq!(sizes, [256, 44]);
+    assert_eq!(books.rejected_pieces(), 300);
+    let second = books.rejected(None).next().unwrap().0.clone();
+    assert_eq!(books.rejected(Some(&second)).count(), 1);
+    books.retry_rejected();
+    assert_eq!(deliver(&mut books, 3_000).len(), 300);
+    assert_eq!(books.seconds(3_000).delivered, 3_000);
+}
+
+#[test]
+fn when_too_much_is_rejected_the_owner_with_most_loses_its_oldest_and_it_is_counted() {
+    let large = "x".repeat(20 << 20);
+    let contents: Vec<_> = ["honest", "hostile", "hostile", "hostile", "hostile"]
+        .iter()
+        .enumerate()
+        .map(|(number, owner)| match number {
+            0 => format!("{owner}:bad"),
+            _ => format!("{owner}:{large}{number}:bad"),
+        })
+        .collect();
+    let contents: Vec<_> = contents.iter().map(String::as_str).collect();
+    let mut books = settled(&contents);
+    let kept: Vec<_> = books
+        .rejected(None)
+        .map(|(_, it)| it.uid.to_string())
+        .collect();
+    assert_eq!(kept, ["pod-0", "pod-2", "pod-3", "pod-4"]);
+    assert_eq!(books.stats().rejected_not_kept, 1);
+    assert_eq!(books.seconds(13).rejected, 50, "it stays rejected");
+    books.retry_rejected();
+    deliver(&mut books, 13);
+    assert_eq!(books.seconds(13).rejected, 10);
+    balance(&books, 13);
+}
+
+#[test]
+fn what_is_given_up_is_unproved_also_when_it_failed_or_was_late_or_was_rejected() {
+    let mut books = settled(&["a:bad"]);
+    books.apply(seen("b", Some(10), None, "b:good", 11));
+    let failed = books.next(20).unwrap();
+    books.settle(failed.ticket, Settled::Failed);
+    books.apply(seen("c", Some(15), None, "c:good", 21));
+    assert_eq!(books.give_up(40), 10 + 5 + 20 + 20);
+    balance(&books, 45);
+    let seconds = books.seconds(45);
+    assert_eq!((seconds.unproved, seconds.waiting), (55, 10));
+    // Rejected, and no longer kept.
+    assert_eq!((seconds.rejected, books.rejected_pieces()), (10, 0));
+    assert_eq!(books.stats().rejected_not_kept, 1);
+}
+
+#[test]
+fn what_another_replica_delivered_is_its_own_to_count() {
+    let mut books = ledger(10);
+    books.apply(seen("a", Some(0), None, "good", 0));
+    let on_its_way = books.next(10).unwrap();
+    let failed = books.next(20).unwrap();
+    books.settle(failed.ticket, Settled::Failed);
+    books.adopt(100);
+    balance(&books, 105);
+    assert_eq!(books.seconds(105).ran, 5);
+    books.settle(on_its_way.ticket, Settled::Delivered);
+    balance(&books, 105);
+    assert_eq!(books.seconds(105).ran, 5);
+}
+
+#[test]
+fn a_state_of_an_older_program_balances() {
+    let mut books = ledger(10);
+    books.apply(seen("a", Some(0), None, "good", 0));
+    books.lose(7, "");
+    let first = books.next(10).unwrap();
+    books.settle(first.ticket, Settled::Delivered);
+    let _on_its_way = books.next(20).unwrap();
+    let changes = books.take_changes();
+    let mut head = serde_json::to_value(&changes.head).unwrap();
+    let fields = head.as_object_mut().unwrap();
+    for key in ["unbilled", "counts_fates"] {
+        fields.remove(key).unwrap();
+    }
+    let stats = fields["stats"].as_object_mut().unwrap();
+    for key in [
+        "handed_out_seconds",
+        "rejected_seconds",
+        "dropped_seconds",
+        "rejected_not_kept",
+    ] {
+        stats.remove(key).unwrap();
+    }
+    let head: Head<String> = serde_json::from_value(head).unwrap();
+    let records = changes
+        .records
+        .into_iter()
+        .filter_map(|(uid, record)| Some((uid, record?)));
+    let interval = Interval::new(10).unwrap();
+    let books: Books = Ledger::restore(interval, Accounting::Exact, head, records, []);
+    balance(&books, 25);
+    assert_eq!(books.seconds(25).ran, 25 + 7);
+}
+
+#[test]
+fn kinds_of_unbilled_time_are_bounded() {
+    let mut books = ledger(10);
+    for owner in 0..1_000 {
+        books.lose(1, &format!("namespace-{owner}"));
+    }
+    balance(&books, 10);
+    let unbilled = books.unbilled();
+    assert_eq!(unbilled.len(), 257);
+    let other = unbilled.iter().find(|it| it.owner.as_ref() == crate::OTHER);
+    assert_eq!(other.unwrap().seconds, 744);
+}
