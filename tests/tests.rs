@@ -15,6 +15,7 @@ mod clusters;
 mod corners;
 mod corpora;
 mod crashes;
+mod fates;
 mod faults;
 mod load;
 mod main_job;

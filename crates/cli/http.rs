@@ -1,6 +1,6 @@
 //! The pages that watch over the process: `/ping`, `/ready`, `/version`, `/metrics` and `/stats`.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, Result};
 use axum::{
@@ -81,12 +81,33 @@ async fn stats(State(pages): State<Pages>) -> impl IntoResponse {
         "role": role,
         "ready": report.ready,
         "parts": parts(&report),
+        "seconds": seconds(&values),
         "metrics": values,
     });
     (
         [(header::CONTENT_TYPE, "application/json")],
         format!("{page}\n"),
     )
+}
+
+/// Object-seconds by fate, over all inputs that have a ledger.
+fn seconds(values: &BTreeMap<String, f64>) -> Value {
+    let sum = |metric: &str, fate: &str| -> f64 {
+        values
+            .iter()
+            .filter(|(name, _)| name.starts_with(metric) && name.contains(fate))
+            .map(|(_, value)| value)
+            .sum()
+    };
+    let fate = |word: &str| sum("ledger_seconds_total{", &format!("fate=\"{word}\"")) as i64;
+    json!({
+        "ran": sum("ledger_ran_seconds_total{", "") as i64,
+        "delivered": fate("delivered"),
+        "rejected": fate("rejected"),
+        "dropped": fate("dropped"),
+        "waiting": fate("waiting"),
+        "unproved": fate("unproved"),
+    })
 }
 
 async fn ready(State(pages): State<Pages>) -> impl IntoResponse {

@@ -13,6 +13,7 @@ mod health;
 mod ids;
 mod message;
 mod metrics;
+mod rejected;
 pub mod template;
 mod traits;
 
@@ -23,8 +24,9 @@ pub use fate::{Cause, Drops, Rejection};
 pub use health::{Health, HealthHandle, HealthReport};
 pub use ids::event_id;
 pub use message::{Batch, Content, ContentError, Failure, Identity, Message, Metadata};
-pub use metrics::Metrics;
+pub use metrics::{Labelled, Metrics};
 pub use prometheus::{IntCounter, IntGauge};
+pub use rejected::{Rejected, RejectedItem, RejectedPage, RejectedStore};
 pub use traits::{
     BatchPolicy, BufferPlan, BuildContext, BuildError, DropRule, FALLBACK_ERROR, Input, InputError,
     InputPlan, Left, OutputNode, OutputPlan, Processor, ProcessorPlan, RetryPolicy, Router,

@@ -92,6 +92,7 @@ pub struct Message {
     pub metadata: Metadata,
     identity: Option<Arc<Identity>>,
     origin: Option<u32>,
+    was_rejected: bool,
     failure: Option<Box<Failure>>,
     caught: bool,
 }
@@ -105,6 +106,7 @@ impl Message {
             metadata: Metadata::default(),
             identity: None,
             origin: None,
+            was_rejected: false,
             failure: None,
             caught: false,
         }
@@ -147,6 +149,20 @@ impl Message {
     #[must_use]
     pub fn origin(&self) -> Option<u32> {
         self.origin
+    }
+
+    /// The same message, being one that was rejected before and is tried again.
+    #[must_use]
+    pub fn tried_again(mut self) -> Self {
+        self.was_rejected = true;
+        self
+    }
+
+    /// Whether it was rejected before. That it is rejected again says nothing new of how well things
+    /// work.
+    #[must_use]
+    pub fn was_rejected(&self) -> bool {
+        self.was_rejected
     }
 
     /// What the message is about, for logs: the identity's words or "message".

@@ -22,7 +22,22 @@ struct Inner {
     registry: Registry,
     counters: Mutex<HashMap<&'static str, IntCounterVec>>,
     gauges: Mutex<HashMap<&'static str, IntGaugeVec>>,
+    /// What brings metrics up to date before they are shown. Held while a page is made, so that one is
+    /// made at a time and its figures are of one moment.
+    refreshers: Mutex<Vec<Refresher>>,
 }
+
+/// Brings metrics up to date; `false` once it has nothing more to say.
+struct Refresher(Box<dyn Fn() -> bool + Send>);
+
+impl std::fmt::Debug for Refresher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Refresher")
+    }
+}
+
+/// Label values and the value of a gauge.
+pub type Labelled = (Vec<Arc<str>>, i64);
 
 impl Metrics {
     /// The counter `name` with these labels.
@@ -81,6 +96,43 @@ impl Metrics {
             })
     }
 
+    /// Gives the gauge `name` these label values and no others.
+    pub fn replace(
+        &self,
+        name: &'static str,
+        help: &str,
+        labels: &[&'static str],
+        values: &[Labelled],
+    ) {
+        let mut gauges = self.0.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        if !gauges.contains_key(name)
+            && let Ok(family) = IntGaugeVec::new(Opts::new(name, help), labels)
+            && self.0.registry.register(Box::new(family.clone())).is_ok()
+        {
+            gauges.insert(name, family);
+        }
+        let Some(family) = gauges.get(name) else {
+            return;
+        };
+        family.reset();
+        for (labels, value) in values {
+            let labels: Vec<_> = labels.iter().map(AsRef::as_ref).collect();
+            if let Ok(gauge) = family.get_metric_with_label_values(&labels) {
+                gauge.set(*value);
+            }
+        }
+    }
+
+    /// Has `refresh` called before each page is made, until it returns `false`. It must be quick, and
+    /// must not make a page.
+    pub fn refresh_with(&self, refresh: impl Fn() -> bool + Send + 'static) {
+        self.0
+            .refreshers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Refresher(Box::new(refresh)));
+    }
+
     /// All values by name, with labels as the page has them: `output_sent{label="openmeter"}`.
     #[must_use]
     pub fn values(&self) -> BTreeMap<String, f64> {
@@ -97,6 +149,12 @@ impl Metrics {
     /// The page in Prometheus' text format, version 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
+        let mut refreshers = self
+            .0
+            .refreshers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        refreshers.retain(|it| (it.0)());
         let mut page = Vec::new();
         if TextEncoder::new()
             .encode(&self.0.registry.gather(), &mut page)
@@ -136,6 +194,26 @@ mod tests {
             .inc_by(3);
         let values = metrics.values();
         assert_eq!(values.get("sent{label=\"a b\"}"), Some(&3.0));
+    }
+
+    #[test]
+    fn a_page_shows_what_is_true_when_it_is_made() {
+        let metrics = Metrics::default();
+        let (shown, calls) = (metrics.clone(), std::sync::atomic::AtomicI64::new(0));
+        metrics.refresh_with(move || {
+            let call = calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let value = |name: &str| (vec![name.into()], call);
+            let values = [value("a"), value("b")];
+            let some = values.get(usize::from(call > 0)..).unwrap();
+            shown.replace("unbilled", "Seconds.", &["namespace"], some);
+            call < 1
+        });
+        let first = metrics.render();
+        assert!(first.contains("unbilled{namespace=\"a\"} 0\nunbilled{namespace=\"b\"} 0\n"));
+        // What is gone is no longer shown; and one that says that it is done is not asked again.
+        let second = metrics.render();
+        assert!(second.contains("unbilled{namespace=\"b\"} 1\n") && !second.contains("\"a\""));
+        assert_eq!(metrics.render(), second);
     }
 
     #[test]

@@ -66,6 +66,12 @@ impl<C: Content> Ledger<C> {
         self.head.emitted
     }
 
+    /// The length of windows.
+    #[must_use]
+    pub fn interval(&self) -> Interval {
+        self.interval
+    }
+
     /// The end of the window that comes next.
     #[must_use]
     pub fn next_due(&self) -> UnixSeconds {
@@ -78,6 +84,13 @@ impl<C: Content> Ledger<C> {
         self.entries
             .get(uid)
             .is_some_and(|entry| entry.end.is_none())
+    }
+
+    /// Whose an object is, if it is known.
+    #[must_use]
+    pub fn owner(&self, uid: &str) -> Option<Arc<str>> {
+        let segment = self.entries.get(uid)?.segments.last()?;
+        Some(segment.content.owner().into())
     }
 
     /// Figures for people.

@@ -41,6 +41,18 @@ impl std::fmt::Display for GroupKey {
     }
 }
 
+impl std::str::FromStr for GroupKey {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (start, uid) = text.split_once('/').ok_or(())?;
+        Ok(Self {
+            start: start.parse().map_err(drop)?,
+            uid: uid.into(),
+        })
+    }
+}
+
 /// Rejected pieces of one object that have content and cause in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group<C> {
@@ -142,12 +154,12 @@ impl<C: Content> Quarantine<C> {
         self.groups.iter()
     }
 
-    pub(crate) fn after(
+    pub(crate) fn from(
         &self,
         key: Option<&GroupKey>,
     ) -> impl Iterator<Item = (&GroupKey, &Group<C>)> {
         use std::ops::Bound;
-        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let from = key.map_or(Bound::Unbounded, Bound::Included);
         self.groups.range((from, Bound::Unbounded))
     }
 

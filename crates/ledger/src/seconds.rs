@@ -178,12 +178,12 @@ impl<C: Content> Ledger<C> {
         self.head.unbilled.list().chain(kept).collect()
     }
 
-    /// Rejected pieces that are kept, in the order of their starts, after the group `after`.
+    /// Rejected pieces that are kept, in the order of their starts, from the group `from` on.
     pub fn rejected(
         &self,
-        after: Option<&crate::GroupKey>,
+        from: Option<&crate::GroupKey>,
     ) -> impl Iterator<Item = (&crate::GroupKey, &Group<C>)> {
-        self.quarantine.after(after)
+        self.quarantine.from(from)
     }
 
     /// How many rejected pieces are kept.
@@ -230,12 +230,12 @@ impl<C: Content> Ledger<C> {
     pub(crate) fn next_again(&mut self, now: UnixSeconds) -> Option<crate::Emission<C>> {
         let ticket = self.ticket();
         let pieces = self.quarantine.next(now, ticket)?;
-        let (first, last) = (pieces.first()?, pieces.last()?);
+        let first = pieces.first()?;
         Some(crate::Emission {
             ticket,
             window: Window {
                 start: self.interval.floor(first.start),
-                end: last.end,
+                end: self.interval.next_boundary(first.start),
             },
             kind: Kind::Again,
             pieces,

@@ -91,12 +91,14 @@ impl Verdict {
     }
 
     fn judge(&mut self, part: &Batch) {
-        if part.is_empty() {
+        let fresh = || part.iter().filter(|it| !it.was_rejected());
+        let seen = fresh().count();
+        if seen == 0 {
             return;
         }
-        let failures = || part.iter().filter_map(Message::failure);
+        let failures = || fresh().filter_map(Message::failure);
         let was_ready = !self.lately.most_failed();
-        self.lately.note(part.len(), failures().count());
+        self.lately.note(seen, failures().count());
         if !self.lately.most_failed() {
             if !was_ready {
                 info!("most messages can be processed again");
@@ -277,5 +279,29 @@ async fn hand_on(
             }
         };
         sink.send(parcel).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_rejected_before_does_not_make_it_unready() {
+        let health = Health::default();
+        let mut verdict = Verdict::new(health.register("processors"));
+        let failed = |again: bool| {
+            let mut message = Message::raw("x");
+            message.fail("mapping", "no");
+            if again {
+                message.tried_again()
+            } else {
+                message
+            }
+        };
+        verdict.judge(&vec![failed(true); 500]);
+        assert!(health.report().ready);
+        verdict.judge(&vec![failed(false); 2]);
+        assert!(!health.report().ready);
     }
 }

@@ -18,12 +18,15 @@
 //! ```
 
 use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -32,6 +35,8 @@ use crate::ports::free_port;
 
 /// Between two looks at a page that only tells when asked.
 const POLL: Duration = Duration::from_millis(50);
+/// How long a page may take that is asked for in passing.
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// How long a page may take.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -168,10 +173,84 @@ impl Meterline {
             .with_context(|| format!("waiting for {text:?}"))
     }
 
+    /// Asks for an orderly end, as Kubernetes does, and [audits the fates](Meterline::audit_fates)
+    /// before.
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn terminate(&self) -> anyhow::Result<()> {
+        self.audit_fates();
+        self.child.terminate()
+    }
+
+    /// Kills the process, and [audits the fates](Meterline::audit_fates) before.
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        self.audit_fates();
+        self.child.kill()
+    }
+
+    /// Asserts that every second that the process knows of has one fate, as `/stats` says. Called at
+    /// each end of a process. A process that does not answer at once is not asked again.
+    ///
+    /// # Panics
+    /// When the fates do not add up.
+    pub fn audit_fates(&self) {
+        if let Some(stats) = self.stats_at_once()
+            && let Err(reason) = fates_add_up(&stats)
+        {
+            panic!("{reason}{}", self.tail());
+        }
+    }
+
+    /// `/stats`, without a runtime.
+    fn stats_at_once(&self) -> Option<Value> {
+        if self.exited().is_some() {
+            return None;
+        }
+        let address = (Ipv4Addr::LOCALHOST, self.port).into();
+        let mut stream = TcpStream::connect_timeout(&address, AT_ONCE).ok()?;
+        stream.set_read_timeout(Some(AT_ONCE)).ok()?;
+        stream.write_all(b"GET /stats HTTP/1.0\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (_, body) = answer.split_once("\r\n\r\n")?;
+        serde_json::from_str(body).ok()
+    }
+
     /// The log so far.
     #[must_use]
     pub fn log(&self) -> Vec<String> {
         self.lines(Stream::Stderr)
+    }
+}
+
+impl Drop for Meterline {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.audit_fates();
+        }
+    }
+}
+
+/// Whether the seconds of a `/stats` page add up: each that ran has one fate.
+///
+/// # Errors
+/// When they do not, with the seconds.
+fn fates_add_up(stats: &Value) -> Result<(), String> {
+    let Some(seconds) = stats.get("seconds") else {
+        return Ok(());
+    };
+    let of = |fate: &str| seconds[fate].as_i64().unwrap_or(i64::MIN / 8);
+    let fates = ["delivered", "rejected", "dropped", "waiting", "unproved"];
+    let sum: i64 = fates.iter().map(|fate| of(fate)).sum();
+    let is_sane = fates.iter().all(|fate| of(fate) >= 0);
+    if of("ran") == sum && is_sane {
+        Ok(())
+    } else {
+        Err(format!("a second has no fate, or two: {seconds}"))
     }
 }
 
@@ -311,6 +390,18 @@ mod tests {
         let meterline = stand_in("echo broken >&2; exit 1").start().unwrap();
         let error = meterline.wait_ready(SOON).await.unwrap_err().to_string();
         assert!(error.contains("broken"), "{error}");
+    }
+
+    #[test]
+    fn fates_that_do_not_add_up_are_found() {
+        let seconds = |ran: i64, waiting: i64| {
+            serde_json::json!({"seconds": {"ran": ran, "delivered": 3, "rejected": 1, "dropped": 2,
+                "waiting": waiting, "unproved": 0}})
+        };
+        assert_eq!(fates_add_up(&seconds(10, 4)), Ok(()));
+        assert!(fates_add_up(&seconds(11, 4)).is_err());
+        assert!(fates_add_up(&seconds(5, -1)).is_err());
+        assert!(fates_add_up(&serde_json::json!({"seconds": {}})).is_err());
     }
 
     #[test]

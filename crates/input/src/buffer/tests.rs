@@ -57,6 +57,7 @@ fn cx() -> BuildContext {
         metrics: Metrics::default(),
         health: Health::default(),
         leader_election: None,
+        rejected: Default::default(),
     }
 }
 

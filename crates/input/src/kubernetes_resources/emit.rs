@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use meterline_core::{Batch, Content as MessageContent, Identity, Message, Node, duration};
-use meterline_ledger::{Emission, Piece};
+use meterline_ledger::{Emission, Interval, Kind, Piece, Window};
 
 use super::{object::Content, resource_type::ResourceType};
 
@@ -12,17 +12,27 @@ use super::{object::Content, resource_type::ResourceType};
 /// and `window_interval` of the window.
 pub(super) fn batch(
     emission: &Emission<Content>,
+    windows: Interval,
     resource_type: ResourceType,
     cluster: Option<&Arc<str>>,
 ) -> Batch {
-    let window = emission.window;
-    let window_time = rfc3339(window.start);
-    let window_interval = interval(window.end.saturating_sub(window.start));
+    let mut window = emission.window;
+    let mut window_time = rfc3339(window.start);
+    let mut window_interval = interval(window.end.saturating_sub(window.start));
     emission
         .pieces
         .iter()
         .zip(0..)
         .map(|(piece, number)| {
+            // What was rejected comes again whichever window it was of.
+            if emission.kind == Kind::Again && !holds(window, piece) {
+                window = Window {
+                    start: windows.floor(piece.start),
+                    end: windows.next_boundary(piece.start),
+                };
+                window_time = rfc3339(window.start);
+                window_interval = interval(window.end.saturating_sub(window.start));
+            }
             let seconds = piece.end.saturating_sub(piece.start);
             // Nearly every piece is the whole window: those share the window's own texts.
             let schedule_time = if piece.start == window.start {
@@ -38,6 +48,9 @@ pub(super) fn batch(
             let mut message = Message::new(MessageContent::Document(piece.content.0.clone()))
                 .with_identity(identity(piece, resource_type, cluster))
                 .with_origin(number);
+            if emission.kind == Kind::Again {
+                message = message.tried_again();
+            }
             let metadata = &mut message.metadata;
             metadata.set("schedule_time", schedule_time);
             metadata.set("schedule_interval", schedule_interval);
@@ -48,26 +61,35 @@ pub(super) fn batch(
         .collect()
 }
 
+fn holds(window: Window, piece: &Piece<Content>) -> bool {
+    window.start <= piece.start && piece.end <= window.end
+}
+
 fn identity(
     piece: &Piece<Content>,
     resource_type: ResourceType,
     cluster: Option<&Arc<str>>,
 ) -> Identity {
-    let metadata = piece.content.0.root().get("metadata");
-    let field = |key| metadata.and_then(|it| it.get(key)).and_then(Node::as_str);
-    let name = field("name").unwrap_or_default();
-    let word = resource_type.word();
-    let about = match field("namespace") {
-        Some(namespace) => format!("{word} {namespace}/{name}"),
-        None => format!("{word} {name}"),
-    };
     Identity {
-        about: about.into(),
+        about: about(&piece.content, resource_type),
         uid: Arc::clone(&piece.uid),
         start: piece.start,
         end: piece.end,
         cluster: cluster.cloned(),
     }
+}
+
+/// An object for people: `pod default/web-0`.
+pub(super) fn about(content: &Content, resource_type: ResourceType) -> Arc<str> {
+    let metadata = content.0.root().get("metadata");
+    let field = |key| metadata.and_then(|it| it.get(key)).and_then(Node::as_str);
+    let name = field("name").unwrap_or_default();
+    let word = resource_type.word();
+    match field("namespace") {
+        Some(namespace) => format!("{word} {namespace}/{name}"),
+        None => format!("{word} {name}"),
+    }
+    .into()
 }
 
 /// Unix seconds as RFC 3339 in UTC, such as `2025-01-01T00:00:15Z`.

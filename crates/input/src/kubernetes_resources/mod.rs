@@ -13,6 +13,7 @@ mod clock;
 mod currency;
 mod emit;
 mod errors;
+mod fates;
 mod journal;
 mod lease;
 mod life;
@@ -41,6 +42,7 @@ use tracing::{error, info};
 
 use self::{
     clock::Clock,
+    fates::Kept,
     lease::Candidate,
     reader::{Journal, KubernetesResources},
     resource_type::ResourceType,
@@ -264,7 +266,13 @@ impl InputPlan for Plan {
         let ledger = match saved {
             Some(saved) => {
                 seen = Some(saved.seen);
-                Ledger::restore(interval, self.accounting, saved.head, saved.records)
+                Ledger::restore(
+                    interval,
+                    self.accounting,
+                    saved.head,
+                    saved.records,
+                    saved.rejected,
+                )
             }
             None => Ledger::new(interval, self.accounting, self.horizon(interval, &clock)),
         };
@@ -284,9 +292,26 @@ impl InputPlan for Plan {
                 is_elected: cx.leader_election.is_some(),
             },
             cx.health.register(format!("input {}", cx.label)),
+            cx.health.register(format!("billing {}", cx.label)),
             &cx.metrics,
             &cx.label,
         ));
+        cx.rejected.register(
+            Arc::clone(&cx.label),
+            Arc::new(Kept(Arc::downgrade(&shared))),
+        );
+        let (shown, metrics, label) = (
+            Arc::downgrade(&shared),
+            cx.metrics.clone(),
+            Arc::clone(&cx.label),
+        );
+        cx.metrics.refresh_with(move || {
+            let Some(shared) = shown.upgrade() else {
+                return false;
+            };
+            shared.show(&metrics, &label);
+            true
+        });
         let mut placed = seen.as_ref().map_or_else(HashMap::new, |seen| {
             shared.restored(seen, |known| {
                 let place = names.iter().find(|(_, namespace)| {

@@ -65,6 +65,21 @@ impl PartialEq for Content {
     }
 }
 
+impl meterline_ledger::Content for Content {
+    /// The namespace; blank for what belongs to none.
+    fn owner(&self) -> &str {
+        self.0
+            .root()
+            .path(&["metadata", "namespace"])
+            .and_then(Node::as_str)
+            .unwrap_or_default()
+    }
+
+    fn weight(&self) -> usize {
+        self.0.size()
+    }
+}
+
 /// Whether this is a pod: nothing else that is metered has containers, and nothing of a document tells
 /// its kind.
 fn is_pod(root: Node<'_>) -> bool {

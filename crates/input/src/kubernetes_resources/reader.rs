@@ -4,8 +4,8 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream::FuturesUnordered};
-use meterline_core::{Ack, Batch, HealthHandle, Input, InputError, Outcome, Settlement};
-use meterline_ledger::{Emission, Settled, Ticket};
+use meterline_core::{Ack, Batch, HealthHandle, Input, InputError, Settled, Settlement};
+use meterline_ledger::{Emission, Ticket};
 use tokio::{
     sync::Notify,
     task::{JoinHandle, JoinSet},
@@ -23,7 +23,7 @@ const LAST_WRITE: Duration = Duration::from_secs(5);
 /// Outputs retry by themselves, so a window that failed met something unexpected: not in a hot loop.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-type Unsettled = Pin<Box<dyn Future<Output = (Ticket, Outcome)> + Send>>;
+type Unsettled = Pin<Box<dyn Future<Output = (Ticket, Settled)> + Send>>;
 
 /// The input itself.
 pub(super) struct KubernetesResources {
@@ -97,18 +97,15 @@ impl KubernetesResources {
         });
     }
 
-    fn settle(&mut self, ticket: Ticket, outcome: &Outcome) {
-        let settled = if outcome.is_settled() {
-            Settled::Delivered
-        } else {
+    fn settle(&mut self, ticket: Ticket, outcomes: Settled) {
+        if !outcomes.outcome.is_settled() {
             warn!(
-                ?outcome,
+                outcome = ?outcomes.outcome,
                 "a window was not delivered; its events come again"
             );
             self.paused_until = Some(Instant::now() + PAUSE_AFTER_FAILURE);
-            Settled::Failed
-        };
-        self.shared.settle(ticket, settled);
+        }
+        self.shared.settle(ticket, outcomes);
     }
 
     /// The next window if one is ready.
@@ -129,19 +126,24 @@ impl KubernetesResources {
         let (emission, _) = self.held.take()?;
         if !self.shared.is_leader() {
             // The Lease ran out while the state was written; if it comes back, so does the window.
-            self.shared.settle(emission.ticket, Settled::Failed);
+            self.shared.withdraw(emission.ticket);
             return None;
         }
-        let batch = emit::batch(&emission, self.shared.resource_type, self.cluster.as_ref());
+        let batch = emit::batch(
+            &emission,
+            self.shared.windows(),
+            self.shared.resource_type,
+            self.cluster.as_ref(),
+        );
         let (ack, settlement) = Ack::new();
         self.unsettled
-            .push(Box::pin(outcome(emission.ticket, settlement)));
+            .push(Box::pin(settled(emission.ticket, settlement)));
         Some((batch, ack))
     }
 }
 
-async fn outcome(ticket: Ticket, mut settlement: Settlement) -> (Ticket, Outcome) {
-    (ticket, settlement.outcome().await)
+async fn settled(ticket: Ticket, mut settlement: Settlement) -> (Ticket, Settled) {
+    (ticket, settlement.settled().await)
 }
 
 #[async_trait]
@@ -161,7 +163,7 @@ impl Input for KubernetesResources {
                 // The wall clock may be set while we sleep, so never sleep for long by it.
                 .clamp(Duration::from_millis(20), Duration::from_secs(1));
             tokio::select! {
-                Some((ticket, outcome)) = self.unsettled.next() => self.settle(ticket, &outcome),
+                Some((ticket, outcomes)) = self.unsettled.next() => self.settle(ticket, outcomes),
                 () = self.shared.changed.notified() => {}
                 () = tokio::time::sleep(ready_in) => {}
                 Some(ended) = self.watches.join_next() => {
@@ -175,8 +177,8 @@ impl Input for KubernetesResources {
     async fn close(&mut self) {
         self.watches.shutdown().await;
         // Every acknowledgement has been resolved or dropped by now.
-        while let Some((ticket, outcome)) = self.unsettled.next().await {
-            self.settle(ticket, &outcome);
+        while let Some((ticket, outcomes)) = self.unsettled.next().await {
+            self.settle(ticket, outcomes);
         }
         self.shared.update_gauges(self.shared.clock.seconds());
         if let Some((task, end)) = self.election.take() {

@@ -7,9 +7,10 @@ use std::{
 };
 
 use kube::Config;
-use meterline_core::{HealthHandle, IntCounter, IntGauge, Metrics};
+use meterline_core::{HealthHandle, IntCounter, IntGauge, Metrics, Outcome, Settled as Outcomes};
 use meterline_ledger::{
-    Changes, Completeness, Emission, Ledger, Observation, Settled, Ticket, Uid, UnixSeconds,
+    Changes, Completeness, Emission, Interval, Ledger, Observation, Settled, Ticket, Uid,
+    UnixSeconds,
 };
 use tokio::{
     sync::{Notify, Semaphore},
@@ -18,8 +19,12 @@ use tokio::{
 use tracing::{error, warn};
 
 use super::{
-    clock::Clock, object::Content, recover::Known, resource_type::ResourceType, state::SeenUntil,
+    clock::Clock, fates, object::Content, recover::Known, resource_type::ResourceType,
+    state::SeenUntil,
 };
+
+/// How often it is told what is not billed.
+const UNBILLED_EVERY: Duration = Duration::from_secs(1);
 
 /// Whether this replica bills.
 enum Leadership {
@@ -44,6 +49,9 @@ struct Books {
     /// Why watches are not current, by watch.
     troubles: BTreeMap<Arc<str>, String>,
     overbilled_told: i64,
+    not_kept_told: u64,
+    /// When it was last told what is not billed.
+    unbilled_told: Option<Instant>,
     /// As of when the view was complete, the last time that it was; before that, since when it is asked.
     current_until: Option<UnixSeconds>,
 }
@@ -64,6 +72,8 @@ pub(super) struct Shared {
     /// Has a permit once it is known from where on this ledger bills.
     opened: Semaphore,
     health: HealthHandle,
+    /// Says what is not billed.
+    billing: HealthHandle,
     gauges: Gauges,
 }
 
@@ -78,6 +88,7 @@ struct Gauges {
     billed: IntGauge,
     lost: IntGauge,
     watch_errors: IntCounter,
+    windows: IntCounter,
 }
 
 impl Gauges {
@@ -111,11 +122,16 @@ impl Gauges {
             ),
             billed: gauge(
                 "ledger_billed_seconds",
-                "Object-seconds in acknowledged events.",
+                "Object-seconds in events that were delivered, and nothing else.",
             ),
             lost: gauge(
                 "lost_time",
                 "Object-seconds that may have run but could not be proved, or came too late, and are not billed.",
+            ),
+            windows: metrics.counter(
+                "ledger_windows_settled",
+                "Windows whose events all have a fate.",
+                &labels,
             ),
             watch_errors: metrics.counter(
                 "kubernetes_watch_errors",
@@ -147,10 +163,12 @@ impl Shared {
         completeness: Completeness,
         subject: Subject,
         health: HealthHandle,
+        billing: HealthHandle,
         metrics: &Metrics,
         label: &str,
     ) -> Self {
         health.not_ready("connecting to the API server");
+        billing.ready("");
         Self {
             books: Mutex::new(Books {
                 ledger,
@@ -166,6 +184,8 @@ impl Shared {
                 },
                 troubles: BTreeMap::new(),
                 overbilled_told: 0,
+                not_kept_told: 0,
+                unbilled_told: None,
                 current_until: None,
             }),
             changed: Notify::new(),
@@ -178,6 +198,7 @@ impl Shared {
             opened: Semaphore::new(usize::from(!subject.is_elected)),
             max_backlog: i64::try_from(subject.max_backlog.as_secs()).unwrap_or(i64::MAX),
             health,
+            billing,
             gauges: Gauges::new(metrics, label),
         }
     }
@@ -229,7 +250,11 @@ impl Shared {
     pub(super) fn vanished(&self, uid: &str, seen: UnixSeconds, now: UnixSeconds) {
         self.change(|books| {
             if books.ledger.is_running(uid) {
-                books.ledger.lose(now.saturating_sub(seen));
+                let owner = books.ledger.owner(uid);
+                books.ledger.lose(
+                    now.saturating_sub(seen),
+                    owner.as_deref().unwrap_or_default(),
+                );
             }
             books.ledger.gone(uid, seen);
         });
@@ -405,13 +430,82 @@ impl Shared {
     }
 
     /// How the events of a window ended.
-    pub(super) fn settle(&self, ticket: Ticket, settled: Settled) {
-        self.change(|books| books.ledger.settle(ticket, settled));
+    pub(super) fn settle(&self, ticket: Ticket, outcomes: Outcomes) {
+        let now = self.clock.seconds();
+        self.change(|books| {
+            let is_plain =
+                outcomes.outcome == Outcome::Delivered && outcomes.undelivered.is_empty();
+            self.gauges
+                .windows
+                .inc_by(u64::from(outcomes.outcome.is_settled()));
+            let settled = if is_plain {
+                Settled::Delivered
+            } else {
+                let pieces = books.ledger.handed_out(ticket);
+                fates::settled(pieces, outcomes, now)
+            };
+            books.ledger.settle(ticket, settled);
+        });
+    }
+
+    /// A window was not sent and has to come again.
+    pub(super) fn withdraw(&self, ticket: Ticket) {
+        self.change(|books| books.ledger.settle(ticket, Settled::Failed));
+    }
+
+    /// Has what was rejected made again. Gives back how many pieces that are.
+    pub(super) fn retry_rejected(&self) -> usize {
+        let pieces = self.change(|books| books.ledger.retry_rejected());
+        self.changed.notify_one();
+        pieces
+    }
+
+    /// The length of windows.
+    pub(super) fn windows(&self) -> Interval {
+        self.books().ledger.interval()
+    }
+
+    /// Looks at the ledger. Must be quick, for everything else waits.
+    pub(super) fn with_ledger<T>(&self, look: impl FnOnce(&Ledger<Content>) -> T) -> T {
+        look(&self.books().ledger)
+    }
+
+    /// Brings the metrics of what became of all seconds up to date.
+    pub(super) fn show(&self, metrics: &Metrics, label: &Arc<str>) {
+        let now = self.clock.seconds();
+        fates::show(&self.books().ledger, metrics, label, now);
+    }
+
+    /// Says on `/ready` what is not billed and why, and once of each piece more that is not kept.
+    fn tell_of_unbilled(&self, books: &mut Books) {
+        if books
+            .unbilled_told
+            .is_some_and(|at| at.elapsed() < UNBILLED_EVERY)
+        {
+            return;
+        }
+        books.unbilled_told = Some(Instant::now());
+        let summary = fates::summary(&books.ledger, self.resource_type);
+        if summary.is_empty() {
+            self.billing.ready("");
+        } else {
+            self.billing.ready(format!("not billed: {summary}"));
+        }
+        let not_kept = books.ledger.stats().rejected_not_kept;
+        if not_kept > books.not_kept_told {
+            error!(
+                pieces = not_kept - books.not_kept_told,
+                "there is too much that was rejected, or it is too old: the oldest of the namespace \
+                 with most is no longer kept, and can not be delivered later"
+            );
+            books.not_kept_told = not_kept;
+        }
     }
 
     /// Brings the metrics up to date and tells once of what cannot be taken back.
     pub(super) fn update_gauges(&self, now: UnixSeconds) {
         let mut books = self.books();
+        self.tell_of_unbilled(&mut books);
         let stats = books.ledger.stats();
         let watermark = books.ledger.watermark();
         self.gauges.watermark.set(watermark);

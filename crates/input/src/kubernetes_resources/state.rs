@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use meterline_ledger::{Changes, Head, Record, Uid, UnixSeconds};
+use meterline_ledger::{Changes, Group, Head, Record, Uid, UnixSeconds};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -25,6 +25,9 @@ const MIGRATIONS: &[&str] = &[
     "CREATE TABLE ledger (key TEXT PRIMARY KEY, value BLOB NOT NULL, sum INTEGER NOT NULL)
          WITHOUT ROWID;
      CREATE TABLE objects (uid TEXT PRIMARY KEY, record BLOB NOT NULL, sum INTEGER NOT NULL)
+         WITHOUT ROWID;",
+    // 2: pieces that were rejected.
+    "CREATE TABLE rejected (key TEXT PRIMARY KEY, pieces BLOB NOT NULL, sum INTEGER NOT NULL)
          WITHOUT ROWID;",
 ];
 
@@ -45,6 +48,8 @@ const KEYS: [&str; 3] = ["head", "seen", "subject"];
 pub(super) struct Saved {
     pub(super) head: Head<Content>,
     pub(super) records: Vec<(Uid, Record<Content>)>,
+    /// What was rejected.
+    pub(super) rejected: Vec<Group<Content>>,
     pub(super) seen: SeenUntil,
 }
 
@@ -149,7 +154,11 @@ impl StateFile {
             None => None,
             Some(head) => Some(Saved {
                 head,
-                records: records(&connection)?,
+                records: rows(&connection, "SELECT uid, record, sum FROM objects")?,
+                rejected: rows(&connection, "SELECT key, pieces, sum FROM rejected")?
+                    .into_iter()
+                    .map(|(_, group)| group)
+                    .collect(),
                 seen: value(&connection, "seen")?.unwrap_or_default(),
             }),
         };
@@ -171,7 +180,8 @@ impl StateFile {
     ) -> Result<(), StateError> {
         let everything = self.needs_everything();
         let rows = [bytes(&changes.head)?, bytes(seen)?, bytes(&self.subject)?];
-        if changes.records.is_empty() && self.rows.as_ref() == Some(&rows) && !everything {
+        let is_head_only = changes.records.is_empty() && changes.rejected.is_empty();
+        if is_head_only && self.rows.as_ref() == Some(&rows) && !everything {
             return Ok(());
         }
         let connection = match self.connection.take() {
@@ -185,8 +195,10 @@ impl StateFile {
             .and_then(|transaction| {
                 if everything {
                     transaction.execute("DELETE FROM objects", [])?;
+                    transaction.execute("DELETE FROM rejected", [])?;
                 }
                 write_records(&transaction, changes)?;
+                write_rejected(&transaction, changes)?;
                 for (key, row) in KEYS.iter().zip(&rows) {
                     put(&transaction, key, row)?;
                 }
@@ -221,17 +233,41 @@ fn write_records(
     Ok(())
 }
 
-fn records(connection: &Connection) -> Result<Vec<(Uid, Record<Content>)>, StateError> {
-    let mut statement = connection.prepare("SELECT uid, record, sum FROM objects")?;
-    let mut rows = statement.query([])?;
-    let mut records = Vec::new();
-    while let Some(row) = rows.next()? {
-        let uid: String = row.get(0).map_err(damaged)?;
-        let bytes: Vec<u8> = row.get(1).map_err(damaged)?;
-        let record = parse(&uid, &bytes, row.get(2).map_err(damaged)?)?;
-        records.push((Arc::from(uid), record));
+fn write_rejected(
+    transaction: &Transaction<'_>,
+    changes: &Changes<Content>,
+) -> Result<(), StateError> {
+    let mut insert = transaction
+        .prepare("INSERT OR REPLACE INTO rejected (key, pieces, sum) VALUES (?1, ?2, ?3)")?;
+    let mut delete = transaction.prepare("DELETE FROM rejected WHERE key = ?1")?;
+    for (key, group) in &changes.rejected {
+        let key = key.to_string();
+        match group {
+            Some(group) => {
+                let bytes = bytes(group)?;
+                insert.execute(params![key, bytes, sqlite::sum(&key, &bytes)])?
+            }
+            None => delete.execute(params![key])?,
+        };
     }
-    Ok(records)
+    Ok(())
+}
+
+/// The rows of a query for key, value and sum.
+fn rows<T: DeserializeOwned>(
+    connection: &Connection,
+    query: &str,
+) -> Result<Vec<(Arc<str>, T)>, StateError> {
+    let mut statement = connection.prepare(query)?;
+    let mut rows = statement.query([])?;
+    let mut values = Vec::new();
+    while let Some(row) = rows.next()? {
+        let key: String = row.get(0).map_err(damaged)?;
+        let bytes: Vec<u8> = row.get(1).map_err(damaged)?;
+        let value = parse(&key, &bytes, row.get(2).map_err(damaged)?)?;
+        values.push((Arc::from(key), value));
+    }
+    Ok(values)
 }
 
 fn value<T: DeserializeOwned>(connection: &Connection, key: &str) -> Result<Option<T>, StateError> {

@@ -134,7 +134,7 @@ fn an_object_that_is_rejected_for_long_is_a_list_of_times() {
         .collect();
     assert_eq!(sizes, [256, 44]);
     assert_eq!(books.rejected_pieces(), 300);
-    let second = books.rejected(None).next().unwrap().0.clone();
+    let second = books.rejected(None).nth(1).unwrap().0.clone();
     assert_eq!(books.rejected(Some(&second)).count(), 1);
     books.retry_rejected();
     assert_eq!(deliver(&mut books, 3_000).len(), 300);

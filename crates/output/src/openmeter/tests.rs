@@ -64,6 +64,7 @@ async fn writer(base: &str, token: Token, batching: BatchPolicy) -> Arc<dyn Writ
         metrics: Metrics::default(),
         health: Health::default(),
         leader_election: None,
+        rejected: Default::default(),
     };
     match Box::new(plan).build(&cx).await.unwrap() {
         OutputNode::Writer(node) => node.writer,

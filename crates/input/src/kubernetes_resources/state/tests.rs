@@ -1,4 +1,4 @@
-use meterline_ledger::{Accounting, Interval, Ledger, Observation};
+use meterline_ledger::{Accounting, Fate, Interval, Kind, Ledger, Observation, Refusal, Settled};
 use serde_json::json;
 
 use super::{super::object::Object, *};
@@ -32,7 +32,13 @@ fn ledger(pods: usize) -> Ledger<Content> {
 
 fn restored(saved: Saved) -> Ledger<Content> {
     let interval = Interval::new(10).unwrap();
-    Ledger::restore(interval, Accounting::Exact, saved.head, saved.records)
+    Ledger::restore(
+        interval,
+        Accounting::Exact,
+        saved.head,
+        saved.records,
+        saved.rejected,
+    )
 }
 
 fn names(ledger: &Ledger<Content>) -> Vec<String> {
@@ -188,4 +194,61 @@ fn what_cannot_be_made_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let error = StateFile::open(dir.path(), "pod", 0).err().unwrap();
     assert!(matches!(error, StateError::Unusable(_)), "{error}");
+}
+
+/// A ledger in which one of two pods was rejected for a window.
+fn with_rejected() -> Ledger<Content> {
+    let mut ledger = ledger(2);
+    let emission = ledger.next(10).unwrap();
+    let refusal = Refusal {
+        cause: "refused_by_sink".into(),
+        component: "openmeter".into(),
+        reason: "no such meter".into(),
+        subject: Some("customer".into()),
+        may_pass: false,
+    };
+    let undelivered = vec![(emission.pieces[1].clone(), Fate::Rejected(refusal))];
+    let settled = Settled::Done {
+        at: 12,
+        undelivered,
+    };
+    ledger.settle(emission.ticket, settled);
+    ledger
+}
+
+#[test]
+fn what_was_rejected_comes_back_and_goes_when_it_is_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.sqlite");
+    let (mut file, ..) = StateFile::open(&path, "pod", 0).unwrap();
+    let mut ledger = with_rejected();
+    let kept: Vec<_> = ledger.rejected(None).map(|(_, it)| it.clone()).collect();
+    file.write(&ledger.take_changes(), &seen(12)).unwrap();
+    drop(file);
+
+    let (mut file, saved, _) = StateFile::open(&path, "pod", 0).unwrap();
+    let saved = saved.unwrap();
+    assert_eq!(saved.rejected, kept);
+    let mut ledger = restored(saved);
+    // A start is a reason to try again.
+    let again = ledger.next(12).unwrap();
+    assert_eq!((again.kind, again.pieces.len()), (Kind::Again, 1));
+    ledger.settle(again.ticket, Settled::Delivered);
+    file.write(&ledger.take_changes(), &seen(13)).unwrap();
+    drop(file);
+    let (_, saved, _) = StateFile::open(&path, "pod", 0).unwrap();
+    assert!(saved.unwrap().rejected.is_empty());
+}
+
+#[test]
+fn everything_that_is_written_anew_holds_what_was_rejected() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.sqlite");
+    let (mut file, ..) = StateFile::open(&path, "pod", 0).unwrap();
+    let mut ledger = with_rejected();
+    let _ = ledger.take_changes();
+    file.write(&ledger.take_everything(), &seen(12)).unwrap();
+    drop(file);
+    let (_, saved, _) = StateFile::open(&path, "pod", 0).unwrap();
+    assert_eq!(saved.unwrap().rejected.len(), 1);
 }

@@ -1,0 +1,410 @@
+//! What became of usage: from the acknowledgement into the ledger, and from there to the metrics, to
+//! `/ready` and to the list of what was rejected.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+};
+
+use meterline_core::{
+    Metrics, Outcome, RejectedItem, RejectedPage, RejectedStore, Rejection, Settled as Outcomes,
+};
+use meterline_ledger::{
+    Content as _, Fate, Group, GroupKey, Ledger, OTHER, Piece, Refusal, Settled, Tally, Unbilled,
+    UnixSeconds,
+};
+
+use super::{emit, object::Content, resource_type::ResourceType, shared::Shared};
+
+/// So many namespaces are told apart in the metrics: those with most. The rest is [`OTHER`].
+const MOST_NAMESPACES: usize = 50;
+
+/// How an emission of these pieces ended, as the acknowledgement says.
+pub(super) fn settled(
+    pieces: Vec<Piece<Content>>,
+    outcomes: Outcomes,
+    at: UnixSeconds,
+) -> Settled<Content> {
+    let Outcomes {
+        outcome,
+        undelivered,
+    } = outcomes;
+    if !outcome.is_settled() {
+        return Settled::Failed;
+    }
+    if undelivered.is_empty() {
+        return match fate(&outcome) {
+            None => Settled::Delivered,
+            // Said of the batch as a whole, and so of each piece.
+            Some(fate) => Settled::Done {
+                at,
+                undelivered: pieces.into_iter().map(|it| (it, fate.clone())).collect(),
+            },
+        };
+    }
+    let undelivered = undelivered
+        .iter()
+        .filter_map(|(number, outcome)| {
+            let piece = pieces.get(usize::try_from(*number).ok()?)?;
+            Some((piece.clone(), fate(outcome)?))
+        })
+        .collect();
+    Settled::Done { at, undelivered }
+}
+
+fn fate(outcome: &Outcome) -> Option<Fate> {
+    match outcome {
+        Outcome::Dropped(place) => Some(Fate::Dropped {
+            place: Arc::clone(place),
+        }),
+        Outcome::Rejected(rejection) => Some(Fate::Rejected(refusal(rejection))),
+        Outcome::Delivered | Outcome::Failed(_) | Outcome::Lost => None,
+    }
+}
+
+fn refusal(rejection: &Rejection) -> Refusal {
+    Refusal {
+        cause: rejection.cause.word().into(),
+        component: Arc::clone(&rejection.component),
+        reason: Arc::clone(&rejection.reason),
+        subject: rejection.subject.clone(),
+        may_pass: rejection.cause.may_pass(),
+    }
+}
+
+/// What is rejected, for the page that lists it.
+pub(super) struct Kept(pub(super) Weak<Shared>);
+
+impl RejectedStore for Kept {
+    fn page(&self, after: Option<&str>, limit: usize) -> Result<RejectedPage, String> {
+        let from = after.map(Place::parse).transpose()?;
+        let Some(shared) = self.0.upgrade() else {
+            return Err("the input has ended".to_owned());
+        };
+        let (now, kind) = (shared.clock.seconds(), shared.resource_type);
+        Ok(shared.with_ledger(|ledger| page(ledger, from.as_ref(), limit, kind, now)))
+    }
+
+    fn retry(&self) -> usize {
+        self.0.upgrade().map_or(0, |shared| shared.retry_rejected())
+    }
+}
+
+/// A place in the list: a group, and how many of its pieces lie before.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    group: GroupKey,
+    skip: usize,
+}
+
+impl Place {
+    fn parse(text: &str) -> Result<Self, String> {
+        let parsed = text.rsplit_once('/').and_then(|(group, skip)| {
+            Some(Self {
+                group: group.parse().ok()?,
+                skip: skip.parse().ok()?,
+            })
+        });
+        parsed.ok_or_else(|| {
+            format!("`{text}` is not the `next` of a page; leave `after` out to begin at the start")
+        })
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.group, self.skip)
+    }
+}
+
+fn page(
+    ledger: &Ledger<Content>,
+    from: Option<&Place>,
+    limit: usize,
+    kind: ResourceType,
+    now: UnixSeconds,
+) -> RejectedPage {
+    let mut items = Vec::new();
+    let mut next = None;
+    for (key, group) in ledger.rejected(from.map(|it| &it.group)) {
+        let skip = from.filter(|it| it.group == *key).map_or(0, |it| it.skip);
+        for (number, (start, end)) in group.pieces.iter().enumerate().skip(skip) {
+            if items.len() >= limit {
+                next = Some(Place {
+                    group: key.clone(),
+                    skip: number,
+                });
+                break;
+            }
+            items.push(item(group, (*start, *end), kind, now));
+        }
+        if next.is_some() {
+            break;
+        }
+    }
+    let all = ledger.rejected(None);
+    RejectedPage {
+        items,
+        next: next.map(|it| it.to_string()),
+        total: ledger.rejected_pieces(),
+        total_seconds: all.map(|(_, group)| group.seconds()).sum(),
+        not_kept: ledger.stats().rejected_not_kept,
+    }
+}
+
+fn item(
+    group: &Group<Content>,
+    (start, end): (UnixSeconds, UnixSeconds),
+    kind: ResourceType,
+    now: UnixSeconds,
+) -> RejectedItem {
+    let namespace = group.content.owner();
+    RejectedItem {
+        uid: Arc::clone(&group.uid),
+        about: emit::about(&group.content, kind),
+        namespace: (!namespace.is_empty()).then(|| namespace.into()),
+        start,
+        seconds: end.saturating_sub(start),
+        reason: Arc::clone(&group.refusal.reason),
+        cause: Arc::clone(&group.refusal.cause),
+        component: Arc::clone(&group.refusal.component),
+        subject: group.refusal.subject.clone(),
+        first_try: group.first_try,
+        last_try: group.last_try,
+        tries: group.retries.saturating_add(1),
+        // One that was asked for is due since ever.
+        next_try: group.next_try.map(|at| at.max(now)),
+    }
+}
+
+/// Shows what became of all seconds, and of the unbilled ones why and whose they are.
+pub(super) fn show(
+    ledger: &Ledger<Content>,
+    metrics: &Metrics,
+    label: &Arc<str>,
+    now: UnixSeconds,
+) {
+    let seconds = ledger.seconds(now);
+    let fates = [
+        ("delivered", seconds.delivered),
+        ("rejected", seconds.rejected),
+        ("dropped", seconds.dropped),
+        ("waiting", seconds.waiting),
+        ("unproved", seconds.unproved),
+    ];
+    let labelled = |(fate, value): (&str, i64)| (vec![Arc::clone(label), fate.into()], value);
+    metrics.replace(
+        "ledger_seconds_total",
+        "Object-seconds that ran, by what became of them. Rejected ones may still be delivered.",
+        &["label", "fate"],
+        &fates.map(labelled),
+    );
+    metrics.replace(
+        "ledger_ran_seconds_total",
+        "Object-seconds that ran and are for this ledger to bill: the sum over all fates.",
+        &["label"],
+        &[(vec![Arc::clone(label)], seconds.ran)],
+    );
+    let unbilled: Vec<_> = by_largest_namespaces(ledger.unbilled())
+        .into_iter()
+        .map(|((fate, reason, namespace), seconds)| {
+            let labels = vec![Arc::clone(label), word(fate).into(), reason, namespace];
+            (labels, seconds)
+        })
+        .collect();
+    metrics.replace(
+        "ledger_unbilled_seconds",
+        "Object-seconds that are not billed, by fate, reason and namespace (the 50 largest, and other).",
+        &["label", "fate", "reason", "namespace"],
+        &unbilled,
+    );
+}
+
+const fn word(fate: Unbilled) -> &'static str {
+    match fate {
+        Unbilled::Rejected => "rejected",
+        Unbilled::Dropped => "dropped",
+        Unbilled::Unproved => "unproved",
+    }
+}
+
+/// Sums by fate, reason and namespace, where only the namespaces with most have a name.
+fn by_largest_namespaces(tallies: Vec<Tally>) -> BTreeMap<(Unbilled, Arc<str>, Arc<str>), i64> {
+    let mut by_namespace: BTreeMap<Arc<str>, i64> = BTreeMap::new();
+    for tally in &tallies {
+        let sum = by_namespace.entry(Arc::clone(&tally.owner)).or_default();
+        *sum = sum.saturating_add(tally.seconds);
+    }
+    let mut largest: Vec<_> = by_namespace.into_iter().collect();
+    largest.sort_by(|(a, most), (b, least)| least.cmp(most).then_with(|| a.cmp(b)));
+    largest.truncate(MOST_NAMESPACES);
+    let named: std::collections::BTreeSet<_> = largest.into_iter().map(|(name, _)| name).collect();
+    let mut sums = BTreeMap::new();
+    for tally in tallies {
+        let owner = if named.contains(&tally.owner) {
+            tally.owner
+        } else {
+            OTHER.into()
+        };
+        let sum: &mut i64 = sums.entry((tally.fate, tally.reason, owner)).or_default();
+        *sum = sum.saturating_add(tally.seconds);
+    }
+    sums
+}
+
+/// What is not billed and why, with an example, in words; blank if all is.
+pub(super) fn summary(ledger: &Ledger<Content>, kind: ResourceType) -> String {
+    /// So many reasons are named.
+    const MOST_REASONS: usize = 5;
+    let mut by_reason: BTreeMap<(Unbilled, Arc<str>), i64> = BTreeMap::new();
+    for tally in ledger.unbilled() {
+        let sum = by_reason.entry((tally.fate, tally.reason)).or_default();
+        *sum = sum.saturating_add(tally.seconds);
+    }
+    let mut reasons: Vec<_> = by_reason.into_iter().collect();
+    reasons.sort_by_key(|(_, seconds)| std::cmp::Reverse(*seconds));
+    let more = reasons.len().saturating_sub(MOST_REASONS);
+    reasons.truncate(MOST_REASONS);
+    let mut parts: Vec<_> = reasons
+        .into_iter()
+        .map(|((fate, reason), seconds)| {
+            let example = (fate == Unbilled::Rejected)
+                .then(|| {
+                    ledger
+                        .rejected(None)
+                        .find(|(_, it)| it.refusal.cause == reason)
+                })
+                .flatten()
+                .map(|(_, group)| {
+                    let about = emit::about(&group.content, kind);
+                    format!(", such as {about}: {}", group.refusal.reason)
+                });
+            let example = example.unwrap_or_default();
+            format!(
+                "{seconds} object-seconds {} ({reason}){example}",
+                word(fate)
+            )
+        })
+        .collect();
+    if more > 0 {
+        parts.push(format!("and {more} more reasons"));
+    }
+    parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use meterline_core::{Cause, Document};
+    use meterline_ledger::{Accounting, Interval, Observation};
+    use serde_json::json;
+
+    use super::*;
+
+    fn content(namespace: &str, name: &str) -> Content {
+        Content(Document::from(
+            &json!({"metadata": {"name": name, "namespace": namespace}}),
+        ))
+    }
+
+    /// A ledger in which as many pods as there are outcomes ran from 0 to 10, and that ended so.
+    fn ledger(outcomes: &[Outcome]) -> Ledger<Content> {
+        let mut ledger = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 0);
+        for number in 0..outcomes.len() {
+            ledger.apply(Observation {
+                uid: format!("uid-{number:03}").into(),
+                start: Some(0),
+                end: Some(10),
+                content: content(&format!("ns-{number}"), "web"),
+                content_since: None,
+                observed_at: 10,
+                in_scope_since: None,
+            });
+        }
+        let emission = ledger.next(10).unwrap();
+        let undelivered = (0..)
+            .zip(outcomes.iter().cloned())
+            .filter(|(_, it)| *it != Outcome::Delivered)
+            .collect();
+        let outcomes = Outcomes {
+            outcome: Outcome::Delivered,
+            undelivered,
+        };
+        let settled = settled(ledger.handed_out(emission.ticket), outcomes, 12);
+        ledger.settle(emission.ticket, settled);
+        ledger
+    }
+
+    fn rejected() -> Outcome {
+        Outcome::rejected(Cause::Processing, "mapping", "no such field")
+    }
+
+    #[test]
+    fn an_outcome_becomes_the_fate_of_its_piece() {
+        let ledger = ledger(&[Outcome::Delivered, rejected(), Outcome::Dropped("a".into())]);
+        let seconds = ledger.seconds(10);
+        assert_eq!(
+            (seconds.delivered, seconds.rejected, seconds.dropped),
+            (10, 10, 10)
+        );
+        let what = summary(&ledger, ResourceType::Pod);
+        assert_eq!(
+            what,
+            "10 object-seconds rejected (processing_error), such as pod ns-1/web: no such field; \
+             10 object-seconds dropped (a)"
+        );
+        // What is said of the whole is said of each.
+        let pieces = vec![Piece {
+            uid: "u".into(),
+            start: 0,
+            end: 1,
+            content: content("a", "b"),
+        }];
+        let whole = |outcome| Outcomes {
+            outcome,
+            undelivered: Vec::new(),
+        };
+        let all = settled(pieces.clone(), whole(rejected()), 0);
+        assert!(matches!(all, Settled::Done { undelivered, .. } if undelivered.len() == 1));
+        let failed = settled(pieces, whole(Outcome::Lost), 0);
+        assert_eq!(failed, Settled::Failed);
+    }
+
+    #[test]
+    fn pages_hold_everything_once() {
+        let ledger = ledger(&vec![rejected(); 25]);
+        let mut seen = Vec::new();
+        let mut after: Option<Place> = None;
+        loop {
+            let page = page(&ledger, after.as_ref(), 10, ResourceType::Pod, 20);
+            assert_eq!((page.total, page.total_seconds), (25, 250));
+            assert!(page.items.len() <= 10);
+            seen.extend(page.items.into_iter().map(|it| it.uid.to_string()));
+            let Some(next) = page.next else { break };
+            after = Some(Place::parse(&next).unwrap());
+        }
+        let all: Vec<_> = (0..25).map(|number| format!("uid-{number:03}")).collect();
+        assert_eq!(seen, all);
+        for wrong in ["", "x", "1/u", "1/u/-1", "a/u/1"] {
+            assert!(Place::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn metrics_name_the_largest_namespaces_and_lose_no_second() {
+        let ledger = ledger(&vec![rejected(); 80]);
+        let metrics = Metrics::default();
+        show(&ledger, &metrics, &"pods".into(), 10);
+        let values = metrics.values();
+        let unbilled: Vec<_> = values
+            .iter()
+            .filter(|(name, _)| name.starts_with("ledger_unbilled_seconds{"))
+            .collect();
+        assert_eq!(unbilled.len(), 51);
+        assert_eq!(unbilled.iter().map(|(_, it)| **it).sum::<f64>(), 800.0);
+        let other = unbilled.iter().find(|(name, _)| name.contains("\"other\""));
+        assert_eq!(*other.unwrap().1, 300.0);
+        assert_eq!(values["ledger_ran_seconds_total{label=\"pods\"}"], 800.0);
+        let rejected = "ledger_seconds_total{fate=\"rejected\",label=\"pods\"}";
+        assert_eq!(values[rejected], 800.0);
+    }
+}
