@@ -113,6 +113,11 @@ impl Drops {
         });
     }
 
+    /// Adds what was noted elsewhere.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     /// All of them, in the order in which they were dropped.
     pub fn iter(&self) -> impl Iterator<Item = &Drop> {
         self.0.iter()

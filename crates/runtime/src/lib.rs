@@ -10,6 +10,7 @@
 mod backoff;
 mod lately;
 mod leaf;
+mod panics;
 mod pipeline;
 mod process;
 mod rejections;

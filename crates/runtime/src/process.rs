@@ -17,6 +17,7 @@ use tracing::{error, info};
 
 use crate::{
     lately::Lately,
+    panics::panicked,
     sink::{Delivery, Parcel, Sink},
 };
 
@@ -35,17 +36,26 @@ pub(crate) enum Work {
 pub(crate) type Chain = Vec<Box<dyn Processor>>;
 
 struct Part {
-    done: JoinHandle<Option<Processed>>,
+    done: JoinHandle<Processed>,
     ack: Ack,
     ends_batch: bool,
 }
 
 /// What became of a part.
+#[derive(Default)]
 struct Processed {
     batch: Batch,
     /// The numbers of the messages of which nothing is left.
     missing: Vec<u32>,
     drops: Drops,
+}
+
+impl Processed {
+    fn add(&mut self, other: Self) {
+        self.batch.extend(other.batch);
+        self.missing.extend(other.missing);
+        self.drops.extend(other.drops);
+    }
 }
 
 enum Step {
@@ -66,7 +76,7 @@ pub(crate) fn start(
     let (steps, in_order) = mpsc::channel(threads);
     let panics = metrics.counter(
         "processor_panics",
-        "Parts of batches whose processing panicked.",
+        "Messages whose processing panicked, which are rejected.",
         &[],
     );
     stages.spawn(give_out(chains, work, steps, panics));
@@ -128,7 +138,7 @@ impl Dropped {
     fn new(metrics: &Metrics) -> Self {
         Self {
             metrics: metrics.clone(),
-            otherwise: "pipeline.processors".into(),
+            otherwise: PLACE.into(),
         }
     }
 
@@ -177,16 +187,9 @@ async fn give_out(
             let panics = panics.clone();
             let done = tokio::task::spawn_blocking(move || {
                 let mut chain: Chain = chain;
-                let processed = catch_unwind(AssertUnwindSafe(|| process(&mut chain, part)));
+                let processed = safely(&mut chain, part, &panics);
                 let _ = idle.try_send(chain);
-                match processed {
-                    Ok(processed) => Some(processed),
-                    Err(_) => {
-                        panics.inc();
-                        error!("a processor panicked; this part of the batch comes again");
-                        None
-                    }
-                }
+                processed
             });
             let part = Part {
                 done,
@@ -198,6 +201,30 @@ async fn give_out(
             }
         }
     }
+}
+
+/// The place of a failure of which only the pipeline knows.
+const PLACE: &str = "pipeline.processors";
+
+/// Processes a part. Where that panics its messages are processed one by one, so that those which
+/// panic alone are flagged as failed: no content of one may hold up the others, today or for ever.
+fn safely(chain: &mut Chain, part: Batch, panics: &IntCounter) -> Processed {
+    let copy = part.clone();
+    if let Ok(processed) = catch_unwind(AssertUnwindSafe(|| process(chain, part))) {
+        return processed;
+    }
+    let mut all = Processed::default();
+    for message in copy {
+        let one = vec![message.clone()];
+        match catch_unwind(AssertUnwindSafe(|| process(chain, one))) {
+            Ok(processed) => all.add(processed),
+            Err(_) => {
+                panics.inc();
+                all.batch.push(panicked(message, PLACE));
+            }
+        }
+    }
+    all
 }
 
 fn process(chain: &mut Chain, part: Batch) -> Processed {
@@ -249,11 +276,11 @@ async fn hand_on(
             },
             Step::Part(part) => {
                 let deliveries = match part.done.await {
-                    Ok(Some(Processed {
+                    Ok(Processed {
                         batch,
                         missing,
                         drops,
-                    })) => {
+                    }) => {
                         verdict.judge(&batch);
                         dropped.count(&drops);
                         part.ack
@@ -265,7 +292,7 @@ async fn hand_on(
                             .map(|(message, ack)| Delivery { message, ack })
                             .collect()
                     }
-                    Ok(None) | Err(_) => {
+                    Err(_) => {
                         part.ack
                             .resolve(Outcome::Failed("processing panicked".to_owned()));
                         Vec::new()

@@ -11,9 +11,8 @@ use meterline_core::{
     Rejection, Router, Routing,
 };
 use tokio::{sync::mpsc, task::JoinSet};
-use tracing::error;
 
-use crate::{leaf, rejections::Rejections, write};
+use crate::{leaf, panics::panicked, rejections::Rejections, write};
 
 /// A message and its share of the duty to acknowledge.
 pub(crate) struct Delivery {
@@ -222,6 +221,7 @@ fn process(
     let mut processors = processors.lock().unwrap_or_else(PoisonError::into_inner);
     let mut processed = Vec::with_capacity(deliveries.len());
     for Delivery { message, ack } in deliveries {
+        let copy = message.clone();
         let mut drops = Drops::default();
         let messages = catch_unwind(AssertUnwindSafe(|| {
             processors
@@ -231,8 +231,8 @@ fn process(
                 })
         }));
         let Ok(messages) = messages else {
-            error!("a processor of an output panicked; this message comes again");
-            ack.resolve(Outcome::Failed("processing panicked".to_owned()));
+            let message = panicked(copy, "processors of an output");
+            processed.push(Delivery { message, ack });
             continue;
         };
         if messages.is_empty() {

@@ -255,14 +255,23 @@ fn a_failed_message_is_rejected_alone() {
 }
 
 #[test]
-fn a_panic_fails_its_part_of_the_batch_and_nothing_else() {
-    let batches = [batch(&["panic", "a"]), batch(&["b"])];
+fn a_message_whose_processing_panics_is_rejected_alone() {
+    let batches = [batch(&["a", "panic", "dropped", "b"]), batch(&["c"])];
     let run = run(&batches, generous(), count(0), None);
+    let place = "pipeline.processors";
     assert_eq!(
-        run.outcomes[0],
-        Outcome::Failed("processing panicked".to_owned())
+        run.undelivered[0],
+        [
+            (
+                1,
+                Outcome::rejected(Cause::Processing, place, "a processor panicked")
+            ),
+            (2, Outcome::Dropped("by name".into())),
+        ]
     );
     assert_eq!(run.outcomes[1], Outcome::Delivered);
+    let books = run.sink.0.lock().unwrap();
+    assert_eq!(books.arrived.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
 }
 
 #[test]
