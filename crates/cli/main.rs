@@ -10,6 +10,7 @@ mod http;
 mod load;
 mod logging;
 mod map;
+mod minute;
 mod run;
 
 use std::{io::Write, process::ExitCode};

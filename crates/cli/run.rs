@@ -18,6 +18,7 @@ use crate::{
     exit::Exit,
     http, load,
     logging::{self, Format},
+    minute,
 };
 
 /// What goes on beside the pipeline may go on for so long when that has ended.
@@ -132,6 +133,7 @@ async fn pipeline(
         input = buffer.build(input, &cx.labelled(label)).await?;
     }
     running.ready("");
+    let line = tokio::spawn(minute::tell(cx.metrics.clone(), cx.health.clone()));
     let pipeline = Pipeline {
         input,
         chains,
@@ -141,6 +143,7 @@ async fn pipeline(
         shutdown_timeout: loaded.shutdown_timeout,
     };
     let report = pipeline.run(stop).await;
+    line.abort();
     Ok(match report.ended {
         Ended::Failed(reason) => {
             error!("{reason}");

@@ -11,7 +11,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
     time::{Instant, timeout},
 };
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{
     emit, journal, lease::Candidate, object::Content, shared::Shared, state::StateFile,
@@ -129,6 +129,12 @@ impl KubernetesResources {
             self.shared.withdraw(emission.ticket);
             return None;
         }
+        debug!(
+            window = %emit::rfc3339(emission.window.start),
+            pieces = emission.pieces.len(),
+            kind = ?emission.kind,
+            "a window goes out"
+        );
         let batch = emit::batch(
             &emission,
             self.shared.windows(),
