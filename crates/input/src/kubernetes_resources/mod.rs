@@ -14,6 +14,7 @@ mod currency;
 mod emit;
 mod errors;
 mod fates;
+mod gauges;
 mod journal;
 mod lease;
 mod life;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use kube::Config;
-use meterline_core::{HealthHandle, IntCounter, IntGauge, Metrics, Outcome, Settled as Outcomes};
+use meterline_core::{HealthHandle, Metrics, Outcome, Settled as Outcomes};
 use meterline_ledger::{
     Changes, Completeness, Emission, Interval, Ledger, Observation, Settled, Ticket, Uid,
     UnixSeconds,
@@ -19,8 +19,8 @@ use tokio::{
 use tracing::{error, warn};
 
 use super::{
-    clock::Clock, fates, object::Content, recover::Known, resource_type::ResourceType,
-    state::SeenUntil,
+    clock::Clock, fates, gauges::Gauges, object::Content, recover::Known,
+    resource_type::ResourceType, state::SeenUntil,
 };
 
 /// How often it is told what is not billed.
@@ -75,71 +75,6 @@ pub(super) struct Shared {
     /// Says what is not billed.
     billing: HealthHandle,
     gauges: Gauges,
-}
-
-/// The ledger's own metrics.
-struct Gauges {
-    watermark: IntGauge,
-    watermark_age: IntGauge,
-    staleness: IntGauge,
-    open: IntGauge,
-    overbilled: IntGauge,
-    late: IntGauge,
-    billed: IntGauge,
-    lost: IntGauge,
-    watch_errors: IntCounter,
-    windows: IntCounter,
-}
-
-impl Gauges {
-    fn new(metrics: &Metrics, label: &str) -> Self {
-        let labels = [("label", label)];
-        let gauge = |name, help| metrics.gauge(name, help, &labels);
-        Self {
-            watermark: gauge(
-                "ledger_watermark_timestamp_seconds",
-                "End of the last window whose events were all acknowledged, Unix seconds.",
-            ),
-            watermark_age: gauge(
-                "ledger_watermark_age_seconds",
-                "How far the watermark lies behind now.",
-            ),
-            staleness: gauge(
-                "ledger_staleness_seconds",
-                "How long ago the view of the API server was last known to be current.",
-            ),
-            open: gauge(
-                "ledger_running_objects",
-                "Objects that are being billed now.",
-            ),
-            overbilled: gauge(
-                "ledger_overbilled_seconds",
-                "Seconds billed beyond an end that was learned too late.",
-            ),
-            late: gauge(
-                "ledger_late_seconds",
-                "Seconds that were billed in events of their own because their start was learned late.",
-            ),
-            billed: gauge(
-                "ledger_billed_seconds",
-                "Object-seconds in events that were delivered, and nothing else.",
-            ),
-            lost: gauge(
-                "lost_time",
-                "Object-seconds that may have run but could not be proved, or came too late, and are not billed.",
-            ),
-            windows: metrics.counter(
-                "ledger_windows_settled",
-                "Windows whose events all have a fate.",
-                &labels,
-            ),
-            watch_errors: metrics.counter(
-                "kubernetes_watch_errors",
-                "Failures to list or watch.",
-                &labels,
-            ),
-        }
-    }
 }
 
 /// What [`Shared::new`] needs to know beside the books.

@@ -3,6 +3,7 @@
 mod fates;
 mod handover;
 mod history;
+mod model;
 
 use proptest::prelude::ProptestConfig;
 
