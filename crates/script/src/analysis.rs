@@ -5,7 +5,7 @@ use rhai::{AST, ASTNode, Dynamic, Expr, FnCallExpr, FnPtr, Position, Stmt};
 use crate::{
     ScriptError,
     error::Origin,
-    functions::{self, Purity},
+    functions::{self, Purity, Type},
     materialise::Wanted,
     paths::{self, MAKE_PATH},
     reuse::{self, Reuse},
@@ -101,11 +101,19 @@ impl Reader<'_> {
                 self.statement(statement);
             }
             ASTNode::Expr(expression) => {
-                let parent = match ancestors.last() {
-                    Some(ASTNode::Expr(parent)) => Some(*parent),
-                    _ => None,
-                };
-                self.expression(expression, parent);
+                if let Expr::MethodCall(call, position) = expression {
+                    self.call(
+                        call,
+                        *position,
+                        Some(paths::receiver(ancestors, expression)),
+                    );
+                } else {
+                    let parent = match ancestors.last() {
+                        Some(ASTNode::Expr(parent)) => Some(*parent),
+                        _ => None,
+                    };
+                    self.expression(expression, parent);
+                }
             }
             _ => {}
         }
@@ -138,7 +146,7 @@ impl Reader<'_> {
                     _ => {}
                 }
             }
-            Stmt::FnCall(call, position) => self.call(call, *position),
+            Stmt::FnCall(call, position) => self.call(call, *position, None),
             // The interpreter's own walk does not look into this one.
             Stmt::BreakLoop(Some(value), ..) => {
                 value.walk(&mut Vec::new(), &mut |path| {
@@ -181,9 +189,7 @@ impl Reader<'_> {
                     )),
                 }
             }
-            Expr::FnCall(call, position) | Expr::MethodCall(call, position) => {
-                self.call(call, *position);
-            }
+            Expr::FnCall(call, position) => self.call(call, *position, None),
             Expr::Map(map, _) => {
                 for (key, value) in &map.0 {
                     if key.name == "id" {
@@ -206,11 +212,13 @@ impl Reader<'_> {
         }
     }
 
-    fn call(&mut self, call: &FnCallExpr, position: Position) {
+    /// A call, of a method of `receiver` if there is one; what the receiver is may not show.
+    fn call(&mut self, call: &FnCallExpr, position: Position, receiver: Option<Option<&Expr>>) {
         if call.is_operator_call() || call.name == MAKE_PATH {
             return;
         }
         self.analysis.calls = true;
+        self.arguments(call, position, receiver);
         match (call.name.as_str(), call.args.first()) {
             ("Fn", Some(Expr::StringConstant(name, position))) => {
                 self.reads.named(name);
@@ -230,6 +238,28 @@ impl Reader<'_> {
                 self.reads.called(call);
                 self.called(name, position);
             }
+        }
+    }
+
+    /// Checks arguments in number and, where the text shows it, type.
+    fn arguments(
+        &mut self,
+        call: &FnCallExpr,
+        position: Position,
+        receiver: Option<Option<&Expr>>,
+    ) {
+        let arguments: Vec<Option<&Expr>> = receiver
+            .into_iter()
+            .chain(call.args.iter().map(Some))
+            .collect();
+        let types: Vec<_> = arguments.iter().map(|it| it.and_then(literal)).collect();
+        if let Some(misfit) = functions::misfit(&call.name, &types, receiver.is_some()) {
+            let blamed = misfit.argument.and_then(|at| *arguments.get(at)?);
+            let position = blamed.map_or(position, Expr::start_position);
+            let error = self
+                .origin
+                .error(position, misfit.message, Some(&misfit.help));
+            self.errors.push(error);
         }
     }
 
@@ -259,4 +289,22 @@ impl Reader<'_> {
             ));
         }
     }
+}
+
+/// The type of a value that is written out.
+fn literal(expression: &Expr) -> Option<Type> {
+    Some(match expression {
+        Expr::Unit(_) => Type::Missing,
+        Expr::BoolConstant(..) => Type::Bool,
+        Expr::IntegerConstant(..) => Type::Integer,
+        Expr::FloatConstant(..) => Type::Decimal,
+        Expr::CharConstant(..) => Type::Character,
+        Expr::StringConstant(..) | Expr::InterpolatedString(..) => Type::Text,
+        Expr::Array(..) => Type::Array,
+        Expr::Map(..) => Type::Object,
+        Expr::DynamicConstant(value, _) if value.is_array() => Type::Array,
+        Expr::DynamicConstant(value, _) if value.is_map() => Type::Object,
+        Expr::DynamicConstant(value, _) if value.is_fnptr() => Type::Function,
+        _ => return None,
+    })
 }

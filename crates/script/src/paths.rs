@@ -42,6 +42,43 @@ pub(crate) fn chain(expression: &Expr) -> (&Expr, Vec<&str>) {
     }
 }
 
+/// What a method is called on, where it stands at the start of a chain: `x` of `x.f()`, and nothing
+/// for the `f` of `a[x].f()`. `ancestors` lead to the call, the outermost first.
+pub(crate) fn receiver<'a>(ancestors: &[ASTNode<'a>], call: &Expr) -> Option<&'a Expr> {
+    fn pair<'a>(node: &ASTNode<'a>) -> Option<(&'a Expr, &'a Expr)> {
+        match node {
+            ASTNode::Expr(Expr::Dot(pair, ..) | Expr::Index(pair, ..)) => {
+                Some((&pair.lhs, &pair.rhs))
+            }
+            _ => None,
+        }
+    }
+    // The call is the right side itself, or the left side of the pair that is.
+    let (mut child, mut left) = (call, ancestors);
+    loop {
+        let (parent, rest) = left.split_last()?;
+        let (lhs, rhs) = pair(parent)?;
+        if std::ptr::eq(rhs, child) {
+            let ASTNode::Expr(chain) = parent else {
+                return None;
+            };
+            // Further in, what stands on the left is a step and no value.
+            let is_start = rest
+                .last()
+                .and_then(pair)
+                .is_none_or(|(_, rhs)| !std::ptr::eq(rhs, *chain));
+            return is_start.then_some(lhs);
+        }
+        let ASTNode::Expr(chain) = parent else {
+            return None;
+        };
+        if !std::ptr::eq(lhs, child) {
+            return None;
+        }
+        (child, left) = (*chain, rest);
+    }
+}
+
 /// The script itself, or the function values in it.
 pub(crate) fn functions(ast: &AST, body: bool) -> AST {
     let mut functions = ast.clone();

@@ -8,6 +8,7 @@ mod ids;
 mod known;
 mod kubernetes;
 mod message;
+mod signature;
 mod text;
 mod time;
 mod values;
@@ -18,6 +19,7 @@ use rhai::{Engine, EvalAltResult};
 
 pub(crate) use known::{is_known, nearest};
 pub(crate) use kubernetes::unit;
+pub(crate) use signature::{Type, misfit};
 
 use crate::paths::{self, MAKE_PATH};
 

@@ -37,6 +37,67 @@ fn faults_that_show_without_a_message() {
 }
 
 #[test]
+fn arguments_are_checked_in_number_and_type() {
+    let mut told = String::new();
+    for source in [
+        "root = event_id(5)",
+        "root = event_id(\"a\", \"b\")",
+        "root = pod_request(1)",
+        "root = pod_request()",
+        "root = parse_duration(true)",
+        "root = true.parse_duration()",
+        "root = meta(\"a\").parse_duration(\"s\")",
+        "let x = this.list; x.push(); root = x",
+        "root = this.text.split(\",\", \"2\")",
+        "root = this.list.filter(\"now\")",
+        "root = this.list.map_each(|n| n.round(2))",
+        "root = `at ${now(1)}`",
+        "pod_limit(\"cpu\", 2)",
+    ] {
+        told += &format!("{source}\n  {}\n", compile(source));
+    }
+    assert_snapshot!(told, @r#"
+    root = event_id(5)
+      line 1, column 17: `event_id` does not take an integer here; it is `event_id() -> text` or `event_id(type) -> text`
+    root = event_id("a", "b")
+      line 1, column 8: `event_id` does not take 2 arguments; it is `event_id() -> text` or `event_id(type) -> text`
+    root = pod_request(1)
+      line 1, column 20: `pod_request` does not take an integer here; it is `pod_request(resource) -> number`
+    root = pod_request()
+      line 1, column 8: `pod_request` does not take 0 arguments; it is `pod_request(resource) -> number`
+    root = parse_duration(true)
+      line 1, column 23: `parse_duration` does not take true or false here; it is `text.parse_duration() -> integer`
+    root = true.parse_duration()
+      line 1, column 8: `parse_duration` does not take true or false here; it is `text.parse_duration() -> integer`
+    root = meta("a").parse_duration("s")
+      line 1, column 18: `parse_duration` does not take 2 arguments, what stands before the dot counted; it is `text.parse_duration() -> integer`
+    let x = this.list; x.push(); root = x
+      line 1, column 22: `push` does not take 1 argument, what stands before the dot counted; it is `array.push(value)`
+    root = this.text.split(",", "2")
+      line 1, column 29: `split` does not take text here; it is `text.split()`, `text.split(text)`, `text.split(character)`, `text.split(position)`, `text.split(text, count)`, `text.split(character, count)` or `array.split(position)`
+    root = this.list.filter("now")
+      line 1, column 25: `filter` does not take text here; it is `array.filter(|item| …) -> array` or `object.filter(|item| …) -> object`
+    root = this.list.map_each(|n| n.round(2))
+      line 1, column 33: `round` does not take 2 arguments, what stands before the dot counted; it is `number.round() -> integer`
+    root = `at ${now(1)}`
+      line 1, column 14: `now` does not take 1 argument; it is `now() -> text`
+    pod_limit("cpu", 2)
+      line 1, column 1: `pod_limit` does not take 2 arguments; it is `pod_limit(resource) -> number`
+    "#);
+    // A position is not what the method is called on, and what a variable holds does not show.
+    for source in [
+        "root = this.rows[0].trim_prefix(\"a\")",
+        "let x = 5; root = x.trim_prefix(\"a\")",
+        "root = \"a,b\".split(\",\").len().round()",
+        "root = [\"a\"][0].trim()",
+        "let f = |a, b| a + b; root = f.call(1, 2); let g = f.curry(1); root = g.call(2)",
+    ] {
+        let compiled = crate::Engine::new(crate::Limits::default()).compile_mapping(source);
+        assert!(compiled.is_ok(), "{source}: {compiled:?}");
+    }
+}
+
+#[test]
 fn faults_that_show_with_a_message() {
     assert_snapshot!(run("root = this.a.b.c"), @"line 1, column 15: `b` is read from a value that is missing; write `?.b` to get () instead, and `??` for a default");
     assert_snapshot!(run("root = this.a[\"b\"]"), @"line 1, column 14: a value that is missing is indexed; write `?[…]` to get () instead, and `??` for a default");
