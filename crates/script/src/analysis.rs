@@ -1,5 +1,7 @@
 //! What can be known of a script before it runs: what it reads, what it depends on, what is wrong.
 
+use std::collections::HashSet;
+
 use rhai::{AST, ASTNode, Dynamic, Expr, FnCallExpr, FnPtr, Position, Stmt};
 
 use crate::{
@@ -9,7 +11,7 @@ use crate::{
     materialise::Wanted,
     paths::{self, MAKE_PATH},
     reuse::{self, Reuse},
-    script::BODY,
+    syntax::BODY,
 };
 
 /// The outcome of reading a script.
@@ -38,13 +40,18 @@ impl Analysis {
     }
 }
 
-/// Reads a compiled script.
+/// Reads a compiled script, of which the statements in `blanked` are left out.
 ///
 /// # Errors
 /// Every fault that shows without running it.
-pub(crate) fn analyse(ast: &AST, origin: &Origin) -> Result<Analysis, Vec<ScriptError>> {
+pub(crate) fn analyse(
+    ast: &AST,
+    origin: &Origin,
+    blanked: &str,
+) -> Result<Analysis, Vec<ScriptError>> {
     let mut reader = Reader {
         origin,
+        blanked: words(blanked),
         in_body: false,
         reads: reuse::Reads::default(),
         errors: Vec::new(),
@@ -81,6 +88,8 @@ pub(crate) fn analyse(ast: &AST, origin: &Origin) -> Result<Analysis, Vec<Script
 
 struct Reader<'a> {
     origin: &'a Origin,
+    /// What the statements that are left out may declare.
+    blanked: HashSet<&'a str>,
     /// Whether this is the script itself and not a function value in it.
     in_body: bool,
     reads: reuse::Reads,
@@ -182,6 +191,7 @@ impl Reader<'_> {
                 match variable.1.as_str() {
                     "root" => {}
                     "meta" => self.analysis.uses_meta_variable = true,
+                    name if self.blanked.contains(name) => {}
                     name => self.errors.push(self.origin.error(
                         *position,
                         format!("there is no variable `{name}`"),
@@ -266,7 +276,10 @@ impl Reader<'_> {
     fn called(&mut self, name: &str, position: Position) {
         if let Some(purity) = functions::purity(name) {
             self.analysis.is_pure &= purity != Purity::World;
-        } else if !functions::is_known(name) && !name.starts_with("anon$") {
+        } else if !functions::is_known(name)
+            && !name.starts_with("anon$")
+            && !self.blanked.contains(name)
+        {
             let help = functions::nearest(name).map(|nearest| format!("is it `{nearest}`?"));
             self.errors.push(ScriptError {
                 help,
@@ -289,6 +302,11 @@ impl Reader<'_> {
             ));
         }
     }
+}
+
+fn words(text: &str) -> HashSet<&str> {
+    text.split(|it: char| !it.is_alphanumeric() && it != '_')
+        .collect()
 }
 
 /// The type of a value that is written out.

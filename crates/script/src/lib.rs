@@ -20,6 +20,8 @@ mod pod;
 pub mod quantity;
 mod reuse;
 mod script;
+mod statements;
+mod syntax;
 mod template;
 
 pub use engine::{Engine, EventId, Limits, STACK_SIZE};

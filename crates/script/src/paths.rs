@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use rhai::{AST, ASTFlags, ASTNode, Dynamic, Expr, Position, Stmt};
 
-use crate::script::BODY;
+use crate::syntax::BODY;
 
 /// The native function behind `root.a.b = …` where `root.a` does not exist yet.
 pub(crate) const MAKE_PATH: &str = "__make_path";

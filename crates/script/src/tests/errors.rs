@@ -37,6 +37,94 @@ fn faults_that_show_without_a_message() {
 }
 
 #[test]
+fn all_syntax_errors_are_told_at_once_and_none_that_follows_from_another() {
+    let mut told = String::new();
+    for source in [
+        "root.a = (1 + ;\nroot.b = ) 2;\nroot.c = ths.x;\nroot.d = 1 1",
+        "let x = 5 5;\nroot.a = x + 1;\nroot.b = [1, 2;\nroot.c = frob(x)",
+        "if this.a {\n  root.a = 1 1;\n  root.b = 2 2\n} else { root.c = 3 3 }\nroot.d = 4",
+        "root = #{\n  a: 1;\n  b: 2,\n};\nroot.c = null;",
+        "root.x = switch this.a { 1 => foo bar, 2 => 3 };\nroot.y = { \"a\": 1 };\nroot.z = this.list.filter(x -> x)",
+        "root.a = \"open;\nroot.b = 2;\nroot.c = 3 3;",
+        "root.a = 1 1;\nroot.b = #{ c: 1",
+        "root.a = 1 1;\n}\nroot.b = 2 2;",
+        "let f = |x| { x x }; root.é = `${ 1 1 }`; root.y = `${ f.call(1) }` 5;",
+        "fn f(x) { x }\nroot = 1;\nroot.b = 2 2;",
+        "for x in this.list { root.push(x x); } root.a = x y;",
+    ] {
+        told += &format!("{source}\n");
+        for error in compile(source).lines() {
+            told += &format!("  → {error}\n");
+        }
+    }
+    assert_snapshot!(told, @r#"
+    root.a = (1 + ;
+    root.b = ) 2;
+    root.c = ths.x;
+    root.d = 1 1
+      → line 1, column 15: unexpected ';'
+      → line 2, column 10: unexpected ')'
+      → line 3, column 10: there is no variable `ths`; the message is `this`, the result is `root`; declare others with `let`
+      → line 4, column 12: expecting ';' to terminate this statement
+    let x = 5 5;
+    root.a = x + 1;
+    root.b = [1, 2;
+    root.c = frob(x)
+      → line 1, column 11: expecting ';' to terminate this statement
+      → line 3, column 15: expecting ',' to separate the items of this array literal
+      → line 4, column 10: there is no function `frob`
+    if this.a {
+      root.a = 1 1;
+      root.b = 2 2
+    } else { root.c = 3 3 }
+    root.d = 4
+      → line 2, column 14: expecting ';' to terminate this statement
+      → line 3, column 14: expecting ';' to terminate this statement
+      → line 4, column 21: expecting ';' to terminate this statement
+    root = #{
+      a: 1;
+      b: 2,
+    };
+    root.c = null;
+      → line 2, column 7: expecting '}' to end this object map literal
+      → line 5, column 10: 'null' is a reserved keyword; null and a missing value are both written `()`
+    root.x = switch this.a { 1 => foo bar, 2 => 3 };
+    root.y = { "a": 1 };
+    root.z = this.list.filter(x -> x)
+      → line 1, column 35: expecting ',' to separate the items in this switch block
+      → line 2, column 15: expecting ';' to terminate this statement; an object is written `#{ "key": value }`, with a `#`
+      → line 3, column 29: '->' is not a valid symbol. This is not C or C++!; a function value is written `|item| …`, not `item -> …`
+    root.a = "open;
+    root.b = 2;
+    root.c = 3 3;
+      → line 1, column 10: open string is not terminated
+      → line 3, column 12: expecting ';' to terminate this statement
+    root.a = 1 1;
+    root.b = #{ c: 1
+      → line 1, column 12: expecting ';' to terminate this statement
+    root.a = 1 1;
+    }
+    root.b = 2 2;
+      → line 1, column 12: expecting ';' to terminate this statement
+      → line 3, column 12: expecting ';' to terminate this statement
+    let f = |x| { x x }; root.é = `${ 1 1 }`; root.y = `${ f.call(1) }` 5;
+      → line 1, column 17: expecting ';' to terminate this statement
+      → line 1, column 27: expecting name of a property
+      → line 1, column 69: expecting ';' to terminate this statement
+    fn f(x) { x }
+    root = 1;
+    root.b = 2 2;
+      → line 1, column 1: a mapping cannot define functions; write a function value: `let double = |x| x * 2; double.call(21)`
+      → line 3, column 12: expecting ';' to terminate this statement
+    for x in this.list { root.push(x x); } root.a = x y;
+      → line 1, column 34: expecting ',' to separate the arguments to function call 'push'
+      → line 1, column 51: expecting ';' to terminate this statement
+    "#);
+    let many = "root.a = 1 1;\n".repeat(1000);
+    assert_eq!(compile(&many).lines().count(), 20);
+}
+
+#[test]
 fn arguments_are_checked_in_number_and_type() {
     let mut told = String::new();
     for source in [
