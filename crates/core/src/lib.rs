@@ -8,6 +8,7 @@ mod ack;
 mod document;
 pub mod duration;
 mod election;
+pub mod foreseen;
 mod health;
 mod ids;
 mod message;

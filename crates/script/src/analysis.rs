@@ -44,14 +44,15 @@ impl Analysis {
 ///
 /// # Errors
 /// Every fault that shows without running it.
-pub(crate) fn analyse(
-    ast: &AST,
-    origin: &Origin,
-    blanked: &str,
+pub(crate) fn analyse<'a>(
+    ast: &'a AST,
+    origin: &'a Origin,
+    blanked: &'a str,
 ) -> Result<Analysis, Vec<ScriptError>> {
     let mut reader = Reader {
         origin,
         blanked: words(blanked),
+        captured: ast.iter_functions().flat_map(|it| it.params).collect(),
         in_body: false,
         reads: reuse::Reads::default(),
         errors: Vec::new(),
@@ -90,6 +91,8 @@ struct Reader<'a> {
     origin: &'a Origin,
     /// What the statements that are left out may declare.
     blanked: HashSet<&'a str>,
+    /// Variables that function values have from outside: to the interpreter they are parameters.
+    captured: HashSet<&'a str>,
     /// Whether this is the script itself and not a function value in it.
     in_body: bool,
     reads: reuse::Reads,
@@ -192,6 +195,7 @@ impl Reader<'_> {
                     "root" => {}
                     "meta" => self.analysis.uses_meta_variable = true,
                     name if self.blanked.contains(name) => {}
+                    name if !self.in_body && self.captured.contains(name) => {}
                     name => self.errors.push(self.origin.error(
                         *position,
                         format!("there is no variable `{name}`"),

@@ -12,6 +12,7 @@ mod engine;
 mod error;
 mod exact;
 mod expression;
+mod foresee;
 mod functions;
 mod mapping;
 mod materialise;

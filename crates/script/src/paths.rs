@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use rhai::{AST, ASTFlags, ASTNode, Dynamic, Expr, Position, Stmt};
+use rhai::{AST, ASTFlags, ASTNode, Dynamic, Expr, FnCallExpr, Position, Stmt};
 
 use crate::syntax::BODY;
 
@@ -12,11 +12,33 @@ pub(crate) const MAKE_PATH: &str = "__make_path";
 /// The base of `base.a["b"].c` and the keys that are known from the text, up to the first step that
 /// is not: a method call, an index that is no text. The whole of what the keys lead to is meant.
 pub(crate) fn chain(expression: &Expr) -> (&Expr, Vec<&str>) {
-    let mut keys = Vec::new();
+    let (base, steps) = steps(expression);
+    let keys = steps.into_iter().map_while(|step| match step {
+        Step::Key(key) => Some(key),
+        _ => None,
+    });
+    (base, keys.collect())
+}
+
+/// A step of a chain.
+pub(crate) enum Step<'a> {
+    /// `.key` or `["key"]`
+    Key(&'a str),
+    /// `[expression]`
+    Index(&'a Expr),
+    /// `.method(…)`
+    Call(&'a FnCallExpr),
+    /// Anything else.
+    Other,
+}
+
+/// The base of a chain and all of its steps.
+pub(crate) fn steps(expression: &Expr) -> (&Expr, Vec<Step<'_>>) {
+    let mut steps = Vec::new();
     let (mut pair, mut flags, mut is_index) = match expression {
         Expr::Dot(pair, flags, _) => (pair, *flags, false),
         Expr::Index(pair, flags, _) => (pair, *flags, true),
-        other => return (other, keys),
+        other => return (other, steps),
     };
     let base = &pair.lhs;
     loop {
@@ -29,15 +51,17 @@ pub(crate) fn chain(expression: &Expr) -> (&Expr, Vec<&str>) {
             }
             last => (last, None),
         };
-        match step {
-            Expr::Property(property, _) if !is_index => keys.push(property.2.as_str()),
-            Expr::StringConstant(key, _) if is_index => keys.push(key.as_str()),
-            _ => return (base, keys),
-        }
+        steps.push(match step {
+            Expr::Property(property, _) if !is_index => Step::Key(property.2.as_str()),
+            Expr::StringConstant(key, _) if is_index => Step::Key(key.as_str()),
+            Expr::MethodCall(call, _) if !is_index => Step::Call(call),
+            index if is_index => Step::Index(index),
+            _ => Step::Other,
+        });
         (pair, flags, is_index) = match rest {
             Some(Expr::Dot(pair, flags, _)) => (pair, *flags, false),
             Some(Expr::Index(pair, flags, _)) => (pair, *flags, true),
-            _ => return (base, keys),
+            _ => return (base, steps),
         };
     }
 }

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use meterline_core::Message;
+use meterline_core::{Message, foreseen::Foreseen};
 use rhai::{AST, CallFnOptions, Dynamic, Scope};
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     context::{Context, Deadline},
     engine::EventId,
     error::{self, Origin},
-    materialise, paths,
+    foresee, materialise, paths,
     syntax::{self, BODY, Parsed},
 };
 
@@ -58,6 +58,11 @@ impl Script {
             analysis,
             origin,
         })
+    }
+
+    /// What a mapping makes of the messages that `before` is known of.
+    pub(crate) fn foresee(&self, before: &Foreseen, text: Option<u64>) -> Foreseen {
+        foresee::foresee(&self.ast, &self.origin, before, text)
     }
 
     /// How ids are made.

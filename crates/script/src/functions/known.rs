@@ -208,6 +208,41 @@ pub(crate) fn is_known(name: &str) -> bool {
     rhai(name).is_some() || super::purity(name).is_some()
 }
 
+/// Rhai's own that change what they are called on, or may.
+const CHANGING: &[&str] = &[
+    "append",
+    "call",
+    "chop",
+    "clear",
+    "crop",
+    "dedup",
+    "drain",
+    "fill_with",
+    "for_each",
+    "insert",
+    "make_lower",
+    "make_upper",
+    "mixin",
+    "pad",
+    "pop",
+    "push",
+    "remove",
+    "replace",
+    "retain",
+    "reverse",
+    "set",
+    "shift",
+    "sort_desc",
+    "splice",
+    "truncate",
+];
+
+/// Whether a function may change its first argument, or what stands before the dot. The library's own
+/// do not.
+pub(crate) fn changes_its_argument(name: &str) -> bool {
+    CHANGING.contains(&name) || !is_known(name)
+}
+
 /// The known name that is most like this one, if any is like it at all.
 pub(crate) fn nearest(name: &str) -> Option<&'static str> {
     let own = super::docs().iter().map(|doc| doc.name);

@@ -17,9 +17,9 @@ use std::{collections::HashMap, sync::LazyLock};
 
 use rhai::{Engine, EvalAltResult};
 
-pub(crate) use known::{is_known, nearest};
+pub(crate) use known::{changes_its_argument, is_known, nearest};
 pub(crate) use kubernetes::unit;
-pub(crate) use signature::{Type, misfit};
+pub(crate) use signature::{Type, misfit, result};
 
 use crate::paths::{self, MAKE_PATH};
 

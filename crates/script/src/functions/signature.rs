@@ -148,6 +148,23 @@ static FORMS: LazyLock<HashMap<&'static str, Vec<(&'static str, Form)>>> = LazyL
     forms
 });
 
+/// What the result of a function is, where it is always the same type.
+pub(crate) fn result(name: &str) -> Option<Type> {
+    let mut results = FORMS.get(name)?.iter().map(|(signature, _)| {
+        Some(match signature.split_once(" -> ")?.1 {
+            "text" => Type::Text,
+            "integer" => Type::Integer,
+            "number" => Type::Decimal,
+            "bool" => Type::Bool,
+            "array" => Type::Array,
+            "object" => Type::Object,
+            _ => return None,
+        })
+    });
+    let first = results.next()??;
+    results.all(|it| it == Some(first)).then_some(first)
+}
+
 /// What is wrong with a call.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Misfit {
@@ -360,6 +377,14 @@ mod tests {
         );
         assert!(form("text.format(value, …)").is_open);
         assert_eq!(split("meta(key) -> text | (), f(a, b)", false).len(), 2);
+    }
+
+    #[test]
+    fn a_result_is_known_where_every_form_has_it() {
+        assert_eq!(result("event_id"), Some(Type::Text));
+        assert_eq!(result("filter"), None);
+        assert_eq!(result("meta"), None);
+        assert_eq!(result("push"), None);
     }
 
     #[test]

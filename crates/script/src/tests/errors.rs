@@ -198,6 +198,7 @@ fn faults_that_show_with_a_message() {
     assert_snapshot!(run("root = this.n / 0"), @"line 1, column 15: division by zero: 5 / 0");
     assert_snapshot!(run("root = this.n + \"x\" - 1"), @"line 1, column 21: `-` does not take (text, an integer)");
     assert_snapshot!(run("root = this.list.map_each(|x| this.n)"), @"line 1, column 31: `this` is not the message inside a function value; copy what you need to a variable before it");
+    assert_snapshot!(run("root = this.list.map_each(|x| x + oops)"), @"line 1, column 35: there is no variable `oops`; the message is `this`, the result is `root`; declare others with `let`");
     assert_snapshot!(run("root = this.list.map_each(|x|\n  x.missing.deeper)"), @"line 2, column 5: `missing` is read from an integer, which has no such field");
     assert_snapshot!(run("if this.n { root = 1 }"), @"line 1, column 8: true or false is wanted here, this is an integer");
     assert_snapshot!(run("throw \"no \" + this.name"), @"line 1, column 1: no web");
