@@ -16,6 +16,7 @@ mod corners;
 mod corpora;
 mod crashes;
 mod faults;
+mod lint;
 mod load;
 mod main_job;
 mod outages;

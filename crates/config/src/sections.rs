@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use meterline_core::foreseen::Foreseen;
 use serde::Deserialize;
 
 use crate::{
@@ -120,6 +121,8 @@ pub(crate) fn plan(root: &Node, cx: &mut Cx<'_>) -> Option<Loaded> {
         .and_then(|it| cx.processors(&it.processors));
     let output = root.get("output").and_then(|it| cx.output(Child(it.id)));
     let types = cx.types.clone();
+    // Nothing comes to what nothing uses.
+    cx.foresee(Foreseen::default());
     unused_resources(root, cx);
     let logger: Option<Logger> = section(root, "logger", cx);
     let http: Option<Http> = section(root, "http", cx);

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use meterline_config::{Configure, Cx, GoDuration, Located, OutputSpec, Spec};
 use meterline_core::{
-    BatchPolicy, BuildContext, BuildError, Content, Message, OutputNode, OutputPlan, RetryPolicy,
-    WriteError, Writer, WriterNode,
+    Batch, BatchPolicy, BuildContext, BuildError, Content, Message, OutputNode, OutputPlan,
+    Processor, RetryPolicy, WriteError, Writer, WriterNode,
 };
 use reqwest::{
     Client, Url,
@@ -87,6 +87,8 @@ impl Configure for Config {
             None => Token::None,
             Some(text) => token(text, &url, cx)?,
         };
+        let account = self.token.as_ref().map_or("", |token| token.value.trim());
+        cx.posts_events(&self.url, url.as_str(), account);
         Some(Box::new(Plan {
             url,
             token,
@@ -166,7 +168,7 @@ impl OutputPlan for Plan {
             read: Mutex::new(None),
             single,
         };
-        Ok(OutputNode::Writer(WriterNode {
+        let leaf = OutputNode::Writer(WriterNode {
             label: Arc::clone(&cx.label),
             component: "openmeter",
             writer: Arc::new(writer),
@@ -175,7 +177,33 @@ impl OutputPlan for Plan {
             accepts_failed: false,
             retry: RetryPolicy::default(),
             drops: None,
-        }))
+        });
+        Ok(OutputNode::Process {
+            processors: vec![Box::new(Objects(Arc::clone(&cx.label)))],
+            child: Box::new(leaf),
+        })
+    }
+}
+
+/// Flags what is no object: an event is one, and an array would be taken for several.
+struct Objects(Arc<str>);
+
+impl Processor for Objects {
+    fn process(&mut self, mut batch: Batch) -> Batch {
+        for message in &mut batch {
+            let is_object = match message.content() {
+                Content::Document(document) => document.root().is_object(),
+                // A template is made of an object.
+                Content::Filled(_) => true,
+                Content::Raw(bytes) => bytes.trim_ascii_start().starts_with(b"{"),
+            };
+            if !is_object && message.failure().is_none() {
+                let reason = "the message is not a JSON object, so it is no event; have a mapping \
+                              make one: `root = #{ … }`";
+                message.fail(Arc::clone(&self.0), reason);
+            }
+        }
+        batch
     }
 }
 

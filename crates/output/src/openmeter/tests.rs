@@ -65,10 +65,35 @@ async fn writer(base: &str, token: Token, batching: BatchPolicy) -> Arc<dyn Writ
         health: Health::default(),
         leader_election: None,
     };
-    match Box::new(plan).build(&cx).await.unwrap() {
-        OutputNode::Writer(node) => node.writer,
-        _ => panic!("openmeter is a leaf"),
-    }
+    let mut node = Box::new(plan).build(&cx).await.unwrap();
+    let mut writer = None;
+    node.each_writer(&mut |leaf| writer = Some(Arc::clone(&leaf.writer)));
+    writer.unwrap()
+}
+
+#[test]
+fn what_is_no_object_is_no_event() {
+    use meterline_core::Document;
+    use serde_json::json;
+
+    let text = [r#" {"id":1}"#, "[{}]", "\"{}\"", "5", "", "null"].map(Message::raw);
+    let values = [json!({}), json!([{}]), json!("{}"), json!(null)]
+        .map(|value| Message::new(Content::Document(Document::from(&value))));
+    let mut batch: Batch = text.into_iter().chain(values).collect();
+    batch[5].fail("mapping", "before");
+    let reasons: Vec<_> = Objects("out".into())
+        .process(batch)
+        .iter()
+        .map(|message| message.failure().map(|it| it.reason.to_string()))
+        .collect();
+    let is_refused: Vec<_> = reasons.iter().map(Option::is_some).collect();
+    assert_eq!(
+        is_refused,
+        [false, true, true, true, true, true, false, true, true, true]
+    );
+    assert!(reasons[1].as_ref().unwrap().contains("not a JSON object"));
+    // Why a message failed first is why it failed.
+    assert_eq!(reasons[5].as_deref(), Some("before"));
 }
 
 fn events(bodies: &[&'static str]) -> Vec<Message> {
