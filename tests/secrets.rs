@@ -143,7 +143,7 @@ fn an_echo_shows_no_secret() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.yaml");
     let yaml = format!(
-        "input: {{stdin: {{}}}}\npipeline:\n  processors:\n    - mapping: 'root = \"${{TOKEN}}\"'\noutput:\n  broker:\n    outputs:\n      - openmeter: {{url: \"https://example.com\", token: {PLANTED}}}\n      - http_client:\n          url: \"${{OTHER_URL}}?key=${{TOKEN}}\"\n          headers: {{authorization: \"Bearer ${{TOKEN}}\"}}\n"
+        "input: {{stdin: {{}}}}\npipeline:\n  processors:\n    - mapping: 'root.token = \"${{TOKEN}}\"'\noutput:\n  broker:\n    outputs:\n      - openmeter: {{url: \"https://example.com\", token: {PLANTED}}}\n      - http_client:\n          url: \"${{OTHER_URL}}?key=${{TOKEN}}\"\n          headers: {{authorization: \"Bearer ${{TOKEN}}\"}}\n"
     );
     std::fs::write(&file, yaml).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_meterline"))

@@ -17,6 +17,7 @@ mod corpora;
 mod crashes;
 mod fates;
 mod faults;
+mod lint;
 mod load;
 mod main_job;
 mod outages;

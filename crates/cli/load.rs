@@ -95,7 +95,7 @@ pub(crate) fn checked(
         Err(faults) => {
             let mut stderr = std::io::stderr().lock();
             print(&mut stderr, &faults)?;
-            writeln!(stderr, "{}", summary(faults.len()))?;
+            writeln!(stderr, "{}", summary(errors(&faults)))?;
             Ok(None)
         }
     }
@@ -126,7 +126,7 @@ pub(crate) fn lint(args: &LintArgs) -> Result<Exit> {
                 print(&mut stdout, &warnings)?;
             }
             Err(found) => {
-                faults = faults.saturating_add(found.len());
+                faults = faults.saturating_add(errors(&found));
                 print(&mut stdout, &found)?;
             }
         }
@@ -183,6 +183,12 @@ fn print(out: &mut impl Write, diagnostics: &[Diagnostic]) -> Result<()> {
         writeln!(out, "{diagnostic}")?;
     }
     Ok(())
+}
+
+/// How many of them are more than warnings.
+fn errors(found: &[Diagnostic]) -> usize {
+    let errors = found.iter().filter(|it| it.severity == Severity::Error);
+    errors.count()
 }
 
 fn summary(faults: usize) -> String {

@@ -19,6 +19,15 @@ const DEEPEST: usize = 100;
 /// Processors with the label of the node that has them.
 type Labelled = (Arc<str>, Vec<Box<dyn ProcessorPlan>>);
 
+/// In which order messages come through the processors around a component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// They come out of it.
+    InnermostFirst,
+    /// They go into it.
+    OutermostFirst,
+}
+
 /// A component of a known type, which is the one at hand until [`Cx::leave`].
 pub(crate) struct Component<'a, P: ?Sized + 'static> {
     pub(crate) spec: &'static Spec<P>,
@@ -252,15 +261,19 @@ impl<'a> Cx<'a> {
     }
 
     /// The processors beside the `resource` of each node that led to a component, the innermost
-    /// first: they go around what the resource itself has.
+    /// first: they go around what the resource itself has. They are checked in the order in which
+    /// messages come through them.
     pub(crate) fn referrers_processors<P: ?Sized>(
         &mut self,
         component: &Component<'a, P>,
+        order: Order,
     ) -> Option<Vec<Labelled>> {
-        let planned: Vec<_> = component
-            .referrers
-            .iter()
-            .rev()
+        let mut nodes = component.referrers.clone();
+        if order == Order::InnermostFirst {
+            nodes.reverse();
+        }
+        let planned: Vec<_> = nodes
+            .into_iter()
             .map(|node| {
                 let processors = self.own_processors(node)?;
                 Some((self.path_of(node).into(), processors))
@@ -268,6 +281,9 @@ impl<'a> Cx<'a> {
             .collect();
         let planned: Option<Vec<Labelled>> = planned.into_iter().collect();
         planned.map(|mut planned| {
+            if order == Order::OutermostFirst {
+                planned.reverse();
+            }
             planned.retain(|(_, processors)| !processors.is_empty());
             planned
         })

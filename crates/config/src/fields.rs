@@ -41,6 +41,14 @@ pub struct Located<T> {
     pub(crate) id: Option<u64>,
 }
 
+impl<T> Located<T> {
+    /// The number of the value in the document; `None` for one that nobody wrote.
+    #[must_use]
+    pub const fn number(&self) -> Option<u64> {
+        self.id
+    }
+}
+
 impl<T> From<T> for Located<T> {
     /// A value that nobody wrote, such as a default.
     fn from(value: T) -> Self {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use meterline_core::{BufferPlan, InputPlan, OutputPlan, ProcessorPlan};
+use meterline_core::{BufferPlan, InputPlan, OutputPlan, ProcessorPlan, foreseen::Foreseen};
 use serde_saphyr::UserMessageFormatter;
 
 use crate::{
@@ -87,6 +87,9 @@ pub fn load(
         types: BTreeSet::new(),
         components: 0,
         depth: 0,
+        foreseen: Foreseen::default(),
+        posts: Vec::new(),
+        leaves: 0,
     };
     let loaded = sections::plan(&root, &mut cx);
     found.append(&mut cx.found);
@@ -101,7 +104,14 @@ pub fn load(
 
 fn sorted(mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
     found.sort();
-    found.dedup();
+    // What is a fault for one output may be a warning for another; the fault comes first.
+    let mut told = BTreeSet::new();
+    found.retain(|it| {
+        told.insert(Diagnostic {
+            severity: Severity::Error,
+            ..it.clone()
+        })
+    });
     found
 }
 

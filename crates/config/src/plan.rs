@@ -6,12 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use meterline_core::{BufferPlan, InputPlan, OutputPlan, ProcessorPlan};
+use meterline_core::{BufferPlan, InputPlan, OutputPlan, ProcessorPlan, foreseen::Foreseen};
 use serde::de::DeserializeOwned;
 
 use crate::{
+    component::Order,
     diagnostic::{Diagnostic, Place, Severity},
     fields::{Child, Located},
+    foresight::Post,
     interpolate::Interpolated,
     node::{Kind, Node, TypeError, TypeErrorKind},
     wrap::{LabelledOutput, ProcessedInput},
@@ -120,6 +122,12 @@ pub struct Cx<'a> {
     /// at hand is nested.
     pub(crate) components: usize,
     pub(crate) depth: usize,
+    /// What is known of the messages that come to the component at hand.
+    pub(crate) foreseen: Foreseen,
+    /// The outputs that post events, as far as they were looked at.
+    pub(crate) posts: Vec<Post>,
+    /// How many outputs were looked at that hold no others.
+    pub(crate) leaves: usize,
 }
 
 impl<'a> Cx<'a> {
@@ -128,7 +136,7 @@ impl<'a> Cx<'a> {
         let component = self.component(child, "input", self.registry.inputs)?;
         let planned = (component.spec.plan)(component.body, self);
         let processors = self.own_processors(component.node);
-        let referrers = self.referrers_processors(&component);
+        let referrers = self.referrers_processors(&component, Order::InnermostFirst);
         let label = self.leave(component);
         let mut plan: Box<dyn InputPlan> = Box::new(ProcessedInput {
             label,
@@ -170,9 +178,16 @@ impl<'a> Cx<'a> {
     /// Checks a nested output.
     pub fn output(&mut self, child: Child) -> Option<Box<dyn OutputPlan>> {
         let component = self.component(child, "output", self.registry.outputs)?;
-        let planned = (component.spec.plan)(component.body, self);
+        // In the order in which messages come through them.
+        let before = self.foreseen.clone();
+        let leaves = self.leaves;
+        let referrers = self.referrers_processors(&component, Order::OutermostFirst);
         let processors = self.own_processors(component.node);
-        let referrers = self.referrers_processors(&component);
+        let planned = (component.spec.plan)(component.body, self);
+        if planned.is_some() && self.leaves == leaves {
+            self.check_other_output();
+        }
+        self.foreseen = before;
         let label = self.leave(component);
         let mut plan: Box<dyn OutputPlan> = Box::new(LabelledOutput {
             label,

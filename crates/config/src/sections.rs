@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use meterline_core::foreseen::Foreseen;
 use serde::Deserialize;
 
 use crate::{
@@ -120,6 +121,8 @@ pub(crate) fn plan(root: &Node, cx: &mut Cx<'_>) -> Option<Loaded> {
         .and_then(|it| cx.processors(&it.processors));
     let output = root.get("output").and_then(|it| cx.output(Child(it.id)));
     let types = cx.types.clone();
+    // Nothing comes to what nothing uses.
+    cx.foresee(Foreseen::default());
     unused_resources(root, cx);
     let logger: Option<Logger> = section(root, "logger", cx);
     let http: Option<Http> = section(root, "http", cx);
@@ -174,10 +177,16 @@ fn keys(root: &Node, cx: &mut Cx<'_>) {
         }
         match key {
             "metrics" => metrics(&entry.value, cx),
-            "cache_resources" | "rate_limit_resources" | "tests" => cx.report_node(
+            "tests" => cx.report_node(
                 &entry.value,
-                Severity::Warning,
-                format!("`{key}` is not used yet"),
+                Severity::Error,
+                "no command runs `tests` yet, so they would prove nothing; take the section out"
+                    .to_owned(),
+            ),
+            "cache_resources" | "rate_limit_resources" => cx.report_node(
+                &entry.value,
+                Severity::Error,
+                format!("no component uses `{key}` yet; take the section out"),
             ),
             _ => {}
         }
@@ -197,9 +206,11 @@ fn metrics(node: &Node, cx: &mut Cx<'_>) {
     }
 }
 
-/// Checks the resources that nothing refers to: what is wrong with one is not to come out on the day
-/// that something does.
+/// Tells the resources that nothing refers to, and checks them: what is wrong with one is not to come
+/// out on the day that something does.
 fn unused_resources(root: &Node, cx: &mut Cx<'_>) {
+    // What only an unused resource refers to is not used either.
+    let used = cx.used.clone();
     for (section, kind) in RESOURCES {
         let Some(list) = root.get(section).filter(|node| !is_blank(node)) else {
             continue;
@@ -219,6 +230,15 @@ fn unused_resources(root: &Node, cx: &mut Cx<'_>) {
             if matches!(item.kind, Kind::Map(_)) && !labelled {
                 let message = "a resource needs a `label` to be referred to by".to_owned();
                 cx.report_node(item, Severity::Error, message);
+            }
+            if let Some(Kind::Text(label)) = item.get("label").map(|it| &it.kind)
+                && !label.is_empty()
+                && !used.contains(&item.id)
+            {
+                let message = format!(
+                    "nothing uses this {kind}; refer to it with `resource: {label}` or take it out"
+                );
+                cx.report_node(item, Severity::Warning, message);
             }
             if cx.used.contains(&item.id) {
                 continue;

@@ -386,10 +386,16 @@ fn overrides_change_fields() {
 }
 
 #[test]
-fn sections_that_do_nothing_yet_say_so() {
+fn sections_that_nothing_uses_yet_are_refused() {
+    insta::assert_snapshot!(check("tests: [{name: a}]\nrate_limit_resources: [{label: a}]\n"), @r"
+    c.yaml:1:8: tests: no command runs `tests` yet, so they would prove nothing; take the section out
+    c.yaml:2:23: rate_limit_resources: no component uses `rate_limit_resources` yet; take the section out
+    ");
+    // An empty one promises nothing.
+    assert_eq!(check("tests: []\ncache_resources:\n"), "");
     insta::assert_snapshot!(check("buffer:\n  sqlit: {}\ncache_resources: [{label: a}]\nmetrics:\n  statsd: {}\n"), @r"
     c.yaml:2:3: buffer: unknown buffer `sqlit`
-    c.yaml:3:18: warning: cache_resources: `cache_resources` is not used yet
+    c.yaml:3:18: cache_resources: no component uses `cache_resources` yet; take the section out
     c.yaml:5:3: metrics: metrics are shown for Prometheus on /metrics; leave `metrics` out or write `prometheus: {}`
     ");
     insta::assert_snapshot!(check("metrics:\n  prometheus: {typo: 1}\n  junk: 3\n"), @r"

@@ -9,6 +9,7 @@ mod document;
 pub mod duration;
 mod election;
 mod fate;
+pub mod foreseen;
 mod health;
 mod ids;
 mod message;

@@ -229,6 +229,9 @@ pub struct WriterNode {
     /// Whether a message that is still flagged as failed is written all the same. False for
     /// everything that bills.
     pub accepts_failed: bool,
+    /// Whether it takes JSON objects and nothing else: an event is one, and an array would be taken for
+    /// several. What is none is rejected.
+    pub objects_only: bool,
     /// How it tries again.
     pub retry: RetryPolicy,
     /// What is dropped instead of tried again or rejected.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use meterline_config::{Child, Configure, Cx, Located, OutputSpec, Spec};
+use meterline_config::{Child, Configure, Cx, Located, OutputSpec, Overlap, Spec};
 use meterline_core::{BuildContext, BuildError, Message, OutputNode, OutputPlan, Router, Routing};
 use serde::Deserialize;
 
@@ -40,7 +40,7 @@ impl Configure for Config {
             cx.error_at(&self.outputs, "at least one output is needed");
             return None;
         }
-        let outputs: Vec<_> = self.outputs.iter().map(|it| cx.output(*it)).collect();
+        let outputs = cx.outputs(&self.outputs, |_, _| Overlap::Surely);
         Some(Box::new(Plan(outputs.into_iter().collect::<Option<_>>()?)))
     }
 }

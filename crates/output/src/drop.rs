@@ -42,6 +42,7 @@ impl OutputPlan for Drop {
             accepts_failed: true,
             retry: RetryPolicy::default(),
             drops: None,
+            objects_only: false,
         }))
     }
 }

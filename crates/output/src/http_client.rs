@@ -184,6 +184,7 @@ impl OutputPlan for Plan {
             accepts_failed: false,
             retry: RetryPolicy::default(),
             drops: None,
+            objects_only: false,
         }))
     }
 }

@@ -87,6 +87,8 @@ impl Configure for Config {
             None => Token::None,
             Some(text) => token(text, &url, cx)?,
         };
+        let account = self.token.as_ref().map_or("", |token| token.value.trim());
+        cx.posts_events(&self.url, url.as_str(), account);
         Some(Box::new(Plan {
             url,
             token,
@@ -176,6 +178,7 @@ impl OutputPlan for Plan {
             accepts_failed: false,
             retry: RetryPolicy::default(),
             drops: None,
+            objects_only: true,
         }))
     }
 }

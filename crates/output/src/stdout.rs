@@ -59,6 +59,7 @@ impl OutputPlan for Stdout {
             accepts_failed: false,
             retry: RetryPolicy::default(),
             drops: None,
+            objects_only: false,
         }))
     }
 }

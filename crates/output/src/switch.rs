@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use meterline_config::{Child, Configure, Cx, Located, OutputSpec, Spec};
+use meterline_config::{Child, Configure, Cx, Located, OutputSpec, Overlap, Spec};
 use meterline_core::{BuildContext, BuildError, Message, OutputNode, OutputPlan, Router, Routing};
 use meterline_script::{Engine, Expression, Limits};
 use serde::Deserialize;
@@ -60,26 +60,24 @@ impl Configure for Config {
         }
         let engine = Engine::new(Limits::default());
         let mut cases = Vec::with_capacity(self.cases.value.len());
-        let mut outputs = Vec::with_capacity(self.cases.value.len());
+        let mut children = Vec::with_capacity(self.cases.value.len());
+        let mut reach = Vec::with_capacity(self.cases.value.len());
         let mut whole = true;
         for case in self.cases.value {
-            let check = case.check.filter(|it| !it.value.trim().is_empty());
-            let check = check.and_then(|source| match engine.compile_expression(&source.value) {
-                Ok(expression) => Some(expression),
-                Err(errors) => {
-                    whole = false;
-                    for error in errors {
-                        cx.error_in(&source, error.line, error.column, error.message);
-                    }
-                    None
-                }
+            let source = case.check.filter(|it| !it.value.trim().is_empty());
+            let check = source.as_ref().and_then(|it| compile(&engine, it, cx));
+            whole &= check.is_some() == source.is_some();
+            reach.push(Reach {
+                takes: Takes::of(source.as_ref(), check.as_ref()),
+                goes_on: case.goes_on,
             });
             cases.push(Case {
                 check,
                 goes_on: case.goes_on,
             });
-            outputs.push(cx.output(case.output));
+            children.push(case.output);
         }
+        let outputs = cx.outputs(&children, |one, other| overlap(&reach, one, other));
         let outputs = outputs.into_iter().collect::<Option<_>>()?;
         whole.then_some(Box::new(Plan {
             router: Switch {
@@ -88,6 +86,65 @@ impl Configure for Config {
             },
             outputs,
         }) as Box<dyn OutputPlan>)
+    }
+}
+
+fn compile(engine: &Engine, source: &Located<String>, cx: &mut Cx<'_>) -> Option<Expression> {
+    match engine.compile_expression(&source.value) {
+        Ok(expression) => Some(expression),
+        Err(errors) => {
+            for error in errors {
+                let message = match error.help {
+                    Some(help) => format!("{}; {help}", error.message),
+                    None => error.message,
+                };
+                cx.error_in(source, error.line, error.column, message);
+            }
+            None
+        }
+    }
+}
+
+/// Which messages a case takes, as far as its check shows.
+#[derive(Debug, PartialEq, Eq)]
+enum Takes {
+    All,
+    None,
+    /// Those that pass this check.
+    Some(String),
+}
+
+impl Takes {
+    fn of(source: Option<&Located<String>>, check: Option<&Expression>) -> Self {
+        match (source, check.map(Expression::fixed)) {
+            (None, _) | (_, Some(Some(true))) => Self::All,
+            // One that does not compile is told already.
+            (Some(_), None | Some(Some(false))) => Self::None,
+            (Some(source), Some(None)) => Self::Some(source.value.trim().to_owned()),
+        }
+    }
+}
+
+struct Reach {
+    takes: Takes,
+    goes_on: bool,
+}
+
+/// Whether a message can come to two cases, the first of which is `one`.
+fn overlap(cases: &[Reach], one: usize, other: usize) -> Overlap {
+    let between = cases.get(one + 1..other).unwrap_or_default();
+    let (Some(first), Some(second)) = (cases.get(one), cases.get(other)) else {
+        return Overlap::Never;
+    };
+    let ends = |case: &Reach| case.takes == Takes::All && !case.goes_on;
+    if !first.goes_on || between.iter().any(ends) {
+        return Overlap::Never;
+    }
+    match (&first.takes, &second.takes) {
+        (Takes::None, _) | (_, Takes::None) => Overlap::Never,
+        (Takes::All, _) | (_, Takes::All) => Overlap::Surely,
+        (one, other) if one == other => Overlap::Surely,
+        _ => Overlap::Perhaps,
     }
 }
 
@@ -180,6 +237,23 @@ mod tests {
             switch.route(&Message::value(&json!({"a": 2}))),
             Routing::To(vec![2])
         );
+    }
+
+    #[test]
+    fn two_cases_get_a_message_where_the_first_goes_on_and_nothing_between_ends_it() {
+        let some = |check: &str| Takes::Some(check.to_owned());
+        let reach =
+            |cases: [(Takes, bool); 3]| cases.map(|(takes, goes_on)| Reach { takes, goes_on });
+        let cases = reach([(some("a"), true), (Takes::All, false), (Takes::All, false)]);
+        assert_eq!(overlap(&cases, 0, 1), Overlap::Surely);
+        assert_eq!(overlap(&cases, 0, 2), Overlap::Never);
+        assert_eq!(overlap(&cases, 1, 2), Overlap::Never);
+        let cases = reach([(some("a"), true), (some("b"), true), (some("a"), false)]);
+        assert_eq!(overlap(&cases, 0, 1), Overlap::Perhaps);
+        assert_eq!(overlap(&cases, 0, 2), Overlap::Surely);
+        let cases = reach([(Takes::All, true), (Takes::None, true), (some("a"), false)]);
+        assert_eq!(overlap(&cases, 0, 1), Overlap::Never);
+        assert_eq!(overlap(&cases, 0, 2), Overlap::Surely);
     }
 
     #[test]

@@ -27,7 +27,8 @@ impl Configure for Config {
     type Plan = dyn ProcessorPlan;
 
     fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn ProcessorPlan>> {
-        Some(Box::new(Plan(cx.processors(&self.0)?)))
+        let processors = cx.aside(|cx| cx.processors(&self.0));
+        Some(Box::new(Plan(processors?)))
     }
 }
 

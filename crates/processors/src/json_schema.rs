@@ -30,11 +30,9 @@ pub(crate) const SPEC: ProcessorSpec = Spec::new::<Config>(
     ],
 );
 
-/// Schemas inside the binary, by file name.
-const SHIPPED: &[(&str, &str)] = &[(
-    "cloudevents.spec.json",
-    include_str!("../../../schemas/cloudevents.spec.json"),
-)];
+/// The one URL that means the schema inside the binary, where no file of that name is there.
+const SHIPPED_URL: &str = "file://./cloudevents.spec.json";
+const SHIPPED: &str = include_str!("../../../schemas/cloudevents.spec.json");
 
 /// Configuration of `json_schema`: one of the two.
 #[derive(Debug, Deserialize)]
@@ -44,8 +42,8 @@ pub(crate) struct Config {
     #[serde(default)]
     schema: Option<Located<String>>,
     /// A `file://` path to the schema, relative to the working directory, else to the
-    /// configuration file; else the schema of that file name that comes with the program
-    /// (`cloudevents.spec.json`).
+    /// configuration file. `file://./cloudevents.spec.json`, written exactly so, is the schema that
+    /// comes with the program where neither has a file of that name.
     #[serde(default)]
     schema_path: Option<Located<String>>,
 }
@@ -79,10 +77,7 @@ impl Configure for Config {
             Ok(validator) => Some(Box::new(Plan {
                 validator: Arc::new(validator),
                 path: cx.path(),
-                reuse: SHIPPED
-                    .iter()
-                    .any(|(_, shipped)| *shipped == text)
-                    .then(new_owner),
+                reuse: (text == SHIPPED).then(new_owner),
             })),
             Err(reason) => {
                 cx.error_at(&place, reason);
@@ -124,19 +119,17 @@ fn read(url: &str, config_dir: Option<&Path>) -> Result<String, String> {
             Err(error) => return Err(format!("cannot read {}: {error}", candidate.display())),
         }
     }
-    let name = path.file_name().and_then(|name| name.to_str());
-    if let Some((_, text)) = SHIPPED.iter().find(|(shipped, _)| Some(*shipped) == name) {
-        return Ok((*text).to_owned());
+    if url == SHIPPED_URL {
+        return Ok(SHIPPED.to_owned());
     }
     let tried: Vec<_> = candidates
         .iter()
         .map(|candidate| candidate.display().to_string())
         .collect();
-    let shipped: Vec<_> = SHIPPED.iter().map(|(name, _)| *name).collect();
     Err(format!(
-        "there is no schema file at {}; the schemas that come with the program are: {}",
+        "there is no schema file at {}; name a file that is there, or write `{SHIPPED_URL}` for the \
+         CloudEvents schema that comes with the program",
         tried.join(" or "),
-        shipped.join(", ")
     ))
 }
 
@@ -235,7 +228,7 @@ mod tests {
     }
 
     fn shipped() -> Validator {
-        compile(&read("file://./nowhere/cloudevents.spec.json", None).unwrap()).unwrap()
+        compile(&read(SHIPPED_URL, None).unwrap()).unwrap()
     }
 
     fn is_valid(value: &Value) -> bool {
@@ -295,6 +288,28 @@ mod tests {
         let reason = explain(&shipped(), &Document::from(&value));
         assert!(reason.contains("subject: 7 is not of type"), "{reason}");
         assert!(reason.contains("\"id\" is a required property"), "{reason}");
+    }
+
+    #[test]
+    fn the_shipped_schema_has_one_name_and_a_file_of_that_name_comes_first() {
+        for url in [
+            "file://./nope/x.json",
+            "file://./nope/cloudevents.spec.json",
+            "file:///nope/cloudevents.spec.json",
+            "file://cloudevents.spec.json",
+            "file://.//cloudevents.spec.json",
+        ] {
+            let reason = read(url, None).unwrap_err();
+            let path = url.trim_start_matches("file://");
+            assert!(
+                reason.starts_with(&format!("there is no schema file at {path};")),
+                "{reason}"
+            );
+        }
+        assert_eq!(read(SHIPPED_URL, None).unwrap(), SHIPPED);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("cloudevents.spec.json"), "true").unwrap();
+        assert_eq!(read(SHIPPED_URL, Some(folder.path())).unwrap(), "true");
     }
 
     #[test]

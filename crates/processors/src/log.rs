@@ -8,6 +8,8 @@ use meterline_script::{Engine, Limits, Mapped, Mapping, Template};
 use serde::Deserialize;
 use tracing::{Level, debug, error, info, trace, warn};
 
+use crate::mapping::with_help;
+
 /// The component.
 pub(crate) const SPEC: ProcessorSpec = Spec::new::<Config>(
     "log",
@@ -58,7 +60,8 @@ impl Configure for Config {
         let source = self.message.unwrap_or(empty);
         let message = engine.compile_template(&source.value).map_err(|errors| {
             for error in errors {
-                cx.error_in(&source, error.line, error.column, error.message);
+                let message = with_help(error.message, error.help.as_deref());
+                cx.error_in(&source, error.line, error.column, message);
             }
         });
         let fields = match &self.fields_mapping {
@@ -68,7 +71,8 @@ impl Configure for Config {
                 .map(|mapping| Some(Arc::new(mapping)))
                 .map_err(|errors| {
                     for error in errors {
-                        cx.error_in(source, error.line, error.column, error.message);
+                        let message = with_help(error.message, error.help.as_deref());
+                        cx.error_in(source, error.line, error.column, message);
                     }
                 }),
         };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use meterline_config::{Configure, Cx, Located, ProcessorSpec, Spec};
 use meterline_core::{
     Batch, BuildContext, BuildError, Drops, IntCounter, Processor, ProcessorPlan,
+    foreseen::Foreseen,
 };
 use meterline_script::{Engine, Limits, Mapped, Mapping};
 use serde::Deserialize;
@@ -33,6 +34,8 @@ impl Configure for Config {
                     let message = with_help(lint.message, lint.help.as_deref());
                     cx.warning_in(&self.0, lint.line, lint.column, message);
                 }
+                let after = mapping.foresee(cx.foreseen(), self.0.number());
+                cx.foresee(after);
                 Some(Box::new(Plan {
                     mapping: Arc::new(mapping),
                     path: cx.path(),
@@ -43,13 +46,14 @@ impl Configure for Config {
                     let message = with_help(error.message, error.help.as_deref());
                     cx.error_in(&self.0, error.line, error.column, message);
                 }
+                cx.foresee(Foreseen::default());
                 None
             }
         }
     }
 }
 
-fn with_help(message: String, help: Option<&str>) -> String {
+pub(crate) fn with_help(message: String, help: Option<&str>) -> String {
     match help {
         Some(help) => format!("{message}; {help}"),
         None => message,

@@ -6,11 +6,16 @@
 use std::sync::Arc;
 
 use meterline_config::{Child, Configure, Cx, Located, ProcessorSpec, Spec};
-use meterline_core::{Batch, BuildContext, BuildError, Drops, Processor, ProcessorPlan};
+use meterline_core::{
+    Batch, BuildContext, BuildError, Drops, Processor, ProcessorPlan, foreseen::Foreseen,
+};
 use meterline_script::{Engine, Expression, Limits};
 use serde::Deserialize;
 
-use crate::chain::{self, Chain, ChainPlan};
+use crate::{
+    chain::{self, Chain, ChainPlan},
+    mapping::with_help,
+};
 
 /// The component.
 pub(crate) const SPEC: ProcessorSpec = Spec::new::<Config>(
@@ -44,6 +49,11 @@ impl Configure for Config {
 
     fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn ProcessorPlan>> {
         let engine = Engine::new(Limits::default());
+        let before = cx.foreseen().clone();
+        // What is known of the messages of all cases so far, and of those that fall through.
+        let mut after: Option<Foreseen> = None;
+        let mut falling: Option<Foreseen> = None;
+        let mut takes_all = false;
         let cases: Vec<_> = self
             .0
             .into_iter()
@@ -54,13 +64,26 @@ impl Configure for Config {
                         Ok(expression) => Some(Some(Arc::new(expression))),
                         Err(errors) => {
                             for error in errors {
-                                cx.error_in(&source, error.line, error.column, error.message);
+                                let message = with_help(error.message, error.help.as_deref());
+                                cx.error_in(&source, error.line, error.column, message);
                             }
                             None
                         }
                     },
                 };
+                takes_all |= matches!(check, Some(None));
+                let start = match falling.take() {
+                    Some(falling) => before.clone().join(falling),
+                    None => before.clone(),
+                };
+                cx.foresee(start);
                 let processors = cx.processors(&case.processors);
+                let known = cx.foreseen().clone();
+                if case.fallthrough {
+                    falling = Some(known);
+                } else {
+                    after = Some(join(after.take(), known));
+                }
                 Some(CasePlan {
                     check: check?,
                     processors: processors?,
@@ -68,10 +91,24 @@ impl Configure for Config {
                 })
             })
             .collect();
+        if !takes_all {
+            after = Some(join(after, before.clone()));
+        }
+        if let Some(falling) = falling {
+            after = Some(join(after, falling));
+        }
+        cx.foresee(after.unwrap_or(before));
         Some(Box::new(Plan {
             cases: cases.into_iter().collect::<Option<_>>()?,
             path: cx.path(),
         }))
+    }
+}
+
+fn join(one: Option<Foreseen>, other: Foreseen) -> Foreseen {
+    match one {
+        Some(one) => one.join(other),
+        None => other,
     }
 }
 

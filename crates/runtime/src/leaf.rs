@@ -29,7 +29,10 @@ pub(crate) async fn run(
 ) {
     let slots = Arc::new(Semaphore::new(node.max_in_flight.max(1)));
     let mut gathered = Gathered::new(&node, &metrics);
-    let accepts_failed = node.accepts_failed;
+    let rules = Rules {
+        accepts_failed: node.accepts_failed,
+        objects_only: node.objects_only,
+    };
     let desk = Arc::new(Desk::new(node, &metrics, &health, Arc::clone(&rejections)));
     let mut writes = JoinSet::new();
     let mut open = true;
@@ -50,7 +53,7 @@ pub(crate) async fn run(
             }
             // While a whole batch waits for a slot no more is taken in: that is the back-pressure.
             parcel = parcels.recv(), if open && !ready => match parcel {
-                Some(parcel) => gathered.add(parcel, accepts_failed, &rejections).await,
+                Some(parcel) => gathered.add(parcel, rules, &rejections).await,
                 None => {
                     open = false;
                     gathered.flush();
@@ -71,6 +74,16 @@ async fn until(due: Option<Instant>) {
         Some(due) => sleep_until(due).await,
         None => std::future::pending().await,
     }
+}
+
+const NO_OBJECT: &str = "the message is not a JSON object, so it is no event; have a mapping make one: \
+     `root = #{ … }`";
+
+/// What a leaf takes.
+#[derive(Clone, Copy)]
+struct Rules {
+    accepts_failed: bool,
+    objects_only: bool,
 }
 
 /// What waits to be written.
@@ -105,15 +118,21 @@ impl Gathered {
         }
     }
 
-    async fn add(&mut self, parcel: Parcel, accepts_failed: bool, rejections: &Rejections) {
+    async fn add(&mut self, parcel: Parcel, rules: Rules, rejections: &Rejections) {
         for Delivery { mut message, ack } in parcel.deliveries {
-            if !accepts_failed && message.failure().is_some() {
+            if !rules.accepts_failed && message.failure().is_some() {
                 let rejection = Rejection::new(Cause::Processing, Arc::clone(&self.label), "");
                 rejections.reject_failed(message, ack, rejection).await;
                 continue;
             }
             // From here on the bytes are fixed: every retry sends the same.
             match message.bytes() {
+                Ok(bytes) if rules.objects_only && !bytes.trim_ascii_start().starts_with(b"{") => {
+                    let rejection =
+                        Rejection::new(Cause::Schema, Arc::clone(&self.label), NO_OBJECT);
+                    rejections.reject(message, ack, rejection).await;
+                    continue;
+                }
                 Ok(bytes) => message.set_content(Content::Raw(bytes)),
                 Err(error) => {
                     let label = Arc::clone(&self.label);

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Ended, Pipeline, Report};
 
+mod outputs;
 mod refusals;
 mod stop;
 
@@ -405,22 +406,6 @@ proptest! {
     }
 }
 
-/// Takes what another refused, and keeps why.
-#[derive(Debug, Default)]
-struct Letters(Mutex<Vec<(String, String)>>);
-
-#[async_trait]
-impl Writer for Letters {
-    async fn write(&self, batch: &[Message]) -> Result<(), WriteError> {
-        for (name, message) in names(batch).into_iter().zip(batch) {
-            assert!(message.failure().is_none());
-            let reason = message.metadata.get(FALLBACK_ERROR).unwrap().to_string();
-            self.0.lock().unwrap().push((name, reason));
-        }
-        Ok(())
-    }
-}
-
 fn writer(writer: Arc<dyn Writer>, batching: BatchPolicy) -> OutputNode {
     OutputNode::Writer(WriterNode {
         label: "output".into(),
@@ -431,164 +416,7 @@ fn writer(writer: Arc<dyn Writer>, batching: BatchPolicy) -> OutputNode {
         accepts_failed: false,
         retry: RetryPolicy::default(),
         drops: None,
+        objects_only: false,
         taken: Taken::Delivered,
-    })
-}
-
-#[test]
-fn what_is_tried_for_long_enough_is_rejected_as_a_whole() {
-    let books = Books {
-        deeds: vec![Deed::Refuse; 3],
-        ..generous()
-    };
-    let sink = Arc::new(Sink(Mutex::new(books)));
-    let mut output = writer(Arc::clone(&sink) as _, count(2));
-    output.each_writer(&mut |writer| writer.retry.most = Some(2));
-    let settled = run_to(&[batch(&["a", "b"])], output);
-    let given_up = Outcome::rejected(Cause::GivenUp, "output", "because");
-    assert_eq!(settled[0].outcome, given_up);
-    assert_eq!(
-        settled[0].undelivered,
-        [(0, given_up.clone()), (1, given_up)]
-    );
-    let books = sink.0.lock().unwrap();
-    assert_eq!(
-        books.requests,
-        vec![batch(&["a", "b"]); 3],
-        "once, and twice again"
-    );
-    assert!(books.arrived.is_empty());
-}
-
-#[test]
-fn an_error_that_is_named_drops_what_it_is_about_and_no_more() {
-    let sink = Arc::new(Sink(Mutex::new(generous())));
-    let mut output = writer(Arc::clone(&sink) as _, count(4));
-    output.each_writer(&mut |writer| {
-        writer.drops = Some(Arc::new(|reason: &str| reason == "because"));
-    });
-    let batches = [batch(&["a", "bad", "b", "c"])];
-    let settled = run_to(&batches, output);
-    assert_eq!(settled[0].outcome, Outcome::Delivered);
-    assert_eq!(
-        settled[0].undelivered,
-        [(1, Outcome::Dropped("output".into()))]
-    );
-    let arrived: Vec<_> = sink.0.lock().unwrap().arrived.keys().cloned().collect();
-    assert_eq!(arrived, ["a", "b", "c"]);
-}
-
-#[test]
-fn what_an_output_refuses_goes_to_the_next_and_is_delivered_by_that() {
-    let letters = Arc::new(Letters::default());
-    let sink = Arc::new(Sink(Mutex::new(generous())));
-    let output = OutputNode::Fallback {
-        children: vec![
-            writer(Arc::clone(&sink) as _, count(4)),
-            // It waits for company that never comes, but what was refused is not kept waiting.
-            writer(Arc::clone(&letters) as _, count(100)),
-        ],
-    };
-    let batches = [
-        batch(&["a", "bad-1", "failed", "b"]),
-        batch(&["bad-2", "c"]),
-    ];
-    for settled in run_to(&batches, output) {
-        assert_eq!(settled.outcome, Outcome::Delivered);
-        assert_eq!(settled.undelivered, []);
-    }
-    let mut letters = letters.0.lock().unwrap().clone();
-    letters.sort();
-    let reason = |name: &str, reason: &str| (name.to_owned(), reason.to_owned());
-    assert_eq!(
-        letters,
-        [
-            reason("bad-1", "because"),
-            reason("bad-2", "because"),
-            reason("failed", "as it is called"),
-        ]
-    );
-    let arrived: Vec<_> = sink.0.lock().unwrap().arrived.keys().cloned().collect();
-    assert_eq!(arrived, ["a", "b", "c"]);
-}
-
-#[test]
-fn a_dead_letter_that_only_keeps_is_no_delivery() {
-    let sink = Arc::new(Sink(Mutex::new(generous())));
-    let mut letters = writer(Arc::new(Letters::default()), count(0));
-    letters.each_writer(&mut |writer| writer.taken = Taken::Kept);
-    let output = OutputNode::Fallback {
-        children: vec![writer(sink, count(4)), letters],
-    };
-    let settled = run_to(&[batch(&["a", "bad-1"])], output);
-    assert_eq!(
-        settled[0].undelivered,
-        [(1, Outcome::rejected(Cause::Refused, "output", "because"))]
-    );
-}
-
-/// By the name of a message: to the first child, to both, or nowhere.
-struct ToSome;
-
-impl Router for ToSome {
-    fn route(&self, message: &Message) -> Routing {
-        match names(std::slice::from_ref(message))[0].as_str() {
-            "nowhere" => Routing::To(Vec::new()),
-            "both" => Routing::To(vec![0, 1]),
-            _ => Routing::To(vec![1]),
-        }
-    }
-}
-
-#[test]
-fn what_is_delivered_to_one_of_several_outputs_is_delivered() {
-    let sink = Arc::new(Sink(Mutex::new(generous())));
-    let mut gone = writer(Arc::new(Sink(Mutex::new(generous()))), count(0));
-    gone.each_writer(&mut |writer| {
-        writer.taken = Taken::Dropped;
-        writer.label = "drop".into();
-    });
-    let output = OutputNode::Route {
-        label: "switch".into(),
-        router: Box::new(ToSome),
-        children: vec![writer(sink, count(0)), gone],
-    };
-    let settled = run_to(&[batch(&["both", "nowhere", "one"])], output);
-    assert_eq!(
-        settled[0].undelivered,
-        [
-            (1, Outcome::Dropped("switch".into())),
-            (2, Outcome::Dropped("drop".into())),
-        ]
-    );
-}
-
-/// Runs batches of messages with these names to an output, until all is settled.
-fn run_to(batches: &[Vec<String>], output: OutputNode) -> Vec<Settled> {
-    let runtime = Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let settlements = Arc::new(Mutex::new(Vec::new()));
-        let pipeline = Pipeline {
-            input: Box::new(Source {
-                batches: batches
-                    .iter()
-                    .map(|it| messages(it))
-                    .collect::<Vec<_>>()
-                    .into_iter(),
-                settlements: Arc::clone(&settlements),
-            }),
-            chains: vec![vec![Box::new(ByName) as _]],
-            output,
-            metrics: Metrics::default(),
-            health: Health::default(),
-            shutdown_timeout: Duration::from_secs(20),
-        };
-        let report = pipeline.run(CancellationToken::new()).await;
-        assert_eq!((report.ended, report.unsettled), (Ended::Input, 0));
-        settled(&settlements).await
     })
 }

@@ -1,15 +1,17 @@
 //! What can be known of a script before it runs: what it reads, what it depends on, what is wrong.
 
+use std::collections::HashSet;
+
 use rhai::{AST, ASTNode, Dynamic, Expr, FnCallExpr, FnPtr, Position, Stmt};
 
 use crate::{
     ScriptError,
     error::Origin,
-    functions::{self, Purity},
+    functions::{self, Purity, Type},
     materialise::Wanted,
     paths::{self, MAKE_PATH},
     reuse::{self, Reuse},
-    script::BODY,
+    syntax::BODY,
 };
 
 /// The outcome of reading a script.
@@ -38,13 +40,19 @@ impl Analysis {
     }
 }
 
-/// Reads a compiled script.
+/// Reads a compiled script, of which the statements in `blanked` are left out.
 ///
 /// # Errors
 /// Every fault that shows without running it.
-pub(crate) fn analyse(ast: &AST, origin: &Origin) -> Result<Analysis, Vec<ScriptError>> {
+pub(crate) fn analyse<'a>(
+    ast: &'a AST,
+    origin: &'a Origin,
+    blanked: &'a str,
+) -> Result<Analysis, Vec<ScriptError>> {
     let mut reader = Reader {
         origin,
+        blanked: words(blanked),
+        captured: ast.iter_functions().flat_map(|it| it.params).collect(),
         in_body: false,
         reads: reuse::Reads::default(),
         errors: Vec::new(),
@@ -81,6 +89,10 @@ pub(crate) fn analyse(ast: &AST, origin: &Origin) -> Result<Analysis, Vec<Script
 
 struct Reader<'a> {
     origin: &'a Origin,
+    /// What the statements that are left out may declare.
+    blanked: HashSet<&'a str>,
+    /// Variables that function values have from outside: to the interpreter they are parameters.
+    captured: HashSet<&'a str>,
     /// Whether this is the script itself and not a function value in it.
     in_body: bool,
     reads: reuse::Reads,
@@ -101,11 +113,19 @@ impl Reader<'_> {
                 self.statement(statement);
             }
             ASTNode::Expr(expression) => {
-                let parent = match ancestors.last() {
-                    Some(ASTNode::Expr(parent)) => Some(*parent),
-                    _ => None,
-                };
-                self.expression(expression, parent);
+                if let Expr::MethodCall(call, position) = expression {
+                    self.call(
+                        call,
+                        *position,
+                        Some(paths::receiver(ancestors, expression)),
+                    );
+                } else {
+                    let parent = match ancestors.last() {
+                        Some(ASTNode::Expr(parent)) => Some(*parent),
+                        _ => None,
+                    };
+                    self.expression(expression, parent);
+                }
             }
             _ => {}
         }
@@ -138,7 +158,7 @@ impl Reader<'_> {
                     _ => {}
                 }
             }
-            Stmt::FnCall(call, position) => self.call(call, *position),
+            Stmt::FnCall(call, position) => self.call(call, *position, None),
             // The interpreter's own walk does not look into this one.
             Stmt::BreakLoop(Some(value), ..) => {
                 value.walk(&mut Vec::new(), &mut |path| {
@@ -174,6 +194,8 @@ impl Reader<'_> {
                 match variable.1.as_str() {
                     "root" => {}
                     "meta" => self.analysis.uses_meta_variable = true,
+                    name if self.blanked.contains(name) => {}
+                    name if !self.in_body && self.captured.contains(name) => {}
                     name => self.errors.push(self.origin.error(
                         *position,
                         format!("there is no variable `{name}`"),
@@ -181,9 +203,7 @@ impl Reader<'_> {
                     )),
                 }
             }
-            Expr::FnCall(call, position) | Expr::MethodCall(call, position) => {
-                self.call(call, *position);
-            }
+            Expr::FnCall(call, position) => self.call(call, *position, None),
             Expr::Map(map, _) => {
                 for (key, value) in &map.0 {
                     if key.name == "id" {
@@ -206,11 +226,13 @@ impl Reader<'_> {
         }
     }
 
-    fn call(&mut self, call: &FnCallExpr, position: Position) {
+    /// A call, of a method of `receiver` if there is one; what the receiver is may not show.
+    fn call(&mut self, call: &FnCallExpr, position: Position, receiver: Option<Option<&Expr>>) {
         if call.is_operator_call() || call.name == MAKE_PATH {
             return;
         }
         self.analysis.calls = true;
+        self.arguments(call, position, receiver);
         match (call.name.as_str(), call.args.first()) {
             ("Fn", Some(Expr::StringConstant(name, position))) => {
                 self.reads.named(name);
@@ -233,10 +255,35 @@ impl Reader<'_> {
         }
     }
 
+    /// Checks arguments in number and, where the text shows it, type.
+    fn arguments(
+        &mut self,
+        call: &FnCallExpr,
+        position: Position,
+        receiver: Option<Option<&Expr>>,
+    ) {
+        let arguments: Vec<Option<&Expr>> = receiver
+            .into_iter()
+            .chain(call.args.iter().map(Some))
+            .collect();
+        let types: Vec<_> = arguments.iter().map(|it| it.and_then(literal)).collect();
+        if let Some(misfit) = functions::misfit(&call.name, &types, receiver.is_some()) {
+            let blamed = misfit.argument.and_then(|at| *arguments.get(at)?);
+            let position = blamed.map_or(position, Expr::start_position);
+            let error = self
+                .origin
+                .error(position, misfit.message, Some(&misfit.help));
+            self.errors.push(error);
+        }
+    }
+
     fn called(&mut self, name: &str, position: Position) {
         if let Some(purity) = functions::purity(name) {
             self.analysis.is_pure &= purity != Purity::World;
-        } else if !functions::is_known(name) && !name.starts_with("anon$") {
+        } else if !functions::is_known(name)
+            && !name.starts_with("anon$")
+            && !self.blanked.contains(name)
+        {
             let help = functions::nearest(name).map(|nearest| format!("is it `{nearest}`?"));
             self.errors.push(ScriptError {
                 help,
@@ -259,4 +306,27 @@ impl Reader<'_> {
             ));
         }
     }
+}
+
+fn words(text: &str) -> HashSet<&str> {
+    text.split(|it: char| !it.is_alphanumeric() && it != '_')
+        .collect()
+}
+
+/// The type of a value that is written out.
+fn literal(expression: &Expr) -> Option<Type> {
+    Some(match expression {
+        Expr::Unit(_) => Type::Missing,
+        Expr::BoolConstant(..) => Type::Bool,
+        Expr::IntegerConstant(..) => Type::Integer,
+        Expr::FloatConstant(..) => Type::Decimal,
+        Expr::CharConstant(..) => Type::Character,
+        Expr::StringConstant(..) | Expr::InterpolatedString(..) => Type::Text,
+        Expr::Array(..) => Type::Array,
+        Expr::Map(..) => Type::Object,
+        Expr::DynamicConstant(value, _) if value.is_array() => Type::Array,
+        Expr::DynamicConstant(value, _) if value.is_map() => Type::Object,
+        Expr::DynamicConstant(value, _) if value.is_fnptr() => Type::Function,
+        _ => return None,
+    })
 }

@@ -162,8 +162,13 @@ impl Origin {
     }
 }
 
-/// A parse error in the user's own coordinates.
-pub(crate) fn from_parse(error: &ParseError, source: &str, origin: &Origin) -> ScriptError {
+/// A parse error in the user's own coordinates. It is in `statement`, which is a part of `source`.
+pub(crate) fn from_parse(
+    error: &ParseError,
+    source: &str,
+    statement: &str,
+    origin: &Origin,
+) -> ScriptError {
     let kind = error.err_type();
     // Nothing of the user's own stands on the line of the wrapper's closing brace or behind it.
     let is_behind = error
@@ -189,7 +194,7 @@ pub(crate) fn from_parse(error: &ParseError, source: &str, origin: &Origin) -> S
         ParseErrorType::Reserved(word) if word.starts_with(char::is_alphabetic) => {
             Some(format!("as a field write `this[\"{word}\"]`"))
         }
-        _ => hint(source).map(str::to_owned),
+        _ => hint(statement).map(str::to_owned),
     };
     ScriptError {
         help,

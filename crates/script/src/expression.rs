@@ -85,6 +85,12 @@ impl Expression {
         })
     }
 
+    /// The answer of a check that is the same for every message.
+    #[must_use]
+    pub fn fixed(&self) -> Option<bool> {
+        self.constant.as_ref()?.as_bool().ok()
+    }
+
     /// Whether the value depends on nothing but the message.
     #[must_use]
     pub fn is_pure(&self) -> bool {

@@ -12,6 +12,7 @@ mod engine;
 mod error;
 mod exact;
 mod expression;
+mod foresee;
 mod functions;
 mod mapping;
 mod materialise;
@@ -20,6 +21,8 @@ mod pod;
 pub mod quantity;
 mod reuse;
 mod script;
+mod statements;
+mod syntax;
 mod template;
 
 pub use engine::{Engine, EventId, Limits, STACK_SIZE};

@@ -1,6 +1,8 @@
 //! A script that turns a message into another.
 
-use meterline_core::{Content, Document, Message, Metadata, template::new_owner};
+use meterline_core::{
+    Content, Document, Message, Metadata, foreseen::Foreseen, template::new_owner,
+};
 use rhai::{Dynamic, Map, Scope};
 
 use crate::{
@@ -128,6 +130,13 @@ impl Mapping {
     #[must_use]
     pub fn is_pure(&self) -> bool {
         self.script.analysis.is_pure
+    }
+
+    /// What the messages become that `before` is known of, as far as the text tells. `text` is the
+    /// number of the script's text in the configuration.
+    #[must_use]
+    pub fn foresee(&self, before: &Foreseen, text: Option<u64>) -> Foreseen {
+        self.script.foresee(before, text)
     }
 
     /// What works but is likely not meant.

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use rhai::{AST, ASTFlags, ASTNode, Dynamic, Expr, Position, Stmt};
+use rhai::{AST, ASTFlags, ASTNode, Dynamic, Expr, FnCallExpr, Position, Stmt};
 
-use crate::script::BODY;
+use crate::syntax::BODY;
 
 /// The native function behind `root.a.b = …` where `root.a` does not exist yet.
 pub(crate) const MAKE_PATH: &str = "__make_path";
@@ -12,11 +12,33 @@ pub(crate) const MAKE_PATH: &str = "__make_path";
 /// The base of `base.a["b"].c` and the keys that are known from the text, up to the first step that
 /// is not: a method call, an index that is no text. The whole of what the keys lead to is meant.
 pub(crate) fn chain(expression: &Expr) -> (&Expr, Vec<&str>) {
-    let mut keys = Vec::new();
+    let (base, steps) = steps(expression);
+    let keys = steps.into_iter().map_while(|step| match step {
+        Step::Key(key) => Some(key),
+        _ => None,
+    });
+    (base, keys.collect())
+}
+
+/// A step of a chain.
+pub(crate) enum Step<'a> {
+    /// `.key` or `["key"]`
+    Key(&'a str),
+    /// `[expression]`
+    Index(&'a Expr),
+    /// `.method(…)`
+    Call(&'a FnCallExpr),
+    /// Anything else.
+    Other,
+}
+
+/// The base of a chain and all of its steps.
+pub(crate) fn steps(expression: &Expr) -> (&Expr, Vec<Step<'_>>) {
+    let mut steps = Vec::new();
     let (mut pair, mut flags, mut is_index) = match expression {
         Expr::Dot(pair, flags, _) => (pair, *flags, false),
         Expr::Index(pair, flags, _) => (pair, *flags, true),
-        other => return (other, keys),
+        other => return (other, steps),
     };
     let base = &pair.lhs;
     loop {
@@ -29,16 +51,55 @@ pub(crate) fn chain(expression: &Expr) -> (&Expr, Vec<&str>) {
             }
             last => (last, None),
         };
-        match step {
-            Expr::Property(property, _) if !is_index => keys.push(property.2.as_str()),
-            Expr::StringConstant(key, _) if is_index => keys.push(key.as_str()),
-            _ => return (base, keys),
-        }
+        steps.push(match step {
+            Expr::Property(property, _) if !is_index => Step::Key(property.2.as_str()),
+            Expr::StringConstant(key, _) if is_index => Step::Key(key.as_str()),
+            Expr::MethodCall(call, _) if !is_index => Step::Call(call),
+            index if is_index => Step::Index(index),
+            _ => Step::Other,
+        });
         (pair, flags, is_index) = match rest {
             Some(Expr::Dot(pair, flags, _)) => (pair, *flags, false),
             Some(Expr::Index(pair, flags, _)) => (pair, *flags, true),
-            _ => return (base, keys),
+            _ => return (base, steps),
         };
+    }
+}
+
+/// What a method is called on, where it stands at the start of a chain: `x` of `x.f()`, and nothing
+/// for the `f` of `a[x].f()`. `ancestors` lead to the call, the outermost first.
+pub(crate) fn receiver<'a>(ancestors: &[ASTNode<'a>], call: &Expr) -> Option<&'a Expr> {
+    fn pair<'a>(node: &ASTNode<'a>) -> Option<(&'a Expr, &'a Expr)> {
+        match node {
+            ASTNode::Expr(Expr::Dot(pair, ..) | Expr::Index(pair, ..)) => {
+                Some((&pair.lhs, &pair.rhs))
+            }
+            _ => None,
+        }
+    }
+    // The call is the right side itself, or the left side of the pair that is.
+    let (mut child, mut left) = (call, ancestors);
+    loop {
+        let (parent, rest) = left.split_last()?;
+        let (lhs, rhs) = pair(parent)?;
+        if std::ptr::eq(rhs, child) {
+            let ASTNode::Expr(chain) = parent else {
+                return None;
+            };
+            // Further in, what stands on the left is a step and no value.
+            let is_start = rest
+                .last()
+                .and_then(pair)
+                .is_none_or(|(_, rhs)| !std::ptr::eq(rhs, *chain));
+            return is_start.then_some(lhs);
+        }
+        let ASTNode::Expr(chain) = parent else {
+            return None;
+        };
+        if !std::ptr::eq(lhs, child) {
+            return None;
+        }
+        (child, left) = (*chain, rest);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use meterline_core::Message;
+use meterline_core::{Message, foreseen::Foreseen};
 use rhai::{AST, CallFnOptions, Dynamic, Scope};
 
 use crate::{
@@ -11,14 +11,9 @@ use crate::{
     context::{Context, Deadline},
     engine::EventId,
     error::{self, Origin},
-    materialise, paths,
+    foresee, materialise, paths,
+    syntax::{self, BODY, Parsed},
 };
-
-/// The name of the function whose body the script becomes: `this` exists in functions only.
-pub(crate) const BODY: &str = "__script";
-/// What stands around the source. The line break keeps columns as they are.
-const HEAD: &str = "fn __script(){\n";
-const TAIL: &str = "\n}";
 
 pub(crate) struct Script {
     engine: Engine,
@@ -35,19 +30,27 @@ impl Script {
         (line, column): (usize, usize),
     ) -> Result<Self, Vec<ScriptError>> {
         let mut origin = Origin::new(source, line, column);
-        let compile = |source: &str, origin: &Origin| {
-            engine
-                .0
-                .rhai
-                .compile(format!("{HEAD}{source}{TAIL}"))
-                .map_err(|error| vec![error::from_parse(&error, source, origin)])
+        let Parsed {
+            ast,
+            mut errors,
+            blanked,
+        } = syntax::parse(&engine.0.rhai, source, &origin);
+        let Some(mut ast) = ast else {
+            return Err(errors);
         };
-        let mut ast = compile(source, &origin)?;
-        let analysis = analysis::analyse(&ast, &origin)?;
-        let preparations = paths::preparations(&ast, &format!("{HEAD}{source}{TAIL}"));
+        let analysis = match analysis::analyse(&ast, &origin, &blanked) {
+            Ok(analysis) if errors.is_empty() => analysis,
+            found => {
+                errors.extend(found.err().unwrap_or_default());
+                errors.sort_by_key(|error| (error.line, error.column));
+                return Err(errors);
+            }
+        };
+        let preparations = paths::preparations(&ast, &syntax::wrapped(source));
         if !preparations.is_empty() {
             let source = origin.insert(source, &preparations);
-            ast = compile(&source, &origin)?;
+            let prepared = syntax::parse(&engine.0.rhai, &source, &origin);
+            ast = prepared.ast.ok_or(prepared.errors)?;
         }
         Ok(Self {
             engine: engine.clone(),
@@ -55,6 +58,11 @@ impl Script {
             analysis,
             origin,
         })
+    }
+
+    /// What a mapping makes of the messages that `before` is known of.
+    pub(crate) fn foresee(&self, before: &Foreseen, text: Option<u64>) -> Foreseen {
+        foresee::foresee(&self.ast, &self.origin, before, text)
     }
 
     /// How ids are made.

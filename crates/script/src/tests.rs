@@ -78,6 +78,10 @@ fn root_is_what_the_message_becomes() {
         ),
         ("root = this?.a?[\"b\"]", json!(1)),
         ("root = #{}", json!({})),
+        (
+            "let b = this.a.b; root = [1, 2].map_each(|n| n + b)",
+            json!([2, 3]),
+        ),
     ] {
         assert_eq!(map(source, &input), Ok(output), "{source}");
     }

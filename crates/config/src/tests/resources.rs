@@ -22,7 +22,10 @@ fn a_resource_that_contains_itself_is_named() {
          pipeline:\n  processors: [{resource: p}]\n"
     ), @r"
     c.yaml:3:24: processor_resources.0.catch.0.resource: the resource `p` contains itself: `p` → `p`
+    c.yaml:4:5: warning: processor_resources.1: nothing uses this processor; refer to it with `resource: a` or take it out
     c.yaml:4:35: processor_resources.1.catch.0.resource: the resource `b` contains itself: `b` → `c` → `a` → `b`
+    c.yaml:5:5: warning: processor_resources.2: nothing uses this processor; refer to it with `resource: b` or take it out
+    c.yaml:6:5: warning: processor_resources.3: nothing uses this processor; refer to it with `resource: c` or take it out
     c.yaml:6:25: processor_resources.3.catch.0: unknown processor `unknown`; there are: mapping, catch
     ");
     // A resource may use one of another kind.
@@ -68,9 +71,12 @@ fn resources_are_checked_whoever_refers_to_them() {
     insta::assert_snapshot!(check(
         "processor_resources:\n  - {label: p, maping: x}\n  - {mapping: x}\n  - {label: q, mapping: '!'}\n  - {label: q, mapping: ok}\n  - text\noutput_resources: {label: o}\ninput_resources:\n"
     ), @r"
+    c.yaml:2:5: warning: processor_resources.0: nothing uses this processor; refer to it with `resource: p` or take it out
     c.yaml:2:16: processor_resources.0: unknown processor `maping`; did you mean `mapping`?
     c.yaml:3:5: processor_resources.1: a resource needs a `label` to be referred to by
+    c.yaml:4:5: warning: processor_resources.2: nothing uses this processor; refer to it with `resource: q` or take it out
     c.yaml:4:26: processor_resources.2.mapping: exclamation mark
+    c.yaml:5:5: warning: processor_resources.3: nothing uses this processor; refer to it with `resource: q` or take it out
     c.yaml:5:13: processor_resources.3.label: the label `q` is used before, on line 4
     c.yaml:6:5: processor_resources.4: expected a processor, a map with one type, found text; there are: mapping, catch
     c.yaml:7:19: output_resources: expected a list of outputs with labels, found a map

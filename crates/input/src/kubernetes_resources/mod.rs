@@ -36,7 +36,7 @@ use std::{
 
 use async_trait::async_trait;
 use meterline_config::{Configure, Cx, GoDuration, InputSpec, Located, Spec};
-use meterline_core::{BuildContext, BuildError, Input, InputPlan};
+use meterline_core::{BuildContext, BuildError, Input, InputPlan, foreseen::Foreseen};
 use meterline_ledger::{Completeness, Interval, Ledger};
 use serde::Deserialize;
 use tracing::{error, info};
@@ -145,6 +145,7 @@ impl Configure for Config {
     type Plan = dyn InputPlan;
 
     fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn InputPlan>> {
+        cx.foresee(Foreseen::usage());
         let mut namespaces = BTreeSet::new();
         let mut all = self.namespaces.is_empty();
         for entry in &self.namespaces {

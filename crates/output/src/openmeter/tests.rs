@@ -66,10 +66,10 @@ async fn writer(base: &str, token: Token, batching: BatchPolicy) -> Arc<dyn Writ
         leader_election: None,
         rejected: Default::default(),
     };
-    match Box::new(plan).build(&cx).await.unwrap() {
-        OutputNode::Writer(node) => node.writer,
-        _ => panic!("openmeter is a leaf"),
-    }
+    let mut node = Box::new(plan).build(&cx).await.unwrap();
+    let mut writer = None;
+    node.each_writer(&mut |leaf| writer = Some(Arc::clone(&leaf.writer)));
+    writer.unwrap()
 }
 
 fn events(bodies: &[&'static str]) -> Vec<Message> {

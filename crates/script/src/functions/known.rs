@@ -2,138 +2,251 @@
 //! its syntax. With the library's own these are all that a script can call; anything else is a
 //! mistake that shows before the script runs.
 
-/// Sorted.
-const RHAI: &[&str] = &[
-    "E",
-    "Fn",
-    "PI",
-    "abs",
-    "acos",
-    "acosh",
-    "all",
+/// By name, sorted. Of a name that the library has as well these are the further forms. Signatures
+/// are written as in [`FunctionDoc`](super::FunctionDoc).
+const RHAI: &[(&str, &str)] = &[
+    ("E", "E()"),
+    ("Fn", "Fn(name)"),
+    ("PI", "PI()"),
+    ("acos", "number.acos()"),
+    ("acosh", "number.acosh()"),
+    ("all", "array.all(|item| …)"),
+    ("append", "array.append(array), text.append(value)"),
+    ("asin", "number.asin()"),
+    ("asinh", "number.asinh()"),
+    ("atan", "number.atan(), number.atan(number)"),
+    ("atanh", "number.atanh()"),
+    (
+        "bits",
+        "integer.bits(), integer.bits(start), integer.bits(range), integer.bits(start, count)",
+    ),
+    ("bytes", "text.bytes()"),
+    ("call", "function.call(…)"),
+    ("ceiling", "number.ceiling()"),
+    (
+        "chars",
+        "text.chars(), text.chars(start), text.chars(range), text.chars(start, count)",
+    ),
+    ("chop", "array.chop(count)"),
+    ("clear", "array.clear(), object.clear(), text.clear()"),
+    (
+        "contains",
+        "text.contains(text), text.contains(character), array.contains(value), object.contains(key), range.contains(integer)",
+    ),
+    ("cos", "number.cos()"),
+    ("cosh", "number.cosh()"),
+    (
+        "crop",
+        "text.crop(start), text.crop(range), text.crop(start, count)",
+    ),
+    ("curry", "function.curry(…)"),
+    ("dedup", "array.dedup(), array.dedup(|a, b| …)"),
+    (
+        "drain",
+        "array.drain(|item| …), array.drain(range), array.drain(start, count), object.drain(|key| …)",
+    ),
+    ("end", "range.end()"),
+    (
+        "ends_with",
+        "text.ends_with(text), text.ends_with(character)",
+    ),
+    ("exp", "number.exp()"),
+    (
+        "extract",
+        "array.extract(start), array.extract(range), array.extract(start, count)",
+    ),
+    ("fill_with", "object.fill_with(object)"),
+    ("find", "array.find(|item| …), array.find(|item| …, start)"),
+    (
+        "find_map",
+        "array.find_map(|item| …), array.find_map(|item| …, start)",
+    ),
+    ("for_each", "array.for_each(|item| …)"),
+    ("fraction", "number.fraction()"),
+    ("get", "array.get(position), text.get(position)"),
+    ("hypot", "number.hypot(number)"),
+    (
+        "index_of",
+        "text.index_of(text), text.index_of(character), text.index_of(text, start), text.index_of(character, start), array.index_of(value), array.index_of(value, start)",
+    ),
+    ("insert", "array.insert(position, value)"),
+    ("int", "number.int()"),
+    ("is_anonymous", "function.is_anonymous()"),
+    (
+        "is_def_fn",
+        "is_def_fn(name, count), is_def_fn(type, name, count)",
+    ),
+    ("is_def_var", "is_def_var(name)"),
+    (
+        "is_empty",
+        "text.is_empty(), array.is_empty(), object.is_empty(), range.is_empty()",
+    ),
+    ("is_even", "integer.is_even()"),
+    ("is_exclusive", "range.is_exclusive()"),
+    ("is_finite", "number.is_finite()"),
+    ("is_inclusive", "range.is_inclusive()"),
+    ("is_infinite", "number.is_infinite()"),
+    ("is_nan", "number.is_nan()"),
+    ("is_odd", "integer.is_odd()"),
+    ("is_shared", "is_shared(value)"),
+    ("is_zero", "number.is_zero()"),
+    ("keys", "object.keys()"),
+    ("len", "text.len(), array.len(), object.len()"),
+    ("ln", "number.ln()"),
+    ("log", "number.log(), number.log(number)"),
+    ("make_lower", "text.make_lower(), character.make_lower()"),
+    ("make_upper", "text.make_upper(), character.make_upper()"),
+    ("map", "array.map(|item| …), object.map(|key| …)"),
+    ("max", "value.max(value)"),
+    ("min", "value.min(value)"),
+    ("mixin", "object.mixin(object)"),
+    ("name", "function.name()"),
+    ("order", "array.order(), array.order(|a, b| …)"),
+    ("order_by", "array.order_by(|a, b| …)"),
+    ("order_desc", "array.order_desc()"),
+    (
+        "pad",
+        "array.pad(count, value), text.pad(count, text), text.pad(count, character)",
+    ),
+    ("parse_float", "text.parse_float()"),
+    ("parse_int", "text.parse_int(), text.parse_int(integer)"),
+    ("pop", "array.pop(), text.pop(), text.pop(count)"),
+    ("push", "array.push(value)"),
+    (
+        "range",
+        "range(number, number), range(range, number), range(number, number, number)",
+    ),
+    (
+        "reduce",
+        "array.reduce(|result, item| …), array.reduce(|result, item| …, value)",
+    ),
+    (
+        "reduce_rev",
+        "array.reduce_rev(|result, item| …), array.reduce_rev(|result, item| …, value)",
+    ),
+    (
+        "remove",
+        "array.remove(position), object.remove(key), text.remove(text), text.remove(character)",
+    ),
+    (
+        "replace",
+        "text.replace(text, text), text.replace(text, character), text.replace(character, text), text.replace(character, character)",
+    ),
+    ("resource_quantity", "number.resource_quantity()"),
+    (
+        "retain",
+        "array.retain(|item| …), array.retain(range), array.retain(start, count), object.retain(|key| …)",
+    ),
+    ("reverse", "array.reverse()"),
+    (
+        "set",
+        "array.set(position, value), object.set(key, value), text.set(position, character)",
+    ),
+    ("shift", "array.shift()"),
+    ("sign", "number.sign()"),
+    ("sin", "number.sin()"),
+    ("sinh", "number.sinh()"),
+    ("some", "array.some(|item| …)"),
+    ("sort_desc", "array.sort_desc()"),
+    (
+        "splice",
+        "array.splice(range, array), array.splice(start, count, array)",
+    ),
+    (
+        "split",
+        "text.split(), text.split(text), text.split(character), text.split(position), text.split(text, count), text.split(character, count), array.split(position)",
+    ),
+    (
+        "split_rev",
+        "text.split_rev(text), text.split_rev(character), text.split_rev(text, count), text.split_rev(character, count)",
+    ),
+    ("sqrt", "number.sqrt()"),
+    ("start", "range.start()"),
+    (
+        "starts_with",
+        "text.starts_with(text), text.starts_with(character)",
+    ),
+    (
+        "sub_string",
+        "text.sub_string(start), text.sub_string(range), text.sub_string(start, count)",
+    ),
+    ("tan", "number.tan()"),
+    ("tanh", "number.tanh()"),
+    ("to_binary", "integer.to_binary()"),
+    ("to_blob", "text.to_blob()"),
+    ("to_chars", "text.to_chars()"),
+    ("to_debug", "value.to_debug()"),
+    ("to_degrees", "number.to_degrees()"),
+    ("to_float", "number.to_float()"),
+    ("to_hex", "integer.to_hex()"),
+    ("to_int", "number.to_int(), character.to_int()"),
+    ("to_json", "value.to_json()"),
+    ("to_lower", "text.to_lower(), character.to_lower()"),
+    ("to_octal", "integer.to_octal()"),
+    ("to_radians", "number.to_radians()"),
+    ("to_string", "value.to_string()"),
+    ("to_upper", "text.to_upper(), character.to_upper()"),
+    ("truncate", "array.truncate(count), text.truncate(count)"),
+    ("type_of", "type_of(value)"),
+    ("values", "object.values()"),
+    ("zip", "array.zip(array, |a, b| …)"),
+];
+
+/// The signatures of Rhai's own function of this name.
+pub(super) fn rhai(name: &str) -> Option<&'static str> {
+    let found = RHAI.binary_search_by_key(&name, |(known, _)| known);
+    found.ok().and_then(|at| RHAI.get(at)).map(|(_, it)| *it)
+}
+
+/// The names of Rhai's own functions.
+pub(super) fn rhai_names() -> impl Iterator<Item = &'static str> {
+    RHAI.iter().map(|(name, _)| *name)
+}
+
+/// Whether a script can call a function of this name.
+pub(crate) fn is_known(name: &str) -> bool {
+    rhai(name).is_some() || super::purity(name).is_some()
+}
+
+/// Rhai's own that change what they are called on, or may.
+const CHANGING: &[&str] = &[
     "append",
-    "asin",
-    "asinh",
-    "atan",
-    "atanh",
-    "bits",
-    "bytes",
     "call",
-    "ceiling",
-    "chars",
     "chop",
     "clear",
-    "contains",
-    "cos",
-    "cosh",
     "crop",
-    "curry",
     "dedup",
     "drain",
-    "end",
-    "ends_with",
-    "exp",
-    "extract",
     "fill_with",
-    "filter",
-    "find",
-    "find_map",
-    "floor",
     "for_each",
-    "fraction",
-    "get",
-    "hypot",
-    "index_of",
     "insert",
-    "int",
-    "is_anonymous",
-    "is_def_fn",
-    "is_def_var",
-    "is_empty",
-    "is_even",
-    "is_exclusive",
-    "is_finite",
-    "is_inclusive",
-    "is_infinite",
-    "is_nan",
-    "is_odd",
-    "is_shared",
-    "is_zero",
-    "keys",
-    "len",
-    "ln",
-    "log",
     "make_lower",
     "make_upper",
-    "map",
-    "max",
-    "min",
     "mixin",
-    "name",
-    "order",
-    "order_by",
-    "order_desc",
     "pad",
-    "parse_float",
-    "parse_int",
     "pop",
     "push",
-    "range",
-    "reduce",
-    "reduce_rev",
     "remove",
     "replace",
     "retain",
     "reverse",
-    "round",
     "set",
     "shift",
-    "sign",
-    "sin",
-    "sinh",
-    "some",
-    "sort",
-    "sort_by",
     "sort_desc",
     "splice",
-    "split",
-    "split_rev",
-    "sqrt",
-    "start",
-    "starts_with",
-    "sub_string",
-    "tan",
-    "tanh",
-    "to_binary",
-    "to_blob",
-    "to_chars",
-    "to_debug",
-    "to_degrees",
-    "to_float",
-    "to_hex",
-    "to_int",
-    "to_json",
-    "to_lower",
-    "to_octal",
-    "to_radians",
-    "to_string",
-    "to_upper",
-    "trim",
     "truncate",
-    "type_of",
-    "values",
-    "zip",
 ];
 
-/// Whether a script can call a function of this name.
-pub(crate) fn is_known(name: &str) -> bool {
-    RHAI.binary_search(&name).is_ok() || super::purity(name).is_some()
+/// Whether a function may change its first argument, or what stands before the dot. The library's own
+/// do not.
+pub(crate) fn changes_its_argument(name: &str) -> bool {
+    CHANGING.contains(&name) || !is_known(name)
 }
 
 /// The known name that is most like this one, if any is like it at all.
 pub(crate) fn nearest(name: &str) -> Option<&'static str> {
     let own = super::docs().iter().map(|doc| doc.name);
-    own.chain(RHAI.iter().copied())
+    own.chain(rhai_names())
         .map(|known| (distance(name, known), known))
         .filter(|(distance, known)| *distance <= 1 + known.len() / 5)
         .min()
@@ -165,7 +278,7 @@ mod tests {
 
     #[test]
     fn the_list_is_sorted_so_that_it_can_be_searched() {
-        assert!(RHAI.is_sorted());
+        assert!(RHAI.is_sorted_by_key(|(name, _)| *name));
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The message at hand and what becomes of it.
 
+use meterline_core::Node;
 use rhai::{Dynamic, Engine, NativeCallContext};
 
 use super::{Answer, Example, FunctionDoc, Group, Purity};
 use crate::{
     context,
     convert::{Deleted, Unsigned},
+    materialise,
 };
 
 pub(super) const DOCS: &[FunctionDoc] = &[
@@ -58,6 +60,28 @@ pub(super) const DOCS: &[FunctionDoc] = &[
             output: r#""{\"a\":1}""#,
         }],
     },
+    FunctionDoc {
+        name: "json",
+        signature: "json(), json(path)",
+        summary: "The content of the message, as `this`, also inside a function value; or what is \
+                  in it at a path, such as `spec.containers.0.name`, and () where there is nothing. \
+                  A number is a position in an array and `*` stands for all of its items; `~1` \
+                  is a dot in a name and `~0` a `~`.",
+        group: Group::Message,
+        purity: Purity::Content,
+        examples: &[
+            Example {
+                script: "[1, 2].map_each(|n| n + json().a)",
+                input: r#"{"a":10}"#,
+                output: "[11,12]",
+            },
+            Example {
+                script: r#"[json("metadata.labels.app~1kubernetes~1io/name"), json("list.1"), json("list.9.x")]"#,
+                input: r#"{"metadata":{"labels":{"app.kubernetes.io/name":"web"}},"list":["a","b"]}"#,
+                output: r#"["web","b",null]"#,
+            },
+        ],
+    },
 ];
 
 pub(super) fn register(engine: &mut Engine) {
@@ -77,8 +101,45 @@ pub(super) fn register(engine: &mut Engine) {
         let failure = context.failure();
         Ok(failure.map_or(Dynamic::UNIT, |failure| failure.reason.as_ref().into()))
     });
+    engine.register_fn("json", |call: NativeCallContext| -> Answer<Dynamic> {
+        Ok(context::of(&call)?.this()?)
+    });
+    engine.register_fn(
+        "json",
+        |call: NativeCallContext, path: &str| -> Answer<Dynamic> {
+            let context = context::of(&call)?;
+            Ok(at(context.document()?.root(), path).unwrap_or(Dynamic::UNIT))
+        },
+    );
     engine.register_fn("content", |call: NativeCallContext| -> Answer<String> {
         let bytes = context::of(&call)?.bytes()?;
         String::from_utf8(bytes).map_err(|_| "the content is not valid UTF-8".into())
     });
+}
+
+/// What is at a path as Benthos writes it: names and positions with dots between them, in a name `~1`
+/// for a dot and `~0` for a `~`. `*` gives what the rest of the path leads to in each item of an
+/// array, where it leads to anything. Nothing else of the message is read.
+fn at(mut node: Node<'_>, path: &str) -> Option<Dynamic> {
+    let mut rest = Some(path).filter(|path| !path.is_empty());
+    while let Some(path) = rest {
+        let (step, after) = match path.split_once('.') {
+            Some((step, after)) => (step, Some(after)),
+            None => (path, None),
+        };
+        rest = after;
+        node = if !node.is_array() {
+            node.get(&step.replace("~1", ".").replace("~0", "~"))?
+        } else if step == "*" {
+            let all = node.items().filter_map(|item| match rest {
+                Some(rest) => at(item, rest),
+                None => Some(materialise::whole(item)),
+            });
+            let all: rhai::Array = all.collect();
+            return (!all.is_empty()).then(|| Dynamic::from_array(all));
+        } else {
+            node.items().nth(step.parse().ok()?)?
+        };
+    }
+    Some(materialise::whole(node))
 }

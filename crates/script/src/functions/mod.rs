@@ -8,6 +8,7 @@ mod ids;
 mod known;
 mod kubernetes;
 mod message;
+mod signature;
 mod text;
 mod time;
 mod values;
@@ -16,8 +17,9 @@ use std::{collections::HashMap, sync::LazyLock};
 
 use rhai::{Engine, EvalAltResult};
 
-pub(crate) use known::{is_known, nearest};
+pub(crate) use known::{changes_its_argument, is_known, nearest};
 pub(crate) use kubernetes::unit;
+pub(crate) use signature::{Type, misfit, result};
 
 use crate::paths::{self, MAKE_PATH};
 

@@ -6,7 +6,7 @@ use rhai::{Array, Dynamic, Engine, ImmutableString};
 use sha2::Digest;
 
 use super::{Answer, Example, FunctionDoc, Group, Purity};
-use crate::{context, convert, error::type_name};
+use crate::{convert, error::type_name};
 
 pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
@@ -176,18 +176,6 @@ pub(super) const DOCS: &[FunctionDoc] = &[
             output: r#""{\"a\":[1,null]}""#,
         }],
     },
-    FunctionDoc {
-        name: "json",
-        signature: "json()",
-        summary: "The content of the message, as `this`, also inside a function value.",
-        group: Group::Text,
-        purity: Purity::Content,
-        examples: &[Example {
-            script: "[1, 2].map_each(|n| n + json().a)",
-            input: r#"{"a":10}"#,
-            output: "[11,12]",
-        }],
-    },
 ];
 
 pub(super) fn register(engine: &mut Engine) {
@@ -234,9 +222,6 @@ pub(super) fn register(engine: &mut Engine) {
     // Rhai's own, for objects alone, writes numbers that are not finite.
     engine.register_fn("to_json", |map: rhai::Map| -> Answer<String> {
         Ok(convert::to_json(&Dynamic::from_map(map))?.to_string())
-    });
-    engine.register_fn("json", |call: rhai::NativeCallContext| -> Answer<Dynamic> {
-        Ok(context::of(&call)?.this()?)
     });
     register_format(engine);
 }

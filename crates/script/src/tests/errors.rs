@@ -37,6 +37,155 @@ fn faults_that_show_without_a_message() {
 }
 
 #[test]
+fn all_syntax_errors_are_told_at_once_and_none_that_follows_from_another() {
+    let mut told = String::new();
+    for source in [
+        "root.a = (1 + ;\nroot.b = ) 2;\nroot.c = ths.x;\nroot.d = 1 1",
+        "let x = 5 5;\nroot.a = x + 1;\nroot.b = [1, 2;\nroot.c = frob(x)",
+        "if this.a {\n  root.a = 1 1;\n  root.b = 2 2\n} else { root.c = 3 3 }\nroot.d = 4",
+        "root = #{\n  a: 1;\n  b: 2,\n};\nroot.c = null;",
+        "root.x = switch this.a { 1 => foo bar, 2 => 3 };\nroot.y = { \"a\": 1 };\nroot.z = this.list.filter(x -> x)",
+        "root.a = \"open;\nroot.b = 2;\nroot.c = 3 3;",
+        "root.a = 1 1;\nroot.b = #{ c: 1",
+        "root.a = 1 1;\n}\nroot.b = 2 2;",
+        "let f = |x| { x x }; root.é = `${ 1 1 }`; root.y = `${ f.call(1) }` 5;",
+        "fn f(x) { x }\nroot = 1;\nroot.b = 2 2;",
+        "for x in this.list { root.push(x x); } root.a = x y;",
+    ] {
+        told += &format!("{source}\n");
+        for error in compile(source).lines() {
+            told += &format!("  → {error}\n");
+        }
+    }
+    assert_snapshot!(told, @r#"
+    root.a = (1 + ;
+    root.b = ) 2;
+    root.c = ths.x;
+    root.d = 1 1
+      → line 1, column 15: unexpected ';'
+      → line 2, column 10: unexpected ')'
+      → line 3, column 10: there is no variable `ths`; the message is `this`, the result is `root`; declare others with `let`
+      → line 4, column 12: expecting ';' to terminate this statement
+    let x = 5 5;
+    root.a = x + 1;
+    root.b = [1, 2;
+    root.c = frob(x)
+      → line 1, column 11: expecting ';' to terminate this statement
+      → line 3, column 15: expecting ',' to separate the items of this array literal
+      → line 4, column 10: there is no function `frob`
+    if this.a {
+      root.a = 1 1;
+      root.b = 2 2
+    } else { root.c = 3 3 }
+    root.d = 4
+      → line 2, column 14: expecting ';' to terminate this statement
+      → line 3, column 14: expecting ';' to terminate this statement
+      → line 4, column 21: expecting ';' to terminate this statement
+    root = #{
+      a: 1;
+      b: 2,
+    };
+    root.c = null;
+      → line 2, column 7: expecting '}' to end this object map literal
+      → line 5, column 10: 'null' is a reserved keyword; null and a missing value are both written `()`
+    root.x = switch this.a { 1 => foo bar, 2 => 3 };
+    root.y = { "a": 1 };
+    root.z = this.list.filter(x -> x)
+      → line 1, column 35: expecting ',' to separate the items in this switch block
+      → line 2, column 15: expecting ';' to terminate this statement; an object is written `#{ "key": value }`, with a `#`
+      → line 3, column 29: '->' is not a valid symbol. This is not C or C++!; a function value is written `|item| …`, not `item -> …`
+    root.a = "open;
+    root.b = 2;
+    root.c = 3 3;
+      → line 1, column 10: open string is not terminated
+      → line 3, column 12: expecting ';' to terminate this statement
+    root.a = 1 1;
+    root.b = #{ c: 1
+      → line 1, column 12: expecting ';' to terminate this statement
+    root.a = 1 1;
+    }
+    root.b = 2 2;
+      → line 1, column 12: expecting ';' to terminate this statement
+      → line 3, column 12: expecting ';' to terminate this statement
+    let f = |x| { x x }; root.é = `${ 1 1 }`; root.y = `${ f.call(1) }` 5;
+      → line 1, column 17: expecting ';' to terminate this statement
+      → line 1, column 27: expecting name of a property
+      → line 1, column 69: expecting ';' to terminate this statement
+    fn f(x) { x }
+    root = 1;
+    root.b = 2 2;
+      → line 1, column 1: a mapping cannot define functions; write a function value: `let double = |x| x * 2; double.call(21)`
+      → line 3, column 12: expecting ';' to terminate this statement
+    for x in this.list { root.push(x x); } root.a = x y;
+      → line 1, column 34: expecting ',' to separate the arguments to function call 'push'
+      → line 1, column 51: expecting ';' to terminate this statement
+    "#);
+    let many = "root.a = 1 1;\n".repeat(1000);
+    assert_eq!(compile(&many).lines().count(), 20);
+}
+
+#[test]
+fn arguments_are_checked_in_number_and_type() {
+    let mut told = String::new();
+    for source in [
+        "root = event_id(5)",
+        "root = event_id(\"a\", \"b\")",
+        "root = pod_request(1)",
+        "root = pod_request()",
+        "root = parse_duration(true)",
+        "root = true.parse_duration()",
+        "root = meta(\"a\").parse_duration(\"s\")",
+        "let x = this.list; x.push(); root = x",
+        "root = this.text.split(\",\", \"2\")",
+        "root = this.list.filter(\"now\")",
+        "root = this.list.map_each(|n| n.round(2))",
+        "root = `at ${now(1)}`",
+        "pod_limit(\"cpu\", 2)",
+    ] {
+        told += &format!("{source}\n  {}\n", compile(source));
+    }
+    assert_snapshot!(told, @r#"
+    root = event_id(5)
+      line 1, column 17: `event_id` does not take an integer here; it is `event_id() -> text` or `event_id(type) -> text`
+    root = event_id("a", "b")
+      line 1, column 8: `event_id` does not take 2 arguments; it is `event_id() -> text` or `event_id(type) -> text`
+    root = pod_request(1)
+      line 1, column 20: `pod_request` does not take an integer here; it is `pod_request(resource) -> number`
+    root = pod_request()
+      line 1, column 8: `pod_request` does not take 0 arguments; it is `pod_request(resource) -> number`
+    root = parse_duration(true)
+      line 1, column 23: `parse_duration` does not take true or false here; it is `text.parse_duration() -> integer`
+    root = true.parse_duration()
+      line 1, column 8: `parse_duration` does not take true or false here; it is `text.parse_duration() -> integer`
+    root = meta("a").parse_duration("s")
+      line 1, column 18: `parse_duration` does not take 2 arguments, what stands before the dot counted; it is `text.parse_duration() -> integer`
+    let x = this.list; x.push(); root = x
+      line 1, column 22: `push` does not take 1 argument, what stands before the dot counted; it is `array.push(value)`
+    root = this.text.split(",", "2")
+      line 1, column 29: `split` does not take text here; it is `text.split()`, `text.split(text)`, `text.split(character)`, `text.split(position)`, `text.split(text, count)`, `text.split(character, count)` or `array.split(position)`
+    root = this.list.filter("now")
+      line 1, column 25: `filter` does not take text here; it is `array.filter(|item| …) -> array` or `object.filter(|item| …) -> object`
+    root = this.list.map_each(|n| n.round(2))
+      line 1, column 33: `round` does not take 2 arguments, what stands before the dot counted; it is `number.round() -> integer`
+    root = `at ${now(1)}`
+      line 1, column 14: `now` does not take 1 argument; it is `now() -> text`
+    pod_limit("cpu", 2)
+      line 1, column 1: `pod_limit` does not take 2 arguments; it is `pod_limit(resource) -> number`
+    "#);
+    // A position is not what the method is called on, and what a variable holds does not show.
+    for source in [
+        "root = this.rows[0].trim_prefix(\"a\")",
+        "let x = 5; root = x.trim_prefix(\"a\")",
+        "root = \"a,b\".split(\",\").len().round()",
+        "root = [\"a\"][0].trim()",
+        "let f = |a, b| a + b; root = f.call(1, 2); let g = f.curry(1); root = g.call(2)",
+    ] {
+        let compiled = crate::Engine::new(crate::Limits::default()).compile_mapping(source);
+        assert!(compiled.is_ok(), "{source}: {compiled:?}");
+    }
+}
+
+#[test]
 fn faults_that_show_with_a_message() {
     assert_snapshot!(run("root = this.a.b.c"), @"line 1, column 15: `b` is read from a value that is missing; write `?.b` to get () instead, and `??` for a default");
     assert_snapshot!(run("root = this.a[\"b\"]"), @"line 1, column 14: a value that is missing is indexed; write `?[…]` to get () instead, and `??` for a default");
@@ -49,6 +198,7 @@ fn faults_that_show_with_a_message() {
     assert_snapshot!(run("root = this.n / 0"), @"line 1, column 15: division by zero: 5 / 0");
     assert_snapshot!(run("root = this.n + \"x\" - 1"), @"line 1, column 21: `-` does not take (text, an integer)");
     assert_snapshot!(run("root = this.list.map_each(|x| this.n)"), @"line 1, column 31: `this` is not the message inside a function value; copy what you need to a variable before it");
+    assert_snapshot!(run("root = this.list.map_each(|x| x + oops)"), @"line 1, column 35: there is no variable `oops`; the message is `this`, the result is `root`; declare others with `let`");
     assert_snapshot!(run("root = this.list.map_each(|x|\n  x.missing.deeper)"), @"line 2, column 5: `missing` is read from an integer, which has no such field");
     assert_snapshot!(run("if this.n { root = 1 }"), @"line 1, column 8: true or false is wanted here, this is an integer");
     assert_snapshot!(run("throw \"no \" + this.name"), @"line 1, column 1: no web");

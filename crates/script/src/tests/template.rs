@@ -4,7 +4,7 @@ use meterline_core::Message;
 use serde_json::json;
 
 use super::text;
-use crate::{Engine, Limits};
+use crate::{Engine, Limits, script::Script};
 
 fn engine() -> Engine {
     Engine::new(Limits::default())
@@ -16,6 +16,51 @@ fn render(template: &str, message: &Message) -> Result<String, String> {
         .map_err(|errors| text(&errors))?
         .render(message)
         .map_err(|error| error.to_string())
+}
+
+/// A path has the spelling of Benthos, and nothing beside it is converted.
+#[test]
+fn a_path_in_json_leads_where_it_does_in_benthos() {
+    let message = Message::value(&json!({
+        "a": {"b.c": {"~": 1}, "0": "zero", "": "blank"},
+        "list": [{"n": 1}, {}, {"n": 3}],
+        "*": "star",
+    }));
+    for (path, expected) in [
+        ("a.b~1c.~0", "1"),
+        ("a.0", "zero"),
+        ("a.", "blank"),
+        ("list.2.n", "3"),
+        ("list.-1", "null"),
+        ("list.3", "null"),
+        ("list.*.n", "[1,3]"),
+        ("list.*.m", "null"),
+        ("list.*", r#"[{"n":1},{},{"n":3}]"#),
+        ("*", "star"),
+    ] {
+        let template = format!("${{! json(\"{path}\") }}");
+        assert_eq!(
+            render(&template, &message).as_deref(),
+            Ok(expected),
+            "{path}"
+        );
+    }
+    assert!(render("${! json(\"a\") }", &Message::raw("no JSON")).is_err());
+    let script = Script::compile(&engine(), "root = json(\"a.b\")", (1, 1)).unwrap();
+    assert!(script.analysis.wanted.is_nothing());
+}
+
+#[test]
+fn a_function_that_is_none_shows_before_any_message() {
+    let error = engine()
+        .compile_template("a ${! batch_index() }")
+        .unwrap_err();
+    assert_eq!(
+        text(&error),
+        "line 1, column 7: there is no function `batch_index`"
+    );
+    let error = engine().compile_template("${! json(1) }").unwrap_err();
+    assert!(text(&error).contains("`json` does not take an integer here"));
 }
 
 #[test]
@@ -31,6 +76,10 @@ fn expressions_are_replaced_by_their_values() {
             "pod web: 1.5, {\"a\":[true]}!",
         ),
         ("${! this.missing }", "null"),
+        (
+            "${! json(\"map.a.0\") } ${! json(\"name\") } ${! json(\"map.b\") } ${! json(\"n.x\") }",
+            "true web null null",
+        ),
         ("failed due to: ${!error()}", "failed due to: it broke"),
         ("${! #{ a: \"}\" }.a + '}' + `}` }", "}}}"),
         (

@@ -1,0 +1,302 @@
+//! What is known of messages before any comes.
+//!
+//! A check of a configuration follows what its components make of a message, as far as their texts
+//! tell: enough to see that events would share an id, or would be no events. What is not known is
+//! taken for what does no harm, so nothing that is honest is refused.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+/// A place inside a text of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spot {
+    /// The number of the text in the document; `None` for a text that nobody wrote.
+    pub text: Option<u64>,
+    /// The line in the text, from 1.
+    pub line: usize,
+    /// The column in characters, from 1.
+    pub column: usize,
+}
+
+/// What a value is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// Anything.
+    Unknown,
+    /// The mark of a message, field or item that is left out.
+    Deleted,
+    /// Null, or nothing.
+    Null,
+    /// True or false.
+    Bool,
+    /// A number.
+    Number,
+    /// Text; this one, where it is known.
+    Text(Option<Arc<str>>),
+    /// The id of the usage for this event type.
+    EventId(Arc<str>),
+    /// An array.
+    Array,
+    /// An object.
+    Object,
+    /// A function value.
+    Function,
+}
+
+impl Kind {
+    /// What people call it, where it is certainly no object.
+    #[must_use]
+    pub fn no_object(&self) -> Option<&'static str> {
+        match self {
+            Self::Unknown | Self::Deleted | Self::Object => None,
+            Self::Null => Some("null"),
+            Self::Bool => Some("true or false"),
+            Self::Number => Some("a number"),
+            Self::Text(_) | Self::EventId(_) => Some("text"),
+            Self::Array => Some("an array"),
+            Self::Function => Some("a function"),
+        }
+    }
+
+    fn join(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Deleted, kept) | (kept, Self::Deleted) => kept,
+            (one, other) if one == other => one,
+            (Self::Text(_) | Self::EventId(_), Self::Text(_) | Self::EventId(_)) => {
+                Self::Text(None)
+            }
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// What is known of a value as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fact {
+    /// What it is.
+    pub kind: Kind,
+    /// Whether it may differ from one message of an object to the next: it may depend on the time,
+    /// the usage, chance, or on what is not known.
+    pub varies: bool,
+    /// Where it was written.
+    pub spot: Option<Spot>,
+}
+
+impl Fact {
+    /// A value of this kind that is not known to have been written anywhere.
+    #[must_use]
+    pub const fn new(kind: Kind, varies: bool) -> Self {
+        Self {
+            kind,
+            varies,
+            spot: None,
+        }
+    }
+
+    /// What is known of a value that is this or the other.
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
+        Self {
+            kind: self.kind.join(other.kind),
+            varies: self.varies || other.varies,
+            spot: self.spot.or(other.spot),
+        }
+    }
+}
+
+/// What is known of a value and, if it is an object, of its fields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    /// The value as a whole, which varies if any of its fields does.
+    pub whole: Fact,
+    /// Fields that it has if it is an object.
+    pub fields: BTreeMap<Arc<str>, Fact>,
+    /// Whether other fields vary; `None` where there are no others.
+    pub others: Option<bool>,
+}
+
+impl Shape {
+    /// A value whose fields are not known.
+    #[must_use]
+    pub const fn new(kind: Kind, varies: bool) -> Self {
+        Self {
+            whole: Fact::new(kind, varies),
+            fields: BTreeMap::new(),
+            others: Some(varies),
+        }
+    }
+
+    /// An object without fields.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self {
+            whole: Fact::new(Kind::Object, false),
+            fields: BTreeMap::new(),
+            others: None,
+        }
+    }
+
+    /// What is known of a field.
+    #[must_use]
+    pub fn field(&self, key: &str) -> Fact {
+        match (self.fields.get(key), self.others) {
+            (Some(fact), _) => fact.clone(),
+            (None, None) if self.whole.kind == Kind::Object => Fact::new(Kind::Null, false),
+            (None, others) => Fact::new(Kind::Unknown, others.unwrap_or(self.whole.varies)),
+        }
+    }
+
+    /// Sets a field.
+    pub fn set(&mut self, key: &str, fact: Fact) {
+        self.whole.varies |= fact.varies;
+        self.fields.insert(key.into(), fact);
+    }
+
+    /// Notes that it was made under a condition that varies.
+    pub fn depends(&mut self, varies: bool) {
+        if varies {
+            self.whole.varies = true;
+            self.others = self.others.map(|_| true);
+            self.fields.values_mut().for_each(|it| it.varies = true);
+        }
+    }
+
+    /// Of two objects one with the fields of both; where both have one that of `other` counts, and
+    /// objects in them become one as well.
+    #[must_use]
+    pub fn merge(mut self, other: Self) -> Self {
+        if let Some(varies) = other.others {
+            let any = Fact::new(Kind::Unknown, varies);
+            for fact in self.fields.values_mut() {
+                *fact = fact.clone().join(any.clone());
+            }
+            self.others = Some(varies || self.others.unwrap_or(false));
+        }
+        self.whole.varies |= other.whole.varies;
+        for (key, fact) in other.fields {
+            let stays = matches!(fact.kind, Kind::Unknown | Kind::Object);
+            let fact = if stays {
+                let spot = fact.spot;
+                let joined = self.field(&key).join(fact);
+                Fact {
+                    spot: spot.or(joined.spot),
+                    ..joined
+                }
+            } else {
+                fact
+            };
+            self.fields.insert(key, fact);
+        }
+        self
+    }
+
+    /// What is left to know once any field may have been changed to something that varies or not.
+    pub fn blur(&mut self, varies: bool) {
+        self.whole.varies |= varies;
+        let varies = self.whole.varies;
+        self.fields.clear();
+        self.others = Some(varies);
+    }
+
+    /// What is known of a value that is this or the other.
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
+        match (&self.whole.kind, &other.whole.kind) {
+            (Kind::Deleted, _) => return other,
+            (_, Kind::Deleted) => return self,
+            _ => {}
+        }
+        let keys = self.fields.keys().chain(other.fields.keys());
+        let fields = keys
+            .map(|key| (Arc::clone(key), self.field(key).join(other.field(key))))
+            .collect();
+        Self {
+            fields,
+            others: match (self.others, other.others) {
+                (None, others) | (others, None) => others,
+                (Some(one), Some(other)) => Some(one || other),
+            },
+            whole: self.whole.join(other.whole),
+        }
+    }
+}
+
+/// What is known of the messages at a point of their way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreseen {
+    /// The content.
+    pub content: Shape,
+    /// Whether metadata, other than the times of the window and of the usage, may vary.
+    pub metadata: bool,
+    /// Whether many messages stand for the usage of one object, one after the other.
+    pub is_usage: bool,
+}
+
+impl Default for Foreseen {
+    /// Nothing.
+    fn default() -> Self {
+        Self {
+            content: Shape::new(Kind::Unknown, true),
+            metadata: true,
+            is_usage: false,
+        }
+    }
+}
+
+impl Foreseen {
+    /// Messages that hold an object as it is and stand for the usage of it.
+    #[must_use]
+    pub fn usage() -> Self {
+        Self {
+            content: Shape::new(Kind::Object, false),
+            metadata: false,
+            is_usage: true,
+        }
+    }
+
+    /// What is known where messages come one way or the other.
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
+        Self {
+            content: self.content.join(other.content),
+            metadata: self.metadata || other.metadata,
+            is_usage: self.is_usage && other.is_usage,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_id(kind: Kind, varies: bool) -> Shape {
+        let mut shape = Shape::empty();
+        shape.set("id", Fact::new(kind, varies));
+        shape
+    }
+
+    #[test]
+    fn of_two_ways_what_both_have_is_known() {
+        let id = |shape: &Shape| shape.field("id");
+        let one = with_id(Kind::EventId("a".into()), true);
+        let joined = one.clone().join(with_id(Kind::EventId("b".into()), true));
+        assert_eq!(id(&joined), Fact::new(Kind::Text(None), true));
+        assert_eq!(joined.others, None);
+        let joined = one.clone().join(Shape::new(Kind::Deleted, true));
+        assert_eq!(joined, one);
+        let joined = one.clone().join(Shape::new(Kind::Text(None), false));
+        assert_eq!(joined.whole.kind, Kind::Unknown);
+        // A field that only one has may be missing.
+        let joined = one.join(Shape::empty());
+        assert_eq!(id(&joined), Fact::new(Kind::Unknown, true));
+    }
+
+    #[test]
+    fn a_field_that_nobody_set_is_missing_or_unknown() {
+        assert_eq!(Shape::empty().field("x").kind, Kind::Null);
+        assert!(!Foreseen::usage().content.field("x").varies);
+        assert!(Foreseen::default().content.field("x").varies);
+        let mut shape = with_id(Kind::Text(None), false);
+        shape.blur(true);
+        assert!(shape.field("id").varies && shape.field("x").varies);
+    }
+}

@@ -1,0 +1,408 @@
+//! What the signatures of functions say of the arguments of a call.
+
+use std::{collections::HashMap, sync::LazyLock};
+
+use super::{docs, known};
+
+/// The type of a value that the text of a script shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Type {
+    Missing,
+    Bool,
+    Integer,
+    Decimal,
+    Character,
+    Text,
+    Array,
+    Object,
+    Function,
+}
+
+impl Type {
+    /// What people call it.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Missing => "a missing value",
+            Self::Bool => "true or false",
+            Self::Integer => "an integer",
+            Self::Decimal => "a decimal number",
+            Self::Character => "a character",
+            Self::Text => "text",
+            Self::Array => "an array",
+            Self::Object => "an object",
+            Self::Function => "a function",
+        }
+    }
+}
+
+/// What an argument can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    Anything,
+    /// What no literal is.
+    Range,
+    /// A number, or text that holds one.
+    Number,
+    Exactly(Type),
+}
+
+impl Wants {
+    /// The type behind the name of a parameter.
+    fn of(parameter: &str) -> Self {
+        match parameter {
+            "text" | "name" | "key" | "path" | "prefix" | "suffix" | "separator" | "old"
+            | "new" | "type" | "namespace" | "algorithm" | "resource" | "unit" => {
+                Self::Exactly(Type::Text)
+            }
+            "integer" | "position" | "start" | "count" => Self::Exactly(Type::Integer),
+            "number" | "seconds" | "factor" | "divisor" => Self::Number,
+            "character" => Self::Exactly(Type::Character),
+            "array" => Self::Exactly(Type::Array),
+            "object" => Self::Exactly(Type::Object),
+            "function" => Self::Exactly(Type::Function),
+            "range" => Self::Range,
+            function if function.starts_with('|') => Self::Exactly(Type::Function),
+            _ => Self::Anything,
+        }
+    }
+
+    fn takes(self, given: Type) -> bool {
+        match self {
+            Self::Anything => true,
+            Self::Range => false,
+            Self::Number => matches!(given, Type::Integer | Type::Decimal | Type::Text),
+            Self::Exactly(wanted) => wanted == given,
+        }
+    }
+}
+
+/// One way to call a function.
+#[derive(Debug, PartialEq, Eq)]
+struct Form {
+    parameters: Vec<Wants>,
+    /// Whether any number of arguments may follow.
+    is_open: bool,
+}
+
+impl Form {
+    fn takes_count(&self, count: usize) -> bool {
+        count == self.parameters.len() || (self.is_open && count > self.parameters.len())
+    }
+
+    /// What stands before a dot counts as the first argument.
+    fn parse(signature: &str) -> Option<Self> {
+        let (head, arguments) = signature.split_once('(')?;
+        let receiver = head.rsplit_once('.').map(|(receiver, _)| receiver);
+        let receiver = receiver.map(Wants::of);
+        let mut parameters: Vec<_> = receiver.into_iter().collect();
+        let mut is_open = false;
+        for parameter in split(arguments.strip_suffix(')')?, true) {
+            match parameter {
+                "…" => is_open = true,
+                "other" | "another" => parameters.extend(receiver),
+                parameter => parameters.push(Wants::of(parameter)),
+            }
+        }
+        Some(Self {
+            parameters,
+            is_open,
+        })
+    }
+}
+
+/// The parts between commas that stand in no parentheses and, among parameters, not between the bars
+/// of a function. (In a list of signatures a bar stands between two results.)
+fn split(list: &str, among_parameters: bool) -> Vec<&str> {
+    let (mut depth, mut in_bars, mut from) = (0_usize, false, 0);
+    let mut parts = Vec::new();
+    for (at, character) in list.char_indices() {
+        match character {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            '|' => in_bars = among_parameters && !in_bars,
+            ',' if depth == 0 && !in_bars => {
+                parts.push(list.get(from..at).unwrap_or_default().trim());
+                from = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(list.get(from..).unwrap_or_default().trim());
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+/// The signatures of each function, as they are written, and what they come to.
+static FORMS: LazyLock<HashMap<&'static str, Vec<(&'static str, Form)>>> = LazyLock::new(|| {
+    let own = docs().iter().map(|doc| (doc.name, doc.signature));
+    let rhai = known::rhai_names().filter_map(|name| Some((name, known::rhai(name)?)));
+    let mut forms: HashMap<_, Vec<_>> = HashMap::new();
+    for (name, signatures) in own.chain(rhai) {
+        for signature in split(signatures, false) {
+            let call = signature.split(" -> ").next().unwrap_or(signature);
+            if let Some(form) = Form::parse(call) {
+                forms.entry(name).or_default().push((signature, form));
+            }
+        }
+    }
+    forms
+});
+
+/// What the result of a function is, where it is always the same type.
+pub(crate) fn result(name: &str) -> Option<Type> {
+    let mut results = FORMS.get(name)?.iter().map(|(signature, _)| {
+        Some(match signature.split_once(" -> ")?.1 {
+            "text" => Type::Text,
+            "integer" => Type::Integer,
+            "number" => Type::Decimal,
+            "bool" => Type::Bool,
+            "array" => Type::Array,
+            "object" => Type::Object,
+            _ => return None,
+        })
+    });
+    let first = results.next()??;
+    results.all(|it| it == Some(first)).then_some(first)
+}
+
+/// What is wrong with a call.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Misfit {
+    /// The argument to blame, from 0, where one is.
+    pub(crate) argument: Option<usize>,
+    pub(crate) message: String,
+    pub(crate) help: String,
+}
+
+/// Whether no form of the function `name` takes these arguments, of which the first may stand before
+/// a dot. What the type of an argument is may not be known.
+pub(crate) fn misfit(name: &str, arguments: &[Option<Type>], is_method: bool) -> Option<Misfit> {
+    let forms = FORMS.get(name)?;
+    let count = arguments.len();
+    let of_this_count: Vec<_> = forms
+        .iter()
+        .map(|(_, form)| form)
+        .filter(|form| form.takes_count(count))
+        .collect();
+    let help = || {
+        let written: Vec<_> = forms.iter().map(|(text, _)| format!("`{text}`")).collect();
+        match written.split_last() {
+            Some((last, [])) => format!("it is {last}"),
+            Some((last, others)) => format!("it is {} or {last}", others.join(", ")),
+            None => String::new(),
+        }
+    };
+    if of_this_count.is_empty() {
+        let s = if count == 1 { "" } else { "s" };
+        let counted = if is_method {
+            ", what stands before the dot counted"
+        } else {
+            ""
+        };
+        return Some(Misfit {
+            argument: None,
+            message: format!("`{name}` does not take {count} argument{s}{counted}"),
+            help: help(),
+        });
+    }
+    let takes = |form: &Form, at: usize, given: Type| {
+        form.parameters.get(at).is_none_or(|it| it.takes(given))
+    };
+    arguments.iter().enumerate().find_map(|(at, given)| {
+        let given = (*given)?;
+        let is_taken = of_this_count.iter().any(|form| takes(form, at, given));
+        (!is_taken).then(|| Misfit {
+            argument: Some(at),
+            message: format!("`{name}` does not take {} here", given.words()),
+            help: help(),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use meterline_core::Message;
+    use rhai::{AST, CallFnOptions, Dynamic, EvalAltResult, Scope};
+
+    use super::*;
+    use crate::{Engine, Limits, context::Context};
+
+    /// A literal of each type, and what is no literal.
+    const LITERALS: &[(&str, Option<Type>)] = &[
+        ("\"a\"", Some(Type::Text)),
+        ("2", Some(Type::Integer)),
+        ("[1, 2]", Some(Type::Array)),
+        ("Fn(\"string\")", Some(Type::Function)),
+        ("#{ a: 1 }", Some(Type::Object)),
+        ("0..1", None),
+        ("1.5", Some(Type::Decimal)),
+        ("'c'", Some(Type::Character)),
+        ("true", Some(Type::Bool)),
+        ("()", Some(Type::Missing)),
+    ];
+
+    /// Calls functions past everything that is checked before.
+    struct Caller {
+        engine: Engine,
+        asts: HashMap<(&'static str, usize), AST>,
+    }
+
+    impl Caller {
+        fn new() -> Self {
+            Self {
+                engine: Engine::new(Limits::default()),
+                asts: HashMap::new(),
+            }
+        }
+
+        fn call(&mut self, name: &'static str, literals: &[&str]) -> Result<(), EvalAltResult> {
+            let rhai = &self.engine.0.rhai;
+            let values: Vec<Dynamic> = literals
+                .iter()
+                .map(|literal| rhai.eval_expression(literal).unwrap())
+                .collect();
+            let ast = self.asts.entry((name, values.len())).or_insert_with(|| {
+                let names: Vec<_> = (0..values.len()).map(|at| format!("v{at}")).collect();
+                let all = names.join(", ");
+                let is_plain = name.starts_with("is_def") || name == "type_of";
+                let call = match names.split_first() {
+                    Some((first, rest)) if !is_plain => {
+                        format!("{first}.{name}({})", rest.join(", "))
+                    }
+                    _ => format!("{name}({all})"),
+                };
+                rhai.compile(format!("fn f({all}) {{ {call} }}")).unwrap()
+            });
+            let context = Context::new(Message::raw("{}"), meterline_core::event_id);
+            let options = CallFnOptions::new().eval_ast(false).with_tag(context);
+            rhai.call_fn_with_options::<Dynamic>(options, &mut Scope::new(), ast, "f", values)
+                .map(drop)
+                .map_err(|error| match *error {
+                    EvalAltResult::ErrorInFunctionCall(_, _, inner, _) => *inner,
+                    other => other,
+                })
+        }
+
+        /// Whether the interpreter finds a function of this name for these arguments.
+        fn finds(&mut self, name: &'static str, literals: &[&str]) -> bool {
+            match self.call(name, literals) {
+                Err(EvalAltResult::ErrorFunctionNotFound(wanted, _)) => {
+                    !wanted.starts_with(&format!("{name} ("))
+                }
+                _ => true,
+            }
+        }
+    }
+
+    /// Values for all arguments that want something, and these for the others.
+    fn literals(form: &Form, number: &'static str, anything: &'static str) -> Vec<&'static str> {
+        let literal = |wants: &Wants| match wants {
+            Wants::Anything => anything,
+            Wants::Number => number,
+            wants => LITERALS
+                .iter()
+                .find(|(_, given)| given.map_or(*wants == Wants::Range, |it| wants.takes(it)))
+                .map_or(anything, |(text, _)| text),
+        };
+        form.parameters.iter().map(literal).collect()
+    }
+
+    /// No functions but part of the language.
+    const LANGUAGE: &[&str] = &["Fn", "call", "curry", "is_shared"];
+
+    #[test]
+    fn every_form_that_is_written_is_one_that_can_be_called() {
+        let mut caller = Caller::new();
+        let mut wrong = Vec::new();
+        for (name, forms) in FORMS.iter().filter(|(name, _)| !LANGUAGE.contains(name)) {
+            for (signature, form) in forms {
+                let is_one = ["1.5", "2"].iter().any(|number| {
+                    ["\"a\"", "2"]
+                        .iter()
+                        .any(|anything| caller.finds(name, &literals(form, number, anything)))
+                });
+                if !is_one {
+                    wrong.push(signature);
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    #[test]
+    fn a_call_that_is_refused_is_one_that_fails() {
+        let mut caller = Caller::new();
+        let mut wrong = Vec::new();
+        for (name, forms) in FORMS.iter().filter(|(name, _)| !LANGUAGE.contains(name)) {
+            let function = Wants::Exactly(Type::Function);
+            // Rhai still takes the name of a function here and there; what it calls does not show.
+            let takes_function = forms
+                .iter()
+                .any(|(_, it)| it.parameters.contains(&function));
+            let mut check = |chosen: &[&(&str, Option<Type>)]| {
+                let types: Vec<_> = chosen.iter().map(|(_, given)| *given).collect();
+                let arguments: Vec<_> = chosen.iter().map(|(text, _)| *text).collect();
+                let is_by_name =
+                    takes_function && types.iter().skip(1).any(|it| *it == Some(Type::Text));
+                if !is_by_name
+                    && misfit(name, &types, false).is_some()
+                    && caller.call(name, &arguments).is_ok()
+                {
+                    wrong.push(format!("{name} {arguments:?}"));
+                }
+            };
+            check(&[]);
+            for a in LITERALS {
+                check(&[a]);
+                for b in LITERALS {
+                    check(&[a, b]);
+                }
+            }
+            // What functions of three are made of.
+            let few = LITERALS.get(..4).unwrap();
+            for (a, b) in few.iter().flat_map(|a| few.iter().map(move |b| (a, b))) {
+                few.iter().for_each(|c| check(&[a, b, c]));
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    #[test]
+    fn signatures_are_read_as_people_read_them() {
+        let form = |text| Form::parse(text).unwrap();
+        assert_eq!(form("now()").parameters, []);
+        assert_eq!(
+            form("array.sort(|a, b| …)").parameters,
+            [Wants::Exactly(Type::Array), Wants::Exactly(Type::Function)]
+        );
+        assert!(form("text.format(value, …)").is_open);
+        assert_eq!(split("meta(key) -> text | (), f(a, b)", false).len(), 2);
+    }
+
+    #[test]
+    fn a_result_is_known_where_every_form_has_it() {
+        assert_eq!(result("event_id"), Some(Type::Text));
+        assert_eq!(result("filter"), None);
+        assert_eq!(result("meta"), None);
+        assert_eq!(result("push"), None);
+    }
+
+    #[test]
+    fn a_misfit_names_the_argument_and_the_signature() {
+        let text = Some(Type::Text);
+        assert_eq!(misfit("event_id", &[text], false), None);
+        assert_eq!(misfit("format", &[text, None, None, None], true), None);
+        let wrong = misfit("event_id", &[text, text], false).unwrap();
+        assert_eq!(wrong.message, "`event_id` does not take 2 arguments");
+        assert_eq!(
+            wrong.help,
+            "it is `event_id() -> text` or `event_id(type) -> text`"
+        );
+        let wrong = misfit("parse_duration", &[Some(Type::Bool)], true).unwrap();
+        assert_eq!(wrong.argument, Some(0));
+        assert_eq!(
+            wrong.message,
+            "`parse_duration` does not take true or false here"
+        );
+    }
+}

@@ -1,0 +1,323 @@
+//! Mistakes that would cost money are told before anything runs, and where only a message shows them
+//! it is rejected.
+
+use std::{
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use insta::assert_snapshot;
+use meterline_testkit::ingest::RecordingIngest;
+
+fn meterline(folder: &Path, args: &[&str], env: &[(&str, &str)], input: &str) -> (String, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_meterline"))
+        .args(args)
+        .current_dir(folder)
+        .env_clear()
+        .envs(env.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    let code = output.status.code().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (
+        format!("{}exit {code}", text(output.stdout)),
+        text(output.stderr),
+    )
+}
+
+/// What `meterline lint` says of a configuration.
+fn lint(config: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("c.yaml"), config).unwrap();
+    let (said, log) = meterline(folder.path(), &["lint", "c.yaml"], &[], "");
+    assert_eq!(log, "");
+    if said.ends_with("exit 1") {
+        // What is a fault to lint is one at the start, too.
+        let (_, log) = meterline(folder.path(), &["--config", "c.yaml"], &[], "");
+        assert_eq!(format!("{log}exit 1"), said);
+    }
+    said
+}
+
+/// Pods, these mappings, and an output that takes events.
+fn pods(mappings: &[&str]) -> String {
+    let mut config =
+        "input:\n  schedule:\n    input:\n      kubernetes_resources: {}\npipeline:\n  processors:\n"
+            .to_owned();
+    for mapping in mappings {
+        config += &format!(
+            "    - mapping: |\n        {}\n",
+            mapping.replace('\n', "\n        ")
+        );
+    }
+    config + "output:\n  openmeter: {url: https://openmeter.cloud}\n"
+}
+
+const EVENT: &str =
+    "root = #{ id: event_id(\"t\"), type: \"t\", source: \"s\", specversion: \"1.0\" };";
+
+#[test]
+fn an_id_that_all_usage_of_a_pod_shares_is_a_fault() {
+    let shared = "let uid = this.metadata.uid;\nroot = #{\n  id: `pod-${{uid}}`,\n  time: meta(\"schedule_time\"),\n};";
+    assert_snapshot!(lint(&pods(&[shared])), @r#"
+    c.yaml:10:15: pipeline.processors.0.mapping: this `id` is the same for all usage of an object, so every event but the first is taken for a repeat and not billed; use `event_id("the-type")`, which is another for each piece of usage and the same when it is sent again
+    1 fault
+    exit 1
+    "#);
+    // The last mapping that sets it decides.
+    assert_snapshot!(lint(&pods(&[EVENT, "root = this;\nroot.id = this.type"])), @r#"
+    c.yaml:11:19: pipeline.processors.1.mapping: this `id` is the same for all usage of an object, so every event but the first is taken for a repeat and not billed; use `event_id("the-type")`, which is another for each piece of usage and the same when it is sent again
+    1 fault
+    exit 1
+    "#);
+    assert_eq!(lint(&pods(&[EVENT, "root = this;\nroot.x = 1"])), "exit 0");
+    assert_eq!(
+        lint(&pods(&["root = #{ id: this.metadata.uid }", EVENT])),
+        "exit 0"
+    );
+    assert_eq!(
+        lint(&pods(&[
+            "root = #{ id: this.metadata.uid + meta(\"schedule_time\") }"
+        ])),
+        "exit 0"
+    );
+    assert_eq!(
+        lint(&pods(&[
+            "let id = if this.a { event_id() } else { this.metadata.uid }; root.id = id"
+        ])),
+        "exit 0"
+    );
+    // Where what comes is no usage the id may be what it was.
+    let lines = pods(&["root.id = this.uid"]).replace("kubernetes_resources", "stdin");
+    assert_eq!(lint(&lines), "exit 0");
+    // Nobody bills what is printed, unless it is an event.
+    let printed = |mapping| {
+        pods(&[mapping]).replace("openmeter: {url: https://openmeter.cloud}", "stdout: {}")
+    };
+    assert_snapshot!(lint(&printed("root = #{ id: this.metadata.uid }")), @r#"
+    c.yaml:8:23: warning: pipeline.processors.0.mapping: this `id` is the same for all usage of an object, so every event but the first is taken for a repeat and not billed; use `event_id("the-type")`, which is another for each piece of usage and the same when it is sent again
+    exit 0
+    "#);
+    assert_snapshot!(lint(&printed("root = #{ id: this.metadata.uid, specversion: \"1.0\" }")), @r#"
+    c.yaml:8:23: pipeline.processors.0.mapping: this `id` is the same for all usage of an object, so every event but the first is taken for a repeat and not billed; use `event_id("the-type")`, which is another for each piece of usage and the same when it is sent again
+    1 fault
+    exit 1
+    "#);
+}
+
+#[test]
+fn an_id_is_followed_through_cases_resources_and_processors_of_an_output() {
+    assert_snapshot!(lint(r#"
+input:
+  kubernetes_resources: {}
+  processors: [{mapping: 'root = this.metadata'}]
+pipeline:
+  processors:
+    - switch:
+        - check: this.a == 1
+          processors: [{mapping: 'root = #{ id: this.uid }'}]
+        - processors: [{try: [{mapping: 'root = #{ id: this.name }'}]}]
+    - catch: [{log: {message: 'no'}}, {mapping: 'root = #{ id: now() }'}]
+output:
+  fallback:
+    - retry: {output: {resource: out}}
+    - drop: {}
+output_resources:
+  - label: out
+    openmeter: {url: https://openmeter.cloud}
+    processors: [{mapping: 'root = this; root.source = "x"'}]
+"#), @r#"
+    c.yaml:9:49: pipeline.processors.0.switch.0.processors.0.mapping: this `id` is the same for all usage of an object, so every event but the first is taken for a repeat and not billed; use `event_id("the-type")`, which is another for each piece of usage and the same when it is sent again
+    1 fault
+    exit 1
+    "#);
+    // One of the cases makes another for each piece of usage.
+    assert_eq!(
+        lint(
+            r#"
+input: {kubernetes_resources: {}}
+pipeline:
+  processors:
+    - switch:
+        - check: this.a == 1
+          processors: [{mapping: 'root = #{ id: this.uid }'}]
+          fallthrough: true
+        - processors: [{mapping: 'root = #{ id: event_id() }'}]
+output:
+  openmeter: {url: https://openmeter.cloud}
+"#
+        ),
+        "exit 0"
+    );
+}
+
+/// Two outputs that get the same messages, with these processors, after `check`s of a switch.
+fn twice(first: &str, second: &str, checks: [&str; 2]) -> String {
+    let output = |check: &str, mapping: &str| {
+        format!(
+            "      - check: '{check}'\n        continue: true\n        output:\n          processors: [{{mapping: '{mapping}'}}]\n          openmeter: {{url: https://openmeter.cloud, token: om_a}}\n"
+        )
+    };
+    let [one, two] = checks;
+    format!(
+        "input: {{kubernetes_resources: {{}}}}\noutput:\n  switch:\n    cases:\n{}{}",
+        output(one, first),
+        output(two, second),
+    )
+}
+
+#[test]
+fn two_outputs_that_shadow_each_other_are_a_fault() {
+    let event = r#"root = #{ id: event_id("t"), specversion: "1.0" }"#;
+    let other = r#"let t = "t"; root.id = event_id(t); root.data = pod_metrics(1)"#;
+    assert_snapshot!(lint(&twice(event, other, ["", ""])), @r#"
+    c.yaml:14:28: output.switch.cases.1.output.openmeter.url: this output and `output.switch.cases.0.output.openmeter` get the same message and post it to one URL with one id, `event_id("t")`: the server takes the second event for a repeat; give the events of each a type of their own, as in `event_id("another-type")`
+    1 fault
+    exit 1
+    "#);
+    assert_snapshot!(lint(&twice(event, other, ["this.a == 1", "this.b == 1"])), @r#"
+    c.yaml:14:28: warning: output.switch.cases.1.output.openmeter.url: this output and `output.switch.cases.0.output.openmeter` may get the same message and post it to one URL with one id, `event_id("t")`: the server takes the second event for a repeat; give the events of each a type of their own, as in `event_id("another-type")`
+    exit 0
+    "#);
+    let fan_out = "input: {kubernetes_resources: {}}\npipeline: {processors: [{mapping: 'root = #{ id: event_id() }'}]}\noutput:\n  broker:\n    outputs:\n      - fallback: [{openmeter: {url: https://openmeter.cloud}}, {drop: {}}]\n      - stdout: {}\n      - openmeter: {url: https://openmeter.cloud/, token: om_b}\n";
+    assert_snapshot!(lint(fan_out), @r#"
+    c.yaml:8:26: warning: output.broker.outputs.2.openmeter.url: this output and `output.broker.outputs.0.fallback.0.openmeter` get the same message and post it to one URL with one id, `event_id()`: if both tokens are for one account, the server takes the second event for a repeat; give the events of each a type of their own, as in `event_id("another-type")`
+    exit 0
+    "#);
+    assert_snapshot!(lint(&fan_out.replace(", token: om_b", "")), @r#"
+    c.yaml:8:26: output.broker.outputs.2.openmeter.url: this output and `output.broker.outputs.0.fallback.0.openmeter` get the same message and post it to one URL with one id, `event_id()`: the server takes the second event for a repeat; give the events of each a type of their own, as in `event_id("another-type")`
+    1 fault
+    exit 1
+    "#);
+    // Another type, another source, another server, one case at a time, one after the other.
+    let another = event.replace("(\"t\")", "(\"u\")");
+    let sources = ["a", "b"].map(|it| event.replace("spec", &format!("source: \"{it}\", spec")));
+    for honest in [
+        twice(event, &another, ["", ""]),
+        twice(&sources[0], &sources[1], ["", ""]),
+        twice(event, event, ["", ""]).replacen("openmeter.cloud", "other.example", 1),
+        twice(event, event, ["this.a == 1", ""]).replace("continue: true", "continue: false"),
+        twice(event, event, ["", "\"false\" == \"true\""]),
+        fan_out
+            .replace("broker:\n    outputs:", "fallback:")
+            .replace("      -", "    -"),
+    ] {
+        assert_eq!(lint(&honest), "exit 0", "{honest}");
+    }
+}
+
+#[test]
+fn what_is_no_event_is_a_fault_where_an_output_needs_one() {
+    let told: Vec<_> = ["root = [this, this]", "root = \"text\"", "root =\n  5"]
+        .iter()
+        .map(|mapping| lint(&pods(&[mapping])))
+        .collect();
+    assert_snapshot!(told.join("\n"), @r"
+    c.yaml:8:16: pipeline.processors.0.mapping: this gives an array, and an event is an object; each message is one event: `root = #{ … }`
+    1 fault
+    exit 1
+    c.yaml:8:16: pipeline.processors.0.mapping: this gives text, and an event is an object; write `root = #{ … }`
+    1 fault
+    exit 1
+    c.yaml:9:11: pipeline.processors.0.mapping: this gives a number, and an event is an object; write `root = #{ … }`
+    1 fault
+    exit 1
+    ");
+    let printed =
+        pods(&["root = [1]"]).replace("openmeter: {url: https://openmeter.cloud}", "stdout: {}");
+    assert_eq!(lint(&printed), "exit 0");
+    assert_eq!(lint(&pods(&["root = [1]", EVENT])), "exit 0");
+}
+
+#[tokio::test]
+async fn a_message_that_is_no_object_is_rejected_and_not_posted() {
+    let ingest = RecordingIngest::start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = "input: {stdin: {}}\noutput:\n  openmeter:\n    url: ${URL}\n    batching: {count: 10}\nhttp: {enabled: false}\n";
+    std::fs::write(folder.path().join("c.yaml"), config).unwrap();
+    let event = r#"{"id":"1","specversion":"1.0","type":"t","source":"s","subject":"a"}"#;
+    let input = format!("[{event}]\n\"text\"\n{event}\n5\n");
+    let url = ingest.url();
+    let run = move || {
+        let args = ["--config", "c.yaml"];
+        meterline(folder.path(), &args, &[("URL", &url)], &input)
+    };
+    let (exit, log) = tokio::task::spawn_blocking(run).await.unwrap();
+    assert_eq!(exit, "exit 0", "{log}");
+    assert!(log.contains("the message is not a JSON object"), "{log}");
+    let ids: Vec<_> = ingest.events().iter().map(|it| it["id"].clone()).collect();
+    assert_eq!(ids, ["1"], "{log}");
+    ingest.assert_clean();
+}
+
+#[test]
+fn a_schema_that_is_not_there_is_a_fault() {
+    let schema = |url: &str| {
+        let step = format!("    - json_schema: {{schema_path: '{url}'}}\n");
+        lint(&pods(&[EVENT]).replace("output:", &format!("{step}output:")))
+    };
+    assert_snapshot!(schema("file://./nope/x.json"), @r"
+    c.yaml:9:34: pipeline.processors.1.json_schema.schema_path: there is no schema file at ./nope/x.json; name a file that is there, or write `file://./cloudevents.spec.json` for the CloudEvents schema that comes with the program
+    1 fault
+    exit 1
+    ");
+    assert_snapshot!(schema("file://./nope/cloudevents.spec.json"), @r"
+    c.yaml:9:34: pipeline.processors.1.json_schema.schema_path: there is no schema file at ./nope/cloudevents.spec.json; name a file that is there, or write `file://./cloudevents.spec.json` for the CloudEvents schema that comes with the program
+    1 fault
+    exit 1
+    ");
+    assert_eq!(schema("file://./cloudevents.spec.json"), "exit 0");
+}
+
+#[test]
+fn what_nothing_runs_or_uses_is_told() {
+    let config = pods(&[EVENT])
+        + "tests: [{name: t}]\ncache_resources: [{label: c}]\nrate_limit_resources: [{label: r}]\nprocessor_resources: [{label: p, noop: {}}]\n";
+    assert_snapshot!(lint(&config), @r"
+    c.yaml:11:8: tests: no command runs `tests` yet, so they would prove nothing; take the section out
+    c.yaml:12:18: cache_resources: no component uses `cache_resources` yet; take the section out
+    c.yaml:13:23: rate_limit_resources: no component uses `rate_limit_resources` yet; take the section out
+    c.yaml:14:23: warning: processor_resources.0: nothing uses this processor; refer to it with `resource: p` or take it out
+    3 faults
+    exit 1
+    ");
+}
+
+#[test]
+fn a_function_in_an_interpolation_is_checked_like_any_other() {
+    let step = |message: &str| {
+        let step = format!("    - log: {{message: '{message}'}}\n");
+        lint(&pods(&[EVENT]).replace("output:", &format!("{step}output:")))
+    };
+    assert_eq!(step("${! json(\"subject\") }"), "exit 0");
+    assert_snapshot!(step("for ${! batch_size() } and ${! json(5) }"), @r"
+    c.yaml:9:31: pipeline.processors.1.log.message: there is no function `batch_size`
+    c.yaml:9:59: pipeline.processors.1.log.message: `json` does not take an integer here; it is `json()` or `json(path)`
+    2 faults
+    exit 1
+    ");
+}
+
+#[test]
+fn all_syntax_errors_of_all_scripts_are_told_at_once() {
+    let config = pods(&[
+        "root.a = (1 + ;\nroot.b = #{ \"c\" 5 };\nroot.d = ths",
+        "root = 1 1",
+    ]);
+    assert_snapshot!(lint(&config), @r"
+    c.yaml:8:23: pipeline.processors.0.mapping: unexpected ';'
+    c.yaml:9:25: pipeline.processors.0.mapping: expecting ':' to follow the property 'c' in this object map literal
+    c.yaml:10:18: pipeline.processors.0.mapping: there is no variable `ths`; the message is `this`, the result is `root`; declare others with `let`
+    c.yaml:12:18: pipeline.processors.1.mapping: expecting ';' to terminate this statement
+    4 faults
+    exit 1
+    ");
+}
