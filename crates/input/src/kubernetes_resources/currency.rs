@@ -17,6 +17,7 @@ use tracing::debug;
 
 use super::{
     life::created,
+    limits::LARGEST_PAGE,
     line::Line,
     object::Object,
     recover::Known,
@@ -58,6 +59,8 @@ pub(super) struct Progress {
     /// read.
     pub(super) unnoted: bool,
     pub(super) failures: u32,
+    /// So many objects are asked for at once.
+    pub(super) page: u32,
 }
 
 impl Progress {
@@ -85,6 +88,7 @@ impl Progress {
             answered: None,
             unnoted: false,
             failures: 0,
+            page: LARGEST_PAGE,
         }
     }
 

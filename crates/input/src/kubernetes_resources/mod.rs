@@ -16,6 +16,7 @@ mod errors;
 mod journal;
 mod lease;
 mod life;
+mod limits;
 mod line;
 mod object;
 mod reader;

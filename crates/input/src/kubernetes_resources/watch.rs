@@ -27,6 +27,7 @@ use super::{
     currency::{LONGEST_LOOK, PROBE_TIMEOUT, Progress, SHORTEST_LOOK},
     errors::{explain, refuses_streaming_list},
     life::{Seen, deleted_at, life},
+    limits::{LARGEST_PAGE, TooMuch},
     line::Line,
     object::Object,
     recover::{self, Known, Missed, Past},
@@ -145,7 +146,7 @@ impl Watch {
             resource: &resource,
             label_selector: self.shared.label_selector.as_deref(),
         };
-        let config = self.config(clients.streaming_list);
+        let config = self.config(clients.streaming_list, progress.page);
         let mut events = std::pin::pin!(watcher::watcher(api.clone(), config));
         let mut probe = std::pin::pin!(Fuse::terminated());
         // So often it is looked, and so late may a look be, that what is settled is read by then.
@@ -203,8 +204,10 @@ impl Watch {
         }
     }
 
-    fn config(&self, streaming_list: bool) -> watcher::Config {
-        let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
+    fn config(&self, streaming_list: bool, page: u32) -> watcher::Config {
+        let mut config = watcher::Config::default()
+            .timeout(WATCH_SECONDS)
+            .page_size(page);
         if let Some(selector) = &self.shared.label_selector {
             config = config.labels(selector);
         }
@@ -224,6 +227,15 @@ impl Watch {
         if streaming_list && refuses_streaming_list(error) {
             debug!(watch = %self.name, "the API server has no streaming lists; listing in pages");
             return Some(End::NoStreamingList);
+        }
+        if TooMuch::of(error) == Some(TooMuch::Page) && progress.page > 1 {
+            progress.page /= 2;
+            info!(
+                watch = %self.describe(),
+                page = progress.page,
+                "a page of the list is larger than 16 MiB; asking for fewer objects at once"
+            );
+            return Some(End::Broken);
         }
         self.failed(progress, &explain(error, &self.describe()));
         let is_many = progress.failures.is_multiple_of(FAILURES_BEFORE_NEW_CLIENT);
@@ -291,6 +303,8 @@ impl Watch {
         progress.behind = false;
         progress.has_seen = true;
         progress.added_at = None;
+        // The next one may be of smaller objects.
+        progress.page = progress.page.saturating_mul(2).min(LARGEST_PAGE);
         progress.current_at = progress.list_began;
         progress.version = progress.version.max(progress.listed_from);
         self.seen_version(progress);
