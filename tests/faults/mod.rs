@@ -6,6 +6,7 @@ mod disk;
 mod dns;
 mod sink;
 mod sleep;
+mod state;
 mod stop;
 
 use std::path::{Path, PathBuf};

@@ -19,6 +19,7 @@ mod life;
 mod limits;
 mod line;
 mod object;
+mod place;
 mod reader;
 mod recover;
 mod resource_type;
@@ -309,7 +310,7 @@ impl InputPlan for Plan {
         let watches = watches.collect();
         let journal = file.map(|file| {
             let health = cx.health.register(format!("state {}", cx.label));
-            Journal::Waiting(file, health)
+            Journal::Waiting(file, journal::Report::new(health, &cx.metrics, &cx.label))
         });
         let candidate = cx.leader_election.as_ref().map(|election| {
             let health = cx
