@@ -4,6 +4,7 @@ mod answers;
 mod clock;
 mod disk;
 mod dns;
+mod lease;
 mod sink;
 mod sleep;
 mod state;

@@ -136,13 +136,16 @@ impl<C: Clone + PartialEq> Ledger<C> {
     /// Bills from `at` on, where somebody else stopped. For a ledger that has seen nothing yet, `at`
     /// may lie before its horizon; any other one moves only forward.
     pub fn begin_at(&mut self, at: UnixSeconds) {
-        let head = &self.head;
-        let is_new = self.entries.is_empty() && head.emitted == head.horizon;
-        if is_new {
-            self.head = Head::new(at);
-        } else {
+        if self.has_past() {
             self.adopt(at);
+        } else {
+            self.head = Head::new(at);
         }
+    }
+
+    /// Whether it knows of any object or has handed out anything.
+    pub(crate) fn has_past(&self) -> bool {
+        !self.entries.is_empty() || self.head.emitted != self.head.horizon
     }
 
     /// Somebody else delivered all windows that end at or before `delivered`: they are not made
@@ -161,7 +164,7 @@ impl<C: Clone + PartialEq> Ledger<C> {
     }
 
     /// Moves on to `until`, whatever became of what lies before.
-    fn pass(&mut self, until: UnixSeconds) {
+    pub(crate) fn pass(&mut self, until: UnixSeconds) {
         let head = &mut self.head;
         head.watermark = until;
         head.emitted = head.emitted.max(until);

@@ -21,6 +21,7 @@ mod late;
 mod ledger;
 #[cfg(test)]
 mod tests;
+mod unproved;
 mod words;
 
 pub use completeness::Completeness;
