@@ -19,10 +19,13 @@ mod lease;
 mod life;
 mod limits;
 mod line;
+mod namespace;
 mod object;
 mod place;
+mod proofs;
 mod reader;
 mod recover;
+mod remarks;
 mod resource_type;
 mod shared;
 mod state;
@@ -46,6 +49,7 @@ use self::{
     clock::Clock,
     lease::Candidate,
     reader::{Journal, KubernetesResources},
+    remarks::Remarks,
     resource_type::ResourceType,
     shared::{Shared, Subject},
     state::{Saved, StateFile},
@@ -298,6 +302,8 @@ impl InputPlan for Plan {
                 place.map(|(name, _)| Arc::clone(name))
             })
         });
+        let health = cx.health.register(format!("watches {}", cx.label));
+        let remarks = Arc::new(Remarks::new(health, &cx.metrics, &cx.label));
         let watches = names.into_iter().map(|(name, namespace)| Watch {
             restored: seen.as_ref().map(|seen| Restored {
                 known: placed.remove(&name).unwrap_or_default(),
@@ -307,6 +313,7 @@ impl InputPlan for Plan {
             name,
             namespace,
             shared: Arc::clone(&shared),
+            remarks: Arc::clone(&remarks),
         });
         let watches = watches.collect();
         let journal = file.map(|file| {

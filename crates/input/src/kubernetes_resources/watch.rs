@@ -30,7 +30,9 @@ use super::{
     limits::{LARGEST_PAGE, TooMuch},
     line::Line,
     object::Object,
+    proofs::Answer,
     recover::{self, Known, Missed, Past},
+    remarks::Remarks,
     shared::Shared,
 };
 
@@ -53,6 +55,8 @@ pub(super) struct Watch {
     pub(super) namespace: Option<String>,
     /// What to watch and where what is seen goes.
     pub(super) shared: Arc<Shared>,
+    /// What people should know of it.
+    pub(super) remarks: Arc<Remarks>,
     /// What a restored ledger knows of it.
     pub(super) restored: Option<Restored>,
 }
@@ -88,16 +92,24 @@ enum Woken {
     /// All that was heard is read.
     Drained,
     Line,
-    Answer(Option<Instant>),
+    Answer(Option<Answer>),
     Look,
 }
 
 impl Watch {
     /// Follows the collection for ever. Ends only by being aborted.
     pub(super) async fn run(mut self) {
+        let restored = self.restored.take();
+        tokio::select! {
+            () = self.follow_for_ever(restored) => {}
+            never = self.look_for_namespace() => match never {},
+        }
+    }
+
+    async fn follow_for_ever(&self, restored: Option<Restored>) {
         self.shared.is_open().await;
         let now = self.shared.clock.seconds();
-        let mut progress = Progress::new(self.restored.take(), now);
+        let mut progress = Progress::new(restored, now);
         let mut streaming = true;
         loop {
             let line = Line::with(self.shared.clock.clone());
@@ -173,7 +185,14 @@ impl Watch {
                     if !matches!(event, Event::Init) {
                         progress.failures = 0;
                     }
-                    self.apply(event, &past, &past_api, progress).await;
+                    let now = match &event {
+                        Event::Apply(object) | Event::Delete(object) => {
+                            let version = object.known().version;
+                            self.happened_by(version, line.open_since(), progress)
+                        }
+                        _ => self.now(),
+                    };
+                    self.apply(event, now, &past, &past_api, progress).await;
                     progress.unnoted = true;
                 }
                 Woken::Event(Some(Err(error))) => {
@@ -189,7 +208,7 @@ impl Watch {
                 }
                 Woken::Line => progress.unnoted = true,
                 Woken::Answer(answered) => {
-                    progress.answered = progress.answered.max(answered);
+                    progress.answer = answered.or(progress.answer);
                     progress.unnoted = true;
                 }
                 Woken::Look => {
@@ -249,15 +268,15 @@ impl Watch {
         }
     }
 
-    /// Applies one event to the ledger.
+    /// Applies one event to the ledger, which tells of what had happened by `now`.
     async fn apply(
         &self,
         event: Event<Object>,
+        now: i64,
         past: &Past<'_>,
         api: &Api<Object>,
         progress: &mut Progress,
     ) {
-        let now = self.now();
         match event {
             Event::Init => {
                 progress.behind = true;
@@ -303,6 +322,7 @@ impl Watch {
         progress.behind = false;
         progress.has_seen = true;
         progress.added_at = None;
+        progress.proofs.clear();
         // The next one may be of smaller objects.
         progress.page = progress.page.saturating_mul(2).min(LARGEST_PAGE);
         progress.current_at = progress.list_began;
@@ -377,13 +397,10 @@ impl Watch {
         let document = object.content.0.root();
         let resource_type = self.shared.resource_type;
         let life = life(document, resource_type, self.shared.include_pending, now);
-        let seen = if progress.behind {
-            Seen::Gap {
-                since: progress.current_at,
-                now,
-            }
-        } else {
-            Seen::Live(now)
+        let since = progress.behind.then_some(progress.current_at);
+        let seen = match since.or(progress.late_since) {
+            Some(since) => Seen::Gap { since, now },
+            None => Seen::Live(now),
         };
         let end = deleted_at(document, life, seen);
         progress.known.remove(&uid);
@@ -419,7 +436,7 @@ impl Watch {
         }
     }
 
-    fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let plural = self.shared.resource_type.api_resource().plural;
         match &self.namespace {
             Some(namespace) => format!("{plural} in namespace {namespace}"),
