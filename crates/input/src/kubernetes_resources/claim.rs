@@ -20,9 +20,11 @@ const SIGNED: &str = "meterline.io/watermark-signed";
 pub(super) struct Claim {
     /// Up to where windows were delivered, as far as it can be believed.
     pub(super) watermark: Option<i64>,
-    /// Who says so. An older version does not sign, and then it is whoever holds the Lease; nobody
-    /// once it was given back.
+    /// Who says so: whoever signed it or, as an older version does not sign, whoever holds the Lease;
+    /// nobody once it was given back.
     pub(super) by: String,
+    /// Whether it is signed.
+    pub(super) is_signed: bool,
     /// What the annotation says instead, if it cannot be believed, and why.
     pub(super) refused: Option<(String, &'static str)>,
 }
@@ -44,6 +46,7 @@ pub(super) fn read(lease: &Lease, latest: i64) -> Claim {
         return Claim {
             watermark: watermark.filter(is_past),
             by: holder.unwrap_or_default(),
+            is_signed: false,
             refused: text
                 .filter(|_| watermark.is_none_or(|it| !is_past(&it)))
                 .map(|text| (text.to_owned(), "it is no time that has been")),
@@ -60,6 +63,7 @@ pub(super) fn read(lease: &Lease, latest: i64) -> Claim {
     Claim {
         watermark: seconds(signed.text).filter(is_past),
         by: signed.by.to_owned(),
+        is_signed: true,
         refused,
     }
 }
@@ -133,10 +137,11 @@ mod tests {
         serde_json::from_value(serde_json::to_value(lease).unwrap()).unwrap()
     }
 
-    fn believed(watermark: i64, by: &str) -> Claim {
+    fn believed(watermark: i64, by: &str, is_signed: bool) -> Claim {
         Claim {
             watermark: Some(watermark),
             by: by.to_owned(),
+            is_signed,
             refused: None,
         }
     }
@@ -147,7 +152,7 @@ mod tests {
         write(&mut lease, 999_990, "b with spaces");
         assert_eq!(
             read(&stored(&lease), LATEST),
-            believed(999_990, "b with spaces")
+            believed(999_990, "b with spaces", true)
         );
     }
 
@@ -180,7 +185,7 @@ mod tests {
         write(&mut lease, 999_980, "b");
         lease.spec.as_mut().unwrap().renew_time = Some(MicroTime(Timestamp::UNIX_EPOCH));
         set(&mut lease, WATERMARK, "1970-01-12T13:46:30Z");
-        assert_eq!(read(&lease, LATEST), believed(999_990, "a"));
+        assert_eq!(read(&lease, LATEST), believed(999_990, "a", false));
     }
 
     #[test]

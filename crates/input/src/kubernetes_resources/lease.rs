@@ -193,16 +193,16 @@ impl Candidate {
             .and_then(|it| it.holder_identity.as_ref());
         let holds = holder == Some(&self.election.identity);
         if let Some(left) = memory.left.filter(|_| holds) {
-            // This replica leads and so knows.
-            if claim.watermark != Some(left) && claim.refused.is_none() {
+            // This replica leads and so knows; of a write that was not answered it may not know.
+            let is_its_own = claim.is_signed && claim.by == self.election.identity;
+            if claim.refused.is_none() && !is_its_own {
                 let said = claim.watermark.map_or("nothing".into(), emit::rfc3339);
                 claim.refused = Some((said.to_string(), "this replica leads and did not write it"));
             }
-            claim.watermark = Some(left);
+            claim.watermark = Some(left).max(claim.watermark.filter(|_| is_its_own));
         }
         self.tell(&claim, memory);
-        let identity = &self.election.identity;
-        let by_itself = claim.by == *identity || claim.by.is_empty();
+        let by_itself = claim.by == self.election.identity;
         let lost = self.shared.open(claim.watermark, by_itself);
         if lost > 0 {
             let until = emit::rfc3339(claim.watermark.unwrap_or_default());

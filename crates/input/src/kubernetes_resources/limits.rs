@@ -71,6 +71,11 @@ pub(super) enum Read {
 }
 
 impl Read {
+    /// Whether nothing is under way of which only a part has come.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self, Self::Line(0))
+    }
+
     /// Counts more bytes.
     ///
     /// # Errors
@@ -209,6 +214,9 @@ mod tests {
                 read.add(chunk).unwrap();
             }
             prop_assert!(matches!(read, Read::Line(7)), "{read:?}");
+            prop_assert!(!read.is_whole());
+            read.add(b"\n").unwrap();
+            prop_assert!(read.is_whole());
         }
     }
 }

@@ -304,8 +304,9 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Heard<B> {
             Ok(frame)
         });
         match (&frame, &self.watch) {
-            (Some(Ok(_)), Some(watch)) => watch.line.hear(),
-            (Some(Ok(_)), None) => {}
+            // Part of a line says nothing of when the rest of it happened.
+            (Some(Ok(_)), Some(watch)) if self.read.is_whole() => watch.line.hear(),
+            (Some(Ok(_)), _) => {}
             (Some(Err(_)), _) => self.watch = None,
             (None, _) => {
                 if let Some(watch) = self.watch.take() {
