@@ -184,12 +184,7 @@ impl Watch {
 
     /// The second in which what an event tells of had happened at the latest: now or, where an answer that
     /// was taken as proof is newer than the event, when that came.
-    pub(super) fn happened_by(
-        &self,
-        version: u64,
-        open_since: Option<Instant>,
-        progress: &mut Progress,
-    ) -> i64 {
+    pub(super) fn happened_by(&self, object: &Object, line: &Line, progress: &mut Progress) -> i64 {
         let now = Instant::now();
         let clock = &self.shared.clock;
         progress.late_since = None;
@@ -197,9 +192,11 @@ impl Watch {
         if progress.listed.is_some() {
             return clock.cluster_seconds_at(now);
         }
-        let since = progress.stalled_at.max(open_since).unwrap_or(now);
+        let since = progress.stalled_at.max(line.open_since()).unwrap_or(now);
         let tolerance = (self.shared.settle / 2).max(SHORTEST_TOLERANCE);
-        let dated = progress.proofs.event(version, (since, now), tolerance);
+        let dated = progress
+            .proofs
+            .event(object.known().version, (since, now), tolerance);
         let seconds_at = |at| clock.cluster_seconds_at(at);
         progress.late_since = dated.late_since.map(seconds_at);
         if dated.is_news {

@@ -318,7 +318,8 @@ impl InputPlan for Plan {
         let watches = watches.collect();
         let journal = file.map(|file| {
             let health = cx.health.register(format!("state {}", cx.label));
-            Journal::Waiting(file, journal::Report::new(health, &cx.metrics, &cx.label))
+            let report = journal::Report::new(health, &cx.metrics, &cx.label);
+            Journal::Waiting(Box::new((file, report)))
         });
         let candidate = cx.leader_election.as_ref().map(|election| {
             let health = cx

@@ -49,7 +49,7 @@ pub(super) struct KubernetesResources {
 /// What keeps the state file.
 pub(super) enum Journal {
     /// Begun by the first read.
-    Waiting(StateFile, journal::Report),
+    Waiting(Box<(StateFile, journal::Report)>),
     /// The task, and what ends it.
     Running(JoinHandle<()>, Arc<Notify>),
 }
@@ -86,7 +86,8 @@ impl KubernetesResources {
             self.watches.spawn(watch.run());
         }
         self.journal = self.journal.take().map(|journal| match journal {
-            Journal::Waiting(file, report) => {
+            Journal::Waiting(waiting) => {
+                let (file, report) = *waiting;
                 let end = Arc::new(Notify::new());
                 let shared = Arc::clone(&self.shared);
                 let task = tokio::spawn(journal::keep(shared, file, report, Arc::clone(&end)));

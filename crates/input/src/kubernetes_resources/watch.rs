@@ -186,9 +186,8 @@ impl Watch {
                         progress.failures = 0;
                     }
                     let now = match &event {
-                        Event::Apply(object) | Event::Delete(object) => {
-                            let version = object.known().version;
-                            self.happened_by(version, line.open_since(), progress)
+                        Event::Apply(it) | Event::Delete(it) => {
+                            self.happened_by(it, line, progress)
                         }
                         _ => self.now(),
                     };
