@@ -1,10 +1,15 @@
 //! Faults that are brought about on the real parts, each ending with the audit.
 
+mod answers;
 mod clock;
 mod disk;
 mod dns;
+mod lag;
+mod lease;
+mod namespaces;
 mod sink;
 mod sleep;
+mod state;
 mod stop;
 
 use std::path::{Path, PathBuf};

@@ -98,21 +98,27 @@ pub(crate) fn sum(key: &str, bytes: &[u8]) -> i64 {
     i64::from_le_bytes(first)
 }
 
-/// Renames the file and what belongs to it. Gives back the new name.
+/// Whether another program is about to write to the file.
+pub(crate) fn is_in_use(path: &Path) -> bool {
+    let tried = Connection::open(path).and_then(|it| it.execute_batch("BEGIN IMMEDIATE; ROLLBACK"));
+    tried.is_err_and(|error| matches!(Error::from(error), Error::InUse))
+}
+
+/// Renames the file and what belongs to it; `word` says why. Gives back the new name.
 ///
 /// # Errors
 /// When it cannot be renamed.
-pub(crate) fn move_aside(path: &Path, now: i64) -> Result<PathBuf, Error> {
+pub(crate) fn move_aside(path: &Path, word: &str, now: i64) -> Result<PathBuf, Error> {
     let beside = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
         PathBuf::from(name)
     };
-    let mut aside = beside(&format!(".damaged-{now}"));
+    let mut aside = beside(&format!(".{word}-{now}"));
     let mut again = 1_u32;
     while aside.exists() {
         again = again.saturating_add(1);
-        aside = beside(&format!(".damaged-{now}-{again}"));
+        aside = beside(&format!(".{word}-{now}-{again}"));
     }
     let rename = |from: &Path, to: &Path| {
         std::fs::rename(from, to)

@@ -185,13 +185,16 @@ impl<C: Content> Ledger<C> {
     /// Bills from `at` on, where somebody else stopped. For a ledger that has seen nothing yet, `at`
     /// may lie before its horizon; any other one moves only forward.
     pub fn begin_at(&mut self, at: UnixSeconds) {
-        let head = &self.head;
-        let is_new = self.entries.is_empty() && head.emitted == head.horizon;
-        if is_new {
-            self.head = Head::new(at);
-        } else {
+        if self.has_past() {
             self.adopt(at);
+        } else {
+            self.head = Head::new(at);
         }
+    }
+
+    /// Whether it knows of any object or has handed out anything.
+    pub(crate) fn has_past(&self) -> bool {
+        !self.entries.is_empty() || self.head.emitted != self.head.horizon
     }
 
     /// Somebody else delivered all windows that end at or before `delivered`: they are not made
@@ -210,7 +213,7 @@ impl<C: Content> Ledger<C> {
     }
 
     /// Moves on to `until`, whatever became of what lies before.
-    fn pass(&mut self, until: UnixSeconds) {
+    pub(crate) fn pass(&mut self, until: UnixSeconds) {
         let head = &mut self.head;
         head.watermark = until;
         head.emitted = head.emitted.max(until);
@@ -230,8 +233,6 @@ impl<C: Content> Ledger<C> {
     /// [`Stats::lost_seconds`].
     pub fn give_up(&mut self, until: UnixSeconds) -> i64 {
         let until = self.interval.floor(until);
-        let old = self.quarantine.give_up(until);
-        self.count_not_kept(&old);
         if until <= self.head.watermark {
             return 0;
         }

@@ -26,6 +26,7 @@ mod quarantine;
 mod seconds;
 #[cfg(test)]
 mod tests;
+mod unproved;
 mod words;
 
 pub use completeness::Completeness;

@@ -197,6 +197,12 @@ impl<C: Content> Ledger<C> {
         self.quarantine.retry()
     }
 
+    /// Forgets rejected pieces that end at or before `until`. They stay counted as rejected.
+    pub fn forget_rejected(&mut self, until: UnixSeconds) {
+        let old = self.quarantine.give_up(until);
+        self.count_not_kept(&old);
+    }
+
     /// When the next rejected piece is handed out again by itself.
     #[must_use]
     pub fn next_retry(&self) -> Option<UnixSeconds> {

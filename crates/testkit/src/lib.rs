@@ -7,6 +7,7 @@
 //! | [`control_plane`] | a real etcd and kube-apiserver with TLS, tokens and RBAC |
 //! | [`disk`] | a small disk that can be full |
 //! | [`kwok`] | a kubelet that is not ours, for many pods |
+//! | [`lagging`] | an HTTP proxy before the API server that holds back what watches say |
 //! | [`pods`] | pods whose status a test writes itself, for exact corner cases |
 //! | [`proxy`] | a TCP proxy before the API server, whose connections can go silent |
 //! | [`tls`] | TLS in front of the ingest API, with certificates of the test's choice |
@@ -23,6 +24,7 @@ pub mod control_plane;
 pub mod disk;
 pub mod ingest;
 pub mod kwok;
+pub mod lagging;
 pub mod pods;
 pub mod ports;
 pub mod preload;

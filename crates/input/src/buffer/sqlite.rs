@@ -185,7 +185,7 @@ impl File {
             Ok(()) => Ok(file),
             Err(sqlite::Error::Damaged(reason)) => {
                 file.connection = None;
-                let aside = sqlite::move_aside(&file.path, now).map_err(told)?;
+                let aside = sqlite::move_aside(&file.path, "damaged", now).map_err(told)?;
                 error!(
                     path = %file.path.display(),
                     "the buffer was damaged: {reason}. It was moved to {}; what it kept is not delivered",

@@ -15,6 +15,11 @@ const STEP: TimeDelta = TimeDelta::seconds(2);
 /// Clocks of two machines that differ by more are worth a word.
 const SKEW: TimeDelta = TimeDelta::seconds(30);
 
+/// By so many seconds the clocks of two machines may differ when nothing is known of them.
+const CLOCKS_DIFFER: i64 = 60;
+/// By so many seconds they may when the API server told what its own shows, in whole seconds.
+const PRECISION: i64 = 2;
+
 /// Wall time that does not jump, and the wall time of a monotonic moment. Cloning shares it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Clock(Arc<Mutex<Steady>>);
@@ -54,6 +59,19 @@ impl Clock {
         let ago = TimeDelta::from_std(moment.elapsed()).unwrap_or_default();
         let ahead = (self.steady().ahead - TimeDelta::seconds(1)).max(TimeDelta::zero());
         (self.now() - ago - ahead).timestamp()
+    }
+
+    /// No clock of the cluster shows a later second, as far as is known.
+    pub(super) fn latest(&self) -> i64 {
+        let server = self.steady().server;
+        let here = self.seconds();
+        match server {
+            Some(server) => {
+                let there = later(server, Instant::now()).timestamp();
+                here.max(there).saturating_add(PRECISION)
+            }
+            None => here.saturating_add(CLOCKS_DIFFER),
+        }
     }
 
     /// How long until the clock shows `at`.
@@ -190,6 +208,19 @@ mod tests {
             let (now, cluster) = here(&clock);
             assert!((0..=1).contains(&(cluster - now)), "{now} {cluster}");
         }
+    }
+
+    #[test]
+    fn the_latest_clock_is_the_api_servers_or_this_one() {
+        let ahead = |told: Option<i64>| {
+            let clock = Clock::default();
+            let told = told.map(|by| (Utc::now() + TimeDelta::seconds(by)).to_rfc2822());
+            told.iter().for_each(|told| clock.server_says(told));
+            clock.latest() - clock.seconds()
+        };
+        assert_eq!(ahead(None), 60);
+        assert_eq!(ahead(Some(-40)), 2);
+        assert!((41..=43).contains(&ahead(Some(40))));
     }
 
     #[test]

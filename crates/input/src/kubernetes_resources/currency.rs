@@ -3,7 +3,8 @@
 //!
 //! Bytes on the watch or an answer on its connection are a sign that all from before them has arrived,
 //! but only once what arrived with them is read; and after a time in which nothing was read (the process
-//! slept, or was kept from running) not before the server had time to send what it held back.
+//! slept, or was kept from running) not before the server had time to send what it held back. Where an
+//! event shows that the watch lags behind the answers, a sign proves only what lies further back than that.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,13 +14,16 @@ use std::{
 
 use kube::{Api, api::ListParams};
 use tokio::time::{Instant, timeout};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
     life::created,
+    limits::LARGEST_PAGE,
     line::Line,
     object::Object,
+    proofs::{Answer, Proofs},
     recover::Known,
+    remarks::whole,
     watch::{Restored, Watch},
 };
 
@@ -28,6 +32,11 @@ pub(super) const LONGEST_LOOK: Duration = Duration::from_secs(1);
 pub(super) const SHORTEST_LOOK: Duration = Duration::from_millis(100);
 /// A server that does not answer so small a question in this time is away.
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How old the last answer may be while the watch lags: answers say when things happened.
+const WHILE_IT_LAGS: Duration = Duration::from_secs(2);
+/// An event may come behind an answer by half of `settle`, and by this in any case.
+const SHORTEST_TOLERANCE: Duration = Duration::from_millis(500);
 
 /// What a watch remembers between events.
 pub(super) struct Progress {
@@ -52,12 +61,18 @@ pub(super) struct Progress {
     pub(super) behind: bool,
     /// When this task was last found not to have read for long.
     pub(super) stalled_at: Option<Instant>,
-    /// When the last question was asked that was answered.
-    pub(super) answered: Option<Instant>,
+    /// The last answer.
+    pub(super) answer: Option<Answer>,
+    /// The answers that were taken as proof.
+    pub(super) proofs: Proofs,
+    /// What the present event tells of happened after this, if it came late.
+    pub(super) late_since: Option<i64>,
     /// Whether something was heard that the ledger has yet to be told, once all that came with it is
     /// read.
     pub(super) unnoted: bool,
     pub(super) failures: u32,
+    /// So many objects are asked for at once.
+    pub(super) page: u32,
 }
 
 impl Progress {
@@ -82,9 +97,12 @@ impl Progress {
             listed_from: None,
             behind: true,
             stalled_at: None,
-            answered: None,
+            answer: None,
+            proofs: Proofs::default(),
+            late_since: None,
             unnoted: false,
             failures: 0,
+            page: LARGEST_PAGE,
         }
     }
 
@@ -142,22 +160,57 @@ impl Watch {
         if progress.listed.is_some() {
             return;
         }
-        let Some(heard) = line.heard_at().max(progress.answered) else {
+        let Some(heard) = line.heard_at().max(progress.answer.map(|it| it.asked)) else {
             return;
         };
+        let lag = progress.proofs.lag();
         if progress.behind {
             // What happened while the watch was down comes right behind its answer, and what happened
             // while nothing was read, in the moments after.
             let since = progress.stalled_at.max(Some(open_since));
-            if since.is_some_and(|since| heard < since + self.shared.settle) {
+            if since.is_some_and(|since| heard < since + self.shared.settle + lag) {
                 return;
             }
             progress.behind = false;
             self.shared.synced(&self.name, true);
         }
-        let at = clock.cluster_seconds_at(heard);
+        if let Some(answer) = progress.answer {
+            progress.proofs.take(answer);
+        }
+        let at = clock.cluster_seconds_at(heard.checked_sub(lag).unwrap_or(open_since));
         progress.current_at = progress.current_at.max(at);
         self.shared.alive(&self.name, at);
+    }
+
+    /// The second in which what an event tells of had happened at the latest: now or, where an answer that
+    /// was taken as proof is newer than the event, when that came.
+    pub(super) fn happened_by(&self, object: &Object, line: &Line, progress: &mut Progress) -> i64 {
+        let now = Instant::now();
+        let clock = &self.shared.clock;
+        progress.late_since = None;
+        // What a list shows is of any age.
+        if progress.listed.is_some() {
+            return clock.cluster_seconds_at(now);
+        }
+        let since = progress.stalled_at.max(line.open_since()).unwrap_or(now);
+        let tolerance = (self.shared.settle / 2).max(SHORTEST_TOLERANCE);
+        let dated = progress
+            .proofs
+            .event(object.known().version, (since, now), tolerance);
+        let seconds_at = |at| clock.cluster_seconds_at(at);
+        progress.late_since = dated.late_since.map(seconds_at);
+        if dated.is_news {
+            let lag = progress.proofs.lag();
+            self.remarks.lags(&self.describe(), lag);
+            warn!(
+                watch = %self.describe(),
+                seconds = whole(lag),
+                "an event came this late at most, although the API server answered a list meanwhile as if \
+                 there were none; what was billed beyond an end is counted, and from now on windows wait \
+                 for as long. Look for a proxy that holds back watches, or for an API server that is busy"
+            );
+        }
+        seconds_at(dated.by)
     }
 
     /// How long to wait before looking again; `None` if a window waits for a sign of life, which the
@@ -174,19 +227,35 @@ impl Watch {
         if progress.listed.is_some() || line.open_since().is_none() {
             return Some(look);
         }
-        if !progress.behind && (progress.current_at >= due || now < due) {
-            let until_due = u64::try_from(due.saturating_sub(now)).unwrap_or(1);
+        let lags = !progress.proofs.lag().is_zero();
+        let asked = progress.answer.map(|it| it.asked);
+        if lags && asked.is_none_or(|it| it.elapsed() > WHILE_IT_LAGS) {
+            return None;
+        }
+        let due_at = due.saturating_add(whole(progress.proofs.lag()));
+        if !progress.behind && now < due_at {
+            let until_due = u64::try_from(due_at.saturating_sub(now)).unwrap_or(1);
             return Some(Duration::from_secs(until_due.max(1)).min(look));
         }
-        None
+        // Bytes alone do not show whether the watch lags: each window waits for an answer, too.
+        let is_answered =
+            asked.is_some_and(|it| self.shared.clock.cluster_seconds_at(it) >= due_at);
+        (!progress.behind && progress.current_at >= due && is_answered).then_some(look)
     }
 
-    /// Asks the server for a sign of life. Gives back when it was asked, if it was answered.
-    pub(super) async fn probe(&self, api: Api<Object>) -> Option<Instant> {
+    /// Asks the server for a sign of life. Returns the answer, if one came.
+    pub(super) async fn probe(&self, api: Api<Object>) -> Option<Answer> {
         let asked = Instant::now();
         let params = ListParams::default().limit(1);
         match timeout(PROBE_TIMEOUT, api.list_metadata(&params)).await {
-            Ok(Ok(_)) => return Some(asked),
+            Ok(Ok(list)) => {
+                let version = list.metadata.resource_version;
+                return Some(Answer {
+                    asked,
+                    came: Instant::now(),
+                    version: version.and_then(|it| it.parse().ok()).unwrap_or(0),
+                });
+            }
             Ok(Err(error)) => debug!(watch = %self.name, %error, "no sign of life"),
             Err(_) => debug!(watch = %self.name, "no sign of life in time"),
         }

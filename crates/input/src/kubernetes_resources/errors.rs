@@ -2,6 +2,8 @@
 
 use kube::runtime::watcher;
 
+use super::limits::TooMuch;
+
 /// Whether an API server refuses streaming lists by this.
 pub(super) fn refuses_streaming_list(error: &watcher::Error) -> bool {
     matches!(
@@ -13,6 +15,11 @@ pub(super) fn refuses_streaming_list(error: &watcher::Error) -> bool {
 
 /// What happened, in words that name the remedy.
 pub(super) fn explain(error: &watcher::Error, what: &str) -> String {
+    if let Some(too_much) = TooMuch::of(error) {
+        return format!(
+            "what the API server answers to list or watch {what} is cut off: {too_much}"
+        );
+    }
     let cause = match error {
         watcher::Error::InitialListFailed(cause)
         | watcher::Error::WatchStartFailed(cause)

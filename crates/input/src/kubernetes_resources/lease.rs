@@ -3,29 +3,21 @@
 //! As client-go does it: whoever holds the Lease renews it; whoever does not takes it once it was not
 //! renewed for its duration, by the taker's own monotonic clock, or was released. Every write names
 //! the version that it replaces, so of two that take it at once one fails. An annotation carries the
-//! watermark: a new leader goes on where the old one was acknowledged.
+//! watermark: a new leader goes on where the old one was acknowledged. Only the holder's word counts: what
+//! somebody else wrote there is told and written over by the next renewal.
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::{
-    api::coordination::v1::{Lease, LeaseSpec},
-    apimachinery::pkg::apis::meta::v1::MicroTime,
-    jiff::Timestamp,
-};
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use kube::{Api, Client, api::PostParams};
-use meterline_core::{HealthHandle, IntGauge, LeaderElection, Metrics};
+use meterline_core::{HealthHandle, IntCounter, IntGauge, LeaderElection, Metrics};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, timeout},
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use super::{emit, shared::Shared};
-
-/// Up to where all was acknowledged, RFC 3339.
-const WATERMARK: &str = "meterline.io/watermark";
-/// By so many seconds the clocks of two machines may differ.
-const CLOCKS_DIFFER: i64 = 60;
+use super::{claim, client, emit, line::Line, shared::Shared};
 
 /// One replica's part in the election.
 pub(super) struct Candidate {
@@ -33,6 +25,20 @@ pub(super) struct Candidate {
     pub(super) shared: Arc<Shared>,
     pub(super) health: HealthHandle,
     pub(super) is_leader: IntGauge,
+    refused: IntCounter,
+}
+
+/// What one replica remembers between two looks at the Lease.
+#[derive(Default)]
+struct Memory {
+    client: Option<Client>,
+    other: Option<Other>,
+    /// The watermark that this replica wrote last, since it leads.
+    left: Option<i64>,
+    /// A watermark that was refused, as it was written.
+    refused: Option<String>,
+    /// What `/ready` says of that.
+    remark: String,
 }
 
 /// What was last seen of the Lease in somebody else's hands.
@@ -52,6 +58,12 @@ impl Candidate {
         let help = "1 while this replica holds the Lease and bills, 0 while it stands by.";
         let labels = [("name", election.name.as_str())];
         let is_leader = metrics.gauge("leader_election_leader", help, &labels);
+        let refused = metrics.counter(
+            "leader_election_watermarks_refused",
+            "Watermarks in the Lease that whoever held it did not write or that lay in the future, and \
+             that were not followed.",
+            &labels,
+        );
         health.not_ready(format!(
             "the Lease {}/{} was not read yet",
             election.namespace, election.name
@@ -61,18 +73,18 @@ impl Candidate {
             shared,
             health,
             is_leader,
+            refused,
         }
     }
 
     /// Takes part until `end`, and then gives the Lease back if it is ours.
     pub(super) async fn run(self, end: Arc<Notify>) {
-        let mut other = None;
-        let mut client = None;
+        let mut memory = Memory::default();
         let mut failures = 0_u32;
         let mut since = Instant::now();
         loop {
             let limit = self.election.renew_deadline / 2;
-            let tried = timeout(limit, self.attempt(&mut client, &mut other)).await;
+            let tried = timeout(limit, self.attempt(&mut memory)).await;
             match tried.unwrap_or_else(|_| Err("the API server does not answer".to_owned())) {
                 Ok(()) => {
                     failures = 0;
@@ -81,7 +93,7 @@ impl Candidate {
                 Err(reason) => {
                     failures = failures.saturating_add(1);
                     // Credentials may have been replaced.
-                    client = None;
+                    memory.client = None;
                     self.failed(&reason, failures, since);
                 }
             }
@@ -98,7 +110,7 @@ impl Candidate {
                 () = sleep(pause) => {}
             }
         }
-        self.release(client).await;
+        self.release(memory).await;
     }
 
     fn failed(&self, reason: &str, failures: u32, since: Instant) {
@@ -120,32 +132,33 @@ impl Candidate {
     }
 
     /// Renews the Lease, takes it, or learns from whoever holds it.
-    async fn attempt(
-        &self,
-        client: &mut Option<Client>,
-        other: &mut Option<Other>,
-    ) -> Result<(), String> {
-        let client = match client {
-            Some(client) => client,
-            none => {
-                let config = self.shared.cluster().await?;
-                none.insert(Client::try_from(config).map_err(|error| error.to_string())?)
-            }
+    async fn attempt(&self, memory: &mut Memory) -> Result<(), String> {
+        if memory.client.is_none() {
+            let config = self.shared.cluster().await?;
+            // What the API server's clock shows says which watermark can be.
+            let line = Line::with(self.shared.clock.clone());
+            memory.client = Some(client::client(config, line).map_err(|error| error.to_string())?);
+        }
+        let Some(api) = memory.client.as_ref().map(|client| self.api(client)) else {
+            return Ok(());
         };
-        let api = self.api(client);
+        if !self.shared.is_leader() {
+            memory.left = None;
+        }
         // What is proved by an answer holds from when it was asked.
         let asked = Instant::now();
         let Some(lease) = api.get_opt(&self.election.name).await.map_err(told)? else {
-            self.shared.open(None);
-            let created = api.create(&PostParams::default(), &self.mine(None)).await;
-            return self.won(created, asked);
+            self.shared.open(None, false);
+            let mine = self.mine(None, None);
+            let created = api.create(&PostParams::default(), &mine).await;
+            return self.won(created, asked, memory);
         };
         let spec = lease.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.as_deref().unwrap_or_default();
-        self.shared.open(self.watermark(&lease));
+        let delivered = self.delivered(&lease, memory);
         if holder != self.election.identity && !holder.is_empty() {
             let version = lease.metadata.resource_version.clone();
-            let seen = match other {
+            let seen = match &mut memory.other {
                 Some(seen) if seen.version == version => seen,
                 seen => seen.insert(Other {
                     version,
@@ -157,24 +170,85 @@ impl Candidate {
                 .and_then(|it| u64::try_from(it).ok());
             let duration = duration.map_or(self.election.lease_duration, Duration::from_secs);
             if seen.since.elapsed() < duration {
-                self.health.ready(format!("standby; `{holder}` leads"));
-                self.shared.follow(self.watermark(&lease));
+                let remark = &memory.remark;
+                self.health
+                    .ready(format!("standby; `{holder}` leads{remark}"));
+                self.shared.follow(delivered);
                 return Ok(());
             }
         }
+        let mine = self.mine(Some(&lease), delivered);
         let replaced = api
-            .replace(
-                &self.election.name,
-                &PostParams::default(),
-                &self.mine(Some(&lease)),
-            )
+            .replace(&self.election.name, &PostParams::default(), &mine)
             .await;
-        self.won(replaced, asked)
+        self.won(replaced, asked, memory)
     }
 
-    /// The Lease in our hands, in place of what it was.
-    fn mine(&self, before: Option<&Lease>) -> Lease {
-        let now = MicroTime(Timestamp::now());
+    /// Up to where windows were delivered, as the Lease says and as far as that can be believed.
+    fn delivered(&self, lease: &Lease, memory: &mut Memory) -> Option<i64> {
+        let mut claim = claim::read(lease, self.shared.clock.latest());
+        let holder = lease
+            .spec
+            .as_ref()
+            .and_then(|it| it.holder_identity.as_ref());
+        let holds = holder == Some(&self.election.identity);
+        if let Some(left) = memory.left.filter(|_| holds) {
+            // This replica leads and so knows; of a write that was not answered it may not know.
+            let is_its_own = claim.is_signed && claim.by == self.election.identity;
+            if claim.refused.is_none() && !is_its_own {
+                let said = claim.watermark.map_or("nothing".into(), emit::rfc3339);
+                claim.refused = Some((said.to_string(), "this replica leads and did not write it"));
+            }
+            claim.watermark = Some(left).max(claim.watermark.filter(|_| is_its_own));
+        }
+        self.tell(&claim, memory);
+        let by_itself = claim.by == self.election.identity;
+        let lost = self.shared.open(claim.watermark, by_itself);
+        if lost > 0 {
+            let until = emit::rfc3339(claim.watermark.unwrap_or_default());
+            error!(
+                object_seconds = lost,
+                "the Lease says that this replica delivered all up to {until}, which is more than it \
+                 knows of: its state is older than the Lease, or the Lease is wrong. These \
+                 object-seconds are not billed and counted in `lost_time`"
+            );
+            memory.remark = format!(
+                "; {lost} object-seconds before {until} are not billed: the Lease says that they were \
+                 delivered, and nothing proves it"
+            );
+        }
+        claim.watermark
+    }
+
+    /// Tells once of a watermark that is not followed.
+    fn tell(&self, claim: &claim::Claim, memory: &mut Memory) {
+        let Some((said, why)) = &claim.refused else {
+            memory.refused = None;
+            return;
+        };
+        if memory.refused.as_ref() == Some(said) {
+            return;
+        }
+        memory.refused = Some(said.clone());
+        self.refused.inc();
+        let instead = claim.watermark.map_or_else(
+            || "and no other is known".to_owned(),
+            |watermark| format!("and {} counts", emit::rfc3339(watermark)),
+        );
+        let (namespace, name) = (&self.election.namespace, &self.election.name);
+        error!(
+            "the watermark in the Lease {namespace}/{name} says {said} and is not followed: {why}, \
+             {instead}. Whoever leads writes it over; find out who else writes to the Lease"
+        );
+        let at = emit::rfc3339(self.shared.clock.seconds());
+        memory.remark =
+            format!("; at {at} the watermark in the Lease said {said} and was not followed: {why}");
+    }
+
+    /// The Lease in our hands, in place of what it was. It says up to where windows were delivered, by
+    /// this replica or, if that is later, by another.
+    fn mine(&self, before: Option<&Lease>, delivered: Option<i64>) -> Lease {
+        let now = claim::now();
         let mut lease = before.cloned().unwrap_or_default();
         lease.metadata.name = Some(self.election.name.clone());
         let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
@@ -187,35 +261,38 @@ impl Candidate {
         let seconds = self.election.lease_duration.as_secs().max(1);
         spec.lease_duration_seconds = Some(i32::try_from(seconds).unwrap_or(i32::MAX));
         spec.renew_time = Some(now);
-        self.annotate(&mut lease);
+        self.annotate(&mut lease, delivered);
         lease
     }
 
-    fn watermark(&self, lease: &Lease) -> Option<i64> {
-        watermark(lease, self.shared.clock.seconds())
+    fn annotate(&self, lease: &mut Lease, delivered: Option<i64>) {
+        let watermark = delivered.max(Some(self.shared.safe_watermark()));
+        claim::write(
+            lease,
+            watermark.unwrap_or_default(),
+            &self.election.identity,
+        );
     }
 
-    /// Leaves our watermark, unless a later one is there.
-    fn annotate(&self, lease: &mut Lease) {
-        let ours = self.shared.safe_watermark();
-        if self.watermark(lease).is_none_or(|theirs| theirs < ours) {
-            let annotations = lease.metadata.annotations.get_or_insert_default();
-            annotations.insert(WATERMARK.to_owned(), emit::rfc3339(ours).to_string());
-        }
-    }
-
-    fn won(&self, written: Result<Lease, kube::Error>, asked: Instant) -> Result<(), String> {
+    fn won(
+        &self,
+        written: Result<Lease, kube::Error>,
+        asked: Instant,
+        memory: &mut Memory,
+    ) -> Result<(), String> {
         match written {
             Ok(lease) => {
+                let watermark = claim::read(&lease, self.shared.clock.latest()).watermark;
                 if !self.shared.is_leader() {
-                    self.shared.follow(self.watermark(&lease));
+                    self.shared.follow(watermark);
                     info!(
                         identity = self.election.identity,
                         "this replica leads now and bills"
                     );
                 }
+                memory.left = watermark;
                 self.shared.lead_until(asked + self.election.renew_deadline);
-                self.health.ready("leading");
+                self.health.ready(format!("leading{}", memory.remark));
                 Ok(())
             }
             // Somebody else was first; the next look shows who.
@@ -225,24 +302,28 @@ impl Candidate {
     }
 
     /// Gives the Lease back, with the watermark, so that another replica need not wait.
-    async fn release(&self, client: Option<Client>) {
-        let (true, Some(client)) = (self.shared.is_leader(), client) else {
+    async fn release(&self, mut memory: Memory) {
+        let (true, Some(client)) = (self.shared.is_leader(), memory.client.take()) else {
             return;
         };
         self.shared.lead_until(Instant::now());
         let api = self.api(&client);
         let release = async {
             let mut lease = api.get(&self.election.name).await?;
-            let Some(spec) = &mut lease.spec else {
-                return Ok(());
-            };
-            if spec.holder_identity.as_ref() != Some(&self.election.identity) {
+            if lease
+                .spec
+                .as_ref()
+                .and_then(|it| it.holder_identity.as_ref())
+                != Some(&self.election.identity)
+            {
                 return Ok(());
             }
+            let delivered = self.delivered(&lease, &mut memory);
+            let spec = lease.spec.get_or_insert_default();
             spec.holder_identity = Some(String::new());
             spec.lease_duration_seconds = Some(1);
-            spec.renew_time = Some(MicroTime(Timestamp::now()));
-            self.annotate(&mut lease);
+            spec.renew_time = Some(claim::now());
+            self.annotate(&mut lease, delivered);
             api.replace(&self.election.name, &PostParams::default(), &lease)
                 .await
                 .map(drop)
@@ -264,39 +345,5 @@ fn told(error: kube::Error) -> String {
             status.message
         ),
         error => error.to_string(),
-    }
-}
-
-/// Up to where another replica delivered, as it left it in the Lease. What lies in the future cannot be
-/// true: whoever followed it would bill nothing until then, and it is written over.
-fn watermark(lease: &Lease, now: i64) -> Option<i64> {
-    let text = lease.metadata.annotations.as_ref()?.get(WATERMARK)?;
-    let time = chrono::DateTime::parse_from_rfc3339(text).ok()?.timestamp();
-    if time > now.saturating_add(CLOCKS_DIFFER) {
-        warn!("the watermark {text} in the Lease lies in the future and is not followed");
-        return None;
-    }
-    Some(time)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_watermark_is_a_time_that_was() {
-        let with = |text: &str| {
-            let mut lease = Lease::default();
-            let annotations = [(WATERMARK.to_owned(), text.to_owned())];
-            lease.metadata.annotations = Some(annotations.into());
-            watermark(&lease, 1_000_000)
-        };
-        assert_eq!(with("1970-01-12T13:46:30Z"), Some(999_990));
-        // The clocks of two machines may differ a little.
-        assert_eq!(with("1970-01-12T13:47:00Z"), Some(1_000_020));
-        assert_eq!(with("1970-01-12T14:46:40Z"), None);
-        assert_eq!(with("2099-01-01T00:00:00Z"), None);
-        assert_eq!(with("soon"), None);
-        assert_eq!(watermark(&Lease::default(), 0), None);
     }
 }

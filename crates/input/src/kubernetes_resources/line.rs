@@ -25,7 +25,10 @@ use kube::client::Body as KubeBody;
 use tokio::{sync::Notify, time::Instant};
 use tower::{BoxError, Layer, Service};
 
-use super::clock::Clock;
+use super::{
+    clock::Clock,
+    limits::{Pages, Read},
+};
 
 /// The clock that an answer tells of was read some time in so long.
 const FRESH: Duration = Duration::from_secs(2);
@@ -42,6 +45,8 @@ struct LineState {
     clock: Clock,
     state: Mutex<Opened>,
     changed: Notify,
+    /// Of the list that is under way.
+    pages: Mutex<Pages>,
     /// The reader of the present watch.
     reader: AtomicWaker,
 }
@@ -211,6 +216,13 @@ where
             .query()
             .is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"));
         let line = self.line.clone();
+        if !is_watch {
+            let query = request.uri().query().unwrap_or_default();
+            let mut pages = line.0.pages.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(too_many) = pages.ask(query) {
+                return Box::pin(async move { Err(too_many.into()) });
+            }
+        }
         let asked = Instant::now();
         let response = self.inner.call(request);
         Box::pin(async move {
@@ -233,6 +245,11 @@ where
             };
             Ok(response.map(|body| Heard {
                 body,
+                read: if is_watch {
+                    Read::Line(0)
+                } else {
+                    Read::Page(0)
+                },
                 watch: generation.map(|generation| OpenWatch { line, generation }),
             }))
         })
@@ -260,17 +277,19 @@ impl Drop for OpenWatch {
 /// A response body that is listened to.
 pub(super) struct Heard<B> {
     body: B,
+    /// Bounds what is read.
+    read: Read,
     watch: Option<OpenWatch>,
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Heard<B> {
+impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Heard<B> {
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Some(watch) = &self.watch {
             watch.line.0.reader.register(cx.waker());
             if watch.line.is_over(watch.generation) {
@@ -279,9 +298,15 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Heard<B> {
             }
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let frame = frame.map(|frame| {
+            let frame = frame.map_err(Into::into)?;
+            self.read.add(frame.data_ref().map_or(&[], |it| it))?;
+            Ok(frame)
+        });
         match (&frame, &self.watch) {
-            (Some(Ok(_)), Some(watch)) => watch.line.hear(),
-            (Some(Ok(_)), None) => {}
+            // Part of a line says nothing of when the rest of it happened.
+            (Some(Ok(_)), Some(watch)) if self.read.is_whole() => watch.line.hear(),
+            (Some(Ok(_)), _) => {}
             (Some(Err(_)), _) => self.watch = None,
             (None, _) => {
                 if let Some(watch) = self.watch.take() {

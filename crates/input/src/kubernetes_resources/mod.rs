@@ -8,6 +8,7 @@
 //! The watches run in tasks of their own, which the input owns: they must go on while nobody reads,
 //! for the ledger has to stay true while the sink is away.
 
+mod claim;
 mod client;
 mod clock;
 mod currency;
@@ -18,10 +19,15 @@ mod gauges;
 mod journal;
 mod lease;
 mod life;
+mod limits;
 mod line;
+mod namespace;
 mod object;
+mod place;
+mod proofs;
 mod reader;
 mod recover;
+mod remarks;
 mod resource_type;
 mod shared;
 mod state;
@@ -46,6 +52,7 @@ use self::{
     fates::Kept,
     lease::Candidate,
     reader::{Journal, KubernetesResources},
+    remarks::Remarks,
     resource_type::ResourceType,
     shared::{Shared, Subject},
     state::{Saved, StateFile},
@@ -322,6 +329,8 @@ impl InputPlan for Plan {
                 place.map(|(name, _)| Arc::clone(name))
             })
         });
+        let health = cx.health.register(format!("watches {}", cx.label));
+        let remarks = Arc::new(Remarks::new(health, &cx.metrics, &cx.label));
         let watches = names.into_iter().map(|(name, namespace)| Watch {
             restored: seen.as_ref().map(|seen| Restored {
                 known: placed.remove(&name).unwrap_or_default(),
@@ -331,11 +340,13 @@ impl InputPlan for Plan {
             name,
             namespace,
             shared: Arc::clone(&shared),
+            remarks: Arc::clone(&remarks),
         });
         let watches = watches.collect();
         let journal = file.map(|file| {
             let health = cx.health.register(format!("state {}", cx.label));
-            Journal::Waiting(file, health)
+            let report = journal::Report::new(health, &cx.metrics, &cx.label);
+            Journal::Waiting(Box::new((file, report)))
         });
         let candidate = cx.leader_election.as_ref().map(|election| {
             let health = cx

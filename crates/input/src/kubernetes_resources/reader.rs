@@ -4,7 +4,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream::FuturesUnordered};
-use meterline_core::{Ack, Batch, HealthHandle, Input, InputError, Settled, Settlement};
+use meterline_core::{Ack, Batch, Input, InputError, Settled, Settlement};
 use meterline_ledger::{Emission, Ticket};
 use tokio::{
     sync::Notify,
@@ -49,7 +49,7 @@ pub(super) struct KubernetesResources {
 /// What keeps the state file.
 pub(super) enum Journal {
     /// Begun by the first read.
-    Waiting(StateFile, HealthHandle),
+    Waiting(Box<(StateFile, journal::Report)>),
     /// The task, and what ends it.
     Running(JoinHandle<()>, Arc<Notify>),
 }
@@ -86,11 +86,11 @@ impl KubernetesResources {
             self.watches.spawn(watch.run());
         }
         self.journal = self.journal.take().map(|journal| match journal {
-            Journal::Waiting(file, health) => {
-                health.ready("");
+            Journal::Waiting(waiting) => {
+                let (file, report) = *waiting;
                 let end = Arc::new(Notify::new());
                 let shared = Arc::clone(&self.shared);
-                let task = tokio::spawn(journal::keep(shared, file, health, Arc::clone(&end)));
+                let task = tokio::spawn(journal::keep(shared, file, report, Arc::clone(&end)));
                 Journal::Running(task, end)
             }
             running @ Journal::Running(..) => running,

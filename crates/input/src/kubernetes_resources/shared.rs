@@ -202,15 +202,23 @@ impl Shared {
         let _ = self.opened.acquire().await;
     }
 
-    /// The Lease was read for the first time: another replica delivered all up to there.
-    pub(super) fn open(&self, delivered: Option<UnixSeconds>) {
+    /// The Lease was read for the first time: all up to there was delivered, by another replica or by
+    /// this one before it was restarted. Returns how many object-seconds this one cannot prove.
+    pub(super) fn open(&self, delivered: Option<UnixSeconds>, by_itself: bool) -> i64 {
         if self.opened.available_permits() > 0 {
-            return;
+            return 0;
         }
-        if let Some(delivered) = delivered {
-            self.change(|books| books.ledger.begin_at(delivered));
-        }
+        let lost = delivered.map_or(0, |delivered| {
+            self.change(|books| {
+                if by_itself {
+                    return books.ledger.adopt_unproved(delivered);
+                }
+                books.ledger.begin_at(delivered);
+                0
+            })
+        });
         self.opened.add_permits(1);
+        lost
     }
 
     /// Another replica delivered all up to there.
@@ -351,6 +359,7 @@ impl Shared {
         self.change(|books| {
             let complete_until = books.completeness.complete_until(now)?;
             let oldest = now.saturating_sub(self.max_backlog);
+            books.ledger.forget_rejected(oldest);
             let lost = books.ledger.give_up(oldest);
             if lost > 0 {
                 error!(

@@ -10,13 +10,17 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use meterline_ledger::{Changes, Group, Head, Record, Uid, UnixSeconds};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::object::Content;
+use super::{
+    object::Content,
+    place::{Change, PATIENCE, Place},
+};
 use crate::sqlite;
 
 /// What makes of version `n` of the file version `n + 1`. Never changed, only added to.
@@ -34,6 +38,11 @@ const MIGRATIONS: &[&str] = &[
 /// The file, held by this process.
 pub(super) struct StateFile {
     path: PathBuf,
+    place: Place,
+    /// What happened to the file under this process, until it is written anew.
+    lost: Option<Change>,
+    /// Where what was there instead was moved to.
+    aside: Option<PathBuf>,
     subject: String,
     /// `None` after a write failed: what such a connection believes is not trusted.
     connection: Option<Connection>,
@@ -121,15 +130,19 @@ impl StateFile {
     ) -> Result<(Self, Option<Saved>, Option<String>), StateError> {
         let mut file = Self {
             path: path.to_owned(),
+            place: Place::new(path),
+            lost: None,
+            aside: None,
             subject: subject.to_owned(),
             connection: None,
             rows: None,
         };
+        file.place.hold(PATIENCE)?;
         match file.load() {
             Ok(saved) => Ok((file, saved, None)),
             Err(StateError::Damaged(reason)) => {
                 file.connection = None;
-                let aside = sqlite::move_aside(path, now)?;
+                let aside = sqlite::move_aside(path, "damaged", now)?;
                 file.load()?;
                 let told = format!("{reason}; it was moved to {}", aside.display());
                 Ok((file, None, Some(told)))
@@ -163,7 +176,54 @@ impl StateFile {
             }),
         };
         self.connection = Some(connection);
+        self.place.note();
         Ok(saved)
+    }
+
+    /// Looks whether the file is still what this process wrote. If it is not, it is no longer relied on,
+    /// and what is written next must be everything that the ledger holds. Returns what happened, until
+    /// that is done.
+    pub(super) fn check(&mut self) -> Option<Change> {
+        if self.lost.is_none() {
+            self.lost = self.place.change();
+        }
+        if self.lost.is_some() {
+            self.connection = None;
+        } else if self.connection.is_some() {
+            // If somebody else has the lock now, the file itself still is this process's.
+            let _ = self.place.hold(Duration::ZERO);
+        }
+        self.lost
+    }
+
+    /// Opens the file again after it was given up. What is there instead, or is damaged, is moved aside:
+    /// everything is written anew.
+    fn reconnect(&mut self) -> Result<Connection, StateError> {
+        let now = chrono::Utc::now().timestamp();
+        self.place.hold(Duration::ZERO)?;
+        if let Some(change) = self.lost {
+            self.aside = self.place.clear(change, now)?;
+        }
+        let connection = match self.connect() {
+            Err(StateError::Damaged(_)) => {
+                self.aside = Some(sqlite::move_aside(&self.path, "damaged", now)?);
+                self.connect()?
+            }
+            connected => connected?,
+        };
+        self.place.note();
+        self.lost = None;
+        Ok(connection)
+    }
+
+    /// After a failed write: what SQLite does to the file when it is closed is this process's doing.
+    fn disconnect(&mut self) {
+        let moved = self.place.moved();
+        self.connection = None;
+        match moved {
+            None => self.place.note(),
+            moved => self.lost = moved,
+        }
     }
 
     /// Whether the next write must be of everything: the file does not hold what it should.
@@ -186,7 +246,7 @@ impl StateFile {
         }
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.connect()?,
+            None => self.reconnect()?,
         };
         let connection = self.connection.insert(connection);
         let written = connection
@@ -205,12 +265,25 @@ impl StateFile {
                 transaction.commit()?;
                 Ok(())
             });
+        // What was written to a file that nobody finds any more is not kept.
+        let written = written.and_then(|()| match self.place.moved() {
+            None => Ok(()),
+            Some(change) => Err(StateError::Unusable(format!("it {change}"))),
+        });
         match written {
-            Ok(()) => self.rows = Some(rows),
+            Ok(()) => {
+                self.rows = Some(rows);
+                self.place.note();
+            }
             // A failed sync says nothing of what it had before it.
-            Err(_) => self.connection = None,
+            Err(_) => self.disconnect(),
         }
         written
+    }
+
+    /// Where what was there instead of the file was moved to, since this was last asked.
+    pub(super) fn take_aside(&mut self) -> Option<PathBuf> {
+        self.aside.take()
     }
 }
 

@@ -27,9 +27,12 @@ use super::{
     currency::{LONGEST_LOOK, PROBE_TIMEOUT, Progress, SHORTEST_LOOK},
     errors::{explain, refuses_streaming_list},
     life::{Seen, deleted_at, life},
+    limits::{LARGEST_PAGE, TooMuch},
     line::Line,
     object::Object,
+    proofs::Answer,
     recover::{self, Known, Missed, Past},
+    remarks::Remarks,
     shared::Shared,
 };
 
@@ -52,6 +55,8 @@ pub(super) struct Watch {
     pub(super) namespace: Option<String>,
     /// What to watch and where what is seen goes.
     pub(super) shared: Arc<Shared>,
+    /// What people should know of it.
+    pub(super) remarks: Arc<Remarks>,
     /// What a restored ledger knows of it.
     pub(super) restored: Option<Restored>,
 }
@@ -87,16 +92,24 @@ enum Woken {
     /// All that was heard is read.
     Drained,
     Line,
-    Answer(Option<Instant>),
+    Answer(Option<Answer>),
     Look,
 }
 
 impl Watch {
     /// Follows the collection for ever. Ends only by being aborted.
     pub(super) async fn run(mut self) {
+        let restored = self.restored.take();
+        tokio::select! {
+            () = self.follow_for_ever(restored) => {}
+            never = self.look_for_namespace() => match never {},
+        }
+    }
+
+    async fn follow_for_ever(&self, restored: Option<Restored>) {
         self.shared.is_open().await;
         let now = self.shared.clock.seconds();
-        let mut progress = Progress::new(self.restored.take(), now);
+        let mut progress = Progress::new(restored, now);
         let mut streaming = true;
         loop {
             let line = Line::with(self.shared.clock.clone());
@@ -145,7 +158,7 @@ impl Watch {
             resource: &resource,
             label_selector: self.shared.label_selector.as_deref(),
         };
-        let config = self.config(clients.streaming_list);
+        let config = self.config(clients.streaming_list, progress.page);
         let mut events = std::pin::pin!(watcher::watcher(api.clone(), config));
         let mut probe = std::pin::pin!(Fuse::terminated());
         // So often it is looked, and so late may a look be, that what is settled is read by then.
@@ -172,7 +185,13 @@ impl Watch {
                     if !matches!(event, Event::Init) {
                         progress.failures = 0;
                     }
-                    self.apply(event, &past, &past_api, progress).await;
+                    let now = match &event {
+                        Event::Apply(it) | Event::Delete(it) => {
+                            self.happened_by(it, line, progress)
+                        }
+                        _ => self.now(),
+                    };
+                    self.apply(event, now, &past, &past_api, progress).await;
                     progress.unnoted = true;
                 }
                 Woken::Event(Some(Err(error))) => {
@@ -188,7 +207,7 @@ impl Watch {
                 }
                 Woken::Line => progress.unnoted = true,
                 Woken::Answer(answered) => {
-                    progress.answered = progress.answered.max(answered);
+                    progress.answer = answered.or(progress.answer);
                     progress.unnoted = true;
                 }
                 Woken::Look => {
@@ -203,8 +222,10 @@ impl Watch {
         }
     }
 
-    fn config(&self, streaming_list: bool) -> watcher::Config {
-        let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
+    fn config(&self, streaming_list: bool, page: u32) -> watcher::Config {
+        let mut config = watcher::Config::default()
+            .timeout(WATCH_SECONDS)
+            .page_size(page);
         if let Some(selector) = &self.shared.label_selector {
             config = config.labels(selector);
         }
@@ -225,6 +246,15 @@ impl Watch {
             debug!(watch = %self.name, "the API server has no streaming lists; listing in pages");
             return Some(End::NoStreamingList);
         }
+        if TooMuch::of(error) == Some(TooMuch::Page) && progress.page > 1 {
+            progress.page /= 2;
+            info!(
+                watch = %self.describe(),
+                page = progress.page,
+                "a page of the list is larger than 16 MiB; asking for fewer objects at once"
+            );
+            return Some(End::Broken);
+        }
         self.failed(progress, &explain(error, &self.describe()));
         let is_many = progress.failures.is_multiple_of(FAILURES_BEFORE_NEW_CLIENT);
         is_many.then_some(End::Broken)
@@ -237,15 +267,15 @@ impl Watch {
         }
     }
 
-    /// Applies one event to the ledger.
+    /// Applies one event to the ledger, which tells of what had happened by `now`.
     async fn apply(
         &self,
         event: Event<Object>,
+        now: i64,
         past: &Past<'_>,
         api: &Api<Object>,
         progress: &mut Progress,
     ) {
-        let now = self.now();
         match event {
             Event::Init => {
                 progress.behind = true;
@@ -291,6 +321,9 @@ impl Watch {
         progress.behind = false;
         progress.has_seen = true;
         progress.added_at = None;
+        progress.proofs.clear();
+        // The next one may be of smaller objects.
+        progress.page = progress.page.saturating_mul(2).min(LARGEST_PAGE);
         progress.current_at = progress.list_began;
         progress.version = progress.version.max(progress.listed_from);
         self.seen_version(progress);
@@ -363,13 +396,10 @@ impl Watch {
         let document = object.content.0.root();
         let resource_type = self.shared.resource_type;
         let life = life(document, resource_type, self.shared.include_pending, now);
-        let seen = if progress.behind {
-            Seen::Gap {
-                since: progress.current_at,
-                now,
-            }
-        } else {
-            Seen::Live(now)
+        let since = progress.behind.then_some(progress.current_at);
+        let seen = match since.or(progress.late_since) {
+            Some(since) => Seen::Gap { since, now },
+            None => Seen::Live(now),
         };
         let end = deleted_at(document, life, seen);
         progress.known.remove(&uid);
@@ -405,7 +435,7 @@ impl Watch {
         }
     }
 
-    fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let plural = self.shared.resource_type.api_resource().plural;
         match &self.namespace {
             Some(namespace) => format!("{plural} in namespace {namespace}"),

@@ -175,6 +175,7 @@ fn what_is_given_up_is_unproved_also_when_it_failed_or_was_late_or_was_rejected(
     books.settle(failed.ticket, Settled::Failed);
     books.apply(seen("c", Some(15), None, "c:good", 21));
     assert_eq!(books.give_up(40), 10 + 5 + 20 + 20);
+    books.forget_rejected(40);
     balance(&books, 45);
     let seconds = books.seconds(45);
     assert_eq!((seconds.unproved, seconds.waiting), (55, 10));

@@ -1,6 +1,8 @@
 use meterline_ledger::{Accounting, Fate, Interval, Kind, Ledger, Observation, Refusal, Settled};
 use serde_json::json;
 
+mod replaced;
+
 use super::{super::object::Object, *};
 
 fn content(name: &str) -> Content {

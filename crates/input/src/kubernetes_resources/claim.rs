@@ -1,0 +1,207 @@
+//! What the Lease says of how far windows were delivered, and who says it.
+//!
+//! The watermark is an annotation, so that people can read it, and so that people can change it. Beside
+//! it stands, in another one, the same together with the time of the renewal that it was written with and
+//! with who wrote it. What does not fit was written by somebody who does not hold the Lease.
+
+use k8s_openapi::{
+    api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp,
+};
+
+use super::emit;
+
+/// Up to where all was acknowledged, RFC 3339.
+const WATERMARK: &str = "meterline.io/watermark";
+/// The watermark again, the microsecond of the renewal and the identity of whoever wrote both.
+const SIGNED: &str = "meterline.io/watermark-signed";
+
+/// What a Lease says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Claim {
+    /// Up to where windows were delivered, as far as it can be believed.
+    pub(super) watermark: Option<i64>,
+    /// Who says so: whoever signed it or, as an older version does not sign, whoever holds the Lease;
+    /// nobody once it was given back.
+    pub(super) by: String,
+    /// Whether it is signed.
+    pub(super) is_signed: bool,
+    /// What the annotation says instead, if it cannot be believed, and why.
+    pub(super) refused: Option<(String, &'static str)>,
+}
+
+/// What the Lease says, where no clock shows more than `latest` yet.
+pub(super) fn read(lease: &Lease, latest: i64) -> Claim {
+    let annotations = lease.metadata.annotations.as_ref();
+    let annotation = |name| annotations.and_then(|it| it.get(name)).map(String::as_str);
+    let spec = lease.spec.as_ref();
+    let text = annotation(WATERMARK);
+    let is_past = |at: &i64| *at <= latest;
+    let signed = annotation(SIGNED).and_then(signed);
+    // An older version renews and leaves the signature as it was.
+    let signed =
+        signed.filter(|it| Some(it.renewed) == spec.and_then(|it| micros(it.renew_time.as_ref())));
+    let Some(signed) = signed else {
+        let watermark = text.and_then(seconds);
+        let holder = spec.and_then(|it| it.holder_identity.clone());
+        return Claim {
+            watermark: watermark.filter(is_past),
+            by: holder.unwrap_or_default(),
+            is_signed: false,
+            refused: text
+                .filter(|_| watermark.is_none_or(|it| !is_past(&it)))
+                .map(|text| (text.to_owned(), "it is no time that has been")),
+        };
+    };
+    let refused = if text != Some(signed.text) {
+        let changed = "whoever holds the Lease did not write it";
+        Some((text.unwrap_or("nothing").to_owned(), changed))
+    } else if seconds(signed.text).is_none_or(|it| !is_past(&it)) {
+        Some((signed.text.to_owned(), "it is no time that has been"))
+    } else {
+        None
+    };
+    Claim {
+        watermark: seconds(signed.text).filter(is_past),
+        by: signed.by.to_owned(),
+        is_signed: true,
+        refused,
+    }
+}
+
+/// Writes a watermark into the Lease that `by` holds and has just renewed.
+pub(super) fn write(lease: &mut Lease, watermark: i64, by: &str) {
+    let text = emit::rfc3339(watermark);
+    let renewed = lease.spec.as_ref().and_then(|it| it.renew_time.as_ref());
+    let renewed = micros(renewed).unwrap_or_default();
+    let annotations = lease.metadata.annotations.get_or_insert_default();
+    annotations.insert(SIGNED.to_owned(), format!("{text} {renewed} {by}"));
+    annotations.insert(WATERMARK.to_owned(), text.to_string());
+}
+
+/// The present moment, as precise as the API server keeps it.
+pub(super) fn now() -> MicroTime {
+    let now = Timestamp::now();
+    MicroTime(Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now))
+}
+
+struct Signed<'a> {
+    text: &'a str,
+    renewed: i64,
+    by: &'a str,
+}
+
+fn signed(text: &str) -> Option<Signed<'_>> {
+    let mut parts = text.splitn(3, ' ');
+    Some(Signed {
+        text: parts.next()?,
+        renewed: parts.next()?.parse().ok()?,
+        by: parts.next()?,
+    })
+}
+
+fn micros(time: Option<&MicroTime>) -> Option<i64> {
+    time.map(|it| it.0.as_microsecond())
+}
+
+fn seconds(text: &str) -> Option<i64> {
+    let time = chrono::DateTime::parse_from_rfc3339(text).ok()?;
+    Some(time.timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::coordination::v1::LeaseSpec;
+
+    use super::*;
+
+    const LATEST: i64 = 1_000_002;
+
+    fn held() -> Lease {
+        Lease {
+            spec: Some(LeaseSpec {
+                holder_identity: Some("a".to_owned()),
+                renew_time: Some(now()),
+                ..LeaseSpec::default()
+            }),
+            ..Lease::default()
+        }
+    }
+
+    fn set(lease: &mut Lease, name: &str, text: &str) {
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        annotations.insert(name.to_owned(), text.to_owned());
+    }
+
+    /// As it comes back from the API server.
+    fn stored(lease: &Lease) -> Lease {
+        serde_json::from_value(serde_json::to_value(lease).unwrap()).unwrap()
+    }
+
+    fn believed(watermark: i64, by: &str, is_signed: bool) -> Claim {
+        Claim {
+            watermark: Some(watermark),
+            by: by.to_owned(),
+            is_signed,
+            refused: None,
+        }
+    }
+
+    #[test]
+    fn what_the_holder_wrote_is_believed() {
+        let mut lease = held();
+        write(&mut lease, 999_990, "b with spaces");
+        assert_eq!(
+            read(&stored(&lease), LATEST),
+            believed(999_990, "b with spaces", true)
+        );
+    }
+
+    #[test]
+    fn what_somebody_changed_is_refused_and_the_holders_word_counts() {
+        for text in ["1970-01-12T13:46:39Z", "soon", "2099-01-01T00:00:00Z"] {
+            let mut lease = held();
+            write(&mut lease, 999_990, "a");
+            set(&mut lease, WATERMARK, text);
+            let claim = read(&stored(&lease), LATEST);
+            assert_eq!(claim.watermark, Some(999_990));
+            assert_eq!(claim.refused.unwrap().0, text);
+        }
+        let mut lease = held();
+        write(&mut lease, 999_990, "a");
+        lease
+            .metadata
+            .annotations
+            .as_mut()
+            .unwrap()
+            .remove(WATERMARK);
+        let claim = read(&lease, LATEST);
+        assert_eq!(claim.watermark, Some(999_990));
+        assert!(claim.refused.is_some());
+    }
+
+    #[test]
+    fn what_an_older_version_wrote_is_the_holders_word() {
+        let mut lease = held();
+        write(&mut lease, 999_980, "b");
+        lease.spec.as_mut().unwrap().renew_time = Some(MicroTime(Timestamp::UNIX_EPOCH));
+        set(&mut lease, WATERMARK, "1970-01-12T13:46:30Z");
+        assert_eq!(read(&lease, LATEST), believed(999_990, "a", false));
+    }
+
+    #[test]
+    fn a_watermark_is_a_time_that_was() {
+        for (watermark, is_believed) in [(LATEST, true), (LATEST + 1, false), (LATEST + 48, false)]
+        {
+            let mut lease = held();
+            write(&mut lease, watermark, "a");
+            let claim = read(&lease, LATEST);
+            assert_eq!(claim.watermark.is_some(), is_believed, "{claim:?}");
+            assert_eq!(claim.refused.is_none(), is_believed, "{claim:?}");
+        }
+        let mut lease = held();
+        assert_eq!(read(&lease, LATEST).watermark, None);
+        set(&mut lease, WATERMARK, "soon");
+        assert!(read(&lease, LATEST).refused.is_some());
+        assert_eq!(read(&Lease::default(), LATEST), Claim::default());
+    }
+}

@@ -1,0 +1,221 @@
+//! The place of the state file: that it is this process's alone, and that what lies there is still what
+//! this process wrote.
+//!
+//! SQLite locks the file that it has open, wherever that is. When it is deleted or another one is moved
+//! over it, a second process could take the new one. So the place has a lock of its own, a file beside
+//! it, and each write begins and ends with a look at what is there.
+
+use std::{
+    fmt,
+    fs::{File, OpenOptions, TryLockError},
+    io::ErrorKind,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use crate::sqlite::{self, Error};
+
+/// How long another process that is about to end may hold the place.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two tries to lock.
+const POLL: Duration = Duration::from_millis(50);
+/// `ENOLCK`: the file system has no locks.
+const NO_LOCKS: i32 = 37;
+
+/// Which file it is, and how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    device: u64,
+    inode: u64,
+    length: u64,
+}
+
+impl Mark {
+    fn at(path: &Path) -> Option<Self> {
+        std::fs::metadata(path).ok().map(|it| Self::of(&it))
+    }
+
+    fn of(metadata: &std::fs::Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.len(),
+        }
+    }
+
+    fn is_same_file(self, other: Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+}
+
+/// What happened to the file under this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It is not there any more.
+    Deleted,
+    /// Another file is in its place.
+    Replaced,
+    /// Somebody else wrote into it or cut it off.
+    Overwritten,
+    /// What belongs to it, its write-ahead log, is not what it was.
+    LogLost,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Deleted => "was deleted",
+            Self::Replaced => "was replaced by another file",
+            Self::Overwritten => "was written over by another process",
+            Self::LogLost => "lost its write-ahead log (the file beside it that ends in `-wal`)",
+        })
+    }
+}
+
+/// What this process left at the place.
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    file: Mark,
+    log: Option<Mark>,
+}
+
+/// A path that this process holds.
+#[derive(Debug)]
+pub(super) struct Place {
+    path: PathBuf,
+    /// Held as long as it is open.
+    lock: Option<File>,
+    left: Option<Left>,
+}
+
+impl Place {
+    pub(super) fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            lock: None,
+            left: None,
+        }
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(suffix);
+        name.into()
+    }
+
+    /// Makes the place this process's own, also when the lock was deleted; waits for so long until
+    /// another process has gone.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] while another process holds it; another when nothing can be made there.
+    pub(super) fn hold(&mut self, patience: Duration) -> Result<(), Error> {
+        let path = self.beside(".lock");
+        let is_there = |lock: &File| {
+            let ours = lock.metadata().ok().map(|it| Mark::of(&it));
+            ours.zip(Mark::at(&path))
+                .is_some_and(|(ours, there)| ours.is_same_file(there))
+        };
+        if self.lock.as_ref().is_some_and(is_there) {
+            return Ok(());
+        }
+        let unusable = |error: std::io::Error| {
+            Error::Unusable(format!("cannot make {}: {error}", path.display()))
+        };
+        let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+        if let Some(folder) = folder {
+            std::fs::create_dir_all(folder).map_err(|error| {
+                Error::Unusable(format!("cannot make {}: {error}", folder.display()))
+            })?;
+        }
+        let begun = Instant::now();
+        loop {
+            let mut options = OpenOptions::new();
+            let lock = options.create(true).append(true).open(&path);
+            let lock = lock.map_err(unusable)?;
+            match lock.try_lock() {
+                // Whoever deleted it meanwhile may have made another.
+                Ok(()) if is_there(&lock) => {
+                    self.lock = Some(lock);
+                    return Ok(());
+                }
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) if begun.elapsed() >= patience => {
+                    return Err(Error::InUse);
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(POLL),
+                // Then there is SQLite's own, which is not of that kind.
+                Err(TryLockError::Error(error))
+                    if error.kind() == ErrorKind::Unsupported
+                        || error.raw_os_error() == Some(NO_LOCKS) =>
+                {
+                    return Ok(());
+                }
+                Err(TryLockError::Error(error)) => return Err(unusable(error)),
+            }
+        }
+    }
+
+    /// Remembers what is there: this process has just written it, or found it when it began.
+    pub(super) fn note(&mut self) {
+        self.left = Mark::at(&self.path).map(|file| Left {
+            file,
+            log: Mark::at(&self.beside("-wal")),
+        });
+    }
+
+    /// What happened to the file since, if anything.
+    pub(super) fn change(&self) -> Option<Change> {
+        let left = self.left?;
+        self.moved().or_else(|| {
+            let has_changed = Mark::at(&self.path) != Some(left.file);
+            let log = Mark::at(&self.beside("-wal"));
+            match (has_changed, log == left.log) {
+                (true, _) => Some(Change::Overwritten),
+                (false, true) => None,
+                (false, false) => Some(Change::LogLost),
+            }
+        })
+    }
+
+    /// Whether other files are there than those that this process has open, whatever is in them.
+    pub(super) fn moved(&self) -> Option<Change> {
+        let left = self.left?;
+        let log = || Mark::at(&self.beside("-wal"));
+        match Mark::at(&self.path) {
+            None => Some(Change::Deleted),
+            Some(there) if !there.is_same_file(left.file) => Some(Change::Replaced),
+            Some(_) => {
+                let is_lost = |ours: &Mark| log().is_none_or(|there| !there.is_same_file(*ours));
+                left.log
+                    .as_ref()
+                    .is_some_and(is_lost)
+                    .then_some(Change::LogLost)
+            }
+        }
+    }
+
+    /// Makes room for a file that is written anew, after this process has closed its own. What is there
+    /// instead is moved aside, never deleted, unless another program uses it. Returns its new name.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] when another program uses it; another when it cannot be moved.
+    pub(super) fn clear(&self, change: Change, now: i64) -> Result<Option<PathBuf>, Error> {
+        let log = self.beside("-wal");
+        let ours = self.left.and_then(|it| it.log);
+        let is_ours = |there: Mark| ours.is_some_and(|ours| there.is_same_file(ours));
+        if Mark::at(&log).is_some_and(is_ours) {
+            // It belongs to a file that is gone, and would be read as that of the next.
+            std::fs::remove_file(&log).map_err(|error| {
+                Error::Unusable(format!("cannot remove {}: {error}", log.display()))
+            })?;
+        }
+        if change == Change::LogLost || !self.path.exists() {
+            return Ok(None);
+        }
+        if sqlite::is_in_use(&self.path) {
+            return Err(Error::InUse);
+        }
+        sqlite::move_aside(&self.path, "replaced", now).map(Some)
+    }
+}

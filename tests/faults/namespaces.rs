@@ -1,0 +1,83 @@
+//! A namespace that the configuration names and that does not exist.
+
+use meterline_testkit::{control_plane::control_plane_or_skip, ingest::RecordingIngest};
+
+use crate::support::{MINUTE, preset, stop};
+
+const MISSING: &str = "kubernetes_missing_namespaces";
+const TOLD: &str = "the namespace `mistyped` does not exist";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_does_not_exist_is_told_to_whoever_can_know_until_it_is_made() {
+    let Some(control_plane) = control_plane_or_skip().await else {
+        return;
+    };
+    for (user, resources) in [
+        ("reader", &["pods", "namespaces"][..]),
+        ("writer", &["pods"]),
+    ] {
+        for resource in resources {
+            control_plane
+                .grant_cluster(user, "", resource)
+                .await
+                .unwrap();
+        }
+    }
+    let ingest = RecordingIngest::start().await.unwrap();
+    let start = |user| {
+        preset(&control_plane, user, &ingest)
+            .env("SCRAPE_INTERVAL", "1s")
+            .env("SCRAPE_NAMESPACE", "default,mistyped")
+            .start()
+            .unwrap()
+    };
+    let (knows, cannot_know) = (start("reader"), start("writer"));
+    let line = knows
+        .wait_for_log("the namespace does not exist", MINUTE)
+        .await
+        .unwrap();
+    assert!(
+        line.contains("mistyped") && line.contains("level=warn"),
+        "{line}"
+    );
+    // It is no reason not to bill the others.
+    knows
+        .wait_for_page("/ready", MINUTE, |status, page| {
+            status == 200 && page.contains(TOLD)
+        })
+        .await
+        .unwrap();
+    assert_eq!(knows.metric(MISSING).await.unwrap(), Some(1.0));
+
+    // Nobody who may not read namespaces is told anything, nor asked for the right.
+    let begun = cannot_know
+        .metric("ledger_watermark_timestamp_seconds")
+        .await
+        .unwrap();
+    let begun = begun.unwrap_or_default();
+    cannot_know
+        .wait_for_metric("ledger_watermark_timestamp_seconds", MINUTE, |at| {
+            at > begun.max(1.0) + 3.0
+        })
+        .await
+        .unwrap();
+    let (status, page) = cannot_know.get("/ready").await.unwrap();
+    assert!(status == 200 && !page.contains("mistyped"), "{page}");
+    assert_eq!(cannot_know.metric(MISSING).await.unwrap(), Some(0.0));
+    assert!(
+        !cannot_know.tail().contains("does not exist"),
+        "{}",
+        cannot_know.tail()
+    );
+
+    control_plane.create_namespace("mistyped").await.unwrap();
+    knows
+        .wait_for_page("/ready", MINUTE, |status, page| {
+            status == 200 && !page.contains(TOLD)
+        })
+        .await
+        .unwrap();
+    assert_eq!(knows.metric(MISSING).await.unwrap(), Some(0.0));
+    stop(&knows).await;
+    stop(&cannot_know).await;
+}

@@ -1,0 +1,76 @@
+//! A state file that somebody deletes, or moves another file over, while it is in use.
+
+use std::{fs, time::Duration};
+
+use meterline_testkit::{
+    ingest::RecordingIngest,
+    process::{Meterline, MeterlineCommand},
+};
+
+use super::{Scene, has_file};
+use crate::support::{MINUTE, stop};
+
+const NOTICED: Duration = Duration::from_secs(10);
+const BILLED: &str = "ledger_billed_seconds";
+
+/// A second process on the same file ends, and says why.
+async fn assert_refused(command: MeterlineCommand) {
+    let second = command.start().unwrap();
+    let status = second.wait_exit(MINUTE).await.unwrap();
+    assert!(!status.success());
+    assert!(
+        second.tail().contains("another process uses it"),
+        "{}",
+        second.tail()
+    );
+}
+
+/// `/ready` says how often and how it happened, and that nothing waits for it any more.
+async fn assert_told(meterline: &Meterline, times: f64, what: &str) {
+    meterline.wait_for_log(what, NOTICED).await.unwrap();
+    meterline
+        .wait_for_page("/ready", MINUTE, |status, page| {
+            status == 200 && page.contains(what) && page.contains("it is written anew")
+        })
+        .await
+        .unwrap();
+    let replaced = meterline.metric("state_file_replaced").await.unwrap();
+    assert_eq!(replaced, Some(times));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_file_that_is_deleted_or_replaced_is_written_anew_and_stays_guarded() {
+    let Some(scene) = Scene::with(3).await else {
+        return;
+    };
+    let ingest = RecordingIngest::start().await.unwrap();
+    let state = scene.file("state.sqlite");
+    let command = || scene.preset(&ingest).env("STATE_PATH", &state);
+    let meterline = command().start().unwrap();
+    meterline.wait_ready(MINUTE).await.unwrap();
+    meterline
+        .wait_for_metric(BILLED, MINUTE, |billed| billed > 6.0)
+        .await
+        .unwrap();
+
+    fs::remove_file(&state).unwrap();
+    assert_refused(command()).await;
+    assert_told(&meterline, 1.0, "the state file was deleted").await;
+    assert_refused(command()).await;
+
+    let other = scene.file("other");
+    fs::write(&other, "none of its files").unwrap();
+    fs::rename(&other, &state).unwrap();
+    assert_told(&meterline, 2.0, "the state file was replaced").await;
+    assert!(has_file(scene.folder.path(), "state.sqlite.replaced-"));
+
+    // What is there now is what a crash leaves.
+    let billed = meterline.metric(BILLED).await.unwrap();
+    drop(meterline);
+    let meterline = command().start().unwrap();
+    meterline.wait_ready(MINUTE).await.unwrap();
+    assert!(meterline.metric(BILLED).await.unwrap() >= billed);
+    scene.assert_exact(&ingest, &meterline).await;
+    assert_eq!(meterline.metric("lost_time").await.unwrap(), Some(0.0));
+    stop(&meterline).await;
+}
