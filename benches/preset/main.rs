@@ -11,7 +11,7 @@ use std::{hint::black_box, sync::Arc};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use meterline_config::{Registry, Source, load};
 use meterline_core::{
-    BuildContext, Content, Document, Health, Identity, Message, Metrics, Processor,
+    BuildContext, Content, Document, Health, Identity, Message, Metrics, Processor, Rejected,
 };
 use meterline_script::{Engine, Limits};
 
@@ -41,6 +41,7 @@ fn processors() -> Vec<Box<dyn Processor>> {
         metrics: Metrics::default(),
         health: Health::default(),
         leader_election: None,
+        rejected: Rejected::default(),
     };
     let build = loaded.processors.iter().map(|plan| plan.build(&cx));
     match build.collect() {

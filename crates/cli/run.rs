@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use meterline_config::{Loaded, LogFormat};
 use meterline_core::{
     BuildContext, BuildError, Health, HealthHandle, LeaderElection, Metrics, Processor,
-    ProcessorPlan,
+    ProcessorPlan, Rejected,
 };
 use meterline_runtime::{Ended, Pipeline};
 use tokio_util::sync::CancellationToken;
@@ -103,6 +103,7 @@ pub(crate) async fn serve(
         metrics,
         health,
         leader_election,
+        rejected: Rejected::default(),
     };
     let exit = pipeline(loaded, cx, &running, stop).await;
     pages_stop.cancel();

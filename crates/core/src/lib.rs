@@ -12,6 +12,7 @@ mod health;
 mod ids;
 mod message;
 mod metrics;
+mod rejected;
 pub mod template;
 mod traits;
 
@@ -23,6 +24,7 @@ pub use ids::event_id;
 pub use message::{Batch, Content, ContentError, Failure, Identity, Message, Metadata};
 pub use metrics::Metrics;
 pub use prometheus::{IntCounter, IntGauge};
+pub use rejected::{Rejected, RejectedItem, RejectedPage, RejectedStore};
 pub use traits::{
     BatchPolicy, BufferPlan, BuildContext, BuildError, DropRule, FALLBACK_ERROR, Input, InputError,
     InputPlan, Left, OutputNode, OutputPlan, Processor, ProcessorPlan, RetryPolicy, Router,

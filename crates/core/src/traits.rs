@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use thiserror::Error;
 
-use crate::{Ack, Batch, Health, LeaderElection, Message, Metrics};
+use crate::{Ack, Batch, Health, LeaderElection, Message, Metrics, Rejected};
 
 /// What a component is given when it is built.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct BuildContext {
     pub health: Health,
     /// How the replica that bills is elected, where there are several.
     pub leader_election: Option<Arc<LeaderElection>>,
+    /// Where an input registers what keeps its rejected pieces.
+    pub rejected: Rejected,
 }
 
 impl BuildContext {

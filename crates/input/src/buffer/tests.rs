@@ -1,6 +1,6 @@
 use std::{collections::VecDeque, path::Path};
 
-use meterline_core::{Health, Identity, Message, Metrics};
+use meterline_core::{Health, Identity, Message, Metrics, Rejected};
 
 use super::{memory::Memory, sqlite::File, *};
 
@@ -56,6 +56,7 @@ fn cx() -> BuildContext {
         metrics: Metrics::default(),
         health: Health::default(),
         leader_election: None,
+        rejected: Rejected::default(),
     }
 }
 
