@@ -56,7 +56,8 @@ pub struct RejectedPage {
 /// Keeps rejected pieces, lists them and has them tried again.
 pub trait RejectedStore: Send + Sync {
     /// At most `limit` pieces after the place that [`RejectedPage::next`] named; from the first
-    /// without one. Must be quick: it is called from an asynchronous task.
+    /// without one. A limit of 0 asks for the totals only. May read a file: it is called where that
+    /// holds up nobody.
     ///
     /// # Errors
     /// `after` is no such place; the message says so.
