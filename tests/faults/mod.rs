@@ -3,9 +3,11 @@
 mod clock;
 mod disk;
 mod dns;
+mod pages;
 mod sink;
 mod sleep;
 mod stop;
+mod streams;
 
 use std::path::{Path, PathBuf};
 
