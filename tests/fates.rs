@@ -322,3 +322,74 @@ async fn what_was_rejected_is_delivered_once_the_mapping_is_mended() {
     assert_eq!(events(requests), 0);
     scene.ingest.assert_clean();
 }
+
+/// What the sink refused, without a state file: it is listed on loopback, in pages, and delivered once
+/// somebody asks for it.
+#[tokio::test]
+async fn what_was_rejected_is_listed_and_delivered_when_asked_for() {
+    let scene = Scene::new().await;
+    let meterline = scene.command(&config("", "")).start().unwrap();
+    meterline
+        .wait_for_metric("ledger_billed_seconds", MINUTE, |it| it >= 10.0)
+        .await
+        .unwrap();
+    let end = scene.end_all();
+    nothing_waits(&meterline).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let page = async |query: &str| -> Value {
+        let url = meterline.admin_url(&format!("/rejected{query}"));
+        let answer = client.get(url).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
+    };
+    let mut listed = Vec::new();
+    let mut query = "?limit=3".to_owned();
+    loop {
+        let page = page(&query).await;
+        listed.extend(page["rejected"].as_array().unwrap().iter().cloned());
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
+        query = format!("?limit=3&after={next}");
+    }
+    // The malformed pod and the refused one, each second once.
+    for name in ["malformed", "refused"] {
+        let mine: Vec<_> = listed
+            .iter()
+            .filter(|it| it["about"] == format!("pod ns-{name}/{name}"))
+            .collect();
+        let sum: i64 = mine.iter().map(|it| it["seconds"].as_i64().unwrap()).sum();
+        assert_eq!(sum, end - scene.start, "{mine:?}");
+        assert!(
+            mine.iter()
+                .all(|it| it["namespace"] == format!("ns-{name}"))
+        );
+    }
+    let refused = listed.iter().find(|it| it["cause"] == "refused_by_sink");
+    assert_eq!(refused.unwrap()["subject"], "customer of refused");
+
+    scene.ingest.refuse_nothing();
+    let url = meterline.admin_url("/rejected/retry");
+    let answer = client.post(url).send().await.unwrap();
+    let answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+    assert_eq!(answer["retrying"], listed.len());
+    meterline
+        .wait_for_page("/stats", MINUTE, |_, page| {
+            let page: Value = serde_json::from_str(page).unwrap();
+            page["seconds"]["rejected"] == json!(end - scene.start)
+        })
+        .await
+        .unwrap();
+    scene.report("refused", end).assert_exact();
+    let left = page("").await;
+    assert!(
+        left["rejected"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|it| it["cause"] == "schema_violation" && it["tries"] == 2),
+        "{left}"
+    );
+    stop(&meterline).await;
+    scene.ingest.assert_clean();
+}

@@ -225,6 +225,7 @@ fn collector(kubeconfig: &Path, ingest: &str, address: &str) -> Result<Child> {
         .args(["run", "--preset", "kubernetes-pod-exec-time"])
         .args(["--log-level", "ERROR"])
         .args(["--set", &format!("http.address={address}")])
+        .args(["--set", "admin.enabled=false"])
         .args([
             "--set",
             "input.schedule.input.kubernetes_resources.settle=1s",

@@ -2,6 +2,8 @@
 
 use std::{io::Write, process::ExitCode};
 
+use crate::logging;
+
 /// The exit codes, after `sysexits.h` where it has one. Besides these, `clap` ends with 2 where the
 /// command line is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +31,7 @@ impl Exit {
     /// The end by a configuration that is not there, or by something else that was said wrongly; tells
     /// the reason.
     pub(crate) fn by_fault(reason: &anyhow::Error) -> Self {
-        // Nothing is left to do when even standard error is gone.
-        let _ = writeln!(std::io::stderr(), "meterline: {reason:#}");
+        let _ = writeln!(logging::Stderr::default(), "meterline: {reason:#}");
         Self::Faults
     }
 }

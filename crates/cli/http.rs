@@ -1,10 +1,11 @@
 //! The pages that watch over the process: `/ping`, `/ready`, `/version`, `/metrics` and `/stats`.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context, Result};
 use axum::{
     Router,
+    body::Bytes,
     extract::State,
     http::{StatusCode, header},
     response::IntoResponse,
@@ -12,47 +13,45 @@ use axum::{
 };
 use meterline_core::{Health, HealthReport, Metrics};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio::{net::TcpListener, sync::Mutex, time::Instant};
+
+/// So many connections at once.
+pub(crate) const CONNECTIONS: usize = 64;
 
 #[derive(Clone)]
 struct Pages {
     health: Health,
     metrics: Metrics,
+    /// The last page of metrics and when it was begun. Held while one is made, so that however many
+    /// ask, one is made at a time.
+    last: Arc<Mutex<Option<(Instant, Bytes)>>>,
 }
 
-/// Takes the address now, so that one that is taken is told at the start.
-pub(crate) async fn bind(address: &str) -> Result<TcpListener> {
+/// Takes the address of the section `http` or `admin` now, so that one that is taken is told at the
+/// start.
+pub(crate) async fn bind(address: &str, section: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!(
             "cannot listen on {address}; choose another with \
-             `--set http.address=HOST:PORT`, or `--set http.enabled=false`"
+             `--set {section}.address=HOST:PORT`, or `--set {section}.enabled=false`"
         )
     })
 }
 
-/// Serves the pages until `stop`.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    health: Health,
-    metrics: Metrics,
-    stop: CancellationToken,
-) -> Result<()> {
-    let pages = Router::new()
+/// The pages.
+pub(crate) fn pages(health: Health, metrics: Metrics) -> Router {
+    Router::new()
         .route("/ping", get(|| async { "pong" }))
         .route("/ready", get(ready))
         .route("/version", get(version))
         .route("/metrics", get(metrics_page))
         .route("/stats", get(stats))
         .route("/", get(index))
-        .with_state(Pages { health, metrics });
-    axum::serve(
-        listener,
-        pages.into_make_service_with_connect_info::<SocketAddr>(),
-    )
-    .with_graceful_shutdown(stop.cancelled_owned())
-    .await
-    .context("the HTTP server stopped")
+        .with_state(Pages {
+            health,
+            metrics,
+            last: Arc::default(),
+        })
 }
 
 async fn index() -> &'static str {
@@ -66,8 +65,11 @@ fn parts(report: &HealthReport) -> Vec<Value> {
 }
 
 async fn stats(State(pages): State<Pages>) -> impl IntoResponse {
+    // It costs what the page of metrics does.
+    let one_at_a_time = pages.last.lock().await;
     let report = pages.health.report();
     let values = pages.metrics.values();
+    drop(one_at_a_time);
     let leads = values
         .iter()
         .find(|(name, _)| name.starts_with("leader_election_leader"));
@@ -135,12 +137,21 @@ async fn version() -> impl IntoResponse {
 }
 
 async fn metrics_page(State(pages): State<Pages>) -> impl IntoResponse {
-    let ready = pages
-        .metrics
-        .gauge("ready", "1 while /ready answers 200.", &[]);
-    ready.set(i64::from(pages.health.report().ready));
-    (
-        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-        pages.metrics.render(),
-    )
+    let asked = Instant::now();
+    let mut last = pages.last.lock().await;
+    let page = match &*last {
+        // It was begun after this one was asked for: all who wait get the same.
+        Some((begun, page)) if *begun >= asked => page.clone(),
+        _ => {
+            let begun = Instant::now();
+            let ready = pages
+                .metrics
+                .gauge("ready", "1 while /ready answers 200.", &[]);
+            ready.set(i64::from(pages.health.report().ready));
+            let page = Bytes::from(pages.metrics.render());
+            *last = Some((begun, page.clone()));
+            page
+        }
+    };
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], page)
 }

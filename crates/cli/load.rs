@@ -13,6 +13,7 @@ use crate::{
     components::{self, PRESETS},
     environment::Environment,
     exit::Exit,
+    logging, streams,
 };
 
 /// The configuration that the command line names.
@@ -89,11 +90,11 @@ pub(crate) fn checked(
     match load(source, overrides, &env, &components::registry()) {
         Ok((loaded, mut warnings)) => {
             warnings.extend(whole_objects(&source.name, &loaded));
-            print(&mut std::io::stderr().lock(), &warnings)?;
+            print(&mut logging::Stderr::default(), &warnings)?;
             Ok(Some(loaded))
         }
         Err(faults) => {
-            let mut stderr = std::io::stderr().lock();
+            let mut stderr = logging::Stderr::default();
             print(&mut stderr, &faults)?;
             writeln!(stderr, "{}", summary(errors(&faults)))?;
             Ok(None)
@@ -109,7 +110,7 @@ pub(crate) fn lint(args: &LintArgs) -> Result<Exit> {
     };
     let env = |name: &str| environment.get(name);
     let registry = components::registry();
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = streams::stdout();
     let mut faults = 0_usize;
     for path in &args.files {
         let source = match read(path) {
@@ -150,11 +151,11 @@ pub(crate) fn echo(args: &ConfigArgs) -> Result<Exit> {
     let env = |name: &str| environment.get(name);
     match meterline_config::echo(&source, &args.set, &env, &components::registry()) {
         Ok(yaml) => {
-            std::io::stdout().write_all(yaml.as_bytes())?;
+            streams::stdout().write_all(yaml.as_bytes())?;
             Ok(Exit::Success)
         }
         Err(faults) => {
-            print(&mut std::io::stderr().lock(), &faults)?;
+            print(&mut logging::Stderr::default(), &faults)?;
             Ok(Exit::Faults)
         }
     }

@@ -1,17 +1,37 @@
 //! Log lines on standard error: logfmt for people and machines, or JSON.
+//!
+//! A line never waits: a thread of its own writes, and what standard error does not take is dropped
+//! and counted. Billing goes on whoever reads it, or nobody.
 
-use std::{fmt, io::IsTerminal};
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    fmt,
+    io::{self, IsTerminal, Write},
+    panic::PanicHookInfo,
+    sync::OnceLock,
+    time::Duration,
+};
 
+use anyhow::{Context, Result};
 use chrono::{SecondsFormat, Utc};
+use meterline_core::{Lines, Metrics};
 use tracing::{
-    Event, Level, Subscriber,
+    Event, Level, Metadata, Subscriber, error,
     field::{Field, Visit},
+    warn,
 };
 use tracing_subscriber::{
     EnvFilter,
-    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, format},
     registry::LookupSpan,
 };
+
+/// So many bytes of lines may wait for standard error. It takes a burst of some ten thousand lines.
+const ROOM: usize = 8 * 1024 * 1024;
+/// How long the end of the process waits for its last lines.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+static LINES: OnceLock<Lines> = OnceLock::new();
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +40,31 @@ pub(crate) enum Format {
     Logfmt,
     /// One JSON object a line.
     Json,
+}
+
+/// From now on nothing that this process says on standard error waits for whoever reads it. Called
+/// once; a second call changes nothing.
+///
+/// # Errors
+/// When there can be no thread.
+pub(crate) fn never_wait(metrics: &Metrics) -> Result<()> {
+    let dropped = metrics.counter(
+        "log_lines_dropped",
+        "Log lines that standard error did not take.",
+        &[],
+    );
+    let told = |lines| {
+        warn!(
+            lines,
+            "log lines were dropped, for standard error took them too slowly; whoever reads it has \
+             to be faster, or `logger.level` higher"
+        );
+    };
+    let lines = Lines::start("log", ROOM, dropped, io::stderr(), told)
+        .context("cannot start the thread that writes the log")?;
+    // The other one, should there be one, goes on.
+    drop(LINES.set(lines));
+    Ok(())
 }
 
 /// Begins to log. Called once; a second call changes nothing.
@@ -32,9 +77,11 @@ pub(crate) fn start(level: &str, format: Format) {
     ));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        // It would tell on standard error, and panic when that is gone.
+        .log_internal_errors(false)
+        .with_writer(Queue);
     // Colour only for eyes: on a terminal whose owner has not said no.
-    let colour = std::io::stderr().is_terminal()
+    let colour = io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let started = match format {
         Format::Logfmt => builder.event_format(Logfmt { colour }).try_init(),
@@ -42,6 +89,108 @@ pub(crate) fn start(level: &str, format: Format) {
     };
     if started.is_err() {
         tracing::debug!("logging had already begun");
+        return;
+    }
+    // The usual hook writes to standard error and waits for it.
+    std::panic::set_hook(Box::new(log_panic));
+}
+
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let place = info.location().map_or_else(String::new, |it| {
+        format!(" at {}:{}:{}", it.file(), it.line(), it.column())
+    });
+    let said = info.payload_as_str().unwrap_or("without a message");
+    let current = std::thread::current();
+    let thread = current.name().unwrap_or("unnamed");
+    let backtrace = Backtrace::capture();
+    match backtrace.status() {
+        BacktraceStatus::Captured => error!(thread, %backtrace, "panicked{place}: {said}"),
+        _ => error!(thread, "panicked{place}: {said}"),
+    }
+}
+
+/// Waits until the lines so far are written, but no longer than that.
+pub(crate) fn flush(limit: Duration) {
+    if let Some(lines) = LINES.get() {
+        // What is left has nobody to be told to.
+        let _ = lines.flush(limit);
+    }
+}
+
+/// Flushes when it is dropped, however the process ends.
+pub(crate) struct FlushAtEnd;
+
+impl Drop for FlushAtEnd {
+    fn drop(&mut self) {
+        flush(LAST_LINES);
+    }
+}
+
+/// Standard error for what is no event, such as the faults of a configuration. Never fails: nothing is
+/// left to do when even standard error is gone.
+#[derive(Debug, Default)]
+pub(crate) struct Stderr(Vec<u8>);
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        if bytes.ends_with(b"\n") {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if !self.0.is_empty() {
+            put(&std::mem::take(&mut self.0), true);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Stderr {
+    fn drop(&mut self) {
+        let _ = self.flush();
+    }
+}
+
+fn put(lines: &[u8], urgent: bool) {
+    match LINES.get() {
+        // A line without room is counted there.
+        Some(queue) => drop(queue.push(lines, urgent)),
+        None => drop(io::stderr().lock().write_all(lines)),
+    }
+}
+
+/// Where events go as lines, each with one write.
+struct Queue;
+
+struct Line {
+    urgent: bool,
+}
+
+impl MakeWriter<'_> for Queue {
+    type Writer = Line;
+
+    fn make_writer(&self) -> Line {
+        Line { urgent: false }
+    }
+
+    fn make_writer_for(&self, metadata: &Metadata<'_>) -> Line {
+        Line {
+            urgent: *metadata.level() <= Level::WARN,
+        }
+    }
+}
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        put(bytes, self.urgent);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -57,7 +206,7 @@ where
     fn format_event(
         &self,
         _: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
+        mut writer: format::Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
         let level = *event.metadata().level();
@@ -126,6 +275,39 @@ fn quoted(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A panic of a thread is a line like any other. The test runs itself as a process of its own,
+    /// for logging begins once in a process.
+    #[test]
+    fn a_panic_is_logged_before_the_end() {
+        const CHILD: &str = "METERLINE_TEST_PANICS";
+        if std::env::var_os(CHILD).is_some() {
+            let _flush = FlushAtEnd;
+            never_wait(&Metrics::default()).unwrap();
+            start("INFO", Format::Logfmt);
+            let panics = || panic!("on\npurpose");
+            assert!(std::thread::spawn(panics).join().is_err());
+            return;
+        }
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "logging::tests::a_panic_is_logged_before_the_end",
+            ])
+            .arg("--nocapture")
+            .env(CHILD, "1")
+            .env("RUST_BACKTRACE", "0")
+            .output()
+            .unwrap();
+        let log = String::from_utf8(child.stderr).unwrap();
+        let line = log.lines().find(|line| line.contains("level=error"));
+        let line = line.unwrap_or_else(|| panic!("{log}"));
+        assert!(
+            line.contains("panicked at crates/cli/logging.rs:"),
+            "{line}"
+        );
+        assert!(line.contains(r"on\npurpose"), "{line}");
+    }
 
     #[test]
     fn values_never_break_the_line() {

@@ -1,8 +1,10 @@
 //! The `meterline` command.
 
+mod admin;
 mod args;
 mod components;
 mod demo;
+mod descriptors;
 mod election;
 mod environment;
 mod exit;
@@ -12,6 +14,8 @@ mod logging;
 mod map;
 mod minute;
 mod run;
+mod server;
+mod streams;
 
 use std::{io::Write, process::ExitCode};
 
@@ -21,6 +25,7 @@ use crate::{
 };
 
 fn main() -> ExitCode {
+    let _flush = logging::FlushAtEnd;
     let cli = Cli::read();
     let ended = match &cli.command {
         None => run::run(&cli.run),
@@ -34,14 +39,13 @@ fn main() -> ExitCode {
     match ended {
         Ok(exit) => exit.into(),
         Err(error) => {
-            // Nothing is left to do when even standard error is gone.
-            let _ = writeln!(std::io::stderr(), "meterline: {error:#}");
+            let _ = writeln!(logging::Stderr::default(), "meterline: {error:#}");
             Exit::Failed.into()
         }
     }
 }
 
 fn version() -> anyhow::Result<Exit> {
-    writeln!(std::io::stdout(), "meterline {}", env!("CARGO_PKG_VERSION"))?;
+    writeln!(streams::stdout(), "meterline {}", env!("CARGO_PKG_VERSION"))?;
     Ok(Exit::Success)
 }

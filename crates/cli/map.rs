@@ -7,14 +7,14 @@ use meterline_core::Message;
 use meterline_script::Mapped;
 use serde_json::Value;
 
-use crate::{args::MapArgs, components, exit::Exit};
+use crate::{args::MapArgs, components, exit::Exit, logging, streams};
 
 /// Maps every JSON document of standard input and prints each result on a line.
 pub(crate) fn map(args: &MapArgs) -> Result<Exit> {
     let mapping = match components::engine().compile_mapping(&args.script) {
         Ok(mapping) => mapping,
         Err(errors) => {
-            let mut stderr = std::io::stderr().lock();
+            let mut stderr = logging::Stderr::default();
             for error in errors {
                 write!(
                     stderr,
@@ -33,7 +33,7 @@ pub(crate) fn map(args: &MapArgs) -> Result<Exit> {
     std::io::stdin()
         .read_to_end(&mut input)
         .context("cannot read standard input")?;
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = streams::stdout();
     let mut exit = Exit::Success;
     for (index, document) in serde_json::Deserializer::from_slice(&input)
         .into_iter::<Value>()
@@ -56,9 +56,11 @@ pub(crate) fn map(args: &MapArgs) -> Result<Exit> {
                 stdout.write_all(&message.bytes()?)?;
                 writeln!(stdout)?;
             }
-            Ok(Mapped::Dropped) => writeln!(std::io::stderr(), "document {number} was dropped")?,
+            Ok(Mapped::Dropped) => {
+                writeln!(logging::Stderr::default(), "document {number} was dropped")?
+            }
             Err(error) => {
-                writeln!(std::io::stderr(), "document {number}: {error}")?;
+                writeln!(logging::Stderr::default(), "document {number}: {error}")?;
                 exit = Exit::Faults;
             }
         }

@@ -9,23 +9,30 @@ use meterline_core::{
     ProcessorPlan, Rejected,
 };
 use meterline_runtime::{Ended, Pipeline};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::{
+    admin,
     args::RunArgs,
-    election,
+    descriptors, election,
     exit::Exit,
     http, load,
     logging::{self, Format},
-    minute,
+    minute, server,
 };
 
 /// What goes on beside the pipeline may go on for so long when that has ended.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long an end at once waits for the log.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// Checks the configuration and runs it until it ends or a signal says so.
 pub(crate) fn run(args: &RunArgs) -> Result<Exit> {
+    let descriptors = descriptors::raise();
+    let metrics = Metrics::default();
+    logging::never_wait(&metrics)?;
     let (source, environment) = match load::named(&args.config) {
         Ok(named) => named,
         Err(error) => return Ok(Exit::by_fault(&error)),
@@ -50,12 +57,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit> {
         config = source.name,
         "meterline starts"
     );
+    descriptors::warn_if_few(descriptors);
     let runtime = runtime(loaded.threads)?;
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
     let ended = runtime.block_on(async {
         tokio::spawn(tell_of_stop(stop.clone()));
-        serve(loaded, election, stop).await
+        serve(loaded, election, metrics, descriptors, stop).await
     });
     // All is settled or given up. What still blocks a thread, such as a read of standard input that
     // nobody writes to, would be waited for for ever.
@@ -74,47 +82,61 @@ pub(crate) fn runtime(threads: usize) -> Result<tokio::runtime::Runtime> {
 }
 
 /// Builds the pipeline and its pages and runs them until `stop`.
-pub(crate) async fn serve(
+async fn serve(
     loaded: Loaded,
     leader_election: Option<Arc<LeaderElection>>,
+    metrics: Metrics,
+    descriptors: u64,
     stop: CancellationToken,
 ) -> Result<Exit> {
     let health = Health::default();
-    let metrics = Metrics::default();
     // Not ready before its parts can say how they are.
     let running = health.register("pipeline");
+    let rejected = Rejected::default();
     let pages_stop = CancellationToken::new();
-    let pages = if loaded.http.enabled {
-        let listener = http::bind(&loaded.http.address).await?;
+    let mut pages = JoinSet::new();
+    let closed = |listener| {
+        let help = "Connections to the pages that were closed to make room for others.";
+        let labels = [("listener", listener)];
+        metrics.counter("http_connections_closed", help, &labels)
+    };
+    if loaded.http.enabled {
+        let listener = http::bind(&loaded.http.address, "http").await?;
         info!(
             address = loaded.http.address,
             "serving /ping, /ready, /version, /metrics and /stats"
         );
-        Some(tokio::spawn(http::serve(
+        pages.spawn(server::serve(
             listener,
-            health.clone(),
-            metrics.clone(),
+            http::pages(health.clone(), metrics.clone()),
+            descriptors::for_pages(descriptors, http::CONNECTIONS),
+            closed("http"),
             pages_stop.clone(),
-        )))
-    } else {
-        None
-    };
+        ));
+    }
+    if loaded.admin.enabled
+        && let Some(listener) = admin::bind(&loaded.admin.address).await
+    {
+        pages.spawn(server::serve(
+            listener,
+            admin::pages(&loaded.admin.address, rejected.clone()),
+            descriptors::for_pages(descriptors, admin::CONNECTIONS),
+            closed("admin"),
+            pages_stop.clone(),
+        ));
+    }
     let cx = BuildContext {
         label: "".into(),
         metrics,
         health,
         leader_election,
-        rejected: Rejected::default(),
+        rejected,
     };
     let exit = pipeline(loaded, cx, &running, stop).await;
     pages_stop.cancel();
-    if let Some(mut pages) = pages {
-        // A request that never gets finished must not keep the process.
-        match tokio::time::timeout(LINGER, &mut pages).await {
-            Ok(ended) => ended.context("the HTTP server panicked")??,
-            Err(_) => pages.abort(),
-        }
-    }
+    // A request that never gets finished must not keep the process.
+    let ended = async { while pages.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(LINGER, ended).await;
     exit
 }
 
@@ -169,7 +191,7 @@ fn chain(
 }
 
 /// The first SIGINT or SIGTERM asks for an orderly stop, the second ends the process at once: by a
-/// thread of its own, which waits for nothing else, not even for room in the log.
+/// thread of its own, which waits for nothing else, and hardly for the log.
 fn stop_on_signal(stop: CancellationToken) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -195,6 +217,7 @@ fn stop_on_signal(stop: CancellationToken) -> Result<()> {
                 }
             }
         });
+        logging::flush(LAST_WORDS);
         std::process::exit(Exit::Interrupted as i32);
     };
     std::thread::Builder::new()

@@ -7,10 +7,12 @@ mod dns;
 mod lag;
 mod lease;
 mod namespaces;
+mod pages;
 mod sink;
 mod sleep;
 mod state;
 mod stop;
+mod streams;
 
 use std::path::{Path, PathBuf};
 

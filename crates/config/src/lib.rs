@@ -26,4 +26,4 @@ pub use fields::{Child, GoDuration, Located, optional_duration};
 pub use foresight::Overlap;
 pub use load::{Loaded, Source, load};
 pub use plan::{BufferSpec, Configure, Cx, InputSpec, OutputSpec, ProcessorSpec, Registry, Spec};
-pub use sections::{Http, LogFormat, Logger, log_level};
+pub use sections::{Admin, Http, LogFormat, Logger, log_level};

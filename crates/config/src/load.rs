@@ -16,7 +16,7 @@ use crate::{
     interpolate::{Interpolated, interpolate},
     node::{Kind, Node},
     plan::{Cx, Index, Registry, Text},
-    sections::{self, Http, Logger, RESOURCES},
+    sections::{self, Admin, Http, Logger, RESOURCES},
 };
 
 /// Larger configurations are refused unread.
@@ -49,6 +49,8 @@ pub struct Loaded {
     pub logger: Logger,
     /// The pages that watch over the process.
     pub http: Http,
+    /// The pages that name customers.
+    pub admin: Admin,
     /// How long a stop may take.
     pub shutdown_timeout: Duration,
     /// The kind and the name of every component that messages can come through, such as

@@ -21,6 +21,7 @@ const KEYS: &[&str] = &[
     "logger",
     "metrics",
     "http",
+    "admin",
     "shutdown_timeout",
     "input_resources",
     "processor_resources",
@@ -86,6 +87,25 @@ impl Default for Http {
     }
 }
 
+/// The `admin` section.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Whether what names customers is served.
+    pub enabled: bool,
+    /// `host:port` to listen on: the loopback interface, unless something else guards it.
+    pub address: String,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            address: "127.0.0.1:4196".to_owned(),
+        }
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct PipelineSection {
@@ -126,6 +146,7 @@ pub(crate) fn plan(root: &Node, cx: &mut Cx<'_>) -> Option<Loaded> {
     unused_resources(root, cx);
     let logger: Option<Logger> = section(root, "logger", cx);
     let http: Option<Http> = section(root, "http", cx);
+    let admin: Option<Admin> = section(root, "admin", cx);
     let shutdown_timeout: Option<Option<GoDuration>> = section(root, "shutdown_timeout", cx);
     let threads = pipeline
         .and_then(|it| it.threads)
@@ -136,7 +157,8 @@ pub(crate) fn plan(root: &Node, cx: &mut Cx<'_>) -> Option<Loaded> {
         let level = level(&logger.level, root, cx)?;
         Some(Logger { level, ..logger })
     });
-    let http = http.filter(|http| is_address(&http.address, root, cx));
+    let http = http.filter(|it| is_address(&it.address, "http", root, cx));
+    let admin = admin.filter(|it| is_address(&it.address, "admin", root, cx));
     Some(Loaded {
         input: input?,
         buffer: match buffer {
@@ -148,6 +170,7 @@ pub(crate) fn plan(root: &Node, cx: &mut Cx<'_>) -> Option<Loaded> {
         output: output?,
         logger: logger?,
         http: http?,
+        admin: admin?,
         shutdown_timeout: shutdown_timeout?
             .map_or(Duration::from_secs(20), |GoDuration(timeout)| timeout),
         types,
@@ -265,7 +288,7 @@ fn section<T: serde::de::DeserializeOwned + Default>(
 }
 
 /// Whether pages can be served at an address, `host:port`.
-fn is_address(text: &str, root: &Node, cx: &mut Cx<'_>) -> bool {
+fn is_address(text: &str, section: &str, root: &Node, cx: &mut Cx<'_>) -> bool {
     let is_name = |host: &str| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         !host.is_empty() && host.chars().all(plain)
@@ -274,8 +297,12 @@ fn is_address(text: &str, root: &Node, cx: &mut Cx<'_>) -> bool {
         || text
             .rsplit_once(':')
             .is_some_and(|(host, port)| is_name(host) && port.parse::<u16>().is_ok());
-    if !good && let Some(node) = root.get("http").and_then(|it| it.get("address")) {
-        let message = "expected `host:port`, such as `0.0.0.0:4195`".to_owned();
+    if !good && let Some(node) = root.get(section).and_then(|it| it.get("address")) {
+        let example = match section {
+            "admin" => Admin::default().address,
+            _ => Http::default().address,
+        };
+        let message = format!("expected `host:port`, such as `{example}`");
         cx.report_node(node, Severity::Error, message);
     }
     good

@@ -364,6 +364,18 @@ fn an_address_is_a_host_and_a_port() {
 }
 
 #[test]
+fn the_admin_section_has_an_address_of_its_own() {
+    assert_eq!(
+        check("http: {enabled: false}\nadmin: {enabled: true, address: '[::1]:1'}\n"),
+        ""
+    );
+    assert_eq!(
+        check("admin: {address: '4196'}\n"),
+        "c.yaml:1:18: admin.address: expected `host:port`, such as `127.0.0.1:4196`"
+    );
+}
+
+#[test]
 fn overrides_change_fields() {
     assert_eq!(
         check_with(

@@ -1,6 +1,6 @@
 //! A child process whose output can be waited for and which never outlives its handle.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, PipeWriter, Read};
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -43,6 +43,15 @@ impl Output {
     }
 }
 
+/// Where the outputs of a child go that are not captured.
+#[derive(Debug, Default)]
+pub struct Pipes {
+    /// In place of the captured standard output.
+    pub stdout: Option<PipeWriter>,
+    /// In place of the captured standard error.
+    pub stderr: Option<PipeWriter>,
+}
+
 /// A running child. Dropping it kills the process and waits until it is gone.
 ///
 /// Threads read and reap it, not tasks, so that it works from any runtime and is ended even when
@@ -61,21 +70,32 @@ impl Child {
     ///
     /// # Errors
     /// When the program cannot be started.
-    pub fn spawn(name: &str, mut command: Command) -> anyhow::Result<Self> {
+    pub fn spawn(name: &str, command: Command) -> anyhow::Result<Self> {
+        Self::spawn_to(name, command, Pipes::default())
+    }
+
+    /// The same, with outputs that go into pipes of the caller's and are not captured.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn spawn_to(name: &str, mut command: Command, pipes: Pipes) -> anyhow::Result<Self> {
+        let captured = |pipe: Option<PipeWriter>| pipe.map_or_else(Stdio::piped, Stdio::from);
         command
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .stdout(captured(pipes.stdout))
+            .stderr(captured(pipes.stderr));
         let mut child = command
             .spawn()
             .with_context(|| format!("cannot start {name} ({:?})", command.get_program()))?;
         let pid = Pid::from_child(&child);
         let (sender, output) = watch::channel(Output::default());
-        if let Some(stdout) = child.stdout.take() {
-            read(stdout, Stream::Stdout, sender.clone());
+        match child.stdout.take() {
+            Some(stdout) => read(stdout, Stream::Stdout, sender.clone()),
+            None => sender.send_modify(|output| output.ended += 1),
         }
-        if let Some(stderr) = child.stderr.take() {
-            read(stderr, Stream::Stderr, sender);
+        match child.stderr.take() {
+            Some(stderr) => read(stderr, Stream::Stderr, sender),
+            None => sender.send_modify(|output| output.ended += 1),
         }
         let (exited, exit) = watch::channel(None);
         let reaper = std::thread::spawn(move || {

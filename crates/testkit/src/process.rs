@@ -18,7 +18,7 @@
 //! ```
 
 use std::ffi::OsStr;
-use std::io::{Read, Write};
+use std::io::{PipeWriter, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::child::{Child, Stream};
+use crate::child::{Child, Pipes, Stream};
 use crate::ports::free_port;
 
 /// Between two looks at a page that only tells when asked.
@@ -47,6 +47,8 @@ pub struct MeterlineCommand {
     command: Command,
     config: Option<String>,
     work_dir: Option<PathBuf>,
+    pipes: Pipes,
+    admin_port: Option<u16>,
 }
 
 /// A running `meterline`. It is killed when this is dropped.
@@ -56,6 +58,7 @@ pub struct Meterline {
     child: Child,
     dir: TempDir,
     port: u16,
+    admin_port: u16,
 }
 
 impl Meterline {
@@ -71,6 +74,8 @@ impl Meterline {
             command,
             config: None,
             work_dir: None,
+            pipes: Pipes::default(),
+            admin_port: None,
         }
     }
 
@@ -84,6 +89,12 @@ impl Meterline {
     #[must_use]
     pub fn url(&self, page: &str) -> String {
         format!("http://127.0.0.1:{}{page}", self.port)
+    }
+
+    /// The URL of a page of its admin listener, such as `/rejected`.
+    #[must_use]
+    pub fn admin_url(&self, page: &str) -> String {
+        format!("http://127.0.0.1:{}{page}", self.admin_port)
     }
 
     /// Status and text of a page of its HTTP server.
@@ -305,7 +316,46 @@ impl MeterlineCommand {
         self
     }
 
-    /// Starts the process, with its HTTP server on a free loopback port.
+    /// Sends standard output into a pipe of the caller's instead of capturing it.
+    #[must_use]
+    pub fn stdout(mut self, pipe: PipeWriter) -> Self {
+        self.pipes.stdout = Some(pipe);
+        self
+    }
+
+    /// Sends standard error, the log, into a pipe of the caller's instead of capturing it.
+    #[must_use]
+    pub fn stderr(mut self, pipe: PipeWriter) -> Self {
+        self.pipes.stderr = Some(pipe);
+        self
+    }
+
+    /// Has the admin listener on this port instead of a free one.
+    #[must_use]
+    pub fn admin_port(mut self, port: u16) -> Self {
+        self.admin_port = Some(port);
+        self
+    }
+
+    /// Starts it by a shell that does this first, such as `ulimit -n 256`, and hands it
+    /// redirections, such as `2>&-`.
+    #[must_use]
+    pub fn by_shell(mut self, first: &str, redirections: &str) -> Self {
+        let mut shell = Command::new("sh");
+        let script = format!("set -e\n{first}\nexec \"$0\" \"$@\" {redirections}");
+        shell.env_clear().arg("-c").arg(script);
+        shell.arg(self.command.get_program());
+        shell.args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            if let Some(value) = value {
+                shell.env(name, value);
+            }
+        }
+        self.command = shell;
+        self
+    }
+
+    /// Starts the process, with its pages on free loopback ports.
     ///
     /// # Errors
     /// When the binary cannot be started.
@@ -322,10 +372,18 @@ impl MeterlineCommand {
             self.command.arg("--config").arg(path);
         }
         let port = free_port()?;
-        let address = format!("http.address=127.0.0.1:{port}");
-        self.command.arg("--set").arg(address);
-        let child = Child::spawn("meterline", self.command)?;
-        Ok(Meterline { child, dir, port })
+        let admin_port = self.admin_port.map_or_else(free_port, Ok)?;
+        for (section, port) in [("http", port), ("admin", admin_port)] {
+            let address = format!("{section}.address=127.0.0.1:{port}");
+            self.command.arg("--set").arg(address);
+        }
+        let child = Child::spawn_to("meterline", self.command, self.pipes)?;
+        Ok(Meterline {
+            child,
+            dir,
+            port,
+            admin_port,
+        })
     }
 }
 
@@ -383,6 +441,18 @@ mod tests {
             .collect();
         names.sort_unstable();
         assert_eq!(names, ["HOME", "PATH", "PWD", "RUST_BACKTRACE"]);
+    }
+
+    #[tokio::test]
+    async fn a_shell_before_it_changes_only_what_it_is_told() {
+        let meterline = stand_in("ulimit -n >&2; echo \"$WHO $1\" >&2; echo gone")
+            .env("WHO", "me")
+            .by_shell("ulimit -n 99", ">&-")
+            .start()
+            .unwrap();
+        meterline.wait_exit(SOON).await.unwrap();
+        assert_eq!(meterline.log()[..2], ["99", "me --set"]);
+        assert!(meterline.lines(Stream::Stdout).is_empty());
     }
 
     #[tokio::test]

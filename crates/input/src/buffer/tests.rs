@@ -1,6 +1,6 @@
 use std::{collections::VecDeque, path::Path};
 
-use meterline_core::{Cause, Health, Identity, Message, Metrics};
+use meterline_core::{Cause, Health, Identity, Message, Metrics, Rejected};
 
 use super::{memory::Memory, sqlite::File, *};
 
@@ -57,7 +57,7 @@ fn cx() -> BuildContext {
         metrics: Metrics::default(),
         health: Health::default(),
         leader_election: None,
-        rejected: Default::default(),
+        rejected: Rejected::default(),
     }
 }
 

@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use meterline_core::{Health, Metrics};
+use meterline_core::{Health, Metrics, Rejected};
 
 use super::*;
 
@@ -64,7 +64,7 @@ async fn writer(base: &str, token: Token, batching: BatchPolicy) -> Arc<dyn Writ
         metrics: Metrics::default(),
         health: Health::default(),
         leader_election: None,
-        rejected: Default::default(),
+        rejected: Rejected::default(),
     };
     let mut node = Box::new(plan).build(&cx).await.unwrap();
     let mut writer = None;

@@ -1,0 +1,435 @@
+//! The pages that name customers: `/rejected` and `/rejected/retry`.
+//!
+//! They listen on the loopback interface, which `kubectl port-forward` reaches. A page in a browser
+//! on the same machine reaches it too, so what such a page cannot avoid is refused: the name of a host
+//! that was made to lead here (DNS rebinding), and `Origin`.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use axum::{
+    Extension, Router,
+    extract::{Query, Request, State},
+    http::{HeaderMap, StatusCode, header, uri::Authority},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use chrono::{DateTime, SecondsFormat};
+use meterline_core::{Rejected, RejectedItem, RejectedStore};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::Mutex};
+use tracing::{info, warn};
+
+use crate::{http, server::Local};
+
+/// So many connections at once.
+pub(crate) const CONNECTIONS: usize = 16;
+/// How many pieces a page has, unless `limit` says so.
+const LIMIT: usize = 100;
+const LARGEST_LIMIT: usize = 1_000;
+
+#[derive(Clone)]
+struct Pages {
+    rejected: Rejected,
+    /// The host of the configured address.
+    host: Arc<str>,
+    /// Held while a page is made: one at a time.
+    turn: Arc<Mutex<()>>,
+}
+
+type Stores = Vec<(Arc<str>, Arc<dyn RejectedStore>)>;
+
+/// Takes the address. Billing does without these pages rather than not at all: when the address is
+/// taken, that is told, and there are none.
+pub(crate) async fn bind(address: &str) -> Option<TcpListener> {
+    match http::bind(address, "admin").await {
+        Ok(listener) => {
+            let open = listener.local_addr().is_ok_and(|it| !it.ip().is_loopback());
+            if open {
+                warn!(
+                    address,
+                    "/rejected names customers, and whoever reaches this address can read it; \
+                     `admin.address` is better on 127.0.0.1"
+                );
+            }
+            info!(address, "serving /rejected and /rejected/retry");
+            Some(listener)
+        }
+        Err(error) => {
+            warn!("{error:#}; /rejected is not served, billing goes on");
+            None
+        }
+    }
+}
+
+/// The pages, for who asks by `address`, a loopback name or the address that was reached.
+pub(crate) fn pages(address: &str, rejected: Rejected) -> Router {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let pages = Pages {
+        rejected,
+        host: host.into(),
+        turn: Arc::default(),
+    };
+    Router::new()
+        .route("/", get(index))
+        .route("/rejected", get(list))
+        .route("/rejected/retry", post(retry))
+        .layer(middleware::from_fn_with_state(pages.clone(), guard))
+        .with_state(pages)
+}
+
+async fn index() -> &'static str {
+    "meterline: what names customers\n\nGET  /rejected        what was rejected and is not billed, as JSON (?limit=100&after=NEXT)\nPOST /rejected/retry  try all of it again now\n"
+}
+
+/// Refuses what a foreign page in somebody's browser can ask for.
+async fn guard(
+    State(pages): State<Pages>,
+    Extension(Local(local)): Extension<Local>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let headers = request.headers();
+    if !is_ours(headers, &pages.host, local) {
+        let message = format!(
+            "this host name is not served here; ask for http://{local}/, or forward a port with kubectl"
+        );
+        return refusal(StatusCode::FORBIDDEN, &message);
+    }
+    if headers.contains_key(header::ORIGIN) {
+        let message = "pages of a browser are not served; leave out the header Origin";
+        return refusal(StatusCode::FORBIDDEN, message);
+    }
+    next.run(request).await
+}
+
+/// Whether the request names the host that it reached, by a name that nobody else can give it.
+fn is_ours(headers: &HeaderMap, configured: &str, local: SocketAddr) -> bool {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return false;
+    };
+    let Ok(authority) = Authority::try_from(host.as_bytes()) else {
+        return false;
+    };
+    let host = authority.host();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    match address.parse::<IpAddr>() {
+        Ok(ip) => ip.is_loopback() || ip == local.ip().to_canonical(),
+        Err(_) => host.eq_ignore_ascii_case("localhost") || host.eq_ignore_ascii_case(configured),
+    }
+}
+
+async fn list(
+    State(pages): State<Pages>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Response {
+    let (limit, after) = match arguments(&query) {
+        Ok(arguments) => arguments,
+        Err(message) => return refusal(StatusCode::BAD_REQUEST, &message),
+    };
+    let listed = with_stores(&pages, move |stores| page(stores, after.as_deref(), limit)).await;
+    match listed {
+        Some(Ok(page)) => answer(StatusCode::OK, &page),
+        Some(Err(message)) => refusal(StatusCode::BAD_REQUEST, &message),
+        None => broken(),
+    }
+}
+
+async fn retry(State(pages): State<Pages>) -> Response {
+    let retried = with_stores(&pages, |stores| {
+        let each = stores.iter().map(|(_, store)| store.retry());
+        each.fold(0, usize::saturating_add)
+    });
+    match retried.await {
+        Some(retrying) => answer(StatusCode::OK, &json!({"retrying": retrying})),
+        None => broken(),
+    }
+}
+
+/// Does something with the stores, one at a time and where it holds up nobody, for a store may read a
+/// file. `None`: it panicked.
+async fn with_stores<T: Send + 'static>(
+    pages: &Pages,
+    act: impl FnOnce(&Stores) -> T + Send + 'static,
+) -> Option<T> {
+    let _turn = pages.turn.lock().await;
+    let rejected = pages.rejected.clone();
+    let done = tokio::task::spawn_blocking(move || act(&rejected.stores()));
+    done.await.ok()
+}
+
+/// Limit and place of a page.
+///
+/// # Errors
+/// What is wrong with the query and what to write instead.
+fn arguments(query: &BTreeMap<String, String>) -> Result<(usize, Option<String>), String> {
+    let unknown = |key: &&String| !["limit", "after"].contains(&key.as_str());
+    if let Some(key) = query.keys().find(unknown) {
+        return Err(format!(
+            "unknown field `{key}`; there are `limit` and `after`"
+        ));
+    }
+    let limit = match query.get("limit") {
+        None => LIMIT,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|limit| (1..=LARGEST_LIMIT).contains(limit))
+            .ok_or_else(|| {
+                format!("limit: expected a whole number from 1 to {LARGEST_LIMIT}, found `{text}`")
+            })?,
+    };
+    Ok((limit, query.get("after").cloned()))
+}
+
+/// A page over all stores, one after the other. Its cursor is `LABEL@CURSOR`; nothing after the `@` is
+/// the beginning of that store.
+///
+/// # Errors
+/// `after` is none of our cursors.
+fn page(stores: &Stores, after: Option<&str>, limit: usize) -> Result<Value, String> {
+    let bad = |why: &str| {
+        format!("after: {why}; take it from `next` of the page before, or leave it out")
+    };
+    let (first, mut cursor) = match after {
+        None => (0, None),
+        Some(after) => {
+            let (first, cursor) = place(stores, after).ok_or_else(|| bad("no such place"))?;
+            (first, (!cursor.is_empty()).then_some(cursor))
+        }
+    };
+    let mut items = Vec::new();
+    let mut next = None;
+    let (mut total, mut seconds, mut not_kept) = (0_usize, 0_i64, 0_u64);
+    for (index, (label, store)) in stores.iter().enumerate() {
+        let room = if index < first || next.is_some() {
+            0
+        } else {
+            limit.saturating_sub(items.len())
+        };
+        let from = if room > 0 { cursor.take() } else { None };
+        let page = store.page(from, room).map_err(|why| bad(&why))?;
+        total = total.saturating_add(page.total);
+        seconds = seconds.saturating_add(page.total_seconds);
+        not_kept = not_kept.saturating_add(page.not_kept);
+        if room > 0 {
+            next = page.next.map(|cursor| format!("{label}@{cursor}"));
+            items.extend(page.items.iter().map(|item| shown(label, item)));
+        } else if index >= first && next.is_none() && page.total > 0 {
+            next = Some(format!("{label}@"));
+        }
+    }
+    Ok(json!({
+        "rejected": items,
+        "next": next,
+        "total": total,
+        "total_seconds": seconds,
+        "not_kept": not_kept,
+    }))
+}
+
+/// The store that a cursor names, by index, and where in it.
+fn place<'a>(stores: &Stores, after: &'a str) -> Option<(usize, &'a str)> {
+    let of = |label: &str| after.strip_prefix(label)?.strip_prefix('@');
+    let named = stores.iter().enumerate();
+    let named = named.filter_map(|(index, (label, _))| Some((label.len(), index, of(label)?)));
+    // A label may itself have an `@` in it: the longest that fits is meant.
+    let (_, index, cursor) = named.max_by_key(|(length, ..)| *length)?;
+    Some((index, cursor))
+}
+
+fn shown(label: &str, item: &RejectedItem) -> Value {
+    json!({
+        "input": label,
+        "uid": &*item.uid,
+        "about": &*item.about,
+        "namespace": item.namespace.as_deref(),
+        "start": time(item.start),
+        "seconds": item.seconds,
+        "cause": &*item.cause,
+        "reason": &*item.reason,
+        "component": &*item.component,
+        "subject": item.subject.as_deref(),
+        "first_try": time(item.first_try),
+        "last_try": time(item.last_try),
+        "tries": item.tries,
+        "next_try": item.next_try.map(time),
+    })
+}
+
+/// As RFC 3339 has it; a number of seconds that is no date stays a number.
+fn time(seconds: i64) -> Value {
+    match DateTime::from_timestamp(seconds, 0) {
+        Some(time) => json!(time.to_rfc3339_opts(SecondsFormat::Secs, true)),
+        None => json!(seconds),
+    }
+}
+
+fn broken() -> Response {
+    let message = "the list could not be made; the log says why";
+    refusal(StatusCode::INTERNAL_SERVER_ERROR, message)
+}
+
+fn refusal(status: StatusCode, message: &str) -> Response {
+    answer(status, &json!({"error": message}))
+}
+
+fn answer(status: StatusCode, page: &Value) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (status, headers, format!("{page}\n")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use meterline_core::RejectedPage;
+
+    use super::*;
+
+    /// Keeps pieces of the objects `PREFIX-0` and so on; a cursor is the index.
+    struct Shelf(&'static str, usize);
+
+    impl RejectedStore for Shelf {
+        fn page(&self, after: Option<&str>, limit: usize) -> Result<RejectedPage, String> {
+            let first = after.map_or(Ok(0), str::parse::<usize>);
+            let first = first.map_err(|_| "not an index".to_owned())?;
+            let last = self.1.min(first + limit);
+            Ok(RejectedPage {
+                items: (first..last).map(|index| item(self.0, index)).collect(),
+                next: (last < self.1).then(|| last.to_string()),
+                total: self.1,
+                total_seconds: 10 * self.1 as i64,
+                not_kept: 1,
+            })
+        }
+
+        fn retry(&self) -> usize {
+            self.1
+        }
+    }
+
+    fn item(prefix: &str, index: usize) -> RejectedItem {
+        RejectedItem {
+            uid: format!("{prefix}-{index}").into(),
+            about: format!("pod default/{prefix}-{index}").into(),
+            namespace: Some("default".into()),
+            start: 1_700_000_000,
+            seconds: 10,
+            reason: "400 from the API".into(),
+            cause: "sink".into(),
+            component: "output.openmeter".into(),
+            subject: None,
+            first_try: 1_700_000_010,
+            last_try: i64::MAX,
+            tries: 3,
+            next_try: None,
+        }
+    }
+
+    fn stores() -> Stores {
+        let rejected = Rejected::default();
+        rejected.register("a", Arc::new(Shelf("first", 3)));
+        rejected.register("a@1", Arc::new(Shelf("second", 0)));
+        rejected.register("b", Arc::new(Shelf("third", 2)));
+        rejected.stores()
+    }
+
+    #[test]
+    fn pages_go_through_every_store_and_miss_nothing() {
+        for limit in 1..=6 {
+            let (mut uids, mut after) = (Vec::new(), None);
+            loop {
+                let page = page(&stores(), after.as_deref(), limit).unwrap();
+                let items = page["rejected"].as_array().unwrap();
+                assert!(items.len() <= limit);
+                uids.extend(
+                    items
+                        .iter()
+                        .map(|it| it["uid"].as_str().unwrap().to_owned()),
+                );
+                assert_eq!(page["total"], 5);
+                assert_eq!(page["total_seconds"], 50);
+                assert_eq!(page["not_kept"], 3);
+                match page["next"].as_str() {
+                    Some(next) => after = Some(next.to_owned()),
+                    None => break,
+                }
+            }
+            let all = ["first-0", "first-1", "first-2", "third-0", "third-1"];
+            assert_eq!(uids, all, "{limit}");
+        }
+    }
+
+    #[test]
+    fn a_piece_as_it_is_shown() {
+        let page = page(&stores(), None, 1).unwrap();
+        assert_eq!(
+            page["rejected"][0],
+            json!({
+                "input": "a", "uid": "first-0", "about": "pod default/first-0",
+                "namespace": "default", "start": "2023-11-14T22:13:20Z", "seconds": 10,
+                "cause": "sink", "reason": "400 from the API", "component": "output.openmeter",
+                "subject": null, "first_try": "2023-11-14T22:13:30Z", "last_try": i64::MAX,
+                "tries": 3, "next_try": null,
+            })
+        );
+        assert_eq!(page["next"], "a@1");
+    }
+
+    #[test]
+    fn a_bad_query_is_told_with_the_remedy() {
+        let query = |key: &str, value: &str| {
+            let query = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+            arguments(&query)
+        };
+        assert_eq!(query("limit", "1000"), Ok((1000, None)));
+        for bad in ["0", "1001", "-1", "x", ""] {
+            assert!(query("limit", bad).unwrap_err().contains("from 1 to 1000"));
+        }
+        assert!(query("page", "2").unwrap_err().contains("`after`"));
+        for bad in ["", "nowhere@1", "a", "a@x"] {
+            let error = page(&stores(), Some(bad), 10).unwrap_err();
+            assert!(error.contains("`next`"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn only_names_that_nobody_else_can_give_are_served() {
+        let local = "10.1.2.3:4196".parse().unwrap();
+        let is_ours = |host: &str| {
+            let headers = HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]);
+            is_ours(&headers, "collector.internal", local)
+        };
+        for host in [
+            "localhost:4196",
+            "LOCALHOST",
+            "127.0.0.1:1",
+            "127.8.8.8",
+            "[::1]:4196",
+            "10.1.2.3:80",
+            "collector.internal:4196",
+        ] {
+            assert!(is_ours(host), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "localhost.evil.example:4196",
+            "127.0.0.1.evil.example",
+            "10.1.2.4:4196",
+            "[::2]",
+            "a b",
+            "",
+        ] {
+            assert!(!is_ours(host), "{host}");
+        }
+        assert!(!super::is_ours(&HeaderMap::new(), "x", local));
+    }
+}

@@ -1,0 +1,309 @@
+//! Lines for something that may not take them: a pipe that nobody reads or that is closed, a full
+//! disk.
+//!
+//! A thread of its own writes them, so that whoever has a line never waits. What is beyond the room
+//! is dropped and counted.
+
+use std::{
+    collections::VecDeque,
+    io::{self, ErrorKind, Write},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use prometheus::IntCounter;
+
+/// What a waiting line costs beside its bytes.
+const OVERHEAD: usize = 64;
+/// How long a writer that does not block is left alone when it is full. There is nothing portable to
+/// wait on, and it is rare: somebody else made the shared pipe non-blocking.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A bounded queue of lines and the thread that writes them.
+#[derive(Debug)]
+pub struct Lines(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    room: usize,
+    dropped: IntCounter,
+    state: Mutex<State>,
+    /// There is something to do for the thread.
+    more: Condvar,
+    /// Nothing waits and nothing is being written.
+    idle: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Box<[u8]>>,
+    /// Of what waits and what is being written.
+    bytes: usize,
+    writing: bool,
+    /// Dropped since that was last told.
+    untold: u64,
+    closed: bool,
+}
+
+impl Lines {
+    /// Starts the thread `name`. `room` is in bytes; `dropped` counts the lines that were not
+    /// written; `told` is called on the thread with how many those were, once lines are taken again
+    /// and half of the room is free. It may push a line.
+    ///
+    /// # Errors
+    /// When there can be no thread.
+    pub fn start(
+        name: &str,
+        room: usize,
+        dropped: IntCounter,
+        to: impl Write + Send + 'static,
+        told: impl Fn(u64) + Send + 'static,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            room,
+            dropped,
+            state: Mutex::default(),
+            more: Condvar::new(),
+            idle: Condvar::new(),
+        });
+        let writer = Arc::clone(&shared);
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || writer.run(to, &told))?;
+        Ok(Self(shared))
+    }
+
+    /// Adds a line, with its line break, and does not wait. `false`: there is no room, and it is
+    /// dropped and counted. A quarter of the room is for what is urgent.
+    pub fn push(&self, line: &[u8], urgent: bool) -> bool {
+        let room = if urgent {
+            self.0.room
+        } else {
+            self.0.room / 4 * 3
+        };
+        let mut state = self.0.lock();
+        let bytes = state.bytes.saturating_add(cost(line));
+        if bytes > room {
+            self.0.count(&mut state);
+            return false;
+        }
+        state.bytes = bytes;
+        state.waiting.push_back(line.into());
+        drop(state);
+        self.0.more.notify_one();
+        true
+    }
+
+    /// Waits until everything is written, at most for `limit`. Returns how many lines still wait.
+    #[must_use]
+    pub fn flush(&self, limit: Duration) -> usize {
+        let state = self.0.lock();
+        let busy = |state: &mut State| state.writing || !state.waiting.is_empty();
+        let (state, _) = self
+            .0
+            .idle
+            .wait_timeout_while(state, limit, busy)
+            .unwrap_or_else(PoisonError::into_inner);
+        state
+            .waiting
+            .len()
+            .saturating_add(usize::from(state.writing))
+    }
+}
+
+impl Drop for Lines {
+    /// The thread writes what waits, and ends.
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.more.notify_one();
+    }
+}
+
+fn cost(line: &[u8]) -> usize {
+    line.len().saturating_add(OVERHEAD)
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, state: &mut State) {
+        state.untold = state.untold.saturating_add(1);
+        self.dropped.inc();
+    }
+
+    fn run(&self, mut to: impl Write, told: &impl Fn(u64)) {
+        // Whether the last line stopped in its middle.
+        let mut torn = false;
+        while let Some(line) = self.next() {
+            if torn {
+                // An error here comes again with the line itself.
+                torn = write_whole(&mut to, b"\n").is_err();
+            }
+            let written = write_whole(&mut to, &line);
+            let mut state = self.lock();
+            state.bytes = state.bytes.saturating_sub(cost(&line));
+            match written {
+                Ok(()) if state.bytes <= self.room / 2 => {
+                    let untold = std::mem::take(&mut state.untold);
+                    drop(state);
+                    if untold > 0 {
+                        told(untold);
+                    }
+                }
+                Ok(()) => {}
+                Err(some) => {
+                    torn = torn || some;
+                    self.count(&mut state);
+                }
+            }
+        }
+    }
+
+    /// The next line; `None` when there will be none.
+    fn next(&self) -> Option<Box<[u8]>> {
+        let mut state = self.lock();
+        state.writing = false;
+        loop {
+            if let Some(line) = state.waiting.pop_front() {
+                state.writing = true;
+                return Some(line);
+            }
+            self.idle.notify_all();
+            if state.closed {
+                return None;
+            }
+            state = self
+                .more
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Writes all of it.
+///
+/// # Errors
+/// Whether a part of it was written.
+fn write_whole(to: &mut impl Write, mut rest: &[u8]) -> Result<(), bool> {
+    let whole = rest.len();
+    while !rest.is_empty() {
+        match to.write(rest) {
+            Ok(0) => return Err(rest.len() < whole),
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PAUSE),
+            Err(_) => return Err(rest.len() < whole),
+        }
+    }
+    loop {
+        match to.flush() {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PAUSE),
+            Err(_) => return Err(true),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader, PipeReader, PipeWriter, Read, pipe},
+        sync::mpsc,
+    };
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn counter() -> IntCounter {
+        IntCounter::new("dropped", "dropped").unwrap()
+    }
+
+    fn to_pipe(room: usize) -> (Lines, PipeReader, IntCounter, mpsc::Receiver<u64>) {
+        let (reader, writer) = pipe().unwrap();
+        let (told, hears) = mpsc::channel();
+        let dropped = counter();
+        let tell = move |count| {
+            let _ = told.send(count);
+        };
+        let lines = Lines::start("test", room, dropped.clone(), writer, tell).unwrap();
+        (lines, reader, dropped, hears)
+    }
+
+    #[test]
+    fn lines_come_in_order_and_a_flush_waits_for_them() {
+        let (lines, mut reader, dropped, _hears) = to_pipe(1 << 20);
+        for index in 0..100 {
+            assert!(lines.push(format!("{index}\n").as_bytes(), false));
+        }
+        assert_eq!(lines.flush(LONG), 0);
+        drop(lines);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        let expected: String = (0..100).map(|index| format!("{index}\n")).collect();
+        assert_eq!(text, expected);
+        assert_eq!(dropped.get(), 0);
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_holds_nobody_up_and_what_is_beyond_is_counted_and_told() {
+        let (lines, reader, dropped, hears) = to_pipe(1 << 20);
+        let line = [vec![b'x'; 1023], vec![b'\n']].concat();
+        let pushed = (0..4096).filter(|_| lines.push(&line, false)).count();
+        let lost = 4096 - pushed as u64;
+        assert!(pushed > 512 && lost > 1024, "{pushed}");
+        assert_eq!(dropped.get(), lost);
+        assert!(lines.flush(Duration::ZERO) > 0);
+        assert!(lines.push(b"urgent\n", true), "a quarter is for it");
+        let reads = thread::spawn(move || BufReader::new(reader).lines().count());
+        assert_eq!(hears.recv_timeout(LONG).unwrap(), lost);
+        assert_eq!(lines.flush(LONG), 0);
+        drop(lines);
+        assert_eq!(reads.join().unwrap(), pushed + 1);
+    }
+
+    #[test]
+    fn a_closed_pipe_only_counts() {
+        let (lines, reader, dropped, _hears) = to_pipe(1 << 20);
+        drop(reader);
+        for _ in 0..10 {
+            assert!(lines.push(b"line\n", false));
+        }
+        assert_eq!(lines.flush(LONG), 0);
+        assert_eq!(dropped.get(), 10);
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_does_not_run_into_the_next() {
+        struct Fails(usize, PipeWriter);
+        impl Write for Fails {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0 += 1;
+                match self.0 {
+                    1 => self.1.write(&bytes[..2]),
+                    2 => Err(ErrorKind::StorageFull.into()),
+                    3 => Err(ErrorKind::WouldBlock.into()),
+                    _ => self.1.write(bytes),
+                }
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (mut reader, writer) = pipe().unwrap();
+        let to = Fails(0, writer);
+        let dropped = counter();
+        let lines = Lines::start("test", 1 << 20, dropped.clone(), to, |_| {}).unwrap();
+        assert!(lines.push(b"first\n", false));
+        assert!(lines.push(b"second\n", false));
+        drop(lines);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "fi\nsecond\n");
+        assert_eq!(dropped.get(), 1);
+    }
+}

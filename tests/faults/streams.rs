@@ -1,0 +1,209 @@
+//! Standard error and standard output that nobody reads, or that are gone.
+
+use std::{
+    io::{BufRead, BufReader, PipeReader, PipeWriter, Write, pipe},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use meterline_testkit::{
+    child::{Child, Pipes},
+    ingest::RecordingIngest,
+    process::{Meterline, MeterlineCommand},
+};
+
+use super::Scene;
+use crate::support::{MINUTE, meterline, root, stop};
+
+/// A pipe that takes nothing until its reader reads.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, writer) = pipe().unwrap();
+    let mut filler = writer.try_clone().unwrap();
+    // Ends when the reader reads all of it or goes.
+    std::thread::spawn(move || filler.write_all(&vec![b'\n'; 1 << 20]));
+    (reader, writer)
+}
+
+/// A pipe whose reader is gone.
+fn closed_pipe() -> PipeWriter {
+    pipe().unwrap().1
+}
+
+/// Bills three pods exactly and stops as documented, with this done to its outputs.
+async fn bills_on(change: impl FnOnce(MeterlineCommand) -> MeterlineCommand) {
+    let Some(scene) = Scene::with(3).await else {
+        return;
+    };
+    let ingest = RecordingIngest::start().await.unwrap();
+    let meterline = change(scene.preset(&ingest)).start().unwrap();
+    meterline.wait_ready(MINUTE).await.unwrap();
+    scene.assert_exact(&ingest, &meterline).await;
+    stop(&meterline).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_stops_neither_billing_nor_the_stop() {
+    let (_never_read, full) = full_pipe();
+    bills_on(|command| command.args(["--log-level", "DEBUG"]).stderr(full)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_reader_is_gone_stops_no_billing() {
+    bills_on(|command| command.args(["--log-level", "DEBUG"]).stderr(closed_pipe())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_standard_error_stops_no_billing() {
+    bills_on(|command| command.by_shell("", "2>&-")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_debug_output_that_nobody_reads_stops_neither_billing_nor_the_stop() {
+    let (_never_read, full) = full_pipe();
+    bills_on(|command| command.env("DEBUG", "true").stdout(full)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_debug_output_whose_reader_is_gone_stops_no_billing() {
+    bills_on(|command| command.env("DEBUG", "true").stdout(closed_pipe())).await;
+}
+
+/// A pipeline that needs no cluster; each message is of so many bytes.
+fn generate(bytes: usize, processors: &str, output: &str) -> MeterlineCommand {
+    meterline().config(&format!(
+        "input: {{generate: {{mapping: 'root = \"{}\"', interval: 5ms}}}}\n\
+         pipeline: {{processors: [{processors}]}}\noutput: {output}\n",
+        "x".repeat(bytes)
+    ))
+}
+
+async fn dropped(meterline: &Meterline, metric: &str) {
+    let some = |dropped| dropped > 0.0;
+    meterline
+        .wait_for_metric(metric, MINUTE, some)
+        .await
+        .unwrap();
+}
+
+/// Reads until a line says that.
+fn read_until(from: PipeReader, said: &str) -> String {
+    let mut lines = BufReader::new(from).lines();
+    lines
+        .find_map(|line| line.ok().filter(|line| line.contains(said)))
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_lines_beyond_the_room_are_counted_and_told_once_there_is_room_again() {
+    let (reader, full) = full_pipe();
+    let log = "{log: {message: '${! content() }'}}";
+    let meterline = generate(200_000, log, "{drop: {}}")
+        .stderr(full)
+        .start()
+        .unwrap();
+    dropped(&meterline, "log_lines_dropped").await;
+    let told = tokio::task::spawn_blocking(|| read_until(reader, "log lines were dropped"));
+    let told = tokio::time::timeout(MINUTE, told).await.unwrap().unwrap();
+    assert!(told.contains("level=warn"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_standard_output_does_not_take_are_counted_and_told() {
+    let (_never_read, full) = full_pipe();
+    let meterline = generate(200_000, "", "{stdout: {when_blocked: drop}}")
+        .stdout(full)
+        .start()
+        .unwrap();
+    dropped(&meterline, "stdout_dropped").await;
+    meterline
+        .wait_for_log("messages were not printed", MINUTE)
+        .await
+        .unwrap();
+    stop(&meterline).await;
+}
+
+/// As the end of a `fallback` or of a shell's pipe it is what the messages are for.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_that_waits_delivers_nothing_while_nobody_reads_and_all_of_it_then() {
+    let (reader, full) = full_pipe();
+    let config = "input: {generate: {mapping: 'root = \"abc\"', interval: 5ms, count: 20000}}\n\
+                  output: {stdout: {}}\n";
+    let meterline = meterline().config(config).stdout(full).start().unwrap();
+    meterline.wait_ready(MINUTE).await.unwrap();
+    assert_eq!(meterline.metric("output_sent").await.unwrap(), Some(0.0));
+    let lines = tokio::task::spawn_blocking(|| read_until(reader, "abc"));
+    tokio::time::timeout(MINUTE, lines).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_lines_come_out_before_the_process_ends() {
+    let config = "input: {generate: {mapping: 'root = \"abc\"', interval: 0s, count: 3000}}\n\
+                  pipeline: {processors: [{log: {message: abc}}]}\n\
+                  output: {drop: {}}\n";
+    let meterline = meterline().config(config).start().unwrap();
+    let status = meterline.wait_exit(MINUTE).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+    let log = meterline.log();
+    let messages = log.iter().filter(|line| line.contains("msg=abc"));
+    assert_eq!(messages.count(), 3000);
+    assert!(log.last().unwrap().contains("meterline ends"), "{log:?}");
+}
+
+/// What ends before it logs says why all the same, and ends as documented with nobody to say it to.
+#[tokio::test]
+async fn a_fault_is_told_on_standard_error_or_to_nobody() {
+    let fault = || meterline().config("output: {stdout: {when_blocked: perhaps}}\n");
+    let told = fault().start().unwrap();
+    let status = told.wait_exit(MINUTE).await.unwrap();
+    assert_eq!(status.code(), Some(1));
+    assert!(told.log().iter().any(|line| line.contains("perhaps")));
+    let silent = fault().stderr(closed_pipe()).start().unwrap();
+    let status = silent.wait_exit(MINUTE).await.unwrap();
+    assert_eq!(status.code(), Some(1));
+}
+
+/// `meterline lint a.yaml | head -1` and its like: the reader has seen enough, the verdict stands.
+#[tokio::test]
+async fn commands_whose_reader_is_gone_end_as_documented() {
+    let folder = tempfile::tempdir().unwrap();
+    let faulty = folder.path().join("faulty.yaml");
+    std::fs::write(&faulty, "input: {nothing: {}}\noutput: {nowhere: {}}\n").unwrap();
+    let faulty = faulty.to_str().unwrap();
+    let preset = root().join("presets/kubernetes-pod-exec-time.yaml");
+    let preset = preset.to_str().unwrap();
+    let document = Stdio::from(
+        std::fs::File::open(root().join("charts/meterline/files/dashboard.json")).unwrap(),
+    );
+    let cases: [(&[&str], Stdio, i32); 7] = [
+        (&["lint", faulty], Stdio::null(), 1),
+        (&["lint", preset], Stdio::null(), 0),
+        (&["echo", "--config", preset], Stdio::null(), 0),
+        (&["version"], Stdio::null(), 0),
+        (&["--help"], Stdio::null(), 0),
+        (&["map", "root = this"], document, 0),
+        (&["map", "root = "], Stdio::null(), 1),
+    ];
+    for (args, stdin, code) in cases {
+        let output = Command::new(env!("CARGO_BIN_EXE_meterline"))
+            .args(args)
+            .env_remove("METERLINE_CONFIG")
+            .stdin(stdin)
+            .stdout(closed_pipe())
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
+        assert!(!stderr.contains("Broken pipe"), "{args:?}: {stderr}");
+    }
+    let mut lint = Command::new(env!("CARGO_BIN_EXE_meterline"));
+    lint.args(["lint", faulty]);
+    let pipes = Pipes {
+        stderr: Some(closed_pipe()),
+        ..Pipes::default()
+    };
+    let lint = Child::spawn_to("lint", lint, pipes).unwrap();
+    let status = lint.wait_exit(Duration::from_secs(20)).await.unwrap();
+    assert_eq!(status.code(), Some(1));
+}
