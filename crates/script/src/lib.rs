@@ -8,6 +8,8 @@
 mod analysis;
 mod context;
 mod convert;
+mod cpu;
+mod decimal;
 mod engine;
 mod error;
 mod exact;
@@ -15,6 +17,7 @@ mod expression;
 mod functions;
 mod mapping;
 mod materialise;
+mod notes;
 mod paths;
 mod pod;
 pub mod quantity;
@@ -27,6 +30,7 @@ pub use error::{RunError, ScriptError};
 pub use expression::Expression;
 pub use functions::{Example, FunctionDoc, Group, Purity};
 pub use mapping::{Mapped, Mapping};
+pub use notes::{Loss, Note};
 pub use template::Template;
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use meterline_core::{Content, Message, Node, Scalar};
 use rhai::{Dynamic, Map};
 
-use crate::convert::Unsigned;
+use crate::decimal::Decimal;
 
 /// What a script reads of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,8 +82,13 @@ pub(crate) fn whole(node: Node<'_>) -> Dynamic {
         Some(Scalar::Null) => Dynamic::UNIT,
         Some(Scalar::Bool(value)) => Dynamic::from_bool(value),
         Some(Scalar::Integer(number)) => Dynamic::from_int(number),
-        Some(Scalar::Unsigned(number)) => Dynamic::from(Unsigned(number)),
+        Some(Scalar::Unsigned(number)) => Dynamic::from(Decimal::from(number)),
         Some(Scalar::Float(number)) => Dynamic::from_float(number),
+        Some(Scalar::Number(text)) => match text.parse::<Decimal>() {
+            Ok(number) => Dynamic::from(number),
+            // Only a document that is no outcome of JSON text or of a script has one that long.
+            Err(_) => Dynamic::from_float(text.parse().unwrap_or_default()),
+        },
         Some(Scalar::Text(text)) => text.into(),
         None if node.is_array() => Dynamic::from_array(node.items().map(whole).collect()),
         None => Dynamic::from_map(

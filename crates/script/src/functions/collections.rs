@@ -6,13 +6,18 @@ use std::{
     ops::Bound,
 };
 
-use rhai::{Array, Dynamic, Engine, FnPtr, FuncRegistration, INT, Map, NativeCallContext};
+use rhai::{
+    Array, Dynamic, Engine, EvalAltResult, FnPtr, FuncRegistration, INT, Map, NativeCallContext,
+    Position,
+};
 
-use super::Answer;
+use super::{Answer, values};
 use crate::{
-    context,
     convert::{self, Deleted},
+    cpu,
+    decimal::Decimal,
     error::type_name,
+    exact::Number,
 };
 
 pub(super) fn register(engine: &mut Engine) {
@@ -296,26 +301,26 @@ fn items(value: Dynamic) -> Array {
 
 fn sum(items: &mut Array) -> Answer<Dynamic> {
     let mut whole: INT = 0;
-    let mut decimal = None;
+    let mut rest: Option<Decimal> = None;
     for item in items.iter() {
-        if let Ok(number) = item.as_int() {
-            whole = whole
-                .checked_add(number)
-                .ok_or("the sum is more than 64 bits hold")?;
-        } else if let Ok(number) = item.as_float() {
-            *decimal.get_or_insert(0.0) += number;
-        } else {
-            let got = type_name(item.type_name());
-            return Err(format!("sum() takes numbers, this is {got}").into());
+        if let Ok(number) = item.as_int()
+            && let Some(sum) = whole.checked_add(number)
+        {
+            whole = sum;
+            continue;
         }
+        let Some(number) = values::number_of(item) else {
+            let got = match item.as_float() {
+                Ok(number) => number.to_string(),
+                Err(got) => type_name(got),
+            };
+            return Err(format!("sum() takes numbers, this is {got}").into());
+        };
+        rest = Some(rest.map_or(number.clone(), |rest| rest.plus(&number)));
     }
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "decimals among the items make a decimal sum"
-    )]
-    Ok(match decimal {
-        Some(decimal) => Dynamic::from_float(decimal + whole as f64),
-        None => Dynamic::from_int(whole),
+    Ok(match rest {
+        Some(rest) => Number::exact(rest.plus(&whole.into()))?.into(),
+        None => whole.into(),
     })
 }
 
@@ -324,7 +329,7 @@ fn unique(items: &Array) -> Answer<Array> {
     let mut seen = HashSet::new();
     let mut kept = Array::new();
     for item in items.iter() {
-        if seen.insert(convert::to_json(item)?.to_string()) {
+        if seen.insert(convert::to_text(item)?) {
             kept.push(item.clone());
         }
     }
@@ -336,14 +341,11 @@ fn compare(a: &Dynamic, b: &Dynamic) -> Answer<Ordering> {
     if let (Ok(a), Ok(b)) = (a.as_int(), b.as_int()) {
         return Ok(a.cmp(&b));
     }
-    #[expect(clippy::cast_precision_loss, reason = "an order, not a value")]
-    let number = |it: &Dynamic| {
-        it.as_float()
-            .or_else(|_| it.as_int().map(|it| it as f64))
-            .ok()
-    };
-    if let (Some(a), Some(b)) = (number(a), number(b)) {
+    if let (Ok(a), Ok(b)) = (a.as_float(), b.as_float()) {
         return Ok(a.total_cmp(&b));
+    }
+    if let (Some(a), Some(b)) = (values::number_of(a), values::number_of(b)) {
+        return Ok(a.cmp(&b));
     }
     if let (Ok(a), Ok(b)) = (a.as_immutable_string_ref(), b.as_immutable_string_ref()) {
         return Ok(a.as_str().cmp(b.as_str()));
@@ -387,8 +389,9 @@ fn sorted<T: Clone>(
     if items.len() < 2 {
         return Ok(items.to_vec());
     }
-    if context::is_late() {
-        return Err("sorting takes too long".into());
+    if cpu::is_used_up() {
+        // As the interpreter itself ends a run that is out of time.
+        return Err(EvalAltResult::ErrorTerminated(Dynamic::UNIT, Position::NONE).into());
     }
     let (left, right) = items.split_at(items.len() / 2);
     let (left, right) = (sorted(left, compare)?, sorted(right, compare)?);

@@ -3,10 +3,7 @@
 use rhai::{Dynamic, Engine, NativeCallContext};
 
 use super::{Answer, Example, FunctionDoc, Group, Purity};
-use crate::{
-    context,
-    convert::{Deleted, Unsigned},
-};
+use crate::{context, convert::Deleted, decimal::Decimal};
 
 pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
@@ -62,7 +59,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
 
 pub(super) fn register(engine: &mut Engine) {
     engine.register_type_with_name::<Deleted>("deleted");
-    engine.register_type_with_name::<Unsigned>("unsigned");
+    engine.register_type_with_name::<Decimal>("decimal");
     engine.register_fn("deleted", || Dynamic::from(Deleted));
     engine.register_fn(
         "meta",

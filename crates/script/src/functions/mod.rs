@@ -8,6 +8,7 @@ mod ids;
 mod known;
 mod kubernetes;
 mod message;
+mod operators;
 mod text;
 mod time;
 mod values;
@@ -116,11 +117,12 @@ pub(crate) fn register(engine: &mut Engine) {
     collections::register(engine);
     text::register(engine);
     values::register(engine);
+    operators::register(engine);
 }
 
 #[cfg(test)]
 mod tests {
-    use meterline_core::Message;
+    use meterline_core::{Content, Message};
 
     use super::*;
     use crate::{Engine, Limits};
@@ -141,7 +143,10 @@ mod tests {
                 let message = Message::raw(example.input.as_bytes().to_vec());
                 let output = match engine.compile_expression(example.script) {
                     Ok(expression) => match expression.evaluate(&message) {
-                        Ok(value) => value.to_string(),
+                        Ok(value) => Message::new(Content::Document(value))
+                            .bytes()
+                            .map(|bytes| String::from_utf8(bytes.into()).unwrap())
+                            .unwrap(),
                         Err(error) => error.to_string(),
                     },
                     Err(errors) => format!("{errors:?}"),

@@ -14,10 +14,11 @@ fn both(engine: &Engine, source: &str, message: &Message) -> Option<[Result<Valu
         if let Some(wanted) = wanted {
             script.analysis.wanted = wanted;
         }
-        let value = script.run(&mut message.clone(), &mut Scope::new());
+        let value = script.run(&mut message.clone(), |_| Scope::new());
         value
             .map_err(|error| error.to_string())
-            .and_then(|value| convert::to_json(&value))
+            .and_then(|done| convert::to_document(&done.value))
+            .map(|document| document.root().to_value())
     };
     Some([run(None), run(Some(Wanted::All))])
 }
