@@ -8,6 +8,7 @@ use crate::{
     functions::{self, Purity},
     materialise::Wanted,
     paths::{self, MAKE_PATH},
+    reads,
     reuse::{self, Reuse},
     script::BODY,
 };
@@ -50,6 +51,7 @@ pub(crate) fn analyse(ast: &AST, origin: &Origin) -> Result<Analysis, Vec<Script
         errors: Vec::new(),
         analysis: Analysis {
             is_pure: true,
+            wanted: reads::wanted(ast),
             ..Analysis::default()
         },
     };
@@ -100,13 +102,7 @@ impl Reader<'_> {
                 }
                 self.statement(statement);
             }
-            ASTNode::Expr(expression) => {
-                let parent = match ancestors.last() {
-                    Some(ASTNode::Expr(parent)) => Some(*parent),
-                    _ => None,
-                };
-                self.expression(expression, parent);
-            }
+            ASTNode::Expr(expression) => self.expression(expression),
             _ => {}
         }
     }
@@ -154,22 +150,8 @@ impl Reader<'_> {
         }
     }
 
-    fn expression(&mut self, expression: &Expr, parent: Option<&Expr>) {
+    fn expression(&mut self, expression: &Expr) {
         match expression {
-            Expr::ThisPtr(_) => {
-                let is_start = matches!(
-                    parent,
-                    Some(Expr::Dot(pair, ..) | Expr::Index(pair, ..))
-                        if std::ptr::eq(&raw const pair.lhs, expression)
-                );
-                if !is_start {
-                    self.analysis.wanted.add(&[]);
-                }
-            }
-            Expr::Dot(pair, ..) | Expr::Index(pair, ..) if matches!(pair.lhs, Expr::ThisPtr(_)) => {
-                let (_, keys) = paths::chain(expression);
-                self.analysis.wanted.add(&keys);
-            }
             Expr::Variable(variable, _, position) if variable.0.is_none() => {
                 match variable.1.as_str() {
                     "root" => {}

@@ -9,6 +9,7 @@ use crate::{
     engine::EventId,
     materialise,
     notes::{Loss, Note, Notes},
+    prefix::Skipped,
 };
 
 /// The message as native functions see it. It travels as the tag of the call, so that a function
@@ -21,6 +22,7 @@ struct Inner {
     document: OnceLock<Result<Document, String>>,
     event_id: EventId,
     notes: Mutex<Notes>,
+    skipped: OnceLock<Skipped>,
 }
 
 impl Context {
@@ -28,6 +30,7 @@ impl Context {
     pub(crate) fn new(message: Message, event_id: EventId) -> Self {
         Self(Arc::new(Inner {
             message,
+            skipped: OnceLock::new(),
             document: OnceLock::new(),
             event_id,
             notes: Mutex::default(),
@@ -45,6 +48,18 @@ impl Context {
 
     fn notes(&self) -> std::sync::MutexGuard<'_, Notes> {
         self.0.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says which fields `this` does not have, though a prefix of theirs is read.
+    pub(crate) fn set_skipped(&self, skipped: Skipped) {
+        // Once a run, before the script starts.
+        let _ = self.0.skipped.set(skipped);
+    }
+
+    /// How many fields of a prefix `this` does not have, as they are too many.
+    pub(crate) fn skipped(&self, prefix: &str) -> usize {
+        let skipped = self.0.skipped.get();
+        skipped.and_then(|it| it.get(prefix)).copied().unwrap_or(0)
     }
 
     /// Notes that something was left out or cut.

@@ -6,6 +6,7 @@
 //! run, and nothing in a script reaches outside it.
 
 mod analysis;
+mod blank;
 mod context;
 mod convert;
 mod cpu;
@@ -20,7 +21,9 @@ mod materialise;
 mod notes;
 mod paths;
 mod pod;
+mod prefix;
 pub mod quantity;
+mod reads;
 mod reuse;
 mod script;
 mod template;

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 
 use meterline_core::{Node, Scalar};
 
-use crate::quantity::Quantity;
+use crate::{blank, quantity::Quantity};
 
 /// Which of the two amounts of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,7 +212,7 @@ fn amount(value: Node<'_>) -> Result<Quantity, String> {
 
 /// The product name of the pod's GPUs: its annotation `data.openmeter.io/gpu_type`, else what its
 /// node selector or its required node affinity demands of the node label `nvidia.com/gpu.product`.
-/// Affinity counts only if every alternative demands one and the same product.
+/// Affinity counts only if every alternative demands one and the same product. A blank is none.
 pub(crate) fn gpu_type(pod: Node<'_>) -> Option<&str> {
     let annotation = pod.path(&["metadata", "annotations", "data.openmeter.io/gpu_type"]);
     let spec = pod.get("spec");
@@ -223,7 +223,7 @@ pub(crate) fn gpu_type(pod: Node<'_>) -> Option<&str> {
 }
 
 fn text(node: Option<Node<'_>>) -> Option<&str> {
-    node.and_then(Node::as_str).filter(|text| !text.is_empty())
+    node.and_then(Node::as_str).and_then(blank::trimmed)
 }
 
 fn required_product(spec: Node<'_>) -> Option<&str> {

@@ -15,6 +15,7 @@ use crate::{
     materialise,
     notes::Note,
     paths,
+    prefix::Skipped,
 };
 
 /// The name of the function whose body the script becomes: `this` exists in functions only.
@@ -121,9 +122,11 @@ impl Script {
 
     fn run_in(&self, context: Context, scope: &mut Scope<'_>) -> Result<Dynamic, Stopped> {
         let inner = &self.engine.0;
-        let mut this = materialise::this(context.message(), &self.analysis.wanted)
+        let mut skipped = Skipped::new();
+        let mut this = materialise::this(context.message(), &self.analysis.wanted, &mut skipped)
             .map_err(|reason| Stopped::Failed(RunError::nowhere(reason)))?
             .into_read_only();
+        context.set_skipped(skipped);
         let options = CallFnOptions::new()
             .eval_ast(false)
             .bind_this_ptr(&mut this)

@@ -3,7 +3,6 @@
 use std::{
     cmp::Ordering,
     collections::{HashSet, btree_map::Entry},
-    ops::Bound,
 };
 
 use rhai::{
@@ -13,11 +12,14 @@ use rhai::{
 
 use super::{Answer, values};
 use crate::{
+    context,
     convert::{self, Deleted},
     cpu,
     decimal::Decimal,
     error::type_name,
     exact::Number,
+    notes::Loss,
+    prefix,
 };
 
 pub(super) fn register(engine: &mut Engine) {
@@ -56,9 +58,12 @@ pub(super) fn register(engine: &mut Engine) {
                               f: FnPtr| {
         map_each_key(&call, fields, &f).map(Dynamic::from_map)
     });
-    reading!("select_prefix", |fields: &mut Map, prefix: &str| {
-        Dynamic::from_map(select_prefix(fields, prefix))
-    });
+    reading!(
+        "select_prefix",
+        |call: NativeCallContext, fields: &mut Map, prefix: &str| {
+            select_prefix(&call, fields, prefix).map(Dynamic::from_map)
+        }
+    );
     reading!("length", |items: &mut Array| length(items.len()));
     reading!("length", |fields: &mut Map| length(fields.len()));
     reading!("index", index);
@@ -260,18 +265,15 @@ fn assign(mut into: Map, mut from: Map) -> Map {
     into
 }
 
-/// The fields whose name starts with the prefix, without it.
-fn select_prefix(fields: &Map, prefix: &str) -> Map {
-    let mut selected = Map::new();
-    for (key, value) in fields.range::<str, _>((Bound::Included(prefix), Bound::Unbounded)) {
-        let Some(key) = key.strip_prefix(prefix) else {
-            break;
-        };
-        if !key.is_empty() {
-            selected.insert(key.into(), value.clone());
-        }
+/// The fields whose name starts with the prefix, without it; what is cut is noted.
+fn select_prefix(call: &NativeCallContext<'_>, fields: &Map, prefix: &str) -> Answer<Map> {
+    let (selected, mut cut) = prefix::select(fields, prefix);
+    let context = context::of(call)?;
+    cut.fields += context.skipped(prefix);
+    if cut != prefix::Cut::default() {
+        context.note(Loss::Text, prefix::explain(prefix, &cut));
     }
-    selected
+    Ok(selected)
 }
 
 /// As `assign`, but where both sides have a value both are kept in an array.

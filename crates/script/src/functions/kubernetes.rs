@@ -10,6 +10,7 @@ use crate::{
     exact::{self, Number},
     notes::Loss,
     pod::{self, Section, Totals},
+    prefix,
     quantity::Quantity,
 };
 
@@ -222,8 +223,15 @@ pub(super) fn register(engine: &mut Engine) {
         "pod_gpu_type",
         |call: NativeCallContext| -> Answer<Dynamic> {
             let context = context::of(&call)?;
-            let gpu_type = pod::gpu_type(context.document()?.root());
-            Ok(gpu_type.map_or(Dynamic::UNIT, Into::into))
+            let Some(gpu_type) = pod::gpu_type(context.document()?.root()) else {
+                return Ok(Dynamic::UNIT);
+            };
+            let start = prefix::start(gpu_type, prefix::VALUE);
+            if start.len() < gpu_type.len() {
+                let most = prefix::VALUE >> 10;
+                context.note(Loss::Text, format!("the GPU type is cut to {most} KiB"));
+            }
+            Ok(start.into())
         },
     );
     // Whole seconds first, as below.

@@ -7,7 +7,9 @@ use rhai::{Array, Dynamic, Engine, ImmutableString};
 use sha2::Digest;
 
 use super::{Answer, Example, FunctionDoc, Group, Purity, values};
-use crate::{context, convert, decimal::Rounding, error::type_name, materialise};
+use crate::{
+    blank, context, convert, decimal::Rounding, error::type_name, materialise, notes::Loss, prefix,
+};
 
 pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
@@ -69,6 +71,20 @@ pub(super) const DOCS: &[FunctionDoc] = &[
             script: r#"" a b ".trim()"#,
             input: "{}",
             output: r#""a b""#,
+        }],
+    },
+    FunctionDoc {
+        name: "nonblank",
+        signature: "text.nonblank() -> text | ()",
+        summary: "The text without spaces and control characters at its ends, or () where nothing \
+                  that can be seen is left of it. Of more than 4 KiB the start is taken; that is \
+                  counted and logged once. For names that tenants write, such as a subject.",
+        group: Group::Text,
+        purity: Purity::Pure,
+        examples: &[Example {
+            script: r#"[" customer 1 ".nonblank(), "   ".nonblank() ?? "web-0"]"#,
+            input: "{}",
+            output: r#"["customer 1","web-0"]"#,
         }],
     },
     FunctionDoc {
@@ -215,6 +231,7 @@ pub(super) fn register(engine: &mut Engine) {
     engine.register_fn("trim", |text: &str| -> ImmutableString {
         text.trim().into()
     });
+    engine.register_fn("nonblank", nonblank);
     engine.register_fn("uppercase", |text: &str| text.to_uppercase());
     engine.register_fn("lowercase", |text: &str| text.to_lowercase());
     engine.register_fn("replace_all", replace_all);
@@ -240,6 +257,20 @@ pub(super) fn register(engine: &mut Engine) {
         Ok(context::of(&call)?.this()?)
     });
     register_format(engine);
+}
+
+/// Text that somebody else wrote and that names something.
+fn nonblank(call: rhai::NativeCallContext, text: &str) -> Answer<Dynamic> {
+    let Some(text) = blank::trimmed(text) else {
+        return Ok(Dynamic::UNIT);
+    };
+    let start = prefix::start(text, prefix::VALUE);
+    if start.len() < text.len() {
+        let shown = prefix::start(text, 40);
+        let reason = format!("the text `{shown}…` is cut to {} KiB", prefix::VALUE >> 10);
+        context::of(&call)?.note(Loss::Text, reason);
+    }
+    Ok(start.into())
 }
 
 /// The most that a text of the script may grow to is checked when it is back in the interpreter;
