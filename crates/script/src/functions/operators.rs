@@ -258,14 +258,18 @@ fn power(base: &Decimal, exponent: &Decimal) -> Answer<Number> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use meterline_core::Message;
     use proptest::prelude::*;
 
     use crate::{Engine, Limits};
 
+    /// Made once: the interpreter takes milliseconds to set up.
+    static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Limits::default()));
+
     fn value(source: &str) -> Result<String, String> {
-        let engine = Engine::new(Limits::default());
-        let expression = engine.compile_expression(source).unwrap();
+        let expression = ENGINE.compile_expression(source).unwrap();
         let text = expression.text(&Message::raw("{}"));
         text.map_err(|error| error.to_string())
     }

@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use meterline_core::{Document, Message};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -8,6 +10,9 @@ use crate::{Engine, Limits, Loss, Note};
 const SOURCE: &str = "let annotations = this.metadata?.annotations ?? #{};
     root = #{ subject: annotations[\"openmeter.io/subject\"],
         data: annotations.select_prefix(\"data.openmeter.io/\") }";
+
+/// Made once: the interpreter takes milliseconds to set up.
+static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Limits::default()));
 
 /// What the mapping makes of the annotations, and its notes.
 fn mapped_by(source: &str, annotations: &Value) -> (Value, Vec<Note>) {
