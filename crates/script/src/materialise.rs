@@ -16,58 +16,76 @@ use crate::{decimal::Decimal, prefix};
 pub(crate) enum Wanted {
     /// All of it.
     All,
-    /// These fields, if it is an object; all of it, if it is not. None at all: nothing.
-    Fields {
-        /// By their whole keys.
-        keys: BTreeMap<String, Wanted>,
-        /// By the starts of their keys, as `select_prefix` takes them.
-        prefixes: BTreeSet<String>,
-    },
+    /// Parts of it, if it is an object or an array that has such parts; all of it, if it is not.
+    Parts(Parts),
+}
+
+/// The parts of a value. None at all: nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Parts {
+    /// Fields by their whole keys.
+    keys: BTreeMap<String, Wanted>,
+    /// Fields by the starts of their keys, as `select_prefix` takes them.
+    prefixes: BTreeSet<String>,
+    /// This of each item of an array.
+    items: Option<Box<Wanted>>,
+}
+
+/// A step from a value to a part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step<'a> {
+    /// The field of this key.
+    Key(&'a str),
+    /// Some item of an array.
+    Item,
 }
 
 impl Default for Wanted {
     fn default() -> Self {
-        Self::Fields {
-            keys: BTreeMap::new(),
-            prefixes: BTreeSet::new(),
-        }
+        Self::Parts(Parts::default())
     }
 }
 
 impl Wanted {
     /// Adds everything below `path`.
-    pub(crate) fn add(&mut self, path: &[&str]) {
+    pub(crate) fn add(&mut self, path: &[Step<'_>]) {
         self.add_all(path, &Self::All);
     }
 
     /// Adds the fields below `path` whose keys start with `prefix`.
-    pub(crate) fn add_prefix(&mut self, path: &[&str], prefix: &str) {
+    pub(crate) fn add_prefix(&mut self, path: &[Step<'_>], prefix: &str) {
         let prefixes = BTreeSet::from([prefix.to_owned()]);
-        let keys = BTreeMap::new();
-        self.add_all(path, &Self::Fields { keys, prefixes });
+        self.add_all(
+            path,
+            &Self::Parts(Parts {
+                prefixes,
+                ..Parts::default()
+            }),
+        );
     }
 
     /// Adds `more` of what is below `path`.
-    pub(crate) fn add_all(&mut self, path: &[&str], more: &Self) {
-        match (&mut *self, path.split_first(), more) {
-            (Self::All, ..) => {}
-            (Self::Fields { keys, .. }, Some((first, rest)), _) => {
-                keys.entry((*first).to_owned())
-                    .or_default()
-                    .add_all(rest, more);
+    pub(crate) fn add_all(&mut self, path: &[Step<'_>], more: &Self) {
+        let Self::Parts(parts) = self else {
+            return;
+        };
+        match (path.split_first(), more) {
+            (Some((Step::Key(key), rest)), _) => {
+                let part = parts.keys.entry((*key).to_owned()).or_default();
+                part.add_all(rest, more);
             }
-            (_, None, Self::All) => *self = Self::All,
-            (
-                Self::Fields { keys, prefixes },
-                None,
-                Self::Fields {
-                    keys: more_keys,
-                    prefixes: more_prefixes,
-                },
-            ) => {
-                prefixes.extend(more_prefixes.iter().cloned());
-                for (key, more) in more_keys {
-                    keys.entry(key.clone()).or_default().add_all(&[], more);
+            (Some((Step::Item, rest)), _) => {
+                parts.items.get_or_insert_default().add_all(rest, more);
+            }
+            (None, Self::All) => *self = Self::All,
+            (None, Self::Parts(more)) => {
+                parts.prefixes.extend(more.prefixes.iter().cloned());
+                for (key, more) in &more.keys {
+                    let part = parts.keys.entry(key.clone()).or_default();
+                    part.add_all(&[], more);
+                }
+                if let Some(more) = &more.items {
+                    parts.items.get_or_insert_default().add_all(&[], more);
                 }
             }
         }
@@ -75,7 +93,7 @@ impl Wanted {
 
     /// Whether nothing is read.
     pub(crate) fn is_nothing(&self) -> bool {
-        matches!(self, Self::Fields { keys, prefixes } if keys.is_empty() && prefixes.is_empty())
+        matches!(self, Self::Parts(parts) if *parts == Parts::default())
     }
 }
 
@@ -101,20 +119,28 @@ pub(crate) fn this(
 }
 
 fn node(node: Node<'_>, wanted: &Wanted, skipped: &mut prefix::Skipped) -> Dynamic {
-    match wanted {
-        Wanted::Fields { keys, prefixes } if node.is_object() => {
-            let mut map = Map::new();
-            for (key, wanted) in keys {
-                if let Some(value) = node.get(key) {
-                    map.insert(key.as_str().into(), self::node(value, wanted, skipped));
-                }
+    let Wanted::Parts(parts) = wanted else {
+        return whole(node);
+    };
+    if node.is_object() {
+        let mut map = Map::new();
+        for (key, wanted) in &parts.keys {
+            if let Some(value) = node.get(key) {
+                map.insert(key.as_str().into(), self::node(value, wanted, skipped));
             }
-            for prefix in prefixes {
-                for (key, value) in prefix::first(node.entries(), prefix, keys, skipped) {
-                    map.insert(key.into(), whole(value));
-                }
+        }
+        for prefix in &parts.prefixes {
+            for (key, value) in prefix::first(node.entries(), prefix, &parts.keys, skipped) {
+                map.insert(key.into(), whole(value));
             }
-            Dynamic::from_map(map)
+        }
+        return Dynamic::from_map(map);
+    }
+    match &parts.items {
+        // Properties of an array, such as `len`, are read of all of it.
+        Some(wanted) if node.is_array() && parts.keys.is_empty() && parts.prefixes.is_empty() => {
+            let items = node.items();
+            Dynamic::from_array(items.map(|it| self::node(it, wanted, skipped)).collect())
         }
         _ => whole(node),
     }

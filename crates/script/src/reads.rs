@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 
 use rhai::{AST, ASTFlags, ASTNode, Expr, Position, Stmt};
 
-use crate::{materialise::Wanted, paths};
+use crate::{
+    materialise::{Step, Wanted},
+    paths,
+};
 
 /// The function of which only the fields with a prefix are wanted.
 const SELECT_PREFIX: &str = "select_prefix";
@@ -27,8 +30,7 @@ pub(crate) fn wanted(ast: &AST) -> Wanted {
         each_node(ast, in_body, &mut |path| reads.use_of_this(path));
     }
     for alias in reads.aliases.into_values().flatten() {
-        let path: Vec<_> = alias.path.iter().map(String::as_str).collect();
-        reads.wanted.add_all(&path, &alias.wanted);
+        reads.wanted.add_all(&alias.path(), &alias.wanted);
     }
     reads.wanted
 }
@@ -62,12 +64,21 @@ struct Reads {
 
 /// A variable that stands for a part of `this`.
 struct Alias {
-    /// Which part.
-    path: Vec<String>,
+    /// Which part: keys, and none for an item of an array.
+    path: Vec<Option<String>>,
     /// Where `this` is written in its declaration.
     place: Position,
     /// What of it is read.
     wanted: Wanted,
+}
+
+impl Alias {
+    fn path(&self) -> Vec<Step<'_>> {
+        let steps = self.path.iter();
+        steps
+            .map(|key| key.as_deref().map_or(Step::Item, Step::Key))
+            .collect()
+    }
 }
 
 impl Reads {
@@ -113,8 +124,7 @@ impl Reads {
                 {
                     // From here on it stands for something else.
                     if let Some(alias) = alias {
-                        let path: Vec<_> = alias.path.iter().map(String::as_str).collect();
-                        self.wanted.add(&path);
+                        self.wanted.add(&alias.path());
                     }
                 }
             }
@@ -147,14 +157,14 @@ fn chain_from<'a>(path: &[ASTNode<'a>]) -> Option<&'a Expr> {
 
 /// Adds what a chain reads of its base.
 fn add(wanted: &mut Wanted, chain: &Expr) {
-    let (_, keys) = paths::chain(chain);
-    match selected_prefix(chain, keys.len()) {
-        Some(prefix) => wanted.add_prefix(&keys, prefix),
-        None => wanted.add(&keys),
+    let (path, end) = path(chain);
+    match end {
+        End::Prefix(prefix) => wanted.add_prefix(&path, prefix),
+        End::Chain | End::Other => wanted.add(&path),
     }
 }
 
-/// The part of `this` that a declared value is: a chain of keys, also with a default of `#{}`.
+/// The part of `this` that a declared value is: a chain of known steps, also with a default of `#{}`.
 fn alias(value: &Expr) -> Option<Alias> {
     let value = match value {
         Expr::Coalesce(sides, _) => match sides.as_slice() {
@@ -163,14 +173,18 @@ fn alias(value: &Expr) -> Option<Alias> {
         },
         value => value,
     };
-    let (Expr::ThisPtr(place), keys) = paths::chain(value) else {
+    let (Expr::ThisPtr(place), _) = paths::chain(value) else {
         return None;
     };
-    if keys.is_empty() || step(value, keys.len()).is_some() {
+    let (path, End::Chain) = path(value) else {
         return None;
-    }
-    Some(Alias {
-        path: keys.into_iter().map(str::to_owned).collect(),
+    };
+    let owned = |step: Step<'_>| match step {
+        Step::Key(key) => Some(key.to_owned()),
+        Step::Item => None,
+    };
+    (!path.is_empty()).then(|| Alias {
+        path: path.into_iter().map(owned).collect(),
         place: *place,
         wanted: Wanted::default(),
     })
@@ -184,32 +198,50 @@ fn is_empty_map(expression: &Expr) -> bool {
     }
 }
 
-/// The prefix, where the step behind the first `skip` ones is `select_prefix("prefix")`.
-fn selected_prefix(chain: &Expr, skip: usize) -> Option<&str> {
-    match step(chain, skip)? {
-        Expr::MethodCall(call, _) if call.name == SELECT_PREFIX => match call.args.as_slice() {
-            [Expr::StringConstant(prefix, _)] => Some(prefix),
-            _ => None,
-        },
-        _ => None,
-    }
+/// What stands behind the steps of a chain that the text shows.
+enum End<'a> {
+    /// Nothing.
+    Chain,
+    /// `select_prefix("prefix")`.
+    Prefix(&'a str),
+    /// Anything else, for which all of the value is needed.
+    Other,
 }
 
-/// The step of a chain behind its first `skip` ones; `None` at its end.
-fn step(chain: &Expr, skip: usize) -> Option<&Expr> {
-    let (Expr::Dot(pair, flags, _) | Expr::Index(pair, flags, _)) = chain else {
-        return None;
-    };
-    // Unless the chain ends here, the right side is a pair of this step and the rest.
-    match &pair.rhs {
-        rest @ (Expr::Dot(next, ..) | Expr::Index(next, ..))
-            if !flags.intersects(ASTFlags::BREAK) =>
-        {
-            match skip.checked_sub(1) {
-                None => Some(&next.lhs),
-                Some(skip) => step(rest, skip),
+/// The steps of a chain, as far as the text shows them.
+fn path(chain: &Expr) -> (Vec<Step<'_>>, End<'_>) {
+    let (mut path, mut rest) = (Vec::new(), Some(chain));
+    while let Some(chain) = rest {
+        let (pair, flags, is_index) = match chain {
+            Expr::Dot(pair, flags, _) => (pair, flags, false),
+            Expr::Index(pair, flags, _) => (pair, flags, true),
+            _ => break,
+        };
+        // Unless the chain ends here, the right side is a pair of this step and the rest.
+        let step;
+        (step, rest) = match &pair.rhs {
+            behind @ (Expr::Dot(next, ..) | Expr::Index(next, ..))
+                if !flags.intersects(ASTFlags::BREAK) =>
+            {
+                (&next.lhs, Some(behind))
             }
-        }
-        last => (skip == 0).then_some(last),
+            last => (last, None),
+        };
+        path.push(match step {
+            Expr::Property(property, _) if !is_index => Step::Key(property.2.as_str()),
+            Expr::StringConstant(key, _) if is_index => Step::Key(key.as_str()),
+            Expr::IntegerConstant(..) if is_index => Step::Item,
+            Expr::MethodCall(call, _) if !is_index => {
+                match (call.name.as_str(), call.args.as_slice()) {
+                    ("index", [Expr::IntegerConstant(..)]) => Step::Item,
+                    (SELECT_PREFIX, [Expr::StringConstant(prefix, _)]) => {
+                        return (path, End::Prefix(prefix));
+                    }
+                    _ => return (path, End::Other),
+                }
+            }
+            _ => return (path, End::Other),
+        });
     }
+    (path, End::Chain)
 }

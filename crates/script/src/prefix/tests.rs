@@ -16,9 +16,7 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Limits::default()
 
 /// What the mapping makes of the annotations, and its notes.
 fn mapped_by(source: &str, annotations: &Value) -> (Value, Vec<Note>) {
-    let mapping = Engine::new(Limits::default())
-        .compile_mapping(source)
-        .unwrap();
+    let mapping = ENGINE.compile_mapping(source).unwrap();
     let mut message = Message::value(&json!({"metadata": {"annotations": annotations}}));
     let mut notes = Vec::new();
     mapping.run_noting(&mut message, &mut notes).unwrap();

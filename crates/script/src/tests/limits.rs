@@ -201,6 +201,28 @@ fn a_number_that_a_metric_cannot_have_leaves_out_that_metric_alone() {
 }
 
 #[test]
+fn what_a_pod_has_and_a_mapping_does_not_read_passes_no_limit() {
+    let mut resources: serde_json::Map<_, _> = (0..20_000)
+        .map(|index| (format!("example.com/x{index}"), json!("0")))
+        .collect();
+    resources.insert("cpu".into(), json!("2"));
+    let pod = json!({"spec": {"containers": [
+        {"resources": {"limits": resources.clone(), "requests": resources}}]}});
+    for source in [
+        "let resources = this.spec.containers.index(0)?.resources;
+         root = #{ cpu: resources?.limits?.cpu.resource_quantity() }",
+        "root.cpu = this.spec.containers[0].resources.requests.cpu.resource_quantity()",
+        "root.cpu = pod_request(\"cpu\")",
+        "root.cpu = pod_metrics(15).cpu_limit_millicores",
+    ] {
+        assert_eq!(map(source, &pod), Ok(json!({"cpu": 2})), "{source}");
+    }
+    // What reads all of it has limits, which are that message's alone.
+    let error = map("root = this; root.a = root.spec.containers.len()", &pod).unwrap_err();
+    assert!(error.contains("too large"), "{error}");
+}
+
+#[test]
 fn what_an_api_server_accepts_is_billed_exactly_however_large() {
     let source = "root = pod_metrics(3600); root.own = pod_limit(\"memory\") * 3600";
     let mapping = Engine::new(Limits::default())

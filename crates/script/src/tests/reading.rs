@@ -5,7 +5,12 @@ use proptest::prelude::*;
 use rhai::Scope;
 use serde_json::{Value, json};
 
-use crate::{Engine, Limits, convert, materialise::Wanted, reads, script::Script};
+use crate::{
+    Engine, Limits, convert,
+    materialise::{Step, Wanted},
+    reads,
+    script::Script,
+};
 
 /// The value or the error of a script, with the parts it is known to read and with everything.
 fn both(engine: &Engine, source: &str, message: &Message) -> Option<[Result<Value, String>; 2]> {
@@ -23,6 +28,20 @@ fn both(engine: &Engine, source: &str, message: &Message) -> Option<[Result<Valu
     Some([run(None), run(Some(Wanted::All))])
 }
 
+/// A path in which `0` is an item of an array.
+fn steps<'a>(path: &[&'a str]) -> Vec<Step<'a>> {
+    let steps = path.iter();
+    steps
+        .map(|key| {
+            if *key == "0" {
+                Step::Item
+            } else {
+                Step::Key(key)
+            }
+        })
+        .collect()
+}
+
 #[test]
 fn only_what_is_read_is_wanted() {
     let engine = Engine::new(Limits::default());
@@ -36,7 +55,7 @@ fn only_what_is_read_is_wanted() {
     let expected = |paths: &[&[&str]]| {
         let mut wanted = Wanted::default();
         for path in paths {
-            wanted.add(path);
+            wanted.add(&steps(path));
         }
         format!("{wanted:?}")
     };
@@ -46,9 +65,15 @@ fn only_what_is_read_is_wanted() {
         ("this.a.b", &[&["a", "b"]]),
         ("this?.a?[\"b c\"].d", &[&["a", "b c", "d"]]),
         ("this[\"a\"][\"b\"]", &[&["a", "b"]]),
-        ("this.a[0].b", &[&["a"]]),
+        ("this.a[0].b", &[&["a", "0", "b"]]),
+        ("this.a.index(-1)?.b.c", &[&["a", "0", "b", "c"]]),
+        ("this.a[0][1]", &[&["a", "0", "0"]]),
+        ("let x = this.a.index(0)?.b; x?.c", &[&["a", "0", "b", "c"]]),
+        ("this.a[0].b + this.a.len()", &[&["a"]]),
+        ("this.a[0].len()", &[&["a", "0"]]),
         ("this.a.b.len()", &[&["a", "b"]]),
         ("this.a.filter(|x| x.c).d", &[&["a"]]),
+        ("this.a[this.b]", &[&["a"], &["b"]]),
         ("this[this.k]", &[&[]]),
         ("this.a[this.k.j].z", &[&["a"], &["k", "j"]]),
         ("this.keys()", &[&[]]),
@@ -100,8 +125,8 @@ fn only_what_is_read_is_wanted() {
         assert_eq!(wanted(source), expected(paths), "{source}");
     }
     let mut expected = Wanted::default();
-    expected.add(&["a", "b"]);
-    expected.add_prefix(&["a"], "p/");
+    expected.add(&steps(&["a", "b"]));
+    expected.add_prefix(&steps(&["a"]), "p/");
     for source in [
         "this.a.select_prefix(\"p/\").len() + this.a.b",
         "let x = this?.a ?? #{}; x?.select_prefix(\"p/\").c + x[\"b\"]",
@@ -181,6 +206,8 @@ fn any_script() -> impl Strategy<Value = String> {
         Just("let w = this.b; { let w = this.a; w.c }"),
         Just("let w = this.a; for w in [this.b] { w.a }"),
         Just("let w = this.a.keys();"),
+        Just("let w = this.a[0];"),
+        Just("let w = this.a.index(0)?.b ?? #{};"),
     ];
     (start, any_expression()).prop_map(|(start, expression)| format!("{start} {expression}"))
 }
@@ -202,7 +229,8 @@ fn any_expression() -> impl Strategy<Value = String> {
             3 => (inner.clone(), key.clone()).prop_map(|(x, k)| format!("{x}[\"{k}\"]")),
             2 => (inner.clone(), key.clone()).prop_map(|(x, k)| format!("{x}?[\"{k}\"]")),
             2 => (inner.clone(), inner.clone()).prop_map(|(x, y)| format!("{x}[{y}]")),
-            1 => inner.clone().prop_map(|x| format!("{x}[0]")),
+            3 => inner.clone().prop_map(|x| format!("{x}[0]")),
+            1 => inner.clone().prop_map(|x| format!("{x}.index(-1)")),
             1 => inner.clone().prop_map(|x| format!("({x})")),
             1 => inner.clone().prop_map(|x| format!("[{x}]")),
             1 => inner.clone().prop_map(|x| format!("`${{{x}}}`")),
