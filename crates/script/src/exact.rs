@@ -113,12 +113,62 @@ fn word_ratio(numerator: i128, denominator: i128) -> Result<Number, &'static str
     {
         return Ok(Number::Integer(whole));
     }
-    // Billionths that few digits are enough for: what is left of the common cases.
-    if denominator == NANO && numerator.unsigned_abs() < EVERY_FLOAT && numerator % NANO != 0 {
-        #[expect(clippy::cast_precision_loss, reason = "both are at most 2^53")]
-        return Ok(Number::Float(numerator as f64 / denominator as f64));
+    match word_float(numerator.unsigned_abs(), denominator.unsigned_abs()) {
+        Some(magnitude) if (numerator < 0) != (denominator < 0) => Ok(Number::Float(-magnitude)),
+        Some(magnitude) => Ok(Number::Float(magnitude)),
+        None => ratio(&numerator.into(), &denominator.into()),
     }
-    ratio(&numerator.into(), &denominator.into())
+}
+
+/// The float that [`ratio`] gives for a quotient that is not whole, where words are enough to find
+/// it: most of what is not whole at all.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "both sides of each division are at most 2^53, or a power of ten that is a float"
+)]
+fn word_float(numerator: u128, denominator: u128) -> Option<f64> {
+    const EVERY_WHOLE_NUMBER: u128 = 1 << f64::MANTISSA_DIGITS;
+    /// The largest power of ten that is a float.
+    const MAX_SCALE: u32 = 22;
+    // Without what makes a decimal end.
+    // A divisor of 0 is told of elsewhere.
+    let twos = (denominator > 0).then(|| denominator.trailing_zeros())?;
+    let mut rest = denominator >> twos;
+    let mut fives = 0;
+    while rest.is_multiple_of(5) {
+        rest /= 5;
+        fives += 1;
+    }
+    if numerator.is_multiple_of(rest) {
+        let scale = twos.max(fives);
+        if scale > MAX_SCALE {
+            return None;
+        }
+        let units = (numerator / rest)
+            .checked_mul(2_u128.pow(scale - twos))?
+            .checked_mul(5_u128.checked_pow(scale - fives)?)?;
+        let mut scale = scale;
+        let mut units = units;
+        while scale > 0 && units.is_multiple_of(10) {
+            units /= 10;
+            scale -= 1;
+        }
+        // A float is written with the digits of a decimal of so many, and divided once it is the
+        // nearest.
+        let is_float = scale > 0 && units < EVERY_FLOAT;
+        return is_float.then(|| units as f64 / 10_u128.pow(scale) as f64);
+    }
+    // One that does not end is rounded by one division where both sides are floats.
+    let common = numerator.trailing_zeros().min(twos);
+    let (mut numerator, mut denominator) = (numerator >> common, denominator >> common);
+    while denominator > EVERY_WHOLE_NUMBER
+        && numerator.is_multiple_of(5)
+        && denominator.is_multiple_of(5)
+    {
+        (numerator, denominator) = (numerator / 5, denominator / 5);
+    }
+    (numerator <= EVERY_WHOLE_NUMBER && denominator <= EVERY_WHOLE_NUMBER)
+        .then(|| numerator as f64 / denominator as f64)
 }
 
 /// The quotient: exact where it ends. One that does not end is the nearest float up to 2^53, above

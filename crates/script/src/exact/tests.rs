@@ -99,6 +99,19 @@ proptest! {
         prop_assert_eq!(product, number(&exact).unwrap());
     }
 
+    #[test]
+    fn words_and_long_numbers_give_the_same(
+        a in prop_oneof![any::<i128>(), -1_000_000_i128..1_000_000, any::<i64>().prop_map(i128::from)],
+        b in prop_oneof![
+            1_i128..100_000, any::<i64>().prop_map(i128::from),
+            Just(NANO), Just(60 * NANO), Just(3_600 * NANO), Just(-7 * NANO)],
+        factor in prop_oneof![Just(1), Just(15 * NANO), Just(1_000_000)],
+    ) {
+        if let Some(a) = a.checked_mul(factor) {
+            prop_assert_eq!(word_ratio(a, b), ratio(&a.into(), &b.into()), "{} / {}", a, b);
+        }
+    }
+
     /// Against division in floats, where both sides are exact floats and so the quotient is rounded
     /// once there, too.
     #[test]
