@@ -113,6 +113,12 @@ fn word_ratio(numerator: i128, denominator: i128) -> Result<Number, &'static str
     {
         return Ok(Number::Integer(whole));
     }
+    // Whole terabytes.
+    if numerator.checked_rem(denominator) == Some(0)
+        && let Some(Ok(whole)) = numerator.checked_div(denominator).map(i64::try_from)
+    {
+        return Ok(Number::Integer(whole));
+    }
     match word_float(numerator.unsigned_abs(), denominator.unsigned_abs()) {
         Some(magnitude) if (numerator < 0) != (denominator < 0) => Ok(Number::Float(-magnitude)),
         Some(magnitude) => Ok(Number::Float(magnitude)),
