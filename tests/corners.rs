@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::support::{MINUTE, meterline, preset, root, seconds, settled, stop, until};
 
 /// The events of a pod, oldest first.
-fn events_of(ingest: &RecordingIngest, pod: &str) -> Vec<Value> {
+pub(crate) fn events_of(ingest: &RecordingIngest, pod: &str) -> Vec<Value> {
     let mut events = ingest.events();
     events.retain(|event| event["data"]["pod_name"] == pod);
     events.sort_by_key(|event| event["time"].as_str().unwrap().to_owned());

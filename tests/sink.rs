@@ -8,7 +8,7 @@ use meterline_testkit::{
     ingest::{Behaviour, RecordingIngest, State},
     process::{Meterline, MeterlineCommand},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{MINUTE, meterline, root, stop};
 
@@ -274,13 +274,29 @@ async fn a_quantity_that_cannot_be_read_is_refused_alone() {
     for part in ["spec.containers[0].resources.requests.memory", "12 apples"] {
         assert!(line.contains(part), "{line}");
     }
-    assert!(meterline.metric("output_rejected").await.unwrap() > Some(0.0));
-    assert!(
-        ingest
-            .events()
-            .iter()
-            .all(|event| event["data"]["pod_name"] != "odd")
+    ingest
+        .wait_until(MINUTE, |state| {
+            let odd = |it: &Value| it["data"]["pod_name"] == "odd";
+            state.events.iter().filter(|it| odd(&it.event)).count() >= 3
+        })
+        .await
+        .unwrap();
+    for event in ingest.events() {
+        let data = event["data"].as_object().unwrap();
+        let is_odd = data["pod_name"] == "odd";
+        for metric in ["memory_request_bytes", "memory_request_bytes_per_second"] {
+            assert_eq!(data.contains_key(metric), !is_odd, "{event}");
+        }
+        assert!(data["cpu_request_millicores"].is_number(), "{event}");
+    }
+    let told = meterline.log().into_iter();
+    assert_eq!(told.filter(|it| it.contains("12 apples")).count(), 1);
+    assert_eq!(
+        meterline.metric("output_rejected").await.unwrap(),
+        Some(0.0)
     );
+    let left_out = meterline.metric("mapping_left_out").await.unwrap();
+    assert!(left_out > Some(0.0), "{left_out:?}");
     stop(&meterline).await;
 }
 

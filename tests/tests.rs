@@ -12,6 +12,7 @@ mod chaos;
 mod chart;
 mod cli;
 mod clusters;
+mod contents;
 mod corners;
 mod corpora;
 mod crashes;

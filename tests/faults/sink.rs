@@ -287,8 +287,11 @@ async fn an_event_that_is_too_large_alone_is_rejected_and_costs_the_others_nothi
     let Some(scene) = Scene::with(11).await else {
         return;
     };
-    let large = "x".repeat(30_000);
-    let huge = pod("huge").annotation("data.openmeter.io/blob", &large);
+    // The preset takes 32 KiB of annotations at most.
+    let large = "x".repeat(4_000);
+    let huge = (0..8).fold(pod("huge"), |pod, index| {
+        pod.annotation(&format!("data.openmeter.io/blob-{index}"), &large)
+    });
     scene.pods.create_running(&huge, scene.start).await.unwrap();
     let ingest = RecordingIngest::start().await.unwrap();
     ingest.limit_bytes(Some(20_000));

@@ -7,13 +7,15 @@
 //!
 //! Layout: a tag byte, then the payload. Integers and floats are eight bytes little endian; text is
 //! a `u32` length and UTF-8, or, as nearly all of it is short, UTF-8 behind a tag that holds the
-//! length; arrays and objects are a `u32` length of the body and the body; an object's body
-//! alternates keys and values. A key is text, or the number of one of the `keys` that every object
+//! length; a number that neither an integer nor a float holds exactly is its JSON text as a long text
+//! is; arrays and objects are a `u32` length of the body and the body; an object's body alternates
+//! keys and values. A key is text, or the number of one of the `keys` that every object
 //! has. No key is repeated: where the text repeats one only the last stays, as in `serde_json`.
 
 mod builder;
 mod encode;
 mod keys;
+mod numbers;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +45,8 @@ const ARRAY: u8 = 7;
 const OBJECT: u8 = 8;
 /// A known key; the next byte is its number.
 const KNOWN: u8 = 9;
+/// A number as its JSON text.
+const NUMBER: u8 = 10;
 /// From here on a tag is that of a text of `tag - SHORT` bytes.
 const SHORT: u8 = 16;
 /// The longest text behind such a tag.
@@ -83,12 +87,24 @@ impl Document {
         }
     }
 
-    /// Parses JSON text.
+    /// Parses JSON text. Numbers keep all their digits.
     ///
     /// # Errors
-    /// What `serde_json` says of text that is not JSON.
+    /// What `serde_json` says of text that is not JSON, which includes a number beyond the range of
+    /// 64-bit floats.
     pub fn from_json(text: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(text)
+        let read = |mut builder: Builder| -> Result<Builder, serde_json::Error> {
+            let mut deserializer = serde_json::Deserializer::from_slice(text);
+            builder.value().deserialize(&mut deserializer)?;
+            deserializer.end()?;
+            Ok(builder)
+        };
+        let builder = read(Builder::default())?;
+        // Few texts have a number with a point, and of these few have one that a float cannot hold.
+        match builder.floats().then(|| numbers::inexact(text)).flatten() {
+            Some(literals) => Ok(read(Builder::with_literals(literals))?.finish()),
+            None => Ok(builder.finish()),
+        }
     }
 
     /// What [`Document::remember`] was told last.
@@ -150,8 +166,11 @@ pub enum Scalar<'a> {
     Integer(i64),
     /// A whole number above `i64::MAX`.
     Unsigned(u64),
-    /// Any other number.
+    /// A number that a 64-bit float holds exactly as it is written.
     Float(f64),
+    /// Any other number, as its JSON text: an integer of more than 64 bits, a decimal of more digits
+    /// than a float has.
+    Number(&'a str),
     /// Text.
     Text(&'a str),
 }
@@ -226,11 +245,12 @@ impl<'a> Node<'a> {
         Some(match self.scalar_but_text()? {
             // Only text is ever written under its tags.
             Scalar::Text(_) => Scalar::Text(std::str::from_utf8(self.body()).unwrap_or_default()),
+            Scalar::Number(_) => Scalar::Number(std::str::from_utf8(self.body()).unwrap_or("0")),
             scalar => scalar,
         })
     }
 
-    /// The scalar, but for what a text says: looking at each byte of it costs the most.
+    /// The scalar, but for what a text or a long number says: looking at each byte of it costs the most.
     fn scalar_but_text(self) -> Option<Scalar<'static>> {
         Some(match self.tag() {
             NULL => Scalar::Null,
@@ -240,6 +260,7 @@ impl<'a> Node<'a> {
             UNSIGNED => Scalar::Unsigned(u64::from_le_bytes(self.eight())),
             FLOAT => Scalar::Float(f64::from_le_bytes(self.eight())),
             TEXT | KNOWN | SHORT.. => Scalar::Text(""),
+            NUMBER => Scalar::Number("0"),
             _ => return None,
         })
     }
@@ -331,7 +352,8 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// This value as a tree.
+    /// This value as a tree. A number that 64 bits do not hold is the nearest float there; only
+    /// [`Node::write_json`] shows all of its digits.
     #[must_use]
     pub fn to_value(self) -> serde_json::Value {
         use serde_json::Value;
@@ -341,6 +363,7 @@ impl<'a> Node<'a> {
             Some(Scalar::Integer(number)) => Value::from(number),
             Some(Scalar::Unsigned(number)) => Value::from(number),
             Some(Scalar::Float(number)) => Value::from(number),
+            Some(Scalar::Number(text)) => Value::from(numbers::nearest(text)),
             Some(Scalar::Text(text)) => Value::from(text),
             None if self.is_array() => Value::Array(self.items().map(Node::to_value).collect()),
             None => Value::Object(
@@ -366,6 +389,8 @@ impl Serialize for Node<'_> {
             Some(Scalar::Integer(number)) => serializer.serialize_i64(number),
             Some(Scalar::Unsigned(number)) => serializer.serialize_u64(number),
             Some(Scalar::Float(number)) => serializer.serialize_f64(number),
+            // The objects that are serialised come from the API server, which has no such numbers.
+            Some(Scalar::Number(text)) => serializer.serialize_f64(numbers::nearest(text)),
             Some(Scalar::Text(text)) => serializer.serialize_str(text),
             None if self.is_array() => {
                 let mut sequence = serializer.serialize_seq(None)?;

@@ -281,6 +281,33 @@ mod tests {
     }
 
     #[test]
+    fn numbers_beyond_64_bits_pass_with_all_their_digits() {
+        let text = event().to_string().replace(
+            ":10}",
+            ":33204139332677192905200,\"a\":0.12345678901234567891}",
+        );
+        let mut processor = JsonSchema {
+            validator: Arc::new(shipped()),
+            reuse: Some(new_owner()),
+            path: "".into(),
+            errors: meterline_core::Metrics::default().counter("n", "n", &[]),
+        };
+        let document = Document::from_json(text.as_bytes()).unwrap();
+        let batch = processor.process(
+            vec![Message::new(Content::Document(document))],
+            &mut Drops::default(),
+        );
+        assert!(batch[0].failure().is_none(), "{:?}", batch[0].failure());
+        assert_eq!(batch[0].bytes().unwrap(), text.as_bytes());
+        let whole = compile(
+            r#"{"properties": {"data": {"properties": {
+            "duration_seconds": {"type": "integer", "minimum": 1e22}, "a": {"type": "number", "maximum": 1}}}}}"#,
+        );
+        let document = batch[0].document().unwrap();
+        assert!(whole.unwrap().is_valid(In(document.root())));
+    }
+
+    #[test]
     fn a_violation_names_its_field() {
         let mut value = event();
         value["subject"] = 7.into();

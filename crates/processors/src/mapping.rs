@@ -1,14 +1,19 @@
 //! `mapping`: turns each message into another with a Rhai script.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashSet, VecDeque},
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use meterline_config::{Configure, Cx, Located, ProcessorSpec, Spec};
 use meterline_core::{
-    Batch, BuildContext, BuildError, Drops, IntCounter, Processor, ProcessorPlan,
+    Batch, BuildContext, BuildError, Drops, IntCounter, Message, Processor, ProcessorPlan,
     foreseen::Foreseen,
 };
-use meterline_script::{Engine, Limits, Mapped, Mapping};
+use meterline_script::{Engine, Limits, Loss, Mapped, Mapping, Note};
 use serde::Deserialize;
+use tracing::warn;
 
 /// The component.
 pub(crate) const SPEC: ProcessorSpec = Spec::new::<Config>(
@@ -39,6 +44,7 @@ impl Configure for Config {
                 Some(Box::new(Plan {
                     mapping: Arc::new(mapping),
                     path: cx.path(),
+                    told: Arc::default(),
                 }))
             }
             Err(errors) => {
@@ -63,14 +69,26 @@ pub(crate) fn with_help(message: String, help: Option<&str>) -> String {
 struct Plan {
     mapping: Arc<Mapping>,
     path: Arc<str>,
+    told: Arc<Mutex<Told>>,
 }
 
 impl ProcessorPlan for Plan {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Processor>, BuildError> {
+        let left_out = |loss: &str| {
+            cx.metrics.counter(
+                "mapping_left_out",
+                "Metrics that a mapping left out as no number could be made of them, and texts and \
+                 fields that it cut, counted when a message is mapped.",
+                &[("loss", loss), ("path", &self.path)],
+            )
+        };
         Ok(Box::new(Map {
             mapping: Arc::clone(&self.mapping),
             errors: errors(cx, &self.path),
+            metrics_left_out: left_out("metric"),
+            texts_cut: left_out("text"),
             path: Arc::clone(&self.path),
+            told: Arc::clone(&self.told),
         }))
     }
 }
@@ -88,24 +106,171 @@ struct Map {
     mapping: Arc<Mapping>,
     path: Arc<str>,
     errors: IntCounter,
+    metrics_left_out: IntCounter,
+    texts_cut: IntCounter,
+    told: Arc<Mutex<Told>>,
 }
 
 impl Processor for Map {
     fn process(&mut self, batch: Batch, drops: &mut Drops) -> Batch {
+        let mut notes = Vec::new();
         batch
             .into_iter()
-            .filter_map(|mut message| match self.mapping.run(&mut message) {
-                Ok(Mapped::Kept) => Some(message),
-                Ok(Mapped::Dropped) => {
-                    drops.note(&message, &self.path);
-                    None
+            .filter_map(|mut message| {
+                let outcome = self.mapping.run_noting(&mut message, &mut notes);
+                if !notes.is_empty() {
+                    self.tell(&message, &notes);
+                    notes.clear();
                 }
-                Err(error) => {
-                    self.errors.inc();
-                    message.fail(Arc::clone(&self.path), error.to_string());
-                    Some(message)
+                match outcome {
+                    Ok(Mapped::Kept) => Some(message),
+                    Ok(Mapped::Dropped) => {
+                        drops.note(&message, &self.path);
+                        None
+                    }
+                    Err(error) => {
+                        self.errors.inc();
+                        message.fail(Arc::clone(&self.path), error.to_string());
+                        Some(message)
+                    }
                 }
             })
             .collect()
+    }
+}
+
+impl Map {
+    /// Counts what was left out or cut, and tells of it once for each object: not again when the
+    /// object changes, as whoever changes it could fill the log.
+    fn tell(&self, message: &Message, notes: &[Note]) {
+        let object = message.identity().map_or("", |it| &it.uid);
+        let (path, about) = (&self.path, message.about());
+        let is_first = |loss: Loss| {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            told.is_first(object, loss)
+        };
+        let metrics = of_loss(notes, Loss::Metric);
+        self.metrics_left_out.inc_by(metrics.len() as u64);
+        if !metrics.is_empty() && is_first(Loss::Metric) {
+            warn!(
+                %path,
+                "metrics of {about} are left out of its events, its other metrics are billed: {}; \
+                 correct the field",
+                metrics.join("; ")
+            );
+        }
+        let texts = of_loss(notes, Loss::Text);
+        self.texts_cut.inc_by(texts.len() as u64);
+        if !texts.is_empty() && is_first(Loss::Text) {
+            warn!(
+                %path,
+                "the events of {about} say less than its annotations: {}; all of its time is billed, \
+                 shorten them if what is cut is needed",
+                texts.join("; ")
+            );
+        }
+    }
+}
+
+fn of_loss(notes: &[Note], loss: Loss) -> Vec<&str> {
+    let notes = notes.iter().filter(|note| note.loss == loss);
+    notes.map(|note| note.text.as_str()).collect()
+}
+
+/// What was told of which object, as far back as it is remembered.
+#[derive(Default)]
+struct Told {
+    hasher: RandomState,
+    known: HashSet<u64>,
+    /// The oldest first.
+    order: VecDeque<u64>,
+}
+
+impl Told {
+    /// Two hundred kilobytes at most. Of more objects than this some may be told of again.
+    const MOST: usize = 10_000;
+
+    /// Whether this is told of the object for the first time; from now on it is not.
+    fn is_first(&mut self, object: &str, loss: Loss) -> bool {
+        let key = self.hasher.hash_one((object, loss));
+        if !self.known.insert(key) {
+            return false;
+        }
+        self.order.push_back(key);
+        if self.order.len() > Self::MOST
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meterline_core::{Health, Identity, Metrics};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_told_once_of_each_object_in_bounded_memory() {
+        let mut told = Told::default();
+        assert!(told.is_first("a", Loss::Text));
+        assert!(!told.is_first("a", Loss::Text));
+        assert!(told.is_first("a", Loss::Metric));
+        assert!(told.is_first("b", Loss::Text));
+        for object in 0..3 * Told::MOST {
+            told.is_first(&object.to_string(), Loss::Text);
+        }
+        assert_eq!(told.known.len(), Told::MOST);
+        assert_eq!(told.order.len(), Told::MOST);
+        assert!(told.is_first("a", Loss::Text), "it was forgotten");
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted_and_the_event_goes_on() {
+        let source =
+            "root = pod_metrics(15); root.data = this.metadata.annotations.select_prefix(\"a/\")";
+        let mapping = Engine::new(Limits::default())
+            .compile_mapping(source)
+            .unwrap();
+        let plan = Plan {
+            mapping: Arc::new(mapping),
+            path: "pipeline.processors.0".into(),
+            told: Arc::default(),
+        };
+        let cx = BuildContext {
+            label: "".into(),
+            metrics: Metrics::default(),
+            health: Health::default(),
+            leader_election: None,
+            rejected: meterline_core::Rejected::default(),
+        };
+        let mut processor = plan.build(&cx).unwrap();
+        let message = |memory: &str, value: &str| {
+            let identity = Identity {
+                about: "pod default/web-0".into(),
+                uid: "u".into(),
+                start: 0,
+                end: 15,
+                cluster: None,
+            };
+            Message::value(&json!({"metadata": {"annotations": {"a/b": value}},
+                "spec": {"containers": [{"resources": {"limits": {"memory": memory}}}]}}))
+            .with_identity(identity)
+        };
+        let good = message("8Ei", "x");
+        let bad = message("-1", &"x".repeat(5_000));
+        let batch = processor.process(vec![good, bad.clone(), bad], &mut Drops::default());
+        assert_eq!(batch.len(), 3);
+        assert!(batch.iter().all(|message| message.failure().is_none()));
+        let page = cx.metrics.render();
+        for line in [
+            "mapping_left_out{loss=\"metric\",path=\"pipeline.processors.0\"} 2",
+            "mapping_left_out{loss=\"text\",path=\"pipeline.processors.0\"} 2",
+        ] {
+            assert!(page.contains(line), "{page}");
+        }
     }
 }

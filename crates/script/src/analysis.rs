@@ -10,6 +10,7 @@ use crate::{
     functions::{self, Purity, Type},
     materialise::Wanted,
     paths::{self, MAKE_PATH},
+    reads,
     reuse::{self, Reuse},
     syntax::BODY,
 };
@@ -58,6 +59,7 @@ pub(crate) fn analyse<'a>(
         errors: Vec::new(),
         analysis: Analysis {
             is_pure: true,
+            wanted: reads::wanted(ast),
             ..Analysis::default()
         },
     };
@@ -120,11 +122,7 @@ impl Reader<'_> {
                         Some(paths::receiver(ancestors, expression)),
                     );
                 } else {
-                    let parent = match ancestors.last() {
-                        Some(ASTNode::Expr(parent)) => Some(*parent),
-                        _ => None,
-                    };
-                    self.expression(expression, parent);
+                    self.expression(expression);
                 }
             }
             _ => {}
@@ -174,22 +172,8 @@ impl Reader<'_> {
         }
     }
 
-    fn expression(&mut self, expression: &Expr, parent: Option<&Expr>) {
+    fn expression(&mut self, expression: &Expr) {
         match expression {
-            Expr::ThisPtr(_) => {
-                let is_start = matches!(
-                    parent,
-                    Some(Expr::Dot(pair, ..) | Expr::Index(pair, ..))
-                        if std::ptr::eq(&raw const pair.lhs, expression)
-                );
-                if !is_start {
-                    self.analysis.wanted.add(&[]);
-                }
-            }
-            Expr::Dot(pair, ..) | Expr::Index(pair, ..) if matches!(pair.lhs, Expr::ThisPtr(_)) => {
-                let (_, keys) = paths::chain(expression);
-                self.analysis.wanted.add(&keys);
-            }
             Expr::Variable(variable, _, position) if variable.0.is_none() => {
                 match variable.1.as_str() {
                     "root" => {}

@@ -1,15 +1,16 @@
 //! What a running script can ask about the message at hand.
 
-use std::{
-    cell::Cell,
-    sync::{Arc, OnceLock},
-    time::{Duration, Instant},
-};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use meterline_core::{Document, Failure, Identity, Message, Metadata};
 use rhai::{EvalAltResult, NativeCallContext};
 
-use crate::{engine::EventId, materialise, pod::Totals};
+use crate::{
+    engine::EventId,
+    materialise,
+    notes::{Loss, Note, Notes},
+    prefix::Skipped,
+};
 
 /// The message as native functions see it. It travels as the tag of the call, so that a function
 /// finds it wherever it is called from, in a function value too.
@@ -19,8 +20,9 @@ pub(crate) struct Context(Arc<Inner>);
 struct Inner {
     message: Message,
     document: OnceLock<Result<Document, String>>,
-    totals: OnceLock<Totals>,
     event_id: EventId,
+    notes: Mutex<Notes>,
+    skipped: OnceLock<Skipped>,
 }
 
 impl Context {
@@ -28,16 +30,41 @@ impl Context {
     pub(crate) fn new(message: Message, event_id: EventId) -> Self {
         Self(Arc::new(Inner {
             message,
+            skipped: OnceLock::new(),
             document: OnceLock::new(),
-            totals: OnceLock::new(),
             event_id,
+            notes: Mutex::default(),
         }))
     }
 
-    /// The message back, after the run.
-    pub(crate) fn into_message(self) -> Message {
+    /// The message back, after the run, and what was noted.
+    pub(crate) fn into_parts(self) -> (Message, Vec<Note>) {
+        let taken = std::mem::take(&mut *self.notes()).into_vec();
         // Nothing that outlives a run holds a context; if something did, a copy is as good.
-        Arc::try_unwrap(self.0).map_or_else(|inner| inner.message.clone(), |inner| inner.message)
+        let message = Arc::try_unwrap(self.0)
+            .map_or_else(|inner| inner.message.clone(), |inner| inner.message);
+        (message, taken)
+    }
+
+    fn notes(&self) -> std::sync::MutexGuard<'_, Notes> {
+        self.0.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says which fields `this` does not have, though a prefix of theirs is read.
+    pub(crate) fn set_skipped(&self, skipped: Skipped) {
+        // Once a run, before the script starts.
+        let _ = self.0.skipped.set(skipped);
+    }
+
+    /// How many fields of a prefix `this` does not have, as they are too many.
+    pub(crate) fn skipped(&self, prefix: &str) -> usize {
+        let skipped = self.0.skipped.get();
+        skipped.and_then(|it| it.get(prefix)).copied().unwrap_or(0)
+    }
+
+    /// Notes that something was left out or cut.
+    pub(crate) fn note(&self, loss: Loss, text: String) {
+        self.notes().add(loss, text);
     }
 
     pub(crate) fn message(&self) -> &Message {
@@ -71,12 +98,6 @@ impl Context {
         Ok(materialise::whole(self.document()?.root()))
     }
 
-    /// What the pod at hand reserves, read at most once a run.
-    pub(crate) fn totals(&self) -> Result<&Totals, String> {
-        let document = self.document()?;
-        Ok(self.0.totals.get_or_init(|| Totals::of(document.root())))
-    }
-
     /// The content as a document, made at most once a run.
     pub(crate) fn document(&self) -> Result<&Document, String> {
         self.0
@@ -96,30 +117,4 @@ pub(crate) fn of(call: &NativeCallContext<'_>) -> Result<Context, Box<EvalAltRes
         .and_then(|tag| tag.read_lock::<Context>())
         .map(|context| context.clone())
         .ok_or_else(|| "this function needs a message".into())
-}
-
-thread_local! {
-    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
-}
-
-/// Sets the wall deadline of the calling thread until dropped.
-pub(crate) struct Deadline(Option<Instant>);
-
-impl Deadline {
-    pub(crate) fn start(limit: Duration) -> Self {
-        Self(DEADLINE.replace(Instant::now().checked_add(limit)))
-    }
-}
-
-impl Drop for Deadline {
-    fn drop(&mut self) {
-        DEADLINE.set(self.0);
-    }
-}
-
-/// Whether the running script has had its time.
-pub(crate) fn is_late() -> bool {
-    DEADLINE
-        .get()
-        .is_some_and(|deadline| Instant::now() >= deadline)
 }

@@ -2,7 +2,8 @@
 
 use meterline_core::{Builder, Document, Scalar};
 use rhai::{Array, Dynamic, Map};
-use serde_json::Value;
+
+use crate::decimal::Decimal;
 
 /// As deep as `serde_json` reads.
 const MAX_DEPTH: usize = 128;
@@ -11,17 +12,31 @@ const MAX_DEPTH: usize = 128;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deleted;
 
-/// A whole number above `i64::MAX`, which scripts carry but cannot calculate with: a decimal number
-/// would lose digits without a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Unsigned(pub(crate) u64);
-
-/// A script value as a JSON tree.
+/// A script value as JSON text; text is written with quotes.
 ///
 /// # Errors
 /// As [`to_document`].
-pub(crate) fn to_json(value: &Dynamic) -> Result<Value, String> {
-    to_document(value).map(|document| document.root().to_value())
+pub(crate) fn to_text(value: &Dynamic) -> Result<String, String> {
+    json_text(&to_document(value)?)
+}
+
+fn json_text(document: &Document) -> Result<String, String> {
+    let mut text = Vec::new();
+    let written = document.root().write_json(&mut text);
+    written.map_err(|error| error.to_string())?;
+    String::from_utf8(text).map_err(|error| error.to_string())
+}
+
+/// A script value as people read it: text as it is, anything else as JSON.
+///
+/// # Errors
+/// As [`to_document`].
+pub(crate) fn to_plain_text(value: &Dynamic) -> Result<String, String> {
+    let document = to_document(value)?;
+    match document.root().as_str() {
+        Some(text) => Ok(text.to_owned()),
+        None => json_text(&document),
+    }
 }
 
 /// A script value as a JSON document.
@@ -87,8 +102,8 @@ fn write(
         return Ok(Written::Deleted);
     } else if let Ok(character) = value.as_char() {
         to.scalar(Scalar::Text(character.encode_utf8(&mut [0; 4])));
-    } else if let Some(number) = value.read_lock::<Unsigned>() {
-        to.scalar(Scalar::Unsigned(number.0));
+    } else if let Some(number) = value.read_lock::<Decimal>() {
+        decimal(&number, to);
     } else if value.is_fnptr() {
         return Err("is a function, which JSON cannot hold".into());
     } else {
@@ -133,23 +148,11 @@ fn array(
     Ok(())
 }
 
-/// JSON as a script value.
-pub(crate) fn from_json(value: &Value) -> Dynamic {
-    match value {
-        Value::Null => Dynamic::UNIT,
-        Value::Bool(value) => Dynamic::from_bool(*value),
-        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(number), _) => Dynamic::from_int(number),
-            (None, Some(number)) => Dynamic::from(Unsigned(number)),
-            (None, None) => Dynamic::from_float(number.as_f64().unwrap_or(f64::NAN)),
-        },
-        Value::String(text) => text.as_str().into(),
-        Value::Array(items) => Dynamic::from_array(items.iter().map(from_json).collect()),
-        Value::Object(fields) => Dynamic::from_map(
-            fields
-                .iter()
-                .map(|(key, value)| (key.as_str().into(), from_json(value)))
-                .collect(),
-        ),
+/// What 64 bits hold is an integer of a document like any other.
+fn decimal(number: &Decimal, to: &mut Builder) {
+    let (units, scale) = number.parts();
+    match (u64::try_from(units), scale) {
+        (Ok(whole), 0) => to.scalar(Scalar::Unsigned(whole)),
+        _ => to.scalar(Scalar::Number(&number.to_string())),
     }
 }

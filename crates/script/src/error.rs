@@ -347,7 +347,7 @@ pub(crate) fn type_name(rhai: &str) -> String {
         "()" => MISSING,
         "string" | "&str" | "ImmutableString" | "&str | ImmutableString | String" => "text",
         "i64" | "int" => "an integer",
-        "f64" | "float" => "a decimal number",
+        "f64" | "float" | "decimal" => "a decimal number",
         "bool" => "true or false",
         "array" => "an array",
         "map" => "an object",

@@ -1,16 +1,23 @@
 //! Arithmetic for the numbers on a bill: exact as long as it lasts, rounded once at the end.
 
+use num_bigint::{BigInt, Sign};
 use rhai::Dynamic;
 
-use crate::quantity::{NANO, Quantity};
+use crate::{
+    decimal::{Decimal, OUT_OF_RANGE, Rounding, power_of_ten, rounded_quotient},
+    quantity::{NANO, Quantity},
+};
 
-/// A result as JSON shows it.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// A result as scripts carry it and JSON shows it. A value has one form: the first that holds it
+/// exactly.
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Number {
-    /// A whole number.
+    /// A whole number of 64 bits.
     Integer(i64),
-    /// The nearest decimal number.
+    /// A decimal that a float holds as it is written; the nearest float of one that does not end.
     Float(f64),
+    /// Any other.
+    Decimal(Decimal),
 }
 
 impl From<Number> for Dynamic {
@@ -18,189 +25,218 @@ impl From<Number> for Dynamic {
         match number {
             Number::Integer(number) => Self::from_int(number),
             Number::Float(number) => Self::from_float(number),
+            Number::Decimal(number) => Self::from(number),
         }
     }
 }
 
-const OUT_OF_RANGE: &str = "is more than 64 bits hold";
+impl Number {
+    /// The form of an exact value.
+    ///
+    /// # Errors
+    /// Beyond the range of 64-bit floats.
+    pub(crate) fn exact(decimal: Decimal) -> Result<Self, &'static str> {
+        let decimal = decimal.bounded()?;
+        if decimal.is_whole() {
+            return Ok(match i64::try_from(decimal.parts().0) {
+                Ok(number) => Self::Integer(number),
+                Err(_) => Self::Decimal(decimal),
+            });
+        }
+        let float = decimal.nearest_float();
+        Ok(match Decimal::from_float(float) {
+            Some(read_back) if read_back == decimal => Self::Float(float),
+            _ => Self::Decimal(decimal),
+        })
+    }
+}
+
+const DIVIDED_BY_ZERO: &str = "is divided by 0";
+/// What is not whole and has so many digits at most is written by a float as it is.
+const EVERY_FLOAT: u128 = 1_000_000_000_000_000;
 
 /// A quantity as a number.
-pub(crate) fn number(quantity: Quantity) -> Result<Number, &'static str> {
-    ratio(quantity.nanos(), NANO)
+///
+/// # Errors
+/// Beyond the range of 64-bit floats.
+pub(crate) fn number(quantity: &Quantity) -> Result<Number, &'static str> {
+    match quantity.nanos() {
+        Some(nanos) => word_ratio(nanos, NANO),
+        None => Number::exact(quantity.to_decimal()),
+    }
 }
 
 /// `quantity × factor ÷ divisor`.
+///
+/// # Errors
+/// A divisor of 0, and a result beyond the range of 64-bit floats.
 pub(crate) fn product(
-    quantity: Quantity,
-    factor: Quantity,
-    divisor: Quantity,
+    quantity: &Quantity,
+    factor: &Decimal,
+    divisor: &Decimal,
 ) -> Result<Number, &'static str> {
-    if divisor.nanos() == 0 {
-        return Err("is divided by 0");
-    }
-    let (quantity, factor, divisor) = (quantity.nanos(), factor.nanos(), divisor.nanos());
-    if factor % NANO == 0 && divisor % NANO == 0 {
+    if let (Some(nanos), (factor, 0), (divisor, 0)) =
+        (quantity.nanos(), factor.parts(), divisor.parts())
+        && let (Ok(factor), Ok(divisor)) = (i64::try_from(factor), i64::try_from(divisor))
+    {
         // Whole seconds and a whole divisor: what nearly every call is.
-        let numerator = quantity.checked_mul(factor / NANO);
-        if let Some(numerator) = numerator
-            && let Some(denominator) = (divisor / NANO).checked_mul(NANO)
-        {
-            return ratio(numerator, denominator);
-        }
+        return whole_product(nanos, factor, divisor);
     }
-    // Taking out what the three share keeps everything realistic far inside 128 bits.
-    let (factor, divisor) = reduced(factor, divisor);
-    let (quantity, divisor) = reduced(quantity, divisor);
-    let (factor, nano) = reduced(factor, NANO);
-    let numerator = quantity.checked_mul(factor).ok_or(OUT_OF_RANGE)?;
-    let denominator = divisor.checked_mul(nano).ok_or(OUT_OF_RANGE)?;
-    ratio(numerator, denominator)
+    let (numerator, denominator) = quantity.to_decimal().times(factor).over(divisor);
+    ratio(&numerator, &denominator)
 }
 
-/// The fraction as a whole number, or as the nearest decimal number.
-fn ratio(numerator: i128, denominator: i128) -> Result<Number, &'static str> {
+/// `nanos × factor ÷ divisor`, in ones.
+///
+/// # Errors
+/// As [`product`].
+pub(crate) fn whole_product(
+    nanos: i128,
+    factor: i64,
+    divisor: i64,
+) -> Result<Number, &'static str> {
+    let (factor, divisor) = (i128::from(factor), i128::from(divisor) * NANO);
+    match nanos.checked_mul(factor) {
+        Some(numerator) => word_ratio(numerator, divisor),
+        None => ratio(&(BigInt::from(nanos) * factor), &divisor.into()),
+    }
+}
+
+/// The quotient of two numbers that 128 bits hold.
+fn word_ratio(numerator: i128, denominator: i128) -> Result<Number, &'static str> {
     // What fits a machine word, which is all but terabytes, is several times as fast.
     if let (Ok(numerator), Ok(denominator)) = (i64::try_from(numerator), i64::try_from(denominator))
-        && let (Some(whole), Some(rest)) = (
+        && let (Some(whole), Some(0)) = (
             numerator.checked_div(denominator),
             numerator.checked_rem(denominator),
         )
-        && rest == 0
     {
         return Ok(Number::Integer(whole));
     }
-    let negative = (numerator < 0) != (denominator < 0);
-    let (numerator, denominator) = (numerator.unsigned_abs(), denominator.unsigned_abs());
-    if numerator / denominator > u128::from(i64::MAX.unsigned_abs()) {
-        return Err(OUT_OF_RANGE);
+    // Whole terabytes.
+    if numerator.checked_rem(denominator) == Some(0)
+        && let Some(Ok(whole)) = numerator.checked_div(denominator).map(i64::try_from)
+    {
+        return Ok(Number::Integer(whole));
     }
-    if numerator.is_multiple_of(denominator) {
-        let whole = i64::try_from(numerator / denominator).map_err(|_| OUT_OF_RANGE)?;
-        return Ok(Number::Integer(if negative { -whole } else { whole }));
+    match word_float(numerator.unsigned_abs(), denominator.unsigned_abs()) {
+        Some(magnitude) if (numerator < 0) != (denominator < 0) => Ok(Number::Float(-magnitude)),
+        Some(magnitude) => Ok(Number::Float(magnitude)),
+        None => ratio(&numerator.into(), &denominator.into()),
     }
-    let magnitude = nearest(numerator, denominator).ok_or(OUT_OF_RANGE)?;
-    Ok(Number::Float(if negative { -magnitude } else { magnitude }))
 }
 
-/// The decimal number nearest to a fraction that is not whole.
-fn nearest(numerator: u128, denominator: u128) -> Option<f64> {
-    const EXACT: u128 = 1 << f64::MANTISSA_DIGITS;
-    if numerator <= EXACT && denominator <= EXACT {
-        // Both are exact, so the division rounds once.
-        #[expect(clippy::cast_precision_loss, reason = "both are at most 2^53")]
-        return Some(numerator as f64 / denominator as f64);
+/// The float that [`ratio`] gives for a quotient that is not whole, where words are enough to find
+/// it: most of what is not whole at all.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "both sides of each division are at most 2^53, or a power of ten that is a float"
+)]
+fn word_float(numerator: u128, denominator: u128) -> Option<f64> {
+    const EVERY_WHOLE_NUMBER: u128 = 1 << f64::MANTISSA_DIGITS;
+    /// The largest power of ten that is a float.
+    const MAX_SCALE: u32 = 22;
+    // Without what makes a decimal end.
+    // A divisor of 0 is told of elsewhere.
+    let twos = (denominator > 0).then(|| denominator.trailing_zeros())?;
+    let mut rest = denominator >> twos;
+    let mut fives = 0;
+    while rest.is_multiple_of(5) {
+        rest /= 5;
+        fives += 1;
     }
-    let (numerator, denominator) = reduced_u128(numerator, denominator);
-    // A quotient of at least 56 bits whose last bit says whether anything was cut off behind it
-    // rounds as the fraction itself does.
-    let wanted = 56 + denominator.ilog2();
-    let shift = wanted.saturating_sub(numerator.ilog2());
-    if shift > numerator.leading_zeros() {
+    if numerator.is_multiple_of(rest) {
+        let scale = twos.max(fives);
+        if scale > MAX_SCALE {
+            return None;
+        }
+        let units = (numerator / rest)
+            .checked_mul(2_u128.pow(scale - twos))?
+            .checked_mul(5_u128.checked_pow(scale - fives)?)?;
+        let mut scale = scale;
+        let mut units = units;
+        while scale > 0 && units.is_multiple_of(10) {
+            units /= 10;
+            scale -= 1;
+        }
+        // A float is written with the digits of a decimal of so many, and divided once it is the
+        // nearest.
+        let is_float = scale > 0 && units < EVERY_FLOAT;
+        return is_float.then(|| units as f64 / 10_u128.pow(scale) as f64);
+    }
+    // One that does not end is rounded by one division where both sides are floats.
+    let common = numerator.trailing_zeros().min(twos);
+    let (mut numerator, mut denominator) = (numerator >> common, denominator >> common);
+    while denominator > EVERY_WHOLE_NUMBER
+        && numerator.is_multiple_of(5)
+        && denominator.is_multiple_of(5)
+    {
+        (numerator, denominator) = (numerator / 5, denominator / 5);
+    }
+    (numerator <= EVERY_WHOLE_NUMBER && denominator <= EVERY_WHOLE_NUMBER)
+        .then(|| numerator as f64 / denominator as f64)
+}
+
+/// The quotient: exact where it ends. One that does not end is the nearest float up to 2^53, above
+/// which a float no longer has every whole number, and rounded to a billionth from there.
+///
+/// # Errors
+/// As [`product`].
+pub(crate) fn ratio(numerator: &BigInt, denominator: &BigInt) -> Result<Number, &'static str> {
+    if denominator.sign() == Sign::NoSign {
+        return Err(DIVIDED_BY_ZERO);
+    }
+    if let Some(decimal) = ending(numerator, denominator) {
+        return Number::exact(decimal);
+    }
+    const EVERY_WHOLE_NUMBER: u64 = 53;
+    if (numerator / denominator).bits() > EVERY_WHOLE_NUMBER {
+        let billionths = numerator * power_of_ten(9);
+        let rounded = rounded_quotient(&billionths, denominator, Rounding::HalfEven);
+        return Number::exact(Decimal::new(rounded, 9));
+    }
+    nearest(numerator, denominator)
+        .map(Number::Float)
+        .ok_or(OUT_OF_RANGE)
+}
+
+/// The quotient as a decimal, where it is one.
+fn ending(numerator: &BigInt, denominator: &BigInt) -> Option<Decimal> {
+    // A fraction ends where nothing but twos and fives is left of its denominator.
+    let twos = u32::try_from(denominator.trailing_zeros().unwrap_or(0)).ok()?;
+    let mut rest = denominator >> twos;
+    let mut fives = 0;
+    while (&rest % 5_u32).sign() == Sign::NoSign {
+        rest /= 5_u32;
+        fives += 1;
+    }
+    if (numerator % &rest).sign() != Sign::NoSign {
         return None;
     }
+    let scale = twos.max(fives);
+    let units =
+        numerator / rest * BigInt::from(2).pow(scale - twos) * BigInt::from(5).pow(scale - fives);
+    Some(Decimal::new(units, scale))
+}
+
+/// The float nearest to a fraction of less than 2^54.
+fn nearest(numerator: &BigInt, denominator: &BigInt) -> Option<f64> {
+    let is_negative = (numerator.sign() == Sign::Minus) != (denominator.sign() == Sign::Minus);
+    let (numerator, denominator) = (numerator.magnitude(), denominator.magnitude());
+    // A quotient of at least 56 bits whose last bit says whether anything was cut off behind it
+    // rounds as the fraction itself does.
+    let shift = (56 + denominator.bits()).saturating_sub(numerator.bits());
     let shifted = numerator << shift;
-    let is_cut = !shifted.is_multiple_of(denominator);
-    let quotient = (shifted / denominator) | u128::from(is_cut);
+    let quotient = u128::try_from(&shifted / denominator).ok()?;
+    let is_cut = shifted != quotient * denominator;
     #[expect(
         clippy::cast_precision_loss,
         reason = "this is where the one rounding happens"
     )]
-    let rounded = quotient as f64;
-    Some(rounded / 2_f64.powi(i32::try_from(shift).ok()?))
-}
-
-/// Numerator and denominator without what they have in common.
-fn reduced(numerator: i128, denominator: i128) -> (i128, i128) {
-    let common = common(numerator.unsigned_abs(), denominator.unsigned_abs());
-    match i128::try_from(common) {
-        Ok(common) if common > 1 => (numerator / common, denominator / common),
-        _ => (numerator, denominator),
-    }
-}
-
-fn reduced_u128(numerator: u128, denominator: u128) -> (u128, u128) {
-    let common = common(numerator, denominator).max(1);
-    (numerator / common, denominator / common)
-}
-
-/// The greatest common divisor.
-fn common(mut a: u128, mut b: u128) -> u128 {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
+    let rounded = (quotient | u128::from(is_cut)) as f64;
+    let magnitude = rounded * 2_f64.powi(-i32::try_from(shift).ok()?);
+    Some(if is_negative { -magnitude } else { magnitude })
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn times(quantity: &str, factor: i64, divisor: i64) -> Result<Number, &'static str> {
-        let whole = |number: i64| Quantity::from_nanos(i128::from(number) * NANO);
-        product(
-            Quantity::parse(quantity).unwrap(),
-            whole(factor),
-            whole(divisor),
-        )
-    }
-
-    #[test]
-    fn products_are_what_a_person_would_write() {
-        use Number::{Float, Integer};
-        for (quantity, factor, divisor, expected) in [
-            ("0.5", 10, 1, Integer(5)),
-            ("100m", 3, 1, Float(0.3)),
-            ("4294967296", 10, 1, Integer(42_949_672_960)),
-            ("300m", 1, 60, Float(0.005)),
-            ("1", 1, 3, Float(1.0 / 3.0)),
-            ("1", 15, 3600, Float(15.0 / 3600.0)),
-            ("-100m", 3, 1, Float(-0.3)),
-            ("0", 15, 1, Integer(0)),
-            ("1.1Gi", 15, 1, Integer(17_716_740_096)),
-            ("9223372036854775807", 15, 15, Integer(i64::MAX)),
-            (
-                "9223372036854775807",
-                15,
-                3600,
-                Float(9_223_372_036_854_775_807.0 / 240.0),
-            ),
-        ] {
-            assert_eq!(
-                times(quantity, factor, divisor),
-                Ok(expected),
-                "{quantity} {factor}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_does_not_fit_is_an_error_and_never_another_number() {
-        assert!(times("9223372036854775807", 2, 1).is_err());
-        assert!(times("9223372036854775807", i64::MAX, 1).is_err());
-        assert!(times("1", 1, 0).is_err());
-    }
-
-    proptest! {
-        /// Rust reads decimals correctly rounded, so a decimal that ends is the judge.
-        #[test]
-        fn a_quantity_becomes_the_nearest_number(nanos in 1_i128..=i128::from(i64::MAX) * NANO) {
-            let quantity = Quantity::from_nanos(nanos);
-            let read: f64 = quantity.to_string().parse().unwrap();
-            match number(quantity).unwrap() {
-                Number::Float(float) => prop_assert_eq!(float.to_bits(), read.to_bits()),
-                Number::Integer(whole) => prop_assert_eq!(i128::from(whole) * NANO, nanos),
-            }
-        }
-
-        #[test]
-        fn a_product_is_exact_and_rounded_once(
-            nanos in 0_i128..1_000_000_000_000, factor in 1_i64..100_000
-        ) {
-            let product = times(&Quantity::from_nanos(nanos).to_string(), factor, 1).unwrap();
-            let exact = Quantity::from_nanos(nanos * i128::from(factor));
-            prop_assert_eq!(product, number(exact).unwrap());
-        }
-    }
-}
+mod tests;

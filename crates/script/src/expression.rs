@@ -1,8 +1,7 @@
 //! A script that is asked for a value.
 
-use meterline_core::Message;
+use meterline_core::{Document, Message};
 use rhai::{Dynamic, Scope};
-use serde_json::Value;
 
 use crate::{Engine, RunError, ScriptError, convert, error::type_name, script::Script};
 
@@ -47,9 +46,8 @@ impl Expression {
             .analysis
             .is_constant()
             .then(|| {
-                script
-                    .run(&mut Message::raw("null"), &mut Scope::new())
-                    .ok()
+                let outcome = script.run(&mut Message::raw("null"), |_| Scope::new());
+                outcome.ok().map(|done| done.value)
             })
             .flatten();
         Ok(Self { script, constant })
@@ -58,7 +56,10 @@ impl Expression {
     fn run(&self, message: &Message) -> Result<Dynamic, RunError> {
         match &self.constant {
             Some(value) => Ok(value.clone()),
-            None => self.script.run(&mut message.clone(), &mut Scope::new()),
+            None => Ok(self
+                .script
+                .run(&mut message.clone(), |_| Scope::new())?
+                .value),
         }
     }
 
@@ -66,9 +67,18 @@ impl Expression {
     ///
     /// # Errors
     /// When the script fails, or its value is not JSON.
-    pub fn evaluate(&self, message: &Message) -> Result<Value, RunError> {
+    pub fn evaluate(&self, message: &Message) -> Result<Document, RunError> {
         let value = self.run(message)?;
-        convert::to_json(&value).map_err(RunError::nowhere)
+        convert::to_document(&value).map_err(RunError::nowhere)
+    }
+
+    /// The value for `message` as people read it: text as it is, anything else as JSON.
+    ///
+    /// # Errors
+    /// As [`Expression::evaluate`].
+    pub fn text(&self, message: &Message) -> Result<String, RunError> {
+        let value = self.run(message)?;
+        convert::to_plain_text(&value).map_err(RunError::nowhere)
     }
 
     /// The value for `message`, which must be true or false.

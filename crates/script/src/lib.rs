@@ -6,8 +6,11 @@
 //! run, and nothing in a script reaches outside it.
 
 mod analysis;
+mod blank;
 mod context;
 mod convert;
+mod cpu;
+mod decimal;
 mod engine;
 mod error;
 mod exact;
@@ -16,9 +19,12 @@ mod foresee;
 mod functions;
 mod mapping;
 mod materialise;
+mod notes;
 mod paths;
 mod pod;
+mod prefix;
 pub mod quantity;
+mod reads;
 mod reuse;
 mod script;
 mod statements;
@@ -30,6 +36,7 @@ pub use error::{RunError, ScriptError};
 pub use expression::Expression;
 pub use functions::{Example, FunctionDoc, Group, Purity};
 pub use mapping::{Mapped, Mapping};
+pub use notes::{Loss, Note};
 pub use template::Template;
 
 #[cfg(test)]

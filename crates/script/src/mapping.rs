@@ -8,7 +8,8 @@ use rhai::{Dynamic, Map, Scope};
 use crate::{
     Engine, RunError, ScriptError,
     convert::{self, Deleted},
-    script::Script,
+    notes::Note,
+    script::{Done, Script},
 };
 
 /// Marks the `root` that no statement has assigned yet. Assigning replaces the value and with it
@@ -72,8 +73,22 @@ impl Mapping {
     /// # Errors
     /// When the script fails for this message, which is then unchanged.
     pub fn run(&self, message: &mut Message) -> Result<Mapped, RunError> {
+        self.run_noting(message, &mut Vec::new())
+    }
+
+    /// As [`Mapping::run`]; adds to `notes` what was left out or cut. A result that serves again is
+    /// not noted again.
+    ///
+    /// # Errors
+    /// As [`Mapping::run`].
+    pub fn run_noting(
+        &self,
+        message: &mut Message,
+        notes: &mut Vec<Note>,
+    ) -> Result<Mapped, RunError> {
         let Some(reuse) = &self.script.analysis.reuse else {
-            return self.evaluate(message).map(|outcome| outcome.apply(message));
+            let outcome = self.evaluate(message, notes)?;
+            return Ok(outcome.apply(message));
         };
         if let Some(filled) = reuse.recall(self.id, message, self.script.event_id()) {
             message.set_content(Content::Filled(filled));
@@ -81,9 +96,12 @@ impl Mapping {
         }
         let document = match message.content() {
             Content::Document(document) => document.clone(),
-            _ => return self.evaluate(message).map(|outcome| outcome.apply(message)),
+            _ => {
+                let outcome = self.evaluate(message, notes)?;
+                return Ok(outcome.apply(message));
+            }
         };
-        Ok(match self.evaluate(message)? {
+        Ok(match self.evaluate(message, notes)? {
             Outcome::Changed(result) => {
                 let content = reuse.remember(self.id, &document, message, result);
                 message.set_content(content);
@@ -94,16 +112,24 @@ impl Mapping {
     }
 
     /// What the content becomes; the metadata are changed in place.
-    fn evaluate(&self, message: &mut Message) -> Result<Outcome, RunError> {
-        let mut scope = Scope::new();
-        let mut root = Dynamic::from_map(Map::new());
-        root.set_tag(UNTOUCHED);
-        scope.push_dynamic("root", root);
-        if self.script.analysis.uses_meta_variable {
-            scope.push_dynamic("meta", metadata_map(&message.metadata));
-        }
+    fn evaluate(&self, message: &mut Message, notes: &mut Vec<Note>) -> Result<Outcome, RunError> {
+        let variables = |message: &Message| {
+            let mut scope = Scope::new();
+            let mut root = Dynamic::from_map(Map::new());
+            root.set_tag(UNTOUCHED);
+            scope.push_dynamic("root", root);
+            if self.script.analysis.uses_meta_variable {
+                scope.push_dynamic("meta", metadata_map(&message.metadata));
+            }
+            scope
+        };
         // A mapping answers through `root`; what its last statement is worth does not matter.
-        let _ = self.script.run(message, &mut scope)?;
+        let Done {
+            mut scope,
+            notes: noted,
+            ..
+        } = self.script.run(message, variables)?;
+        notes.extend(noted);
 
         let root = take(&mut scope, "root");
         if root.is::<Deleted>() {
@@ -197,9 +223,6 @@ fn changed(before: &Metadata, after: Dynamic) -> Result<Metadata, RunError> {
 }
 
 fn text(key: &str, value: Dynamic) -> Result<String, RunError> {
-    match convert::to_json(&value) {
-        Ok(serde_json::Value::String(text)) => Ok(text),
-        Ok(value) => Ok(value.to_string()),
-        Err(reason) => Err(RunError::nowhere(format!("meta[\"{key}\"]: {reason}"))),
-    }
+    convert::to_plain_text(&value)
+        .map_err(|reason| RunError::nowhere(format!("meta[\"{key}\"]: {reason}")))
 }

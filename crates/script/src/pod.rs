@@ -5,11 +5,13 @@
 //! pod as a whole, that is the total, as it is for the scheduler. What nobody sets counts 0.
 //!
 //! A value that cannot be read, or is negative, is an error that names its field: a bill is never
-//! made from what was guessed.
+//! made from what was guessed. Only the resources that are asked for are read.
+
+use std::collections::HashSet;
 
 use meterline_core::{Node, Scalar};
 
-use crate::quantity::Quantity;
+use crate::{blank, quantity::Quantity};
 
 /// Which of the two amounts of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,20 +44,46 @@ pub(crate) const GPU_SLICES: &str = "nvidia.com/mig-";
 /// The node label that names a GPU's product.
 const GPU_PRODUCT: &str = "nvidia.com/gpu.product";
 
-/// What a pod reserves of everything, read once for all questions about it.
+/// The resources of a pod's containers and of the pod as a whole.
 #[derive(Debug, Default)]
-pub(crate) struct Totals(Vec<Total>);
-
-#[derive(Debug)]
-struct Total {
-    section: Section,
-    resource: String,
-    /// Billionths; or which field cannot be read, which matters only to who asks for this resource.
-    nanos: Result<i128, String>,
+pub(crate) struct Totals<'a> {
+    containers: Vec<Resources<'a>>,
+    pod: Resources<'a>,
 }
 
-impl Totals {
-    pub(crate) fn of(pod: Node<'_>) -> Self {
+/// The resources of a container, or of the pod as a whole.
+#[derive(Debug, Default, Clone, Copy)]
+struct Resources<'a> {
+    requests: Option<Node<'a>>,
+    limits: Option<Node<'a>>,
+    /// The list and the position in it; none for the pod as a whole.
+    place: Option<(&'static str, usize)>,
+}
+
+impl<'a> Resources<'a> {
+    fn of(resources: Node<'a>, place: Option<(&'static str, usize)>) -> Self {
+        Self {
+            requests: resources.get(Section::Requests.key()),
+            limits: resources.get(Section::Limits.key()),
+            place,
+        }
+    }
+
+    fn section(&self, section: Section) -> Option<Node<'a>> {
+        match section {
+            Section::Requests => self.requests,
+            Section::Limits => self.limits,
+        }
+    }
+
+    /// An amount, or which field is at fault.
+    fn amount(&self, section: Section, name: &str, value: Node<'_>) -> Result<Quantity, String> {
+        amount(value).map_err(|reason| field(self.place, section, name, &reason))
+    }
+}
+
+impl<'a> Totals<'a> {
+    pub(crate) fn of(pod: Node<'a>) -> Self {
         let mut totals = Self::default();
         let Some(spec) = pod.get("spec") else {
             return totals;
@@ -63,102 +91,77 @@ impl Totals {
         for list in ["containers", "initContainers"] {
             let containers = spec.get(list);
             for (index, container) in containers.iter().flat_map(|it| it.items()).enumerate() {
-                if list == "containers" || is_sidecar(container) {
-                    totals.add_container(container, (list, index));
+                if (list == "containers" || is_sidecar(container))
+                    && let Some(resources) = container.get("resources")
+                {
+                    let place = Some((list, index));
+                    totals.containers.push(Resources::of(resources, place));
                 }
             }
         }
         if let Some(resources) = spec.get("resources") {
-            totals.set_for_pod(resources);
+            totals.pod = Resources::of(resources, None);
         }
         totals
     }
 
     /// The total of one resource.
-    pub(crate) fn total(&self, section: Section, resource: &str) -> Result<Quantity, String> {
-        self.sum(section, |name| name == resource)
+    pub(crate) fn total(&self, section: Section, name: &str) -> Result<Quantity, String> {
+        let of_pod = self.pod.section(section).and_then(|it| it.get(name));
+        if let Some(value) = of_pod.filter(|value| !value.is_null()) {
+            return self.pod.amount(section, name, value);
+        }
+        let mut sum = Quantity::ZERO;
+        for container in &self.containers {
+            let (section, value) = match container.section(section).and_then(|it| it.get(name)) {
+                Some(value) => (section, value),
+                // The API server has it so for devices; the field at fault is the limit.
+                None if section == Section::Requests && is_gpu(name) => {
+                    match container.limits.and_then(|limits| limits.get(name)) {
+                        Some(value) => (Section::Limits, value),
+                        None => continue,
+                    }
+                }
+                None => continue,
+            };
+            sum = sum.plus(&container.amount(section, name, value)?);
+        }
+        Ok(sum)
     }
 
     /// The number of GPUs.
     pub(crate) fn gpus(&self, section: Section) -> Result<Quantity, String> {
-        self.sum(section, is_gpu)
-    }
-
-    fn sum(&self, section: Section, is_meant: impl Fn(&str) -> bool) -> Result<Quantity, String> {
-        let mut sum = 0_i128;
-        for total in &self.0 {
-            if total.section == section && is_meant(&total.resource) {
-                sum = sum.saturating_add(total.nanos.clone()?);
+        let mut sum = Quantity::ZERO;
+        // Names that are known from elsewhere are looked up in sets: a pod can have twenty thousand.
+        let mut of_pod = HashSet::new();
+        for (name, value) in gpu_fields(self.pod.section(section)) {
+            if !value.is_null() {
+                of_pod.insert(name);
+                sum = sum.plus(&self.pod.amount(section, name, value)?);
             }
         }
-        Ok(Quantity::from_nanos(sum))
-    }
-
-    fn add_container(&mut self, container: Node<'_>, place: (&str, usize)) {
-        let Some(resources) = container.get("resources") else {
-            return;
-        };
-        let requests = resources.get("requests");
-        let limits = resources.get("limits");
-        for (name, value) in fields(requests) {
-            self.add(Section::Requests, name, amount(value), place);
-        }
-        for (name, value) in fields(limits) {
-            self.add(Section::Limits, name, amount(value), place);
-            let is_requested = requests.is_some_and(|it| it.get(name).is_some());
-            if is_gpu(name) && !is_requested {
-                // The API server has it so for devices; the field at fault is the limit.
-                let amount = amount(value)
-                    .map_err(|reason| field(Some(place), Section::Limits, name, &reason));
-                self.add_named(Section::Requests, name, amount);
+        for container in &self.containers {
+            for (name, value) in gpu_fields(container.section(section)) {
+                if !of_pod.contains(name) {
+                    sum = sum.plus(&container.amount(section, name, value)?);
+                }
             }
-        }
-    }
-
-    fn add(
-        &mut self,
-        section: Section,
-        name: &str,
-        amount: Result<i128, String>,
-        place: (&str, usize),
-    ) {
-        let amount = amount.map_err(|reason| field(Some(place), section, name, &reason));
-        self.add_named(section, name, amount);
-    }
-
-    fn add_named(&mut self, section: Section, name: &str, amount: Result<i128, String>) {
-        let known = self
-            .0
-            .iter_mut()
-            .find(|total| total.section == section && total.resource == name);
-        match known {
-            Some(total) => {
-                total.nanos = match (&total.nanos, amount) {
-                    (Ok(sum), Ok(more)) => Ok(sum.saturating_add(more)),
-                    (Ok(_), Err(reason)) => Err(reason),
-                    (Err(first), _) => Err(first.clone()),
-                };
-            }
-            None => self.0.push(Total {
-                section,
-                resource: name.to_owned(),
-                nanos: amount,
-            }),
-        }
-    }
-
-    fn set_for_pod(&mut self, resources: Node<'_>) {
-        for section in [Section::Requests, Section::Limits] {
-            for (name, value) in fields(resources.get(section.key())) {
-                if value.is_null() {
+            if section == Section::Requests {
+                let mut limits = gpu_fields(container.limits).peekable();
+                if limits.peek().is_none() {
                     continue;
                 }
-                self.0
-                    .retain(|total| total.section != section || total.resource != name);
-                let amount = amount(value).map_err(|reason| field(None, section, name, &reason));
-                self.add_named(section, name, amount);
+                let requested: HashSet<_> = gpu_fields(container.requests)
+                    .map(|(name, _)| name)
+                    .collect();
+                for (name, value) in limits {
+                    if !of_pod.contains(name) && !requested.contains(name) {
+                        sum = sum.plus(&container.amount(Section::Limits, name, value)?);
+                    }
+                }
             }
         }
+        Ok(sum)
     }
 }
 
@@ -166,8 +169,9 @@ fn is_gpu(name: &str) -> bool {
     GPU_RESOURCES.contains(&name) || name.starts_with(GPU_SLICES)
 }
 
-fn fields<'a>(object: Option<Node<'a>>) -> impl Iterator<Item = (&'a str, Node<'a>)> {
-    object.into_iter().flat_map(Node::entries)
+fn gpu_fields<'a>(object: Option<Node<'a>>) -> impl Iterator<Item = (&'a str, Node<'a>)> {
+    let fields = object.into_iter().flat_map(Node::entries);
+    fields.filter(|(name, _)| is_gpu(name))
 }
 
 /// Which field is at fault, and why.
@@ -188,27 +192,27 @@ fn is_sidecar(container: Node<'_>) -> bool {
     container.get("restartPolicy").and_then(Node::as_str) == Some("Always")
 }
 
-/// The billionths in a field of `requests` or `limits`. The API server always writes text, people
-/// also write numbers.
-fn amount(value: Node<'_>) -> Result<i128, String> {
+/// The amount in a field of `requests` or `limits`. The API server always writes text, people also
+/// write numbers.
+fn amount(value: Node<'_>) -> Result<Quantity, String> {
     let parse = |text: &str| Quantity::parse(text).map_err(|error| error.to_string());
     let quantity = match value.scalar() {
-        Some(Scalar::Null) => return Ok(0),
-        Some(Scalar::Text(text)) => parse(text)?,
+        Some(Scalar::Null) => return Ok(Quantity::ZERO),
+        Some(Scalar::Text(text) | Scalar::Number(text)) => parse(text)?,
         Some(Scalar::Integer(number)) => parse(&number.to_string())?,
         Some(Scalar::Unsigned(number)) => parse(&number.to_string())?,
         Some(Scalar::Float(number)) => parse(&number.to_string())?,
         Some(Scalar::Bool(_)) | None => return Err("is not a Kubernetes quantity".into()),
     };
-    if quantity.nanos() < 0 {
+    if quantity.is_negative() {
         return Err(format!("`{quantity}` is negative"));
     }
-    Ok(quantity.nanos())
+    Ok(quantity)
 }
 
 /// The product name of the pod's GPUs: its annotation `data.openmeter.io/gpu_type`, else what its
 /// node selector or its required node affinity demands of the node label `nvidia.com/gpu.product`.
-/// Affinity counts only if every alternative demands one and the same product.
+/// Affinity counts only if every alternative demands one and the same product. A blank is none.
 pub(crate) fn gpu_type(pod: Node<'_>) -> Option<&str> {
     let annotation = pod.path(&["metadata", "annotations", "data.openmeter.io/gpu_type"]);
     let spec = pod.get("spec");
@@ -219,7 +223,7 @@ pub(crate) fn gpu_type(pod: Node<'_>) -> Option<&str> {
 }
 
 fn text(node: Option<Node<'_>>) -> Option<&str> {
-    node.and_then(Node::as_str).filter(|text| !text.is_empty())
+    node.and_then(Node::as_str).and_then(blank::trimmed)
 }
 
 fn required_product(spec: Node<'_>) -> Option<&str> {

@@ -1,22 +1,36 @@
-//! Kubernetes quantities (`500m`, `2Gi`, `1e3`), exactly.
+//! Kubernetes quantities (`500m`, `2Gi`, `1e3`), exactly as Kubernetes reads them.
 //!
-//! Source: `ParseQuantity` of `k8s.io/apimachinery/pkg/api/resource`, and the grammar in the
-//! documentation of its type `Quantity`. Two deviations, both towards refusing: a number without a
-//! digit (`m`, `.`) is an error and not 0, and a value beyond 64 bits is an error and not the
-//! largest value.
+//! Source: `ParseQuantity` of `k8s.io/apimachinery/pkg/api/resource`, and the documentation of its
+//! type `Quantity`. Three of its habits are easily missed: a value with a binary suffix that passes
+//! 2^63-1 counts as 2^63-1 (`8Ei`), while one with a decimal suffix has no such limit; what is finer
+//! than a billionth is rounded away from zero; and a number without digits is 0 (`m`, `.`), unless
+//! its suffix is `Pi`, `Ei` or an exponent below -9, where it is malformed.
 
 use std::fmt;
 
+use num_bigint::{BigInt, Sign};
 use thiserror::Error;
+
+use crate::decimal::Decimal;
 
 /// Billionths in one.
 pub(crate) const NANO: i128 = 1_000_000_000;
-/// The largest quantity, in billionths.
-const MAX: i128 = i64::MAX as i128 * NANO;
+/// The largest quantity with a binary suffix, in billionths.
+const MAX_BINARY: i128 = i64::MAX as i128 * NANO;
+/// The most digits before the point; more than any 64-bit float has.
+const MAX_DIGITS: i64 = 330;
 
 /// An amount of a resource, held exactly in billionths.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Quantity(i128);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quantity(Nanos);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Nanos {
+    /// What every real amount is.
+    Word(i128),
+    /// What 128 bits do not hold.
+    Long(Box<BigInt>),
+}
 
 /// Why a text is not a quantity.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -24,22 +38,67 @@ pub enum QuantityError {
     /// Not the grammar.
     #[error("`{0}` is not a Kubernetes quantity; write for example `500m`, `0.5`, `2Gi` or `1e3`")]
     Syntax(String),
-    /// The grammar, but more than 64 bits.
+    /// The grammar, but more than any receiver of numbers reads.
     #[error("`{0}` is out of range")]
     Range(String),
 }
 
 impl Quantity {
+    /// Nothing.
+    pub const ZERO: Self = Self(Nanos::Word(0));
+
     /// This many billionths.
     #[must_use]
     pub fn from_nanos(nanos: i128) -> Self {
-        Self(nanos)
+        Self(Nanos::Word(nanos))
     }
 
-    /// How many billionths.
+    /// How many billionths, where 128 bits hold them.
     #[must_use]
-    pub fn nanos(self) -> i128 {
-        self.0
+    pub fn nanos(&self) -> Option<i128> {
+        match &self.0 {
+            Nanos::Word(nanos) => Some(*nanos),
+            Nanos::Long(_) => None,
+        }
+    }
+
+    /// Whether it is below 0.
+    #[must_use]
+    pub fn is_negative(&self) -> bool {
+        match &self.0 {
+            Nanos::Word(nanos) => *nanos < 0,
+            Nanos::Long(nanos) => nanos.sign() == Sign::Minus,
+        }
+    }
+
+    /// The sum of both.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        if let (Nanos::Word(a), Nanos::Word(b)) = (&self.0, &other.0)
+            && let Some(sum) = a.checked_add(*b)
+        {
+            return Self(Nanos::Word(sum));
+        }
+        Self::from_long(self.to_long() + other.to_long())
+    }
+
+    /// The billionths, however many.
+    pub(crate) fn to_long(&self) -> BigInt {
+        match &self.0 {
+            Nanos::Word(nanos) => (*nanos).into(),
+            Nanos::Long(nanos) => (**nanos).clone(),
+        }
+    }
+
+    fn from_long(nanos: BigInt) -> Self {
+        match i128::try_from(nanos) {
+            Ok(nanos) => Self(Nanos::Word(nanos)),
+            Err(error) => Self(Nanos::Long(Box::new(error.into_original()))),
+        }
+    }
+
+    pub(crate) fn to_decimal(&self) -> Decimal {
+        Decimal::new(self.to_long(), 9)
     }
 
     /// Reads a quantity. What is finer than a billionth is rounded away from zero, so that
@@ -50,6 +109,9 @@ impl Quantity {
     pub fn parse(text: &str) -> Result<Self, QuantityError> {
         let syntax = || QuantityError::Syntax(clipped(text));
         let range = || QuantityError::Range(clipped(text));
+        if text.is_empty() {
+            return Err(syntax());
+        }
         let (negative, unsigned) = match text.as_bytes().first() {
             Some(b'-') => (true, text.get(1..).unwrap_or_default()),
             Some(b'+') => (false, text.get(1..).unwrap_or_default()),
@@ -60,28 +122,59 @@ impl Quantity {
             Some(rest) => digits(rest),
             None => ("", rest),
         };
+        let scale = scale(suffix).ok_or_else(syntax)?;
         if whole.is_empty() && fraction.is_empty() {
-            return Err(syntax());
+            let is_zero = match scale {
+                Scale::Nanos(_) => !matches!(suffix, "Pi" | "Ei"),
+                Scale::Exponent(exponent) => exponent >= -9,
+            };
+            return if is_zero {
+                Ok(Self::ZERO)
+            } else {
+                Err(syntax())
+            };
         }
-        let magnitude = match scale(suffix).ok_or_else(syntax)? {
-            Scale::Nanos(nanos) => scaled(whole.bytes(), fraction.bytes(), nanos),
-            Scale::Exponent(exponent) => shifted(whole, fraction, exponent),
+        let magnitude = match scale {
+            Scale::Nanos(nanos) => {
+                match scaled(whole.bytes(), fraction.bytes(), nanos) {
+                    // However many digits it has, it is capped.
+                    None if suffix.ends_with('i') => Nanos::Word(MAX_BINARY),
+                    other => other.ok_or_else(range)?,
+                }
+            }
+            Scale::Exponent(exponent) => shifted(whole, fraction, exponent).ok_or_else(range)?,
         };
-        let magnitude = magnitude.filter(|nanos| *nanos <= MAX).ok_or_else(range)?;
-        Ok(Self(if negative { -magnitude } else { magnitude }))
+        let magnitude = match magnitude {
+            Nanos::Word(nanos) if suffix.ends_with('i') => Nanos::Word(nanos.min(MAX_BINARY)),
+            Nanos::Long(_) if suffix.ends_with('i') => Nanos::Word(MAX_BINARY),
+            other => other,
+        };
+        Ok(Self(match magnitude {
+            Nanos::Word(nanos) if negative => Nanos::Word(-nanos),
+            Nanos::Long(nanos) if negative => Nanos::Long(Box::new(-*nanos)),
+            other => other,
+        }))
+    }
+}
+
+impl Ord for Quantity {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        match (&self.0, &other.0) {
+            (Nanos::Word(a), Nanos::Word(b)) => a.cmp(b),
+            _ => self.to_long().cmp(&other.to_long()),
+        }
+    }
+}
+
+impl PartialOrd for Quantity {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
     }
 }
 
 impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sign = if self.0 < 0 { "-" } else { "" };
-        let (whole, rest) = (self.0.abs() / NANO, self.0.abs() % NANO);
-        if rest == 0 {
-            write!(f, "{sign}{whole}")
-        } else {
-            let rest = format!("{rest:09}");
-            write!(f, "{sign}{whole}.{}", rest.trim_end_matches('0'))
-        }
+        self.to_decimal().fmt(f)
     }
 }
 
@@ -104,7 +197,7 @@ enum Scale {
     /// One unit in billionths.
     Nanos(i128),
     /// A power of ten.
-    Exponent(i64),
+    Exponent(i32),
 }
 
 /// `E` alone is exa, with digits behind it an exponent.
@@ -127,27 +220,21 @@ fn scale(suffix: &str) -> Option<Scale> {
         "Pi" => NANO << 50,
         "Ei" => NANO << 60,
         _ => {
-            let exponent = suffix.strip_prefix(['e', 'E'])?;
-            let unsigned = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
-            let is_number = !unsigned.is_empty() && unsigned.bytes().all(|b| b.is_ascii_digit());
-            return is_number.then(|| Scale::Exponent(exponent.parse().unwrap_or(i64::MAX)));
+            // Kubernetes reads 64 bits and keeps the lower 32 of them.
+            let exponent: i64 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
+            let [a, b, c, d, ..] = exponent.to_le_bytes();
+            return Some(Scale::Exponent(i32::from_le_bytes([a, b, c, d])));
         }
     };
     Some(Scale::Nanos(nanos))
 }
 
-/// `whole.fraction × nanos`, rounded up; `None` beyond 128 bits.
+/// `whole.fraction × nanos`, rounded up; `None` where it has too many digits.
 fn scaled(
-    whole: impl Iterator<Item = u8>,
+    whole: impl Iterator<Item = u8> + Clone,
     fraction: impl DoubleEndedIterator<Item = u8>,
     nanos: i128,
-) -> Option<i128> {
-    let mut units = 0_i128;
-    for digit in whole {
-        units = units
-            .checked_mul(10)?
-            .checked_add(i128::from(digit - b'0'))?;
-    }
+) -> Option<Nanos> {
     // From the last digit to the first, each step a tenth of what stands behind the point: the
     // floor of a floor is the floor of the whole, and whether anything was cut off is remembered.
     let mut part = 0_i128;
@@ -157,45 +244,52 @@ fn scaled(
         part = sum / 10;
         is_cut |= sum % 10 != 0;
     }
-    units
-        .checked_mul(nanos)?
-        .checked_add(part + i128::from(is_cut))
+    let part = part + i128::from(is_cut);
+    let units = whole.clone().try_fold(0_i128, |units, digit| {
+        units.checked_mul(10)?.checked_add(i128::from(digit - b'0'))
+    });
+    if let Some(word) = units
+        .and_then(|units| units.checked_mul(nanos))
+        .and_then(|whole| whole.checked_add(part))
+    {
+        return Some(Nanos::Word(word));
+    }
+    let digits: Vec<u8> = whole.skip_while(|digit| *digit == b'0').collect();
+    if i64::try_from(digits.len()).ok()? > MAX_DIGITS {
+        return None;
+    }
+    let units = BigInt::parse_bytes(&digits, 10)?;
+    Some(Nanos::Long(Box::new(units * nanos + part)))
 }
 
 /// `whole.fraction × 10^exponent` in billionths: the point is moved.
-fn shifted(whole: &str, fraction: &str, exponent: i64) -> Option<i128> {
+fn shifted(whole: &str, fraction: &str, exponent: i32) -> Option<Nanos> {
     let all = || whole.bytes().chain(fraction.bytes());
     let Some(zeros) = all().position(|digit| digit != b'0') else {
-        return Some(0);
+        return Some(Nanos::Word(0));
     };
     // Where the point stands, counted from the first digit that is not 0.
     let point = i64::try_from(whole.len())
         .ok()?
         .checked_sub(i64::try_from(zeros).ok()?)?
-        .saturating_add(exponent);
-    // Twenty digits are more than 64 bits hold; ten zeros behind the point are less than a
-    // billionth, which counts as one.
-    if point > 20 {
+        .saturating_add(exponent.into());
+    if point > MAX_DIGITS {
         return None;
     }
+    // Ten zeros behind the point are less than a billionth, which counts as one.
     if point < -10 {
-        return Some(1);
+        return Some(Nanos::Word(1));
     }
     let digits: Vec<u8> = all().skip(zeros).collect();
     let lead = usize::try_from(-point).unwrap_or(0);
     let split = usize::try_from(point).unwrap_or(0);
     let pad = std::iter::repeat(b'0');
-    let whole: Vec<u8> = digits
-        .iter()
-        .copied()
-        .chain(pad.clone())
-        .take(split)
-        .collect();
+    let whole = digits.iter().copied().chain(pad.clone()).take(split);
     let fraction: Vec<u8> = pad
         .take(lead)
         .chain(digits.iter().copied().skip(split))
         .collect();
-    scaled(whole.into_iter(), fraction.into_iter(), NANO)
+    scaled(whole, fraction.into_iter(), NANO)
 }
 
 #[cfg(test)]

@@ -3,17 +3,41 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use meterline_core::{Message, foreseen::Foreseen};
-use rhai::{AST, CallFnOptions, Dynamic, Scope};
+use rhai::{AST, CallFnOptions, Dynamic, EvalAltResult, Scope};
 
 use crate::{
     Engine, RunError, ScriptError,
     analysis::{self, Analysis},
-    context::{Context, Deadline},
+    context::Context,
+    cpu,
     engine::EventId,
     error::{self, Origin},
-    foresee, materialise, paths,
+    foresee, materialise,
+    notes::Note,
+    paths,
+    prefix::Skipped,
     syntax::{self, BODY, Parsed},
 };
+
+/// How often a run that passes the limit of CPU time is tried.
+const ATTEMPTS: usize = 3;
+
+/// What a run came to.
+pub(crate) struct Done {
+    /// The value of the last statement.
+    pub(crate) value: Dynamic,
+    /// The variables after it.
+    pub(crate) scope: Scope<'static>,
+    /// What was left out or cut.
+    pub(crate) notes: Vec<Note>,
+}
+
+/// Why a run did not come to its end.
+enum Stopped {
+    /// It passed the limit of CPU time.
+    Late,
+    Failed(RunError),
+}
 
 pub(crate) struct Script {
     engine: Engine,
@@ -70,30 +94,52 @@ impl Script {
         self.engine.0.event_id
     }
 
-    /// Runs the script with `this` bound to the content of `message`, which is left as it was.
+    /// Runs the script with `this` bound to the content of `message`, which is left as it was, and
+    /// with the variables of `scope`.
     pub(crate) fn run(
         &self,
         message: &mut Message,
-        scope: &mut Scope<'_>,
-    ) -> Result<Dynamic, RunError> {
-        // Functions find the message through the call, which can only own it.
-        let own = std::mem::replace(message, Message::raw(""));
-        let context = Context::new(own, self.engine.0.event_id);
-        let outcome = self.run_in(context.clone(), scope);
-        *message = context.into_message();
-        outcome
+        scope: impl Fn(&Message) -> Scope<'static>,
+    ) -> Result<Done, RunError> {
+        for _ in 0..ATTEMPTS {
+            let mut scope = scope(message);
+            // Functions find the message through the call, which can only own it.
+            let own = std::mem::replace(message, Message::raw(""));
+            let context = Context::new(own, self.engine.0.event_id);
+            let outcome = self.run_in(context.clone(), &mut scope);
+            let notes;
+            (*message, notes) = context.into_parts();
+            match outcome {
+                Ok(value) => {
+                    return Ok(Done {
+                        value,
+                        scope,
+                        notes,
+                    });
+                }
+                Err(Stopped::Failed(error)) => return Err(error),
+                Err(Stopped::Late) => {}
+            }
+        }
+        Err(RunError::nowhere(format!(
+            "the script used more than {} ms of CPU time, {ATTEMPTS} times in a row; let it read \
+             and loop over less",
+            self.engine.0.limits.time.as_millis()
+        )))
     }
 
-    fn run_in(&self, context: Context, scope: &mut Scope<'_>) -> Result<Dynamic, RunError> {
+    fn run_in(&self, context: Context, scope: &mut Scope<'_>) -> Result<Dynamic, Stopped> {
         let inner = &self.engine.0;
-        let mut this = materialise::this(context.message(), &self.analysis.wanted)
-            .map_err(RunError::nowhere)?
+        let mut skipped = Skipped::new();
+        let mut this = materialise::this(context.message(), &self.analysis.wanted, &mut skipped)
+            .map_err(|reason| Stopped::Failed(RunError::nowhere(reason)))?
             .into_read_only();
+        context.set_skipped(skipped);
         let options = CallFnOptions::new()
             .eval_ast(false)
             .bind_this_ptr(&mut this)
             .with_tag(context);
-        let _deadline = Deadline::start(inner.limits.time);
+        let _limit = cpu::Limit::start(inner.limits.time);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             inner
                 .rhai
@@ -101,11 +147,27 @@ impl Script {
         }));
         match outcome {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(error::from_run(&error, &self.origin)),
-            Err(panic) => Err(RunError::nowhere(format!(
+            Ok(Err(error)) => Err(self.stopped(&error)),
+            Err(panic) => Err(Stopped::Failed(RunError::nowhere(format!(
                 "the script broke the interpreter: {}",
                 panic_text(panic.as_ref())
-            ))),
+            )))),
+        }
+    }
+
+    fn stopped(&self, error: &EvalAltResult) -> Stopped {
+        match error.unwrap_inner() {
+            // Nothing else ends a run from outside.
+            EvalAltResult::ErrorTerminated(..) => Stopped::Late,
+            EvalAltResult::ErrorTooManyOperations(..) => {
+                let most = self.engine.0.limits.operations;
+                let place = error::from_run(error, &self.origin).place();
+                let reason = format!(
+                    "the script ran more than {most} operations; is there a loop without an end?"
+                );
+                Stopped::Failed(RunError::new(place.unwrap_or((0, 0)), reason))
+            }
+            _ => Stopped::Failed(error::from_run(error, &self.origin)),
         }
     }
 }

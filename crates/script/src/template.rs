@@ -1,7 +1,6 @@
 //! Text with expressions in it: `pod ${! this.metadata.name } failed`.
 
 use meterline_core::Message;
-use serde_json::Value;
 
 use crate::{Engine, Expression, RunError, ScriptError};
 
@@ -75,10 +74,7 @@ impl Template {
         for part in &self.parts {
             match part {
                 Part::Text(literal) => text.push_str(literal),
-                Part::Expression(expression) => match expression.evaluate(message)? {
-                    Value::String(value) => text.push_str(&value),
-                    value => text.push_str(&value.to_string()),
-                },
+                Part::Expression(expression) => text.push_str(&expression.text(message)?),
             }
         }
         Ok(text)

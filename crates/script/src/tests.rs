@@ -34,6 +34,7 @@ fn evaluate(source: &str, input: &Value) -> Result<Value, String> {
         .compile_expression(source)
         .map_err(|errors| text(&errors))?
         .evaluate(&message(input))
+        .map(|value| value.root().to_value())
         .map_err(|error| error.to_string())
 }
 
@@ -133,7 +134,7 @@ fn the_id_follows_the_identity() {
     };
     let message = Message::value(&json!({"any": 1})).with_identity(identity);
     assert_eq!(
-        expression.evaluate(&message).unwrap(),
+        expression.evaluate(&message).unwrap().root().to_value(),
         json!(meterline_core::event_id(None, "t", "u", 5).to_string())
     );
 }

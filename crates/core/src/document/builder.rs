@@ -1,6 +1,6 @@
 //! Writing documents.
 
-use std::{collections::HashSet, fmt};
+use std::{collections::HashSet, fmt, vec};
 
 use serde::{
     Deserializer,
@@ -8,8 +8,8 @@ use serde::{
 };
 
 use super::{
-    ARRAY, Document, Entries, FALSE, FLOAT, INTEGER, KNOWN, LONGEST_SHORT, NULL, Node, OBJECT,
-    SHORT, Scalar, TEXT, TRUE, UNSIGNED, keys,
+    ARRAY, Document, Entries, FALSE, FLOAT, INTEGER, KNOWN, LONGEST_SHORT, NULL, NUMBER, Node,
+    OBJECT, SHORT, Scalar, TEXT, TRUE, UNSIGNED, keys,
 };
 
 /// Writes a [`Document`] from the front to the back.
@@ -20,6 +20,10 @@ use super::{
 #[derive(Debug, Default)]
 pub struct Builder {
     bytes: Vec<u8>,
+    /// Whether a float was deserialised, which may have had more digits in the text.
+    has_floats: bool,
+    /// For each float that comes, its text where the float is not exactly that.
+    literals: vec::IntoIter<Option<Box<str>>>,
 }
 
 /// How far a [`Builder`] had come.
@@ -37,7 +41,21 @@ impl Builder {
     pub fn with_capacity(bytes: usize) -> Self {
         Self {
             bytes: Vec::with_capacity(bytes),
+            ..Self::default()
         }
+    }
+
+    /// A builder that writes, for each float that it deserialises, what is given here instead.
+    pub(super) fn with_literals(literals: Vec<Option<Box<str>>>) -> Self {
+        Self {
+            literals: literals.into_iter(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether a float was deserialised.
+    pub(super) fn floats(&self) -> bool {
+        self.has_floats
     }
 
     /// Where the next thing will be written.
@@ -99,6 +117,7 @@ impl Builder {
             Scalar::Integer(number) => self.integer(number),
             Scalar::Unsigned(number) => self.unsigned(number),
             Scalar::Float(number) => self.float(number),
+            Scalar::Number(text) => self.number(text),
             Scalar::Text(text) => self.text(text),
         }
     }
@@ -174,6 +193,12 @@ impl Builder {
         self.end(open);
     }
 
+    fn number(&mut self, text: &str) {
+        let open = self.begin(NUMBER);
+        self.bytes.extend_from_slice(text.as_bytes());
+        self.end(open);
+    }
+
     fn integer(&mut self, number: i64) {
         self.bytes.push(INTEGER);
         self.bytes.extend_from_slice(&number.to_le_bytes());
@@ -242,7 +267,11 @@ impl<'de> Visitor<'de> for Seed<'_> {
         if !number.is_finite() {
             return Err(E::custom("a number must be finite"));
         }
-        self.0.float(number);
+        self.0.has_floats = true;
+        match self.0.literals.next().flatten() {
+            Some(text) => self.0.number(&text),
+            None => self.0.float(number),
+        }
         Ok(())
     }
 

@@ -18,6 +18,7 @@ impl Node<'_> {
             Some(Scalar::Integer(number)) => serde_json::to_writer(to, &number)?,
             Some(Scalar::Unsigned(number)) => serde_json::to_writer(to, &number)?,
             Some(Scalar::Float(number)) => serde_json::to_writer(to, &number)?,
+            Some(Scalar::Number(_)) => to.extend_from_slice(self.body()),
             Some(Scalar::Text(_)) => text(self.body(), to)?,
             None if self.is_array() => {
                 to.push(b'[');

@@ -98,3 +98,66 @@ fn what_is_not_json_is_refused() {
     assert!(Document::from_json(b"1 2").is_err());
     assert!(Document::from_json("[".repeat(100_000).as_bytes()).is_err());
 }
+
+#[test]
+fn a_number_keeps_all_its_digits_from_text_to_text() {
+    for number in [
+        "9223372036854775808",
+        "18446744073709551616",
+        "-9223372036854775809",
+        "33204139332677193910190",
+        "0.1234567890123456789",
+        "9007199254740993.5",
+        "1.00000000000000000000000001e-7",
+    ] {
+        for text in [
+            number.to_owned(),
+            format!("[1,{number},\"-1.23456789012345678901234\\\"9\",{number},0.1,\"x\"]"),
+            format!("{{\"1.5\":{{\"b\":{number}}},\"c\":[{number}]}}"),
+        ] {
+            let document = Document::from_json(text.as_bytes()).unwrap();
+            let mut written = Vec::new();
+            document.root().write_json(&mut written).unwrap();
+            assert_eq!(String::from_utf8(written).unwrap(), text);
+        }
+    }
+    let repeated = br#"{"a":0.12345678901234567891,"b":0.98765432109876543219,"a":2.5}"#;
+    let document = Document::from_json(repeated).unwrap();
+    let mut written = Vec::new();
+    document.root().write_json(&mut written).unwrap();
+    assert_eq!(written, br#"{"b":0.98765432109876543219,"a":2.5}"#);
+}
+
+#[test]
+fn what_a_float_holds_stays_a_float_however_it_is_written() {
+    for text in [
+        "0.10", "1e2", "100.0", "-0", "-0.0", "1E+2", "0.1e1", "5e-324", "0e999",
+    ] {
+        let document = Document::from_json(text.as_bytes()).unwrap();
+        let scalar = document.root().scalar();
+        assert!(
+            matches!(scalar, Some(Scalar::Float(_))),
+            "{text}: {scalar:?}"
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_number_is_written_as_the_number_it_was(
+        number in "-?(0|[1-9][0-9]{0,40})(\\.[0-9]{1,30})?"
+    ) {
+        let document = Document::from_json(number.as_bytes()).unwrap();
+        let mut written = Vec::new();
+        document.root().write_json(&mut written).unwrap();
+        let plain = |text: &str| {
+            let text = text.trim_start_matches('-');
+            let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+            (whole.to_owned(), fraction.trim_end_matches('0').to_owned())
+        };
+        let written = String::from_utf8(written).unwrap();
+        // Short floats of many zeros are written with an exponent.
+        prop_assume!(!written.contains('e'));
+        prop_assert_eq!(plain(&written), plain(&number));
+    }
+}

@@ -66,6 +66,8 @@ impl<'a> json::Node<'a, Documents> for In<'a> {
             Scalar::Integer(number) => Some(number.into()),
             Scalar::Unsigned(number) => Some(number.into()),
             Scalar::Float(number) => Number::from_f64(number),
+            // A schema compares to 17 digits; the document itself keeps all of them.
+            Scalar::Number(text) => text.parse().ok().and_then(Number::from_f64),
             Scalar::Null | Scalar::Bool(_) | Scalar::Text(_) => None,
         }
     }
@@ -85,7 +87,9 @@ impl<'a> json::Node<'a, Documents> for In<'a> {
         match self.0.scalar() {
             Some(Scalar::Null) => JsonType::Null,
             Some(Scalar::Bool(_)) => JsonType::Boolean,
-            Some(Scalar::Integer(_) | Scalar::Unsigned(_) | Scalar::Float(_)) => JsonType::Number,
+            Some(
+                Scalar::Integer(_) | Scalar::Unsigned(_) | Scalar::Float(_) | Scalar::Number(_),
+            ) => JsonType::Number,
             Some(Scalar::Text(_)) => JsonType::String,
             None if self.0.is_array() => JsonType::Array,
             None => JsonType::Object,

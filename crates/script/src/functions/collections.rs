@@ -3,16 +3,23 @@
 use std::{
     cmp::Ordering,
     collections::{HashSet, btree_map::Entry},
-    ops::Bound,
 };
 
-use rhai::{Array, Dynamic, Engine, FnPtr, FuncRegistration, INT, Map, NativeCallContext};
+use rhai::{
+    Array, Dynamic, Engine, EvalAltResult, FnPtr, FuncRegistration, INT, Map, NativeCallContext,
+    Position,
+};
 
-use super::Answer;
+use super::{Answer, values};
 use crate::{
     context,
     convert::{self, Deleted},
+    cpu,
+    decimal::Decimal,
     error::type_name,
+    exact::Number,
+    notes::Loss,
+    prefix,
 };
 
 pub(super) fn register(engine: &mut Engine) {
@@ -51,9 +58,12 @@ pub(super) fn register(engine: &mut Engine) {
                               f: FnPtr| {
         map_each_key(&call, fields, &f).map(Dynamic::from_map)
     });
-    reading!("select_prefix", |fields: &mut Map, prefix: &str| {
-        Dynamic::from_map(select_prefix(fields, prefix))
-    });
+    reading!(
+        "select_prefix",
+        |call: NativeCallContext, fields: &mut Map, prefix: &str| {
+            select_prefix(&call, fields, prefix).map(Dynamic::from_map)
+        }
+    );
     reading!("length", |items: &mut Array| length(items.len()));
     reading!("length", |fields: &mut Map| length(fields.len()));
     reading!("index", index);
@@ -255,18 +265,15 @@ fn assign(mut into: Map, mut from: Map) -> Map {
     into
 }
 
-/// The fields whose name starts with the prefix, without it.
-fn select_prefix(fields: &Map, prefix: &str) -> Map {
-    let mut selected = Map::new();
-    for (key, value) in fields.range::<str, _>((Bound::Included(prefix), Bound::Unbounded)) {
-        let Some(key) = key.strip_prefix(prefix) else {
-            break;
-        };
-        if !key.is_empty() {
-            selected.insert(key.into(), value.clone());
-        }
+/// The fields whose name starts with the prefix, without it; what is cut is noted.
+fn select_prefix(call: &NativeCallContext<'_>, fields: &Map, prefix: &str) -> Answer<Map> {
+    let (selected, mut cut) = prefix::select(fields, prefix);
+    let context = context::of(call)?;
+    cut.fields += context.skipped(prefix);
+    if cut != prefix::Cut::default() {
+        context.note(Loss::Text, prefix::explain(prefix, &cut));
     }
-    selected
+    Ok(selected)
 }
 
 /// As `assign`, but where both sides have a value both are kept in an array.
@@ -296,26 +303,26 @@ fn items(value: Dynamic) -> Array {
 
 fn sum(items: &mut Array) -> Answer<Dynamic> {
     let mut whole: INT = 0;
-    let mut decimal = None;
+    let mut rest: Option<Decimal> = None;
     for item in items.iter() {
-        if let Ok(number) = item.as_int() {
-            whole = whole
-                .checked_add(number)
-                .ok_or("the sum is more than 64 bits hold")?;
-        } else if let Ok(number) = item.as_float() {
-            *decimal.get_or_insert(0.0) += number;
-        } else {
-            let got = type_name(item.type_name());
-            return Err(format!("sum() takes numbers, this is {got}").into());
+        if let Ok(number) = item.as_int()
+            && let Some(sum) = whole.checked_add(number)
+        {
+            whole = sum;
+            continue;
         }
+        let Some(number) = values::number_of(item) else {
+            let got = match item.as_float() {
+                Ok(number) => number.to_string(),
+                Err(got) => type_name(got),
+            };
+            return Err(format!("sum() takes numbers, this is {got}").into());
+        };
+        rest = Some(rest.map_or(number.clone(), |rest| rest.plus(&number)));
     }
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "decimals among the items make a decimal sum"
-    )]
-    Ok(match decimal {
-        Some(decimal) => Dynamic::from_float(decimal + whole as f64),
-        None => Dynamic::from_int(whole),
+    Ok(match rest {
+        Some(rest) => Number::exact(rest.plus(&whole.into()))?.into(),
+        None => whole.into(),
     })
 }
 
@@ -324,7 +331,7 @@ fn unique(items: &Array) -> Answer<Array> {
     let mut seen = HashSet::new();
     let mut kept = Array::new();
     for item in items.iter() {
-        if seen.insert(convert::to_json(item)?.to_string()) {
+        if seen.insert(convert::to_text(item)?) {
             kept.push(item.clone());
         }
     }
@@ -336,14 +343,11 @@ fn compare(a: &Dynamic, b: &Dynamic) -> Answer<Ordering> {
     if let (Ok(a), Ok(b)) = (a.as_int(), b.as_int()) {
         return Ok(a.cmp(&b));
     }
-    #[expect(clippy::cast_precision_loss, reason = "an order, not a value")]
-    let number = |it: &Dynamic| {
-        it.as_float()
-            .or_else(|_| it.as_int().map(|it| it as f64))
-            .ok()
-    };
-    if let (Some(a), Some(b)) = (number(a), number(b)) {
+    if let (Ok(a), Ok(b)) = (a.as_float(), b.as_float()) {
         return Ok(a.total_cmp(&b));
+    }
+    if let (Some(a), Some(b)) = (values::number_of(a), values::number_of(b)) {
+        return Ok(a.cmp(&b));
     }
     if let (Ok(a), Ok(b)) = (a.as_immutable_string_ref(), b.as_immutable_string_ref()) {
         return Ok(a.as_str().cmp(b.as_str()));
@@ -387,8 +391,9 @@ fn sorted<T: Clone>(
     if items.len() < 2 {
         return Ok(items.to_vec());
     }
-    if context::is_late() {
-        return Err("sorting takes too long".into());
+    if cpu::is_used_up() {
+        // As the interpreter itself ends a run that is out of time.
+        return Err(EvalAltResult::ErrorTerminated(Dynamic::UNIT, Position::NONE).into());
     }
     let (left, right) = items.split_at(items.len() / 2);
     let (left, right) = (sorted(left, compare)?, sorted(right, compare)?);

@@ -69,7 +69,9 @@ pub(super) const DOCS: &[FunctionDoc] = &[
         "select_prefix",
         "object.select_prefix(prefix) -> object",
         "The fields whose name starts with the prefix, without the prefix: `filter` and \
-         `map_each_key` in one, and much faster.",
+         `map_each_key` in one, and much faster. It takes at most 64 fields, in the order of their \
+         keys, 4 KiB of a value and 32 KiB of all values; what is beyond is cut, counted in \
+         `mapping_left_out` and logged once for each object.",
         &[example(
             r#"this.labels.select_prefix("a/")"#,
             r#"{"x":"1"}"#,

@@ -1,11 +1,16 @@
 //! Kubernetes quantities, and what a pod reserves.
 
-use rhai::{Dynamic, Engine, INT, Identifier, NativeCallContext};
+use rhai::{Dynamic, Engine, FLOAT, INT, Identifier, NativeCallContext};
 
 use super::{Answer, Example, FunctionDoc, Group, Purity, values};
 use crate::{
-    context, exact,
-    pod::{self, Section},
+    context::{self, Context},
+    convert::Deleted,
+    decimal::Decimal,
+    exact::{self, Number},
+    notes::Loss,
+    pod::{self, Section, Totals},
+    prefix,
     quantity::Quantity,
 };
 
@@ -19,8 +24,10 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "resource_quantity",
         signature: "text.resource_quantity() -> number",
-        summary: "A Kubernetes quantity as a number: an integer where it is whole, else the \
-                  nearest decimal. Malformed and out of range are errors.",
+        summary: "A Kubernetes quantity as a number: an integer where it is whole, else a \
+                  decimal. Read as Kubernetes itself reads it: what is finer than a billionth is \
+                  rounded away from zero, and a binary suffix is capped at 2^63-1. Malformed and \
+                  beyond 1.8e308 are errors.",
         group: Group::Kubernetes,
         purity: Purity::Pure,
         examples: &[
@@ -28,6 +35,11 @@ pub(super) const DOCS: &[FunctionDoc] = &[
                 script: r#"["250m", "0.5Ki", "1e3", "2"].map_each(|it| it.resource_quantity())"#,
                 input: "{}",
                 output: "[0.25,512,1000,2]",
+            },
+            Example {
+                script: r#"["8Ei", "12E", "0.1n"].map_each(|it| it.resource_quantity())"#,
+                input: "{}",
+                output: "[9223372036854775807,12000000000000000000,1e-9]",
             },
             Example {
                 script: r#""1e400".resource_quantity()"#,
@@ -42,7 +54,9 @@ pub(super) const DOCS: &[FunctionDoc] = &[
         summary: "What the pod at hand requests of a resource: the sum over its containers and \
                   sidecars (init containers that restart always), or what `spec.resources` sets \
                   for the pod as a whole. `cpu` is in cores, `memory` in bytes; what nobody \
-                  requests is 0.",
+                  requests is 0. A field that no metric can be made of, as it is malformed, \
+                  negative or beyond 1.8e308, gives `deleted()`: that metric is left out of the \
+                  event, counted and logged once.",
         group: Group::Kubernetes,
         purity: Purity::Content,
         examples: &[Example {
@@ -66,8 +80,9 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "pod_request_seconds",
         signature: "pod_request_seconds(resource, seconds) -> number, pod_request_seconds(resource, seconds, divisor) -> number",
-        summary: "`pod_request` × seconds ÷ divisor, computed exactly and rounded once: an integer \
-                  where the result is whole.",
+        summary: "`pod_request` × seconds ÷ divisor, exactly, however large: an integer where the \
+                  result is whole. A quotient that does not end is the nearest 64-bit float, and \
+                  from 2^53 on rounded to a billionth.",
         group: Group::Kubernetes,
         purity: Purity::Content,
         examples: &[Example {
@@ -146,7 +161,8 @@ pub(super) const DOCS: &[FunctionDoc] = &[
                   the name has it for historical reasons), `cpu_limit_millicores`, \
                   `memory_request_bytes`, `memory_limit_bytes`, `gpu_request_count` and \
                   `gpu_limit_count`, and each of them × seconds with the suffix `_per_second`. \
-                  The unit `minute` or `hour` divides by 60 or 3600 and changes the suffix.",
+                  The unit `minute` or `hour` divides by 60 or 3600 and changes the suffix. A \
+                  metric that the pod's fields cannot give is left out, as in `pod_request`.",
         group: Group::Kubernetes,
         purity: Purity::Content,
         examples: &[Example {
@@ -172,9 +188,8 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "multiply_exact",
         signature: "number.multiply_exact(factor) -> number, number.multiply_exact(factor, divisor) -> number",
-        summary: "number × factor ÷ divisor of the decimals as they are written, rounded once: 0.1 \
-                  × 3 is 0.3, an integer where the result is whole. A result beyond 64 bits is an \
-                  error.",
+        summary: "number × factor ÷ divisor of the decimals as they are written, rounded once, where \
+                  it does not end. Text is read as a quantity.",
         group: Group::Kubernetes,
         purity: Purity::Pure,
         examples: &[Example {
@@ -190,10 +205,13 @@ const ONE: i64 = 1;
 pub(super) fn register(engine: &mut Engine) {
     engine.register_fn("resource_quantity", |text: &str| -> Answer<Dynamic> {
         let quantity = Quantity::parse(text).map_err(|error| error.to_string())?;
-        plain(text, quantity)
+        let number = exact::number(&quantity).map_err(|reason| format!("`{text}` {reason}"))?;
+        Ok(number.into())
     });
     // What the API server writes as text people also write as a number.
     engine.register_fn("resource_quantity", |number: INT| number);
+    engine.register_fn("resource_quantity", |number: FLOAT| number);
+    engine.register_fn("resource_quantity", |number: Decimal| number);
     engine.register_fn("multiply_exact", |number: Dynamic, factor: Dynamic| {
         multiply(&number, &factor, &ONE.into())
     });
@@ -205,8 +223,15 @@ pub(super) fn register(engine: &mut Engine) {
         "pod_gpu_type",
         |call: NativeCallContext| -> Answer<Dynamic> {
             let context = context::of(&call)?;
-            let gpu_type = pod::gpu_type(context.document()?.root());
-            Ok(gpu_type.map_or(Dynamic::UNIT, Into::into))
+            let Some(gpu_type) = pod::gpu_type(context.document()?.root()) else {
+                return Ok(Dynamic::UNIT);
+            };
+            let start = prefix::start(gpu_type, prefix::VALUE);
+            if start.len() < gpu_type.len() {
+                let most = prefix::VALUE >> 10;
+                context.note(Loss::Text, format!("the GPU type is cut to {most} KiB"));
+            }
+            Ok(start.into())
         },
     );
     // Whole seconds first, as below.
@@ -252,79 +277,120 @@ fn register_resource(
     product: &'static str,
 ) {
     engine.register_fn(name, move |call: NativeCallContext, resource: &str| {
-        plain(resource, total(&call, section, resource)?)
+        Amount::of(&call, section, Some(resource))?.plain()
     });
     // The types that a mapping has at hand first: a call is resolved by the types of its arguments,
     // and the search for one that takes anything is longer.
     engine.register_fn(
         product,
         move |call: NativeCallContext, resource: &str, seconds: INT, divisor: INT| {
-            let total = total(&call, section, resource)?;
-            times(resource, total, &seconds.into(), &divisor.into())
+            Amount::of(&call, section, Some(resource))?.times(&seconds.into(), &divisor.into())
         },
     );
     engine.register_fn(
         product,
         move |call: NativeCallContext, resource: &str, seconds: INT| {
-            let total = total(&call, section, resource)?;
-            times(resource, total, &seconds.into(), &ONE.into())
+            Amount::of(&call, section, Some(resource))?.times(&seconds.into(), &ONE.into())
         },
     );
     engine.register_fn(
         product,
         move |call: NativeCallContext, resource: &str, seconds: Dynamic| {
-            let total = total(&call, section, resource)?;
-            times(resource, total, &seconds, &ONE.into())
+            Amount::of(&call, section, Some(resource))?.times(&seconds, &ONE.into())
         },
     );
     engine.register_fn(
         product,
         move |call: NativeCallContext, resource: &str, seconds: Dynamic, divisor: Dynamic| {
-            let total = total(&call, section, resource)?;
-            times(resource, total, &seconds, &divisor)
+            Amount::of(&call, section, Some(resource))?.times(&seconds, &divisor)
         },
     );
 }
 
-const GPUS: &str = "the number of GPUs";
-
 fn register_gpu(engine: &mut Engine, section: Section, name: &'static str, product: &'static str) {
     engine.register_fn(name, move |call: NativeCallContext| {
-        plain(GPUS, gpus(&call, section)?)
+        Amount::of(&call, section, None)?.plain()
     });
     engine.register_fn(
         product,
         move |call: NativeCallContext, seconds: INT, divisor: INT| {
-            times(
-                GPUS,
-                gpus(&call, section)?,
-                &seconds.into(),
-                &divisor.into(),
-            )
+            Amount::of(&call, section, None)?.times(&seconds.into(), &divisor.into())
         },
     );
     engine.register_fn(product, move |call: NativeCallContext, seconds: INT| {
-        times(GPUS, gpus(&call, section)?, &seconds.into(), &ONE.into())
+        Amount::of(&call, section, None)?.times(&seconds.into(), &ONE.into())
     });
     engine.register_fn(product, move |call: NativeCallContext, seconds: Dynamic| {
-        times(GPUS, gpus(&call, section)?, &seconds, &ONE.into())
+        Amount::of(&call, section, None)?.times(&seconds, &ONE.into())
     });
     engine.register_fn(
         product,
         move |call: NativeCallContext, seconds: Dynamic, divisor: Dynamic| {
-            times(GPUS, gpus(&call, section)?, &seconds, &divisor)
+            Amount::of(&call, section, None)?.times(&seconds, &divisor)
         },
     );
 }
 
-fn total(call: &NativeCallContext<'_>, section: Section, resource: &str) -> Answer<Quantity> {
-    let context = context::of(call)?;
-    Ok(context.totals()?.total(section, resource)?)
+/// What a pod reserves of something, or why that is no number.
+struct Amount {
+    context: Context,
+    quantity: Result<Quantity, String>,
 }
 
-fn gpus(call: &NativeCallContext<'_>, section: Section) -> Answer<Quantity> {
-    let context = context::of(call)?;
-    Ok(context.totals()?.gpus(section)?)
+impl Amount {
+    /// Of a resource, or of GPUs where none is named.
+    fn of(call: &NativeCallContext<'_>, section: Section, resource: Option<&str>) -> Answer<Self> {
+        let context = context::of(call)?;
+        let totals = Totals::of(context.document()?.root());
+        let quantity = match resource {
+            Some(resource) => totals.total(section, resource),
+            None => totals.gpus(section),
+        };
+        Ok(Self { context, quantity })
+    }
+
+    fn plain(self) -> Answer<Dynamic> {
+        let number = self.quantity.and_then(|quantity| plain(&quantity));
+        Ok(or_left_out(&self.context, number))
+    }
+
+    fn times(self, seconds: &Dynamic, divisor: &Dynamic) -> Answer<Dynamic> {
+        let (seconds, divisor) = (values::decimal(seconds)?, nonzero(divisor)?);
+        let number = self
+            .quantity
+            .and_then(|quantity| times(&quantity, &seconds, &divisor));
+        Ok(or_left_out(&self.context, number))
+    }
+}
+
+fn plain(quantity: &Quantity) -> Result<Number, String> {
+    exact::number(quantity).map_err(str::to_owned)
+}
+
+fn times(quantity: &Quantity, factor: &Decimal, divisor: &Decimal) -> Result<Number, String> {
+    exact::product(quantity, factor, divisor)
+        .map_err(|reason| format!("{factor} times as much {reason}"))
+}
+
+/// What a metric cannot be is left out and noted: the pod's other metrics and its seconds are still
+/// billed.
+fn or_left_out(context: &Context, number: Result<Number, String>) -> Dynamic {
+    match number {
+        Ok(number) => number.into(),
+        Err(reason) => {
+            context.note(Loss::Metric, reason);
+            Dynamic::from(Deleted)
+        }
+    }
+}
+
+/// A divisor, which is a mistake of the script where it is 0.
+fn nonzero(divisor: &Dynamic) -> Answer<Decimal> {
+    let divisor = values::decimal(divisor)?;
+    if divisor.is_zero() {
+        return Err("the divisor is 0".into());
+    }
+    Ok(divisor)
 }
 
 /// The names of a section's metrics, each with that of the one derived from it.
@@ -382,45 +448,36 @@ pub(crate) fn unit(unit: &str) -> Result<(&'static Metrics, i64), String> {
 fn pod_metrics(call: &NativeCallContext<'_>, seconds: &Dynamic, unit: &str) -> Answer<Dynamic> {
     let (names, divisor) = self::unit(unit)?;
     let context = context::of(call)?;
-    let totals = context.totals()?;
-    let (factor, exact_divisor) = (values::decimal(seconds)?, values::decimal(&divisor.into())?);
+    let totals = Totals::of(context.document()?.root());
+    let (factor, divisor) = (values::decimal(seconds)?, divisor.into());
     let mut metrics = Vec::with_capacity(12);
     for (section, names) in names {
         let quantities = [
-            totals.total(*section, "cpu")?,
-            totals.gpus(*section)?,
-            totals.total(*section, "memory")?,
+            totals.total(*section, "cpu"),
+            totals.gpus(*section),
+            totals.total(*section, "memory"),
         ];
         for ((name, derived), quantity) in names.iter().zip(quantities) {
-            metrics.push((Identifier::from(*name), plain(name, quantity)?));
-            let product = exact::product(quantity, factor, exact_divisor)
-                .map_err(|reason| format!("{name} × {seconds} ÷ {divisor} {reason}"))?;
-            metrics.push((Identifier::from(*derived), product.into()));
+            let number = match &quantity {
+                Ok(quantity) => plain(quantity),
+                Err(reason) => Err(reason.clone()),
+            };
+            let product = quantity.and_then(|quantity| times(&quantity, &factor, &divisor));
+            metrics.push((Identifier::from(*name), or_left_out(&context, number)));
+            metrics.push((Identifier::from(*derived), or_left_out(&context, product)));
         }
     }
     Ok(Dynamic::from_map(metrics.into_iter().collect()))
 }
 
-fn plain(what: &str, quantity: Quantity) -> Answer<Dynamic> {
-    let number = exact::number(quantity).map_err(|reason| format!("{what} {reason}"))?;
-    Ok(number.into())
-}
-
-fn times(what: &str, quantity: Quantity, seconds: &Dynamic, divisor: &Dynamic) -> Answer<Dynamic> {
-    let product = exact::product(
-        quantity,
-        values::decimal(seconds)?,
-        values::decimal(divisor)?,
-    )
-    .map_err(|reason| format!("{what} × {seconds} ÷ {divisor} {reason}"))?;
-    Ok(product.into())
-}
-
 fn multiply(number: &Dynamic, factor: &Dynamic, divisor: &Dynamic) -> Answer<Dynamic> {
-    times(
-        &number.to_string(),
+    let (decimal, factor, divisor) = (
         values::decimal(number)?,
-        factor,
-        divisor,
-    )
+        values::decimal(factor)?,
+        nonzero(divisor)?,
+    );
+    let (numerator, denominator) = decimal.times(&factor).over(&divisor);
+    let product = exact::ratio(&numerator, &denominator)
+        .map_err(|reason| format!("{number} × {factor} ÷ {divisor} {reason}"))?;
+    Ok(product.into())
 }

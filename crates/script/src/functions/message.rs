@@ -4,11 +4,7 @@ use meterline_core::Node;
 use rhai::{Dynamic, Engine, NativeCallContext};
 
 use super::{Answer, Example, FunctionDoc, Group, Purity};
-use crate::{
-    context,
-    convert::{Deleted, Unsigned},
-    materialise,
-};
+use crate::{context, convert::Deleted, decimal::Decimal, materialise};
 
 pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
@@ -86,7 +82,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
 
 pub(super) fn register(engine: &mut Engine) {
     engine.register_type_with_name::<Deleted>("deleted");
-    engine.register_type_with_name::<Unsigned>("unsigned");
+    engine.register_type_with_name::<Decimal>("decimal");
     engine.register_fn("deleted", || Dynamic::from(Deleted));
     engine.register_fn(
         "meta",

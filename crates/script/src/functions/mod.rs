@@ -8,6 +8,7 @@ mod ids;
 mod known;
 mod kubernetes;
 mod message;
+mod operators;
 mod signature;
 mod text;
 mod time;
@@ -118,11 +119,12 @@ pub(crate) fn register(engine: &mut Engine) {
     collections::register(engine);
     text::register(engine);
     values::register(engine);
+    operators::register(engine);
 }
 
 #[cfg(test)]
 mod tests {
-    use meterline_core::Message;
+    use meterline_core::{Content, Message};
 
     use super::*;
     use crate::{Engine, Limits};
@@ -143,7 +145,10 @@ mod tests {
                 let message = Message::raw(example.input.as_bytes().to_vec());
                 let output = match engine.compile_expression(example.script) {
                     Ok(expression) => match expression.evaluate(&message) {
-                        Ok(value) => value.to_string(),
+                        Ok(value) => Message::new(Content::Document(value))
+                            .bytes()
+                            .map(|bytes| String::from_utf8(bytes.into()).unwrap())
+                            .unwrap(),
                         Err(error) => error.to_string(),
                     },
                     Err(errors) => format!("{errors:?}"),

@@ -2,11 +2,14 @@
 
 use std::fmt::Write;
 
+use meterline_core::Document;
 use rhai::{Array, Dynamic, Engine, ImmutableString};
 use sha2::Digest;
 
-use super::{Answer, Example, FunctionDoc, Group, Purity};
-use crate::{convert, error::type_name};
+use super::{Answer, Example, FunctionDoc, Group, Purity, values};
+use crate::{
+    blank, context, convert, decimal::Rounding, error::type_name, materialise, notes::Loss, prefix,
+};
 
 pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
@@ -68,6 +71,20 @@ pub(super) const DOCS: &[FunctionDoc] = &[
             script: r#"" a b ".trim()"#,
             input: "{}",
             output: r#""a b""#,
+        }],
+    },
+    FunctionDoc {
+        name: "nonblank",
+        signature: "text.nonblank() -> text | ()",
+        summary: "The text without spaces and control characters at its ends, or () where nothing \
+                  that can be seen is left of it. Of more than 4 KiB the start is taken; that is \
+                  counted and logged once. For names that tenants write, such as a subject.",
+        group: Group::Text,
+        purity: Purity::Pure,
+        examples: &[Example {
+            script: r#"[" customer 1 ".nonblank(), "   ".nonblank() ?? "web-0"]"#,
+            input: "{}",
+            output: r#"["customer 1","web-0"]"#,
         }],
     },
     FunctionDoc {
@@ -202,6 +219,7 @@ pub(super) fn register(engine: &mut Engine) {
     engine.register_fn("trim", |text: &str| -> ImmutableString {
         text.trim().into()
     });
+    engine.register_fn("nonblank", nonblank);
     engine.register_fn("uppercase", |text: &str| text.to_uppercase());
     engine.register_fn("lowercase", |text: &str| text.to_lowercase());
     engine.register_fn("replace_all", replace_all);
@@ -210,20 +228,34 @@ pub(super) fn register(engine: &mut Engine) {
     });
     engine.register_fn("hash", hash);
     engine.register_fn("parse_json", |text: &str| -> Answer<Dynamic> {
-        let value: serde_json::Value = serde_json::from_str(text)
+        let document = Document::from_json(text.as_bytes())
             .map_err(|error| format!("the text is not valid JSON: {error}"))?;
-        Ok(convert::from_json(&value))
+        Ok(materialise::whole(document.root()))
     });
     for name in ["format_json", "to_json"] {
         engine.register_fn(name, |value: Dynamic| -> Answer<String> {
-            Ok(convert::to_json(&value)?.to_string())
+            Ok(convert::to_text(&value)?)
         });
     }
     // Rhai's own, for objects alone, writes numbers that are not finite.
     engine.register_fn("to_json", |map: rhai::Map| -> Answer<String> {
-        Ok(convert::to_json(&Dynamic::from_map(map))?.to_string())
+        Ok(convert::to_text(&Dynamic::from_map(map))?)
     });
     register_format(engine);
+}
+
+/// Text that somebody else wrote and that names something.
+fn nonblank(call: rhai::NativeCallContext, text: &str) -> Answer<Dynamic> {
+    let Some(text) = blank::trimmed(text) else {
+        return Ok(Dynamic::UNIT);
+    };
+    let start = prefix::start(text, prefix::VALUE);
+    if start.len() < text.len() {
+        let shown = prefix::start(text, 40);
+        let reason = format!("the text `{shown}…` is cut to {} KiB", prefix::VALUE >> 10);
+        context::of(&call)?.note(Loss::Text, reason);
+    }
+    Ok(start.into())
 }
 
 /// The most that a text of the script may grow to is checked when it is back in the interpreter;
@@ -348,25 +380,21 @@ fn formatted(verb: char, precision: &str, value: &Dynamic) -> Answer<String> {
         let got = type_name(value.type_name());
         format!("%{verb} takes {wanted}, this is {got}")
     };
-    let json = || convert::to_json(value);
+    let number = || values::number_of(value);
     Ok(match verb {
-        's' | 'v' => match json()? {
-            serde_json::Value::String(text) => text,
-            value => value.to_string(),
+        's' | 'v' => convert::to_plain_text(value)?,
+        'q' => convert::to_text(value)?,
+        'd' => match number() {
+            Some(number) if number.is_whole() && !value.is_float() => number.to_string(),
+            _ => return Err(wrong("an integer").into()),
         },
-        'q' => json()?.to_string(),
-        'd' => value.as_int().map_err(|_| wrong("an integer"))?.to_string(),
         'f' => {
-            #[expect(clippy::cast_precision_loss, reason = "%f shows six digits")]
-            let number = value
-                .as_float()
-                .or_else(|_| value.as_int().map(|number| number as f64))
-                .map_err(|_| wrong("a number"))?;
+            let number = number().ok_or_else(|| wrong("a number"))?;
             let digits = match precision.strip_prefix('.') {
-                Some(digits) => digits.parse().unwrap_or(6_usize).min(32),
+                Some(digits) => digits.parse().unwrap_or(6_u32).min(32),
                 None => 6,
             };
-            format!("{number:.digits$}")
+            number.rounded(digits, Rounding::HalfUp).with_places(digits)
         }
         'x' => match (value.as_int(), value.as_immutable_string_ref()) {
             (Ok(number), _) => format!("{number:x}"),

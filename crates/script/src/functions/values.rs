@@ -4,9 +4,11 @@ use rhai::{Dynamic, Engine, FLOAT, FuncRegistration, INT, ImmutableString};
 
 use super::{Answer, Example, FunctionDoc, Group, Purity};
 use crate::{
-    convert::{self, Deleted, Unsigned},
+    convert::{self, Deleted},
+    decimal::{Decimal, Rounding},
     error::type_name,
-    quantity::{NANO, Quantity},
+    exact::Number,
+    quantity::Quantity,
 };
 
 pub(super) const DOCS: &[FunctionDoc] = &[
@@ -116,6 +118,20 @@ pub(super) const DOCS: &[FunctionDoc] = &[
         }],
     },
     FunctionDoc {
+        name: "div_trunc",
+        signature: "number.div_trunc(divisor) -> integer",
+        summary: "Divides with a remainder: the quotient without what is behind its point. `a % b` is \
+                  the remainder, so `a` is `a.div_trunc(b) * b + a % b`. The operator `/` gives the \
+                  exact quotient.",
+        group: Group::Values,
+        purity: Purity::Pure,
+        examples: &[Example {
+            script: "[7.div_trunc(2), 7 % 2, 7 / 2, 6 / 2]",
+            input: "{}",
+            output: "[3,1,3.5,3]",
+        }],
+    },
+    FunctionDoc {
         name: "abs",
         signature: "number.abs() -> number",
         summary: "The number without its sign.",
@@ -151,10 +167,7 @@ pub(super) fn register(engine: &mut Engine) {
         if value.is::<Deleted>() {
             return Err("deleted() has no text".into());
         }
-        Ok(match convert::to_json(&value)? {
-            serde_json::Value::String(text) => text.into(),
-            value => value.to_string().into(),
-        })
+        Ok(convert::to_plain_text(&value)?.into())
     });
     engine.register_fn("int64", |number: INT| number);
     engine.register_fn("int64", |number: FLOAT| -> Answer<INT> {
@@ -168,18 +181,36 @@ pub(super) fn register(engine: &mut Engine) {
         let number = text.trim().parse();
         Ok(number.map_err(|_| format!("`{text}` is not an integer"))?)
     });
+    engine.register_fn("int64", |number: Decimal| -> Answer<INT> {
+        Err(if number.is_whole() {
+            format!("{number} is more than 64 bits hold").into()
+        } else {
+            format!("{number} is not a whole number; use round(), floor() or ceil()").into()
+        })
+    });
     engine.register_fn("number", |number: INT| number);
     engine.register_fn("number", |number: FLOAT| number);
+    engine.register_fn("number", |number: Decimal| number);
     engine.register_fn("number", |text: &str| number(text));
-    engine.register_fn("round", |number: INT| number);
-    engine.register_fn("floor", |number: INT| number);
-    engine.register_fn("ceil", |number: INT| number);
-    engine.register_fn("round", |number: FLOAT| whole(number.round()));
-    engine.register_fn("floor", |number: FLOAT| whole(number.floor()));
-    engine.register_fn("ceil", |number: FLOAT| whole(number.ceil()));
+    for (name, rounding) in [
+        ("round", Rounding::HalfUp),
+        ("floor", Rounding::Floor),
+        ("ceil", Rounding::Ceiling),
+    ] {
+        engine.register_fn(name, |number: INT| number);
+        engine.register_fn(name, move |number: FLOAT| rounded(&number.into(), rounding));
+        engine.register_fn(name, move |number: Decimal| {
+            rounded(&Dynamic::from(number), rounding)
+        });
+    }
 }
 
-/// A decimal number without a fraction as an integer.
+fn rounded(number: &Dynamic, rounding: Rounding) -> Answer<Dynamic> {
+    let rounded = decimal(number)?.rounded(0, rounding);
+    Ok(Number::exact(rounded)?.into())
+}
+
+/// A float without a fraction as an integer.
 fn whole(number: FLOAT) -> Answer<INT> {
     // Both bounds are powers of two, so they are exact; NaN is within neither.
     const BOUND: FLOAT = 9_223_372_036_854_775_808.0;
@@ -194,43 +225,41 @@ fn whole(number: FLOAT) -> Answer<INT> {
 }
 
 fn number(text: &str) -> Answer<Dynamic> {
-    let wrong = || format!("`{text}` is not a number");
     let trimmed = text.trim();
-    if let Ok(number) = trimmed.parse::<INT>() {
+    let unsigned = trimmed.strip_prefix('+').unwrap_or(trimmed);
+    if let Ok(number) = unsigned.parse::<INT>() {
         return Ok(number.into());
     }
-    // Rust also reads `inf`, `nan` and `infinity`.
-    if trimmed.contains(|c: char| c.is_ascii_alphabetic() && !matches!(c, 'e' | 'E')) {
-        return Err(wrong().into());
+    let number: Decimal = unsigned
+        .parse()
+        .map_err(|_| format!("`{text}` is not a number"))?;
+    let number = Number::exact(number).map_err(|_| format!("`{text}` is out of range"))?;
+    Ok(number.into())
+}
+
+/// A number as the decimal that is written there; `None` if it is none, or not finite.
+pub(super) fn number_of(value: &Dynamic) -> Option<Decimal> {
+    if let Ok(number) = value.as_int() {
+        return Some(number.into());
     }
-    let number: FLOAT = trimmed.parse().map_err(|_| wrong())?;
-    if number.is_finite() {
-        Ok(number.into())
-    } else {
-        Err(format!("`{text}` is out of range").into())
+    if let Ok(number) = value.as_float() {
+        return Decimal::from_float(number);
     }
+    value.read_lock::<Decimal>().map(|number| number.clone())
 }
 
 /// A number, or text that holds a quantity, as the decimal that is written there.
-pub(super) fn decimal(value: &Dynamic) -> Answer<Quantity> {
-    if let Ok(number) = value.as_int() {
-        return Ok(Quantity::from_nanos(i128::from(number) * NANO));
+pub(super) fn decimal(value: &Dynamic) -> Answer<Decimal> {
+    if let Some(number) = number_of(value) {
+        return Ok(number);
     }
-    let text = if let Ok(number) = value.as_float() {
-        // The shortest decimal that reads back as this number.
-        serde_json::Number::from_f64(number)
-            .ok_or_else(|| format!("{number} is not a finite number"))?
-            .to_string()
-    } else if let Ok(text) = value.as_immutable_string_ref() {
-        text.to_string()
-    } else if let Some(number) = value.read_lock::<Unsigned>() {
-        return Err(format!("{} is more than 64 bits hold", number.0).into());
-    } else {
-        return Err(format!(
-            "a number is wanted here, this is {}",
-            type_name(value.type_name())
-        )
-        .into());
-    };
-    Ok(Quantity::parse(&text).map_err(|error| error.to_string())?)
+    if let Ok(number) = value.as_float() {
+        return Err(format!("{number} is not a finite number").into());
+    }
+    if let Ok(text) = value.as_immutable_string_ref() {
+        let quantity = Quantity::parse(&text).map_err(|error| error.to_string())?;
+        return Ok(quantity.to_decimal());
+    }
+    let got = type_name(value.type_name());
+    Err(format!("a number is wanted here, this is {got}").into())
 }

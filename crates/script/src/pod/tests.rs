@@ -42,10 +42,8 @@ fn what_is_absent_counts_nothing() {
     }
     let nothing = Document::from(&json!([1]));
     assert_eq!(
-        Totals::of(nothing.root())
-            .total(Section::Limits, "cpu")
-            .map(Quantity::nanos),
-        Ok(0)
+        Totals::of(nothing.root()).total(Section::Limits, "cpu"),
+        Ok(Quantity::ZERO)
     );
 }
 
@@ -182,4 +180,22 @@ fn a_field_that_is_written_twice_counts_once() {
     let pod = Document::from_json(text).unwrap();
     let total = Totals::of(pod.root()).total(Section::Requests, "cpu");
     assert_eq!(total.map(|it| it.to_string()), Ok("2".into()));
+}
+
+/// Twenty thousand of one and one of the other would take seconds if each looked for each.
+#[test]
+fn what_is_not_asked_for_is_stepped_over() {
+    let mut many: serde_json::Map<String, Value> = (0..20_000)
+        .map(|index| (format!("nvidia.com/mig-{index}"), json!("0")))
+        .collect();
+    many.extend((0..20_000).map(|index| (format!("example.com/x-{index}"), json!("1"))));
+    many.insert("cpu".into(), json!("1500m"));
+    many.insert("nvidia.com/gpu".into(), json!("8"));
+    let spec = json!({"containers": [{"resources": {"requests": many.clone(), "limits": many}}]});
+    let pod = pod(spec);
+    let totals = Totals::of(pod.root());
+    let text = |total: Result<Quantity, String>| total.unwrap().to_string();
+    assert_eq!(text(totals.total(Section::Requests, "cpu")), "1.5");
+    assert_eq!(text(totals.gpus(Section::Requests)), "8");
+    assert_eq!(text(totals.gpus(Section::Limits)), "8");
 }

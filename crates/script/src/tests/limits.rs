@@ -1,12 +1,22 @@
 //! Scripts that mean harm, or do it by accident. Faults 29 to 33.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    io::{BufRead, BufReader, Read},
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use meterline_core::Message;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::{evaluate, map};
-use crate::{Engine, Limits};
+use crate::{Engine, Limits, Loss};
 
 #[test]
 fn nothing_that_waits_or_reaches_outside_can_be_called() {
@@ -140,17 +150,93 @@ fn quantities_are_kubernetes_quantities_or_errors() {
     ] {
         assert_eq!(quantity(text), Ok(expected), "{text}");
     }
-    for text in ["1e400", "", "NaN", "9223372036854775808"] {
+    for text in ["1e400", "", "NaN"] {
         assert!(quantity(text).is_err(), "{text}");
     }
-    let pod =
-        |cpu: &str| json!({"spec": {"containers": [{"resources": {"requests": {"cpu": cpu}}}]}});
-    for text in ["1e400", "-5", "", "NaN", "9223372036854775808"] {
-        let error = evaluate("pod_request(\"cpu\")", &pod(text)).unwrap_err();
+}
+
+/// What a pod's metrics are made of, with one amount that is no number of a metric.
+fn pod_with_memory(memory: &str) -> Value {
+    json!({"metadata": {"annotations": {"data.openmeter.io/memory_limit_bytes": "0"}}, "spec": {
+        "containers": [{"resources": {
+            "limits": {"cpu": "2", "memory": memory}, "requests": {"memory": "1Gi"}}}]}})
+}
+
+#[test]
+fn a_number_that_a_metric_cannot_have_leaves_out_that_metric_alone() {
+    let source = "root = this.metadata.annotations.select_prefix(\"data.openmeter.io/\")
+        .assign(pod_metrics(15), #{ memory: pod_limit(\"memory\"), seconds: 15,
+            product: pod_limit_seconds(\"memory\", 15, 60),
+            own: pod_limit(\"memory\") * 15 / 60 + 1 })";
+    let mapping = Engine::new(Limits::default())
+        .compile_mapping(source)
+        .unwrap();
+    for memory in ["-5", "", "NaN", "1e400"] {
+        let mut message = Message::value(&pod_with_memory(memory));
+        let mut notes = Vec::new();
+        mapping.run_noting(&mut message, &mut notes).unwrap();
+        let event = message.tree().unwrap();
+        for field in [
+            "memory_limit_bytes",
+            "memory_limit_bytes_per_second",
+            "memory",
+            "product",
+            "own",
+        ] {
+            assert_eq!(event.get(field), None, "{memory}: {field}");
+        }
+        assert_eq!(event["cpu_limit_millicores_per_second"], 30);
+        assert_eq!(event["memory_request_bytes"], 1_i64 << 30);
+        assert_eq!(event["seconds"], 15);
+        let [note] = notes.as_slice() else {
+            panic!("{notes:?}");
+        };
+        assert_eq!(note.loss, Loss::Metric);
         assert!(
-            error.contains("spec.containers[0].resources.requests.cpu"),
-            "{error}"
+            note.text
+                .contains("spec.containers[0].resources.limits.memory"),
+            "{note:?}"
         );
+    }
+}
+
+#[test]
+fn what_a_pod_has_and_a_mapping_does_not_read_passes_no_limit() {
+    let mut resources: serde_json::Map<_, _> = (0..20_000)
+        .map(|index| (format!("example.com/x{index}"), json!("0")))
+        .collect();
+    resources.insert("cpu".into(), json!("2"));
+    let pod = json!({"spec": {"containers": [
+        {"resources": {"limits": resources.clone(), "requests": resources}}]}});
+    for source in [
+        "let resources = this.spec.containers.index(0)?.resources;
+         root = #{ cpu: resources?.limits?.cpu.resource_quantity() }",
+        "root.cpu = this.spec.containers[0].resources.requests.cpu.resource_quantity()",
+        "root.cpu = pod_request(\"cpu\")",
+        "root.cpu = pod_metrics(15).cpu_limit_millicores",
+    ] {
+        assert_eq!(map(source, &pod), Ok(json!({"cpu": 2})), "{source}");
+    }
+    // What reads all of it has limits, which are that message's alone.
+    let error = map("root = this; root.a = root.spec.containers.len()", &pod).unwrap_err();
+    assert!(error.contains("too large"), "{error}");
+}
+
+#[test]
+fn what_an_api_server_accepts_is_billed_exactly_however_large() {
+    let source = "root = pod_metrics(3600); root.own = pod_limit(\"memory\") * 3600";
+    let mapping = Engine::new(Limits::default())
+        .compile_mapping(source)
+        .unwrap();
+    let mut message = Message::value(&pod_with_memory("8Ei"));
+    mapping.run(&mut message).unwrap();
+    let bytes = String::from_utf8(message.bytes().unwrap().into()).unwrap();
+    for field in [
+        "\"memory_limit_bytes\":9223372036854775807,",
+        "\"memory_limit_bytes_per_second\":33204139332677192905200,",
+        "\"own\":33204139332677192905200}",
+    ] {
+        assert!(bytes.contains(field), "{field} is not in {bytes}");
     }
 }
 
@@ -209,9 +295,141 @@ fn whole_numbers_stay_whole_and_beyond_64_bits_they_pass_unharmed() {
         map("root = #{ u: this.u }", &input),
         Ok(json!({"u": u64::MAX}))
     );
-    assert!(map("root = this.u + 1", &input).is_err());
+    assert_eq!(
+        map("root = (this.u + 1) / 2", &input),
+        Ok(json!(9_223_372_036_854_775_808_u64))
+    );
     assert_eq!(
         map("root = this", &input).unwrap().to_string(),
         input.to_string()
     );
+}
+
+thread_local! {
+    /// How often the clock below was asked.
+    static LOOKS: Cell<u32> = const { Cell::new(0) };
+    /// How many of its looks are a minute after the one before.
+    static JUMPS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// A clock on which a minute passes between the two looks of each run, until it has jumped enough.
+fn jumping() -> Duration {
+    LOOKS.set(LOOKS.get() + 1);
+    let jumps = (LOOKS.get() / 2).min(JUMPS.get());
+    Duration::from_secs(60) * jumps
+}
+
+/// The outcome of a script that may use no measurable time, where the first runs take a minute.
+fn run_with_slow_runs(slow: u32) -> (Result<Value, String>, u32) {
+    LOOKS.set(0);
+    JUMPS.set(slow);
+    crate::cpu::set_clock(jumping);
+    let limits = Limits {
+        time: Duration::ZERO,
+        ..Limits::default()
+    };
+    let mapping = Engine::new(limits)
+        .compile_mapping("let n = 0; while n < 20 { n += 1; } root = n")
+        .unwrap();
+    let mut message = Message::value(&json!({}));
+    let outcome = mapping.run(&mut message).map_err(|error| error.to_string());
+    (outcome.map(|_| message.tree().unwrap()), LOOKS.get())
+}
+
+#[test]
+fn a_run_that_passes_its_cpu_time_is_tried_again_and_fails_the_third_time_in_a_row() {
+    for slow in 0..3 {
+        let (outcome, looks) = run_with_slow_runs(slow);
+        assert_eq!(outcome, Ok(json!(20)), "{slow}");
+        assert!(looks > 2 * slow, "the clock is asked in each run: {looks}");
+    }
+    let (outcome, _) = run_with_slow_runs(3);
+    assert_eq!(
+        outcome.unwrap_err(),
+        "the script used more than 0 ms of CPU time, 3 times in a row; let it read and loop over less"
+    );
+}
+
+#[test]
+fn operations_stop_a_loop_before_time_does_and_say_so() {
+    let engine = Engine::new(Limits {
+        time: Duration::from_secs(3600),
+        operations: 10_000,
+        ..Limits::default()
+    });
+    let mapping = engine.compile_mapping("loop { }").unwrap();
+    let error = mapping.run(&mut Message::value(&json!({}))).unwrap_err();
+    assert_eq!(
+        error.reason(),
+        "the script ran more than 10000 operations; is there a loop without an end?"
+    );
+}
+
+/// Set for the process that is paused.
+const PAUSED: &str = "METERLINE_TEST_PAUSED";
+
+/// What the paused process does: one mapping after the other, until its input ends.
+fn map_until_told_to_stop() {
+    let limits = Limits {
+        // More than a run takes and less than the pause.
+        time: Duration::from_millis(1_500),
+        ..Limits::default()
+    };
+    let source = "let n = 0; while n < 5000 { n += 1; } root = n";
+    let mapping = Engine::new(limits).compile_mapping(source).unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let over = Arc::clone(&is_over);
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        over.store(true, Ordering::Relaxed);
+    });
+    let mut runs = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let mut message = Message::value(&json!({}));
+        mapping.run(&mut message).unwrap();
+        runs += 1;
+        if runs == 1 {
+            // The rest of the line is the test program's.
+            eprintln!("mapping");
+        }
+    }
+}
+
+#[test]
+fn a_process_that_is_paused_in_the_middle_of_a_mapping_fails_no_message() {
+    if std::env::var_os(PAUSED).is_some() {
+        return map_until_told_to_stop();
+    }
+    let name =
+        "tests::limits::a_process_that_is_paused_in_the_middle_of_a_mapping_fails_no_message";
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(PAUSED, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("mapping") {
+        line.clear();
+        assert_ne!(told.read_line(&mut line).unwrap(), 0, "it ended");
+    }
+    let id = Pid::from_child(&child);
+    let stat = format!("/proc/{}/stat", child.id());
+    for _ in 0..3 {
+        // It does nothing but map, so this is in the middle of one but for a chance of thousands.
+        kill_process(id, Signal::STOP).unwrap();
+        while !std::fs::read_to_string(&stat).unwrap().contains(") T ") {
+            std::thread::yield_now();
+        }
+        // The pause itself; what is tested is that it passes without notice.
+        std::thread::sleep(Duration::from_secs(2));
+        kill_process(id, Signal::CONT).unwrap();
+    }
+    drop(child.stdin.take());
+    let mut rest = String::new();
+    told.read_to_string(&mut rest).unwrap();
+    assert!(child.wait().unwrap().success(), "{rest}");
 }

@@ -5,7 +5,12 @@ use proptest::prelude::*;
 use rhai::Scope;
 use serde_json::{Value, json};
 
-use crate::{Engine, Limits, convert, materialise::Wanted, script::Script};
+use crate::{
+    Engine, Limits, convert,
+    materialise::{Step, Wanted},
+    reads,
+    script::Script,
+};
 
 /// The value or the error of a script, with the parts it is known to read and with everything.
 fn both(engine: &Engine, source: &str, message: &Message) -> Option<[Result<Value, String>; 2]> {
@@ -14,25 +19,43 @@ fn both(engine: &Engine, source: &str, message: &Message) -> Option<[Result<Valu
         if let Some(wanted) = wanted {
             script.analysis.wanted = wanted;
         }
-        let value = script.run(&mut message.clone(), &mut Scope::new());
+        let value = script.run(&mut message.clone(), |_| Scope::new());
         value
             .map_err(|error| error.to_string())
-            .and_then(|value| convert::to_json(&value))
+            .and_then(|done| convert::to_document(&done.value))
+            .map(|document| document.root().to_value())
     };
     Some([run(None), run(Some(Wanted::All))])
+}
+
+/// A path in which `0` is an item of an array.
+fn steps<'a>(path: &[&'a str]) -> Vec<Step<'a>> {
+    let steps = path.iter();
+    steps
+        .map(|key| {
+            if *key == "0" {
+                Step::Item
+            } else {
+                Step::Key(key)
+            }
+        })
+        .collect()
 }
 
 #[test]
 fn only_what_is_read_is_wanted() {
     let engine = Engine::new(Limits::default());
     let wanted = |source: &str| {
-        let script = Script::compile(&engine, source, (1, 1)).unwrap();
-        format!("{:?}", script.analysis.wanted)
+        let source = format!("fn __script(){{\n{source}\n}}");
+        format!(
+            "{:?}",
+            reads::wanted(&engine.0.rhai.compile(source).unwrap())
+        )
     };
     let expected = |paths: &[&[&str]]| {
         let mut wanted = Wanted::default();
         for path in paths {
-            wanted.add(path);
+            wanted.add(&steps(path));
         }
         format!("{wanted:?}")
     };
@@ -42,16 +65,39 @@ fn only_what_is_read_is_wanted() {
         ("this.a.b", &[&["a", "b"]]),
         ("this?.a?[\"b c\"].d", &[&["a", "b c", "d"]]),
         ("this[\"a\"][\"b\"]", &[&["a", "b"]]),
-        ("this.a[0].b", &[&["a"]]),
+        ("this.a[0].b", &[&["a", "0", "b"]]),
+        ("this.a.index(-1)?.b.c", &[&["a", "0", "b", "c"]]),
+        ("this.a[0][1]", &[&["a", "0", "0"]]),
+        ("let x = this.a.index(0)?.b; x?.c", &[&["a", "0", "b", "c"]]),
+        ("this.a[0].b + this.a.len()", &[&["a"]]),
+        ("this.a[0].len()", &[&["a", "0"]]),
         ("this.a.b.len()", &[&["a", "b"]]),
         ("this.a.filter(|x| x.c).d", &[&["a"]]),
+        ("this.a[this.b]", &[&["a"], &["b"]]),
         ("this[this.k]", &[&[]]),
         ("this.a[this.k.j].z", &[&["a"], &["k", "j"]]),
         ("this.keys()", &[&[]]),
         ("[this.a.b, this.a]", &[&["a"]]),
         ("#{ x: `${this.a.b}` }", &[&["a", "b"]]),
         ("this.a ?? this.b.c", &[&["a"], &["b", "c"]]),
-        ("let x = this.a; x.b", &[&["a"]]),
+        ("let x = this.a; x.b", &[&["a", "b"]]),
+        (
+            "let x = this?.a?.b ?? #{}; [x.c, x?[\"d\"].e]",
+            &[&["a", "b", "c"], &["a", "b", "d", "e"]],
+        ),
+        (
+            "let x = this.a; x.b.c.len() + x.d.or(1)",
+            &[&["a", "b", "c"], &["a", "d"]],
+        ),
+        ("let x = this.a; x.len()", &[&["a"]]),
+        ("let x = this.a; [x.b, x]", &[&["a"]]),
+        ("let x = this.a; x = this.b; x.c", &[&["a"], &["b"]]),
+        ("let x = this.a; x.b = 1; x.c", &[&["a"]]),
+        ("let x = this.a; let x = this.b; x.c", &[&["a"], &["b"]]),
+        ("let x = this.a; [1].map_each(|i| x.b)", &[&["a"]]),
+        ("let x = this.a; for x in this.b { x.c }", &[&["a"], &["b"]]),
+        ("let x = this.a ?? this.b; x.c", &[&["a"], &["b"]]),
+        ("let x = this.a.len(); x.c", &[&["a"]]),
         (
             "switch this.a.b { 1 => this.c, _ => this.d.e }",
             &[&["a", "b"], &["c"], &["d", "e"]],
@@ -77,6 +123,15 @@ fn only_what_is_read_is_wanted() {
     ];
     for (source, paths) in cases {
         assert_eq!(wanted(source), expected(paths), "{source}");
+    }
+    let mut expected = Wanted::default();
+    expected.add(&steps(&["a", "b"]));
+    expected.add_prefix(&steps(&["a"]), "p/");
+    for source in [
+        "this.a.select_prefix(\"p/\").len() + this.a.b",
+        "let x = this?.a ?? #{}; x?.select_prefix(\"p/\").c + x[\"b\"]",
+    ] {
+        assert_eq!(wanted(source), format!("{expected:?}"), "{source}");
     }
 }
 
@@ -133,15 +188,34 @@ fn any_json() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
-            prop::collection::btree_map("[abc]", inner, 0..4)
+            prop::collection::btree_map("[abc]{1,2}", inner, 0..4)
                 .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     })
 }
 
+/// An expression behind what `w` in it may be.
 fn any_script() -> impl Strategy<Value = String> {
+    let start = prop_oneof![
+        Just("let w = this.a;"),
+        Just("let w = this?.a?.b ?? #{};"),
+        Just("let w = this[\"a\"] ?? #{ a: 1 };"),
+        Just("let w = this;"),
+        Just("let w = this.a; if this.b == () { w = this.c; }"),
+        Just("let w = this.a; w.b = 1;"),
+        Just("let w = this.b; { let w = this.a; w.c }"),
+        Just("let w = this.a; for w in [this.b] { w.a }"),
+        Just("let w = this.a.keys();"),
+        Just("let w = this.a[0];"),
+        Just("let w = this.a.index(0)?.b ?? #{};"),
+    ];
+    (start, any_expression()).prop_map(|(start, expression)| format!("{start} {expression}"))
+}
+
+fn any_expression() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         4 => Just("this".to_owned()),
+        3 => Just("w".to_owned()),
         1 => Just("1".to_owned()),
         1 => Just("\"a\"".to_owned()),
         1 => Just("()".to_owned()),
@@ -155,12 +229,14 @@ fn any_script() -> impl Strategy<Value = String> {
             3 => (inner.clone(), key.clone()).prop_map(|(x, k)| format!("{x}[\"{k}\"]")),
             2 => (inner.clone(), key.clone()).prop_map(|(x, k)| format!("{x}?[\"{k}\"]")),
             2 => (inner.clone(), inner.clone()).prop_map(|(x, y)| format!("{x}[{y}]")),
-            1 => inner.clone().prop_map(|x| format!("{x}[0]")),
+            3 => inner.clone().prop_map(|x| format!("{x}[0]")),
+            1 => inner.clone().prop_map(|x| format!("{x}.index(-1)")),
             1 => inner.clone().prop_map(|x| format!("({x})")),
             1 => inner.clone().prop_map(|x| format!("[{x}]")),
             1 => inner.clone().prop_map(|x| format!("`${{{x}}}`")),
             1 => (inner.clone(), key.clone()).prop_map(|(x, k)| format!("#{{ {k}: {x} }}")),
             1 => inner.clone().prop_map(|x| format!("{x}.len()")),
+            2 => (inner.clone(), key.clone()).prop_map(|(x, k)| format!("{x}.select_prefix(\"{k}\")")),
             1 => inner.clone().prop_map(|x| format!("{x}.keys()")),
             1 => (inner.clone(), inner.clone()).prop_map(|(x, y)| format!("{x}.or({y})")),
             1 => (inner.clone(), inner.clone()).prop_map(|(x, y)| format!("({x} ?? {y})")),

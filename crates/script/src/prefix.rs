@@ -1,0 +1,161 @@
+//! What `select_prefix` takes: the fields of a prefix, within bounds.
+//!
+//! Whoever may create a pod may annotate it with a quarter of a megabyte, and all of it would be in
+//! every event. What is beyond the bounds is cut by the order of the keys, so that the same pod has
+//! the same fields wherever and whenever it is mapped.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+};
+
+use rhai::{Dynamic, Map};
+
+use crate::convert;
+
+/// The most fields.
+pub(crate) const FIELDS: usize = 64;
+/// The most bytes of a value.
+pub(crate) const VALUE: usize = 4 << 10;
+/// The most bytes of all values together.
+pub(crate) const VALUES: usize = 32 << 10;
+/// The most bytes of a key with its prefix: those of a qualified name in Kubernetes, which is a DNS
+/// subdomain of 253, a slash and a name of 63.
+pub(crate) const KEY: usize = 253 + 1 + 63;
+
+/// For each prefix how many fields were left in the document, as they are beyond [`FIELDS`].
+pub(crate) type Skipped = HashMap<String, usize>;
+
+/// The first fields of a prefix, by their keys, that `select_prefix` can take. Those in `kept` are
+/// there already.
+pub(crate) fn first<'a, T, K>(
+    fields: impl Iterator<Item = (&'a str, T)>,
+    prefix: &str,
+    kept: &BTreeMap<String, K>,
+    skipped: &mut Skipped,
+) -> BTreeMap<&'a str, T> {
+    let mut taken = BTreeMap::new();
+    let mut left = 0;
+    for (key, value) in fields {
+        if !is_named(key, prefix) || kept.contains_key(key) {
+            continue;
+        }
+        if key.len() > KEY {
+            left += 1;
+            continue;
+        }
+        taken.insert(key, value);
+        if taken.len() > FIELDS {
+            taken.pop_last();
+            left += 1;
+        }
+    }
+    if left > 0 {
+        *skipped.entry(prefix.to_owned()).or_default() += left;
+    }
+    taken
+}
+
+/// Whether the key is the prefix and a name.
+fn is_named(key: &str, prefix: &str) -> bool {
+    key.len() > prefix.len() && key.starts_with(prefix)
+}
+
+/// How much was cut.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// Fields that were left out.
+    pub(crate) fields: usize,
+    /// Texts of which only the start was taken.
+    pub(crate) values: usize,
+}
+
+/// The fields whose name starts with the prefix, without it, and what was cut.
+pub(crate) fn select(fields: &Map, prefix: &str) -> (Map, Cut) {
+    let (mut selected, mut cut) = (Map::new(), Cut::default());
+    let mut room = VALUES;
+    for (key, value) in fields.range::<str, _>((Bound::Included(prefix), Bound::Unbounded)) {
+        let Some(name) = key.strip_prefix(prefix) else {
+            break;
+        };
+        if name.is_empty() {
+            continue;
+        }
+        if key.len() > KEY || selected.len() == FIELDS {
+            cut.fields += 1;
+            continue;
+        }
+        match taken(value, room.min(VALUE)) {
+            Taken::Whole(value, length) => {
+                room -= length;
+                selected.insert(name.into(), value);
+            }
+            Taken::Start(value, length) => {
+                room -= length;
+                cut.values += 1;
+                selected.insert(name.into(), value);
+            }
+            Taken::Nothing => cut.fields += 1,
+        }
+    }
+    (selected, cut)
+}
+
+/// A value with its length, as far as there is room for it.
+enum Taken {
+    Whole(Dynamic, usize),
+    Start(Dynamic, usize),
+    Nothing,
+}
+
+fn taken(value: &Dynamic, room: usize) -> Taken {
+    let Ok(text) = value.as_immutable_string_ref() else {
+        // Of anything but text a part is something else. What is no JSON fails where it is written.
+        let length = convert::to_text(value).map_or(0, |text| text.len());
+        return if length > room {
+            Taken::Nothing
+        } else {
+            Taken::Whole(value.clone(), length)
+        };
+    };
+    if text.len() <= room {
+        return Taken::Whole(value.clone(), text.len());
+    }
+    let start = start(&text, room);
+    if start.is_empty() {
+        Taken::Nothing
+    } else {
+        Taken::Start(start.into(), start.len())
+    }
+}
+
+/// As much of the text as fits in so many bytes, in whole characters.
+pub(crate) fn start(text: &str, bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes)).unwrap_or(text)
+}
+
+/// What to say of a cut.
+pub(crate) fn explain(prefix: &str, cut: &Cut) -> String {
+    let counted = |count: usize, one: &str, many: &str| match count {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        count => Some(format!("{count} {many}")),
+    };
+    let parts: Vec<_> = [
+        counted(cut.fields, "field is left out", "fields are left out"),
+        counted(cut.values, "value is cut", "values are cut"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    format!(
+        "of `{prefix}` {}; an event takes {FIELDS} fields in the order of their keys, {} KiB of a \
+         value and {} KiB of all",
+        parts.join(" and "),
+        VALUE >> 10,
+        VALUES >> 10
+    )
+}
+
+#[cfg(test)]
+mod tests;
