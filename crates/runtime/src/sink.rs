@@ -13,7 +13,7 @@ use meterline_core::{
 use tokio::{sync::mpsc, task::JoinSet};
 use tracing::error;
 
-use crate::{leaf, rejections::Rejections, write};
+use crate::{ends, leaf, rejections::Rejections};
 
 /// A message and its share of the duty to acknowledge.
 pub(crate) struct Delivery {
@@ -75,7 +75,7 @@ impl Sink {
                 router,
                 children,
             } => Self::Route {
-                dropped: write::dropped(metrics, &label),
+                dropped: ends::dropped(metrics, &label),
                 label,
                 router,
                 children: children

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Ended, Pipeline, Report};
 
+mod poison;
 mod refusals;
 mod stop;
 
