@@ -3,6 +3,7 @@
 mod clock;
 mod disk;
 mod dns;
+mod poison;
 mod sink;
 mod sleep;
 mod stop;
