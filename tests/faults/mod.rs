@@ -8,6 +8,7 @@ mod lag;
 mod lease;
 mod namespaces;
 mod pages;
+mod poison;
 mod sink;
 mod sleep;
 mod state;

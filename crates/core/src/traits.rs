@@ -284,7 +284,8 @@ pub trait Router: Send + Sync {
 /// Why a write did not succeed, named for what the runtime does about it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum WriteError {
-    /// May pass: the same bytes are written again, for ever, with growing pauses.
+    /// May pass, and is no message's doing, such as a connection that is refused: the same bytes are
+    /// written again, for ever, with growing pauses.
     #[error("{reason}")]
     Retry {
         /// What happened.
@@ -292,23 +293,48 @@ pub enum WriteError {
         /// The pause that the other side asked for.
         after: Option<Duration>,
     },
+    /// May pass, or be a message's doing, such as a 500: written again like [`WriteError::Retry`]. Where others are taken meanwhile the batch is halved, and a
+    /// message that fails alone again and again while others are taken is set aside.
+    #[error("{reason}")]
+    Failed {
+        /// What happened.
+        reason: String,
+        /// The pause that the other side asked for, or the longer one that this calls for.
+        after: Option<Duration>,
+    },
     /// The other side refuses us as a whole: the data is kept, the output is not ready, and it is
-    /// tried again slowly.
+    /// tried again slowly. Where others are taken meanwhile it is like [`WriteError::Failed`].
     #[error("{reason}")]
     Unauthorized {
         /// What happened and what to do about it.
         reason: String,
     },
-    /// Too large at once: halved, and the limit is remembered. A single message that is too large
-    /// is rejected.
+    /// An answer that is not the API's, of a proxy perhaps, or of a server that is asked at the wrong
+    /// address: neither a success nor a verdict. The data is kept, the output is not ready, and it is
+    /// tried again slowly. Where others are taken meanwhile it is like [`WriteError::Failed`].
+    #[error("{reason}")]
+    Strange {
+        /// What happened and what to do about it.
+        reason: String,
+    },
+    /// Too large at once: halved, and the limit is remembered. A single message that is too large is
+    /// rejected if a smaller one is taken.
     #[error("{reason}")]
     TooLarge {
         /// What happened.
         reason: String,
     },
-    /// A message of this batch can never pass: bisected until it stands alone and is rejected.
+    /// A message of this batch can never pass: bisected until it stands alone and is rejected, if
+    /// anything was ever taken.
     #[error("{reason}")]
     Rejected {
+        /// What the other side said.
+        reason: String,
+    },
+    /// A message of this batch is to be dropped, as the configuration says of such an answer:
+    /// bisected until it stands alone and is dropped.
+    #[error("{reason}")]
+    Dropped {
         /// What the other side said.
         reason: String,
     },

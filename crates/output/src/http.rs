@@ -1,20 +1,27 @@
-//! What the outputs that speak HTTP share: the client, and what an answer means.
+//! What the outputs that speak HTTP share: the client, a request and how its answer is read.
 
-use std::{error::Error, io, time::Duration};
+use std::{
+    error::Error,
+    io,
+    time::{Duration, Instant},
+};
 
 use chrono::{DateTime, Utc};
 use meterline_core::WriteError;
 use reqwest::{
-    Client, Request, RequestBuilder, Response, StatusCode, Url,
+    Client, Request, RequestBuilder, Response, Url,
     header::{ACCEPT, CONTENT_TYPE, HeaderName, RETRY_AFTER, USER_AGENT},
     redirect::Policy,
 };
 
-use crate::tls::Tls;
+use tracing::debug;
+
+use crate::{
+    answers::{Dialect, SLOW, Said},
+    tls::Tls,
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The pause before a request is repeated that only a person can mend, such as one to a wrong URL.
-const SLOW: Duration = Duration::from_secs(30);
 /// As much of an answer is shown.
 const SHOWN: usize = 300;
 /// As much of an answer is read: the other side decides how long it is, and we keep it in memory.
@@ -43,67 +50,71 @@ pub(crate) fn client(timeout: Duration, tls: &Tls) -> Result<Client, String> {
         .map_err(|error| format!("cannot make an HTTP client: {error}"))
 }
 
-/// Sends a request and says what its answer means. `url` is for people, without credentials.
-pub(crate) async fn send(request: RequestBuilder, url: &str) -> Result<(), WriteError> {
-    let unreachable = |error: reqwest::Error| {
-        if is_untrusted(&error) {
-            return WriteError::Retry {
-                reason: format!(
-                    "{url} is not trusted: {}; check its certificate and `tls.root_cas_file`",
-                    cause(error)
-                ),
-                after: Some(SLOW),
-            };
-        }
-        WriteError::Retry {
-            reason: format!("cannot reach {url}: {}", cause(error)),
-            after: None,
-        }
-    };
+/// Sends a request with so many events and says what its answer means. `url` is for people, without
+/// credentials.
+pub(crate) async fn send(
+    request: RequestBuilder,
+    url: &str,
+    dialect: &Dialect,
+    events: usize,
+) -> Result<(), WriteError> {
     let (client, request) = request.build_split();
-    let request = request.map_err(unreachable)?;
+    let request = request.map_err(|error| unreachable(url, error))?;
     let secrets = secrets(&request);
-    let response = client.execute(request).await.map_err(unreachable)?;
+    let bytes = request.body().and_then(reqwest::Body::as_bytes);
+    let bytes = bytes.map_or(0, <[u8]>::len);
+    let start = Instant::now();
+    let response = client.execute(request).await;
+    let milliseconds = start.elapsed().as_millis();
+    let response = response.map_err(|error| {
+        let error = unreachable(url, error);
+        debug!(url, events, bytes, milliseconds, "request failed: {error}");
+        error
+    })?;
     let status = response.status();
+    debug!(
+        url,
+        events,
+        bytes,
+        status = status.as_u16(),
+        milliseconds,
+        "request"
+    );
     let after = retry_after(&response);
-    let Said { text, is_page } = said(response, &secrets).await;
-    match status.as_u16() {
-        // A page for people is a proxy's, or that of a server that is asked at the wrong port: nobody
-        // took the events, and nobody judged them either.
-        200..=299 | 400 | 422 if is_page => Err(WriteError::Retry {
-            reason: format!(
-                "{url} answered {status} with a web page, not as an ingest API does; check the URL \
-                 and its port, or is there a proxy in between? It says: {text}"
-            ),
-            after: Some(SLOW),
-        }),
-        200..=299 => Ok(()),
-        _ => Err(refused(status, after, &text, url)),
-    }
-}
-
-/// What to do about a status that is no success.
-fn refused(status: StatusCode, after: Option<Duration>, said: &str, url: &str) -> WriteError {
-    let reason = if said.is_empty() {
+    let said = said(response, &secrets).await;
+    let what = if said.text.is_empty() {
         format!("{url} answered {status}")
     } else {
-        format!("{url} answered {status}: {said}")
+        format!("{url} answered {status}: {}", said.text)
     };
-    match status.as_u16() {
-        400 | 422 => WriteError::Rejected { reason },
-        401 | 403 => WriteError::Unauthorized {
-            reason: format!("{reason}; check the token"),
-        },
-        413 => WriteError::TooLarge { reason },
-        408 | 425 | 429 | 500..=599 => WriteError::Retry { reason, after },
-        300..=399 => WriteError::Retry {
-            reason: format!("{reason}; redirects are not followed, check the URL"),
+    dialect.meaning(status.as_u16(), &said, what, after)
+}
+
+/// Why there was no answer.
+fn unreachable(url: &str, error: reqwest::Error) -> WriteError {
+    if is_untrusted(&error) {
+        return WriteError::Retry {
+            reason: format!(
+                "{url} is not trusted: {}; check its certificate and `tls.root_cas_file`",
+                cause(error)
+            ),
             after: Some(SLOW),
-        },
-        _ => WriteError::Retry {
-            reason: format!("{reason}; check the URL"),
-            after: Some(SLOW),
-        },
+        };
+    }
+    let connected = error.is_request() && !error.is_connect() || error.is_body();
+    let timed_out = error.is_timeout() && !error.is_connect();
+    let reason = format!("cannot reach {url}: {}", cause(error));
+    if connected || timed_out {
+        // It was there and went, which may be because of what it was sent.
+        WriteError::Failed {
+            reason,
+            after: None,
+        }
+    } else {
+        WriteError::Retry {
+            reason,
+            after: None,
+        }
     }
 }
 
@@ -124,28 +135,17 @@ fn parse_retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
     (at - now).to_std().ok().filter(|wait| !wait.is_zero())
 }
 
-/// What an answer says beside its status.
-struct Said {
-    /// On one line: the `detail` of a problem (RFC 9457) if it is one, else the beginning.
-    text: String,
-    /// It is a web page.
-    is_page: bool,
-}
-
 async fn said(response: Response, secrets: &[String]) -> Said {
-    let declared = response
-        .headers()
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(is_page_type);
-    let body = beginning(response).await;
-    let detail = serde_json::from_slice::<serde_json::Value>(&body)
-        .ok()
-        .and_then(|problem| {
-            ["detail", "title", "message"]
-                .iter()
-                .find_map(|key| problem.get(key)?.as_str().map(ToOwned::to_owned))
-        });
+    let declared = response.headers().get(CONTENT_TYPE);
+    let declared = declared.and_then(|value| value.to_str().ok());
+    let declared = declared.map(media_type).unwrap_or_default();
+    let (body, is_whole) = beginning(response).await;
+    let json = serde_json::from_slice::<serde_json::Value>(&body).ok();
+    let detail = json.as_ref().and_then(|problem| {
+        ["detail", "title", "message"]
+            .iter()
+            .find_map(|key| problem.get(key)?.as_str().map(ToOwned::to_owned))
+    });
     let text = detail.unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned());
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let line = secrets
@@ -153,28 +153,41 @@ async fn said(response: Response, secrets: &[String]) -> Said {
         .fold(line, |line, secret| line.replace(secret.as_str(), "***"));
     Said {
         text: line.chars().take(SHOWN).collect(),
-        is_page: declared || is_page(&body),
+        is_page: is_page_type(&declared) || is_page(&body),
+        is_problem: declared == "application/problem+json"
+            && json.is_some_and(|problem| problem.is_object()),
+        is_empty: body.is_empty(),
+        is_whole,
     }
 }
 
-/// At most [`READ`] bytes of a body. Reading to the end gives the connection back for the next
-/// request; where there is more, it is closed with the answer.
-async fn beginning(mut response: Response) -> Vec<u8> {
+/// At most [`READ`] bytes of a body, and whether that is all of it. Reading to the end gives the
+/// connection back for the next request; where there is more, it is closed with the answer.
+async fn beginning(mut response: Response) -> (Vec<u8>, bool) {
     let mut body = Vec::new();
-    while body.len() < READ
-        && let Ok(Some(chunk)) = response.chunk().await
-    {
-        let room = READ.saturating_sub(body.len());
-        body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+    loop {
+        match response.chunk().await {
+            Ok(None) => return (body, true),
+            Err(_) => return (body, false),
+            Ok(Some(chunk)) => {
+                let room = READ.saturating_sub(body.len());
+                body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+                if body.len() >= READ {
+                    return (body, false);
+                }
+            }
+        }
     }
-    body
 }
 
-fn is_page_type(content_type: &str) -> bool {
-    let kind = content_type.split(';').next().unwrap_or_default().trim();
-    ["text/html", "application/xhtml+xml"]
-        .iter()
-        .any(|page| kind.eq_ignore_ascii_case(page))
+/// A media type without its parameters, in lower case.
+fn media_type(content_type: &str) -> String {
+    let kind = content_type.split(';').next().unwrap_or_default();
+    kind.trim().to_ascii_lowercase()
+}
+
+fn is_page_type(media_type: &str) -> bool {
+    ["text/html", "application/xhtml+xml"].contains(&media_type)
 }
 
 /// Whether a body is a web page, whatever it is declared to be.
@@ -320,34 +333,10 @@ mod tests {
     }
 
     #[test]
-    fn statuses_mean_what_the_runtime_does() {
-        let refused = |status: u16| {
-            refused(
-                StatusCode::from_u16(status).unwrap(),
-                None,
-                "why",
-                "http://x",
-            )
-        };
-        for status in [408, 429, 500, 502, 503, 504] {
-            assert!(
-                matches!(refused(status), WriteError::Retry { after: None, .. }),
-                "{status}"
-            );
-        }
-        for status in [301, 307, 404, 405, 410] {
-            assert!(
-                matches!(refused(status), WriteError::Retry { after: Some(_), .. }),
-                "{status}"
-            );
-        }
-        assert!(matches!(refused(400), WriteError::Rejected { .. }));
-        assert!(matches!(refused(401), WriteError::Unauthorized { .. }));
-        assert!(matches!(refused(403), WriteError::Unauthorized { .. }));
-        assert!(matches!(refused(413), WriteError::TooLarge { .. }));
+    fn a_media_type_is_read_without_parameters() {
         assert_eq!(
-            refused(400).to_string(),
-            "http://x answered 400 Bad Request: why"
+            media_type("Application/Problem+JSON; charset=utf-8"),
+            "application/problem+json"
         );
     }
 

@@ -1,7 +1,7 @@
 //! `http_client`: messages to any HTTP endpoint.
 //!
-//! A batch is one request whose body is its messages, a line each. Without batching each of the
-//! input's batches is cut into single messages, a request for each, as in Benthos.
+//! A batch is one request whose body is its messages, as lines or as a JSON array. Without batching
+//! each of the input's batches is cut into single messages, a request for each, as in Benthos.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -19,6 +19,7 @@ use reqwest::{
 use serde::Deserialize;
 
 use crate::{
+    answers::{Dialect, Statuses},
     batching::Batching,
     http::{client, parse_url, send, shown},
     requests::{in_flight, time_limit},
@@ -56,9 +57,56 @@ pub(crate) struct Config {
     /// The time within which a request must be answered.
     #[serde(default = "default_timeout")]
     timeout: Located<GoDuration>,
+    /// How the messages of a batch make a body: `lines`, one a line, or `json_array`. By default an
+    /// array where the header `Content-Type` is `application/json` or
+    /// `application/cloudevents-batch+json`, else lines. A message that is sent without `batching` is
+    /// the body as it is.
+    #[serde(default)]
+    batch_as: Option<BatchAs>,
+    /// Status codes by which the request is a success, beside all from 200 to 299 that are in neither
+    /// of the other lists.
+    #[serde(default)]
+    successful_on: Vec<u16>,
+    /// Status codes by which the request is tried again after pauses that grow.
+    #[serde(default = "default_backoff_on")]
+    backoff_on: Vec<u16>,
+    /// Status codes by which it is not tried again. A batch is halved until the message that is the
+    /// reason stands alone, and that is dropped and counted.
+    #[serde(default)]
+    drop_on: Vec<u16>,
     /// Whom to trust.
     #[serde(default)]
     tls: Tls,
+}
+
+/// How the messages of a batch make a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum BatchAs {
+    /// One a line.
+    Lines,
+    /// A JSON array of them.
+    JsonArray,
+}
+
+impl BatchAs {
+    /// What the header `Content-Type` asks for.
+    fn by_content_type(headers: &BTreeMap<String, Located<String>>) -> Self {
+        let mut headers = headers.iter();
+        let content_type = headers.find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+        let content_type = content_type.map_or("", |(_, value)| value.value.as_str());
+        let kind = content_type.split(';').next().unwrap_or_default().trim();
+        let arrays = ["application/json", "application/cloudevents-batch+json"];
+        if arrays.iter().any(|it| kind.eq_ignore_ascii_case(it)) {
+            Self::JsonArray
+        } else {
+            Self::Lines
+        }
+    }
+}
+
+fn default_backoff_on() -> Vec<u16> {
+    vec![429]
 }
 
 fn default_verb() -> Located<String> {
@@ -95,7 +143,16 @@ impl Configure for Config {
                 Err(_) => cx.error_at(value, format!("`{name}` cannot be the name of a header")),
             }
         }
+        let batch_as = self.batch_as;
+        let batch_as = batch_as.unwrap_or_else(|| BatchAs::by_content_type(&self.headers));
         Some(Box::new(Plan {
+            // A message that is not batched is the body as it is.
+            batch_as: self.batching.as_ref().map(|_| batch_as),
+            dialect: Dialect::Any(Statuses {
+                drop_on: self.drop_on,
+                backoff_on: self.backoff_on,
+                successful_on: self.successful_on,
+            }),
             url: url?,
             method: method.ok()?,
             headers: headers.into_iter().collect::<Option<_>>()?,
@@ -154,6 +211,8 @@ fn header_value(text: &str) -> Option<HeaderValue> {
 }
 
 struct Plan {
+    batch_as: Option<BatchAs>,
+    dialect: Dialect,
     url: Template,
     method: Method,
     headers: Vec<(HeaderName, Value)>,
@@ -222,20 +281,61 @@ impl Writer for HttpClient {
             };
             request = request.header(name, value);
         }
-        send(request.body(body(batch)), &shown).await
+        let body = body(batch, self.plan.batch_as);
+        send(request.body(body), &shown, &self.plan.dialect, batch.len()).await
     }
 }
 
-/// A single message as it is, several a line each.
-fn body(batch: &[Message]) -> Vec<u8> {
-    let mut body = Vec::new();
+/// Messages as one body; none but a single one where they are not batched.
+fn body(batch: &[Message], batch_as: Option<BatchAs>) -> Vec<u8> {
+    let (start, between, end): (&[u8], u8, &[u8]) = match batch_as {
+        Some(BatchAs::JsonArray) => (b"[", b',', b"]"),
+        Some(BatchAs::Lines) | None => (b"", b'\n', b""),
+    };
+    let mut body = start.to_vec();
     for (index, message) in batch.iter().enumerate() {
         if index > 0 {
-            body.push(b'\n');
+            body.push(between);
         }
         if let Content::Raw(bytes) = message.content() {
             body.extend_from_slice(bytes);
         }
     }
+    body.extend_from_slice(end);
     body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_an_array_where_the_content_type_is_json_and_lines_elsewhere() {
+        let batch = [Message::raw("{}"), Message::raw("[1]")];
+        assert_eq!(body(&batch, Some(BatchAs::JsonArray)), b"[{},[1]]");
+        assert_eq!(body(&batch[..1], Some(BatchAs::JsonArray)), b"[{}]");
+        assert_eq!(body(&batch, Some(BatchAs::Lines)), b"{}\n[1]");
+        assert_eq!(body(&batch[..1], None), b"{}");
+        for (name, value, batch_as) in [
+            (
+                "Content-Type",
+                "application/json; charset=utf-8",
+                BatchAs::JsonArray,
+            ),
+            (
+                "content-type",
+                "Application/CloudEvents-Batch+JSON",
+                BatchAs::JsonArray,
+            ),
+            ("content-type", "application/x-ndjson", BatchAs::Lines),
+            ("accept", "application/json", BatchAs::Lines),
+        ] {
+            let headers = BTreeMap::from([(name.to_owned(), Located::from(value.to_owned()))]);
+            assert_eq!(
+                BatchAs::by_content_type(&headers),
+                batch_as,
+                "{name}: {value}"
+            );
+        }
+    }
 }

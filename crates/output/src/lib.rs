@@ -1,5 +1,6 @@
 //! The outputs. Adding one: a file, a `mod` line and a line in [`SPECS`].
 
+mod answers;
 mod batching;
 mod broker;
 mod drop;

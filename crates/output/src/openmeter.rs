@@ -4,6 +4,7 @@
 //! batched, a single event as an object (`application/cloudevents+json`).
 
 use std::{
+    net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -21,8 +22,10 @@ use reqwest::{
     header::{CONTENT_TYPE, HeaderValue},
 };
 use serde::Deserialize;
+use tracing::warn;
 
 use crate::{
+    answers::Dialect,
     batching::Batching,
     http::{client, parse_url, send, shown},
     requests::{in_flight, time_limit},
@@ -89,6 +92,11 @@ impl Configure for Config {
         };
         let account = self.token.as_ref().map_or("", |token| token.value.trim());
         cx.posts_events(&self.url, url.as_str(), account);
+        if let Some(warning) = worry(&url, &token)
+            && let (Some(text), false) = (&self.token, matches!(token, Token::None))
+        {
+            cx.warning_at(text, warning);
+        }
         Some(Box::new(Plan {
             url,
             token,
@@ -122,6 +130,27 @@ fn token(text: &Located<String>, url: &Url, cx: &mut Cx<'_>) -> Option<Token> {
         return None;
     }
     Some(Token::Text(token.to_owned()))
+}
+
+/// What is unwise about a token and where it is sent, though it may be meant so.
+fn worry(url: &Url, token: &Token) -> Option<String> {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    if host == "localhost" || address.is_ok_and(|it| it.is_loopback()) {
+        return None;
+    }
+    let has_user = !url.username().is_empty() || url.password().is_some();
+    match token {
+        Token::None if has_user => None,
+        Token::None => Some(format!(
+            "there is no token for {host}; if it asks for one, set `token` (the variable \
+             OPENMETER_TOKEN of the presets)"
+        )),
+        Token::Text(_) | Token::File(_) if url.scheme() == "http" => Some(format!(
+            "the token goes to {host} by http, where anybody on the way can read it; use https"
+        )),
+        Token::Text(_) | Token::File(_) => None,
+    }
 }
 
 /// Where events are posted to.
@@ -159,6 +188,11 @@ impl OutputPlan for Plan {
             component: Arc::clone(&cx.label),
             reason,
         })?;
+        if let Some(warning) = worry(&self.url, &self.token) {
+            warn!(output = %cx.label, "{warning}");
+            let part = cx.health.register(format!("token of output {}", cx.label));
+            part.ready(format!("warning: {warning}"));
+        }
         let single = self.batching == BatchPolicy::default() || self.batching.count == 1;
         let writer = OpenMeter {
             client,
@@ -206,7 +240,7 @@ impl Writer for OpenMeter {
         if let Some(authorization) = self.authorization()? {
             request = request.header("authorization", authorization);
         }
-        let sent = send(request, &self.shown).await;
+        let sent = send(request, &self.shown, &Dialect::OpenMeter, batch.len()).await;
         if matches!(sent, Err(WriteError::Unauthorized { .. })) {
             // A replaced token may have the same time of change.
             *self.read.lock().unwrap_or_else(PoisonError::into_inner) = None;

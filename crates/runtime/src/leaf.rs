@@ -6,7 +6,7 @@ use meterline_core::{
     BatchPolicy, Cause, Content, Health, IntCounter, Metrics, Rejection, WriterNode,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::mpsc,
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -27,7 +27,6 @@ pub(crate) async fn run(
     health: Health,
     rejections: Arc<Rejections>,
 ) {
-    let slots = Arc::new(Semaphore::new(node.max_in_flight.max(1)));
     let mut gathered = Gathered::new(&node, &metrics);
     let rules = Rules {
         accepts_failed: node.accepts_failed,
@@ -43,13 +42,10 @@ pub(crate) async fn run(
             break;
         }
         tokio::select! {
-            permit = slot(&slots), if ready => {
+            slot = desk.slot(), if ready => {
                 let batch = gathered.take(desk.limit());
                 let desk = Arc::clone(&desk);
-                writes.spawn(async move {
-                    desk.write(batch).await;
-                    drop(permit);
-                });
+                writes.spawn(async move { desk.write(batch, slot).await });
             }
             // While a whole batch waits for a slot no more is taken in: that is the back-pressure.
             parcel = parcels.recv(), if open && !ready => match parcel {
@@ -63,10 +59,6 @@ pub(crate) async fn run(
         }
     }
     while writes.join_next().await.is_some() {}
-}
-
-async fn slot(slots: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    Arc::clone(slots).acquire_owned().await.ok()
 }
 
 async fn until(due: Option<Instant>) {

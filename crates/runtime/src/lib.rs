@@ -8,16 +8,23 @@
 //! message carries its share of its batch's acknowledgement; back-pressure is a full channel.
 
 mod backoff;
+mod ends;
 mod lately;
 mod leaf;
 mod panics;
+mod part;
 mod pipeline;
+mod probe;
 mod process;
+mod pulse;
 mod rejections;
 mod sink;
 mod sizes;
+mod standing;
+mod suspects;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod write;
 
 pub use pipeline::{Ended, Pipeline, Report};

@@ -12,7 +12,7 @@ use meterline_core::{
 };
 use tokio::{sync::mpsc, task::JoinSet};
 
-use crate::{leaf, panics::panicked, rejections::Rejections, write};
+use crate::{ends, leaf, panics::panicked, rejections::Rejections};
 
 /// A message and its share of the duty to acknowledge.
 pub(crate) struct Delivery {
@@ -74,7 +74,7 @@ impl Sink {
                 router,
                 children,
             } => Self::Route {
-                dropped: write::dropped(metrics, &label),
+                dropped: ends::dropped(metrics, &label),
                 label,
                 router,
                 children: children

@@ -47,7 +47,7 @@ impl Seen {
     }
 }
 
-fn bytes(part: &[Message]) -> usize {
+pub(crate) fn bytes(part: &[Message]) -> usize {
     part.iter().map(size).sum()
 }
 

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{Ended, Pipeline, Report};
 
 mod outputs;
+mod poison;
 mod refusals;
 mod stop;
 

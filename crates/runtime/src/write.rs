@@ -1,122 +1,79 @@
 //! Writes one batch, whatever it takes.
+//!
+//! What fails is written again, for ever. Where others are taken meanwhile it is not the other side
+//! that is away, and what fails is halved until the message that is the reason stands alone. While
+//! everything fails one request at a time is tried, and nothing is set aside.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        self, Arc, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
 };
 
 use meterline_core::{
-    Ack, Cause, DropRule, Health, HealthHandle, IntCounter, Message, Metrics, Outcome, Rejection,
-    RetryPolicy, Taken, WriteError, Writer, WriterNode,
+    Cause, Health, IntCounter, Metrics, RetryPolicy, WriteError, Writer, WriterNode,
 };
 use tokio::{
-    sync::{Mutex, MutexGuard},
-    time::{Instant, sleep},
+    sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore, SemaphorePermit},
+    time::{Duration, sleep, timeout},
 };
-use tracing::{error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     backoff,
-    lately::Lately,
+    ends::{End, Ends},
+    part::{Crowd, Part, Parts},
+    probe::Probes,
+    pulse::Pulse,
     rejections::Rejections,
     sink::Delivery,
     sizes::{Limit, Seen},
+    standing::{Standing, Tally},
+    suspects::Suspects,
+    trouble::{SLOW, Trouble},
 };
 
 /// After so many failures in a row one batch at a time tries; the others wait for it.
 const FAILURES_BEFORE_ONE_BY_ONE: u32 = 3;
-/// The pause while the other side refuses us.
-const UNAUTHORIZED_PAUSE: Duration = Duration::from_secs(10);
-/// A verdict on so many messages is told, though a large batch is not through yet.
-const TOLD: usize = 64;
-
-/// The counter of messages that an output dropped on purpose.
-pub(crate) fn dropped(metrics: &Metrics, label: &str) -> IntCounter {
-    metrics.counter(
-        "output_dropped",
-        "Messages that an output dropped on purpose: as `drop_on` says, or because no case of a \
-         `switch` takes them.",
-        &[("label", label)],
-    )
-}
+/// So many messages that failed alone, or very often, wait without keeping others from being written. There is an end
+/// to it, for they are held in memory.
+const UNPROVEN: usize = 256;
+/// So many kibibytes of messages that failed alone while others were taken wait likewise. Where half
+/// of it is full less evidence is asked for.
+const SUSPECTS: usize = 65_536;
+/// The pauses of a message that fails alone while others are taken grow up to that of this failure.
+const PATIENCE: u32 = 3;
 
 /// What the writes of one leaf share.
 pub(crate) struct Desk {
     label: Arc<str>,
     writer: Arc<dyn Writer>,
-    rejections: Arc<Rejections>,
-    health: HealthHandle,
-    standing: sync::Mutex<Standing>,
+    ends: Ends,
+    standing: Standing,
+    pulse: Pulse,
+    probes: Probes,
+    suspects: Suspects,
     /// Failures in a row, of whichever batch.
     failures: AtomicU32,
+    /// Verdicts while nothing was taken yet.
+    held: AtomicU32,
     /// Held by the one batch that tries while everything fails.
     turn: Mutex<()>,
+    /// The rights to have a request under way.
+    slots: Arc<Semaphore>,
+    /// The room for messages that failed alone, and the most of them that are tried at once.
+    unproven: Arc<Semaphore>,
+    suspected: Arc<Semaphore>,
+    trials: Semaphore,
     limit: Limit,
     retry: RetryPolicy,
-    drops: Option<DropRule>,
-    taken: Taken,
-    sent: IntCounter,
-    batches: IntCounter,
     errors: IntCounter,
-    dropped: IntCounter,
 }
 
-/// Why a batch will not arrive as it is.
-enum Never {
-    /// Smaller parts of it may.
-    Refused(String),
-    /// Smaller parts of it may, for all of it together is too large.
-    TooLarge(String),
-    /// None of it: it was tried for long enough.
-    GivenUp(String),
-    /// None of it, on purpose.
-    Dropped,
-}
-
-/// What `/ready` says of this output.
-#[derive(Default)]
-struct Standing {
-    /// Why nothing gets through.
-    outage: Option<String>,
-    /// Why most of what gets through is rejected.
-    refusal: Option<String>,
-    lately: Lately,
-}
-
-impl Standing {
-    fn tell(&self, health: &HealthHandle) {
-        match self.outage.as_ref().or(self.refusal.as_ref()) {
-            Some(reason) => health.not_ready(reason.as_str()),
-            None => health.ready(""),
-        }
-    }
-}
-
-/// Messages of one batch that came to an end and are not told of yet.
-#[derive(Default)]
-struct Tally {
-    settled: usize,
-    rejected: usize,
-    reason: String,
-}
-
-/// Messages with their acks, in two lists, for the writer wants the messages in a row.
+/// A batch on its way.
 struct Batch {
-    messages: Vec<Message>,
-    acks: Vec<Ack>,
-}
-
-impl Batch {
-    fn split_off(&mut self, at: usize) -> Self {
-        Self {
-            messages: self.messages.split_off(at),
-            acks: self.acks.split_off(at),
-        }
-    }
+    parts: Parts,
+    seen: Seen,
+    tally: Tally,
 }
 
 impl Desk {
@@ -126,24 +83,29 @@ impl Desk {
         health: &Health,
         rejections: Arc<Rejections>,
     ) -> Self {
-        let labels = [("label", node.label.as_ref())];
         let handle = health.register(format!("output {}", node.label));
-        handle.ready("nothing was sent yet");
+        let most = node.max_in_flight.max(1);
         Self {
+            ends: Ends::new(&node, metrics, rejections),
             writer: node.writer,
-            rejections,
-            health: handle,
+            standing: Standing::new(Arc::clone(&node.label), handle),
+            pulse: Pulse::default(),
+            probes: Probes::default(),
+            suspects: Suspects::default(),
             failures: AtomicU32::new(0),
+            held: AtomicU32::new(0),
             turn: Mutex::new(()),
-            standing: sync::Mutex::default(),
+            slots: Arc::new(Semaphore::new(most)),
+            unproven: Arc::new(Semaphore::new(UNPROVEN)),
+            suspected: Arc::new(Semaphore::new(SUSPECTS)),
+            trials: Semaphore::new(most.div_ceil(2)),
             limit: Limit::default(),
-            sent: metrics.counter("output_sent", "Messages that arrived.", &labels),
-            batches: metrics.counter("output_batch_sent", "Batches that arrived.", &labels),
-            errors: metrics.counter("output_error", "Writes that failed.", &labels),
-            dropped: dropped(metrics, &node.label),
+            errors: metrics.counter(
+                "output_error",
+                "Writes that failed.",
+                &[("label", &node.label)],
+            ),
             retry: node.retry,
-            drops: node.drops,
-            taken: node.taken,
             label: node.label,
         }
     }
@@ -153,158 +115,356 @@ impl Desk {
         self.limit.bytes()
     }
 
-    /// Writes a batch. Ends when each of its messages is delivered or rejected.
-    pub(crate) async fn write(&self, deliveries: Vec<Delivery>) {
-        let (messages, acks) = deliveries
-            .into_iter()
-            .map(|Delivery { message, ack }| (message, ack))
-            .unzip();
-        // Parts are written in order, so that the messages of one object stay in order.
-        let mut parts = VecDeque::from([Batch { messages, acks }]);
-        let (mut seen, mut tally) = (Seen::default(), Tally::default());
-        while let Some(mut part) = parts.pop_front() {
-            if part.messages.is_empty() {
-                continue;
-            }
-            let written = self.until_final(&part.messages).await;
-            match &written {
-                Ok(()) | Err(Never::Refused(_)) => seen.fit(&part.messages),
-                Err(Never::TooLarge(reason)) => seen.refused(&part.messages, reason.clone()),
-                Err(Never::GivenUp(_) | Never::Dropped) => {}
-            }
-            match written {
-                Err(Never::Refused(_) | Never::TooLarge(_)) if part.messages.len() > 1 => {
-                    let rest = part.split_off(part.messages.len().div_ceil(2));
-                    parts.push_front(rest);
-                    parts.push_front(part);
-                }
-                written => self.settle(part, written, &mut tally).await,
+    /// The right to have a request under way, once there is one.
+    pub(crate) async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.slots).acquire_owned().await.ok()
+    }
+
+    /// Writes a batch. Ends when each of its messages is delivered, rejected or dropped.
+    pub(crate) async fn write(
+        &self,
+        mut deliveries: Vec<Delivery>,
+        slot: Option<OwnedSemaphorePermit>,
+    ) {
+        let mut batch = Batch {
+            parts: Parts::new(&self.pulse, slot),
+            seen: Seen::default(),
+            tally: Tally::default(),
+        };
+        let suspects = self.suspects.take_from(&mut deliveries);
+        batch.parts.put(Part::new(deliveries), false);
+        for delivery in suspects {
+            let mut part = Part::new(vec![delivery]);
+            part.failed = Some(self.pulse.now());
+            batch.parts.put(part, false);
+        }
+        while let Some(part) = batch.parts.next(&self.pulse).await {
+            self.try_once(part, &mut batch).await;
+            self.make_way(&mut batch.parts);
+            if batch.tally.is_due() {
+                self.standing.judge(&mut batch.tally);
             }
         }
-        self.judge(&mut tally);
-        if let Some((bytes, reason)) = self.limit.learn(seen) {
+        self.standing.judge(&mut batch.tally);
+        self.standing.ends(&batch.tally);
+        if let Some((bytes, reason)) = self.limit.learn(batch.seen) {
             info!(output = %self.label, bytes, "{reason}; batches are made smaller");
         }
     }
 
-    /// Ends what can be cut no further.
-    async fn settle(&self, part: Batch, written: Result<(), Never>, tally: &mut Tally) {
-        tally.settled = tally.settled.saturating_add(part.messages.len());
-        match written {
-            Ok(()) => {
-                self.sent.inc_by(part.acks.len() as u64);
-                self.batches.inc();
-                for ack in part.acks {
-                    let outcome = self.taken(&ack);
-                    ack.resolve(outcome);
+    /// Messages that failed alone, or very often, wait where they keep no others from being written.
+    fn make_way(&self, parts: &mut Parts) {
+        if parts.among_suspects {
+            return;
+        }
+        let (room, cost, among_suspects) = match parts.crowd() {
+            Some(Crowd::Suspects(kibibytes)) => (&self.suspected, kibibytes, true),
+            Some(Crowd::Unproven(messages)) if parts.room.is_none() => {
+                (&self.unproven, messages, false)
+            }
+            _ => return,
+        };
+        let cost = u32::try_from(cost).unwrap_or(u32::MAX);
+        if let Ok(room) = Arc::clone(room).try_acquire_many_owned(cost) {
+            (parts.room, parts.slot) = (Some(room), None);
+            parts.among_suspects = among_suspects;
+        }
+    }
+
+    /// The rights that a request needs beyond the slot of its batch.
+    async fn rights(&self, parts: &Parts) -> Option<(SemaphorePermit<'_>, SemaphorePermit<'_>)> {
+        if parts.slot.is_some() {
+            return None;
+        }
+        let trial = self.trials.acquire().await.ok()?;
+        let slot = self.slots.acquire().await.ok()?;
+        Some((trial, slot))
+    }
+
+    /// The turn to try, if everything fails.
+    async fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        if !self.is_outage() {
+            return None;
+        }
+        let turn = self.turn.lock().await;
+        self.is_outage().then_some(turn)
+    }
+
+    fn is_outage(&self) -> bool {
+        self.failures.load(Ordering::Relaxed) >= FAILURES_BEFORE_ONE_BY_ONE
+    }
+
+    /// Writes a part, or while everything fails perhaps a piece of it.
+    async fn try_once(&self, mut part: Part, batch: &mut Batch) {
+        let _rights = self.rights(&batch.parts).await;
+        let turn = if part.is_suspect() && self.is_outage() {
+            // Its failure would say nothing now: it waits for others to be taken while there are any.
+            let Ok(turn) = self.turn.try_lock() else {
+                let early = self.short_pause(&part);
+                return batch.parts.put_back(part, self.retry.longest, early);
+            };
+            Some(turn)
+        } else {
+            self.turn().await
+        };
+        let failures = self.failures.load(Ordering::Relaxed);
+        let piece = turn
+            .as_ref()
+            .filter(|_| part.tries > 0)
+            .and_then(|_| self.probes.piece(part.len(), failures));
+        let range = piece.clone().unwrap_or(0..part.len());
+        let messages = part.messages.get(range).unwrap_or(&part.messages);
+        part.tries = part.tries.saturating_add(1);
+        batch.tally.request();
+        let written = self.writer.write(messages).await;
+        let Err(error) = written else {
+            self.answered();
+            if let Some(piece) = piece {
+                let behind = part.split_off(piece.end);
+                let taken = part.split_off(piece.start);
+                batch.parts.put(behind, true);
+                batch.parts.put(part, true);
+                part = taken;
+            }
+            return self.took(part, batch).await;
+        };
+        self.errors.inc();
+        match error {
+            WriteError::Retry { .. }
+            | WriteError::Failed { .. }
+            | WriteError::Unauthorized { .. }
+            | WriteError::Strange { .. } => {
+                self.stumble(part, Trouble::from(error), piece.is_some(), turn, batch)
+                    .await;
+            }
+            // What is said of a piece is said of the whole when that is written.
+            _ if piece.is_some() => {
+                self.answered();
+                batch.parts.put(part, false);
+            }
+            WriteError::TooLarge { reason } => self.too_large(part, reason, turn, batch).await,
+            WriteError::Rejected { reason } => self.refused(part, reason, batch).await,
+            WriteError::Dropped { reason } => {
+                self.answered();
+                batch.seen.fit(&part.messages);
+                if !self.halve(&mut part, &reason, batch) {
+                    self.ends.settle(part, End::Dropped, &mut batch.tally).await;
                 }
             }
-            Err(Never::Dropped) => self.drop_all(part.acks),
-            Err(Never::Refused(reason) | Never::TooLarge(reason)) if self.is_dropped(&reason) => {
-                self.drop_all(part.acks);
+        }
+    }
+
+    async fn took(&self, part: Part, batch: &mut Batch) {
+        if self.pulse.took(part.bytes(), part.stumbled) {
+            info!(output = %self.label, events = part.len(), "the first delivery was taken");
+        }
+        batch.seen.fit(&part.messages);
+        if let Some(object) = part.object() {
+            self.suspects.clear(object);
+        }
+        self.ends.settle(part, End::Taken, &mut batch.tally).await;
+    }
+
+    /// A part is too large. That is believed of a single message if a smaller request was taken since
+    /// it was said before.
+    async fn too_large(
+        &self,
+        mut part: Part,
+        reason: String,
+        turn: Option<MutexGuard<'_, ()>>,
+        batch: &mut Batch,
+    ) {
+        let before = part.too_large.replace(self.pulse.now());
+        batch.seen.refused(&part.messages, reason.clone());
+        if part.len() > 1 {
+            return batch.parts.halve(&mut part);
+        }
+        if before.is_some_and(|mark| self.pulse.took_smaller_since(mark, part.bytes())) {
+            self.answered();
+            let end = self.ends.unless_dropped(Cause::TooLarge, reason);
+            return self.ends.settle(part, end, &mut batch.tally).await;
+        }
+        let reason = format!(
+            "{reason}; a single event is too large and nothing smaller is taken, so this is not \
+             believed: is there a proxy in between with a limit, such as nginx's \
+             client_max_body_size?"
+        );
+        let trouble = Trouble {
+            reason,
+            asked: None,
+            slow: Some(SLOW),
+            cause: Some(Cause::TooLarge),
+        };
+        self.stumble(part, trouble, false, turn, batch).await;
+    }
+
+    /// The other side refuses something in a part for good. As long as it never took anything it is
+    /// not the events that are wrong.
+    async fn refused(&self, mut part: Part, reason: String, batch: &mut Batch) {
+        let counts = self.pulse.has_taken() || self.ends.is_dropped(&reason);
+        if counts {
+            self.answered();
+            batch.seen.fit(&part.messages);
+        }
+        if self.halve(&mut part, &reason, batch) {
+            return;
+        }
+        if counts {
+            let end = self.ends.unless_dropped(Cause::Refused, reason);
+            return self.ends.settle(part, end, &mut batch.tally).await;
+        }
+        if !self.may_retry(&part) {
+            let end = End::Rejected(Cause::GivenUp, reason);
+            return self.ends.settle(part, end, &mut batch.tally).await;
+        }
+        let reason = format!(
+            "no event was taken since the start, and this one is refused: {reason}; check the URL, \
+             the token and the mapping"
+        );
+        self.standing.outage(&reason);
+        let held = self.held.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if held.is_power_of_two() {
+            warn!(output = %self.label, "{reason}; trying again, nothing is lost");
+        }
+        batch.parts.hold(part, SLOW);
+    }
+
+    /// What may pass failed.
+    async fn stumble(
+        &self,
+        mut part: Part,
+        trouble: Trouble,
+        is_piece: bool,
+        turn: Option<MutexGuard<'_, ()>>,
+        batch: &mut Batch,
+    ) {
+        let reason = &trouble.reason;
+        let others_pass = trouble.cause.is_some() && part.others_pass(&self.pulse);
+        let is_suspect = others_pass || part.is_suspect();
+        let mut failures = if is_suspect {
+            debug!(output = %self.label, events = part.len(), "{reason}; others are taken");
+            1
+        } else {
+            self.failed(reason)
+        };
+        if self.ends.is_dropped(reason) {
+            return self.ends.settle(part, End::Dropped, &mut batch.tally).await;
+        }
+        if !self.may_retry(&part) {
+            let end = End::Rejected(Cause::GivenUp, trouble.reason);
+            return self.ends.settle(part, end, &mut batch.tally).await;
+        }
+        if let Some(cause) = trouble.cause
+            && !is_piece
+        {
+            part.stumbled = true;
+            if others_pass && self.halve(&mut part, reason, batch) {
+                return;
             }
-            Err(Never::Refused(reason)) => self.reject(part, Cause::Refused, reason, tally).await,
-            Err(Never::TooLarge(reason)) => self.reject(part, Cause::TooLarge, reason, tally).await,
-            Err(Never::GivenUp(reason)) => self.reject(part, Cause::GivenUp, reason, tally).await,
+            if part.len() == 1 {
+                if self.is_at_fault(&mut part, others_pass) {
+                    let reason = format!(
+                        "it fails whenever it is sent, and others are taken meanwhile: {reason}"
+                    );
+                    return self
+                        .ends
+                        .settle(part, End::Rejected(cause, reason), &mut batch.tally)
+                        .await;
+                }
+                if is_suspect {
+                    failures = part.tries;
+                }
+            }
+            part.failed = Some(self.pulse.now());
         }
-        if tally.settled >= TOLD {
-            self.judge(tally);
-        }
+        self.pause(part, &trouble, failures, turn, batch).await;
     }
 
-    async fn reject(&self, part: Batch, cause: Cause, reason: String, tally: &mut Tally) {
-        tally.rejected = tally.rejected.saturating_add(part.messages.len());
-        let rejection = Rejection::new(cause, Arc::clone(&self.label), reason.as_str());
-        for (message, ack) in part.messages.into_iter().zip(part.acks) {
-            self.rejections
-                .reject(message, ack, rejection.clone())
-                .await;
+    /// Whether a single message that failed is the reason for it.
+    fn is_at_fault(&self, part: &mut Part, others_pass: bool) -> bool {
+        if others_pass && part.alone.since.is_some() {
+            part.alone.failures = part.alone.failures.saturating_add(1);
         }
-        tally.reason = reason;
-    }
-
-    /// What it means for a message that it was written.
-    fn taken(&self, ack: &Ack) -> Outcome {
-        match (self.taken, ack.refused()) {
-            (Taken::Dropped, _) => Outcome::Dropped(Arc::clone(&self.label)),
-            (Taken::Kept, Some(refused)) => Outcome::Rejected(Arc::clone(refused)),
-            (Taken::Kept, None) | (Taken::Delivered, _) => Outcome::Delivered,
+        let since = *part.alone.since.get_or_insert(self.pulse.now());
+        if !others_pass {
+            return false;
         }
-    }
-
-    fn is_dropped(&self, reason: &str) -> bool {
-        self.drops.as_ref().is_some_and(|drops| drops(reason))
-    }
-
-    fn drop_all(&self, acks: Vec<Ack>) {
-        self.dropped.inc_by(acks.len() as u64);
-        for ack in acks {
-            ack.resolve(Outcome::Dropped(Arc::clone(&self.label)));
+        let object = part.object();
+        let is_crowded = self.suspected.available_permits() < SUSPECTS / 2;
+        let is_at_fault = object.is_some_and(|object| self.suspects.is_convicted(object))
+            || self
+                .pulse
+                .is_at_fault(since, part.alone.failures, is_crowded);
+        if let Some(object) = object {
+            self.suspects.add(object, is_at_fault);
         }
+        is_at_fault
     }
 
-    /// Whether to go on, after so many tries since then.
-    fn may_retry(&self, tries: u32, since: Instant) -> bool {
+    /// The pause where others are taken.
+    fn short_pause(&self, part: &Part) -> Duration {
+        let failures = part.alone.failures.saturating_add(1).min(PATIENCE);
+        backoff::pause(&self.retry, failures, None)
+    }
+
+    /// Puts a part that failed back. While everything fails the turn is kept for the pause.
+    async fn pause(
+        &self,
+        part: Part,
+        trouble: &Trouble,
+        failures: u32,
+        turn: Option<MutexGuard<'_, ()>>,
+        batch: &mut Batch,
+    ) {
+        let asked = trouble.asked.or(trouble.slow);
+        let pause = backoff::pause(&self.retry, failures, asked);
+        // What the other side asked for is kept to, whatever it does with others.
+        let early = if trouble.asked.is_none() && trouble.cause.is_some() {
+            self.short_pause(&part)
+        } else {
+            pause
+        };
+        if turn.is_none() || part.is_suspect() {
+            return batch.parts.put_back(part, pause, early);
+        }
+        let mut taken = self.pulse.subscribe();
+        if early < pause {
+            // Whether the time is up or something was taken, it is tried again.
+            let _ = timeout(pause, taken.changed()).await;
+        } else {
+            sleep(pause).await;
+        }
+        batch.parts.put(part, false);
+    }
+
+    /// Cuts a part of several messages in two and says so; false for a single one.
+    fn halve(&self, part: &mut Part, reason: &str, batch: &mut Batch) -> bool {
+        if part.len() < 2 {
+            return false;
+        }
+        self.standing.bisects(part.len(), reason, &mut batch.tally);
+        batch.parts.halve(part);
+        true
+    }
+
+    /// Whether to go on with a part.
+    fn may_retry(&self, part: &Part) -> bool {
         let RetryPolicy {
             most,
             no_longer_than,
             ..
         } = self.retry;
-        most.is_none_or(|most| tries <= most)
-            && no_longer_than.is_none_or(|limit| since.elapsed() < limit)
+        most.is_none_or(|most| part.tries <= most)
+            && no_longer_than.is_none_or(|limit| part.since.elapsed() < limit)
     }
 
-    /// Writes until the answer is final: it arrived, or as a whole it never will.
-    async fn until_final(&self, messages: &[Message]) -> Result<(), Never> {
-        let mut turn: Option<MutexGuard<'_, ()>> = None;
-        let (mut tries, since) = (0_u32, Instant::now());
-        loop {
-            if turn.is_none() && self.failures.load(Ordering::Relaxed) >= FAILURES_BEFORE_ONE_BY_ONE
-            {
-                turn = Some(self.turn.lock().await);
-            }
-            let error = match self.writer.write(messages).await {
-                Ok(()) => {
-                    self.answered();
-                    return Ok(());
-                }
-                Err(error) => error,
-            };
-            self.errors.inc();
-            tries = tries.saturating_add(1);
-            let (reason, after) = match error {
-                WriteError::Retry { reason, after } => (reason, after),
-                WriteError::Unauthorized { reason } => (reason, Some(UNAUTHORIZED_PAUSE)),
-                WriteError::TooLarge { reason } => {
-                    self.answered();
-                    return Err(Never::TooLarge(reason));
-                }
-                WriteError::Rejected { reason } => {
-                    self.answered();
-                    return Err(Never::Refused(reason));
-                }
-            };
-            let failures = self.failed(&reason);
-            if self.is_dropped(&reason) {
-                return Err(Never::Dropped);
-            }
-            if !self.may_retry(tries, since) {
-                return Err(Never::GivenUp(reason));
-            }
-            sleep(backoff::pause(&self.retry, failures, after)).await;
-        }
-    }
-
-    /// Notes a failure; gives back how many there were in a row.
+    /// Notes a failure; returns how many there were in a row.
     fn failed(&self, reason: &str) -> u32 {
         let failures = self
             .failures
             .fetch_add(1, Ordering::Relaxed)
             .saturating_add(1);
-        let mut standing = self.standing();
-        standing.outage = Some(reason.to_owned());
-        standing.tell(&self.health);
-        drop(standing);
+        self.standing.outage(reason);
         // The first failure and then ever fewer, so that an hour's outage is a dozen lines.
         if failures.is_power_of_two() {
             warn!(output = %self.label, failures, "{reason}; trying again, nothing is lost");
@@ -316,41 +476,9 @@ impl Desk {
     fn answered(&self) {
         let failures = self.failures.swap(0, Ordering::Relaxed);
         if failures > 0 {
+            self.probes.reset();
             info!(output = %self.label, failures, "it answers again");
         }
-        let mut standing = self.standing();
-        standing.outage = None;
-        standing.tell(&self.health);
-    }
-
-    /// One event that is rejected is the event's fault; when most of them are it is a matter of how
-    /// this is set up, and somebody has to see it.
-    fn judge(&self, tally: &mut Tally) {
-        let Tally {
-            settled,
-            rejected,
-            reason,
-        } = std::mem::take(tally);
-        if settled == 0 {
-            return;
-        }
-        let mut standing = self.standing();
-        standing.lately.note(settled, rejected);
-        if !standing.lately.most_failed() {
-            if standing.refusal.take().is_some() {
-                info!(output = %self.label, "most events are taken again");
-            }
-        } else if rejected > 0 {
-            let reason = format!("most events are rejected: {reason}");
-            if standing.refusal.is_none() {
-                error!(output = %self.label, "{reason}");
-            }
-            standing.refusal = Some(reason);
-        }
-        standing.tell(&self.health);
-    }
-
-    fn standing(&self) -> sync::MutexGuard<'_, Standing> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.standing.works();
     }
 }

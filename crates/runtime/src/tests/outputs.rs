@@ -4,7 +4,7 @@ use super::*;
 
 /// Takes what another refused, and keeps why.
 #[derive(Debug, Default)]
-struct Letters(Mutex<Vec<(String, String)>>);
+pub(super) struct Letters(pub(super) Mutex<Vec<(String, String)>>);
 
 #[async_trait]
 impl Writer for Letters {
@@ -147,7 +147,7 @@ fn what_is_delivered_to_one_of_several_outputs_is_delivered() {
 }
 
 /// Runs batches of messages with these names to an output, until all is settled.
-fn run_to(batches: &[Vec<String>], output: OutputNode) -> Vec<Settled> {
+pub(super) fn run_to(batches: &[Vec<String>], output: OutputNode) -> Vec<Settled> {
     let runtime = Builder::new_current_thread()
         .enable_time()
         .start_paused(true)

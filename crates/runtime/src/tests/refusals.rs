@@ -1,6 +1,9 @@
 //! What is refused: as too large, or for good.
 
-use super::*;
+use super::{
+    outputs::{Letters, run_to},
+    *,
+};
 use crate::{rejections::Rejections, sink::Delivery, write::Desk};
 
 /// Ten windows of so many messages, all with names of one length.
@@ -67,7 +70,8 @@ async fn write(desk: &Desk, names: &[&str]) {
             ack: Ack::new().0,
         })
         .collect();
-    desk.write(deliveries).await;
+    let slot = desk.slot().await;
+    desk.write(deliveries, slot).await;
 }
 
 /// What it says while it is not ready.
@@ -94,33 +98,108 @@ async fn when_most_are_rejected_it_is_not_ready() {
     assert_eq!(complaint(&health), None);
 }
 
-/// Is away for a while, then judges.
-struct Back(Mutex<u32>);
+/// Does what it is told, and from then on what it was told last.
+struct Told(Mutex<Vec<Result<(), WriteError>>>);
 
 #[async_trait]
-impl Writer for Back {
+impl Writer for Told {
     async fn write(&self, _: &[Message]) -> Result<(), WriteError> {
-        let mut left = self.0.lock().unwrap();
-        *left = left.saturating_sub(1);
-        Err(if *left > 0 {
-            WriteError::Retry {
-                reason: "503".to_owned(),
-                after: None,
-            }
-        } else {
-            WriteError::Rejected {
-                reason: "400".to_owned(),
-            }
-        })
+        let mut told = self.0.lock().unwrap();
+        let next = told[0].clone();
+        if told.len() > 1 {
+            drop(told.remove(0));
+        }
+        next
     }
+}
+
+fn away() -> Result<(), WriteError> {
+    Err(WriteError::Failed {
+        reason: "503".to_owned(),
+        after: None,
+    })
+}
+
+fn refused() -> Result<(), WriteError> {
+    Err(WriteError::Rejected {
+        reason: "400".to_owned(),
+    })
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_of_whatever_kind_ends_an_outage() {
-    let (desk, health) = desk(Arc::new(Back(Mutex::new(5))));
+    let mut told = vec![Ok(())];
+    told.extend(vec![away(); 4]);
+    told.push(refused());
+    let (desk, health) = desk(Arc::new(Told(Mutex::new(told))));
     write(&desk, &["a"]).await;
+    for _ in 0..3 {
+        write(&desk, &["a"]).await;
+    }
     assert_eq!(
         complaint(&health).as_deref(),
         Some("most events are rejected: 400")
     );
+}
+
+/// Nobody can say whether it is the events that are wrong: it may be a server of somebody else.
+#[tokio::test(start_paused = true)]
+async fn as_long_as_nothing_was_ever_taken_nothing_is_refused() {
+    let (desk, health) = desk(Arc::new(Told(Mutex::new(vec![refused()]))));
+    let write = write(&desk, &["a", "b", "c"]);
+    let hour = Duration::from_secs(3_600);
+    assert!(tokio::time::timeout(hour, write).await.is_err());
+    let complaint = complaint(&health).unwrap();
+    assert!(
+        complaint.contains("no event was taken since the start"),
+        "{complaint}"
+    );
+    assert!(complaint.contains("400"), "{complaint}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_counts_once_another_event_was_taken_and_is_asked_for_again() {
+    let sink = Arc::new(Sink(Mutex::new(generous())));
+    let (desk, health) = desk(Arc::clone(&sink) as _);
+    write(&desk, &["bad", "a", "b", "c"]).await;
+    assert_eq!(complaint(&health), None);
+    let books = sink.0.lock().unwrap();
+    assert_eq!(books.arrived.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
+    let alone = books.requests.iter().filter(|it| **it == ["bad"]);
+    assert_eq!(alone.count(), 2, "{:?}", books.requests);
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_large_is_believed_only_if_something_smaller_is_taken() {
+    let too_large = || {
+        Err(WriteError::TooLarge {
+            reason: "413".to_owned(),
+        })
+    };
+    let (desk, health) = desk(Arc::new(Told(Mutex::new(vec![Ok(()), too_large()]))));
+    write(&desk, &["a"]).await;
+    let hour = Duration::from_secs(3_600);
+    let held = write(&desk, &["b", "c"]);
+    assert!(tokio::time::timeout(hour, held).await.is_err());
+    let complaint = complaint(&health).unwrap();
+    assert!(complaint.contains("client_max_body_size"), "{complaint}");
+}
+
+#[test]
+fn a_single_message_that_is_too_large_is_set_aside_once_a_smaller_one_is_taken() {
+    let books = Books {
+        most_bytes: Some(5),
+        ..generous()
+    };
+    let sink = Arc::new(Sink(Mutex::new(books)));
+    let letters = Arc::new(Letters::default());
+    let output = OutputNode::Fallback {
+        children: vec![
+            writer(Arc::clone(&sink) as _, count(1)),
+            writer(Arc::clone(&letters) as _, count(0)),
+        ],
+    };
+    run_to(&[batch(&["too large", "small"])], output);
+    let letters = letters.0.lock().unwrap().clone();
+    assert_eq!(letters, [("too large".to_owned(), "because".to_owned())]);
 }

@@ -110,6 +110,12 @@ impl RecordingIngest {
         self.rules().refuse = None;
     }
 
+    /// Answers 500 to every request with an event for which `poison` is true, as the real API does where
+    /// Kafka does not take the message. The events before it are kept.
+    pub fn poison_when(&self, poison: impl Fn(&Value) -> bool + Send + 'static) {
+        self.rules().poison = Some(Box::new(poison));
+    }
+
     /// Closes the port and every connection: from now on connections are refused.
     pub async fn go_away(&self) {
         let server = self.server().take();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use chrono::Utc;
-use http::{HeaderMap, Method, Response, StatusCode, header, request::Parts};
+use http::{Method, Response, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -19,10 +19,19 @@ use tokio::task::JoinSet;
 
 use super::behaviour::{Behaviour, Reply, Wait};
 use super::state::{Answer, Request, State};
-use super::validate::Contract;
+use super::validate::{Contract, Form, kafka_bytes};
 
-/// The paths of the ingest operation: of OpenMeter and of Konnect.
-const PATHS: [&str; 2] = ["/api/v1/events", "/v3/openmeter/events"];
+/// The ingest operation of OpenMeter and of Konnect.
+fn form(path: &str) -> Option<Form> {
+    match path {
+        "/api/v1/events" => Some(Form::V1),
+        "/v3/openmeter/events" => Some(Form::V3),
+        _ => None,
+    }
+}
+
+/// The most bytes of a message that the API's Kafka producer takes.
+pub(super) const KAFKA_BYTES: usize = 1_000_000;
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -41,6 +50,8 @@ pub(super) struct Rules {
     pub(super) max_events: usize,
     pub(super) max_bytes: usize,
     pub(super) refuse: Option<Predicate>,
+    pub(super) poison: Option<Predicate>,
+    pub(super) kafka_bytes: usize,
 }
 
 impl std::fmt::Debug for Rules {
@@ -158,7 +169,7 @@ async fn answer(
     // A body that breaks off is the client's doing; there is nobody left to answer.
     let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
     let found = shared.validate(&head, &body);
-    let verdict = shared.judge(behaviour.reply, (&head.headers, body.len()), &found);
+    let verdict = shared.judge(behaviour.reply, (&head, body.len()), &found);
     let found = found.map_err(|(_, reason)| reason);
     shared.record(&head, body, found, verdict.answer, verdict.take);
     match behaviour.wait {
@@ -185,6 +196,8 @@ impl Shared {
             max_events: usize::MAX,
             max_bytes: usize::MAX,
             refuse: None,
+            poison: None,
+            kafka_bytes: KAFKA_BYTES,
         };
         Ok(Self {
             contract: Contract::new()?,
@@ -197,20 +210,20 @@ impl Shared {
     /// The events of the request, or the status and the reason of its refusal.
     fn validate(&self, head: &Parts, body: &[u8]) -> Result<Vec<Value>, (u16, String)> {
         let (method, path) = (&head.method, head.uri.path());
-        if !PATHS.contains(&path) || head.uri.query().is_some() {
+        let (Some(form), None) = (form(path), head.uri.query()) else {
             return Err((404, format!("no operation at {}", head.uri)));
-        }
+        };
         if *method != Method::POST {
             return Err((405, format!("method {method} at {path}")));
         }
-        let events = self.contract.events(&head.headers, body);
+        let events = self.contract.events(form, &head.headers, body);
         events.map_err(|reason| (400, reason))
     }
 
     fn judge(
         &self,
         reply: Reply,
-        (headers, size): (&HeaderMap, usize),
+        (head, size): (&Parts, usize),
         found: &Result<Vec<Value>, (u16, String)>,
     ) -> Verdict {
         match reply {
@@ -237,18 +250,18 @@ impl Shared {
                 body: String::new(),
                 take,
             },
-            Reply::Judge | Reply::Reset => self.judge_as_the_real_one((headers, size), found),
+            Reply::Judge | Reply::Reset => self.judge_as_the_real_one((head, size), found),
         }
     }
 
     fn judge_as_the_real_one(
         &self,
-        (headers, size): (&HeaderMap, usize),
+        (head, size): (&Parts, usize),
         found: &Result<Vec<Value>, (u16, String)>,
     ) -> Verdict {
         let rules = lock(&self.rules);
         if let Some(token) = &rules.token {
-            let given = headers.get(header::AUTHORIZATION);
+            let given = head.headers.get(header::AUTHORIZATION);
             let wanted = format!("Bearer {token}");
             if given.is_none_or(|given| given.as_bytes() != wanted.as_bytes()) {
                 return Verdict::problem(401, "no valid token");
@@ -269,8 +282,22 @@ impl Shared {
         {
             return Verdict::problem(400, "an event of the request is not acceptable");
         }
+        // Events go to Kafka one by one: those before the one that fails stay.
+        let is_poison = |event: &Value| {
+            kafka_bytes(event) > rules.kafka_bytes
+                || rules.poison.as_ref().is_some_and(|it| it(event))
+        };
+        if let Some(at) = events.iter().position(is_poison) {
+            let mut verdict = Verdict::problem(500, "producing kafka message: too large");
+            verdict.take = at;
+            return verdict;
+        }
+        let status = match form(head.uri.path()) {
+            Some(Form::V3) => 202,
+            Some(Form::V1) | None => 204,
+        };
         Verdict {
-            answer: Answer::Status(204),
+            answer: Answer::Status(status),
             headers: Vec::new(),
             body: String::new(),
             take: usize::MAX,

@@ -41,10 +41,10 @@ async fn valid_events_are_kept_once() {
         .post(format!("{}/events", ingest.konnect_url()))
         .header("content-type", "application/cloudevents+json")
         .body(event("c").to_string());
-    assert_eq!(konnect.send().await.unwrap().status(), 204);
+    assert_eq!(konnect.send().await.unwrap().status(), 202);
     assert_eq!(ingest.events(), [event("a"), event("b"), event("c")]);
     assert_eq!(ingest.state().duplicates, 1);
-    assert_eq!(ingest.state().answered(204), 3);
+    assert_eq!(ingest.state().answered(204), 2);
     ingest.assert_clean();
 }
 
@@ -164,6 +164,21 @@ async fn rules_refuse_by_token_size_and_content() {
     ingest.refuse_nothing();
     assert_eq!(post(&ingest, &event("poison")).await, 204);
     assert_eq!(ingest.events().len(), 4);
+    ingest.assert_clean();
+}
+
+#[tokio::test]
+async fn a_message_that_kafka_does_not_take_is_a_500_and_what_came_before_it_stays() {
+    let ingest = RecordingIngest::start().await.unwrap();
+    let mut large = event("large");
+    large["data"]["x"] = json!("<".repeat(150_000));
+    assert_eq!(
+        post(&ingest, &json!([event("a"), large, event("b")])).await,
+        500
+    );
+    assert_eq!(ingest.events(), [event("a")]);
+    ingest.poison_when(|event| event["id"] == "c");
+    assert_eq!(post(&ingest, &event("c")).await, 500);
     ingest.assert_clean();
 }
 

@@ -9,6 +9,28 @@ const SINGLE: &str = "application/cloudevents+json";
 const BATCH: &str = "application/cloudevents-batch+json";
 const EITHER: &str = "application/json";
 
+/// The attributes of an event that are no extensions.
+const ATTRIBUTES: [&str; 9] = [
+    "id",
+    "source",
+    "specversion",
+    "type",
+    "subject",
+    "time",
+    "data",
+    "datacontenttype",
+    "dataschema",
+];
+
+/// The two forms of the API, which differ in what they take and answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `/api/v1/events`.
+    V1,
+    /// `/v3/openmeter/events`.
+    V3,
+}
+
 /// Checks requests against the published contract of the API.
 #[derive(Debug)]
 pub(super) struct Contract {
@@ -26,8 +48,13 @@ impl Contract {
     }
 
     /// The events of a request, or why the API would refuse it.
-    pub(super) fn events(&self, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Value>, String> {
-        let media_type = media_type(headers)?;
+    pub(super) fn events(
+        &self,
+        form: Form,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Vec<Value>, String> {
+        let media_type = media_type(form, headers)?;
         if let Some(encoding) = headers.get(header::CONTENT_ENCODING) {
             return Err(format!("content encoding {encoding:?} is not supported"));
         }
@@ -47,18 +74,73 @@ impl Contract {
                 let place = error.instance_path().to_string();
                 return Err(format!("event {index} (id {id}): {place}: {error}"));
             }
+            let version = event.get("specversion").and_then(Value::as_str);
+            if !matches!(version, Some("0.3" | "1.0")) {
+                return Err(format!(
+                    "event {index}: /specversion: {version:?} is unknown"
+                ));
+            }
+            let mut names = event
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(name, _)| name);
+            let is_extension = |name: &&String| !ATTRIBUTES.contains(&name.as_str());
+            if form == Form::V3
+                && let Some(name) = names.find(is_extension)
+            {
+                return Err(format!("event {index}: /{name}: extensions are not taken"));
+            }
         }
         Ok(events)
     }
 }
 
-fn media_type(headers: &HeaderMap) -> Result<String, String> {
+fn media_type(form: Form, headers: &HeaderMap) -> Result<String, String> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return Err("no content type".to_owned());
     };
     let value = value.to_str().map_err(|error| error.to_string())?;
+    if form == Form::V1 {
+        // The handler compares the header as it is: parameters and capitals are refused.
+        return Ok(value.to_owned());
+    }
     let essence = value.split(';').next().unwrap_or_default();
     Ok(essence.trim().to_ascii_lowercase())
+}
+
+/// The braces, the names of the fields and the time in seconds of a message for Kafka.
+const FRAME: usize = r#"{"id":,"type":,"source":,"subject":,"time":1735689600,"data":}"#.len();
+
+/// How many bytes the message has that the API hands to Kafka for an event: JSON whose `data` is JSON
+/// in a text, both escaped as Go's `encoding/json` does, which also writes `<`, `>`, `&`, U+2028 and
+/// U+2029 as six characters.
+pub(super) fn kafka_bytes(event: &Value) -> usize {
+    let text = |field| event.get(field).and_then(Value::as_str).unwrap_or_default();
+    let fields = ["id", "type", "source", "subject"];
+    let fields: usize = fields.iter().map(|field| go_text(text(field)).len()).sum();
+    let data = event.get("data").filter(|data| !data.is_null());
+    let data = data.map_or_else(String::new, |data| go_escaped(&data.to_string()));
+    FRAME + fields + go_text(&data).len()
+}
+
+/// A text as JSON.
+fn go_text(text: &str) -> String {
+    go_escaped(&Value::from(text).to_string())
+}
+
+/// JSON with what Go escapes in addition. None of it occurs outside of texts.
+fn go_escaped(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for char in json.chars() {
+        match char {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                escaped.push_str(&format!("\\u{:04x}", u32::from(char)));
+            }
+            char => escaped.push(char),
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]
@@ -77,7 +159,9 @@ mod tests {
     fn check(media_type: &str, body: &str) -> Result<Vec<Value>, String> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, media_type.parse().unwrap());
-        Contract::new().unwrap().events(&headers, body.as_bytes())
+        Contract::new()
+            .unwrap()
+            .events(Form::V1, &headers, body.as_bytes())
     }
 
     /// The refusal of one event in which `field` is replaced.
@@ -95,8 +179,40 @@ mod tests {
         assert_eq!(check(BATCH, &batch).unwrap().len(), 2);
         assert_eq!(check(EITHER, &one).unwrap().len(), 1);
         assert_eq!(check(EITHER, &batch).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn the_two_forms_differ_in_media_types_and_extensions() {
+        let mut headers = HeaderMap::new();
         let with_charset = "Application/CloudEvents+JSON; charset=utf-8";
-        assert_eq!(check(with_charset, &one).unwrap().len(), 1);
+        headers.insert(header::CONTENT_TYPE, with_charset.parse().unwrap());
+        let contract = Contract::new().unwrap();
+        let take = |form, headers: &HeaderMap, event: &Value| {
+            contract.events(form, headers, event.to_string().as_bytes())
+        };
+        take(Form::V1, &headers, &event()).unwrap_err();
+        take(Form::V3, &headers, &event()).unwrap();
+        headers.insert(header::CONTENT_TYPE, SINGLE.parse().unwrap());
+        let mut extended = event();
+        extended["cluster"] = json!("a");
+        take(Form::V1, &headers, &extended).unwrap();
+        let error = take(Form::V3, &headers, &extended).unwrap_err();
+        assert!(error.contains("cluster"), "{error}");
+        for (version, taken) in [("1.0", true), ("0.3", true), ("1.1", false)] {
+            assert_eq!(with("specversion", json!(version)).is_ok(), taken);
+        }
+    }
+
+    #[test]
+    fn what_goes_to_kafka_is_escaped_twice() {
+        let mut small = event();
+        small["data"] = json!({"x": ""});
+        let mut large = small.clone();
+        large["data"]["x"] = json!("<".repeat(150_000));
+        // A backslash and five characters, of which the backslash is escaped once more.
+        assert_eq!(kafka_bytes(&large) - kafka_bytes(&small), 7 * 150_000);
+        large["data"]["x"] = json!("\"".repeat(10));
+        assert_eq!(kafka_bytes(&large) - kafka_bytes(&small), 4 * 10);
     }
 
     #[test]
@@ -113,7 +229,8 @@ mod tests {
             check(media_type, &body).expect_err(&format!("{media_type} {body}"));
         }
         let bare = Contract::new().unwrap();
-        bare.events(&HeaderMap::new(), one.as_bytes()).unwrap_err();
+        bare.events(Form::V1, &HeaderMap::new(), one.as_bytes())
+            .unwrap_err();
     }
 
     #[test]

@@ -1,0 +1,236 @@
+//! What an answer means: whose word it is, and what that says of the events.
+
+use std::time::Duration;
+
+use meterline_core::WriteError;
+
+/// The pause before a request is repeated that only a person can mend, such as one to a server that is
+/// not trusted.
+pub(crate) const SLOW: Duration = Duration::from_secs(30);
+
+/// Whose answers these are.
+pub(crate) enum Dialect {
+    /// OpenMeter's ingest API, whose words are known.
+    OpenMeter,
+    /// Anybody's, with what the configuration says of statuses.
+    Any(Statuses),
+}
+
+/// What the configuration says of statuses. One that is in several lists is dropped before it is tried
+/// again, and tried again before it is a success.
+#[derive(Debug, Default)]
+pub(crate) struct Statuses {
+    pub(crate) drop_on: Vec<u16>,
+    pub(crate) backoff_on: Vec<u16>,
+    pub(crate) successful_on: Vec<u16>,
+}
+
+/// What an answer says beside its status.
+pub(crate) struct Said {
+    /// On one line: the `detail` of a problem (RFC 9457) if it is one, else the beginning.
+    pub(crate) text: String,
+    /// It is a web page.
+    pub(crate) is_page: bool,
+    /// It is a problem: an object of the media type `application/problem+json`.
+    pub(crate) is_problem: bool,
+    pub(crate) is_empty: bool,
+    /// It was read to its end.
+    pub(crate) is_whole: bool,
+}
+
+impl Dialect {
+    /// What an answer means that reads `what` for people and asks for the pause `after`.
+    pub(crate) fn meaning(
+        &self,
+        status: u16,
+        said: &Said,
+        what: String,
+        after: Option<Duration>,
+    ) -> Result<(), WriteError> {
+        match self {
+            Self::OpenMeter => open_meter(status, said, what, after),
+            Self::Any(statuses) => anybody(status, said, what, after, statuses),
+        }
+    }
+}
+
+/// What an answer of OpenMeter's ingest API means. 202 and 204 are its words for success; a verdict is
+/// a problem (RFC 9457), as everything it refuses is. All else is somebody else's.
+fn open_meter(
+    status: u16,
+    said: &Said,
+    what: String,
+    after: Option<Duration>,
+) -> Result<(), WriteError> {
+    match status {
+        202 | 204 if !said.is_page => Ok(()),
+        200..=299 if said.is_empty && said.is_whole => Ok(()),
+        400 | 422 if said.is_problem && said.is_whole => Err(WriteError::Rejected { reason: what }),
+        200..=299 | 400 | 422 => Err(strange(&what, said)),
+        _ => Err(no_verdict(status, what, after)),
+    }
+}
+
+/// What an answer of anybody means.
+fn anybody(
+    status: u16,
+    said: &Said,
+    what: String,
+    after: Option<Duration>,
+    statuses: &Statuses,
+) -> Result<(), WriteError> {
+    if statuses.drop_on.contains(&status) {
+        return Err(WriteError::Dropped { reason: what });
+    }
+    if statuses.backoff_on.contains(&status) {
+        return Err(WriteError::Retry {
+            reason: what,
+            after,
+        });
+    }
+    if statuses.successful_on.contains(&status) {
+        return Ok(());
+    }
+    match status {
+        // A page for people is a proxy's, or that of a server that is asked at the wrong port: nobody
+        // took the events, and nobody judged them either.
+        200..=299 | 400 | 422 if said.is_page => Err(strange(&what, said)),
+        200..=299 => Ok(()),
+        400 | 422 => Err(WriteError::Rejected { reason: what }),
+        _ => Err(no_verdict(status, what, after)),
+    }
+}
+
+/// An answer that is not the API's.
+fn strange(what: &str, said: &Said) -> WriteError {
+    let how = if said.is_page {
+        "with a web page"
+    } else if !said.is_whole {
+        "with something that broke off"
+    } else {
+        "with something else"
+    };
+    WriteError::Strange {
+        reason: format!(
+            "{what} ({how}, not as an ingest API does; check the URL and its port, or is there a \
+             proxy in between?)"
+        ),
+    }
+}
+
+/// What to do about a status that is neither a success nor a verdict on an event.
+fn no_verdict(status: u16, reason: String, after: Option<Duration>) -> WriteError {
+    match status {
+        401 | 403 => WriteError::Unauthorized {
+            reason: format!("{reason}; check the token"),
+        },
+        413 => WriteError::TooLarge { reason },
+        425 | 429 => WriteError::Retry { reason, after },
+        408 | 500..=599 => WriteError::Failed { reason, after },
+        300..=399 => WriteError::Strange {
+            reason: format!("{reason}; redirects are not followed, check the URL"),
+        },
+        _ => WriteError::Strange {
+            reason: format!("{reason}; check the URL"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An answer with this body, which is all of it.
+    fn answer(body: &str) -> Said {
+        Said {
+            text: body.to_owned(),
+            is_page: body.starts_with("<html"),
+            is_problem: false,
+            is_empty: body.is_empty(),
+            is_whole: true,
+        }
+    }
+
+    #[test]
+    fn statuses_mean_what_the_runtime_does() {
+        let all = |status: u16| {
+            let any = Statuses::default();
+            let why = || "why".to_owned();
+            let [first, second] = [
+                open_meter(status, &answer("why"), why(), None),
+                anybody(status, &answer("why"), why(), None, &any),
+            ];
+            assert_eq!(first, second, "{status}");
+            first.unwrap_err()
+        };
+        for status in [408, 500, 502, 503, 504] {
+            assert!(matches!(all(status), WriteError::Failed { .. }), "{status}");
+        }
+        for status in [301, 307, 404, 405, 410] {
+            assert!(
+                matches!(all(status), WriteError::Strange { .. }),
+                "{status}"
+            );
+        }
+        assert!(matches!(all(429), WriteError::Retry { .. }));
+        assert!(matches!(all(401), WriteError::Unauthorized { .. }));
+        assert!(matches!(all(403), WriteError::Unauthorized { .. }));
+        assert!(matches!(all(413), WriteError::TooLarge { .. }));
+    }
+
+    #[test]
+    fn only_openmeters_own_word_is_a_success_or_a_verdict() {
+        let says = |status: u16, said: &Said| open_meter(status, said, String::new(), None);
+        let cut = Said {
+            is_whole: false,
+            ..answer("")
+        };
+        let problem = Said {
+            is_problem: true,
+            ..answer("{}")
+        };
+        let cut_problem = Said {
+            is_whole: false,
+            is_problem: true,
+            ..answer("{}")
+        };
+        for (status, said) in [(202, "{}"), (204, ""), (200, ""), (201, "")] {
+            assert_eq!(says(status, &answer(said)), Ok(()), "{status} {said}");
+        }
+        for (status, said) in [
+            (200, answer("ok")),
+            (200, answer("{\"error\": 1}")),
+            (200, cut),
+            (202, answer("<html>")),
+            (400, answer("")),
+            (422, answer("{\"message\": \"no\"}")),
+            (400, cut_problem),
+        ] {
+            let told = says(status, &said);
+            assert!(matches!(told, Err(WriteError::Strange { .. })), "{told:?}");
+        }
+        for status in [400, 422] {
+            let told = says(status, &problem);
+            assert!(matches!(told, Err(WriteError::Rejected { .. })), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn anybodys_statuses_mean_what_the_configuration_says() {
+        let statuses = Statuses {
+            drop_on: vec![409, 200],
+            backoff_on: vec![429, 409, 400],
+            successful_on: vec![303, 400],
+        };
+        let says = |status| anybody(status, &answer("x"), String::new(), None, &statuses);
+        assert_eq!(says(201), Ok(()));
+        assert_eq!(says(303), Ok(()));
+        for status in [409, 200] {
+            assert!(matches!(says(status), Err(WriteError::Dropped { .. })));
+        }
+        for status in [429, 400] {
+            assert!(matches!(says(status), Err(WriteError::Retry { .. })));
+        }
+        assert!(matches!(says(422), Err(WriteError::Rejected { .. })));
+    }
+}

@@ -1,0 +1,105 @@
+//! How messages end: taken, dropped on purpose or rejected.
+
+use std::sync::Arc;
+
+use meterline_core::{
+    Ack, Cause, DropRule, IntCounter, Metrics, Outcome, Rejection, Taken, WriterNode,
+};
+
+use crate::{part::Part, rejections::Rejections, standing::Tally};
+
+/// The counter of messages that an output dropped on purpose.
+pub(crate) fn dropped(metrics: &Metrics, label: &str) -> IntCounter {
+    metrics.counter(
+        "output_dropped",
+        "Messages that an output dropped on purpose: as `drop_on` says, or because no case of a \
+         `switch` takes them.",
+        &[("label", label)],
+    )
+}
+
+/// How a part ended that can be cut no further.
+pub(crate) enum End {
+    Taken,
+    Dropped,
+    Rejected(Cause, String),
+}
+
+/// What the ends of one output's messages share.
+pub(crate) struct Ends {
+    label: Arc<str>,
+    rejections: Arc<Rejections>,
+    drops: Option<DropRule>,
+    taken: Taken,
+    sent: IntCounter,
+    batches: IntCounter,
+    dropped: IntCounter,
+}
+
+impl Ends {
+    pub(crate) fn new(node: &WriterNode, metrics: &Metrics, rejections: Arc<Rejections>) -> Self {
+        let labels = [("label", node.label.as_ref())];
+        Self {
+            label: Arc::clone(&node.label),
+            rejections,
+            drops: node.drops.clone(),
+            taken: node.taken,
+            sent: metrics.counter("output_sent", "Messages that arrived.", &labels),
+            batches: metrics.counter("output_batch_sent", "Batches that arrived.", &labels),
+            dropped: dropped(metrics, &node.label),
+        }
+    }
+
+    /// Ends the messages of a part. Waits until there is room where rejected ones go.
+    pub(crate) async fn settle(&self, part: Part, end: End, tally: &mut Tally) {
+        let count = part.len();
+        match end {
+            End::Taken => {
+                tally.delivered(count);
+                self.sent.inc_by(count as u64);
+                self.batches.inc();
+                for ack in part.acks {
+                    let outcome = self.taken(&ack);
+                    ack.resolve(outcome);
+                }
+            }
+            End::Dropped => {
+                tally.dropped(count);
+                self.dropped.inc_by(count as u64);
+                for ack in part.acks {
+                    ack.resolve(Outcome::Dropped(Arc::clone(&self.label)));
+                }
+            }
+            End::Rejected(cause, reason) => {
+                let rejection = Rejection::new(cause, Arc::clone(&self.label), reason.as_str());
+                tally.rejected(count, reason);
+                for (message, ack) in part.messages.into_iter().zip(part.acks) {
+                    let rejection = rejection.clone();
+                    self.rejections.reject(message, ack, rejection).await;
+                }
+            }
+        }
+    }
+
+    /// What it means for a message that it was written.
+    fn taken(&self, ack: &Ack) -> Outcome {
+        match (self.taken, ack.refused()) {
+            (Taken::Dropped, _) => Outcome::Dropped(Arc::clone(&self.label)),
+            (Taken::Kept, Some(refused)) => Outcome::Rejected(Arc::clone(refused)),
+            (Taken::Kept, None) | (Taken::Delivered, _) => Outcome::Delivered,
+        }
+    }
+
+    /// The end of a message that is rejected for this reason, unless the configuration has it dropped.
+    pub(crate) fn unless_dropped(&self, cause: Cause, reason: String) -> End {
+        if self.is_dropped(&reason) {
+            End::Dropped
+        } else {
+            End::Rejected(cause, reason)
+        }
+    }
+
+    pub(crate) fn is_dropped(&self, reason: &str) -> bool {
+        self.drops.as_ref().is_some_and(|drops| drops(reason))
+    }
+}

@@ -1,0 +1,229 @@
+//! The parts of a batch that wait to be written, and when each is due.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use meterline_core::{Ack, Message};
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::{Duration, Instant, sleep_until},
+};
+
+use crate::{
+    pulse::{Mark, Pulse},
+    sink::Delivery,
+    sizes::bytes,
+};
+
+/// A batch that failed so often makes way for others: they may pass, though an outage looks the same.
+const OFTEN: u32 = 12;
+
+/// Messages with their acks, in two lists, for the writer wants the messages in a row.
+pub(crate) struct Part {
+    pub(crate) messages: Vec<Message>,
+    pub(crate) acks: Vec<Ack>,
+    /// How often it, or what it was cut from, was written.
+    pub(crate) tries: u32,
+    /// Since when.
+    pub(crate) since: Instant,
+    /// What had been taken when it, or what it was cut from, failed last.
+    pub(crate) failed: Option<Mark>,
+    /// The same, of an answer that it is too large.
+    pub(crate) too_large: Option<Mark>,
+    /// How a single message fared.
+    pub(crate) alone: Alone,
+    /// It failed as it is.
+    pub(crate) stumbled: bool,
+    /// It was judged when nothing had been taken yet.
+    pub(crate) held: bool,
+    /// When it is written again.
+    due: Instant,
+    /// When it is written again if another request is taken meanwhile.
+    early: Instant,
+}
+
+/// How a single message fared.
+#[derive(Default)]
+pub(crate) struct Alone {
+    /// What had been taken when it failed alone for the first time.
+    pub(crate) since: Option<Mark>,
+    /// How often it failed after another request had been taken since it failed before.
+    pub(crate) failures: u32,
+}
+
+impl Part {
+    pub(crate) fn new(deliveries: Vec<Delivery>) -> Self {
+        let now = Instant::now();
+        let (messages, acks) = deliveries
+            .into_iter()
+            .map(|Delivery { message, ack }| (message, ack))
+            .unzip();
+        Self {
+            messages,
+            acks,
+            tries: 0,
+            since: now,
+            failed: None,
+            too_large: None,
+            alone: Alone::default(),
+            stumbled: false,
+            held: false,
+            due: now,
+            early: now,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        bytes(&self.messages)
+    }
+
+    /// The object that a single message is about.
+    pub(crate) fn object(&self) -> Option<&Arc<str>> {
+        match self.messages.as_slice() {
+            [only] => Some(&only.identity()?.uid),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a single message that failed again after others had been taken.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.alone.failures > 0
+    }
+
+    /// Whether another request was taken since it failed.
+    pub(crate) fn others_pass(&self, pulse: &Pulse) -> bool {
+        self.failed.is_some_and(|mark| pulse.took_since(mark))
+    }
+
+    /// Cuts off what is behind `at`. It was part of everything that happened to the whole.
+    pub(crate) fn split_off(&mut self, at: usize) -> Self {
+        self.stumbled = false;
+        Self {
+            messages: self.messages.split_off(at),
+            acks: self.acks.split_off(at),
+            alone: Alone::default(),
+            ..*self
+        }
+    }
+
+    fn due(&self, pulse: &Pulse) -> Instant {
+        if self.others_pass(pulse) {
+            self.early
+        } else {
+            self.due
+        }
+    }
+}
+
+/// Messages that make way for others.
+#[derive(Clone, Copy)]
+pub(crate) enum Crowd {
+    /// So many kibibytes of messages that failed again after others had been taken.
+    Suspects(usize),
+    /// So many messages that failed alone, or very often.
+    Unproven(usize),
+}
+
+/// The parts of one batch.
+pub(crate) struct Parts {
+    waiting: VecDeque<Part>,
+    taken: watch::Receiver<u64>,
+    /// The right to have a request under way, while the batch keeps it.
+    pub(crate) slot: Option<OwnedSemaphorePermit>,
+    /// The room that its messages take, if they gave up the slot.
+    pub(crate) room: Option<OwnedSemaphorePermit>,
+    /// Whether that is the room of suspects.
+    pub(crate) among_suspects: bool,
+}
+
+impl Parts {
+    pub(crate) fn new(pulse: &Pulse, slot: Option<OwnedSemaphorePermit>) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            taken: pulse.subscribe(),
+            slot,
+            room: None,
+            among_suspects: false,
+        }
+    }
+
+    /// Adds a part that is due at once, before or behind all others.
+    pub(crate) fn put(&mut self, mut part: Part, first: bool) {
+        if part.messages.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        (part.due, part.early) = (now, now);
+        if first {
+            self.waiting.push_front(part);
+        } else {
+            self.waiting.push_back(part);
+        }
+    }
+
+    /// Puts both halves of a part before all others.
+    pub(crate) fn halve(&mut self, part: &mut Part) {
+        let rest = part.split_off(part.len().div_ceil(2));
+        let first = part.split_off(0);
+        self.put(rest, true);
+        self.put(first, true);
+    }
+
+    /// Puts back a part that is to be written again after `pause`, or already after `early` where
+    /// another request is taken meanwhile.
+    pub(crate) fn put_back(&mut self, mut part: Part, pause: Duration, early: Duration) {
+        let now = Instant::now();
+        part.due = now + pause;
+        part.early = now + early.min(pause);
+        self.waiting.push_back(part);
+    }
+
+    /// Puts back one that was judged when nothing had been taken yet. One of those is tried at a time.
+    pub(crate) fn hold(&mut self, mut part: Part, pause: Duration) {
+        let due = Instant::now() + pause;
+        for held in self.waiting.iter_mut().filter(|it| it.held) {
+            held.due = held.due.max(due);
+        }
+        part.held = true;
+        self.put_back(part, pause, Duration::ZERO);
+    }
+
+    /// The room that these messages take, if each of them failed alone, or very often.
+    pub(crate) fn crowd(&self) -> Option<Crowd> {
+        let failed = |part: &Part| {
+            let often = part.failed.is_some() && part.tries >= OFTEN;
+            often || part.alone.since.is_some()
+        };
+        if self.waiting.is_empty() || !self.waiting.iter().all(failed) {
+            return None;
+        }
+        let kibibytes = |part: &Part| part.bytes() / 1_024 + 1;
+        Some(if self.waiting.iter().all(Part::is_suspect) {
+            Crowd::Suspects(self.waiting.iter().map(kibibytes).sum())
+        } else {
+            Crowd::Unproven(self.waiting.iter().map(Part::len).sum())
+        })
+    }
+
+    /// The next that is due; `None` when there are no more.
+    pub(crate) async fn next(&mut self, pulse: &Pulse) -> Option<Part> {
+        loop {
+            self.taken.mark_unchanged();
+            let now = Instant::now();
+            let mut due = self.waiting.iter().map(|part| part.due(pulse));
+            // Of those that are due the first comes first: the messages of one object stay in order
+            // unless one of them fails.
+            if let Some(index) = due.clone().position(|due| due <= now) {
+                return self.waiting.remove(index);
+            }
+            let due = due.by_ref().min()?;
+            tokio::select! {
+                () = sleep_until(due) => {}
+                _ = self.taken.changed() => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What the other side took, and when: the evidence against what it does not take.
+//!
+//! A request that fails says nothing by itself: the other side may be down, or fail now and then. That
+//! it takes other requests in between is what speaks against a message, and the more so the fewer of
+//! those needed a second try.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+/// A message failed alone at least so often after the first time, each time after another request was
+/// taken, before it is set aside.
+const FEWEST: i32 = 3;
+/// It is set aside once chance alone explains its failures with less than this probability, if each
+/// request fails as often as those that were taken did.
+const CHANCE: f64 = 1e-8;
+/// Where nearly all requests need several tries, no more evidence than this is asked for.
+const MOST_FAILING: f64 = 0.5;
+/// So many sizes are remembered.
+const SIZES: usize = 64;
+
+/// A moment: what had been taken by then.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// Requests that were taken.
+    taken: u64,
+    /// Those among them that had failed before.
+    stumbled: u64,
+}
+
+#[derive(Default)]
+struct State {
+    now: Mark,
+    /// The smallest requests that were taken after any moment: when, and bytes, both ascending.
+    smallest: VecDeque<(u64, usize)>,
+}
+
+/// What was taken since the start.
+pub(crate) struct Pulse {
+    state: Mutex<State>,
+    taken: watch::Sender<u64>,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            taken: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Pulse {
+    pub(crate) fn now(&self) -> Mark {
+        self.state().now
+    }
+
+    /// Notes a request that was taken; true for the first.
+    pub(crate) fn took(&self, bytes: usize, stumbled: bool) -> bool {
+        let mut state = self.state();
+        let now = &mut state.now;
+        now.taken = now.taken.saturating_add(1);
+        now.stumbled = now.stumbled.saturating_add(u64::from(stumbled));
+        let at = now.taken;
+        // Only a smaller one that is older matters still.
+        while state
+            .smallest
+            .back()
+            .is_some_and(|(_, size)| *size >= bytes)
+        {
+            state.smallest.pop_back();
+        }
+        state.smallest.push_back((at, bytes));
+        if state.smallest.len() > SIZES {
+            state.smallest.pop_front();
+        }
+        drop(state);
+        self.taken.send_replace(at);
+        at == 1
+    }
+
+    /// Whether anything was ever taken.
+    pub(crate) fn has_taken(&self) -> bool {
+        self.now().taken > 0
+    }
+
+    /// Whether a request was taken after that moment.
+    pub(crate) fn took_since(&self, mark: Mark) -> bool {
+        self.now().taken > mark.taken
+    }
+
+    /// Whether a request of fewer bytes was taken after that moment.
+    pub(crate) fn took_smaller_since(&self, mark: Mark, bytes: usize) -> bool {
+        let state = self.state();
+        let mut since = state.smallest.iter().filter(|(at, _)| *at > mark.taken);
+        since.next().is_some_and(|(_, size)| *size < bytes)
+    }
+
+    /// Whether a message that failed alone `failures` times after the first, each time after another
+    /// request was taken, is the reason for that. Where it is crowded the fewest are enough.
+    pub(crate) fn is_at_fault(&self, since: Mark, failures: u32, is_crowded: bool) -> bool {
+        let now = self.now();
+        let taken = now.taken.saturating_sub(since.taken) as f64;
+        let stumbled = now.stumbled.saturating_sub(since.stumbled) as f64;
+        let failing = ((stumbled + 0.5) / (taken + 1.0)).min(MOST_FAILING);
+        let failures = i32::try_from(failures).unwrap_or(i32::MAX);
+        let by_chance = failing.powi(failures.saturating_add(1));
+        failures >= FEWEST && (is_crowded || by_chance < CHANCE)
+    }
+
+    /// Tells whenever something is taken.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.taken.subscribe()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fewer_of_the_others_fail_the_fewer_failures_are_enough() {
+        let enough = |taken: u64, stumbled: u64| {
+            let pulse = Pulse::default();
+            for index in 0..taken {
+                pulse.took(1, index < stumbled);
+            }
+            let at_fault =
+                |failures, crowded| pulse.is_at_fault(Mark::default(), failures, crowded);
+            assert_eq!((0..100).find(|it| at_fault(*it, true)), Some(3));
+            (0..100).find(|it| at_fault(*it, false))
+        };
+        assert_eq!(enough(1_000, 0), Some(3));
+        assert_eq!(enough(6, 0), Some(6));
+        assert_eq!(enough(100, 30), Some(15));
+        assert_eq!(enough(100, 100), Some(26));
+        assert_eq!(enough(0, 0), Some(26));
+    }
+
+    #[test]
+    fn the_smallest_that_was_taken_since_a_moment_is_known() {
+        let pulse = Pulse::default();
+        for bytes in [5, 9, 7] {
+            pulse.took(bytes, false);
+        }
+        let mark = pulse.now();
+        assert!(pulse.took_smaller_since(Mark::default(), 6));
+        assert!(!pulse.took_smaller_since(Mark::default(), 5));
+        assert!(!pulse.took_smaller_since(mark, 100));
+        assert!(!pulse.took_since(mark));
+        pulse.took(50, false);
+        assert!(pulse.took_smaller_since(mark, 51));
+        assert!(!pulse.took_smaller_since(mark, 50));
+        assert!(pulse.took_since(mark));
+        for bytes in 51..1_000 {
+            pulse.took(bytes, false);
+        }
+        assert!(pulse.state().smallest.len() <= SIZES);
+        assert!(!pulse.took_smaller_since(pulse.now(), 1_000));
+    }
+}

@@ -1,0 +1,354 @@
+//! Messages that make the other side fail, an other side that fails now and then, and one that is away.
+
+use meterline_core::Identity;
+use rand::Rng;
+
+use super::{outputs::Letters, *};
+
+/// A sink in simulated time. It keeps what it takes unless it is away, fails by chance, or fails
+/// because of a message.
+#[derive(Debug, Default)]
+struct Fragile {
+    /// How often a request fails by chance, in a hundred.
+    failing: u32,
+    /// Seconds from the start in which everything fails.
+    away: Vec<(u64, u64)>,
+    /// Larger requests fail.
+    most: Option<usize>,
+    started: Mutex<Option<tokio::time::Instant>>,
+    arrived: Mutex<HashSet<String>>,
+    /// The number of messages of each request, and whether it was taken.
+    requests: Mutex<Vec<(usize, bool)>>,
+}
+
+#[async_trait]
+impl Writer for Fragile {
+    async fn write(&self, batch: &[Message]) -> Result<(), WriteError> {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let now = tokio::time::Instant::now();
+        let started = *self.started.lock().unwrap().get_or_insert(now);
+        let second = now.duration_since(started).as_secs();
+        let names = names(batch);
+        let fails = self
+            .away
+            .iter()
+            .any(|(from, to)| (*from..*to).contains(&second))
+            || rand::rng().random_ratio(self.failing, 100)
+            || self.most.is_some_and(|most| names.len() > most)
+            || names.iter().any(|name| name.starts_with("poison"));
+        self.requests.lock().unwrap().push((names.len(), !fails));
+        if fails {
+            return Err(WriteError::Failed {
+                reason: "500".to_owned(),
+                after: None,
+            });
+        }
+        self.arrived.lock().unwrap().extend(names);
+        Ok(())
+    }
+}
+
+/// Makes a window a second. Once all that were asked for are made, windows of an honest object go on
+/// until the others are settled.
+struct Windows {
+    windows: std::vec::IntoIter<Vec<String>>,
+    goes_on: bool,
+    open: Vec<Settlement>,
+    made: usize,
+    fates: Arc<Mutex<Vec<Settled>>>,
+}
+
+#[async_trait]
+impl Input for Windows {
+    async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (ack, settlement) = Ack::new();
+        let names = if let Some(names) = self.windows.next() {
+            self.open.push(settlement);
+            names
+        } else {
+            let mut open = Vec::new();
+            for mut settlement in std::mem::take(&mut self.open) {
+                match tokio::time::timeout(Duration::ZERO, settlement.settled()).await {
+                    Ok(settled) => self.fates.lock().unwrap().push(settled),
+                    Err(_) => open.push(settlement),
+                }
+            }
+            self.open = open;
+            if self.open.is_empty() {
+                return Ok(None);
+            }
+            if !self.goes_on {
+                std::future::pending::<()>().await;
+            }
+            vec!["after".to_owned()]
+        };
+        self.made += 1;
+        let batch = names.iter().zip(0..).map(|(name, number)| {
+            let identity = Identity {
+                about: name.as_str().into(),
+                uid: name.as_str().into(),
+                start: 0,
+                end: 1,
+                cluster: None,
+            };
+            let text = format!("{name} {}", self.made);
+            Message::raw(text)
+                .with_identity(identity)
+                .with_origin(number)
+        });
+        Ok(Some((batch.collect(), ack)))
+    }
+}
+
+struct Story {
+    sink: Arc<Fragile>,
+    fates: Vec<Settled>,
+    /// The names of what was rejected, once for each time.
+    rejected: Vec<String>,
+    complaint: Option<String>,
+    seconds: u64,
+}
+
+/// Runs windows of these objects until all is settled, or for so many seconds.
+fn story(
+    sink: Fragile,
+    windows: &[Vec<String>],
+    (size, max_in_flight): (usize, usize),
+    goes_on: bool,
+    seconds: u64,
+) -> Story {
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let sink = Arc::new(sink);
+        let fates = Arc::new(Mutex::new(Vec::new()));
+        let (health, letters) = (Health::default(), Arc::new(Letters::default()));
+        let mut first = writer(Arc::clone(&sink) as _, count(size));
+        first.each_writer(&mut |writer| writer.max_in_flight = max_in_flight);
+        let mut last = writer(Arc::clone(&letters) as _, count(0));
+        last.each_writer(&mut |writer| {
+            writer.taken = Taken::Kept;
+            writer.label = "letters".into();
+        });
+        let pipeline = Pipeline {
+            input: Box::new(Windows {
+                windows: Vec::from(windows).into_iter(),
+                goes_on,
+                open: Vec::new(),
+                made: 0,
+                fates: Arc::clone(&fates),
+            }),
+            chains: vec![vec![]],
+            output: OutputNode::Fallback {
+                children: vec![first, last],
+            },
+            metrics: Metrics::default(),
+            health: health.clone(),
+            shutdown_timeout: Duration::from_secs(1),
+        };
+        let start = tokio::time::Instant::now();
+        let run = pipeline.run(CancellationToken::new());
+        let _ = tokio::time::timeout(Duration::from_secs(seconds), run).await;
+        let seconds = start.elapsed().as_secs();
+        let report = health.report();
+        let part = report
+            .parts
+            .iter()
+            .find(|it| it.0.as_ref() == "output output");
+        let complaint = part.and_then(|(_, ready, why)| (!ready).then(|| why.to_string()));
+        let letters = letters.0.lock().unwrap();
+        Story {
+            rejected: letters.iter().map(|(name, _)| name.clone()).collect(),
+            fates: std::mem::take(&mut *fates.lock().unwrap()),
+            sink,
+            complaint,
+            seconds,
+        }
+    })
+}
+
+impl Story {
+    /// Asserts that everything but poison arrived, and that nothing else was set aside.
+    fn assert_honest(&self, windows: &[Vec<String>]) {
+        let arrived = self.sink.arrived.lock().unwrap();
+        let mut poison = 0;
+        for (names, made) in windows.iter().zip(1..) {
+            for name in names {
+                let text = format!("{name} {made}");
+                if name.starts_with("poison") {
+                    poison += 1;
+                    assert!(
+                        self.rejected.contains(&text),
+                        "{text} is not set aside after {} seconds and {} requests, of which the last {:?}",
+                        self.seconds,
+                        self.sink.requests.lock().unwrap().len(),
+                        self.sink
+                            .requests
+                            .lock()
+                            .unwrap()
+                            .iter()
+                            .rev()
+                            .take(40)
+                            .collect::<Vec<_>>(),
+                    );
+                } else {
+                    assert!(arrived.contains(&text), "{text} did not arrive");
+                }
+            }
+        }
+        assert_eq!(self.rejected.len(), poison, "{:?}", self.rejected);
+        assert_eq!(self.fates.len(), windows.len());
+        for (_, fate) in self.fates.iter().flat_map(|it| &it.undelivered) {
+            let Outcome::Rejected(rejection) = fate else {
+                panic!("{fate:?}");
+            };
+            assert_eq!(rejection.cause, Cause::Poison);
+            assert!(
+                rejection.reason.contains("others are taken"),
+                "{rejection:?}"
+            );
+        }
+    }
+}
+
+fn windows_of(objects: &[&str], count: usize) -> Vec<Vec<String>> {
+    vec![batch(objects); count]
+}
+
+const DAY: u64 = 86_400;
+
+#[test]
+fn one_message_that_makes_the_sink_fail_is_set_aside_and_the_others_arrive() {
+    for objects in [
+        &["poison", "a", "b", "c"][..],
+        &["a", "b", "c", "poison"],
+        &["poison-1", "a", "poison-2", "b"],
+        &["a", "poison-1", "poison-2"],
+    ] {
+        for in_flight in [1, 8] {
+            for size in [0, 1, 20] {
+                let windows = windows_of(objects, 60);
+                let story = story(Fragile::default(), &windows, (size, in_flight), true, DAY);
+                story.assert_honest(&windows);
+                assert!(story.seconds < 600, "{objects:?} {size}: {}", story.seconds);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_messages_of_an_object_that_is_gone_do_not_stop_those_of_others() {
+    let mut windows = windows_of(&["poison"], 30);
+    windows.extend(windows_of(&["a", "b"], 30));
+    let story = story(Fragile::default(), &windows, (1, 2), true, DAY);
+    story.assert_honest(&windows);
+}
+
+#[test]
+fn a_message_that_nothing_else_can_be_compared_with_is_an_outage() {
+    let windows = windows_of(&["poison"], 3);
+    let story = story(Fragile::default(), &windows, (0, 8), false, 3_600);
+    assert_eq!(story.rejected, [""; 0]);
+    assert_eq!(story.complaint.as_deref(), Some("500"));
+}
+
+#[test]
+fn an_outage_sets_nothing_aside_however_long_it_lasts() {
+    let sink = Fragile {
+        away: vec![(0, 3 * DAY)],
+        ..Fragile::default()
+    };
+    let windows = windows_of(&["a", "b", "c", "d", "e"], 200);
+    let story = story(sink, &windows, (0, 4), true, 4 * DAY);
+    story.assert_honest(&windows);
+    // One request at a time with long pauses, of which few are pieces of a batch.
+    let requests = story.sink.requests.lock().unwrap();
+    let failed = requests.iter().filter(|(_, taken)| !taken);
+    let pieces = failed.clone().filter(|(size, _)| *size < 5).count();
+    assert!(failed.clone().count() < 3 * 86_400 / 15 + 20);
+    assert!((10..=2 + 10 + 72).contains(&pieces), "{pieces}");
+}
+
+#[test]
+fn a_sink_that_fails_for_large_requests_gets_smaller_ones_and_nothing_is_set_aside() {
+    let sink = Fragile {
+        most: Some(3),
+        ..Fragile::default()
+    };
+    let objects: Vec<String> = (0..20).map(|object| format!("object-{object}")).collect();
+    let windows = vec![objects; 10];
+    let story = story(sink, &windows, (0, 4), true, DAY);
+    story.assert_honest(&windows);
+}
+
+#[test]
+fn a_sink_that_fails_now_and_then_gets_everything() {
+    for _ in 0..10 {
+        let sink = Fragile {
+            failing: 30,
+            ..Fragile::default()
+        };
+        let windows = windows_of(&["a", "b", "c"], 500);
+        let story = story(sink, &windows, (1, 4), true, DAY);
+        story.assert_honest(&windows);
+    }
+}
+
+/// Objects of which those are poison.
+fn objects(poison: &[bool]) -> Vec<String> {
+    let name = |(index, poison)| format!("{}-{index}", if poison { "poison" } else { "good" });
+    poison.iter().copied().enumerate().map(name).collect()
+}
+
+fn away() -> impl Strategy<Value = Vec<(u64, u64)>> {
+    let outage = (0_u64..100, 1_u64..400).prop_map(|(from, seconds)| (from, from + seconds));
+    prop::collection::vec(outage, 0..3)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever is poison, however often the sink fails and whenever it is away.
+    #[test]
+    fn what_is_not_poison_arrives_and_only_poison_is_set_aside(
+        poison in prop::collection::vec(any::<bool>(), 0..3),
+        good in 1_usize..6,
+        turn in 0_usize..6,
+        windows in 1_usize..20,
+        size in prop_oneof![Just(0_usize), 4_usize..30],
+        in_flight in 1_usize..9,
+        failing in prop_oneof![Just(0_u32), Just(30)],
+        away in away(),
+    ) {
+        let mut poison = poison;
+        poison.extend(vec![false; good]);
+        let most = poison.len();
+        poison.rotate_left(turn % most);
+        let windows = vec![objects(&poison); windows];
+        let sink = Fragile { failing, away, ..Fragile::default() };
+        let story = story(sink, &windows, (size, in_flight), true, DAY);
+        story.assert_honest(&windows);
+    }
+
+    /// Also where most of it is poison, or all.
+    #[test]
+    fn nothing_but_poison_is_ever_set_aside(
+        poison in prop::collection::vec(any::<bool>(), 1..24),
+        windows in 1_usize..40,
+        size in 0_usize..30,
+        in_flight in 1_usize..9,
+        failing in 0_u32..60,
+        away in away(),
+    ) {
+        let windows = vec![objects(&poison); windows];
+        let sink = Fragile { failing, away, ..Fragile::default() };
+        let story = story(sink, &windows, (size, in_flight), true, 1_800);
+        for rejected in &story.rejected {
+            prop_assert!(rejected.starts_with("poison"), "{}", rejected);
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! What a failure that may pass calls for.
+
+use std::time::Duration;
+
+use meterline_core::{Cause, WriteError};
+
+/// The pause while the other side refuses us.
+const UNAUTHORIZED: Duration = Duration::from_secs(10);
+/// The pause before what only a person can mend is tried again, such as a wrong URL.
+pub(crate) const SLOW: Duration = Duration::from_secs(30);
+
+/// A failure that may pass.
+pub(crate) struct Trouble {
+    pub(crate) reason: String,
+    /// The pause that the other side asked for.
+    pub(crate) asked: Option<Duration>,
+    /// The pause that the failure calls for, where others are not taken meanwhile.
+    pub(crate) slow: Option<Duration>,
+    /// What a message is set aside for if the failure is its doing; `None` where it cannot be.
+    pub(crate) cause: Option<Cause>,
+}
+
+impl From<WriteError> for Trouble {
+    fn from(error: WriteError) -> Self {
+        let reason = error.to_string();
+        let (asked, slow, cause) = match error {
+            WriteError::Failed { after, .. } => (after, None, Some(Cause::Poison)),
+            WriteError::Unauthorized { .. } => (None, Some(UNAUTHORIZED), Some(Cause::Poison)),
+            WriteError::Strange { .. } => (None, Some(SLOW), Some(Cause::Poison)),
+            WriteError::Retry { after, .. } => (after, None, None),
+            WriteError::TooLarge { .. } => (None, Some(SLOW), Some(Cause::TooLarge)),
+            // Verdicts on messages, which are no failures.
+            WriteError::Rejected { .. } | WriteError::Dropped { .. } => (None, Some(SLOW), None),
+        };
+        Self {
+            reason,
+            asked,
+            slow,
+            cause,
+        }
+    }
+}
