@@ -3,7 +3,7 @@
 use meterline_testkit::{
     control_plane::control_plane_or_skip,
     ingest::RecordingIngest,
-    pods::{self, Phase, Pods, pod},
+    pods::{self, Phase, PodSpec, Pods, pod},
     truth::Truth,
 };
 use serde_json::{Value, json};
@@ -17,6 +17,34 @@ use crate::{
 fn in_base_36(number: u32) -> String {
     let digit = |power: u32| char::from_digit(number / 36_u32.pow(power) % 36, 36).unwrap();
     [2, 1, 0].map(digit).iter().collect()
+}
+
+/// Pods `exa`, `resources`, `annotated`, `control` and `long`, whose contents are as a tenant may write
+/// them to be billed for nothing or to stop the billing of others.
+pub(crate) fn hostile_contents() -> Vec<PodSpec> {
+    let container =
+        |limits: Value| json!([{"name": "main", "image": "x", "resources": {"limits": limits}}]);
+    let resources: Value = (0..20_000)
+        .map(|index| (format!("a.b/{}", in_base_36(index)), json!("0")))
+        .chain([("nvidia.com/gpu".to_owned(), json!("8"))])
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    let annotated = |prefix: &str, count: u32| {
+        (0..count).fold(pod("annotated"), |pod, index| {
+            pod.annotation(&format!("{prefix}{index:05}"), "x")
+        })
+    };
+    vec![
+        pod("exa").containers(container(json!({"memory": "8Ei", "cpu": "2"}))),
+        pod("resources").containers(container(resources)),
+        annotated("data.openmeter.io/k", 10_001).annotation("openmeter.io/subject", "   "),
+        pod("control")
+            .annotation("openmeter.io/subject", "\u{200b}\t\u{1}")
+            .annotation("data.openmeter.io/text", "\u{1}\u{202e}<&>\"\\"),
+        pod("long")
+            .annotation("openmeter.io/subject", &"s".repeat(100_000))
+            .annotation("data.openmeter.io/gpu_type", &"é".repeat(50_000)),
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,30 +62,8 @@ async fn no_content_of_a_pod_keeps_its_time_from_being_billed() {
         .unwrap();
     meterline.wait_ready(MINUTE).await.unwrap();
 
-    let container =
-        |limits: Value| json!([{"name": "main", "image": "x", "resources": {"limits": limits}}]);
-    let resources: Value = (0..20_000)
-        .map(|index| (format!("a.b/{}", in_base_36(index)), json!("0")))
-        .chain([("nvidia.com/gpu".to_owned(), json!("8"))])
-        .collect::<serde_json::Map<_, _>>()
-        .into();
-    let annotated = |prefix: &str, count: u32| {
-        (0..count).fold(pod("annotated"), |pod, index| {
-            pod.annotation(&format!("{prefix}{index:05}"), "x")
-        })
-    };
-    let specs = [
-        pod("exa").containers(container(json!({"memory": "8Ei", "cpu": "2"}))),
-        pod("resources").containers(container(resources)),
-        annotated("data.openmeter.io/k", 10_001).annotation("openmeter.io/subject", "   "),
-        pod("control")
-            .annotation("openmeter.io/subject", "\u{200b}\t\u{1}")
-            .annotation("data.openmeter.io/text", "\u{1}\u{202e}<&>\"\\"),
-        pod("long")
-            .annotation("openmeter.io/subject", &"s".repeat(100_000))
-            .annotation("data.openmeter.io/gpu_type", &"é".repeat(50_000)),
-        pod("honest").annotation("openmeter.io/subject", " customer "),
-    ];
+    let mut specs = hostile_contents();
+    specs.push(pod("honest").annotation("openmeter.io/subject", " customer "));
     let names = ["exa", "resources", "annotated", "control", "long", "honest"];
     let start = pods::now();
     let pods = Pods::new(client, "default");
@@ -66,7 +72,8 @@ async fn no_content_of_a_pod_keeps_its_time_from_being_billed() {
     }
     until(start + seconds(5)).await;
     for name in names {
-        pods.set_ended(name, Phase::Succeeded, start, start + seconds(5))
+        // Now, and not a moment ago: what is learned too late cannot be taken back.
+        pods.set_ended(name, Phase::Succeeded, start, pods::now())
             .await
             .unwrap();
     }

@@ -18,6 +18,7 @@ mod corpora;
 mod crashes;
 mod fates;
 mod faults;
+mod hostile;
 mod lint;
 mod load;
 mod main_job;
