@@ -67,6 +67,9 @@ async fn without_a_period_a_request_waits_for_batch_size_events_and_says_so_once
     let cluster = Cluster::with(3).await;
     let ingest = RecordingIngest::start().await.unwrap();
     let meterline = cluster.preset(&ingest.url()).start().unwrap();
+    let waits = |_, page: &str| page.contains("events wait for BATCH_SIZE=20 (batching.count); ");
+    let page = meterline.wait_for_page("/ready", MINUTE, waits);
+    page.await.unwrap();
     ingest
         .wait_until(MINUTE, |state| state.requests.len() >= 2)
         .await

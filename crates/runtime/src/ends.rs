@@ -72,7 +72,9 @@ impl Ends {
             }
             End::Rejected(cause, reason) => {
                 let rejection = Rejection::new(cause, Arc::clone(&self.label), reason.as_str());
-                tally.rejected(count, reason);
+                let before = part.messages.iter().filter(|it| it.was_rejected());
+                let fresh = count.saturating_sub(before.count());
+                tally.rejected(count, fresh, reason);
                 for (message, ack) in part.messages.into_iter().zip(part.acks) {
                     let rejection = rejection.clone();
                     self.rejections.reject(message, ack, rejection).await;

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use meterline_core::{
-    BatchPolicy, Cause, Content, Health, IntCounter, Metrics, Rejection, WriterNode,
+    BatchPolicy, Cause, Content, Health, HealthHandle, IntCounter, Metrics, Rejection, WriterNode,
 };
 use tokio::{
     sync::mpsc,
@@ -27,7 +27,7 @@ pub(crate) async fn run(
     health: Health,
     rejections: Arc<Rejections>,
 ) {
-    let mut gathered = Gathered::new(&node, &metrics);
+    let mut gathered = Gathered::new(&node, &metrics, &health);
     let rules = Rules {
         accepts_failed: node.accepts_failed,
         objects_only: node.objects_only,
@@ -88,12 +88,16 @@ struct Gathered {
     /// When the oldest has waited for the whole period.
     due: Option<Instant>,
     told_to_wait: bool,
+    /// Says what waits for others.
+    health: HealthHandle,
     label: Arc<str>,
     created: IntCounter,
 }
 
 impl Gathered {
-    fn new(node: &WriterNode, metrics: &Metrics) -> Self {
+    fn new(node: &WriterNode, metrics: &Metrics, health: &Health) -> Self {
+        let health = health.register(format!("batching {}", node.label));
+        health.ready("");
         Self {
             policy: node.batching.clone(),
             waiting: VecDeque::new(),
@@ -101,6 +105,7 @@ impl Gathered {
             flushing: 0,
             due: None,
             told_to_wait: false,
+            health,
             label: Arc::clone(&node.label),
             created: metrics.counter(
                 "batch_created",
@@ -151,10 +156,18 @@ impl Gathered {
         self.policy.count == 0 && self.policy.byte_size == 0 && self.policy.period.is_none()
     }
 
-    /// Says once that events wait for others, and what to do about it.
+    /// Says on `/ready` what waits for others, and once in the log what to do about it.
     fn tell_to_wait(&mut self) {
-        let waits = !self.waiting.is_empty() && !self.ready() && self.policy.period.is_none();
-        if waits && !self.told_to_wait {
+        if self.writes_as_it_comes() {
+            return;
+        }
+        let waits = !self.waiting.is_empty() && !self.ready();
+        self.health.ready(if waits {
+            self.waits_for()
+        } else {
+            String::new()
+        });
+        if waits && self.policy.period.is_none() && !self.told_to_wait {
             self.told_to_wait = true;
             info!(
                 output = %self.label,
@@ -164,6 +177,31 @@ impl Gathered {
                  (the variable BATCH_PERIOD of the presets)"
             );
         }
+    }
+
+    fn waits_for(&self) -> String {
+        let BatchPolicy {
+            count,
+            period,
+            byte_size,
+        } = self.policy;
+        let mut rules = Vec::new();
+        if count > 0 {
+            rules.push(format!("BATCH_SIZE={count} (batching.count)"));
+        }
+        if byte_size > 0 {
+            rules.push(format!("{byte_size} bytes (batching.byte_size)"));
+        }
+        if let Some(period) = period {
+            rules.push(format!("BATCH_PERIOD={period:?} (batching.period)"));
+        }
+        let unset = if period.is_none() {
+            "; BATCH_PERIOD (batching.period) is not set"
+        } else {
+            ""
+        };
+        let events = self.waiting.len();
+        format!("{events} events wait for {}{unset}", rules.join(" or "))
     }
 
     fn flush(&mut self) {
@@ -205,6 +243,7 @@ impl Gathered {
         self.flushing = self.flushing.saturating_sub(batch.len());
         if self.waiting.is_empty() {
             self.due = None;
+            self.health.ready("");
         }
         self.created.inc();
         batch

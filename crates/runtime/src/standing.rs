@@ -43,9 +43,11 @@ impl Tally {
         self.dropped = self.dropped.saturating_add(messages);
     }
 
-    pub(crate) fn rejected(&mut self, messages: usize, reason: String) {
-        self.settled = self.settled.saturating_add(messages);
-        self.rejected = self.rejected.saturating_add(messages);
+    /// Of these messages so many are `fresh`. That others are rejected as before says nothing new of
+    /// how this is set up.
+    pub(crate) fn rejected(&mut self, messages: usize, fresh: usize, reason: String) {
+        self.settled = self.settled.saturating_add(fresh);
+        self.rejected = self.rejected.saturating_add(fresh);
         self.set_aside = self.set_aside.saturating_add(messages);
         self.reason = reason;
     }

@@ -1,0 +1,464 @@
+//! The faults of `docs/reliability.md`.
+
+/// The fault, what happens, and the tests that bring it about, as `file name`; or why none does.
+pub(super) struct Row(
+    pub(super) &'static str,
+    pub(super) &'static str,
+    pub(super) Result<&'static [&'static str], &'static str>,
+);
+
+const WATCH: &str = "tests/watch.rs cuts_and_errors_cost_no_second";
+const MAIN: &str = "tests/main_job.rs fifty_pods_are_billed_to_the_second_through_outages";
+const KILLS: &str = "tests/crashes.rs killed_a_hundred_times_nothing_is_missing_and_nothing_double";
+
+pub(super) const FAULTS: &[Row] = &[
+    Row(
+        "All at once: two replicas, killed and begun anew, the API server restarted, the sink away, slow or forgetful",
+        "every second is billed once",
+        Ok(&["tests/chaos.rs whatever_happens_every_second_is_billed_once"]),
+    ),
+    Row(
+        "A tenant does all it can at once: limits of exabytes, thousands of annotations, poison, names of others; the sink is away meanwhile",
+        "nobody else loses a second, and of its own each is delivered or listed as rejected",
+        Ok(&[
+            "tests/hostile.rs a_hostile_tenant_costs_nobody_else_a_second_and_none_of_its_own_is_missing",
+            "tests/contents.rs no_content_of_a_pod_keeps_its_time_from_being_billed",
+        ]),
+    ),
+    Row(
+        "A mapping, `catch`, `drop_on` or a `switch` without a match drops messages; a mapping or the sink rejects them",
+        "counted in seconds by reason and namespace; rejected usage is kept, listed, and made again under its ids",
+        Ok(&[
+            "tests/fates.rs every_second_has_a_fate_with_its_reason_and_its_namespace",
+            "tests/fates.rs what_was_rejected_is_delivered_once_the_mapping_is_mended",
+            "tests/fates.rs what_was_rejected_is_listed_and_delivered_when_asked_for",
+        ]),
+    ),
+    Row(
+        "One event makes the sink answer 500, whichever batch it is in",
+        "found by halving and set aside while others are taken; in an outage nothing is set aside",
+        Ok(&[
+            "tests/faults/poison.rs an_event_that_the_sink_chokes_on_stops_nobody_elses_billing",
+            "crates/runtime/src/tests/poison.rs one_message_that_makes_the_sink_fail_is_set_aside_and_the_others_arrive",
+            "crates/runtime/src/tests/poison.rs an_outage_sets_nothing_aside_however_long_it_lasts",
+        ]),
+    ),
+    Row(
+        "400, 413 or 200 from something that is not the API, or an answer that is cut off",
+        "no verdict and no success: held, told, tried again",
+        Ok(&[
+            "tests/faults/poison.rs what_is_not_the_apis_own_word_holds_and_is_told",
+            "crates/output/src/openmeter/tests.rs an_answer_that_is_cut_off_counts_for_nothing",
+        ]),
+    ),
+    Row(
+        "A mapping gives an array or text",
+        "told by lint; what lint cannot see is rejected with a reason, and its neighbours are delivered",
+        Ok(&["tests/lint.rs a_message_that_is_no_object_is_rejected_and_not_posted"]),
+    ),
+    Row(
+        "A processor panics for one message",
+        "that message is rejected, and its neighbours go on",
+        Ok(&["crates/runtime/src/tests.rs a_message_whose_processing_panics_is_rejected_alone"]),
+    ),
+    Row(
+        "The process is paused in the middle of a mapping",
+        "nothing fails: the limit of time counts CPU time",
+        Ok(&[
+            "crates/script/src/tests/limits.rs a_process_that_is_paused_in_the_middle_of_a_mapping_fails_no_message",
+        ]),
+    ),
+    Row(
+        "Nobody reads the log, or its reader is gone",
+        "billing and stopping go on; lines are dropped, counted and told",
+        Ok(&[
+            "tests/faults/streams.rs a_log_that_nobody_reads_stops_neither_billing_nor_the_stop",
+            "tests/faults/streams.rs a_log_whose_reader_is_gone_stops_no_billing",
+        ]),
+    ),
+    Row(
+        "Nobody reads what DEBUG prints",
+        "billing goes on; what is dropped is counted and told",
+        Ok(&[
+            "tests/faults/streams.rs a_debug_output_that_nobody_reads_stops_neither_billing_nor_the_stop",
+            "tests/faults/streams.rs messages_that_standard_output_does_not_take_are_counted_and_told",
+        ]),
+    ),
+    Row(
+        "2,000 half-sent headers, 1,100 idle connections",
+        "bounded in memory and descriptors; billing and `/ping` go on",
+        Ok(&[
+            "tests/faults/pages.rs two_thousand_half_sent_headers_cost_little_memory_and_shut_nobody_out",
+            "tests/faults/pages.rs idle_connections_take_no_descriptor_from_billing",
+        ]),
+    ),
+    Row(
+        "The address of the admin listener is taken",
+        "a warning; billing goes on",
+        Ok(&["tests/faults/pages.rs the_admin_address_being_taken_stops_no_billing"]),
+    ),
+    Row(
+        "The state file is deleted or replaced while it is in use",
+        "noticed, written anew and told; a second process is refused all the same",
+        Ok(&[
+            "tests/faults/state.rs a_state_file_that_is_deleted_or_replaced_is_written_anew_and_stays_guarded",
+        ]),
+    ),
+    Row(
+        "The watermark in the Lease is set ahead, or the state is older than the Lease",
+        "one that its holder did not write is refused and told; what cannot be known is counted in `lost_time`",
+        Ok(&[
+            "tests/faults/lease.rs a_watermark_that_somebody_sets_ahead_costs_no_second_and_is_told",
+            "tests/faults/lease.rs a_watermark_beyond_what_this_replica_handed_out_is_adopted_with_a_count",
+        ]),
+    ),
+    Row(
+        "Lists are answered promptly while the watch lags",
+        "found by resource versions, told, and waited for; what was billed beyond is counted",
+        Ok(&[
+            "tests/faults/lag.rs a_watch_that_lags_behind_prompt_lists_is_told_and_its_windows_wait",
+        ]),
+    ),
+    Row(
+        "A watch line without an end, pages that are too large, a list without an end",
+        "cut off at 16 MiB, asked for with fewer objects, told",
+        Ok(&[
+            "tests/faults/answers.rs a_watch_line_without_end_is_cut_off_and_the_watch_begins_anew",
+            "tests/faults/answers.rs pages_that_are_too_large_are_asked_for_with_fewer_objects",
+            "tests/faults/answers.rs a_list_without_end_is_told",
+        ]),
+    ),
+    Row(
+        "A namespace that is named does not exist",
+        "told to whoever may read namespaces, until it does",
+        Ok(&[
+            "tests/faults/namespaces.rs a_namespace_that_does_not_exist_is_told_to_whoever_can_know_until_it_is_made",
+        ]),
+    ),
+    Row(
+        "The API server asks for a pause (429, `Retry-After`)",
+        "it is left alone that long",
+        Ok(&["tests/watch.rs a_busy_api_server_is_left_alone_as_long_as_it_asks"]),
+    ),
+    Row(
+        "The API server restarts, refuses or answers 500 or 429",
+        "windows wait until the view is current again; nothing that was known is lost",
+        Ok(&[MAIN, WATCH]),
+    ),
+    Row(
+        "The API server forgot the version of the watch (410)",
+        "listed anew; what went meanwhile ends when it ended, as far as the server knows",
+        Ok(&[
+            "tests/watch.rs expired_versions_cost_only_what_nobody_can_know",
+            "tests/outages.rs pods_that_went_while_nobody_watched_are_billed_to_their_end",
+        ]),
+    ),
+    Row(
+        "The connection to the API server is half open",
+        "noticed within 15 seconds and begun anew; through a proxy that speaks only HTTP/1.1 within 55",
+        Ok(&["tests/outages.rs a_half_open_connection_costs_no_second"]),
+    ),
+    Row(
+        "No API server, no rights",
+        "it starts, says so in the log and in `/ready`, and goes on trying",
+        Ok(&["tests/corners.rs it_starts_without_a_server_and_without_rights"]),
+    ),
+    Row(
+        "The service account's token, or the authority of the API server's certificate, is replaced",
+        "read again; no second is missing",
+        Ok(&[
+            "tests/rotation.rs a_service_account_token_that_is_replaced_costs_no_second",
+            "tests/rotation.rs another_certificate_authority_costs_no_second",
+        ]),
+    ),
+    Row(
+        "A thousand changes of pods a second",
+        "bounded memory, and no log line for each",
+        Ok(&["tests/load.rs a_thousand_changes_a_second_cost_no_memory_and_no_log"]),
+    ),
+    Row(
+        "The collector is killed at any moment",
+        "with a state file the same windows come again with the same ids",
+        Ok(&[
+            KILLS,
+            "crates/ledger/src/tests/history.rs what_is_seen_late_is_billed_once_and_counted",
+        ]),
+    ),
+    Row(
+        "Pods come and go while the collector is down",
+        "billed to the second, as long as the API server remembers; `lost_time` counts what it does not",
+        Ok(&[
+            "tests/crashes.rs what_came_and_went_while_the_collector_was_down_is_billed",
+            "tests/faults/stop.rs begun_anew_after_a_while_without_news_of_pods_it_bills_on",
+            KILLS,
+        ]),
+    ),
+    Row(
+        "It is told to stop, in a window or in a retry",
+        "what was read is delivered within `shutdown_timeout`; a second signal ends it at once with 130",
+        Ok(&[
+            "tests/sink.rs what_waits_is_delivered_on_sigterm",
+            "tests/sink.rs a_stop_that_cannot_deliver_ends_with_75_and_a_second_signal_with_130",
+            "tests/faults/stop.rs stopped_at_any_moment_with_a_state_file_every_second_is_billed_once",
+            "tests/faults/stop.rs stopped_at_any_moment_with_a_buffer_every_second_is_billed_once",
+            "tests/faults/stop.rs a_second_signal_ends_it_at_once_while_a_request_is_held",
+        ]),
+    ),
+    Row(
+        "It is told to stop with messages in a memory buffer",
+        "they are delivered within `shutdown_timeout`; what is not is counted, told and ends with 75",
+        Ok(&[
+            "tests/buffer.rs a_stop_delivers_what_memory_has_or_says_that_it_is_lost",
+            "crates/runtime/src/tests/stop.rs what_was_read_and_found_no_room_is_delivered_within_the_deadline",
+        ]),
+    ),
+    Row(
+        "The state file is damaged, cut off, full of zeros, or of a later version",
+        "moved aside, told, and begun anew",
+        Ok(&[
+            "crates/input/src/kubernetes_resources/state/tests.rs any_damage_is_noticed_and_moved_aside",
+            "crates/input/src/kubernetes_resources/state/tests.rs a_file_of_a_later_version_is_moved_aside",
+            "tests/crashes.rs a_state_file_is_guarded_and_its_damage_survived",
+        ]),
+    ),
+    Row(
+        "A second process has the state file",
+        "refused with a clear error",
+        Ok(&[
+            "tests/crashes.rs a_state_file_is_guarded_and_its_damage_survived",
+            "crates/input/src/kubernetes_resources/state/tests.rs a_second_user_is_refused",
+        ]),
+    ),
+    Row(
+        "The disk is full, or a write to it or a sync of it fails",
+        "no window goes out that is not written; once there is room everything is written anew",
+        Ok(&[
+            "tests/faults/disk.rs on_a_full_disk_no_window_goes_out_and_none_is_lost",
+            "tests/faults/disk.rs a_state_that_cannot_be_synced_is_not_trusted_and_written_anew",
+            "crates/input/src/kubernetes_resources/state/tests.rs a_full_disk_is_told_and_once_there_is_room_everything_is_written",
+        ]),
+    ),
+    Row(
+        "The collector is killed with messages in a buffer",
+        "they are delivered after the restart, with the ids that they would have had",
+        Ok(&[
+            "tests/buffer.rs what_was_read_survives_a_kill",
+            "crates/input/src/buffer/tests.rs what_was_not_delivered_survives_with_all_that_belongs_to_it",
+        ]),
+    ),
+    Row(
+        "The buffer's disk is full or does not sync, or a batch in it is damaged",
+        "the input is refused and nothing is dropped; the batch is set aside and the others go on",
+        Ok(&[
+            "tests/faults/disk.rs what_a_buffer_on_a_full_disk_refuses_comes_again",
+            "tests/faults/disk.rs what_a_buffer_could_not_sync_comes_again",
+            "tests/faults/disk.rs a_damaged_buffer_is_moved_aside_and_reported",
+            "crates/input/src/buffer/tests.rs what_a_full_disk_refuses_is_not_acknowledged_and_comes_again",
+            "crates/input/src/buffer/tests.rs a_damaged_batch_is_set_aside_and_the_others_go_on",
+        ]),
+    ),
+    Row(
+        "The leader is killed",
+        "the other replica leads once the Lease has run out, without a hole",
+        Ok(&[
+            "tests/replicas.rs a_killed_leader_is_replaced_within_the_lease",
+            "crates/ledger/src/tests/handover.rs no_handover_leaves_a_hole_or_a_double",
+        ]),
+    ),
+    Row(
+        "The leader is told to stop",
+        "it gives the Lease back; the other leads within two seconds",
+        Ok(&["tests/replicas.rs a_stopped_leader_hands_over_at_once"]),
+    ),
+    Row(
+        "The leader is suspended and wakes; two lead for a moment",
+        "whoever wakes looks at its Lease before it makes a window; what both send is the same",
+        Ok(&[
+            "tests/replicas.rs a_leader_that_slept_stands_by_when_it_wakes",
+            "crates/ledger/src/tests/handover.rs no_handover_leaves_a_hole_or_a_double",
+        ]),
+    ),
+    Row(
+        "The sink is away or answers 5xx",
+        "the same bytes again, for ever; windows wait in the ledger and go out oldest first",
+        Ok(&[
+            "tests/sink.rs a_sink_that_is_away_at_the_start_gets_every_window_later",
+            MAIN,
+        ]),
+    ),
+    Row(
+        "The sink asks for a pause (429, `Retry-After`)",
+        "kept to, within reason",
+        Ok(&[
+            "tests/sink.rs the_pause_that_the_server_asks_for_is_kept",
+            "tests/faults/sink.rs every_form_of_retry_after_is_kept_to_within_reason",
+        ]),
+    ),
+    Row(
+        "The sink does not answer",
+        "given up after `timeout` and sent again; few requests are under way, and windows wait in the ledger",
+        Ok(&[
+            "tests/faults/sink.rs a_sink_that_does_not_answer_is_left_after_the_time_limit_and_windows_wait",
+        ]),
+    ),
+    Row(
+        "A batch is too large (413)",
+        "halved, and the limit is remembered in bytes; an event that is too large alone is rejected",
+        Ok(&[
+            "tests/sink.rs batches_are_halved_until_they_are_taken",
+            "tests/faults/sink.rs an_event_that_is_too_large_alone_is_rejected_and_costs_the_others_nothing",
+        ]),
+    ),
+    Row(
+        "One event of many is refused (400)",
+        "found by bisection; it alone is rejected or goes to the fallback",
+        Ok(&[
+            "tests/sink.rs one_refused_event_is_found_and_the_others_are_delivered",
+            "tests/sink.rs what_is_refused_goes_to_the_fallback_with_its_reason",
+        ]),
+    ),
+    Row(
+        "Most events are refused",
+        "each is rejected or goes to the fallback, and `/ready` is 503 with the reason",
+        Ok(&["crates/runtime/src/tests/refusals.rs when_most_are_rejected_it_is_not_ready"]),
+    ),
+    Row(
+        "The fallback is away",
+        "what is refused waits for it, at most 65,536 events; the output that works goes on",
+        Ok(&["crates/runtime/src/tests/stop.rs a_fallback_that_is_away_stops_nobody_else"]),
+    ),
+    Row(
+        "The answer is lost after the events were taken, or an error came after some of them",
+        "the same bytes again, with the same ids",
+        Ok(&[
+            "tests/faults/sink.rs what_may_have_been_taken_is_sent_again_with_the_same_bytes",
+            MAIN,
+        ]),
+    ),
+    Row(
+        "The token is refused (401, 403)",
+        "nothing is lost; not ready until there is another",
+        Ok(&["tests/sink.rs a_refused_token_keeps_the_data_until_another_one_is_there"]),
+    ),
+    Row(
+        "A redirect, or a web page from a proxy or a wrong port, also with a 400",
+        "not followed, no success and no rejection",
+        Ok(&[
+            "tests/sink.rs a_redirect_is_not_followed_and_nothing_is_lost",
+            "tests/faults/sink.rs a_web_page_is_no_success",
+            "tests/faults/sink.rs a_web_page_is_no_verdict_either",
+        ]),
+    ),
+    Row(
+        "The sink's certificate is expired, for another host or of an unknown authority",
+        "retried slowly, with the reason in `/ready`; never insecure, and nothing is lost",
+        Ok(&[
+            "tests/faults/sink.rs a_certificate_that_is_not_right_is_never_trusted_and_nothing_is_lost",
+        ]),
+    ),
+    Row(
+        "The sink was away longer than `max_backlog`",
+        "what is older is given up with an error, and counted in `lost_time`",
+        Ok(&[
+            "tests/outages.rs a_sink_that_is_away_longer_than_the_backlog_costs_what_is_told",
+            "crates/ledger/src/tests/mod.rs what_is_given_up_is_counted_and_not_billed",
+        ]),
+    ),
+    Row(
+        "The clock is set forward or back while it runs",
+        "billing goes on by the time that passed; where the API server's clock agrees with the new time, by that; either is logged",
+        Ok(&[
+            "tests/faults/clock.rs a_clock_that_is_set_an_hour_wrong_bills_no_second_that_did_not_pass",
+            "tests/faults/clock.rs a_clock_that_is_put_right_is_followed",
+        ]),
+    ),
+    Row(
+        "The process is suspended, or kept from running",
+        "windows that fell due are made when it wakes, once everything is read that was held back meanwhile",
+        Ok(&[
+            "tests/faults/sleep.rs what_ends_while_the_process_is_suspended_is_billed_to_its_end",
+        ]),
+    ),
+    Row(
+        "It is started while the clock is wrong",
+        "said in the log, once the API server's clock is known to differ by more than half a minute; windows follow the clock until it is put right",
+        Ok(&["tests/faults/clock.rs a_clock_that_is_put_right_is_followed"]),
+    ),
+    Row(
+        "The sink's name is not resolved, or leads elsewhere",
+        "tried again, and resolved anew each time",
+        Ok(&["tests/faults/dns.rs a_name_that_fails_or_changes_is_resolved_anew"]),
+    ),
+    Row(
+        "Two clusters report under one `source`",
+        "UIDs tell their pods apart; clones of one backup are told apart by `cluster`",
+        Ok(&["tests/clusters.rs clones_of_one_backup_are_told_apart_by_the_name_of_their_cluster"]),
+    ),
+    Row(
+        "Short lives, restarts of containers, names that come again, evictions, finished jobs",
+        "each UID is billed for what it ran",
+        Ok(&[
+            "tests/corners.rs every_rule_of_a_pod_s_life_and_of_its_metrics",
+            "tests/corners.rs pods_that_kwok_runs_are_billed_exactly",
+        ]),
+    ),
+    Row(
+        "A quantity that no metric can be made of, a number that is not finite",
+        "that metric is left out, counted and told once, and the event is billed; a number that is not finite never leaves",
+        Ok(&[
+            "tests/sink.rs a_quantity_that_cannot_be_read_is_refused_alone",
+            "crates/script/src/tests/limits.rs quantities_are_kubernetes_quantities_or_errors",
+            "crates/script/src/tests/limits.rs numbers_that_are_not_finite_never_leave",
+        ]),
+    ),
+    Row(
+        "Pods of a megabyte, odd Unicode",
+        "delivered, or rejected with the reason",
+        Ok(&[
+            "crates/script/src/tests/limits.rs large_and_odd_pods_are_mapped_or_refused_with_a_reason",
+        ]),
+    ),
+    Row(
+        "A script that loops, recurses, waits or builds huge values",
+        "stopped by limits; that message is flagged",
+        Ok(&[
+            "crates/script/src/tests/limits.rs what_never_ends_is_stopped",
+            "crates/script/src/tests/limits.rs values_nested_without_end_do_not_overflow_the_stack",
+            "crates/script/src/tests/limits.rs nothing_that_waits_or_reaches_outside_can_be_called",
+        ]),
+    ),
+    Row(
+        "A script that fails for one pod, or for most",
+        "that pod is rejected and the others go on; while most fail it is not ready, with the reason",
+        Ok(&[
+            "tests/faults/sink.rs a_script_that_fails_for_one_pod_rejects_it_and_for_most_is_not_ready",
+        ]),
+    ),
+    Row(
+        "No state file is configured",
+        "said in the log and in `/ready`",
+        Ok(&["tests/faults/sink.rs without_a_state_file_the_log_and_ready_say_so"]),
+    ),
+    Row(
+        "A configuration that is a bomb, or garbage",
+        "refused with a clear error",
+        Ok(&[
+            "crates/config/src/tests.rs bombs_are_refused",
+            "tests/corpora.rs configurations_are_read_or_refused",
+        ]),
+    ),
+    Row(
+        "The configuration changes while it runs",
+        "nothing, until it is started anew: a configuration is read once, at the start",
+        Err("there is no reloading; `lint` tells what a configuration would do"),
+    ),
+    Row(
+        "Secrets in a configuration",
+        "in no log line at any level, on no page, in no error",
+        Ok(&[
+            "tests/secrets.rs a_running_program_shows_no_secret",
+            "tests/secrets.rs a_lint_shows_no_secret",
+            "tests/secrets.rs an_echo_shows_no_secret",
+        ]),
+    ),
+];
