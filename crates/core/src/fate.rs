@@ -61,7 +61,7 @@ impl Cause {
     /// Whether it may pass without anybody doing something.
     #[must_use]
     pub const fn may_pass(self) -> bool {
-        matches!(self, Self::Poison | Self::GivenUp)
+        matches!(self, Self::Poison | Self::TooLarge | Self::GivenUp)
     }
 }
 

@@ -286,9 +286,9 @@ impl<C: Content> Ledger<C> {
 
     // --- handing out --------------------------------------------------------------------------
 
-    /// The next emission: what failed first, then what was late, then what was rejected and is due by
-    /// `complete_until`, then the next window if it ends at or before that. `None` when there is nothing
-    /// to hand out now.
+    /// The next emission: what failed first, then what was late, then the next window if it ends at or
+    /// before `complete_until`, then what was rejected and is due by then: it must not keep others
+    /// waiting. `None` when there is nothing to hand out now.
     pub fn next(&mut self, complete_until: UnixSeconds) -> Option<Emission<C>> {
         let failed = self
             .head
@@ -302,9 +302,11 @@ impl<C: Content> Ledger<C> {
         if let Some(emission) = self.next_late() {
             return Some(emission);
         }
-        if let Some(emission) = self.next_again(complete_until) {
-            return Some(emission);
-        }
+        self.next_window(complete_until)
+            .or_else(|| self.next_again(complete_until))
+    }
+
+    fn next_window(&mut self, complete_until: UnixSeconds) -> Option<Emission<C>> {
         // Windows in which nothing ran are delivered as they are, a bounded number at a time.
         for _ in 0..10_000 {
             let window = Window {

@@ -20,10 +20,11 @@ use crate::{
 /// The most bytes of contents, and the most pieces, that are kept.
 const MOST_BYTES: usize = 64 << 20;
 const MOST_PIECES: usize = 1_000_000;
-/// The most pieces in one group, which is written as one.
-const MOST_IN_GROUP: usize = 256;
-/// The most groups that are handed out at once.
-const MOST_IN_FLIGHT: usize = 16;
+/// The most pieces in one group, which is written and handed out as one.
+const MOST_IN_GROUP: usize = 64;
+/// The most groups that are handed out at once. What was rejected is likely to be rejected again, and
+/// must not take up an output.
+const MOST_IN_FLIGHT: usize = 2;
 /// The first pause, in seconds, before a group that may pass is tried again; it doubles.
 const FIRST_PAUSE: i64 = 60;
 const LONGEST_PAUSE: i64 = 3_600;

@@ -105,6 +105,8 @@ impl Part {
             messages: self.messages.split_off(at),
             acks: self.acks.split_off(at),
             alone: Alone::default(),
+            // It was never tried as it is now.
+            tries: 0,
             ..*self
         }
     }
@@ -191,11 +193,12 @@ impl Parts {
         self.put_back(part, pause, Duration::ZERO);
     }
 
-    /// The room that these messages take, if each of them failed alone, or very often.
+    /// The room that these messages take, if each of them failed alone or very often, or is held.
     pub(crate) fn crowd(&self) -> Option<Crowd> {
         let failed = |part: &Part| {
             let often = part.failed.is_some() && part.tries >= OFTEN;
-            often || part.alone.since.is_some()
+            // What was judged when nothing had been taken yet must not keep others from being tried.
+            often || part.held || part.alone.since.is_some()
         };
         if self.waiting.is_empty() || !self.waiting.iter().all(failed) {
             return None;

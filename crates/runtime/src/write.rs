@@ -210,7 +210,6 @@ impl Desk {
         let failures = self.failures.load(Ordering::Relaxed);
         let piece = turn
             .as_ref()
-            .filter(|_| part.tries > 0)
             .and_then(|_| self.probes.piece(part.len(), failures));
         let range = piece.clone().unwrap_or(0..part.len());
         let messages = part.messages.get(range).unwrap_or(&part.messages);
