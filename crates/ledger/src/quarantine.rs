@@ -63,7 +63,7 @@ pub struct Group<C> {
     pub content: C,
     /// Why it was not, the last time it was tried.
     pub refusal: Refusal,
-    /// Start and end of each piece, in order.
+    /// Start and end of each piece, in the order in which they were rejected.
     pub pieces: Vec<(UnixSeconds, UnixSeconds)>,
     /// When the first piece was rejected for the first time.
     pub first_try: UnixSeconds,
@@ -299,7 +299,7 @@ impl<C: Content> Quarantine<C> {
             // Groups are in the order of their starts.
             .take_while(|(key, _)| key.start < until)
             .filter(|(key, group)| {
-                group.pieces.last().is_some_and(|(_, end)| *end <= until) && !self.is_in_flight(key)
+                group.pieces.iter().all(|(_, end)| *end <= until) && !self.is_in_flight(key)
             })
             .map(|(key, _)| key.clone())
             .collect();
