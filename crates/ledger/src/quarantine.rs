@@ -87,6 +87,17 @@ impl<C> Group<C> {
 }
 
 impl<C: Content> Group<C> {
+    /// The pieces as they are handed out.
+    pub(crate) fn to_pieces(&self) -> Vec<Piece<C>> {
+        let piece = |(start, end): &(UnixSeconds, UnixSeconds)| Piece {
+            uid: Arc::clone(&self.uid),
+            start: *start,
+            end: *end,
+            content: self.content.clone(),
+        };
+        self.pieces.iter().map(piece).collect()
+    }
+
     fn weight(&self) -> usize {
         let per_piece = std::mem::size_of::<(UnixSeconds, UnixSeconds)>();
         self.content
@@ -329,20 +340,9 @@ impl<C: Content> Quarantine<C> {
             .find(|(_, key)| !self.is_in_flight(key))?
             .clone();
         let group = self.groups.get(&key)?;
-        let piece = |(start, end): &(UnixSeconds, UnixSeconds)| Piece {
-            uid: Arc::clone(&group.uid),
-            start: *start,
-            end: *end,
-            content: group.content.clone(),
-        };
-        let pieces = group.pieces.iter().map(piece).collect();
+        let pieces = group.to_pieces();
         self.in_flight.insert(ticket.0, key);
         Some(pieces)
-    }
-
-    /// Whether one is due, and when the next is.
-    pub(crate) fn next_due(&self) -> Option<UnixSeconds> {
-        self.due.first().map(|(at, _)| *at)
     }
 
     /// The pieces that were handed out by this ticket.

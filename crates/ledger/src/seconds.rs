@@ -203,12 +203,6 @@ impl<C: Content> Ledger<C> {
         self.count_not_kept(&old);
     }
 
-    /// When the next rejected piece is handed out again by itself.
-    #[must_use]
-    pub fn next_retry(&self) -> Option<UnixSeconds> {
-        self.quarantine.next_due()
-    }
-
     /// The pieces of an emission that is not settled yet.
     #[must_use]
     pub fn handed_out(&self, ticket: Ticket) -> Vec<Piece<C>> {
@@ -216,13 +210,7 @@ impl<C: Content> Ledger<C> {
             return emission.pieces.clone();
         }
         if let Some(group) = self.quarantine.handed_out(ticket) {
-            let piece = |(start, end): &(UnixSeconds, UnixSeconds)| Piece {
-                uid: Arc::clone(&group.uid),
-                start: *start,
-                end: *end,
-                content: group.content.clone(),
-            };
-            return group.pieces.iter().map(piece).collect();
+            return group.to_pieces();
         }
         let window = self
             .tickets
