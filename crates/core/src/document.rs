@@ -16,6 +16,7 @@ mod builder;
 mod encode;
 mod keys;
 mod numbers;
+mod project;
 #[cfg(test)]
 mod tests;
 

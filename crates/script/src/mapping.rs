@@ -1,7 +1,7 @@
 //! A script that turns a message into another.
 
 use meterline_core::{
-    Content, Document, Message, Metadata, foreseen::Foreseen, template::new_owner,
+    Content, Document, Message, Metadata, Reads, foreseen::Foreseen, template::new_owner,
 };
 use rhai::{Dynamic, Map, Scope};
 
@@ -149,6 +149,12 @@ impl Mapping {
             message.metadata = metadata;
         }
         Ok(outcome)
+    }
+
+    /// What is read of the content.
+    #[must_use]
+    pub fn reads(&self) -> &Reads {
+        &self.script.analysis.reads
     }
 
     /// Whether the result depends on nothing but the message, so that the same message always

@@ -131,7 +131,7 @@ impl Script {
     fn run_in(&self, context: Context, scope: &mut Scope<'_>) -> Result<Dynamic, Stopped> {
         let inner = &self.engine.0;
         let mut skipped = Skipped::new();
-        let mut this = materialise::this(context.message(), &self.analysis.wanted, &mut skipped)
+        let mut this = materialise::this(context.message(), &self.analysis.this, &mut skipped)
             .map_err(|reason| Stopped::Failed(RunError::nowhere(reason)))?
             .into_read_only();
         context.set_skipped(skipped);
