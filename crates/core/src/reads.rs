@@ -9,6 +9,8 @@ use std::{
     fmt,
 };
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// What is read of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reads {
@@ -47,8 +49,8 @@ impl Default for Reads {
 
 impl Reads {
     /// Everything below each of these paths, written as the keys with dots between them: `*` is any
-    /// item of an array, `~1` a dot in a key and `~0` a `~`. A path that ends in `^` is for all keys
-    /// that start with the last one; an empty one is for the value itself.
+    /// item of an array; in a key `~0` is a `~`, `~1` a dot, `~2` a `*` and `~3` a `^`. A path that
+    /// ends in `^` is for all keys that start with the last one; an empty one is for the value itself.
     ///
     /// ```
     /// use meterline_core::{Reads, Step};
@@ -67,19 +69,16 @@ impl Reads {
             if path.is_empty() {
                 return Self::All;
             }
-            let keys: Vec<_> = path
-                .split('.')
-                .map(|key| key.replace("~1", ".").replace("~0", "~"))
-                .collect();
+            let keys: Vec<_> = path.split('.').map(|key| (key, unescaped(key))).collect();
             let steps: Vec<_> = keys
                 .iter()
-                .map(|key| match key.as_str() {
+                .map(|(written, key)| match *written {
                     "*" => Step::Item,
-                    key => Step::Key(key),
+                    _ => Step::Key(key.as_str()),
                 })
                 .collect();
             match steps.split_last() {
-                Some((Step::Key(last), above)) if last.ends_with('^') => {
+                Some((Step::Key(last), above)) if path.ends_with('^') => {
                     reads.add_prefix(above, last.trim_end_matches('^'));
                 }
                 _ => reads.add(&steps),
@@ -177,12 +176,27 @@ impl Reads {
         }
     }
 
+    /// Whether whatever `other` reads is read.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let mut both = self.clone();
+        both.join(other);
+        both == *self
+    }
+
+    /// The paths, as [`Reads::of`] takes them.
+    #[must_use]
+    pub fn paths(&self) -> Vec<String> {
+        let mut paths = Vec::new();
+        self.write("", &mut paths);
+        paths
+    }
+
     fn write(&self, path: &str, paths: &mut Vec<String>) {
         let below = |key: &str| match path {
             "" => key.to_owned(),
             path => format!("{path}.{key}"),
         };
-        let escaped = |key: &str| key.replace('~', "~0").replace('.', "~1");
         match self {
             Self::All => paths.push(path.to_owned()),
             Self::Parts(parts) => {
@@ -205,14 +219,44 @@ impl Reads {
     }
 }
 
-/// The paths as [`Reads::of`] takes them.
+fn escaped(key: &str) -> String {
+    let mut text = key.replace('~', "~0");
+    for (from, to) in [('.', "~1"), ('*', "~2"), ('^', "~3")] {
+        text = text.replace(from, to);
+    }
+    text
+}
+
+fn unescaped(key: &str) -> String {
+    let mut text = key.to_owned();
+    for (from, to) in [("~3", "^"), ("~2", "*"), ("~1", "."), ("~0", "~")] {
+        text = text.replace(from, to);
+    }
+    text
+}
+
+/// As the list of its paths.
+impl Serialize for Reads {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.paths().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Reads {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let paths = Vec::<String>::deserialize(deserializer)?;
+        let paths: Vec<_> = paths.iter().map(String::as_str).collect();
+        Ok(Self::of(&paths))
+    }
+}
+
+/// The paths as [`Reads::of`] takes them, with commas between.
 impl fmt::Display for Reads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_all() {
             return f.write_str("everything");
         }
-        let mut paths = Vec::new();
-        self.write("", &mut paths);
+        let paths = self.paths();
         if paths.is_empty() {
             return f.write_str("nothing");
         }
@@ -259,5 +303,31 @@ mod tests {
         assert_eq!(Reads::default().item(), None);
         assert!(Reads::of(&["*.x", "len"]).item().unwrap().is_all());
         assert!(Reads::of(&["len"]).item().unwrap().is_all());
+    }
+
+    #[test]
+    fn what_is_written_down_is_read_again() {
+        let mut reads = Reads::of(&["a.b", "a.pre~1fix/^", "list.*.x"]);
+        reads.add(&[Step::Key("*"), Step::Key("x^"), Step::Key("~1")]);
+        for reads in [reads, Reads::All, Reads::default()] {
+            let text = serde_json::to_string(&reads).unwrap();
+            assert_eq!(
+                serde_json::from_str::<Reads>(&text).unwrap(),
+                reads,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn who_reads_more_covers_who_reads_less() {
+        let reads = Reads::of(&["a", "b.x^", "c.*.d"]);
+        for covered in [&[][..], &["a.b.c"], &["b.x^", "c.*.d"]] {
+            assert!(reads.covers(&Reads::of(covered)), "{covered:?}");
+        }
+        for other in [&[""][..], &["b"], &["b.y"], &["c.*.e"], &["d"]] {
+            assert!(!reads.covers(&Reads::of(other)), "{other:?}");
+        }
+        assert!(Reads::All.covers(&Reads::All));
     }
 }

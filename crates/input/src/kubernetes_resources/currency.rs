@@ -130,7 +130,7 @@ impl Watch {
         {
             return Some(added_at);
         }
-        let created = created(object.content.0.root())?;
+        let created = created(object.seen.root())?;
         let is_old =
             progress.has_seen && created.saturating_add(OLD) < now.min(progress.current_at);
         (is_old && self.shared.label_selector.is_some()).then(|| {

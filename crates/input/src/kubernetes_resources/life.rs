@@ -11,6 +11,27 @@ use meterline_core::Node;
 
 use super::{object::seconds, resource_type::ResourceType};
 
+/// What is read of an object here.
+pub(super) const READS: &[&str] = &[
+    "metadata.creationTimestamp",
+    "metadata.deletionTimestamp",
+    "metadata.deletionGracePeriodSeconds",
+    "metadata.annotations.kubernetes~1io/config~1mirror",
+    "spec.restartPolicy",
+    "spec.initContainers.*.name",
+    "spec.initContainers.*.restartPolicy",
+    "status.phase",
+    "status.startTime",
+    "status.conditions.*.type",
+    "status.conditions.*.status",
+    "status.conditions.*.lastTransitionTime",
+    "status.containerStatuses.*.state",
+    "status.containerStatuses.*.lastState",
+    "status.initContainerStatuses.*.name",
+    "status.initContainerStatuses.*.state",
+    "status.initContainerStatuses.*.lastState",
+];
+
 /// What is known about an object's life from the object alone, in Unix seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Life {

@@ -1,6 +1,6 @@
 //! One test for each rule of a pod's life.
 
-use meterline_core::Document;
+use meterline_core::{Document, Reads};
 use serde_json::{Value, json};
 
 use super::*;
@@ -14,7 +14,15 @@ fn at(seconds: i64) -> String {
 }
 
 fn pod(value: &Value) -> Life {
-    life(Document::from(value).root(), ResourceType::Pod, false, NOW)
+    let whole = Document::from(value);
+    let life = life(whole.root(), ResourceType::Pod, false, NOW);
+    // What is declared to be read here is all that is read.
+    let seen = whole.project(&Reads::of(READS));
+    assert_eq!(
+        super::life(seen.root(), ResourceType::Pod, false, NOW),
+        life
+    );
+    life
 }
 
 fn running(started: i64) -> Value {
