@@ -9,10 +9,9 @@ use crate::{
     ScriptError,
     error::Origin,
     functions::{self, Purity, Type},
-    paths::{self, MAKE_PATH},
+    paths::{self, BODY, MAKE_PATH},
     reads,
     reuse::{self, Reuse},
-    syntax::BODY,
 };
 
 /// The outcome of reading a script.

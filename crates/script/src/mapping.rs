@@ -90,7 +90,7 @@ impl Mapping {
             let outcome = self.evaluate(message, notes)?;
             return Ok(outcome.apply(message));
         };
-        if let Some(filled) = reuse.recall(self.id, message, self.script.event_id()) {
+        if let Some(filled) = reuse.recall(self.id, message) {
             message.set_content(Content::Filled(filled));
             return Ok(Mapped::Kept);
         }

@@ -76,7 +76,7 @@ pub(super) fn register(engine: &mut Engine) {
 fn event_id(call: &NativeCallContext<'_>, event_type: &str) -> Answer<String> {
     let context = context::of(call)?;
     let id = match context.identity() {
-        Some(identity) => (context.event_id())(
+        Some(identity) => meterline_core::event_id(
             identity.cluster.as_deref(),
             event_type,
             &identity.uid,
