@@ -20,9 +20,8 @@ use super::{
     life::created,
     limits::LARGEST_PAGE,
     line::Line,
-    object::Object,
+    object::{Known, Object},
     proofs::{Answer, Proofs},
-    recover::Known,
     remarks::whole,
     watch::{Restored, Watch},
 };

@@ -9,7 +9,7 @@ mod end;
 
 use meterline_core::Node;
 
-use super::{object::seconds, resource_type::ResourceType};
+use super::resource_type::ResourceType;
 
 /// What is read of an object here.
 pub(super) const READS: &[&str] = &[
@@ -189,6 +189,15 @@ fn sidecars(pod: Node<'_>) -> impl Iterator<Item = Node<'_>> {
 
 fn time(node: Option<Node<'_>>) -> Option<i64> {
     node.and_then(Node::as_str).and_then(seconds)
+}
+
+/// Unix seconds of an RFC 3339 time, fractions cut off. Zero and negative times, with which the
+/// API says "never", are none.
+pub(super) fn seconds(text: &str) -> Option<i64> {
+    chrono::DateTime::parse_from_rfc3339(text)
+        .ok()
+        .map(|time| time.timestamp())
+        .filter(|seconds| *seconds > 0)
 }
 
 #[cfg(test)]

@@ -21,7 +21,10 @@ use serde::{
     de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
 };
 
-use super::{life, recover::Known, resource_type::ResourceType};
+use super::{
+    life::{self, seconds},
+    resource_type::ResourceType,
+};
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -149,6 +152,32 @@ impl Serialize for Content {
 impl<'de> Deserialize<'de> for Content {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Document::deserialize(deserializer).map(Self)
+    }
+}
+
+/// An object that was seen.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) uid: Arc<str>,
+    pub(super) namespace: Option<String>,
+    pub(super) name: String,
+    /// The resource version at which it was last seen.
+    pub(super) version: u64,
+}
+
+impl Known {
+    /// What a ledger knows of an object.
+    pub(super) fn of(uid: &Arc<str>, content: &Content) -> Self {
+        let metadata = content.0.root().get("metadata");
+        let field = |key| metadata.and_then(|it| it.get(key)).and_then(Node::as_str);
+        Self {
+            uid: Arc::clone(uid),
+            namespace: field("namespace").map(str::to_owned),
+            name: field("name").unwrap_or_default().to_owned(),
+            version: field("resourceVersion")
+                .and_then(|it| it.parse().ok())
+                .unwrap_or(0),
+        }
     }
 }
 
@@ -414,15 +443,6 @@ fn newest_writes(entries: &[ManagedFields<'_>]) -> Writes {
     }
 }
 
-/// Unix seconds of an RFC 3339 time, fractions cut off. Zero and negative times, with which the
-/// API says "never", are none.
-pub(super) fn seconds(text: &str) -> Option<i64> {
-    chrono::DateTime::parse_from_rfc3339(text)
-        .ok()
-        .map(|time| time.timestamp())
-        .filter(|seconds| *seconds > 0)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -593,13 +613,5 @@ mod tests {
     fn null_annotations_and_managed_fields_are_read() {
         let pod = object(&json!({"metadata": {"annotations": null, "managedFields": null}}));
         assert_eq!(pod.written, None);
-    }
-
-    #[test]
-    fn times_that_mean_never_are_none() {
-        assert_eq!(seconds("1970-01-01T00:00:00Z"), None);
-        assert_eq!(seconds("0001-01-01T00:00:00Z"), None);
-        assert_eq!(seconds("yesterday"), None);
-        assert_eq!(seconds("1970-01-01T00:00:01.9Z"), Some(1));
     }
 }

@@ -22,8 +22,7 @@ use super::{
     clock::Clock,
     fates,
     gauges::Gauges,
-    object::{Content, Projection},
-    recover::Known,
+    object::{Content, Known, Projection},
     resource_type::ResourceType,
     state::SeenUntil,
 };

@@ -29,9 +29,9 @@ use super::{
     life::{Seen, deleted_at, life},
     limits::{LARGEST_PAGE, TooMuch},
     line::Line,
-    object::{Object, keeping},
+    object::{Known, Object, keeping},
     proofs::Answer,
-    recover::{self, Known, Missed, Past},
+    recover::{self, Missed, Past},
     remarks::Remarks,
     shared::Shared,
 };

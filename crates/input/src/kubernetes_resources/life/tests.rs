@@ -415,3 +415,11 @@ fn the_mirror_of_a_static_pod_is_billed_from_when_it_was_made() {
         "status": {"phase": "Running", "containerStatuses": [running(100)]}});
     assert_eq!(pod(&other).start, Some(100));
 }
+
+#[test]
+fn times_that_mean_never_are_none() {
+    assert_eq!(seconds("1970-01-01T00:00:00Z"), None);
+    assert_eq!(seconds("0001-01-01T00:00:00Z"), None);
+    assert_eq!(seconds("yesterday"), None);
+    assert_eq!(seconds("1970-01-01T00:00:01.9Z"), Some(1));
+}
