@@ -2,7 +2,8 @@
 
 use super::{Books, balance, deliver, describe, ledger, refusal, seen};
 use crate::{
-    Accounting, Emission, Fate, Head, Interval, Ledger, Piece, Seconds, Settled, Tally, Unbilled,
+    Accounting, Emission, Fate, Head, Interval, Kind, Ledger, Piece, Seconds, Settled, Tally,
+    Unbilled,
 };
 
 /// Ends an emission at `at`; pieces whose content holds a word are not delivered.
@@ -244,4 +245,56 @@ fn kinds_of_unbilled_time_are_bounded() {
     assert_eq!(unbilled.len(), 257);
     let other = unbilled.iter().find(|it| it.owner.as_ref() == crate::OTHER);
     assert_eq!(other.unwrap().seconds, 744);
+}
+
+/// The ledger that comes back from all that was written.
+fn restored(books: &mut Books) -> Books {
+    let changes = books.take_everything();
+    let records = changes.records.into_iter();
+    let records = records.filter_map(|(uid, record)| Some((uid, record?)));
+    let rejected = changes.rejected.into_values().flatten();
+    let interval = Interval::new(10).unwrap();
+    Ledger::restore(interval, Accounting::Exact, changes.head, records, rejected)
+}
+
+/// A thousand pieces of one object, half of which may pass, come back from the disk.
+#[test]
+fn what_is_tried_again_is_little_at_a_time_and_lets_every_window_pass() {
+    let mut books = ledger(10);
+    books.apply(seen("hostile", Some(0), None, "bad", 0));
+    for window in 1..=1_000 {
+        let content = if window <= 500 { "bad" } else { "poison" };
+        books.apply(seen("hostile", Some(0), None, content, window * 10 - 10));
+        let emission = books.next(window * 10).unwrap();
+        // One that is due by now waits: it is no part of this test.
+        assert_eq!(emission.kind, Kind::Window);
+        settle(&mut books, &emission, window * 10);
+    }
+    books.gone("hostile", 10_000);
+    let mut books = restored(&mut books);
+    assert_eq!(books.rejected_pieces(), 1_000);
+    books.apply(seen("honest", Some(10_000), None, "good", 10_000));
+
+    let mut tried = 0;
+    for window in 1_001..=1_030 {
+        let now = window * 10;
+        let first = books.next(now).unwrap();
+        assert_eq!(
+            describe(&first),
+            [format!("honest {}..{now} good", now - 10)]
+        );
+        settle(&mut books, &first, now);
+        let again: Vec<_> = std::iter::from_fn(|| books.next(now)).collect();
+        assert!(again.len() <= 2, "no more than two groups are on their way");
+        for emission in again {
+            assert_eq!(emission.kind, Kind::Again);
+            assert!(emission.pieces.len() <= 64);
+            tried += emission.pieces.len();
+            settle(&mut books, &emission, now);
+        }
+    }
+    assert!(tried >= 1_000, "{tried}");
+    assert_eq!(books.seconds(10_300).rejected, 10_000);
+    assert_eq!(books.seconds(10_300).delivered, 300);
+    balance(&books, 10_300);
 }
