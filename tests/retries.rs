@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::{MINUTE, meterline, stop};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(30);
 /// So many seconds, and as many windows, of the hostile pod are rejected.
 const HELD: i64 = 1_000;
 

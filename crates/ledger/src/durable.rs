@@ -83,7 +83,7 @@ impl<C> Head<C> {
 }
 
 /// The reason of time that cannot be proved.
-const UNPROVED: &str = "no_proof";
+pub(crate) const UNPROVED: &str = "no_proof";
 /// The reason of time that came too late.
 const TOO_OLD: &str = "max_backlog";
 
@@ -232,15 +232,24 @@ impl<C: Content> Ledger<C> {
     /// arrive. Gives back how many object-seconds that were; they are counted in
     /// [`Stats::lost_seconds`].
     pub fn give_up(&mut self, until: UnixSeconds) -> i64 {
+        self.give_up_for(TOO_OLD, until, |state| state == WindowState::Failed)
+    }
+
+    /// The same for this reason, with the windows that are in a state that is `lost`.
+    pub(crate) fn give_up_for(
+        &mut self,
+        reason: &str,
+        until: UnixSeconds,
+        lost: impl Fn(WindowState) -> bool,
+    ) -> i64 {
         let until = self.interval.floor(until);
         if until <= self.head.watermark {
             return 0;
         }
-        let late = self.give_up_late(until);
-        self.count_lost(late, TOO_OLD, "");
+        let mut pieces = self.give_up_late(until);
         let mut given_up = Vec::new();
         for handed_out in self.head.windows.values_mut() {
-            if handed_out.window.end <= until && handed_out.state == WindowState::Failed {
+            if handed_out.window.end <= until && lost(handed_out.state) {
                 handed_out.state = WindowState::Delivered;
                 given_up.push(handed_out.window);
             }
@@ -261,17 +270,14 @@ impl<C: Content> Ledger<C> {
             self.head.emitted = until;
             given_up.push(window);
         }
-        let pieces: Vec<_> = given_up
-            .into_iter()
-            .flat_map(|window| self.pieces(window))
-            .collect();
-        let mut lost = late;
+        pieces.extend(given_up.into_iter().flat_map(|window| self.pieces(window)));
+        let mut sum = 0_i64;
         for piece in pieces {
-            lost = lost.saturating_add(piece.seconds());
-            self.count_lost(piece.seconds(), TOO_OLD, piece.content.owner());
+            sum = sum.saturating_add(piece.seconds());
+            self.count_lost(piece.seconds(), reason, piece.content.owner());
         }
         self.advance();
-        lost
+        sum
     }
 
     /// Counts object-seconds of an owner that cannot be proved and are not billed.

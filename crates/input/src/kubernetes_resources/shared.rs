@@ -19,7 +19,7 @@ use tokio::{
 use tracing::{error, warn};
 
 use super::{
-    clock::Clock, fates, gauges::Gauges, object::Content, recover::Known,
+    claim::Word, clock::Clock, fates, gauges::Gauges, object::Content, recover::Known,
     resource_type::ResourceType, state::SeenUntil,
 };
 
@@ -202,30 +202,33 @@ impl Shared {
         let _ = self.opened.acquire().await;
     }
 
-    /// The Lease was read for the first time: all up to there was delivered, by another replica or by
-    /// this one before it was restarted. Returns how many object-seconds this one cannot prove.
-    pub(super) fn open(&self, delivered: Option<UnixSeconds>, by_itself: bool) -> i64 {
-        if self.opened.available_permits() > 0 {
-            return 0;
-        }
-        let lost = delivered.map_or(0, |delivered| {
+    /// All up to there was delivered, on this word of the Lease. Whoever leads knows by itself. Returns
+    /// how many object-seconds are counted as unproved for it.
+    pub(super) fn learn(&self, delivered: Option<UnixSeconds>, word: Word) -> i64 {
+        let is_first = self.opened.available_permits() == 0;
+        let learned = delivered.filter(|_| is_first || !self.is_leader());
+        let lost = learned.map_or(0, |delivered| {
             self.change(|books| {
-                if by_itself {
-                    return books.ledger.adopt_unproved(delivered);
+                let ledger = &mut books.ledger;
+                match word {
+                    _ if !is_first && delivered <= ledger.watermark() => 0,
+                    Word::Anothers if is_first => {
+                        ledger.begin_at(delivered);
+                        0
+                    }
+                    Word::Anothers => {
+                        ledger.adopt(delivered);
+                        0
+                    }
+                    Word::Own => ledger.adopt_unproved(delivered, true),
+                    Word::Nobodys => ledger.adopt_unproved(delivered, false),
                 }
-                books.ledger.begin_at(delivered);
-                0
             })
         });
-        self.opened.add_permits(1);
-        lost
-    }
-
-    /// Another replica delivered all up to there.
-    pub(super) fn follow(&self, delivered: Option<UnixSeconds>) {
-        if let Some(delivered) = delivered {
-            self.change(|books| books.ledger.adopt(delivered));
+        if is_first {
+            self.opened.add_permits(1);
         }
+        lost
     }
 
     /// This replica leads until then.
