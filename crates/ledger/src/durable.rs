@@ -11,6 +11,7 @@ use crate::{
     entry::{Entry, HandedOut, LateEmission, LateSpan, WindowState},
     interval::{Interval, UnixSeconds, Window},
     ledger::{Ledger, REMEMBERED},
+    others::Others,
     quarantine::{Group, GroupKey, Quarantine},
     seconds::{Tallies, Unbilled},
     words::{Accounting, Content, Piece, Stats, Uid},
@@ -30,6 +31,9 @@ pub struct Head<C> {
     pub(crate) late: BTreeMap<UnixSeconds, BTreeMap<Uid, LateSpan<C>>>,
     pub(crate) late_in_flight: BTreeMap<u64, LateEmission<C>>,
     pub(crate) late_failed: VecDeque<LateEmission<C>>,
+    /// What of the time before `emitted` others handed out.
+    #[serde(default)]
+    pub(crate) others: Others,
     pub(crate) stats: Stats,
     /// Unbilled time that no rejected piece stands for.
     #[serde(default)]
@@ -49,6 +53,7 @@ impl<C> Head<C> {
             late: BTreeMap::new(),
             late_in_flight: BTreeMap::new(),
             late_failed: VecDeque::new(),
+            others: Others::default(),
             stats: Stats::default(),
             unbilled: Tallies::default(),
             counts_fates: true,
@@ -215,6 +220,7 @@ impl<C: Content> Ledger<C> {
     /// Moves on to `until`, whatever became of what lies before.
     pub(crate) fn pass(&mut self, until: UnixSeconds) {
         let head = &mut self.head;
+        head.others.add(head.emitted, until);
         head.watermark = until;
         head.emitted = head.emitted.max(until);
         // What was on its way here is for the other to count.
@@ -285,6 +291,20 @@ impl<C: Content> Ledger<C> {
         let seconds = seconds.max(0);
         self.count_handed_out(seconds);
         self.count_lost(seconds, UNPROVED, owner);
+    }
+
+    /// An object is gone, and nobody can say since when: it was there at `seen`, and at `now` it is not.
+    /// It ends when it was seen. What may lie between, and was not handed out by then, counts as lost.
+    /// Returns how many seconds that are.
+    pub fn vanished(&mut self, uid: &str, seen: UnixSeconds, now: UnixSeconds) -> i64 {
+        let mut lost = 0;
+        if self.is_running(uid) {
+            lost = now.saturating_sub(seen.max(self.head.emitted)).max(0);
+            let owner = self.owner(uid);
+            self.lose(lost, owner.as_deref().unwrap_or_default());
+        }
+        self.gone(uid, seen);
+        lost
     }
 
     fn count_lost(&mut self, seconds: i64, reason: &str, owner: &str) {

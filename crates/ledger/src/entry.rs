@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     interval::{UnixSeconds, Window},
+    others::Others,
     words::{Piece, Ticket},
 };
 
@@ -31,6 +32,9 @@ pub(crate) struct Entry<C> {
     pub(crate) first: UnixSeconds,
     /// The end of the life, once it is known.
     pub(crate) end: Option<UnixSeconds>,
+    /// So many seconds of a life that is over were counted as overbilled.
+    #[serde(default)]
+    pub(crate) overbilled: i64,
     /// Up to where a life that is over was handed out or will be; beyond its end when the end was
     /// learned too late.
     pub(crate) covered: UnixSeconds,
@@ -60,6 +64,7 @@ impl<C: Clone + PartialEq> Entry<C> {
         Self {
             first,
             end: None,
+            overbilled: 0,
             covered: first,
             trimmed: Vec::new(),
             segments: Vec::new(),
@@ -95,14 +100,14 @@ impl<C: Clone + PartialEq> Entry<C> {
         Some(at)
     }
 
-    /// So many seconds of a life that is over were handed out beyond its end, or will be.
-    pub(crate) fn beyond(&self) -> i64 {
+    /// So many seconds of a life that is over were handed out beyond its end, or will be, and not by
+    /// others.
+    pub(crate) fn beyond(&self, others: &Others) -> i64 {
         let end = self.end.unwrap_or(self.covered);
-        let trimmed = self
-            .trimmed
+        self.trimmed
             .iter()
-            .map(|(from, to)| to.saturating_sub(*from));
-        trimmed.fold(self.covered.saturating_sub(end), i64::saturating_sub)
+            .map(|stretch| others.without(*stretch))
+            .fold(others.without((end, self.covered)), i64::saturating_sub)
     }
 
     /// The life ended at `end`. Nothing before `emitted` is touched: it was handed out.

@@ -87,8 +87,7 @@ impl<C: Content> Ledger<C> {
     }
 
     /// Whose an object is, if it is known.
-    #[must_use]
-    pub fn owner(&self, uid: &str) -> Option<Arc<str>> {
+    pub(crate) fn owner(&self, uid: &str) -> Option<Arc<str>> {
         let segment = self.entries.get(uid)?.segments.last()?;
         Some(segment.content.owner().into())
     }
@@ -217,7 +216,7 @@ impl<C: Content> Ledger<C> {
         }
         self.touch(uid);
         // What had been handed out beyond the supposed end was right.
-        self.count_overbilled(entry.beyond().saturating_neg());
+        self.count_overbilled(std::mem::take(&mut entry.overbilled).saturating_neg());
         entry.end = None;
         entry.in_scope_since = entry.in_scope_since.max(seen.in_scope_since);
         for (from, to) in std::mem::take(&mut entry.trimmed) {
@@ -273,7 +272,8 @@ impl<C: Content> Ledger<C> {
         self.touch(uid);
         entry.close(end, self.head.emitted);
         entry.trimmed = self.trim_late(uid, end.max(entry.first));
-        self.count_overbilled(entry.beyond());
+        entry.overbilled = entry.beyond(&self.head.others);
+        self.count_overbilled(entry.overbilled);
         self.close_at(entry.covered, uid);
     }
 

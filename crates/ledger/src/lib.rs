@@ -22,6 +22,7 @@ mod entry;
 mod interval;
 mod late;
 mod ledger;
+mod others;
 mod quarantine;
 mod seconds;
 #[cfg(test)]

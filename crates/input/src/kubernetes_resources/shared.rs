@@ -183,16 +183,7 @@ impl Shared {
     /// An object is gone, and nobody can say since when: it was there at `seen`, and at `now` it is
     /// not. It is billed up to when it was seen; what may lie between is counted.
     pub(super) fn vanished(&self, uid: &str, seen: UnixSeconds, now: UnixSeconds) {
-        self.change(|books| {
-            if books.ledger.is_running(uid) {
-                let owner = books.ledger.owner(uid);
-                books.ledger.lose(
-                    now.saturating_sub(seen),
-                    owner.as_deref().unwrap_or_default(),
-                );
-            }
-            books.ledger.gone(uid, seen);
-        });
+        self.change(|books| books.ledger.vanished(uid, seen, now));
     }
 
     /// Waits until it is known from where on this ledger bills. Watches begin after that: what they
