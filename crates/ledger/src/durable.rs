@@ -12,7 +12,7 @@ use crate::{
     interval::{Interval, UnixSeconds, Window},
     ledger::{Ledger, REMEMBERED},
     others::Others,
-    quarantine::{Group, GroupKey, Quarantine},
+    quarantine::{Group, GroupChange, GroupKey, Quarantine},
     seconds::{Tallies, Unbilled},
     words::{Accounting, Content, Piece, Stats, Uid},
 };
@@ -104,7 +104,7 @@ pub struct Changes<C> {
     /// Objects that changed; `None` for one that need not be known any more.
     pub records: BTreeMap<Uid, Option<Record<C>>>,
     /// Groups of rejected pieces that changed; `None` for one that is no longer kept.
-    pub rejected: BTreeMap<GroupKey, Option<Group<C>>>,
+    pub rejected: BTreeMap<GroupKey, Option<GroupChange<C>>>,
     /// The rest, whole.
     pub head: Head<C>,
 }
@@ -140,7 +140,7 @@ impl<C: Content> Ledger<C> {
         accounting: Accounting,
         mut head: Head<C>,
         records: impl IntoIterator<Item = (Uid, Record<C>)>,
-        rejected: impl IntoIterator<Item = Group<C>>,
+        rejected: impl IntoIterator<Item = (GroupKey, Group<C>)>,
     ) -> Self {
         head.count_what_was_handed_out();
         for window in head.windows.values_mut() {

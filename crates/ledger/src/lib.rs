@@ -34,7 +34,7 @@ pub use completeness::Completeness;
 pub use durable::{Changes, Head, Record};
 pub use interval::{Interval, UnixSeconds, Window};
 pub use ledger::Ledger;
-pub use quarantine::{Group, GroupKey};
+pub use quarantine::{Group, GroupChange, GroupKey};
 pub use seconds::{OTHER, Seconds, Tally, Unbilled};
 pub use words::{
     Accounting, Content, Emission, Fate, Kind, Observation, Piece, Refusal, Settled, Stats, Ticket,

@@ -162,17 +162,11 @@ impl<C: Content> Ledger<C> {
     /// counted by the reason for which they were rejected last.
     #[must_use]
     pub fn unbilled(&self) -> Vec<Tally> {
-        let mut kept: BTreeMap<(&str, &str), i64> = BTreeMap::new();
-        for (_, group) in self.quarantine.groups() {
-            let sum = kept
-                .entry((&group.refusal.cause, group.content.owner()))
-                .or_default();
-            *sum = sum.saturating_add(group.seconds());
-        }
-        let kept = kept.into_iter().map(|((reason, owner), seconds)| Tally {
+        let kept = self.quarantine.seconds();
+        let kept = kept.map(|(owner, reason, seconds)| Tally {
             fate: Unbilled::Rejected,
-            reason: reason.into(),
-            owner: owner.into(),
+            reason: Arc::clone(reason),
+            owner: Arc::clone(owner),
             seconds,
         });
         self.head.unbilled.list().chain(kept).collect()
@@ -190,6 +184,13 @@ impl<C: Content> Ledger<C> {
     #[must_use]
     pub fn rejected_pieces(&self) -> usize {
         self.quarantine.pieces()
+    }
+
+    /// How long the rejected pieces that are kept are together.
+    #[must_use]
+    pub fn rejected_seconds(&self) -> i64 {
+        let seconds = self.quarantine.seconds();
+        seconds.fold(0, |sum, (_, _, it)| sum.saturating_add(it))
     }
 
     /// Has all rejected pieces handed out again. Gives back how many.

@@ -70,8 +70,8 @@ fn each_second_has_one_fate_and_unbilled_ones_a_reason_and_an_owner() {
         [
             tally(Unbilled::Dropped, "a switch", "b", 10),
             tally(Unbilled::Unproved, "no_proof", "c", 5),
-            tally(Unbilled::Rejected, "poison", "b", 10),
             tally(Unbilled::Rejected, "refused_by_sink", "a", 10),
+            tally(Unbilled::Rejected, "poison", "b", 10),
         ]
     );
 }
@@ -252,7 +252,8 @@ fn restored(books: &mut Books) -> Books {
     let changes = books.take_everything();
     let records = changes.records.into_iter();
     let records = records.filter_map(|(uid, record)| Some((uid, record?)));
-    let rejected = changes.rejected.into_values().flatten();
+    let rejected = changes.rejected.into_iter();
+    let rejected = rejected.filter_map(|(key, change)| Some((key, change?.group)));
     let interval = Interval::new(10).unwrap();
     Ledger::restore(interval, Accounting::Exact, changes.head, records, rejected)
 }
@@ -297,4 +298,41 @@ fn what_is_tried_again_is_little_at_a_time_and_lets_every_window_pass() {
     assert_eq!(books.seconds(10_300).rejected, 10_000);
     assert_eq!(books.seconds(10_300).delivered, 300);
     balance(&books, 10_300);
+}
+
+#[test]
+fn a_group_writes_its_content_once_and_a_ledger_that_came_back_writes_nothing() {
+    let mut books = ledger(10);
+    books.apply(seen("a", Some(0), None, "a:bad", 0));
+    let mut written = Vec::new();
+    for window in 1..=65 {
+        let emission = books.next(window * 10).unwrap();
+        settle(&mut books, &emission, window * 10);
+        let changes = books.take_changes().rejected;
+        assert_eq!(changes.len(), 1);
+        written.extend(changes.into_values().map(|it| it.unwrap().is_new));
+    }
+    let new: Vec<_> = (0..65).filter(|it| written[*it]).collect();
+    assert_eq!(new, [0, 64], "a group takes sixty-four");
+    let mut books = restored(&mut books);
+    assert!(books.take_changes().rejected.is_empty());
+    // Its first piece is gone, and its name stays.
+    let again = books.next(650).unwrap();
+    let undelivered = again.pieces[1..].iter().cloned();
+    let undelivered = undelivered
+        .map(|piece| (piece, Fate::Rejected(refusal("poison", true))))
+        .collect();
+    books.settle(
+        again.ticket,
+        Settled::Done {
+            at: 700,
+            undelivered,
+        },
+    );
+    let changes = books.take_changes().rejected;
+    assert!(changes.into_values().all(|it| !it.unwrap().is_new));
+    let first = books.rejected(None).next().unwrap();
+    assert_eq!((first.0.start, first.1.pieces[0]), (0, (10, 20)));
+    assert_eq!(books.seconds(650).rejected, 640);
+    balance(&books, 650);
 }

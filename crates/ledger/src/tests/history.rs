@@ -12,8 +12,8 @@ use super::{
     refusal,
 };
 use crate::{
-    Accounting, Changes, Emission, Fate, GroupKey, Interval, Ledger, Piece, Seconds, Settled,
-    Ticket,
+    Accounting, Changes, Emission, Fate, Group, GroupKey, Interval, Ledger, Piece, Seconds,
+    Settled, Ticket,
 };
 
 const LAST_SECOND: i64 = 90;
@@ -26,7 +26,8 @@ type Arrived = BTreeMap<(String, i64), (i64, String)>;
 struct Disk {
     head: Option<String>,
     records: BTreeMap<String, String>,
-    rejected: BTreeMap<GroupKey, String>,
+    rejected: BTreeMap<GroupKey, Group<()>>,
+    contents: BTreeMap<GroupKey, String>,
 }
 
 impl Disk {
@@ -43,16 +44,18 @@ impl Disk {
                 }
             }
         }
-        for (key, group) in &changes.rejected {
-            match group {
-                Some(group) => {
-                    let group = serde_json::to_string(group).unwrap();
-                    self.rejected.insert(key.clone(), group);
-                }
-                None => {
-                    self.rejected.remove(key);
-                }
+        for (key, change) in &changes.rejected {
+            let Some(change) = change else {
+                self.rejected.remove(key);
+                self.contents.remove(key);
+                continue;
+            };
+            let group = change.group.clone();
+            if change.is_new {
+                self.contents.insert(key.clone(), group.content.clone());
             }
+            assert_eq!(self.contents[key], group.content, "written once");
+            self.rejected.insert(key.clone(), group.with(()));
         }
     }
 
@@ -65,8 +68,10 @@ impl Disk {
             .records
             .iter()
             .map(|(uid, record)| (uid.as_str().into(), serde_json::from_str(record).unwrap()));
-        let rejected = self.rejected.values();
-        let rejected = rejected.map(|group| serde_json::from_str(group).unwrap());
+        let rejected = self.rejected.iter().map(|(key, group)| {
+            let group = group.clone().with(self.contents[key].clone());
+            (key.clone(), group)
+        });
         Ledger::restore(interval, Accounting::Exact, head, records, rejected)
     }
 }

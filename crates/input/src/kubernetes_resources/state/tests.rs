@@ -224,7 +224,10 @@ fn what_was_rejected_comes_back_and_goes_when_it_is_delivered() {
     let path = dir.path().join("state.sqlite");
     let (mut file, ..) = StateFile::open(&path, "pod", 0).unwrap();
     let mut ledger = with_rejected();
-    let kept: Vec<_> = ledger.rejected(None).map(|(_, it)| it.clone()).collect();
+    let kept: Vec<_> = ledger
+        .rejected(None)
+        .map(|(key, it)| (key.clone(), it.clone()))
+        .collect();
     file.write(&ledger.take_changes(), &seen(12)).unwrap();
     drop(file);
 
