@@ -115,9 +115,19 @@ impl<C: Content> Group<C> {
 
     fn weight(&self) -> usize {
         let per_piece = std::mem::size_of::<(UnixSeconds, UnixSeconds)>();
-        self.content
-            .weight()
+        let Refusal {
+            cause,
+            component,
+            reason,
+            subject,
+            ..
+        } = &self.refusal;
+        let subject = subject.as_ref().map_or(0, |it| it.len());
+        [cause.len(), component.len(), reason.len(), subject]
+            .into_iter()
+            .fold(self.content.weight(), usize::saturating_add)
             .saturating_add(self.pieces.len().saturating_mul(per_piece))
+            .saturating_add(std::mem::size_of::<Self>())
     }
 
     fn takes(&self, content: &C, refusal: &Refusal) -> bool {

@@ -19,6 +19,9 @@ use super::{emit, object::Content, resource_type::ResourceType, shared::Shared};
 /// So many namespaces are told apart in the metrics: those with most. The rest is [`OTHER`].
 const MOST_NAMESPACES: usize = 50;
 
+/// So many bytes of a reason, and of a subject, are kept.
+const LONGEST_TEXT: usize = 1_024;
+
 /// How an emission of these pieces ended, as the acknowledgement says.
 pub(super) fn settled(
     pieces: Vec<Piece<Content>>,
@@ -62,13 +65,24 @@ fn fate(outcome: &Outcome) -> Option<Fate> {
     }
 }
 
+/// What is kept of a rejection, which a mapping or a sink may have made long.
 fn refusal(rejection: &Rejection) -> Refusal {
     Refusal {
         cause: rejection.cause.word().into(),
         component: Arc::clone(&rejection.component),
-        reason: Arc::clone(&rejection.reason),
-        subject: rejection.subject.clone(),
+        reason: shortened(&rejection.reason),
+        subject: rejection.subject.as_ref().map(shortened),
         may_pass: rejection.cause.may_pass(),
+    }
+}
+
+/// The beginning of a text that is too long, which says how much there was.
+fn shortened(text: &Arc<str>) -> Arc<str> {
+    match text.get(..text.floor_char_boundary(LONGEST_TEXT)) {
+        Some(start) if start.len() < text.len() => {
+            format!("{start}… ({} bytes)", text.len()).into()
+        }
+        _ => Arc::clone(text),
     }
 }
 
@@ -368,6 +382,16 @@ mod tests {
         assert!(matches!(all, Settled::Done { undelivered, .. } if undelivered.len() == 1));
         let failed = settled(pieces, whole(Outcome::Lost), 0);
         assert_eq!(failed, Settled::Failed);
+    }
+
+    #[test]
+    fn the_beginning_of_a_long_reason_is_kept_and_it_says_so() {
+        let long = "ä".repeat(600) + "end";
+        let rejection = Rejection::new(Cause::Refused, "openmeter", long.as_str());
+        let kept = refusal(&rejection).reason;
+        assert_eq!(*kept, format!("{}… (1203 bytes)", "ä".repeat(512)));
+        let short = Rejection::new(Cause::Refused, "openmeter", "no such meter");
+        assert_eq!(&*refusal(&short).reason, "no such meter");
     }
 
     #[test]

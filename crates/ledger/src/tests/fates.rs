@@ -336,3 +336,43 @@ fn a_group_writes_its_content_once_and_a_ledger_that_came_back_writes_nothing() 
     assert_eq!(books.seconds(650).rejected, 640);
     balance(&books, 650);
 }
+
+#[test]
+fn what_a_sink_says_takes_room_as_well() {
+    let mut books = ledger(10);
+    for pod in 0..100 {
+        let owner = if pod == 0 { "honest" } else { "hostile" };
+        let content = format!("{owner}:bad");
+        books.apply(seen(
+            &format!("pod-{pod:03}"),
+            Some(0),
+            Some(10),
+            &content,
+            10,
+        ));
+    }
+    let emission = books.next(10).unwrap();
+    let long: std::sync::Arc<str> = "x".repeat(1 << 20).into();
+    let undelivered = emission
+        .pieces
+        .iter()
+        .map(|piece| {
+            let mut refusal = refusal("refused_by_sink", false);
+            refusal.reason = std::sync::Arc::clone(&long);
+            (piece.clone(), Fate::Rejected(refusal))
+        })
+        .collect();
+    let settled = Settled::Done {
+        at: 10,
+        undelivered,
+    };
+    books.settle(emission.ticket, settled);
+    assert_eq!(books.rejected_pieces(), 63);
+    assert!(
+        books
+            .rejected(None)
+            .any(|(_, it)| it.uid.as_ref() == "pod-000")
+    );
+    assert_eq!(books.stats().rejected_not_kept, 37);
+    balance(&books, 10);
+}
