@@ -31,6 +31,9 @@ pub struct Head<C> {
     pub(crate) late: BTreeMap<UnixSeconds, BTreeMap<Uid, LateSpan<C>>>,
     pub(crate) late_in_flight: BTreeMap<u64, LateEmission<C>>,
     pub(crate) late_failed: VecDeque<LateEmission<C>>,
+    /// How was billed last.
+    #[serde(default)]
+    pub(crate) accounting: Option<Accounting>,
     /// What of the time before `emitted` others handed out.
     #[serde(default)]
     pub(crate) others: Others,
@@ -53,6 +56,7 @@ impl<C> Head<C> {
             late: BTreeMap::new(),
             late_in_flight: BTreeMap::new(),
             late_failed: VecDeque::new(),
+            accounting: None,
             others: Others::default(),
             stats: Stats::default(),
             unbilled: Tallies::default(),
@@ -150,9 +154,15 @@ impl<C: Content> Ledger<C> {
         }
         let in_flight = std::mem::take(&mut head.late_in_flight);
         head.late_failed.extend(in_flight.into_values());
+        // Of a life that ended within a window all of that was billed, and must not be again.
+        let were_whole = head.accounting == Some(Accounting::Nominal);
         let mut ledger = Self::from_parts(interval, accounting, head);
         ledger.quarantine = Quarantine::restore(rejected);
-        for (uid, Record(entry)) in records {
+        for (uid, Record(mut entry)) in records {
+            if were_whole && entry.end.is_some() {
+                let whole = interval.ceil(entry.covered).min(ledger.head.emitted);
+                entry.covered = entry.covered.max(whole);
+            }
             for end in entry.segments.iter().filter_map(|segment| segment.end) {
                 ledger.close_at(end, &uid);
             }
@@ -193,7 +203,11 @@ impl<C: Content> Ledger<C> {
         if self.has_past() {
             self.adopt(at);
         } else {
-            self.head = Head::new(at);
+            let accounting = self.head.accounting;
+            self.head = Head {
+                accounting,
+                ..Head::new(at)
+            };
         }
     }
 
@@ -257,26 +271,31 @@ impl<C: Content> Ledger<C> {
         for handed_out in self.head.windows.values_mut() {
             if handed_out.window.end <= until && lost(handed_out.state) {
                 handed_out.state = WindowState::Delivered;
-                given_up.push(handed_out.window);
+                given_up.push(*handed_out);
             }
         }
+        pieces.extend(given_up.into_iter().flat_map(|it| {
+            let accounting = it.accounting.unwrap_or(self.accounting);
+            self.pieces(it.window, accounting)
+        }));
         if self.head.emitted < until {
             let window = Window {
                 start: self.head.emitted,
                 end: until,
             };
-            let seconds = self.pieces(window).iter().map(Piece::seconds).sum();
+            let rest = self.pieces_over(window);
+            let seconds = rest.iter().map(Piece::seconds).sum();
             self.count_handed_out(seconds);
             let handed_out = HandedOut {
                 window,
                 state: WindowState::Delivered,
                 seconds,
+                accounting: Some(self.accounting),
             };
             self.head.windows.insert(window.start, handed_out);
             self.head.emitted = until;
-            given_up.push(window);
+            pieces.extend(rest);
         }
-        pieces.extend(given_up.into_iter().flat_map(|window| self.pieces(window)));
         let mut sum = 0_i64;
         for piece in pieces {
             sum = sum.saturating_add(piece.seconds());

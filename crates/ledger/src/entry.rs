@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    interval::{UnixSeconds, Window},
+    interval::{Interval, UnixSeconds, Window},
     others::Others,
-    words::{Piece, Ticket},
+    words::{Accounting, Piece, Ticket},
 };
 
 /// A stretch of unchanged content. The last one of a life that goes on has no end.
@@ -21,6 +21,42 @@ impl<C> Segment<C> {
     pub(crate) fn clip(&self, window: Window) -> Option<(UnixSeconds, UnixSeconds)> {
         let start = self.start.max(window.start);
         let end = self.end.map_or(window.end, |end| end.min(window.end));
+        (start < end).then_some((start, end))
+    }
+
+    /// What is billed of it in one window.
+    pub(crate) fn billed(
+        &self,
+        window: Window,
+        accounting: Accounting,
+    ) -> Option<(UnixSeconds, UnixSeconds)> {
+        match accounting {
+            Accounting::Exact => self.clip(window),
+            Accounting::Nominal => {
+                let ran_at_start =
+                    self.start <= window.start && self.end.is_none_or(|end| window.start < end);
+                ran_at_start.then_some((window.start, window.end))
+            }
+        }
+    }
+
+    /// What is billed of it in all windows of a stretch, of which the last may be cut off.
+    pub(crate) fn billed_over(
+        &self,
+        stretch: Window,
+        accounting: Accounting,
+        interval: Interval,
+    ) -> Option<(UnixSeconds, UnixSeconds)> {
+        if accounting == Accounting::Exact {
+            return self.clip(stretch);
+        }
+        let (start, end) = self.clip(stretch)?;
+        let start = if start == stretch.start {
+            start
+        } else {
+            interval.ceil(start)
+        };
+        let end = interval.ceil(end).min(stretch.end);
         (start < end).then_some((start, end))
     }
 }
@@ -142,6 +178,9 @@ pub(crate) struct HandedOut {
     pub(crate) window: Window,
     pub(crate) state: WindowState,
     pub(crate) seconds: i64,
+    /// How it is billed, whatever is configured when it comes again. Older states do not say.
+    #[serde(default)]
+    pub(crate) accounting: Option<Accounting>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -24,7 +24,9 @@ pub const OTHER: &str = "other";
 pub struct Seconds {
     /// What ran, as far as is known, and is for this ledger to bill. Seconds that were handed out
     /// before an earlier end was learned are among them; they are counted in
-    /// [`Stats::overbilled_seconds`](crate::Stats::overbilled_seconds) as well.
+    /// [`Stats::overbilled_seconds`](crate::Stats::overbilled_seconds) as well. Where whole windows are
+    /// billed ([`Accounting::Nominal`](crate::Accounting::Nominal)), what ran is those windows, and
+    /// what runs within one only is nothing.
     pub ran: i64,
     /// What arrived.
     pub delivered: i64,
@@ -144,7 +146,7 @@ impl<C: Content> Ledger<C> {
         self.entries
             .values()
             .flat_map(|entry| &entry.segments)
-            .filter_map(|segment| segment.clip(window))
+            .filter_map(|segment| segment.billed_over(window, self.accounting, self.interval))
             .fold(0, |sum, (start, end)| {
                 sum.saturating_add(end.saturating_sub(start))
             })
@@ -218,7 +220,9 @@ impl<C: Content> Ledger<C> {
             .get(&ticket.0)
             .and_then(|start| self.head.windows.get(start));
         // A function of ledger and window: the same pieces as when it was handed out.
-        window.map_or_else(Vec::new, |it| self.pieces(it.window))
+        window.map_or_else(Vec::new, |it| {
+            self.pieces(it.window, it.accounting.unwrap_or(self.accounting))
+        })
     }
 
     /// Rejected pieces that are due are handed out again.

@@ -42,7 +42,7 @@ impl<C: Content> Ledger<C> {
             end: delivered,
         };
         if rest.start < rest.end {
-            for piece in self.pieces(rest) {
+            for piece in self.pieces_over(rest) {
                 self.lose(piece.seconds(), piece.content.owner());
                 lost = lost.saturating_add(piece.seconds());
             }

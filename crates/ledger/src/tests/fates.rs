@@ -376,3 +376,35 @@ fn what_a_sink_says_takes_room_as_well() {
     assert_eq!(books.stats().rejected_not_kept, 37);
     balance(&books, 10);
 }
+
+/// Where whole windows are billed, what ran never falls, and what is given up is what would have been
+/// handed out.
+#[test]
+fn whole_windows_are_what_ran_also_ahead_and_given_up() {
+    let nominal = || -> Books {
+        let mut books = Ledger::new(Interval::new(10).unwrap(), Accounting::Nominal, 0);
+        books.apply(seen("within", Some(2), Some(8), "a:c", 8));
+        books.apply(seen("long", Some(5), Some(34), "a:c", 34));
+        books.apply(seen("changed", Some(0), None, "a:c", 0));
+        books.apply(seen("changed", Some(0), None, "b:c", 15));
+        books
+    };
+    let (mut handed_out, mut given_up) = (nominal(), nominal());
+    let mut before = 0;
+    for now in 0..=60 {
+        while let Some(emission) = handed_out.next(now) {
+            handed_out.settle(emission.ticket, Settled::Delivered);
+        }
+        balance(&handed_out, now);
+        let ran = handed_out.seconds(now).ran;
+        assert!(ran >= before, "{ran} after {before} at {now}");
+        before = ran;
+    }
+    assert_eq!(before, 30 + 60);
+    assert_eq!(given_up.give_up(60), before);
+    balance(&given_up, 60);
+    let unbilled = given_up.unbilled();
+    let of = |owner: &str| unbilled.iter().find(|it| it.owner.as_ref() == owner);
+    assert_eq!(of("a").unwrap().seconds, 30 + 20);
+    assert_eq!(of("b").unwrap().seconds, 40);
+}
