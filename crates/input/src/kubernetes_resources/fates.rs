@@ -212,12 +212,14 @@ pub(super) fn show(
         "ledger_seconds_total",
         "Object-seconds that ran, by what became of them. Rejected ones may still be delivered.",
         &["label", "fate"],
+        label,
         &fates.map(labelled),
     );
     metrics.replace(
         "ledger_ran_seconds_total",
         "Object-seconds that ran and are for this ledger to bill: the sum over all fates.",
         &["label"],
+        label,
         &[(vec![Arc::clone(label)], seconds.ran)],
     );
     let unbilled: Vec<_> = by_largest_namespaces(ledger.unbilled())
@@ -231,6 +233,7 @@ pub(super) fn show(
         "ledger_unbilled_seconds",
         "Object-seconds that are not billed, by fate, reason and namespace (the 50 largest, and other).",
         &["label", "fate", "reason", "namespace"],
+        label,
         &unbilled,
     );
 }
