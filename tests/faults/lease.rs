@@ -12,7 +12,7 @@ use meterline_testkit::{
     audit::{self, Report},
     ingest::RecordingIngest,
     pods,
-    process::MeterlineCommand,
+    process::{Meterline, MeterlineCommand},
 };
 use serde_json::{Value, json};
 
@@ -227,6 +227,19 @@ async fn a_standby_takes_over_without_a_hole_where_the_watermark_was_set_ahead()
         .await
         .unwrap();
     wait_for_events(&ingest, 9).await;
+    // What was rejected is tried again by whoever leads; the other says who that is.
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let retry = async |replica: &Meterline| {
+        let url = replica.admin_url("/rejected/retry");
+        let answer = client.post(url).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    assert_eq!(retry(&leader).await.0, 200);
+    let (status, said) = retry(&standby).await;
+    assert!(
+        status == 409 && said.contains("this replica does not lead") && said.contains("ask `a`"),
+        "{status} {said}"
+    );
     set_ahead(&scene, 50).await;
     leader.kill().unwrap();
     wait_past(&scene, 3).await;

@@ -23,7 +23,7 @@ struct Inner {
     counters: Mutex<HashMap<&'static str, IntCounterVec>>,
     gauges: Mutex<HashMap<&'static str, IntGaugeVec>>,
     /// What [`Metrics::replace`] showed last, by metric and owner.
-    replaced: Mutex<HashMap<(&'static str, Arc<str>), Vec<Vec<Arc<str>>>>>,
+    replaced: Mutex<HashMap<Part, Vec<Labels>>>,
     /// What brings metrics up to date before they are shown. Held while a page is made, so that one is
     /// made at a time and its figures are of one moment.
     refreshers: Mutex<Vec<Refresher>>,
@@ -37,6 +37,12 @@ impl std::fmt::Debug for Refresher {
         f.write_str("Refresher")
     }
 }
+
+/// Label values, in the order of the labels' names.
+type Labels = Vec<Arc<str>>;
+
+/// What of a metric is an owner's.
+type Part = (&'static str, Arc<str>);
 
 /// Label values and the value of a gauge.
 pub type Labelled = (Vec<Arc<str>>, i64);

@@ -99,8 +99,11 @@ impl RejectedStore for Kept {
         Ok(shared.with_ledger(|ledger| page(ledger, from.as_ref(), limit, kind, now)))
     }
 
-    fn retry(&self) -> usize {
-        self.0.upgrade().map_or(0, |shared| shared.retry_rejected())
+    fn retry(&self) -> Result<usize, String> {
+        match self.0.upgrade() {
+            Some(shared) => shared.retry_rejected(),
+            None => Err("the input has ended".to_owned()),
+        }
     }
 }
 

@@ -178,6 +178,7 @@ impl Candidate {
                 .and_then(|it| u64::try_from(it).ok());
             let duration = duration.map_or(self.election.lease_duration, Duration::from_secs);
             if seen.since.elapsed() < duration {
+                self.shared.is_led_by(holder);
                 let remark = &memory.remark;
                 self.health
                     .ready(format!("standby; `{holder}` leads{remark}"));

@@ -46,6 +46,8 @@ struct Books {
     /// Objects of a restored ledger of which nobody knows which watch they belong to.
     unplaced: HashSet<Uid>,
     leadership: Leadership,
+    /// Who was last seen to lead while this replica stood by.
+    leader: Arc<str>,
     /// Why watches are not current, by watch.
     troubles: BTreeMap<Arc<str>, String>,
     overbilled_told: i64,
@@ -117,6 +119,7 @@ impl Shared {
                 } else {
                     Leadership::Alone
                 },
+                leader: "another replica".into(),
                 troubles: BTreeMap::new(),
                 overbilled_told: 0,
                 not_kept_told: 0,
@@ -220,6 +223,14 @@ impl Shared {
             self.opened.add_permits(1);
         }
         lost
+    }
+
+    /// Another replica leads.
+    pub(super) fn is_led_by(&self, leader: &str) {
+        let mut books = self.books();
+        if books.leader.as_ref() != leader {
+            books.leader = leader.into();
+        }
     }
 
     /// This replica leads until then.
@@ -392,10 +403,20 @@ impl Shared {
     }
 
     /// Has what was rejected made again. Gives back how many pieces that are.
-    pub(super) fn retry_rejected(&self) -> usize {
+    ///
+    /// # Errors
+    /// This replica stands by, and delivers nothing.
+    pub(super) fn retry_rejected(&self) -> Result<usize, String> {
+        if !self.is_leader() {
+            let leader = Arc::clone(&self.books().leader);
+            return Err(format!(
+                "this replica does not lead, and delivers nothing; ask `{leader}`, which does. What was \
+                 rejected while this one led is tried again once it leads"
+            ));
+        }
         let pieces = self.change(|books| books.ledger.retry_rejected());
         self.changed.notify_one();
-        pieces
+        Ok(pieces)
     }
 
     /// The length of windows.
