@@ -12,9 +12,9 @@ use crate::{
     words::{Content, Fate, Kind, Piece, Settled, Ticket},
 };
 
-/// So many kinds of unbilled time are told apart, by fate, reason and owner; what comes on top is
-/// counted for the owner [`OTHER`].
-const MOST_KINDS: usize = 256;
+/// So many owners of unbilled time are told apart. When another one comes, the one with least, which is
+/// not that one, is counted for [`OTHER`]: whoever has many owners cannot hide what others lose.
+const MOST_OWNERS: usize = 256;
 
 /// Stands for all owners that are not told apart.
 pub const OTHER: &str = "other";
@@ -52,10 +52,22 @@ pub enum Unbilled {
     Unproved,
 }
 
-/// Unbilled time by fate, reason and owner.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Unbilled time by owner, fate and reason. Of reasons there are only as many as a configuration has.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(from = "Vec<Tally>", into = "Vec<Tally>")]
-pub(crate) struct Tallies(BTreeMap<(Unbilled, Arc<str>, Arc<str>), i64>);
+pub(crate) struct Tallies {
+    owners: BTreeMap<Arc<str>, Owned>,
+    /// How often something was added.
+    added: u64,
+}
+
+/// Unbilled time of one owner.
+#[derive(Debug, Clone, Default)]
+struct Owned {
+    seconds: BTreeMap<(Unbilled, Arc<str>), i64>,
+    /// The number of what was added last.
+    last: u64,
+}
 
 /// Unbilled time of one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,20 +103,46 @@ impl Tallies {
         if seconds == 0 {
             return;
         }
-        let mut key = (fate, Arc::from(reason), Arc::from(owner));
-        if !self.0.contains_key(&key) && self.0.len() >= MOST_KINDS {
-            key.2 = OTHER.into();
+        if !self.owners.contains_key(owner) && self.owners.len() > MOST_OWNERS {
+            self.merge_least();
         }
-        let sum = self.0.entry(key).or_default();
+        self.added = self.added.saturating_add(1);
+        let owned = self.owners.entry(owner.into()).or_default();
+        owned.last = self.added;
+        let sum = owned.seconds.entry((fate, reason.into())).or_default();
         *sum = sum.saturating_add(seconds);
     }
 
+    /// Counts the owner with least, of several the one that did not get more for longest, for [`OTHER`].
+    fn merge_least(&mut self) {
+        let owners = self.owners.iter().filter(|(it, _)| it.as_ref() != OTHER);
+        let least = owners.min_by_key(|(_, owned)| {
+            let seconds = owned.seconds.values();
+            (
+                seconds.fold(0, |sum: i64, it| sum.saturating_add(*it)),
+                owned.last,
+            )
+        });
+        let Some(owner) = least.map(|(owner, _)| Arc::clone(owner)) else {
+            return;
+        };
+        let owned = self.owners.remove(&owner).unwrap_or_default();
+        for ((fate, reason), seconds) in owned.seconds {
+            self.add(fate, &reason, OTHER, seconds);
+        }
+    }
+
     pub(crate) fn list(&self) -> impl Iterator<Item = Tally> + '_ {
-        self.0.iter().map(|((fate, reason, owner), seconds)| Tally {
-            fate: *fate,
-            reason: Arc::clone(reason),
-            owner: Arc::clone(owner),
-            seconds: *seconds,
+        self.owners.iter().flat_map(|(owner, owned)| {
+            owned
+                .seconds
+                .iter()
+                .map(move |((fate, reason), seconds)| Tally {
+                    fate: *fate,
+                    reason: Arc::clone(reason),
+                    owner: Arc::clone(owner),
+                    seconds: *seconds,
+                })
         })
     }
 }
