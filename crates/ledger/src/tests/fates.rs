@@ -180,6 +180,13 @@ fn what_is_given_up_is_unproved_also_when_it_failed_or_was_late_or_was_rejected(
     balance(&books, 45);
     let seconds = books.seconds(45);
     assert_eq!((seconds.unproved, seconds.waiting), (55, 10));
+    let too_old = |owner, seconds| tally(Unbilled::Unproved, "max_backlog", owner, seconds);
+    let unbilled = books.unbilled();
+    assert!(unbilled.contains(&too_old("b", 30)), "{unbilled:?}");
+    assert!(
+        unbilled.contains(&too_old("c", 25)),
+        "what was late as well"
+    );
     // Rejected, and no longer kept.
     assert_eq!((seconds.rejected, books.rejected_pieces()), (10, 0));
     assert_eq!(books.stats().rejected_not_kept, 1);
