@@ -321,3 +321,38 @@ fn all_syntax_errors_of_all_scripts_are_told_at_once() {
     exit 1
     ");
 }
+
+/// The ledger keeps usage until it is delivered; a buffer would say so too early.
+#[test]
+fn a_buffer_behind_the_cluster_is_a_fault_wherever_the_input_is() {
+    let told = |input: &str, buffer: &str| {
+        lint(&format!(
+            "{input}\nbuffer:\n  {buffer}\npipeline: {{processors: [{{mapping: '{EVENT}'}}]}}\noutput: {{drop: {{}}}}\n"
+        ))
+    };
+    let nested = "input: {schedule: {input: {resource: pods}}, processors: [noop: {}]}\ninput_resources: [{label: pods, kubernetes_resources: {}, processors: [noop: {}]}]";
+    assert_snapshot!(told(nested, "sqlite: {path: b.sqlite}"), @r"
+    c.yaml:4:11: buffer.sqlite: remove `buffer`: `kubernetes_resources` (input_resources.0.kubernetes_resources) keeps usage itself until it is delivered, in its ledger, which `state` (the variable STATE_PATH of the presets) makes durable; a buffer acknowledges usage as soon as it is in its file, and what an output rejects or drops later would count as delivered
+    1 fault
+    exit 1
+    ");
+    assert_snapshot!(told("input: {kubernetes_resources: {}}", "memory: {}"), @r"
+    c.yaml:3:11: buffer.memory: remove `buffer`: `kubernetes_resources` (input.kubernetes_resources) keeps usage itself until it is delivered, in its ledger, which `state` (the variable STATE_PATH of the presets) makes durable; a buffer acknowledges usage as soon as it is in memory, and what an output rejects or drops later would count as delivered
+    1 fault
+    exit 1
+    ");
+    // The other faults are told with it.
+    assert_snapshot!(told("input: {kubernetes_resources: {x: 1}}", "memory: {y: 2}"), @r"
+    c.yaml:1:32: input.kubernetes_resources: unknown field `x`; there are: namespaces, resource_type, label_selector, include_pending_pods, accounting, settle, state, lookback, max_backlog, cluster
+    c.yaml:3:11: buffer.memory: remove `buffer`: `kubernetes_resources` (input.kubernetes_resources) keeps usage itself until it is delivered, in its ledger, which `state` (the variable STATE_PATH of the presets) makes durable; a buffer acknowledges usage as soon as it is in memory, and what an output rejects or drops later would count as delivered
+    c.yaml:3:12: buffer.memory: unknown field `y`; there are: limit
+    3 faults
+    exit 1
+    ");
+    for honest in [
+        told("input: {kubernetes_resources: {}}", "none: {}"),
+        told("input: {schedule: {input: {stdin: {}}}}", "memory: {}"),
+    ] {
+        assert_eq!(honest, "exit 0");
+    }
+}

@@ -92,6 +92,7 @@ pub fn load(
         foreseen: Foreseen::default(),
         posts: Vec::new(),
         leaves: 0,
+        keeper: None,
     };
     let loaded = sections::plan(&root, &mut cx);
     found.append(&mut cx.found);

@@ -1,7 +1,8 @@
 //! Buffers: what an input yields is kept, acknowledged to the input, and handed on from here.
 //!
 //! For inputs that cannot bring a message again, such as a request that somebody waits on.
-//! `kubernetes_resources` needs none: its ledger remembers what ran, and that is smaller.
+//! `kubernetes_resources` must have none: its ledger remembers what ran until that is delivered, and
+//! with a buffer it would count as delivered what the buffer took.
 
 mod memory;
 mod sqlite;
