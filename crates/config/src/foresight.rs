@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use meterline_core::{
-    OutputPlan,
+    OutputPlan, Reads,
     foreseen::{Fact, Foreseen, Kind, Spot},
 };
 
@@ -63,13 +63,56 @@ impl Cx<'_> {
         self.foreseen = after;
     }
 
-    /// Checks what exceptional messages go through, of which nothing is known; the others go on as
-    /// they came.
+    /// Checks what exceptional messages go through, of which nothing is known, and which may have the
+    /// content that the input gave them; the others go on as they came.
     pub fn aside<T>(&mut self, check: impl FnOnce(&mut Self) -> T) -> T {
         let before = std::mem::take(&mut self.foreseen);
         let checked = check(self);
-        self.foreseen = before;
+        let aside = std::mem::replace(&mut self.foreseen, before);
+        let goes_on = aside.content.whole.kind != Kind::Deleted;
+        self.foreseen.is_original |= aside.is_original && goes_on;
         checked
+    }
+
+    /// Declares what the component at hand reads of the content of messages. What the input gave
+    /// them is kept only as far as something reads it; a component that declares nothing and holds
+    /// no others reads everything. To be called before [`Cx::foresee`].
+    ///
+    /// Of a message that failed, parts that are named are there for whoever comes later, such as a
+    /// dead letter; to read everything of it is to read what the others had kept.
+    pub fn reads(&mut self, reads: &Reads) {
+        self.declared = true;
+        if !reads.is_all() {
+            self.reads.join(reads);
+        } else if self.foreseen.is_original {
+            self.read_everything();
+        }
+    }
+
+    /// Plans the component at hand, which reads everything unless it holds other components or says
+    /// what it reads.
+    pub(crate) fn reading<T>(&mut self, plan: impl FnOnce(&mut Self) -> T) -> T {
+        self.declared = false;
+        let is_original = self.foreseen.is_original;
+        let planned = plan(self);
+        if is_original && !self.declared {
+            self.read_everything();
+        }
+        // The component around this one holds another.
+        self.declared = true;
+        planned
+    }
+
+    fn read_everything(&mut self) {
+        self.reads = Reads::All;
+        if self.keeps_objects {
+            let node = self.at.as_ref().map(|(node, _)| *node);
+            let message = "this reads everything of each object, so everything is kept in memory and \
+                           in the state, about ten kilobytes a pod, secrets in its environment \
+                           variables included, and each change of it starts another event; read \
+                           the fields that are needed, as in `root = #{ name: this.metadata.name }`";
+            self.report(node, None, Severity::Warning, message.to_owned());
+        }
     }
 
     /// Notes that the output at hand posts events to a URL, written at `url`, for an account; tells

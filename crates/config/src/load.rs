@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use meterline_core::{BufferPlan, InputPlan, OutputPlan, ProcessorPlan, foreseen::Foreseen};
+use meterline_core::{BufferPlan, InputPlan, OutputPlan, ProcessorPlan, Reads, foreseen::Foreseen};
 use serde_saphyr::UserMessageFormatter;
 
 use crate::{
@@ -90,6 +90,9 @@ pub fn load(
         components: 0,
         depth: 0,
         foreseen: Foreseen::default(),
+        reads: Reads::default(),
+        keeps_objects: false,
+        declared: false,
         posts: Vec::new(),
         leaves: 0,
         keeper: None,

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use meterline_core::{BufferPlan, InputPlan, OutputPlan, ProcessorPlan, foreseen::Foreseen};
+use meterline_core::{BufferPlan, InputPlan, OutputPlan, ProcessorPlan, Reads, foreseen::Foreseen};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -135,6 +135,13 @@ pub struct Cx<'a> {
     pub(crate) depth: usize,
     /// What is known of the messages that come to the component at hand.
     pub(crate) foreseen: Foreseen,
+    /// What is read of the content that the input gives messages, as far as components were looked
+    /// at.
+    pub(crate) reads: Reads,
+    /// Whether the input keeps objects as long as they live.
+    pub(crate) keeps_objects: bool,
+    /// Whether the component at hand said what it reads.
+    pub(crate) declared: bool,
     /// The outputs that post events, as far as they were looked at.
     pub(crate) posts: Vec<Post>,
     /// How many outputs were looked at that hold no others.
@@ -153,6 +160,7 @@ impl<'a> Cx<'a> {
             self.keeper = Some((component.spec.name, path, place));
         }
         let planned = (component.spec.plan)(component.body, self);
+        self.keeps_objects = self.foreseen.is_usage;
         let processors = self.own_processors(component.node);
         let referrers = self.referrers_processors(&component, Order::InnermostFirst);
         let label = self.leave(component);
@@ -191,7 +199,7 @@ impl<'a> Cx<'a> {
     /// Checks a nested processor.
     pub fn processor(&mut self, child: Child) -> Option<Box<dyn ProcessorPlan>> {
         let component = self.component(child, "processor", self.registry.processors)?;
-        let planned = (component.spec.plan)(component.body, self);
+        let planned = self.reading(|cx| (component.spec.plan)(component.body, cx));
         self.leave(component);
         planned
     }
@@ -210,7 +218,7 @@ impl<'a> Cx<'a> {
         let leaves = self.leaves;
         let referrers = self.referrers_processors(&component, Order::OutermostFirst);
         let processors = self.own_processors(component.node);
-        let planned = (component.spec.plan)(component.body, self);
+        let planned = self.reading(|cx| (component.spec.plan)(component.body, cx));
         if planned.is_some() && self.leaves == leaves {
             self.check_other_output();
         }

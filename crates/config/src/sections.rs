@@ -141,6 +141,8 @@ pub(crate) fn plan(root: &Node, cx: &mut Cx<'_>) -> Option<Loaded> {
         .and_then(|it| cx.processors(&it.processors));
     let output = root.get("output").and_then(|it| cx.output(Child(it.id)));
     let types = cx.types.clone();
+    let reads = std::mem::take(&mut cx.reads);
+    cx.keeps_objects = false;
     // Nothing comes to what nothing uses.
     cx.foresee(Foreseen::default());
     unused_resources(root, cx);
@@ -159,8 +161,10 @@ pub(crate) fn plan(root: &Node, cx: &mut Cx<'_>) -> Option<Loaded> {
     });
     let http = http.filter(|it| is_address(&it.address, "http", root, cx));
     let admin = admin.filter(|it| is_address(&it.address, "admin", root, cx));
+    let mut input = input?;
+    input.take_reads(&reads);
     Some(Loaded {
-        input: input?,
+        input,
         buffer: match buffer {
             None => None,
             Some(buffer) => Some(buffer?),

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use meterline_core::{
     Ack, Batch, BuildContext, BuildError, Drops, Input, InputError, InputPlan, Message, OutputNode,
-    OutputPlan, Processor, ProcessorPlan,
+    OutputPlan, Processor, ProcessorPlan, Reads,
 };
 
 fn build_all(
@@ -25,6 +25,10 @@ pub(crate) struct ProcessedInput {
 impl InputPlan for ProcessedInput {
     fn take_schedule(&mut self, interval: Duration) -> bool {
         self.plan.take_schedule(interval)
+    }
+
+    fn take_reads(&mut self, reads: &Reads) {
+        self.plan.take_reads(reads);
     }
 
     async fn build(self: Box<Self>, cx: &BuildContext) -> Result<Box<dyn Input>, BuildError> {

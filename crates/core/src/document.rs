@@ -16,10 +16,12 @@ mod builder;
 mod encode;
 mod keys;
 mod numbers;
+mod project;
 #[cfg(test)]
 mod tests;
 
 use std::{
+    any::Any,
     fmt,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -32,7 +34,6 @@ use serde::{
 
 pub use self::builder::{Builder, Mark, Open};
 pub(crate) use self::encode::text as encode_text;
-use crate::template::Memo;
 
 const NULL: u8 = 0;
 const FALSE: u8 = 1;
@@ -60,7 +61,7 @@ pub struct Document(Arc<Inner>);
 struct Inner {
     bytes: Box<[u8]>,
     /// What somebody made of the document; it goes when the document does.
-    memo: Mutex<Option<Arc<Memo>>>,
+    memo: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
 impl PartialEq for Document {
@@ -107,15 +108,15 @@ impl Document {
         }
     }
 
-    /// What [`Document::remember`] was told last.
+    /// What [`Document::remember`] was given last, if it is of this type.
     #[must_use]
-    pub fn recall(&self) -> Option<Arc<Memo>> {
+    pub fn recall<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         let memo = self.0.memo.lock().unwrap_or_else(PoisonError::into_inner);
-        memo.clone()
+        memo.clone()?.downcast().ok()
     }
 
     /// Keeps what was made of this document for as long as the document lives.
-    pub fn remember(&self, memo: Memo) {
+    pub fn remember<T: Any + Send + Sync>(&self, memo: T) {
         let mut place = self.0.memo.lock().unwrap_or_else(PoisonError::into_inner);
         *place = Some(Arc::new(memo));
     }

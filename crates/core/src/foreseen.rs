@@ -229,6 +229,9 @@ pub struct Foreseen {
     pub metadata: bool,
     /// Whether many messages stand for the usage of one object, one after the other.
     pub is_usage: bool,
+    /// Whether a message that did not fail may still have the content that the input gave it. One
+    /// that failed may have it at any point.
+    pub is_original: bool,
 }
 
 impl Default for Foreseen {
@@ -238,6 +241,7 @@ impl Default for Foreseen {
             content: Shape::new(Kind::Unknown, true),
             metadata: true,
             is_usage: false,
+            is_original: true,
         }
     }
 }
@@ -250,6 +254,7 @@ impl Foreseen {
             content: Shape::new(Kind::Object, false),
             metadata: false,
             is_usage: true,
+            is_original: true,
         }
     }
 
@@ -260,6 +265,7 @@ impl Foreseen {
             content: self.content.join(other.content),
             metadata: self.metadata || other.metadata,
             is_usage: self.is_usage && other.is_usage,
+            is_original: self.is_original || other.is_original,
         }
     }
 }

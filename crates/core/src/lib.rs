@@ -15,6 +15,7 @@ mod ids;
 mod lines;
 mod message;
 mod metrics;
+mod reads;
 mod rejected;
 pub mod template;
 mod traits;
@@ -29,6 +30,7 @@ pub use lines::Lines;
 pub use message::{Batch, Content, ContentError, Failure, Identity, Message, Metadata};
 pub use metrics::{Labelled, Metrics};
 pub use prometheus::{IntCounter, IntGauge};
+pub use reads::{Parts, Reads, Step};
 pub use rejected::{Rejected, RejectedItem, RejectedPage, RejectedStore};
 pub use traits::{
     BatchPolicy, BufferPlan, BuildContext, BuildError, DropRule, FALLBACK_ERROR, Input, InputError,

@@ -145,19 +145,6 @@ impl Filled {
     }
 }
 
-/// What was made of a document, and from what besides it.
-#[derive(Debug)]
-pub struct Memo {
-    /// Who made it.
-    pub owner: u64,
-    /// The values beside the document that it was made from.
-    pub from: Box<[Option<Arc<str>>]>,
-    /// The outcome.
-    pub template: Arc<Template>,
-    /// The order in which its gaps are filled.
-    pub order: Box<[usize]>,
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use thiserror::Error;
 
-use crate::{Ack, Batch, Drops, Health, LeaderElection, Message, Metrics, Rejected};
+use crate::{Ack, Batch, Drops, Health, LeaderElection, Message, Metrics, Reads, Rejected};
 
 /// What a component is given when it is built.
 #[derive(Debug, Clone)]
@@ -62,6 +62,12 @@ pub trait InputPlan: Send {
     fn take_schedule(&mut self, interval: Duration) -> bool {
         let _ = interval;
         false
+    }
+
+    /// Says what is read of the content of its messages as long as that is what the input gave them.
+    /// An input that keeps messages for long keeps nothing else.
+    fn take_reads(&mut self, reads: &Reads) {
+        let _ = reads;
     }
 
     /// Brings the input up. Must not wait for the world: an API server that is away is the

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use meterline_config::{Child, Configure, Cx, GoDuration, InputSpec, Located, Spec};
 use meterline_core::{
-    Ack, Batch, BuildContext, BuildError, Input, InputError, InputPlan, Left, duration,
+    Ack, Batch, BuildContext, BuildError, Input, InputError, InputPlan, Left, Reads, duration,
 };
 use serde::Deserialize;
 
@@ -65,6 +65,10 @@ struct Plan {
 
 #[async_trait]
 impl InputPlan for Plan {
+    fn take_reads(&mut self, reads: &Reads) {
+        self.child.take_reads(reads);
+    }
+
     async fn build(self: Box<Self>, cx: &BuildContext) -> Result<Box<dyn Input>, BuildError> {
         Ok(Box::new(Schedule {
             seconds: i64::try_from(self.interval.as_secs()).unwrap_or(i64::MAX),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use meterline_config::{Configure, Cx, OutputSpec, Spec};
 use meterline_core::{
-    BatchPolicy, BuildContext, BuildError, Message, OutputNode, OutputPlan, RetryPolicy, Taken,
-    WriteError, Writer, WriterNode,
+    BatchPolicy, BuildContext, BuildError, Message, OutputNode, OutputPlan, Reads, RetryPolicy,
+    Taken, WriteError, Writer, WriterNode,
 };
 use serde::Deserialize;
 
@@ -22,7 +22,8 @@ pub(crate) struct Config {}
 impl Configure for Config {
     type Plan = dyn OutputPlan;
 
-    fn plan(self, _: &mut Cx<'_>) -> Option<Box<dyn OutputPlan>> {
+    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn OutputPlan>> {
+        cx.reads(&Reads::default());
         Some(Box::new(Drop))
     }
 }

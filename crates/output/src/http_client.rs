@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use meterline_config::{Configure, Cx, GoDuration, Located, OutputSpec, Spec};
 use meterline_core::{
-    BatchPolicy, BuildContext, BuildError, Content, Message, OutputNode, OutputPlan, RetryPolicy,
-    Taken, WriteError, Writer, WriterNode,
+    BatchPolicy, BuildContext, BuildError, Content, Message, OutputNode, OutputPlan, Reads,
+    RetryPolicy, Taken, WriteError, Writer, WriterNode,
 };
 use meterline_script::{Engine, Limits, Template};
 use reqwest::{
@@ -125,6 +125,7 @@ impl Configure for Config {
     type Plan = dyn OutputPlan;
 
     fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn OutputPlan>> {
+        cx.reads(&Reads::All);
         let engine = Engine::new(Limits::default());
         let url = template(&engine, &self.url, cx);
         if let Some(text) = url.as_ref().and_then(Template::is_static)
@@ -172,7 +173,10 @@ impl Configure for Config {
 
 fn template(engine: &Engine, source: &Located<String>, cx: &mut Cx<'_>) -> Option<Template> {
     match engine.compile_template(&source.value) {
-        Ok(template) => Some(template),
+        Ok(template) => {
+            cx.reads(&template.reads());
+            Some(template)
+        }
         Err(errors) => {
             for error in errors {
                 cx.error_in(source, error.line, error.column, error.message);

@@ -91,7 +91,10 @@ impl Configure for Config {
 
 fn compile(engine: &Engine, source: &Located<String>, cx: &mut Cx<'_>) -> Option<Expression> {
     match engine.compile_expression(&source.value) {
-        Ok(expression) => Some(expression),
+        Ok(expression) => {
+            cx.reads(expression.reads());
+            Some(expression)
+        }
         Err(errors) => {
             for error in errors {
                 let message = match error.help {

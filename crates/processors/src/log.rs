@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use meterline_config::{Configure, Cx, Located, ProcessorSpec, Spec};
-use meterline_core::{Batch, BuildContext, BuildError, Drops, Message, Processor, ProcessorPlan};
+use meterline_core::{
+    Batch, BuildContext, BuildError, Drops, Message, Processor, ProcessorPlan, Reads,
+};
 use meterline_script::{Engine, Limits, Mapped, Mapping, Template};
 use serde::Deserialize;
 use tracing::{Level, debug, error, info, trace, warn};
@@ -76,6 +78,17 @@ impl Configure for Config {
                     }
                 }),
         };
+        let mut reads = Reads::default();
+        for read in [
+            message.as_ref().ok().map(Template::reads),
+            fields
+                .as_ref()
+                .ok()
+                .and_then(|it| Some(it.as_ref()?.reads().clone())),
+        ] {
+            reads.join(&read.unwrap_or_default());
+        }
+        cx.reads(&reads);
         Some(Box::new(Log {
             level: level?,
             message: Arc::new(message.ok()?),

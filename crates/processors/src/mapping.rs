@@ -39,6 +39,7 @@ impl Configure for Config {
                     let message = with_help(lint.message, lint.help.as_deref());
                     cx.warning_in(&self.0, lint.line, lint.column, message);
                 }
+                cx.reads(mapping.reads());
                 let after = mapping.foresee(cx.foreseen(), self.0.number());
                 cx.foresee(after);
                 Some(Box::new(Plan {

@@ -1,7 +1,7 @@
 //! `noop`: does nothing, for a place in a configuration that must hold something.
 
 use meterline_config::{Configure, Cx, ProcessorSpec, Spec};
-use meterline_core::{Batch, BuildContext, BuildError, Drops, Processor, ProcessorPlan};
+use meterline_core::{Batch, BuildContext, BuildError, Drops, Processor, ProcessorPlan, Reads};
 use serde::Deserialize;
 
 /// The component.
@@ -16,7 +16,8 @@ pub(crate) struct Config {}
 impl Configure for Config {
     type Plan = dyn ProcessorPlan;
 
-    fn plan(self, _: &mut Cx<'_>) -> Option<Box<dyn ProcessorPlan>> {
+    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn ProcessorPlan>> {
+        cx.reads(&Reads::default());
         Some(Box::new(Noop))
     }
 }

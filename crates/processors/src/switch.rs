@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use meterline_config::{Child, Configure, Cx, Located, ProcessorSpec, Spec};
 use meterline_core::{
-    Batch, BuildContext, BuildError, Drops, Processor, ProcessorPlan, foreseen::Foreseen,
+    Batch, BuildContext, BuildError, Drops, Processor, ProcessorPlan, Reads, foreseen::Foreseen,
 };
 use meterline_script::{Engine, Expression, Limits};
 use serde::Deserialize;
@@ -48,6 +48,7 @@ impl Configure for Config {
     type Plan = dyn ProcessorPlan;
 
     fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn ProcessorPlan>> {
+        cx.reads(&Reads::default());
         let engine = Engine::new(Limits::default());
         let before = cx.foreseen().clone();
         // What is known of the messages of all cases so far, and of those that fall through.
@@ -61,7 +62,10 @@ impl Configure for Config {
                 let check = match case.check.filter(|it| !it.value.trim().is_empty()) {
                     None => Some(None),
                     Some(source) => match engine.compile_expression(&source.value) {
-                        Ok(expression) => Some(Some(Arc::new(expression))),
+                        Ok(expression) => {
+                            cx.reads(expression.reads());
+                            Some(Some(Arc::new(expression)))
+                        }
                         Err(errors) => {
                             for error in errors {
                                 let message = with_help(error.message, error.help.as_deref());

@@ -2,24 +2,25 @@
 
 use std::collections::HashSet;
 
+use meterline_core::Reads;
 use rhai::{AST, ASTNode, Dynamic, Expr, FnCallExpr, FnPtr, Position, Stmt};
 
 use crate::{
     ScriptError,
     error::Origin,
     functions::{self, Purity, Type},
-    materialise::Wanted,
-    paths::{self, MAKE_PATH},
+    paths::{self, BODY, MAKE_PATH},
     reads,
     reuse::{self, Reuse},
-    syntax::BODY,
 };
 
 /// The outcome of reading a script.
 #[derive(Debug, Default)]
 pub(crate) struct Analysis {
     /// The parts of `this` that can be read.
-    pub(crate) wanted: Wanted,
+    pub(crate) this: Reads,
+    /// The parts of the content that can be read, also beside `this`: by the functions that are called.
+    pub(crate) reads: Reads,
     /// Whether anything but an operator is called.
     pub(crate) calls: bool,
     /// Whether the variable `meta` occurs.
@@ -37,7 +38,7 @@ pub(crate) struct Analysis {
 impl Analysis {
     /// Whether the result is the same for every message.
     pub(crate) fn is_constant(&self) -> bool {
-        self.wanted.is_nothing() && !self.uses_meta_variable && !self.calls
+        self.this.is_nothing() && !self.uses_meta_variable && !self.calls
     }
 }
 
@@ -50,6 +51,7 @@ pub(crate) fn analyse<'a>(
     origin: &'a Origin,
     blanked: &'a str,
 ) -> Result<Analysis, Vec<ScriptError>> {
+    let this = reads::of_this(ast);
     let mut reader = Reader {
         origin,
         blanked: words(blanked),
@@ -59,7 +61,8 @@ pub(crate) fn analyse<'a>(
         errors: Vec::new(),
         analysis: Analysis {
             is_pure: true,
-            wanted: reads::wanted(ast),
+            reads: this.clone(),
+            this,
             ..Analysis::default()
         },
     };
@@ -206,6 +209,9 @@ impl Reader<'_> {
             && !function.is_anonymous()
         {
             self.reads.named(function.fn_name());
+            self.analysis
+                .reads
+                .join(&functions::reads(function.fn_name()));
             self.called(function.fn_name(), position);
         }
     }
@@ -220,11 +226,13 @@ impl Reader<'_> {
         match (call.name.as_str(), call.args.first()) {
             ("Fn", Some(Expr::StringConstant(name, position))) => {
                 self.reads.named(name);
+                self.analysis.reads.join(&functions::reads(name));
                 self.called(name, *position);
             }
             ("Fn", _) => {
                 // Any function at all may be behind it.
                 self.analysis.is_pure = false;
+                self.analysis.reads = Reads::All;
             }
             (name, _) => {
                 if let ("pod_metrics", Some(Expr::StringConstant(unit, position))) =
@@ -234,6 +242,12 @@ impl Reader<'_> {
                     self.errors.push(self.origin.error(*position, reason, None));
                 }
                 self.reads.called(call);
+                match (name, call.args.as_slice()) {
+                    ("json", [Expr::StringConstant(path, _)]) => {
+                        reads::add_path(&mut self.analysis.reads, path);
+                    }
+                    _ => self.analysis.reads.join(&functions::reads(name)),
+                }
                 self.called(name, position);
             }
         }

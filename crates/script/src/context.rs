@@ -6,7 +6,6 @@ use meterline_core::{Document, Failure, Identity, Message, Metadata};
 use rhai::{EvalAltResult, NativeCallContext};
 
 use crate::{
-    engine::EventId,
     materialise,
     notes::{Loss, Note, Notes},
     prefix::Skipped,
@@ -20,19 +19,17 @@ pub(crate) struct Context(Arc<Inner>);
 struct Inner {
     message: Message,
     document: OnceLock<Result<Document, String>>,
-    event_id: EventId,
     notes: Mutex<Notes>,
     skipped: OnceLock<Skipped>,
 }
 
 impl Context {
     /// The context of a run over `message`.
-    pub(crate) fn new(message: Message, event_id: EventId) -> Self {
+    pub(crate) fn new(message: Message) -> Self {
         Self(Arc::new(Inner {
             message,
             skipped: OnceLock::new(),
             document: OnceLock::new(),
-            event_id,
             notes: Mutex::default(),
         }))
     }
@@ -81,10 +78,6 @@ impl Context {
 
     pub(crate) fn identity(&self) -> Option<&Identity> {
         self.0.message.identity()
-    }
-
-    pub(crate) fn event_id(&self) -> EventId {
-        self.0.event_id
     }
 
     /// The content as bytes.

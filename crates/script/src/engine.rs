@@ -11,15 +11,11 @@ use rhai::{
         Package,
     },
 };
-use uuid::Uuid;
 
 use crate::{
     Expression, Mapping, ScriptError, Template, cpu,
     functions::{self, FunctionDoc},
 };
-
-/// Makes the id of an event from cluster, event type, UID and start in Unix seconds.
-pub type EventId = fn(Option<&str>, &str, &str, i64) -> Uuid;
 
 /// The stack, in bytes, of a thread that runs scripts. Within [`Limits`] a value can be nested ten
 /// thousand levels deep, and the interpreter goes through it, and drops it, level by level; two
@@ -63,7 +59,6 @@ impl Default for Limits {
 pub(crate) struct Inner {
     pub(crate) rhai: rhai::Engine,
     pub(crate) limits: Limits,
-    pub(crate) event_id: EventId,
 }
 
 /// Compiles scripts. Cloning shares everything.
@@ -83,23 +78,7 @@ impl Engine {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let rhai = engine(&limits);
-        Self(Arc::new(Inner {
-            rhai,
-            limits,
-            event_id: meterline_core::event_id,
-        }))
-    }
-
-    /// The same engine with another formula behind `event_id()`.
-    #[must_use]
-    pub fn with_event_id(self, event_id: EventId) -> Self {
-        let limits = self.0.limits.clone();
-        let rhai = engine(&limits);
-        Self(Arc::new(Inner {
-            rhai,
-            limits,
-            event_id,
-        }))
+        Self(Arc::new(Inner { rhai, limits }))
     }
 
     /// Compiles a mapping.

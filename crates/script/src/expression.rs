@@ -1,6 +1,6 @@
 //! A script that is asked for a value.
 
-use meterline_core::{Document, Message};
+use meterline_core::{Document, Message, Reads};
 use rhai::{Dynamic, Scope};
 
 use crate::{Engine, RunError, ScriptError, convert, error::type_name, script::Script};
@@ -99,6 +99,12 @@ impl Expression {
     #[must_use]
     pub fn fixed(&self) -> Option<bool> {
         self.constant.as_ref()?.as_bool().ok()
+    }
+
+    /// What is read of the content.
+    #[must_use]
+    pub fn reads(&self) -> &Reads {
+        &self.script.analysis.reads
     }
 
     /// Whether the value depends on nothing but the message.

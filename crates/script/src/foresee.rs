@@ -136,6 +136,7 @@ impl Walk<'_> {
         if self.ways > MOST {
             return Foreseen {
                 is_usage: self.before.is_usage,
+                is_original: self.before.is_original,
                 ..Foreseen::default()
             };
         }
@@ -144,6 +145,7 @@ impl Walk<'_> {
             state = returned.join(state);
         }
         let before = &self.before.content;
+        let is_original = self.before.is_original && state.is_untouched && !state.is_over;
         let content = match state.root {
             // Every way ends in an error.
             None if state.is_over => Shape::new(Kind::Deleted, false),
@@ -155,6 +157,7 @@ impl Walk<'_> {
             content,
             metadata: state.metadata,
             is_usage: self.before.is_usage,
+            is_original,
         }
     }
 

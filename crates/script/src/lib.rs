@@ -31,7 +31,7 @@ mod statements;
 mod syntax;
 mod template;
 
-pub use engine::{Engine, EventId, Limits, STACK_SIZE};
+pub use engine::{Engine, Limits, STACK_SIZE};
 pub use error::{RunError, ScriptError};
 pub use expression::Expression;
 pub use functions::{Example, FunctionDoc, Group, Purity};

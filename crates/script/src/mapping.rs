@@ -1,7 +1,7 @@
 //! A script that turns a message into another.
 
 use meterline_core::{
-    Content, Document, Message, Metadata, foreseen::Foreseen, template::new_owner,
+    Content, Document, Message, Metadata, Reads, foreseen::Foreseen, template::new_owner,
 };
 use rhai::{Dynamic, Map, Scope};
 
@@ -90,7 +90,7 @@ impl Mapping {
             let outcome = self.evaluate(message, notes)?;
             return Ok(outcome.apply(message));
         };
-        if let Some(filled) = reuse.recall(self.id, message, self.script.event_id()) {
+        if let Some(filled) = reuse.recall(self.id, message) {
             message.set_content(Content::Filled(filled));
             return Ok(Mapped::Kept);
         }
@@ -149,6 +149,12 @@ impl Mapping {
             message.metadata = metadata;
         }
         Ok(outcome)
+    }
+
+    /// What is read of the content.
+    #[must_use]
+    pub fn reads(&self) -> &Reads {
+        &self.script.analysis.reads
     }
 
     /// Whether the result depends on nothing but the message, so that the same message always

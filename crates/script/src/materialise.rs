@@ -4,129 +4,41 @@
 //! from its text, so only that is converted; where the text does not tell, everything is. A script
 //! cannot notice the difference.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use meterline_core::{Content, Message, Node, Scalar};
+use meterline_core::{Content, Message, Node, Reads, Scalar};
 use rhai::{Dynamic, Map};
 
 use crate::{decimal::Decimal, prefix};
 
-/// What a script reads of a value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    /// All of it.
-    All,
-    /// Parts of it, if it is an object or an array that has such parts; all of it, if it is not.
-    Parts(Parts),
-}
-
-/// The parts of a value. None at all: nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Parts {
-    /// Fields by their whole keys.
-    keys: BTreeMap<String, Wanted>,
-    /// Fields by the starts of their keys, as `select_prefix` takes them.
-    prefixes: BTreeSet<String>,
-    /// This of each item of an array.
-    items: Option<Box<Wanted>>,
-}
-
-/// A step from a value to a part of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step<'a> {
-    /// The field of this key.
-    Key(&'a str),
-    /// Some item of an array.
-    Item,
-}
-
-impl Default for Wanted {
-    fn default() -> Self {
-        Self::Parts(Parts::default())
-    }
-}
-
-impl Wanted {
-    /// Adds everything below `path`.
-    pub(crate) fn add(&mut self, path: &[Step<'_>]) {
-        self.add_all(path, &Self::All);
-    }
-
-    /// Adds the fields below `path` whose keys start with `prefix`.
-    pub(crate) fn add_prefix(&mut self, path: &[Step<'_>], prefix: &str) {
-        let prefixes = BTreeSet::from([prefix.to_owned()]);
-        self.add_all(
-            path,
-            &Self::Parts(Parts {
-                prefixes,
-                ..Parts::default()
-            }),
-        );
-    }
-
-    /// Adds `more` of what is below `path`.
-    pub(crate) fn add_all(&mut self, path: &[Step<'_>], more: &Self) {
-        let Self::Parts(parts) = self else {
-            return;
-        };
-        match (path.split_first(), more) {
-            (Some((Step::Key(key), rest)), _) => {
-                let part = parts.keys.entry((*key).to_owned()).or_default();
-                part.add_all(rest, more);
-            }
-            (Some((Step::Item, rest)), _) => {
-                parts.items.get_or_insert_default().add_all(rest, more);
-            }
-            (None, Self::All) => *self = Self::All,
-            (None, Self::Parts(more)) => {
-                parts.prefixes.extend(more.prefixes.iter().cloned());
-                for (key, more) in &more.keys {
-                    let part = parts.keys.entry(key.clone()).or_default();
-                    part.add_all(&[], more);
-                }
-                if let Some(more) = &more.items {
-                    parts.items.get_or_insert_default().add_all(&[], more);
-                }
-            }
-        }
-    }
-
-    /// Whether nothing is read.
-    pub(crate) fn is_nothing(&self) -> bool {
-        matches!(self, Self::Parts(parts) if *parts == Parts::default())
-    }
-}
-
-/// The wanted parts of the content of `message`.
+/// What is read of the content of `message`.
 ///
 /// # Errors
-/// When something is wanted of content that is not JSON.
+/// When something is read of content that is not JSON.
 pub(crate) fn this(
     message: &Message,
-    wanted: &Wanted,
+    reads: &Reads,
     skipped: &mut prefix::Skipped,
 ) -> Result<Dynamic, String> {
-    if wanted.is_nothing() {
+    if reads.is_nothing() {
         return Ok(Dynamic::UNIT);
     }
     match message.content() {
-        Content::Document(document) => Ok(node(document.root(), wanted, skipped)),
+        Content::Document(document) => Ok(node(document.root(), reads, skipped)),
         Content::Raw(_) | Content::Filled(_) => message
             .document()
-            .map(|document| node(document.root(), wanted, skipped))
+            .map(|document| node(document.root(), reads, skipped))
             .map_err(|error| error.to_string()),
     }
 }
 
-fn node(node: Node<'_>, wanted: &Wanted, skipped: &mut prefix::Skipped) -> Dynamic {
-    let Wanted::Parts(parts) = wanted else {
+fn node(node: Node<'_>, reads: &Reads, skipped: &mut prefix::Skipped) -> Dynamic {
+    let Reads::Parts(parts) = reads else {
         return whole(node);
     };
     if node.is_object() {
         let mut map = Map::new();
-        for (key, wanted) in &parts.keys {
+        for (key, reads) in &parts.keys {
             if let Some(value) = node.get(key) {
-                map.insert(key.as_str().into(), self::node(value, wanted, skipped));
+                map.insert(key.as_str().into(), self::node(value, reads, skipped));
             }
         }
         for prefix in &parts.prefixes {
@@ -136,14 +48,12 @@ fn node(node: Node<'_>, wanted: &Wanted, skipped: &mut prefix::Skipped) -> Dynam
         }
         return Dynamic::from_map(map);
     }
-    match &parts.items {
-        // Properties of an array, such as `len`, are read of all of it.
-        Some(wanted) if node.is_array() && parts.keys.is_empty() && parts.prefixes.is_empty() => {
-            let items = node.items();
-            Dynamic::from_array(items.map(|it| self::node(it, wanted, skipped)).collect())
-        }
-        _ => whole(node),
+    if let (true, Some(reads)) = (node.is_array(), reads.item()) {
+        let items = node.items();
+        let item = |it| self::node(it, reads, skipped);
+        return Dynamic::from_array(items.map(item).collect());
     }
+    whole(node)
 }
 
 /// All of a node.

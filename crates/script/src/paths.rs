@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use rhai::{AST, ASTFlags, ASTNode, Dynamic, Expr, FnCallExpr, Position, Stmt};
 
-use crate::syntax::BODY;
+/// The name of the function whose body a script becomes: `this` exists in functions only.
+pub(crate) const BODY: &str = "__script";
 
 /// The native function behind `root.a.b = …` where `root.a` does not exist yet.
 pub(crate) const MAKE_PATH: &str = "__make_path";

@@ -44,6 +44,21 @@ pub(crate) const GPU_SLICES: &str = "nvidia.com/mig-";
 /// The node label that names a GPU's product.
 const GPU_PRODUCT: &str = "nvidia.com/gpu.product";
 
+/// What [`Totals`] reads of a pod.
+pub(crate) const TOTALS: &[&str] = &[
+    "spec.resources",
+    "spec.containers.*.resources",
+    "spec.initContainers.*.resources",
+    "spec.initContainers.*.restartPolicy",
+];
+
+/// What [`gpu_type`] reads of a pod.
+pub(crate) const GPU_TYPE: &[&str] = &[
+    "metadata.annotations.data~1openmeter~1io/gpu_type",
+    "spec.nodeSelector.nvidia~1com/gpu~1product",
+    "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution",
+];
+
 /// The resources of a pod's containers and of the pod as a whole.
 #[derive(Debug, Default)]
 pub(crate) struct Totals<'a> {

@@ -2,37 +2,35 @@
 //!
 //! A variable that stands for a part of `this` is followed: after
 //! `let annotations = this.metadata?.annotations ?? #{}` only the keys and prefixes that are read of
-//! `annotations` are wanted, however many others there are.
+//! `annotations` are read, however many others there are.
 
 use std::collections::BTreeMap;
 
+use meterline_core::{Reads, Step};
 use rhai::{AST, ASTFlags, ASTNode, Expr, Position, Stmt};
 
-use crate::{
-    materialise::{Step, Wanted},
-    paths,
-};
+use crate::paths;
 
-/// The function of which only the fields with a prefix are wanted.
+/// The function of which only the fields with a prefix are read.
 const SELECT_PREFIX: &str = "select_prefix";
 
 /// The parts of `this` that can be read.
-pub(crate) fn wanted(ast: &AST) -> Wanted {
-    let mut reads = Reads::default();
+pub(crate) fn of_this(ast: &AST) -> Reads {
+    let mut reader = Reader::default();
     for in_body in [true, false] {
-        reads.in_body = in_body;
-        each_node(ast, in_body, &mut |path| reads.declaration(path));
+        reader.in_body = in_body;
+        each_node(ast, in_body, &mut |path| reader.declaration(path));
     }
-    reads.in_body = true;
-    each_node(ast, true, &mut |path| reads.use_of_alias(path));
+    reader.in_body = true;
+    each_node(ast, true, &mut |path| reader.use_of_alias(path));
     for in_body in [true, false] {
-        reads.in_body = in_body;
-        each_node(ast, in_body, &mut |path| reads.use_of_this(path));
+        reader.in_body = in_body;
+        each_node(ast, in_body, &mut |path| reader.use_of_this(path));
     }
-    for alias in reads.aliases.into_values().flatten() {
-        reads.wanted.add_all(&alias.path(), &alias.wanted);
+    for alias in reader.aliases.into_values().flatten() {
+        reader.reads.add_all(&alias.path(), &alias.reads);
     }
-    reads.wanted
+    reader.reads
 }
 
 /// Calls `look` with each node of the script itself, or of the function values in it, behind the
@@ -55,9 +53,9 @@ fn each_node(ast: &AST, in_body: bool, look: &mut dyn FnMut(&[ASTNode<'_>])) {
 }
 
 #[derive(Default)]
-struct Reads {
+struct Reader {
     in_body: bool,
-    wanted: Wanted,
+    reads: Reads,
     /// Variables that stand for a part of `this`; none where that is not sure.
     aliases: BTreeMap<String, Option<Alias>>,
 }
@@ -69,7 +67,7 @@ struct Alias {
     /// Where `this` is written in its declaration.
     place: Position,
     /// What of it is read.
-    wanted: Wanted,
+    reads: Reads,
 }
 
 impl Alias {
@@ -81,7 +79,7 @@ impl Alias {
     }
 }
 
-impl Reads {
+impl Reader {
     /// Finds the aliases among the declarations.
     fn declaration(&mut self, path: &[ASTNode<'_>]) {
         let Some(ASTNode::Stmt(statement)) = path.last() else {
@@ -115,7 +113,7 @@ impl Reads {
             Some(ASTNode::Expr(expression @ Expr::Variable(variable, ..))) => {
                 if let Some(Some(alias)) = self.aliases.get_mut(variable.1.as_str()) {
                     let chain = chain_from(path).unwrap_or(expression);
-                    add(&mut alias.wanted, chain);
+                    add(&mut alias.reads, chain);
                 }
             }
             Some(ASTNode::Stmt(Stmt::Assignment(assignment))) => {
@@ -124,7 +122,7 @@ impl Reads {
                 {
                     // From here on it stands for something else.
                     if let Some(alias) = alias {
-                        self.wanted.add(&alias.path());
+                        self.reads.add(&alias.path());
                     }
                 }
             }
@@ -138,8 +136,37 @@ impl Reads {
         };
         let mut aliases = self.aliases.values().flatten();
         if !self.in_body || !aliases.any(|alias| alias.place == *position) {
-            add(&mut self.wanted, chain_from(path).unwrap_or(expression));
+            add(&mut self.reads, chain_from(path).unwrap_or(expression));
         }
+    }
+}
+
+/// Adds what `json(path)` reads. A number or `*` is an item of an array there, and a field of what is
+/// none.
+pub(crate) fn add_path(reads: &mut Reads, path: &str) {
+    let keys: Vec<_> = path
+        .split('.')
+        .filter(|_| !path.is_empty())
+        .map(|key| key.replace("~1", ".").replace("~0", "~"))
+        .collect();
+    let mut paths: Vec<Vec<Step<'_>>> = vec![Vec::new()];
+    for key in &keys {
+        let is_item = key == "*" || key.parse::<usize>().is_ok();
+        // Each such step doubles the paths; who writes many reads all that is below.
+        if is_item && paths.len() > 8 {
+            break;
+        }
+        let as_item = paths.iter().filter(|_| is_item).map(|path| {
+            let mut path = path.clone();
+            path.push(Step::Item);
+            path
+        });
+        let as_item: Vec<_> = as_item.collect();
+        paths.iter_mut().for_each(|path| path.push(Step::Key(key)));
+        paths.extend(as_item);
+    }
+    for path in paths {
+        reads.add(&path);
     }
 }
 
@@ -156,11 +183,11 @@ fn chain_from<'a>(path: &[ASTNode<'a>]) -> Option<&'a Expr> {
 }
 
 /// Adds what a chain reads of its base.
-fn add(wanted: &mut Wanted, chain: &Expr) {
+fn add(reads: &mut Reads, chain: &Expr) {
     let (path, end) = path(chain);
     match end {
-        End::Prefix(prefix) => wanted.add_prefix(&path, prefix),
-        End::Chain | End::Other => wanted.add(&path),
+        End::Prefix(prefix) => reads.add_prefix(&path, prefix),
+        End::Chain | End::Other => reads.add(&path),
     }
 }
 
@@ -186,7 +213,7 @@ fn alias(value: &Expr) -> Option<Alias> {
     (!path.is_empty()).then(|| Alias {
         path: path.into_iter().map(owned).collect(),
         place: *place,
-        wanted: Wanted::default(),
+        reads: Reads::default(),
     })
 }
 

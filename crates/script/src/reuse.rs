@@ -8,12 +8,25 @@
 use std::sync::Arc;
 
 use meterline_core::{
-    Content, Document, Message,
-    template::{Filled, Memo, Template},
+    Content, Document, Message, event_id,
+    template::{Filled, Template},
 };
 use rhai::{Expr, FnCallExpr, Stmt};
 
-use crate::{engine::EventId, paths};
+use crate::paths;
+
+/// What a script made of a document, kept with it.
+#[derive(Debug)]
+pub(crate) struct Memo {
+    /// Which mapping made it.
+    owner: u64,
+    /// The metadata that it was made from.
+    from: Box<[Option<Arc<str>>]>,
+    /// The result.
+    template: Arc<Template>,
+    /// The order in which its gaps are filled.
+    order: Box<[usize]>,
+}
 
 /// How the result of a script serves again.
 #[derive(Debug)]
@@ -46,7 +59,7 @@ impl Filler {
         }
     }
 
-    fn fill(&self, message: &Message, event_id: EventId) -> Option<Arc<str>> {
+    fn fill(&self, message: &Message) -> Option<Arc<str>> {
         match self {
             Self::EventId(event_type) => {
                 let identity = message.identity()?;
@@ -62,16 +75,11 @@ impl Filler {
 
 impl Reuse {
     /// What was kept with the document of `message`, filled for this message.
-    pub(crate) fn recall(
-        &self,
-        owner: u64,
-        message: &Message,
-        event_id: EventId,
-    ) -> Option<Filled> {
+    pub(crate) fn recall(&self, owner: u64, message: &Message) -> Option<Filled> {
         let Content::Document(document) = message.content() else {
             return None;
         };
-        let memo = document.recall()?;
+        let memo = document.recall::<Memo>()?;
         let is_same = memo.owner == owner
             && self
                 .reads
@@ -84,7 +92,7 @@ impl Reuse {
         let values = memo
             .order
             .iter()
-            .map(|gap| self.gaps.get(*gap)?.1.fill(message, event_id))
+            .map(|gap| self.gaps.get(*gap)?.1.fill(message))
             .collect::<Option<_>>()?;
         Some(Filled::new(Arc::clone(&memo.template), values))
     }

@@ -10,13 +10,12 @@ use crate::{
     analysis::{self, Analysis},
     context::Context,
     cpu,
-    engine::EventId,
     error::{self, Origin},
     foresee, materialise,
     notes::Note,
-    paths,
+    paths::{self, BODY},
     prefix::Skipped,
-    syntax::{self, BODY, Parsed},
+    syntax::{self, Parsed},
 };
 
 /// How often a run that passes the limit of CPU time is tried.
@@ -89,11 +88,6 @@ impl Script {
         foresee::foresee(&self.ast, &self.origin, before, text)
     }
 
-    /// How ids are made.
-    pub(crate) fn event_id(&self) -> EventId {
-        self.engine.0.event_id
-    }
-
     /// Runs the script with `this` bound to the content of `message`, which is left as it was, and
     /// with the variables of `scope`.
     pub(crate) fn run(
@@ -105,7 +99,7 @@ impl Script {
             let mut scope = scope(message);
             // Functions find the message through the call, which can only own it.
             let own = std::mem::replace(message, Message::raw(""));
-            let context = Context::new(own, self.engine.0.event_id);
+            let context = Context::new(own);
             let outcome = self.run_in(context.clone(), &mut scope);
             let notes;
             (*message, notes) = context.into_parts();
@@ -131,7 +125,7 @@ impl Script {
     fn run_in(&self, context: Context, scope: &mut Scope<'_>) -> Result<Dynamic, Stopped> {
         let inner = &self.engine.0;
         let mut skipped = Skipped::new();
-        let mut this = materialise::this(context.message(), &self.analysis.wanted, &mut skipped)
+        let mut this = materialise::this(context.message(), &self.analysis.this, &mut skipped)
             .map_err(|reason| Stopped::Failed(RunError::nowhere(reason)))?
             .into_read_only();
         context.set_skipped(skipped);

@@ -11,8 +11,6 @@ use crate::{
     statements::{Region, Statements},
 };
 
-/// The name of the function whose body the script becomes: `this` exists in functions only.
-pub(crate) const BODY: &str = "__script";
 /// What stands around the source. The line break keeps columns as they are.
 const HEAD: &str = "fn __script(){\n";
 const TAIL: &str = "\n}";

@@ -1,6 +1,6 @@
 //! Text with expressions in it: `pod ${! this.metadata.name } failed`.
 
-use meterline_core::Message;
+use meterline_core::{Message, Reads};
 
 use crate::{Engine, Expression, RunError, ScriptError};
 
@@ -78,6 +78,18 @@ impl Template {
             }
         }
         Ok(text)
+    }
+
+    /// What is read of the content.
+    #[must_use]
+    pub fn reads(&self) -> Reads {
+        let mut reads = Reads::default();
+        for part in &self.parts {
+            if let Part::Expression(expression) = part {
+                reads.join(expression.reads());
+            }
+        }
+        reads
     }
 
     /// The text, if it is the same for every message.

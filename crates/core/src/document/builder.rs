@@ -174,7 +174,20 @@ impl Builder {
         }
     }
 
-    fn begin(&mut self, tag: u8) -> Open {
+    /// Leaves of each field that is repeated in the object that was begun at `open` the last. `keys`
+    /// are where its keys are written.
+    pub(super) fn drop_repeated_of(&mut self, open: &Open, keys: &[Mark]) {
+        if is_any_repeated(keys, &self.bytes) {
+            self.drop_repeated(open);
+        }
+    }
+
+    /// Writes a value of another document.
+    pub(super) fn push_raw(&mut self, node: Node<'_>) {
+        self.bytes.extend_from_slice(node.raw());
+    }
+
+    pub(super) fn begin(&mut self, tag: u8) -> Open {
         let at = self.bytes.len();
         self.bytes.extend_from_slice(&[tag, 0, 0, 0, 0]);
         Open(at)
@@ -215,7 +228,8 @@ impl Builder {
     }
 }
 
-struct Seed<'a>(&'a mut Builder);
+/// Writes one value, whatever it is.
+pub(super) struct Seed<'a>(pub(super) &'a mut Builder);
 
 impl<'de> DeserializeSeed<'de> for Seed<'_> {
     type Value = ();
@@ -328,18 +342,22 @@ impl Seen {
     }
 
     fn is_any_repeated(&self, bytes: &[u8]) -> bool {
-        // As many as labels and annotations are compared sooner than hashed.
-        const FEW: usize = 12;
-        let text = |at: &Mark| bytes.get(at.0..).map(|bytes| Node { bytes }.raw());
-        self.is_known_repeated
-            || if self.texts.len() <= FEW {
-                let mut texts = self.texts.iter();
-                std::iter::from_fn(|| texts.next().map(|one| (one, texts.clone())))
-                    .any(|(one, mut later)| later.any(|other| text(one) == text(other)))
-            } else {
-                let mut known = HashSet::with_capacity(self.texts.len());
-                !self.texts.iter().all(|at| known.insert(text(at)))
-            }
+        self.is_known_repeated || is_any_repeated(&self.texts, bytes)
+    }
+}
+
+/// Whether two of the keys that are written at these places are the same.
+fn is_any_repeated(keys: &[Mark], bytes: &[u8]) -> bool {
+    // As many as labels and annotations are compared sooner than hashed.
+    const FEW: usize = 12;
+    let key = |at: &Mark| bytes.get(at.0..).map(|bytes| Node { bytes }.raw());
+    if keys.len() <= FEW {
+        let mut keys = keys.iter();
+        std::iter::from_fn(|| keys.next().map(|one| (one, keys.clone())))
+            .any(|(one, mut later)| later.any(|other| key(one) == key(other)))
+    } else {
+        let mut known = HashSet::with_capacity(keys.len());
+        !keys.iter().all(|at| known.insert(key(at)))
     }
 }
 

@@ -20,9 +20,8 @@ use super::{
     life::created,
     limits::LARGEST_PAGE,
     line::Line,
-    object::Object,
+    object::{Known, Object},
     proofs::{Answer, Proofs},
-    recover::Known,
     remarks::whole,
     watch::{Restored, Watch},
 };
@@ -130,7 +129,7 @@ impl Watch {
         {
             return Some(added_at);
         }
-        let created = created(object.content.0.root())?;
+        let created = created(object.seen.root())?;
         let is_old =
             progress.has_seen && created.saturating_add(OLD) < now.min(progress.current_at);
         (is_old && self.shared.label_selector.is_some()).then(|| {

@@ -9,7 +9,28 @@ mod end;
 
 use meterline_core::Node;
 
-use super::{object::seconds, resource_type::ResourceType};
+use super::resource_type::ResourceType;
+
+/// What is read of an object here.
+pub(super) const READS: &[&str] = &[
+    "metadata.creationTimestamp",
+    "metadata.deletionTimestamp",
+    "metadata.deletionGracePeriodSeconds",
+    "metadata.annotations.kubernetes~1io/config~1mirror",
+    "spec.restartPolicy",
+    "spec.initContainers.*.name",
+    "spec.initContainers.*.restartPolicy",
+    "status.phase",
+    "status.startTime",
+    "status.conditions.*.type",
+    "status.conditions.*.status",
+    "status.conditions.*.lastTransitionTime",
+    "status.containerStatuses.*.state",
+    "status.containerStatuses.*.lastState",
+    "status.initContainerStatuses.*.name",
+    "status.initContainerStatuses.*.state",
+    "status.initContainerStatuses.*.lastState",
+];
 
 /// What is known about an object's life from the object alone, in Unix seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -168,6 +189,15 @@ fn sidecars(pod: Node<'_>) -> impl Iterator<Item = Node<'_>> {
 
 fn time(node: Option<Node<'_>>) -> Option<i64> {
     node.and_then(Node::as_str).and_then(seconds)
+}
+
+/// Unix seconds of an RFC 3339 time, fractions cut off. Zero and negative times, with which the
+/// API says "never", are none.
+pub(super) fn seconds(text: &str) -> Option<i64> {
+    chrono::DateTime::parse_from_rfc3339(text)
+        .ok()
+        .map(|time| time.timestamp())
+        .filter(|seconds| *seconds > 0)
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ use std::{
 
 use async_trait::async_trait;
 use meterline_config::{Configure, Cx, GoDuration, InputSpec, Located, Spec};
-use meterline_core::{BuildContext, BuildError, Input, InputPlan, foreseen::Foreseen};
+use meterline_core::{BuildContext, BuildError, Input, InputPlan, Reads, foreseen::Foreseen};
 use meterline_ledger::{Completeness, Interval, Ledger};
 use serde::Deserialize;
 use tracing::{error, info};
@@ -51,6 +51,7 @@ use self::{
     clock::Clock,
     fates::Kept,
     lease::Candidate,
+    object::Projection,
     reader::{Journal, KubernetesResources},
     remarks::Remarks,
     resource_type::ResourceType,
@@ -211,6 +212,7 @@ impl Configure for Config {
             max_backlog: self.max_backlog.0,
             cluster: self.cluster.filter(|it| !it.is_empty()).map(Into::into),
             interval: DEFAULT_INTERVAL,
+            reads: Reads::All,
         }))
     }
 }
@@ -235,6 +237,8 @@ struct Plan {
     max_backlog: Duration,
     cluster: Option<Arc<str>>,
     interval: Duration,
+    /// What the pipeline reads of objects.
+    reads: Reads,
 }
 
 #[async_trait]
@@ -242,6 +246,10 @@ impl InputPlan for Plan {
     fn take_schedule(&mut self, interval: Duration) -> bool {
         self.interval = interval;
         true
+    }
+
+    fn take_reads(&mut self, reads: &Reads) {
+        self.reads = reads.clone();
     }
 
     async fn build(self: Box<Self>, cx: &BuildContext) -> Result<Box<dyn Input>, BuildError> {
@@ -293,6 +301,7 @@ impl InputPlan for Plan {
             completeness,
             Subject {
                 resource_type: self.resource_type,
+                projection: Arc::new(Projection::of(&self.reads, self.resource_type)),
                 label_selector: self.label_selector,
                 include_pending: self.include_pending,
                 settle: self.settle,

@@ -1,10 +1,13 @@
-//! An object of the Kubernetes API as the ledger keeps it: one compact document without the parts
-//! that nobody bills.
+//! An object of the Kubernetes API: what is seen of it when it comes, and what the ledger keeps of it.
 //!
-//! Left out while the response is being read, so that they never cost memory: managed fields
-//! (after the newest time of a write to what is billed has been taken from them), the
-//! `last-applied-configuration` annotation, and `kind` and `apiVersion`, which a list does not
-//! carry and a watch does.
+//! An object is tens of kilobytes of which a pipeline reads a few hundred bytes. What it reads is
+//! known before the first object comes ([`Projection`]), so the rest is left out while the response is
+//! being read and never costs memory: environment variables, the status, and whatever else nobody
+//! asks for. The fields that say when an object lived are seen and not kept.
+//!
+//! Left out in any case are managed fields (after the newest time of a write to what is billed has
+//! been taken from them), the `last-applied-configuration` annotation, and `kind` and `apiVersion`,
+//! which a list does not carry and a watch does.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -12,25 +15,79 @@ use kube::{
     Resource,
     core::{ApiResource, DynamicResourceScope, ObjectMeta},
 };
-use meterline_core::{Builder, Document, Node};
+use meterline_core::{Builder, Document, Node, Reads, Step};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
 };
 
-use super::recover::Known;
+use super::{
+    life::{self, seconds},
+    resource_type::ResourceType,
+};
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// An object as it came from the API server, pruned.
+/// What is kept of objects of one type: what the pipeline reads, and by what an object is found again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Projection {
+    /// What is kept.
+    pub(super) kept: Reads,
+    /// What is seen when an object comes.
+    seen: Reads,
+}
+
+impl Projection {
+    /// For a pipeline that reads this of each object.
+    pub(super) fn of(reads: &Reads, resource_type: ResourceType) -> Self {
+        let mut kept = reads.clone();
+        kept.join(&Reads::of(&[
+            "metadata.name",
+            "metadata.namespace",
+            "metadata.resourceVersion",
+        ]));
+        if resource_type == ResourceType::Pod {
+            // That there are containers tells a pod from anything else.
+            let containers = [Step::Key("spec"), Step::Key("containers"), Step::Item];
+            kept.add_all(&containers, &Reads::default());
+        }
+        let mut seen = kept.clone();
+        seen.join(&Reads::of(&["metadata.uid"]));
+        seen.join(&Reads::of(life::READS));
+        Self { kept, seen }
+    }
+
+    /// Everything.
+    pub(super) fn everything() -> Self {
+        Self {
+            kept: Reads::All,
+            seen: Reads::All,
+        }
+    }
+}
+
+tokio::task_local! {
+    /// What the task that reads from the API server keeps of objects. `kube` parses them by itself, so
+    /// it cannot be handed this.
+    static PROJECTION: Arc<Projection>;
+}
+
+/// Parses objects by this projection while `work` runs.
+pub(super) async fn keeping<T>(projection: Arc<Projection>, work: impl Future<Output = T>) -> T {
+    PROJECTION.scope(projection, work).await
+}
+
+/// An object as it came from the API server.
 #[derive(Debug, Clone)]
 pub(super) struct Object {
-    /// Name, namespace, UID and resource version; the rest of the metadata is in the document.
+    /// Name, namespace, UID and resource version; the rest of the metadata is in the documents.
     meta: ObjectMeta,
     /// The newest write to what is billed that the server recorded, Unix seconds: to metadata or spec
     /// and, but for pods, to the status.
     pub(super) written: Option<i64>,
-    /// The object itself.
+    /// What is seen of it, and not kept: when it lived.
+    pub(super) seen: Document,
+    /// What is kept of it.
     pub(super) content: Content,
 }
 
@@ -98,6 +155,32 @@ impl<'de> Deserialize<'de> for Content {
     }
 }
 
+/// An object that was seen.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) uid: Arc<str>,
+    pub(super) namespace: Option<String>,
+    pub(super) name: String,
+    /// The resource version at which it was last seen.
+    pub(super) version: u64,
+}
+
+impl Known {
+    /// What a ledger knows of an object.
+    pub(super) fn of(uid: &Arc<str>, content: &Content) -> Self {
+        let metadata = content.0.root().get("metadata");
+        let field = |key| metadata.and_then(|it| it.get(key)).and_then(Node::as_str);
+        Self {
+            uid: Arc::clone(uid),
+            namespace: field("namespace").map(str::to_owned),
+            name: field("name").unwrap_or_default().to_owned(),
+            version: field("resourceVersion")
+                .and_then(|it| it.parse().ok())
+                .unwrap_or(0),
+        }
+    }
+}
+
 impl Object {
     /// The UID, by which the ledger knows the object.
     pub(super) fn uid(&self) -> Arc<str> {
@@ -161,29 +244,31 @@ impl<'de> Visitor<'de> for ObjectVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+        let projection = PROJECTION.try_with(Arc::clone);
+        let projection = projection.unwrap_or_else(|_| Arc::new(Projection::everything()));
         let mut builder = Builder::default();
         let mut writes = Writes::default();
         let open = builder.begin_object();
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-            match key.as_ref() {
-                "kind" | "apiVersion" => {
+            match (key.as_ref(), projection.seen.field(&key)) {
+                ("kind" | "apiVersion", _) | (_, None) => {
                     map.next_value::<IgnoredAny>()?;
                 }
-                "metadata" => {
+                ("metadata", Some(reads)) => {
                     builder.key("metadata");
-                    writes = map.next_value_seed(Metadata(&mut builder))?;
+                    let builder = &mut builder;
+                    writes = map.next_value_seed(Metadata { builder, reads })?;
                 }
-                _ => {
+                (_, Some(reads)) => {
                     builder.key(&key);
-                    map.next_value_seed(builder.value())?;
+                    map.next_value_seed(builder.parts(reads))?;
                 }
             }
         }
         builder.end(open);
-        let document = builder.finish();
+        let seen = builder.finish();
         let field = |key: &str| {
-            document
-                .root()
+            seen.root()
                 .path(&["metadata", key])
                 .and_then(Node::as_str)
                 .map(ToOwned::to_owned)
@@ -195,11 +280,12 @@ impl<'de> Visitor<'de> for ObjectVisitor {
             resource_version: field("resourceVersion"),
             ..ObjectMeta::default()
         };
-        let status = writes.status.filter(|_| !is_pod(document.root()));
+        let status = writes.status.filter(|_| !is_pod(seen.root()));
         Ok(Object {
             meta,
             written: writes.content.max(status),
-            content: Content(document),
+            content: Content(seen.project(&projection.kept)),
+            seen,
         })
     }
 }
@@ -213,8 +299,11 @@ struct Writes {
     status: Option<i64>,
 }
 
-/// Writes `metadata` without managed fields and gives back the newest recorded writes.
-struct Metadata<'a>(&'a mut Builder);
+/// Writes what is seen of `metadata`, without managed fields. Returns the newest recorded writes.
+struct Metadata<'a> {
+    builder: &'a mut Builder,
+    reads: &'a Reads,
+}
 
 impl<'de> DeserializeSeed<'de> for Metadata<'_> {
     type Value = Writes;
@@ -232,31 +321,39 @@ impl<'de> Visitor<'de> for Metadata<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Writes, A::Error> {
+        let Self { builder, reads } = self;
         let mut writes = Writes::default();
-        let open = self.0.begin_object();
+        let open = builder.begin_object();
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-            match key.as_ref() {
-                "managedFields" => {
+            match (key.as_ref(), reads.field(&key)) {
+                ("managedFields", _) => {
                     let entries = map.next_value::<Option<Vec<ManagedFields>>>()?;
                     writes = newest_writes(&entries.unwrap_or_default());
                 }
-                "annotations" => {
-                    self.0.key("annotations");
-                    map.next_value_seed(Annotations(self.0))?;
+                (_, None) => {
+                    map.next_value::<IgnoredAny>()?;
                 }
-                _ => {
-                    self.0.key(&key);
-                    map.next_value_seed(self.0.value())?;
+                ("annotations", Some(reads)) => {
+                    builder.key("annotations");
+                    map.next_value_seed(Annotations { builder, reads })?;
+                }
+                (_, Some(reads)) => {
+                    builder.key(&key);
+                    map.next_value_seed(builder.parts(reads))?;
                 }
             }
         }
-        self.0.end(open);
+        builder.end(open);
         Ok(writes)
     }
 }
 
-/// Writes `annotations` without the copy of the object that `kubectl apply` keeps there.
-struct Annotations<'a>(&'a mut Builder);
+/// Writes what is seen of `annotations`, without the copy of the object that `kubectl apply` keeps
+/// there.
+struct Annotations<'a> {
+    builder: &'a mut Builder,
+    reads: &'a Reads,
+}
 
 impl<'de> DeserializeSeed<'de> for Annotations<'_> {
     type Value = ();
@@ -274,21 +371,25 @@ impl<'de> Visitor<'de> for Annotations<'_> {
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
-        self.0.push(&serde_json::Value::Null);
+        self.builder.push(&serde_json::Value::Null);
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let open = self.0.begin_object();
+        let Self { builder, reads } = self;
+        let open = builder.begin_object();
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-            if key == LAST_APPLIED {
-                map.next_value::<IgnoredAny>()?;
-            } else {
-                self.0.key(&key);
-                map.next_value_seed(self.0.value())?;
+            match reads.field(&key).filter(|_| key != LAST_APPLIED) {
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+                Some(reads) => {
+                    builder.key(&key);
+                    map.next_value_seed(builder.parts(reads))?;
+                }
             }
         }
-        self.0.end(open);
+        builder.end(open);
         Ok(())
     }
 }
@@ -342,15 +443,6 @@ fn newest_writes(entries: &[ManagedFields<'_>]) -> Writes {
     }
 }
 
-/// Unix seconds of an RFC 3339 time, fractions cut off. Zero and negative times, with which the
-/// API says "never", are none.
-pub(super) fn seconds(text: &str) -> Option<i64> {
-    chrono::DateTime::parse_from_rfc3339(text)
-        .ok()
-        .map(|time| time.timestamp())
-        .filter(|seconds| *seconds > 0)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -362,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_bills_is_not_kept() {
+    fn what_nobody_bills_is_kept_in_no_case() {
         let pod = object(&json!({
             "kind": "Pod", "apiVersion": "v1",
             "metadata": {
@@ -383,6 +475,82 @@ mod tests {
         assert_eq!(pod.known().name, "a");
         assert_eq!(pod.uid().as_ref(), "u");
         assert_eq!(pod.meta().resource_version.as_deref(), Some("7"));
+    }
+
+    fn projected(projection: Projection, value: &serde_json::Value) -> Object {
+        let parse = || serde_json::from_slice(&serde_json::to_vec(value).unwrap()).unwrap();
+        PROJECTION.sync_scope(Arc::new(projection), parse)
+    }
+
+    fn tenants_pod(label: &str, cpu: &str) -> serde_json::Value {
+        json!({
+            "kind": "Pod",
+            "metadata": {
+                "name": "a", "namespace": "n", "uid": "u", "resourceVersion": "7",
+                "creationTimestamp": "2025-01-01T00:00:00Z",
+                "labels": {"noise": label},
+                "annotations": {"openmeter.io/subject": "acme", "other": label},
+                "managedFields": [{"time": "2025-01-01T00:00:05Z", "fieldsV1": {"f:spec": {}}}],
+            },
+            "spec": {
+                "nodeName": "x",
+                "containers": [{
+                    "name": "c", "env": [{"name": "PASSWORD", "value": "secret"}],
+                    "resources": {"requests": {"cpu": cpu}},
+                }],
+            },
+            "status": {"phase": "Running", "containerStatuses": [
+                {"image": "x", "state": {"running": {"startedAt": "2025-01-01T00:00:03Z"}}},
+            ]},
+        })
+    }
+
+    #[test]
+    fn only_what_is_read_and_by_what_it_is_found_again_is_kept() {
+        let reads = Reads::of(&[
+            "metadata.annotations.openmeter~1io/subject",
+            "spec.containers.*.resources",
+        ]);
+        let projection = Projection::of(&reads, ResourceType::Pod);
+        let pod = projected(projection, &tenants_pod("x", "1"));
+        assert_eq!(
+            pod.content.0.root().to_value(),
+            json!({
+                "metadata": {"name": "a", "namespace": "n", "resourceVersion": "7",
+                    "annotations": {"openmeter.io/subject": "acme"}},
+                "spec": {"containers": [{"resources": {"requests": {"cpu": "1"}}}]},
+            })
+        );
+        assert_eq!(pod.written, seconds("2025-01-01T00:00:05Z"));
+        assert_eq!(pod.known().name, "a");
+        let life = life::life(pod.seen.root(), ResourceType::Pod, false, 0);
+        assert_eq!(life.start, seconds("2025-01-01T00:00:03Z"));
+    }
+
+    #[test]
+    fn a_change_of_what_nobody_reads_is_no_change_of_content() {
+        let reads = Reads::of(&["spec.containers.*.resources"]);
+        let content = |label, cpu| {
+            let projection = Projection::of(&reads, ResourceType::Pod);
+            projected(projection, &tenants_pod(label, cpu)).content
+        };
+        assert_eq!(content("x", "1"), content("y", "1"));
+        assert_ne!(content("x", "1"), content("x", "2"));
+    }
+
+    #[test]
+    fn a_pod_of_which_nothing_is_read_is_still_a_pod() {
+        let projection = Projection::of(&Reads::default(), ResourceType::Pod);
+        let pod = projected(projection, &tenants_pod("x", "1"));
+        assert!(is_pod(pod.content.0.root()));
+        let node = projected(
+            Projection::of(&Reads::default(), ResourceType::Node),
+            &json!({"metadata": {"name": "n", "uid": "u"}, "spec": {"podCIDR": "x"}}),
+        );
+        assert_eq!(
+            node.content.0.root().to_value(),
+            json!({"metadata": {"name": "n"}})
+        );
     }
 
     #[test]
@@ -445,13 +613,5 @@ mod tests {
     fn null_annotations_and_managed_fields_are_read() {
         let pod = object(&json!({"metadata": {"annotations": null, "managedFields": null}}));
         assert_eq!(pod.written, None);
-    }
-
-    #[test]
-    fn times_that_mean_never_are_none() {
-        assert_eq!(seconds("1970-01-01T00:00:00Z"), None);
-        assert_eq!(seconds("0001-01-01T00:00:00Z"), None);
-        assert_eq!(seconds("yesterday"), None);
-        assert_eq!(seconds("1970-01-01T00:00:01.9Z"), Some(1));
     }
 }

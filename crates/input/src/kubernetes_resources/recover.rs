@@ -7,7 +7,7 @@
 //! with etcd. Before that, a watch from the version that was seen last repeats what happened since,
 //! where the server still remembers: only that shows what came and went meanwhile.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, time::Duration};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::{
@@ -15,11 +15,10 @@ use kube::{
     api::{ListParams, VersionMatch, WatchEvent, WatchParams},
     core::ApiResource,
 };
-use meterline_core::Node;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use super::object::{Content, Object};
+use super::object::{Known, Object};
 
 /// So long windows may wait for what became of objects. What is not found by then ends when it was
 /// last seen.
@@ -28,32 +27,6 @@ const LONGEST: Duration = Duration::from_secs(5);
 const MOST_STEPS: u32 = 40;
 /// So many objects are searched for at once.
 const AT_ONCE: usize = 8;
-
-/// An object that was seen.
-#[derive(Debug, Clone)]
-pub(super) struct Known {
-    pub(super) uid: Arc<str>,
-    pub(super) namespace: Option<String>,
-    pub(super) name: String,
-    /// The resource version at which it was last seen.
-    pub(super) version: u64,
-}
-
-impl Known {
-    /// What a ledger knows of an object.
-    pub(super) fn of(uid: &Arc<str>, content: &Content) -> Self {
-        let metadata = content.0.root().get("metadata");
-        let field = |key| metadata.and_then(|it| it.get(key)).and_then(Node::as_str);
-        Self {
-            uid: Arc::clone(uid),
-            namespace: field("namespace").map(str::to_owned),
-            name: field("name").unwrap_or_default().to_owned(),
-            version: field("resourceVersion")
-                .and_then(|it| it.parse().ok())
-                .unwrap_or(0),
-        }
-    }
-}
 
 /// Something that happened while nobody watched.
 pub(super) enum Missed {

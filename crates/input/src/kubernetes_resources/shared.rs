@@ -19,8 +19,12 @@ use tokio::{
 use tracing::{error, warn};
 
 use super::{
-    clock::Clock, fates, gauges::Gauges, object::Content, recover::Known,
-    resource_type::ResourceType, state::SeenUntil,
+    clock::Clock,
+    fates,
+    gauges::Gauges,
+    object::{Content, Known, Projection},
+    resource_type::ResourceType,
+    state::SeenUntil,
 };
 
 /// How often it is told what is not billed.
@@ -65,6 +69,8 @@ pub(super) struct Shared {
     pub(super) dirty: Notify,
     pub(super) clock: Clock,
     pub(super) resource_type: ResourceType,
+    /// What is kept of objects.
+    pub(super) projection: Arc<Projection>,
     pub(super) label_selector: Option<String>,
     pub(super) include_pending: bool,
     pub(super) settle: Duration,
@@ -80,6 +86,7 @@ pub(super) struct Shared {
 /// What [`Shared::new`] needs to know beside the books.
 pub(super) struct Subject {
     pub(super) resource_type: ResourceType,
+    pub(super) projection: Arc<Projection>,
     pub(super) label_selector: Option<String>,
     pub(super) include_pending: bool,
     pub(super) settle: Duration,
@@ -127,6 +134,7 @@ impl Shared {
             dirty: Notify::new(),
             clock: subject.clock,
             resource_type: subject.resource_type,
+            projection: subject.projection,
             label_selector: subject.label_selector,
             include_pending: subject.include_pending,
             settle: subject.settle,

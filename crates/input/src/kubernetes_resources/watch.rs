@@ -29,9 +29,9 @@ use super::{
     life::{Seen, deleted_at, life},
     limits::{LARGEST_PAGE, TooMuch},
     line::Line,
-    object::Object,
+    object::{Known, Object, keeping},
     proofs::Answer,
-    recover::{self, Known, Missed, Past},
+    recover::{self, Missed, Past},
     remarks::Remarks,
     shared::Shared,
 };
@@ -100,8 +100,9 @@ impl Watch {
     /// Follows the collection for ever. Ends only by being aborted.
     pub(super) async fn run(mut self) {
         let restored = self.restored.take();
+        let projection = Arc::clone(&self.shared.projection);
         tokio::select! {
-            () = self.follow_for_ever(restored) => {}
+            () = keeping(projection, self.follow_for_ever(restored)) => {}
             never = self.look_for_namespace() => match never {},
         }
     }
@@ -338,7 +339,7 @@ impl Watch {
 
     fn observe(&self, object: Object, progress: &mut Progress, now: i64) {
         let uid = object.uid();
-        let document = object.content.0.root();
+        let document = object.seen.root();
         let life = life(
             document,
             self.shared.resource_type,
@@ -393,7 +394,7 @@ impl Watch {
 
     fn deleted(&self, object: &Object, progress: &mut Progress, now: i64) {
         let uid = object.uid();
-        let document = object.content.0.root();
+        let document = object.seen.root();
         let resource_type = self.shared.resource_type;
         let life = life(document, resource_type, self.shared.include_pending, now);
         let since = progress.behind.then_some(progress.current_at);

@@ -121,7 +121,7 @@ pub(super) fn changes(call: &FnCallExpr) -> bool {
 pub(super) fn varies(name: &str, content: bool) -> bool {
     match (name, functions::purity(name)) {
         ("event_id" | "error" | "Fn", _) | (_, Some(Purity::World)) => true,
-        (_, Some(Purity::Content)) => content,
+        (_, Some(Purity::Content(_))) => content,
         _ => false,
     }
 }

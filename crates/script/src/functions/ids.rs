@@ -14,7 +14,8 @@ pub(super) const DOCS: &[FunctionDoc] = &[
                   for every replica, restart and repetition. For a message that no ledger stands \
                   behind it is made from the content.",
         group: Group::Ids,
-        purity: Purity::Content,
+        // An input that keeps parts of its objects gives its messages an identity.
+        purity: Purity::Content(&[]),
         examples: &[Example {
             script: r#"event_id("a") == event_id("a") && event_id("a") != event_id("b")"#,
             input: "{}",
@@ -75,7 +76,7 @@ pub(super) fn register(engine: &mut Engine) {
 fn event_id(call: &NativeCallContext<'_>, event_type: &str) -> Answer<String> {
     let context = context::of(call)?;
     let id = match context.identity() {
-        Some(identity) => (context.event_id())(
+        Some(identity) => meterline_core::event_id(
             identity.cluster.as_deref(),
             event_type,
             &identity.uid,

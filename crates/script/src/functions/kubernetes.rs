@@ -58,7 +58,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
                   negative or beyond 1.8e308, gives `deleted()`: that metric is left out of the \
                   event, counted and logged once.",
         group: Group::Kubernetes,
-        purity: Purity::Content,
+        purity: Purity::Content(pod::TOTALS),
         examples: &[Example {
             script: r#"[pod_request("cpu"), pod_request("memory"), pod_request("ephemeral-storage")]"#,
             input: TWO_CONTAINERS,
@@ -70,7 +70,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
         signature: "pod_limit(resource) -> number",
         summary: "As `pod_request`, of the limits. A container without a limit counts 0.",
         group: Group::Kubernetes,
-        purity: Purity::Content,
+        purity: Purity::Content(pod::TOTALS),
         examples: &[Example {
             script: r#"pod_limit("cpu")"#,
             input: TWO_CONTAINERS,
@@ -84,7 +84,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
                   result is whole. A quotient that does not end is the nearest 64-bit float, and \
                   from 2^53 on rounded to a billionth.",
         group: Group::Kubernetes,
-        purity: Purity::Content,
+        purity: Purity::Content(pod::TOTALS),
         examples: &[Example {
             script: r#"[pod_request_seconds("cpu", 3), pod_request_seconds("memory", 10), pod_request_seconds("cpu", 15, 60)]"#,
             input: TWO_CONTAINERS,
@@ -96,7 +96,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
         signature: "pod_limit_seconds(resource, seconds) -> number, pod_limit_seconds(resource, seconds, divisor) -> number",
         summary: "`pod_limit` × seconds ÷ divisor, exactly.",
         group: Group::Kubernetes,
-        purity: Purity::Content,
+        purity: Purity::Content(pod::TOTALS),
         examples: &[Example {
             script: r#"pod_limit_seconds("cpu", 15)"#,
             input: TWO_CONTAINERS,
@@ -111,7 +111,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
                   summed as `pod_request` does. A container that sets only a limit requests as \
                   much, as the API server has it.",
         group: Group::Kubernetes,
-        purity: Purity::Content,
+        purity: Purity::Content(pod::TOTALS),
         examples: &[Example {
             script: "pod_gpu_request()",
             input: TWO_CONTAINERS,
@@ -123,7 +123,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
         signature: "pod_gpu_limit() -> number",
         summary: "As `pod_gpu_request`, of the limits.",
         group: Group::Kubernetes,
-        purity: Purity::Content,
+        purity: Purity::Content(pod::TOTALS),
         examples: &[Example {
             script: "pod_gpu_limit()",
             input: TWO_CONTAINERS,
@@ -135,7 +135,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
         signature: "pod_gpu_request_seconds(seconds) -> number, pod_gpu_request_seconds(seconds, divisor) -> number",
         summary: "`pod_gpu_request` × seconds ÷ divisor, exactly.",
         group: Group::Kubernetes,
-        purity: Purity::Content,
+        purity: Purity::Content(pod::TOTALS),
         examples: &[Example {
             script: "[pod_gpu_request_seconds(15), pod_gpu_request_seconds(15, 60)]",
             input: TWO_CONTAINERS,
@@ -147,7 +147,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
         signature: "pod_gpu_limit_seconds(seconds) -> number, pod_gpu_limit_seconds(seconds, divisor) -> number",
         summary: "`pod_gpu_limit` × seconds ÷ divisor, exactly.",
         group: Group::Kubernetes,
-        purity: Purity::Content,
+        purity: Purity::Content(pod::TOTALS),
         examples: &[Example {
             script: "pod_gpu_limit_seconds(15)",
             input: TWO_CONTAINERS,
@@ -164,7 +164,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
                   The unit `minute` or `hour` divides by 60 or 3600 and changes the suffix. A \
                   metric that the pod's fields cannot give is left out, as in `pod_request`.",
         group: Group::Kubernetes,
-        purity: Purity::Content,
+        purity: Purity::Content(pod::TOTALS),
         examples: &[Example {
             script: r#"pod_metrics(15, "minute")"#,
             input: TWO_CONTAINERS,
@@ -178,7 +178,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
                   else what its node selector or required node affinity demands of the node label \
                   `nvidia.com/gpu.product`, else ().",
         group: Group::Kubernetes,
-        purity: Purity::Content,
+        purity: Purity::Content(pod::GPU_TYPE),
         examples: &[Example {
             script: "pod_gpu_type()",
             input: TWO_CONTAINERS,

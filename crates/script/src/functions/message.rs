@@ -49,7 +49,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
         signature: "content() -> text",
         summary: "The content of the message as the text it is sent as, JSON or not.",
         group: Group::Message,
-        purity: Purity::Content,
+        purity: Purity::Content(&[""]),
         examples: &[Example {
             script: "content()",
             input: r#"{"a":1}"#,
@@ -64,7 +64,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
                   A number is a position in an array and `*` stands for all of its items; `~1` \
                   is a dot in a name and `~0` a `~`.",
         group: Group::Message,
-        purity: Purity::Content,
+        purity: Purity::Content(&[""]),
         examples: &[
             Example {
                 script: "[1, 2].map_each(|n| n + json().a)",

@@ -16,6 +16,7 @@ mod values;
 
 use std::{collections::HashMap, sync::LazyLock};
 
+use meterline_core::Reads;
 use rhai::{Engine, EvalAltResult};
 
 pub(crate) use known::{changes_its_argument, is_known, nearest};
@@ -29,8 +30,8 @@ use crate::paths::{self, MAKE_PATH};
 pub enum Purity {
     /// Its arguments and the message beside its content: metadata, identity, failure.
     Pure,
-    /// Its arguments and the message with its content.
-    Content,
+    /// Its arguments, the message, and these parts of its content, as [`Reads::of`] has them.
+    Content(&'static [&'static str]),
     /// The clock or chance as well.
     World,
 }
@@ -105,6 +106,14 @@ pub(crate) fn docs() -> &'static [FunctionDoc] {
     &DOCS
 }
 
+/// What a function reads of the content by itself.
+pub(crate) fn reads(name: &str) -> Reads {
+    match purity(name) {
+        Some(Purity::Content(paths)) => Reads::of(paths),
+        _ => Reads::default(),
+    }
+}
+
 /// What the result of a function depends on; `None` for Rhai's own, which are all pure.
 pub(crate) fn purity(name: &str) -> Option<Purity> {
     PURITY.get(name).copied()
@@ -124,7 +133,7 @@ pub(crate) fn register(engine: &mut Engine) {
 
 #[cfg(test)]
 mod tests {
-    use meterline_core::{Content, Message};
+    use meterline_core::{Content, Document, Message};
 
     use super::*;
     use crate::{Engine, Limits};
@@ -162,6 +171,32 @@ mod tests {
             }
         }
         assert!(wrong.is_empty(), "\n{wrong}");
+    }
+
+    /// In each example nothing is missed when only what the functions declare is there.
+    #[test]
+    fn functions_read_nothing_but_what_they_declare() {
+        let engine = Engine::new(Limits::default());
+        for doc in docs() {
+            for example in doc.examples {
+                let Ok(expression) = engine.compile_expression(example.script) else {
+                    continue;
+                };
+                let whole = Document::from_json(example.input.as_bytes()).unwrap();
+                let kept = whole.project(expression.reads());
+                let value = |content: Document| {
+                    let message = Message::new(Content::Document(content));
+                    let value = expression.evaluate(&message);
+                    value
+                        .map(|it| it.root().to_value())
+                        .map_err(|it| it.to_string())
+                };
+                // An id of a message without an identity is made from all of it.
+                if doc.name != "event_id" {
+                    assert_eq!(value(kept), value(whole), "{}", example.script);
+                }
+            }
+        }
     }
 
     #[test]

@@ -273,7 +273,7 @@ mod tests {
                 };
                 rhai.compile(format!("fn f({all}) {{ {call} }}")).unwrap()
             });
-            let context = Context::new(Message::raw("{}"), meterline_core::event_id);
+            let context = Context::new(Message::raw("{}"));
             let options = CallFnOptions::new().eval_ast(false).with_tag(context);
             rhai.call_fn_with_options::<Dynamic>(options, &mut Scope::new(), ast, "f", values)
                 .map(drop)

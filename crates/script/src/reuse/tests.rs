@@ -47,7 +47,7 @@ fn pod() -> Document {
 /// What the mapping makes of the message, and whether it was kept from before.
 fn run(mapping: &Mapping, mut message: Message) -> (String, bool) {
     let kept = |content: &Content| match content {
-        Content::Document(document) => document.recall(),
+        Content::Document(document) => document.recall::<Memo>(),
         _ => None,
     };
     let document = message.content().clone();

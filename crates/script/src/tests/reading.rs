@@ -1,31 +1,28 @@
 //! That a script cannot notice that only what it reads is converted.
 
-use meterline_core::{Content, Document, Message};
+use meterline_core::{Content, Document, Message, Reads, Step};
 use proptest::prelude::*;
 use rhai::Scope;
 use serde_json::{Value, json};
 
-use crate::{
-    Engine, Limits, convert,
-    materialise::{Step, Wanted},
-    reads,
-    script::Script,
-};
+use crate::{Engine, Limits, convert, reads, script::Script};
 
-/// The value or the error of a script, with the parts it is known to read and with everything.
-fn both(engine: &Engine, source: &str, message: &Message) -> Option<[Result<Value, String>; 2]> {
+/// The value or the error of a script: with the parts of `this` that it is known to read, of a message
+/// of which only what it is known to read was kept, and with everything.
+fn each(engine: &Engine, source: &str, message: &Message) -> Option<[Result<Value, String>; 3]> {
     let mut script = Script::compile(engine, source, (1, 1)).ok()?;
-    let mut run = |wanted: Option<Wanted>| {
-        if let Some(wanted) = wanted {
-            script.analysis.wanted = wanted;
-        }
+    let value = |script: &Script, message: &Message| {
         let value = script.run(&mut message.clone(), |_| Scope::new());
         value
             .map_err(|error| error.to_string())
             .and_then(|done| convert::to_document(&done.value))
             .map(|document| document.root().to_value())
     };
-    Some([run(None), run(Some(Wanted::All))])
+    let kept = message.document().unwrap().project(&script.analysis.reads);
+    let some = value(&script, message);
+    let of_kept = value(&script, &Message::new(Content::Document(kept)));
+    script.analysis.this = Reads::All;
+    Some([some, of_kept, value(&script, message)])
 }
 
 /// A path in which `0` is an item of an array.
@@ -49,11 +46,11 @@ fn only_what_is_read_is_wanted() {
         let source = format!("fn __script(){{\n{source}\n}}");
         format!(
             "{:?}",
-            reads::wanted(&engine.0.rhai.compile(source).unwrap())
+            reads::of_this(&engine.0.rhai.compile(source).unwrap())
         )
     };
     let expected = |paths: &[&[&str]]| {
-        let mut wanted = Wanted::default();
+        let mut wanted = Reads::default();
         for path in paths {
             wanted.add(&steps(path));
         }
@@ -124,7 +121,7 @@ fn only_what_is_read_is_wanted() {
     for (source, paths) in cases {
         assert_eq!(wanted(source), expected(paths), "{source}");
     }
-    let mut expected = Wanted::default();
+    let mut expected = Reads::default();
     expected.add(&steps(&["a", "b"]));
     expected.add_prefix(&steps(&["a"]), "p/");
     for source in [
@@ -133,6 +130,30 @@ fn only_what_is_read_is_wanted() {
     ] {
         assert_eq!(wanted(source), format!("{expected:?}"), "{source}");
     }
+}
+
+#[test]
+fn what_functions_read_is_read_too() {
+    let engine = Engine::new(Limits::default());
+    let reads = |source: &str| {
+        let expression = engine.compile_expression(source).unwrap();
+        expression.reads().to_string()
+    };
+    assert_eq!(
+        reads("pod_request(\"cpu\")"),
+        "spec.containers.*.resources, spec.initContainers.*.resources, \
+         spec.initContainers.*.restartPolicy, spec.resources"
+    );
+    assert_eq!(reads("[this.a, json(\"b.c\")]"), "a, b.c");
+    assert_eq!(reads("json(\"list.0.x\")"), "list.0.x, list.*.x");
+    assert_eq!(reads("json(\"\")"), "everything");
+    assert_eq!(reads("content()"), "everything");
+    assert_eq!(reads("Fn(\"json\")"), "everything");
+    assert_eq!(reads("Fn(this.f)"), "everything");
+    assert_eq!(
+        reads("[event_id(\"t\"), meta(\"schedule_time\"), now()]"),
+        "nothing"
+    );
 }
 
 #[test]
@@ -171,10 +192,22 @@ fn wherever_this_occurs_nothing_is_missed() {
         "this.a?.b?[\"d\"]?[1]",
         "(this).a",
         "(this.a).b",
+        "json(\"a.b.d.1.e\")",
+        "json(\"a.b.d.*.e\")",
+        "json(\"list.*.c\")",
+        "json(\"n.0\")",
+        "[json(\"a.b.c\"), this.a.b.d[0]]",
+        "json(\"\")",
+        "json(this.k)",
+        "json().a.x",
+        "content()",
+        "Fn(\"content\").call()",
+        "[1].map_each(|i| json().list)",
     ] {
-        let [some, all] =
-            both(&engine, source, &message).unwrap_or_else(|| panic!("{source} does not compile"));
+        let [some, of_kept, all] =
+            each(&engine, source, &message).unwrap_or_else(|| panic!("{source} does not compile"));
         assert_eq!(some, all, "{source}");
+        assert_eq!(of_kept, all, "{source}");
     }
 }
 
@@ -264,8 +297,9 @@ proptest! {
         for content in kinds {
             let message = Message::new(content);
             for source in &scripts {
-                if let Some([some, all]) = both(engine, source, &message) {
-                    prop_assert_eq!(some, all, "{}", source);
+                if let Some([some, of_kept, all]) = each(engine, source, &message) {
+                    prop_assert_eq!(&some, &all, "{}", source);
+                    prop_assert_eq!(of_kept, all, "{}", source);
                 }
             }
         }

@@ -47,7 +47,7 @@ fn a_path_in_json_leads_where_it_does_in_benthos() {
     }
     assert!(render("${! json(\"a\") }", &Message::raw("no JSON")).is_err());
     let script = Script::compile(&engine(), "root = json(\"a.b\")", (1, 1)).unwrap();
-    assert!(script.analysis.wanted.is_nothing());
+    assert!(script.analysis.this.is_nothing());
 }
 
 #[test]

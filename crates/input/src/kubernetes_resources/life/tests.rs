@@ -1,6 +1,6 @@
 //! One test for each rule of a pod's life.
 
-use meterline_core::Document;
+use meterline_core::{Document, Reads};
 use serde_json::{Value, json};
 
 use super::*;
@@ -14,7 +14,15 @@ fn at(seconds: i64) -> String {
 }
 
 fn pod(value: &Value) -> Life {
-    life(Document::from(value).root(), ResourceType::Pod, false, NOW)
+    let whole = Document::from(value);
+    let life = life(whole.root(), ResourceType::Pod, false, NOW);
+    // What is declared to be read here is all that is read.
+    let seen = whole.project(&Reads::of(READS));
+    assert_eq!(
+        super::life(seen.root(), ResourceType::Pod, false, NOW),
+        life
+    );
+    life
 }
 
 fn running(started: i64) -> Value {
@@ -406,4 +414,12 @@ fn the_mirror_of_a_static_pod_is_billed_from_when_it_was_made() {
     let other = json!({"metadata": {"creationTimestamp": at(400)},
         "status": {"phase": "Running", "containerStatuses": [running(100)]}});
     assert_eq!(pod(&other).start, Some(100));
+}
+
+#[test]
+fn times_that_mean_never_are_none() {
+    assert_eq!(seconds("1970-01-01T00:00:00Z"), None);
+    assert_eq!(seconds("0001-01-01T00:00:00Z"), None);
+    assert_eq!(seconds("yesterday"), None);
+    assert_eq!(seconds("1970-01-01T00:00:01.9Z"), Some(1));
 }

@@ -1,0 +1,333 @@
+//! Which parts of a JSON value are read.
+//!
+//! What a pipeline reads of its messages is known before it runs. An input that keeps objects for
+//! long keeps that and nothing else, and a script is handed that and nothing else; neither can tell
+//! the difference from the whole.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// What is read of a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reads {
+    /// All of it.
+    All,
+    /// Parts of it if it is an object or an array that has such parts; all of it if it is not.
+    Parts(Parts),
+}
+
+/// The parts of a value. None at all: nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Parts {
+    /// Fields by their whole keys.
+    pub keys: BTreeMap<String, Reads>,
+    /// Fields by the starts of their keys; each such field is read as a whole.
+    pub prefixes: BTreeSet<String>,
+    /// What is read of each item of an array.
+    pub items: Option<Box<Reads>>,
+}
+
+/// A step from a value to a part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// The field of this key.
+    Key(&'a str),
+    /// Any item of an array.
+    Item,
+}
+
+impl Default for Reads {
+    /// Nothing.
+    fn default() -> Self {
+        Self::Parts(Parts::default())
+    }
+}
+
+impl Reads {
+    /// Everything below each of these paths, written as the keys with dots between them: `*` is any
+    /// item of an array; in a key `~0` is a `~`, `~1` a dot, `~2` a `*` and `~3` a `^`. A path that
+    /// ends in `^` is for all keys that start with the last one; an empty one is for the value itself.
+    ///
+    /// ```
+    /// use meterline_core::{Reads, Step};
+    ///
+    /// let mut reads = Reads::default();
+    /// reads.add(&[Step::Key("spec"), Step::Key("containers"), Step::Item, Step::Key("resources")]);
+    /// reads.add_prefix(&[Step::Key("metadata"), Step::Key("labels")], "example.com/");
+    /// let paths = ["spec.containers.*.resources", "metadata.labels.example~1com/^"];
+    /// assert_eq!(Reads::of(&paths), reads);
+    /// assert_eq!(reads.to_string(), "metadata.labels.example~1com/^, spec.containers.*.resources");
+    /// ```
+    #[must_use]
+    pub fn of(paths: &[&str]) -> Self {
+        let mut reads = Self::default();
+        for path in paths {
+            if path.is_empty() {
+                return Self::All;
+            }
+            let keys: Vec<_> = path.split('.').map(|key| (key, unescaped(key))).collect();
+            let steps: Vec<_> = keys
+                .iter()
+                .map(|(written, key)| match *written {
+                    "*" => Step::Item,
+                    _ => Step::Key(key.as_str()),
+                })
+                .collect();
+            match steps.split_last() {
+                Some((Step::Key(last), above)) if path.ends_with('^') => {
+                    reads.add_prefix(above, last.trim_end_matches('^'));
+                }
+                _ => reads.add(&steps),
+            }
+        }
+        reads
+    }
+
+    /// Adds everything below `path`.
+    pub fn add(&mut self, path: &[Step<'_>]) {
+        self.add_all(path, &Self::All);
+    }
+
+    /// Adds the fields below `path` whose keys start with `prefix`.
+    pub fn add_prefix(&mut self, path: &[Step<'_>], prefix: &str) {
+        let prefixes = BTreeSet::from([prefix.to_owned()]);
+        self.add_all(
+            path,
+            &Self::Parts(Parts {
+                prefixes,
+                ..Parts::default()
+            }),
+        );
+    }
+
+    /// Adds `more` of what is below `path`.
+    pub fn add_all(&mut self, path: &[Step<'_>], more: &Self) {
+        let Self::Parts(parts) = self else {
+            return;
+        };
+        match (path.split_first(), more) {
+            (Some((Step::Key(key), rest)), _) => {
+                let part = parts.keys.entry((*key).to_owned()).or_default();
+                part.add_all(rest, more);
+            }
+            (Some((Step::Item, rest)), _) => {
+                parts.items.get_or_insert_default().add_all(rest, more);
+            }
+            (None, Self::All) => *self = Self::All,
+            (None, Self::Parts(more)) => {
+                parts.prefixes.extend(more.prefixes.iter().cloned());
+                for (key, more) in &more.keys {
+                    let part = parts.keys.entry(key.clone()).or_default();
+                    part.add_all(&[], more);
+                }
+                if let Some(more) = &more.items {
+                    parts.items.get_or_insert_default().add_all(&[], more);
+                }
+            }
+        }
+    }
+
+    /// Adds what `other` reads.
+    pub fn join(&mut self, other: &Self) {
+        self.add_all(&[], other);
+    }
+
+    /// Whether nothing is read.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        matches!(self, Self::Parts(parts) if *parts == Parts::default())
+    }
+
+    /// Whether everything is read.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        matches!(self, Self::All)
+    }
+
+    /// What is read of a field; `None` for one that is not read.
+    #[must_use]
+    pub fn field(&self, key: &str) -> Option<&Self> {
+        match self {
+            Self::All => Some(&Self::All),
+            Self::Parts(parts) if parts.prefixes.iter().any(|it| key.starts_with(it)) => {
+                Some(&Self::All)
+            }
+            Self::Parts(parts) => parts.keys.get(key),
+        }
+    }
+
+    /// What is read of each item of an array; `All` where the array is read as a whole, as one that
+    /// has properties such as its length read is. Fields whose keys are numbers or `*` are no such
+    /// properties. `None` where nothing at all is read.
+    #[must_use]
+    pub fn item(&self) -> Option<&Self> {
+        let is_item = |key: &String| key == "*" || key.bytes().all(|it| it.is_ascii_digit());
+        match self {
+            Self::Parts(Parts {
+                keys,
+                prefixes,
+                items: Some(items),
+            }) if prefixes.is_empty() && keys.keys().all(is_item) => Some(items),
+            _ => (!self.is_nothing()).then_some(&Self::All),
+        }
+    }
+
+    /// Whether whatever `other` reads is read.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let mut both = self.clone();
+        both.join(other);
+        both == *self
+    }
+
+    /// The paths, as [`Reads::of`] takes them.
+    #[must_use]
+    pub fn paths(&self) -> Vec<String> {
+        let mut paths = Vec::new();
+        self.write("", &mut paths);
+        paths
+    }
+
+    fn write(&self, path: &str, paths: &mut Vec<String>) {
+        let below = |key: &str| match path {
+            "" => key.to_owned(),
+            path => format!("{path}.{key}"),
+        };
+        match self {
+            Self::All => paths.push(path.to_owned()),
+            Self::Parts(parts) => {
+                let Parts {
+                    keys,
+                    prefixes,
+                    items,
+                } = parts;
+                for (key, reads) in keys {
+                    reads.write(&below(&escaped(key)), paths);
+                }
+                for prefix in prefixes {
+                    paths.push(below(&format!("{}^", escaped(prefix))));
+                }
+                if let Some(items) = items {
+                    items.write(&below("*"), paths);
+                }
+            }
+        }
+    }
+}
+
+fn escaped(key: &str) -> String {
+    let mut text = key.replace('~', "~0");
+    for (from, to) in [('.', "~1"), ('*', "~2"), ('^', "~3")] {
+        text = text.replace(from, to);
+    }
+    text
+}
+
+fn unescaped(key: &str) -> String {
+    let mut text = key.to_owned();
+    for (from, to) in [("~3", "^"), ("~2", "*"), ("~1", "."), ("~0", "~")] {
+        text = text.replace(from, to);
+    }
+    text
+}
+
+/// As the list of its paths.
+impl Serialize for Reads {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.paths().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Reads {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let paths = Vec::<String>::deserialize(deserializer)?;
+        let paths: Vec<_> = paths.iter().map(String::as_str).collect();
+        Ok(Self::of(&paths))
+    }
+}
+
+/// The paths as [`Reads::of`] takes them, with commas between.
+impl fmt::Display for Reads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_all() {
+            return f.write_str("everything");
+        }
+        let paths = self.paths();
+        if paths.is_empty() {
+            return f.write_str("nothing");
+        }
+        f.write_str(&paths.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_and_nothing_say_so() {
+        assert_eq!(Reads::default().to_string(), "nothing");
+        assert_eq!(Reads::All.to_string(), "everything");
+        assert!(Reads::of(&[]).is_nothing());
+    }
+
+    #[test]
+    fn what_two_read_is_what_either_reads() {
+        let mut reads = Reads::of(&["a.b", "list.*.x"]);
+        reads.join(&Reads::of(&["a.c^", "list.*.y", "d"]));
+        assert_eq!(reads.to_string(), "a.b, a.c^, d, list.*.x, list.*.y");
+        reads.join(&Reads::of(&["a"]));
+        assert_eq!(reads.to_string(), "a, d, list.*.x, list.*.y");
+        reads.join(&Reads::All);
+        assert!(reads.is_all());
+    }
+
+    #[test]
+    fn a_part_of_a_field_is_found_by_key_and_by_prefix() {
+        let reads = Reads::of(&["a.b", "a.pre~1fix/^"]);
+        let a = reads.field("a").unwrap();
+        assert!(a.field("b").unwrap().is_all());
+        assert!(a.field("pre.fix/x").unwrap().is_all());
+        assert_eq!(a.field("c"), None);
+        assert_eq!(reads.field("b"), None);
+    }
+
+    #[test]
+    fn an_array_of_which_a_property_is_read_is_read_as_a_whole() {
+        assert_eq!(Reads::of(&["*.x"]).item(), Some(&Reads::of(&["x"])));
+        assert_eq!(Reads::of(&["*.x", "0.x"]).item(), Some(&Reads::of(&["x"])));
+        assert_eq!(Reads::default().item(), None);
+        assert!(Reads::of(&["*.x", "len"]).item().unwrap().is_all());
+        assert!(Reads::of(&["len"]).item().unwrap().is_all());
+    }
+
+    #[test]
+    fn what_is_written_down_is_read_again() {
+        let mut reads = Reads::of(&["a.b", "a.pre~1fix/^", "list.*.x"]);
+        reads.add(&[Step::Key("*"), Step::Key("x^"), Step::Key("~1")]);
+        for reads in [reads, Reads::All, Reads::default()] {
+            let text = serde_json::to_string(&reads).unwrap();
+            assert_eq!(
+                serde_json::from_str::<Reads>(&text).unwrap(),
+                reads,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn who_reads_more_covers_who_reads_less() {
+        let reads = Reads::of(&["a", "b.x^", "c.*.d"]);
+        for covered in [&[][..], &["a.b.c"], &["b.x^", "c.*.d"]] {
+            assert!(reads.covers(&Reads::of(covered)), "{covered:?}");
+        }
+        for other in [&[""][..], &["b"], &["b.y"], &["c.*.e"], &["d"]] {
+            assert!(!reads.covers(&Reads::of(other)), "{other:?}");
+        }
+        assert!(Reads::All.covers(&Reads::All));
+    }
+}
