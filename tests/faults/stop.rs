@@ -9,6 +9,7 @@ use std::{
 
 use meterline_testkit::{
     ingest::{Behaviour, RecordingIngest},
+    preload::Preload,
     process::Meterline,
 };
 use tokio::{
@@ -180,6 +181,69 @@ shutdown_timeout: 1s
         );
     }
     assert!(taken.iter().sum::<usize>() > 0, "{taken:?}");
+}
+
+/// Lines that a buffer refused wait in the input, behind processors of its own, when it is told to
+/// stop: the buffer takes them yet if it can, and what it cannot take is counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_in_an_input_with_processors_is_kept_at_a_stop_or_counted_as_lost() {
+    for (mended, code) in [(true, 0), (false, 75)] {
+        let ingest = RecordingIngest::start().await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let preload = Preload::compile().unwrap();
+        let config = format!(
+            r#"
+input:
+  stdin: {{}}
+  processors: [{{mapping: 'root = this; root.seen = true'}}]
+buffer: {{sqlite: {{path: '{}'}}}}
+output:
+  http_client: {{url: '{}', headers: {{content-type: application/cloudevents+json}}}}
+  processors:
+    - mapping: |
+        root = #{{ id: this.id, specversion: "1.0", source: "test", type: "t",
+          subject: "s", time: "2025-01-01T00:00:00Z", data: this }};
+"#,
+            folder.path().join("buffer.sqlite").display(),
+            ingest.url() + "/api/v1/events",
+        );
+        let (reader, mut lines) = std::io::pipe().unwrap();
+        let command = meterline().config(&config).stdin(reader);
+        let collector = preload.put_into(command).start().unwrap();
+        writeln!(lines, r#"{{"id": "first"}}"#).unwrap();
+        ingest
+            .wait_until(MINUTE, |state| state.events.len() == 1)
+            .await
+            .unwrap();
+        preload.fail_syncs(true).unwrap();
+        writeln!(lines, r#"{{"id": "second"}}"#).unwrap();
+        collector
+            .wait_for_page("/ready", MINUTE, |_, page| {
+                page.contains("the buffer cannot keep messages")
+            })
+            .await
+            .unwrap();
+        if mended {
+            preload.fail_syncs(false).unwrap();
+        }
+        collector.terminate().unwrap();
+        let status = collector.wait_exit(MINUTE).await.unwrap();
+        let tail = collector.tail();
+        assert_eq!(status.code(), Some(code), "{tail}");
+        assert_eq!(tail.contains("it is lost"), !mended, "{tail}");
+
+        if !mended {
+            preload.fail_syncs(false).unwrap();
+        }
+        let again = meterline().config(&config).start().unwrap();
+        let status = again.wait_exit(MINUTE).await.unwrap();
+        assert_eq!(status.code(), Some(0), "{}", again.tail());
+        let events = ingest.events();
+        let ids: Vec<_> = events.iter().filter_map(|it| it["id"].as_str()).collect();
+        assert_eq!(ids, ["first", "second"][..if mended { 2 } else { 1 }]);
+        assert!(events.iter().all(|it| it["data"]["seen"] == true));
+        ingest.assert_clean();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,9 @@ use std::{
 };
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use meterline_core::{Ack, Batch, Health, Input, InputError, IntCounter, Metrics, OutputNode};
+use meterline_core::{
+    Ack, Batch, Chain, Health, Input, InputError, IntCounter, Metrics, OutputNode,
+};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -17,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
-    process::{self, Chain, Work},
+    process::{self, Work},
     rejections::Rejections,
     sink::Sink,
 };
