@@ -89,8 +89,12 @@ fn presets_and_examples_lint() {
         for entry in std::fs::read_dir(root().join(folder)).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|it| it == "yaml") {
-                let output = run(&["lint", path.to_str().unwrap()], "");
+                let args = ["lint", path.to_str().unwrap()];
+                let token = [("OPENMETER_TOKEN", "om_a")];
+                let output = run_with(&root(), &args, &token, "");
                 assert_eq!(shown(&output), "exit 0", "{}", path.display());
+                // A token that is not set is no fault.
+                assert_eq!(run(&args, "").status.code(), Some(0), "{}", path.display());
             }
         }
     }

@@ -58,7 +58,7 @@ fn pods(mappings: &[&str]) -> String {
             mapping.replace('\n', "\n        ")
         );
     }
-    config + "output:\n  openmeter: {url: https://openmeter.cloud}\n"
+    config + "output:\n  openmeter: {url: https://openmeter.cloud, token: om_a}\n"
 }
 
 const EVENT: &str =
@@ -100,7 +100,10 @@ fn an_id_that_all_usage_of_a_pod_shares_is_a_fault() {
     assert_eq!(lint(&lines), "exit 0");
     // Nobody bills what is printed, unless it is an event.
     let printed = |mapping| {
-        pods(&[mapping]).replace("openmeter: {url: https://openmeter.cloud}", "stdout: {}")
+        pods(&[mapping]).replace(
+            "openmeter: {url: https://openmeter.cloud, token: om_a}",
+            "stdout: {}",
+        )
     };
     assert_snapshot!(lint(&printed("root = #{ id: this.metadata.uid }")), @r#"
     c.yaml:8:23: warning: pipeline.processors.0.mapping: this `id` is the same for all usage of an object, so every event but the first is taken for a repeat and not billed; use `event_id("the-type")`, which is another for each piece of usage and the same when it is sent again
@@ -132,7 +135,7 @@ output:
     - drop: {}
 output_resources:
   - label: out
-    openmeter: {url: https://openmeter.cloud}
+    openmeter: {url: https://openmeter.cloud, token: om_a}
     processors: [{mapping: 'root = this; root.source = "x"'}]
 "#), @r#"
     c.yaml:9:49: pipeline.processors.0.switch.0.processors.0.mapping: this `id` is the same for all usage of an object, so every event but the first is taken for a repeat and not billed; use `event_id("the-type")`, which is another for each piece of usage and the same when it is sent again
@@ -152,7 +155,7 @@ pipeline:
           fallthrough: true
         - processors: [{mapping: 'root = #{ id: event_id() }'}]
 output:
-  openmeter: {url: https://openmeter.cloud}
+  openmeter: {url: https://openmeter.cloud, token: om_a}
 "#
         ),
         "exit 0"
@@ -187,12 +190,12 @@ fn two_outputs_that_shadow_each_other_are_a_fault() {
     c.yaml:14:28: warning: output.switch.cases.1.output.openmeter.url: this output and `output.switch.cases.0.output.openmeter` may get the same message and post it to one URL with one id, `event_id("t")`: the server takes the second event for a repeat; give the events of each a type of their own, as in `event_id("another-type")`
     exit 0
     "#);
-    let fan_out = "input: {kubernetes_resources: {}}\npipeline: {processors: [{mapping: 'root = #{ id: event_id() }'}]}\noutput:\n  broker:\n    outputs:\n      - fallback: [{openmeter: {url: https://openmeter.cloud}}, {drop: {}}]\n      - stdout: {}\n      - openmeter: {url: https://openmeter.cloud/, token: om_b}\n";
+    let fan_out = "input: {kubernetes_resources: {}}\npipeline: {processors: [{mapping: 'root = #{ id: event_id() }'}]}\noutput:\n  broker:\n    outputs:\n      - fallback: [{openmeter: {url: https://openmeter.cloud, token: om_a}}, {drop: {}}]\n      - stdout: {}\n      - openmeter: {url: https://openmeter.cloud/, token: om_b}\n";
     assert_snapshot!(lint(fan_out), @r#"
     c.yaml:8:26: warning: output.broker.outputs.2.openmeter.url: this output and `output.broker.outputs.0.fallback.0.openmeter` get the same message and post it to one URL with one id, `event_id()`: if both tokens are for one account, the server takes the second event for a repeat; give the events of each a type of their own, as in `event_id("another-type")`
     exit 0
     "#);
-    assert_snapshot!(lint(&fan_out.replace(", token: om_b", "")), @r#"
+    assert_snapshot!(lint(&fan_out.replace("om_b", "om_a")), @r#"
     c.yaml:8:26: output.broker.outputs.2.openmeter.url: this output and `output.broker.outputs.0.fallback.0.openmeter` get the same message and post it to one URL with one id, `event_id()`: the server takes the second event for a repeat; give the events of each a type of their own, as in `event_id("another-type")`
     1 fault
     exit 1
@@ -231,8 +234,10 @@ fn what_is_no_event_is_a_fault_where_an_output_needs_one() {
     1 fault
     exit 1
     ");
-    let printed =
-        pods(&["root = [1]"]).replace("openmeter: {url: https://openmeter.cloud}", "stdout: {}");
+    let printed = pods(&["root = [1]"]).replace(
+        "openmeter: {url: https://openmeter.cloud, token: om_a}",
+        "stdout: {}",
+    );
     assert_eq!(lint(&printed), "exit 0");
     assert_eq!(lint(&pods(&["root = [1]", EVENT])), "exit 0");
 }
@@ -320,4 +325,68 @@ fn all_syntax_errors_of_all_scripts_are_told_at_once() {
     4 faults
     exit 1
     ");
+}
+
+/// The ledger keeps usage until it is delivered; a buffer would say so too early.
+#[test]
+fn a_buffer_behind_the_cluster_is_a_fault_wherever_the_input_is() {
+    let told = |input: &str, buffer: &str| {
+        lint(&format!(
+            "{input}\nbuffer:\n  {buffer}\npipeline: {{processors: [{{mapping: '{EVENT}'}}]}}\noutput: {{drop: {{}}}}\n"
+        ))
+    };
+    let nested = "input: {schedule: {input: {resource: pods}}, processors: [noop: {}]}\ninput_resources: [{label: pods, kubernetes_resources: {}, processors: [noop: {}]}]";
+    assert_snapshot!(told(nested, "sqlite: {path: b.sqlite}"), @r"
+    c.yaml:4:11: buffer.sqlite: remove `buffer`: `kubernetes_resources` (input_resources.0.kubernetes_resources) keeps usage itself until it is delivered, in its ledger, which `state` (the variable STATE_PATH of the presets) makes durable; a buffer acknowledges usage as soon as it is in its file, and what an output rejects or drops later would count as delivered
+    1 fault
+    exit 1
+    ");
+    assert_snapshot!(told("input: {kubernetes_resources: {}}", "memory: {}"), @r"
+    c.yaml:3:11: buffer.memory: remove `buffer`: `kubernetes_resources` (input.kubernetes_resources) keeps usage itself until it is delivered, in its ledger, which `state` (the variable STATE_PATH of the presets) makes durable; a buffer acknowledges usage as soon as it is in memory, and what an output rejects or drops later would count as delivered
+    1 fault
+    exit 1
+    ");
+    // The other faults are told with it.
+    assert_snapshot!(told("input: {kubernetes_resources: {x: 1}}", "memory: {y: 2}"), @r"
+    c.yaml:1:32: input.kubernetes_resources: unknown field `x`; there are: namespaces, resource_type, label_selector, include_pending_pods, accounting, settle, state, lookback, max_backlog, cluster
+    c.yaml:3:11: buffer.memory: remove `buffer`: `kubernetes_resources` (input.kubernetes_resources) keeps usage itself until it is delivered, in its ledger, which `state` (the variable STATE_PATH of the presets) makes durable; a buffer acknowledges usage as soon as it is in memory, and what an output rejects or drops later would count as delivered
+    c.yaml:3:12: buffer.memory: unknown field `y`; there are: limit
+    3 faults
+    exit 1
+    ");
+    for honest in [
+        told("input: {kubernetes_resources: {}}", "none: {}"),
+        told("input: {schedule: {input: {stdin: {}}}}", "memory: {}"),
+    ] {
+        assert_eq!(honest, "exit 0");
+    }
+}
+
+/// What the program warns of at its start is told before that.
+#[test]
+fn a_missing_token_and_one_that_anybody_can_read_are_told() {
+    let output = |openmeter: &str| {
+        let other = pods(&[EVENT]).replace("url: https://openmeter.cloud, token: om_a", openmeter);
+        lint(&other)
+    };
+    assert_snapshot!(output("url: 'https://openmeter.cloud'"), @r"
+    c.yaml:10:20: warning: output.openmeter.url: there is no token for openmeter.cloud; if it asks for one, set `token` (the variable OPENMETER_TOKEN of the presets)
+    exit 0
+    ");
+    assert_snapshot!(output("url: 'https://openmeter.cloud', token: '${OPENMETER_TOKEN:}'"), @r"
+    c.yaml:10:54: warning: output.openmeter.token: there is no token for openmeter.cloud; if it asks for one, set `token` (the variable OPENMETER_TOKEN of the presets)
+    exit 0
+    ");
+    assert_snapshot!(output("url: 'http://meter.example', token: 'file:///run/token'"), @r"
+    c.yaml:10:51: warning: output.openmeter.token: the token goes to meter.example by http, where anybody on the way can read it; use https
+    exit 0
+    ");
+    for quiet in [
+        "url: 'https://meter.example', token: om_a",
+        "url: 'https://user:password@meter.example'",
+        "url: 'http://localhost:8888'",
+        "url: 'http://127.0.0.1:8888', token: om_a",
+    ] {
+        assert_eq!(output(quiet), "exit 0", "{quiet}");
+    }
 }

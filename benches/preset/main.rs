@@ -42,6 +42,7 @@ fn processors() -> Vec<Box<dyn Processor>> {
         health: Health::default(),
         leader_election: None,
         rejected: Rejected::default(),
+        processing: None,
     };
     let build = loaded.processors.iter().map(|plan| plan.build(&cx));
     match build.collect() {

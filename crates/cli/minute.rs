@@ -1,4 +1,8 @@
-//! Once a minute one line says what went on: windows, events and seconds delivered, what waits and why.
+//! Once a minute one line says what went on: windows, messages and seconds delivered, what waits and why.
+//!
+//! What is delivered is counted where the input learns of it, so that a message counts once, however
+//! many outputs took it. For `kubernetes_resources` a message is one event, but for a mapping that makes
+//! several of one.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -20,7 +24,7 @@ pub(crate) async fn tell(metrics: Metrics, health: Health) {
         let now = Figures::of(&metrics.values());
         let Line {
             windows,
-            events,
+            messages,
             seconds,
             waiting,
             rejected,
@@ -29,9 +33,9 @@ pub(crate) async fn tell(metrics: Metrics, health: Health) {
         } = now.since(&before);
         let waits_for = reasons(&health.report());
         info!(
-            windows,
-            events,
-            seconds,
+            windows_settled = windows,
+            messages_delivered = messages,
+            seconds_delivered = seconds,
             waiting_seconds = waiting,
             rejected_seconds = rejected,
             dropped_seconds = dropped,
@@ -47,7 +51,7 @@ pub(crate) async fn tell(metrics: Metrics, health: Health) {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Figures {
     windows: i64,
-    events: i64,
+    messages: i64,
     delivered: i64,
     waiting: i64,
     rejected: i64,
@@ -59,7 +63,7 @@ struct Figures {
 #[derive(Debug, PartialEq, Eq)]
 struct Line {
     windows: i64,
-    events: i64,
+    messages: i64,
     seconds: i64,
     waiting: i64,
     rejected: i64,
@@ -74,7 +78,7 @@ impl Figures {
                 .iter()
                 .filter(|(name, _)| {
                     name.strip_prefix(metric)
-                        .is_some_and(|it| it.starts_with('{'))
+                        .is_some_and(|it| it.is_empty() || it.starts_with('{'))
                 })
                 .filter(|(name, _)| name.contains(label));
             mine.map(|(_, value)| *value as i64).sum()
@@ -82,7 +86,7 @@ impl Figures {
         let fate = |fate: &str| sum("ledger_seconds_total", &format!("fate=\"{fate}\""));
         Self {
             windows: sum("ledger_windows_settled", ""),
-            events: sum("output_sent", ""),
+            messages: sum("input_delivered", ""),
             delivered: fate("delivered"),
             waiting: fate("waiting"),
             rejected: fate("rejected"),
@@ -94,7 +98,7 @@ impl Figures {
     fn since(&self, before: &Self) -> Line {
         Line {
             windows: self.windows - before.windows,
-            events: self.events - before.events,
+            messages: self.messages - before.messages,
             seconds: self.delivered - before.delivered,
             waiting: self.waiting,
             // Fewer than before: they were delivered.
@@ -128,9 +132,10 @@ mod tests {
         let values = |windows: f64, sent: f64, delivered: f64, waiting: f64| {
             BTreeMap::from([
                 ("ledger_windows_settled{label=\"i\"}".to_owned(), windows),
+                ("input_delivered".to_owned(), sent),
+                // Each output took it.
                 ("output_sent{label=\"a\"}".to_owned(), sent),
-                ("output_sent{label=\"b\"}".to_owned(), 1.0),
-                ("output_sent_bytes{label=\"b\"}".to_owned(), 1_000.0),
+                ("output_sent{label=\"b\"}".to_owned(), sent),
                 (
                     "ledger_seconds_total{fate=\"delivered\",label=\"i\"}".to_owned(),
                     delivered,
@@ -147,7 +152,7 @@ mod tests {
             now.since(&before),
             Line {
                 windows: 4,
-                events: 20,
+                messages: 20,
                 seconds: 150,
                 waiting: 5,
                 rejected: 0,

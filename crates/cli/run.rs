@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, Result};
 use meterline_config::{Loaded, LogFormat};
 use meterline_core::{
-    BuildContext, BuildError, Health, HealthHandle, LeaderElection, Metrics, Processor,
+    BuildContext, BuildError, Health, HealthHandle, LeaderElection, Metrics, Processing, Processor,
     ProcessorPlan, Rejected,
 };
 use meterline_runtime::{Ended, Pipeline};
@@ -131,6 +131,10 @@ async fn serve(
         health,
         leader_election,
         rejected,
+        processing: Some(Processing {
+            threads: loaded.threads,
+            behind: meterline_runtime::processed,
+        }),
     };
     let exit = pipeline(loaded, cx, &running, stop).await;
     pages_stop.cancel();

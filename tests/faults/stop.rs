@@ -1,10 +1,16 @@
 //! Told to stop, at any moment.
 
-use std::{os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
+use std::{
+    io::{PipeWriter, Write},
+    os::unix::process::ExitStatusExt,
+    process::ExitStatus,
+    time::Duration,
+};
 
 use meterline_testkit::{
     ingest::{Behaviour, RecordingIngest},
-    process::{Meterline, MeterlineCommand},
+    preload::Preload,
+    process::Meterline,
 };
 use tokio::{
     task::JoinSet,
@@ -14,31 +20,66 @@ use tokio::{
 use super::{Scene, has_file};
 use crate::{
     crashes::live,
-    support::{Chance, MINUTE, stop},
+    support::{Chance, MINUTE, meterline, stop},
 };
 
 const SOON: Duration = Duration::from_secs(20);
 /// `shutdown_timeout` and what may come after it, on a machine that is busy.
 const LONGEST_STOP: Duration = Duration::from_secs(5);
 
-/// What the README says of how it ends when it is told to stop.
-fn is_documented(status: ExitStatus, meterline: &Meterline) -> bool {
+/// What the README says of how it ends when it is told to stop. It says `begun` when it listens for
+/// signals for sure.
+fn is_documented(status: ExitStatus, meterline: &Meterline, begun: &str) -> bool {
     match status.code() {
         Some(0 | 75) => true,
         // Before it listens for signals it has nothing to lose.
-        None => status.signal() == Some(15) && !meterline.tail().contains("billing begins"),
+        None => status.signal() == Some(15) && !meterline.tail().contains(begun),
         Some(_) => false,
+    }
+}
+
+/// Tells it to stop and gives its exit code, which is one that the README knows, and comes in time.
+async fn told_to_stop(meterline: &Meterline, begun: &str) -> Option<i32> {
+    meterline.terminate().unwrap();
+    let told = Instant::now();
+    let status = meterline.wait_exit(SOON).await.unwrap();
+    assert!(
+        told.elapsed() < LONGEST_STOP,
+        "{:?}{}",
+        told.elapsed(),
+        meterline.tail()
+    );
+    assert!(
+        is_documented(status, meterline, begun),
+        "{status}{}",
+        meterline.tail()
+    );
+    status.code()
+}
+
+/// Has the sink take events, refuse them or leave them without an answer.
+fn misbehave(ingest: &RecordingIngest, chance: &mut Chance) {
+    match chance.below(3) {
+        0 => ingest.respond_always(Behaviour::status(503)),
+        1 => ingest.respond_always(Behaviour::normal().hold()),
+        _ => ingest.respond_normally(),
     }
 }
 
 /// Stopped 25 times at moments of chance, while pods come and go and the sink takes events, refuses
 /// them or does not answer; then audited.
-async fn stopped_again_and_again(command: impl Fn(&Scene, &RecordingIngest) -> MeterlineCommand) {
+#[tokio::test(flavor = "multi_thread")]
+async fn stopped_at_any_moment_with_a_state_file_every_second_is_billed_once() {
     let Some(scene) = Scene::with(3).await else {
         return;
     };
     let ingest = RecordingIngest::start().await.unwrap();
-    let command = || command(&scene, &ingest).args(["--set", "shutdown_timeout=1s"]);
+    let command = || {
+        scene
+            .preset(&ingest)
+            .env("STATE_PATH", scene.file("state.sqlite"))
+            .args(["--set", "shutdown_timeout=1s"])
+    };
     let mut chance = Chance::new();
     // The first run begins the ledger; from then on whatever happens has to be billed.
     let first = command().start().unwrap();
@@ -52,28 +93,10 @@ async fn stopped_again_and_again(command: impl Fn(&Scene, &RecordingIngest) -> M
     }
     let mut codes = Vec::new();
     for _ in 0..25 {
-        match chance.below(3) {
-            0 => ingest.respond_always(Behaviour::status(503)),
-            1 => ingest.respond_always(Behaviour::normal().hold()),
-            _ => ingest.respond_normally(),
-        }
+        misbehave(&ingest, &mut chance);
         let meterline = command().start().unwrap();
         sleep(Duration::from_millis(20 + chance.below(1_800))).await;
-        meterline.terminate().unwrap();
-        let told = Instant::now();
-        let status = meterline.wait_exit(SOON).await.unwrap();
-        assert!(
-            told.elapsed() < LONGEST_STOP,
-            "{:?}{}",
-            told.elapsed(),
-            meterline.tail()
-        );
-        assert!(
-            is_documented(status, &meterline),
-            "{status}{}",
-            meterline.tail()
-        );
-        codes.push(status.code());
+        codes.push(told_to_stop(&meterline, "billing begins").await);
     }
     eprintln!("ended with {codes:?}");
     ingest.respond_normally();
@@ -91,33 +114,136 @@ async fn stopped_again_and_again(command: impl Fn(&Scene, &RecordingIngest) -> M
     stop(&meterline).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn stopped_at_any_moment_with_a_state_file_every_second_is_billed_once() {
-    stopped_again_and_again(|scene, ingest| {
-        scene
-            .preset(ingest)
-            .env("STATE_PATH", scene.file("state.sqlite"))
-    })
-    .await;
+/// Writes a line for each second of this run until nobody reads them any more.
+fn feed(run: usize, mut lines: PipeWriter) {
+    let mut line = |second: u32| writeln!(lines, "{{\"run\": {run}, \"second\": {second}}}");
+    for second in 0.. {
+        if line(second).is_err() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
+/// Lines of standard input, which nobody can bring again, through a buffer in a file. What it took is
+/// delivered, however often the program is stopped; lines that it did not take stay in the pipe.
 #[tokio::test(flavor = "multi_thread")]
 async fn stopped_at_any_moment_with_a_buffer_every_second_is_billed_once() {
-    stopped_again_and_again(|scene, ingest| {
-        let buffer = scene.file("buffer.sqlite");
-        let buffer = format!(
-            "\nbuffer:\n  sqlite: {{path: '{}'}}\n\noutput:",
-            buffer.display()
+    let ingest = RecordingIngest::start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!(
+        r#"
+input: {{stdin: {{}}}}
+buffer: {{sqlite: {{path: '{}'}}}}
+pipeline:
+  processors:
+    - mapping: |
+        root = #{{ id: `${{{{this.run}}}}-${{{{this.second}}}}`, specversion: "1.0", source: "test", type: "t",
+          subject: "s", time: "2025-01-01T00:00:00Z", data: this }};
+output: {{openmeter: {{url: '{}', batching: {{count: 50, period: 300ms}}}}}}
+shutdown_timeout: 1s
+"#,
+        folder.path().join("buffer.sqlite").display(),
+        ingest.url(),
+    );
+    let mut chance = Chance::new();
+    let mut taken = Vec::new();
+    for run in 0..25 {
+        misbehave(&ingest, &mut chance);
+        let (reader, writer) = std::io::pipe().unwrap();
+        let meterline = meterline().config(&config).stdin(reader).start().unwrap();
+        std::thread::spawn(move || feed(run, writer));
+        sleep(Duration::from_millis(20 + chance.below(1_800))).await;
+        // So many at least; one that does not serve its pages yet took none that we know of.
+        let received = meterline.metric("buffer_received").await;
+        taken.push(received.ok().flatten().unwrap_or_default() as usize);
+        let code = told_to_stop(&meterline, "serving /ping").await;
+        eprintln!("run {run} ended with {code:?}, {} lines taken", taken[run]);
+    }
+    ingest.respond_normally();
+    ingest.release();
+    // Without lines it ends by itself once the buffer is empty.
+    let meterline = meterline().config(&config).start().unwrap();
+    let status = meterline.wait_exit(MINUTE).await.unwrap();
+    assert_eq!(status.code(), Some(0), "{}", meterline.tail());
+    ingest.assert_clean();
+    let mut billed: Vec<Vec<u64>> = vec![Vec::new(); taken.len()];
+    for event in ingest.events() {
+        let of = |key: &str| event["data"][key].as_u64().unwrap();
+        billed[of("run") as usize].push(of("second"));
+    }
+    for (mut seconds, taken) in billed.into_iter().zip(&taken) {
+        seconds.sort_unstable();
+        assert!(seconds.len() >= *taken, "{} of {taken}", seconds.len());
+        assert!(
+            seconds.iter().copied().eq(0..seconds.len() as u64),
+            "{seconds:?}"
         );
-        let output = format!(
-            "url: '{}', batching: {{count: 50, period: 300ms}}",
-            ingest.url()
+    }
+    assert!(taken.iter().sum::<usize>() > 0, "{taken:?}");
+}
+
+/// Lines that a buffer refused wait in the input, behind processors of its own, when it is told to
+/// stop: the buffer takes them yet if it can, and what it cannot take is counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_in_an_input_with_processors_is_kept_at_a_stop_or_counted_as_lost() {
+    for (mended, code) in [(true, 0), (false, 75)] {
+        let ingest = RecordingIngest::start().await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let preload = Preload::compile().unwrap();
+        let config = format!(
+            r#"
+input:
+  stdin: {{}}
+  processors: [{{mapping: 'root = this; root.seen = true'}}]
+buffer: {{sqlite: {{path: '{}'}}}}
+output:
+  http_client: {{url: '{}', headers: {{content-type: application/cloudevents+json}}}}
+  processors:
+    - mapping: |
+        root = #{{ id: this.id, specversion: "1.0", source: "test", type: "t",
+          subject: "s", time: "2025-01-01T00:00:00Z", data: this }};
+"#,
+            folder.path().join("buffer.sqlite").display(),
+            ingest.url() + "/api/v1/events",
         );
-        scene
-            .variant(|preset| preset.replace("\noutput:", &buffer), &output)
-            .env("STATE_PATH", scene.file("state.sqlite"))
-    })
-    .await;
+        let (reader, mut lines) = std::io::pipe().unwrap();
+        let command = meterline().config(&config).stdin(reader);
+        let collector = preload.put_into(command).start().unwrap();
+        writeln!(lines, r#"{{"id": "first"}}"#).unwrap();
+        ingest
+            .wait_until(MINUTE, |state| state.events.len() == 1)
+            .await
+            .unwrap();
+        preload.fail_syncs(true).unwrap();
+        writeln!(lines, r#"{{"id": "second"}}"#).unwrap();
+        collector
+            .wait_for_page("/ready", MINUTE, |_, page| {
+                page.contains("the buffer cannot keep messages")
+            })
+            .await
+            .unwrap();
+        if mended {
+            preload.fail_syncs(false).unwrap();
+        }
+        collector.terminate().unwrap();
+        let status = collector.wait_exit(MINUTE).await.unwrap();
+        let tail = collector.tail();
+        assert_eq!(status.code(), Some(code), "{tail}");
+        assert_eq!(tail.contains("it is lost"), !mended, "{tail}");
+
+        if !mended {
+            preload.fail_syncs(false).unwrap();
+        }
+        let again = meterline().config(&config).start().unwrap();
+        let status = again.wait_exit(MINUTE).await.unwrap();
+        assert_eq!(status.code(), Some(0), "{}", again.tail());
+        let events = ingest.events();
+        let ids: Vec<_> = events.iter().filter_map(|it| it["id"].as_str()).collect();
+        assert_eq!(ids, ["first", "second"][..if mended { 2 } else { 1 }]);
+        assert!(events.iter().all(|it| it["data"]["seen"] == true));
+        ingest.assert_clean();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

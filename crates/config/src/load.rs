@@ -95,6 +95,7 @@ pub fn load(
         declared: false,
         posts: Vec::new(),
         leaves: 0,
+        keeper: None,
     };
     let loaded = sections::plan(&root, &mut cx);
     found.append(&mut cx.found);

@@ -39,6 +39,7 @@ pub struct Spec<P: ?Sized + 'static> {
     pub summary: &'static str,
     /// Whole components in YAML, each of which lints.
     pub examples: &'static [&'static str],
+    pub(crate) keeps: Option<&'static str>,
     pub(crate) plan: PlanFn<P>,
 }
 
@@ -63,8 +64,18 @@ impl<P: ?Sized + 'static> Spec<P> {
             name,
             summary,
             examples,
+            keeps: None,
             plan: |node, cx| cx.configure::<C>(node),
         }
+    }
+
+    /// Declares that an input or a buffer keeps messages until they are delivered, and where, such as
+    /// "in memory". One that does must not be behind another: what the buffer takes counts as
+    /// delivered for the input.
+    #[must_use]
+    pub const fn keeps(mut self, place: &'static str) -> Self {
+        self.keeps = Some(place);
+        self
     }
 }
 
@@ -135,12 +146,19 @@ pub struct Cx<'a> {
     pub(crate) posts: Vec<Post>,
     /// How many outputs were looked at that hold no others.
     pub(crate) leaves: usize,
+    /// An input that keeps messages itself: its type, its place in the configuration and where it
+    /// keeps them.
+    pub(crate) keeper: Option<(&'static str, String, &'static str)>,
 }
 
 impl<'a> Cx<'a> {
     /// Checks a nested input.
     pub fn input(&mut self, child: Child) -> Option<Box<dyn InputPlan>> {
         let component = self.component(child, "input", self.registry.inputs)?;
+        if let Some(place) = component.spec.keeps {
+            let path = self.path_of(component.body);
+            self.keeper = Some((component.spec.name, path, place));
+        }
         let planned = (component.spec.plan)(component.body, self);
         self.keeps_objects = self.foreseen.is_usage;
         let processors = self.own_processors(component.node);
@@ -164,6 +182,15 @@ impl<'a> Cx<'a> {
     /// Checks the buffer; with it comes its label.
     pub(crate) fn buffer(&mut self, child: Child) -> Option<(Arc<str>, Box<dyn BufferPlan>)> {
         let component = self.component(child, "buffer", self.registry.buffers)?;
+        if let Some(place) = component.spec.keeps
+            && let Some((input, path, kept)) = self.keeper.take()
+        {
+            self.error(format!(
+                "remove `buffer`: `{input}` ({path}) keeps usage itself until it is delivered, {kept}; \
+                 a buffer acknowledges usage as soon as it is {place}, and what an output rejects or \
+                 drops later would count as delivered"
+            ));
+        }
         let planned = (component.spec.plan)(component.body, self);
         let label = self.leave(component);
         Some((label, planned?))

@@ -1,17 +1,13 @@
 //! What every input and output may have beside its type: a label, and processors of its own.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use meterline_core::{
-    Ack, Batch, BuildContext, BuildError, Drops, Input, InputError, InputPlan, Message, OutputNode,
-    OutputPlan, Processor, ProcessorPlan, Reads,
+    BuildContext, BuildError, Chain, Input, InputPlan, OutputNode, OutputPlan, ProcessorPlan, Reads,
 };
 
-fn build_all(
-    plans: &[Box<dyn ProcessorPlan>],
-    cx: &BuildContext,
-) -> Result<Vec<Box<dyn Processor>>, BuildError> {
+fn build_all(plans: &[Box<dyn ProcessorPlan>], cx: &BuildContext) -> Result<Chain, BuildError> {
     plans.iter().map(|plan| plan.build(cx)).collect()
 }
 
@@ -33,45 +29,19 @@ impl InputPlan for ProcessedInput {
 
     async fn build(self: Box<Self>, cx: &BuildContext) -> Result<Box<dyn Input>, BuildError> {
         let cx = cx.labelled(self.label);
-        let processors = build_all(&self.processors, &cx)?;
         let input = self.plan.build(&cx).await?;
-        Ok(if processors.is_empty() {
-            input
-        } else {
-            Box::new(Processed {
-                input,
-                processors,
-                label: Arc::clone(&cx.label),
-            })
-        })
-    }
-}
-
-struct Processed {
-    input: Box<dyn Input>,
-    processors: Vec<Box<dyn Processor>>,
-    /// The place of a drop that no processor noted.
-    label: Arc<str>,
-}
-
-#[async_trait]
-impl Input for Processed {
-    async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
-        Ok(self.input.read().await?.map(|(batch, ack)| {
-            let mut missing: Vec<_> = batch.iter().filter_map(Message::origin).collect();
-            let mut drops = Drops::default();
-            let batch = self.processors.iter_mut().fold(batch, |batch, processor| {
-                processor.process(batch, &mut drops)
+        if self.processors.is_empty() {
+            return Ok(input);
+        }
+        let Some(processing) = cx.processing else {
+            return Err(BuildError {
+                component: Arc::clone(&cx.label),
+                reason: "nothing here runs the processors of an input".to_owned(),
             });
-            let left: HashSet<_> = batch.iter().filter_map(Message::origin).collect();
-            missing.retain(|origin| !left.contains(origin));
-            ack.note_dropped(missing.into_iter(), &drops, &self.label);
-            (batch, ack)
-        }))
-    }
-
-    async fn close(&mut self) {
-        self.input.close().await;
+        };
+        let chains = (0..processing.threads.max(1)).map(|_| build_all(&self.processors, &cx));
+        let chains = chains.collect::<Result<_, _>>()?;
+        Ok((processing.behind)(input, chains, &cx))
     }
 }
 

@@ -33,7 +33,7 @@ pub use prometheus::{IntCounter, IntGauge};
 pub use reads::{Parts, Reads, Step};
 pub use rejected::{Rejected, RejectedItem, RejectedPage, RejectedStore};
 pub use traits::{
-    BatchPolicy, BufferPlan, BuildContext, BuildError, DropRule, FALLBACK_ERROR, Input, InputError,
-    InputPlan, Left, OutputNode, OutputPlan, Processor, ProcessorPlan, RetryPolicy, Router,
-    Routing, Taken, WriteError, Writer, WriterNode,
+    BatchPolicy, BufferPlan, BuildContext, BuildError, Chain, DropRule, FALLBACK_ERROR, Input,
+    InputError, InputPlan, Left, OutputNode, OutputPlan, Processing, Processor, ProcessorPlan,
+    PutBehind, RetryPolicy, Router, Routing, Taken, WriteError, Writer, WriterNode,
 };

@@ -24,7 +24,26 @@ pub struct BuildContext {
     pub leader_election: Option<Arc<LeaderElection>>,
     /// Where an input that keeps rejected usage can be asked for it.
     pub rejected: Rejected,
+    /// How the processors of an input are run; `None` where nothing runs any.
+    pub processing: Option<Processing>,
 }
+
+/// The processors of one thread, in the order in which messages come through them.
+pub type Chain = Vec<Box<dyn Processor>>;
+
+/// How the processors that an input has of its own are run: as all others are, on threads of their
+/// own, with panics caught. The runtime does it; a configuration only says which.
+#[derive(Debug, Clone, Copy)]
+pub struct Processing {
+    /// How many threads there are, each of which needs a chain.
+    pub threads: usize,
+    /// Puts the processors behind an input.
+    pub behind: PutBehind,
+}
+
+/// Makes an input that yields what another one yields, processed by chains that are all alike, one
+/// for each thread.
+pub type PutBehind = fn(Box<dyn Input>, Vec<Chain>, &BuildContext) -> Box<dyn Input>;
 
 impl BuildContext {
     /// The same context under another label.
@@ -76,6 +95,63 @@ pub trait InputPlan: Send {
 }
 
 /// A source of batches.
+///
+/// An order of calls holds: [`read`](Self::read) any number of times; then, when the process is to
+/// stop, [`stop`](Self::stop), and `read` until `None` if that asked for it;
+/// [`close`](Self::close) once no acknowledgement is held any more; and [`left`](Self::left).
+///
+/// No method has a default, for an input around another one has to hand on every call: a stop that
+/// does not arrive leaves what waits inside neither delivered nor counted.
+///
+/// ```
+/// use meterline_core::{Ack, Batch, Input, InputError, Left, Message, Settlement};
+///
+/// /// Has one message, which nobody else has.
+/// #[derive(Default)]
+/// struct Once {
+///     yielded: Option<Settlement>,
+///     stopped: bool,
+///     lost: usize,
+/// }
+///
+/// #[async_trait::async_trait]
+/// impl Input for Once {
+///     async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
+///         if self.stopped || self.yielded.is_some() {
+///             return Ok(None);
+///         }
+///         let (ack, settlement) = Ack::new();
+///         self.yielded = Some(settlement);
+///         Ok(Some((vec![Message::raw("a")], ack)))
+///     }
+///
+///     fn stop(&mut self) -> bool {
+///         self.stopped = true;
+///         // What was not yielded yet can be made by the next process as well.
+///         false
+///     }
+///
+///     async fn close(&mut self) {
+///         if let Some(settlement) = &mut self.yielded {
+///             self.lost = usize::from(!settlement.outcome().await.is_settled());
+///         }
+///     }
+///
+///     fn left(&self) -> Left {
+///         Left { lost: self.lost, kept: 0 }
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let mut input = Once::default();
+/// let (_, ack) = input.read().await.unwrap().unwrap();
+/// assert!(!input.stop());
+/// drop(ack); // The time for a stop is over before it is delivered.
+/// input.close().await;
+/// assert_eq!(input.left().lost, 1);
+/// # }
+/// ```
 #[async_trait]
 pub trait Input: Send {
     /// The next batch and the duty to acknowledge it; `None` when there will be no more. Called
@@ -90,18 +166,17 @@ pub trait Input: Send {
     async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError>;
 
     /// Called once, when the process is to stop: from now on nothing is taken in from outside.
-    /// `true` asks to be read on until `None`, for what only this process has.
-    fn stop(&mut self) -> bool {
-        false
-    }
+    /// `true` asks to be read on until `None`, for what only this process has: a batch that was not
+    /// delivered, or one that is still under way inside. No such call waits for the outside.
+    fn stop(&mut self) -> bool;
 
-    /// Called once, after the last outcome is known and before the process ends.
-    async fn close(&mut self) {}
+    /// Called once, after the last outcome is known and before the process ends. An input that
+    /// holds acknowledgements of another one drops them before it closes that, which waits for them.
+    async fn close(&mut self);
 
-    /// What it still holds. Asked after `close`.
-    fn left(&self) -> Left {
-        Left::default()
-    }
+    /// How many batches it still holds, with those of the inputs inside. Asked after `close`; what is
+    /// lost makes the process end with an error.
+    fn left(&self) -> Left;
 }
 
 /// Batches that an input holds at its end.

@@ -8,6 +8,7 @@ use std::{collections::VecDeque, pin::Pin};
 use async_trait::async_trait;
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use meterline_core::{Ack, Batch, Input, InputError, Left, Outcome, Settlement};
+use tokio::task::unconstrained;
 use tracing::warn;
 
 /// Where fresh batches come from.
@@ -70,7 +71,11 @@ impl<S: Source> Input for Replay<S> {
             }
             if self.ended {
                 // Asked again once everything is settled, for what failed has to come again.
-                match self.unsettled.next().now_or_never().flatten() {
+                // Not out of turn: one that is not heard of now would not come again.
+                match unconstrained(self.unsettled.next())
+                    .now_or_never()
+                    .flatten()
+                {
                     Some((batch, outcome)) => self.note(batch, &outcome),
                     None => return Ok(None),
                 }

@@ -74,6 +74,7 @@ impl InputPlan for Plan {
             seconds: i64::try_from(self.interval.as_secs()).unwrap_or(i64::MAX),
             child: self.child.build(cx).await?,
             done_until: None,
+            stopped: false,
         }))
     }
 }
@@ -83,6 +84,8 @@ struct Schedule {
     child: Box<dyn Input>,
     /// End of the last window that was read for; windows never come twice, however the clock is set.
     done_until: Option<i64>,
+    /// What the child has left is read at once.
+    stopped: bool,
 }
 
 impl Schedule {
@@ -101,7 +104,9 @@ impl Input for Schedule {
         let end = self.next_end(chrono::Utc::now().timestamp());
         let at = chrono::DateTime::from_timestamp(end, 0).unwrap_or_default();
         // In short sleeps, for the wall clock may be set meanwhile.
-        while let Ok(remaining) = (at - chrono::Utc::now()).to_std() {
+        while let Ok(remaining) = (at - chrono::Utc::now()).to_std()
+            && !self.stopped
+        {
             tokio::time::sleep(remaining.min(Duration::from_secs(1))).await;
         }
         let Some((mut batch, ack)) = self.child.read().await? else {
@@ -124,6 +129,11 @@ impl Input for Schedule {
             }
         }
         Ok(Some((batch, ack)))
+    }
+
+    fn stop(&mut self) -> bool {
+        self.stopped = true;
+        self.child.stop()
     }
 
     async fn close(&mut self) {
@@ -152,6 +162,17 @@ mod tests {
             let (ack, _) = Ack::new();
             Ok(Some((vec![Message::raw("x")], ack)))
         }
+
+        fn stop(&mut self) -> bool {
+            self.0 = false;
+            true
+        }
+
+        async fn close(&mut self) {}
+
+        fn left(&self) -> Left {
+            Left { lost: 7, kept: 8 }
+        }
     }
 
     fn schedule(seconds: i64, done_until: Option<i64>) -> Schedule {
@@ -159,6 +180,7 @@ mod tests {
             seconds,
             child: Box::new(Once(false)),
             done_until,
+            stopped: false,
         }
     }
 
@@ -183,5 +205,17 @@ mod tests {
         assert_eq!(start.unwrap().timestamp(), end - 1);
         assert_eq!(metadata.get("window_time"), metadata.get("schedule_time"));
         assert!(schedule.read().await.unwrap().is_none());
+    }
+
+    /// The end of the window is years away.
+    #[tokio::test]
+    async fn a_stop_reaches_the_child_and_what_that_has_left_is_read_at_once() {
+        let mut schedule = schedule(1_000_000_000, None);
+        assert!(schedule.stop());
+        let (batch, ack) = schedule.read().await.unwrap().unwrap();
+        ack.resolve(Outcome::Delivered);
+        assert!(batch[0].metadata.get("window_time").is_some());
+        assert!(schedule.read().await.unwrap().is_none());
+        assert_eq!(schedule.left(), Left { lost: 7, kept: 8 });
     }
 }

@@ -92,10 +92,8 @@ impl Configure for Config {
         };
         let account = self.token.as_ref().map_or("", |token| token.value.trim());
         cx.posts_events(&self.url, url.as_str(), account);
-        if let Some(warning) = worry(&url, &token)
-            && let (Some(text), false) = (&self.token, matches!(token, Token::None))
-        {
-            cx.warning_at(text, warning);
+        if let Some(warning) = worry(&url, &token) {
+            cx.warning_at(self.token.as_ref().unwrap_or(&self.url), warning);
         }
         Some(Box::new(Plan {
             url,

@@ -246,6 +246,7 @@ mod tests {
             health: Health::default(),
             leader_election: None,
             rejected: Rejected::default(),
+            processing: None,
         }
     }
 

@@ -247,6 +247,7 @@ mod tests {
             health: Health::default(),
             leader_election: None,
             rejected: meterline_core::Rejected::default(),
+            processing: None,
         };
         let mut processor = plan.build(&cx).unwrap();
         let message = |memory: &str, value: &str| {

@@ -16,6 +16,7 @@ mod part;
 mod pipeline;
 mod probe;
 mod process;
+mod processed;
 mod pulse;
 mod rejections;
 mod sink;
@@ -25,6 +26,8 @@ mod suspects;
 #[cfg(test)]
 mod tests;
 mod trouble;
+mod workers;
 mod write;
 
 pub use pipeline::{Ended, Pipeline, Report};
+pub use processed::processed;

@@ -7,7 +7,9 @@ use std::{
 };
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use meterline_core::{Ack, Batch, Health, Input, InputError, IntCounter, Metrics, OutputNode};
+use meterline_core::{
+    Ack, Batch, Chain, Health, Input, InputError, IntCounter, Metrics, OutputNode,
+};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -17,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
-    process::{self, Chain, Work},
+    process::{self, Work},
     rejections::Rejections,
     sink::Sink,
 };
@@ -157,6 +159,7 @@ struct Reader<'a> {
     /// Read and not handed on yet.
     held: Option<Work>,
     received: IntCounter,
+    delivered: IntCounter,
 }
 
 impl<'a> Reader<'a> {
@@ -167,6 +170,11 @@ impl<'a> Reader<'a> {
             pending: Pending::new(),
             held: None,
             received: metrics.counter("input_received", "Messages that were read.", &[]),
+            delivered: metrics.counter(
+                "input_delivered",
+                "Messages of the input that were delivered, each once, however many outputs took it.",
+                &[],
+            ),
         }
     }
 
@@ -225,9 +233,15 @@ impl<'a> Reader<'a> {
     /// A batch whose outcome is known here before it goes back to the input.
     fn tracked(&self, batch: Batch, ack: Ack) -> Work {
         let (inner, mut settlement) = Ack::new();
+        let batch = numbered(batch);
+        let (count, delivered) = (batch.len(), self.delivered.clone());
         self.pending.push(Box::pin(async move {
             let settled = settlement.settled().await;
             let is_settled = settled.outcome.is_settled();
+            if is_settled {
+                let delivered_now = count.saturating_sub(settled.undelivered.len());
+                delivered.inc_by(delivered_now as u64);
+            }
             ack.resolve_as(settled);
             is_settled
         }));
@@ -254,6 +268,17 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
+}
+
+/// A batch whose messages have numbers, so that it is known what became of each.
+fn numbered(batch: Batch) -> Batch {
+    if batch.iter().any(|message| message.origin().is_some()) {
+        return batch;
+    }
+    let numbers = batch.into_iter().zip(0..);
+    numbers
+        .map(|(message, number)| message.with_origin(number))
+        .collect()
 }
 
 /// What is left when nothing is read any more.

@@ -9,9 +9,9 @@ use std::{
 
 use async_trait::async_trait;
 use meterline_core::{
-    Ack, Batch, BatchPolicy, Cause, Drops, FALLBACK_ERROR, Health, Input, InputError, Message,
-    Metrics, Outcome, OutputNode, Processor, RetryPolicy, Router, Routing, Settled, Settlement,
-    Taken, WriteError, Writer, WriterNode,
+    Ack, Batch, BatchPolicy, Cause, Drops, FALLBACK_ERROR, Health, Input, InputError, Left,
+    Message, Metrics, Outcome, OutputNode, Processor, RetryPolicy, Router, Routing, Settled,
+    Settlement, Taken, WriteError, Writer, WriterNode,
 };
 use proptest::prelude::*;
 use tokio::{runtime::Builder, task::JoinSet};
@@ -21,6 +21,7 @@ use crate::{Ended, Pipeline, Report};
 
 mod outputs;
 mod poison;
+mod processors;
 mod refusals;
 mod stop;
 
@@ -121,6 +122,16 @@ impl Input for Source {
             self.settlements.lock().unwrap().push(settlement);
             (batch, ack)
         }))
+    }
+
+    fn stop(&mut self) -> bool {
+        false
+    }
+
+    async fn close(&mut self) {}
+
+    fn left(&self) -> Left {
+        Left::default()
     }
 }
 

@@ -1,6 +1,6 @@
 //! A child process whose output can be waited for and which never outlives its handle.
 
-use std::io::{BufRead, BufReader, PipeWriter, Read};
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read};
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -43,9 +43,12 @@ impl Output {
     }
 }
 
-/// Where the outputs of a child go that are not captured.
+/// Where the input of a child comes from that is not empty, and where the outputs go that are not
+/// captured.
 #[derive(Debug, Default)]
 pub struct Pipes {
+    /// In place of the empty standard input.
+    pub stdin: Option<PipeReader>,
     /// In place of the captured standard output.
     pub stdout: Option<PipeWriter>,
     /// In place of the captured standard error.
@@ -74,14 +77,14 @@ impl Child {
         Self::spawn_to(name, command, Pipes::default())
     }
 
-    /// The same, with outputs that go into pipes of the caller's and are not captured.
+    /// The same, with the caller's pipes in place of some of them.
     ///
     /// # Errors
     /// When the program cannot be started.
     pub fn spawn_to(name: &str, mut command: Command, pipes: Pipes) -> anyhow::Result<Self> {
         let captured = |pipe: Option<PipeWriter>| pipe.map_or_else(Stdio::piped, Stdio::from);
         command
-            .stdin(Stdio::null())
+            .stdin(pipes.stdin.map_or_else(Stdio::null, Stdio::from))
             .stdout(captured(pipes.stdout))
             .stderr(captured(pipes.stderr));
         let mut child = command

@@ -18,7 +18,7 @@
 //! ```
 
 use std::ffi::OsStr;
-use std::io::{PipeWriter, Read, Write};
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -313,6 +313,13 @@ impl MeterlineCommand {
     #[must_use]
     pub fn work_dir(mut self, folder: &Path) -> Self {
         self.work_dir = Some(folder.to_owned());
+        self
+    }
+
+    /// Reads standard input from a pipe of the caller's instead of an empty one.
+    #[must_use]
+    pub fn stdin(mut self, pipe: PipeReader) -> Self {
+        self.pipes.stdin = Some(pipe);
         self
     }
 

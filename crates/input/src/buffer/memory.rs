@@ -15,7 +15,8 @@ pub(super) const SPEC: BufferSpec = Spec::new::<Config>(
     "memory",
     "Keeps messages in memory and acknowledges them at once; a crash loses them.",
     &["memory: {}", "memory:\n  limit: 10000000\n"],
-);
+)
+.keeps("in memory");
 
 /// Configuration of `memory`.
 #[derive(Debug, Deserialize)]

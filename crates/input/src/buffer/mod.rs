@@ -1,7 +1,8 @@
 //! Buffers: what an input yields is kept, acknowledged to the input, and handed on from here.
 //!
 //! For inputs that cannot bring a message again, such as a request that somebody waits on.
-//! `kubernetes_resources` needs none: its ledger remembers what ran, and that is smaller.
+//! `kubernetes_resources` must have none: its ledger remembers what ran until that is delivered, and
+//! with a buffer it would count as delivered what the buffer took.
 
 mod memory;
 mod sqlite;
@@ -193,7 +194,12 @@ fn buffered(
 
 /// Reads the input into the store until it ends or `end`.
 async fn fill(mut input: Box<dyn Input>, shared: Arc<Shared>, end: Arc<Notify>) {
-    if let Err(InputError(reason)) = take_in(input.as_mut(), &shared, &end).await {
+    let read = match take_in(input.as_mut(), &shared, &end).await {
+        Ok(Filled::Ended) => Ok(()),
+        Ok(Filled::Stopped) => take_the_rest(input.as_mut(), &shared).await,
+        Err(error) => Err(error),
+    };
+    if let Err(InputError(reason)) = read {
         error!("the input behind a buffer has ended, what is kept is delivered yet: {reason}");
         let told = format!("the input behind it has ended: {reason}");
         shared.health.not_ready(told);
@@ -205,29 +211,37 @@ async fn fill(mut input: Box<dyn Input>, shared: Arc<Shared>, end: Arc<Notify>) 
     shared.news.notify_one();
 }
 
+/// Why the input is not read into the store any more.
+enum Filled {
+    /// It has no more.
+    Ended,
+    /// It is to stop.
+    Stopped,
+}
+
 async fn take_in(
     input: &mut dyn Input,
     shared: &Arc<Shared>,
     end: &Notify,
-) -> Result<(), InputError> {
+) -> Result<Filled, InputError> {
     let mut stopped = std::pin::pin!(end.notified());
     let mut refused = 0_u32;
     loop {
         while shared.is_full() {
             // Nothing is dropped: the input waits, and whoever sends to it.
             tokio::select! {
-                () = &mut stopped => return Ok(()),
+                () = &mut stopped => return Ok(Filled::Stopped),
                 () = shared.room.notified() => {}
             }
         }
         let read = tokio::select! {
             biased;
-            () = &mut stopped => return Ok(()),
+            () = &mut stopped => return Ok(Filled::Stopped),
             read = input.read() => read?,
         };
         let (batch, ack) = match read {
             Some(read) => read,
-            None if refused == 0 => return Ok(()),
+            None if refused == 0 => return Ok(Filled::Ended),
             None => {
                 // What was refused comes again when it is asked for again.
                 refused = 0;
@@ -235,19 +249,13 @@ async fn take_in(
                 continue;
             }
         };
-        let count = batch.len() as u64;
-        let store = Arc::clone(shared);
-        let kept = tokio::task::spawn_blocking(move || store.with(|store| store.push(batch))).await;
-        match kept.unwrap_or_else(|panic| Err(panic.to_string())) {
+        match keep(shared, batch, ack).await {
             Ok(()) => {
                 if refused > 0 {
                     info!("the buffer takes messages again");
                     shared.health.ready("");
                     refused = 0;
                 }
-                shared.received.inc_by(count);
-                ack.resolve(Outcome::Delivered);
-                shared.news.notify_one();
             }
             Err(reason) => {
                 refused = refused.saturating_add(1);
@@ -260,11 +268,44 @@ async fn take_in(
                 shared
                     .health
                     .not_ready(format!("the buffer cannot keep messages: {reason}"));
-                ack.resolve(Outcome::Failed(reason));
                 sleep(PAUSE).await;
             }
         }
     }
+}
+
+/// Puts a batch into the store and acknowledges it; an error says why the store refused it.
+async fn keep(shared: &Arc<Shared>, batch: Batch, ack: Ack) -> Result<(), String> {
+    let count = batch.len() as u64;
+    let store = Arc::clone(shared);
+    let kept = tokio::task::spawn_blocking(move || store.with(|store| store.push(batch))).await;
+    match kept.unwrap_or_else(|panic| Err(panic.to_string())) {
+        Ok(()) => {
+            shared.received.inc_by(count);
+            ack.resolve(Outcome::Delivered);
+            shared.news.notify_one();
+            Ok(())
+        }
+        Err(reason) => {
+            ack.resolve(Outcome::Failed(reason.clone()));
+            Err(reason)
+        }
+    }
+}
+
+/// After a stop: takes what only the input has, however full the store is, for that is no more than
+/// was under way. Each batch is tried once; what is refused the input counts as lost.
+async fn take_the_rest(input: &mut dyn Input, shared: &Arc<Shared>) -> Result<(), InputError> {
+    if !input.stop() {
+        return Ok(());
+    }
+    while let Some((batch, ack)) = input.read().await? {
+        if let Err(reason) = keep(shared, batch, ack).await {
+            warn!("the buffer cannot keep the last messages of its input: {reason}; they are lost");
+            break;
+        }
+    }
+    Ok(())
 }
 
 async fn outcome(number: u64, mut settlement: Settlement) -> (u64, Outcome) {
@@ -344,6 +385,11 @@ impl Input for Buffered {
 
     async fn close(&mut self) {
         self.end.notify_one();
+        if let Some(mut input) = self.input.take() {
+            // It was never read.
+            input.close().await;
+            let _ = self.shared.behind.set(input.left());
+        }
         while self.writer.join_next().await.is_some() {}
         while let Some((number, outcome)) = self.unsettled.next().await {
             self.settle(number, &outcome);

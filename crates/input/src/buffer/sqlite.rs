@@ -21,7 +21,8 @@ pub(super) const SPEC: BufferSpec = Spec::new::<Config>(
     "sqlite",
     "Keeps messages in a file until they are delivered; they survive crashes.",
     &["sqlite:\n  path: /var/lib/meterline/buffer.sqlite\n  limit: 1000000000\n"],
-);
+)
+.keeps("in its file");
 
 /// Never changed, only added to.
 const MIGRATIONS: &[&str] = &[

@@ -49,6 +49,16 @@ impl Input for Source {
         self.unsettled.push((name, settlement));
         Ok(Some((vec![message], ack)))
     }
+
+    fn stop(&mut self) -> bool {
+        false
+    }
+
+    async fn close(&mut self) {}
+
+    fn left(&self) -> Left {
+        Left::default()
+    }
 }
 
 fn cx() -> BuildContext {
@@ -58,6 +68,7 @@ fn cx() -> BuildContext {
         health: Health::default(),
         leader_election: None,
         rejected: Rejected::default(),
+        processing: None,
     }
 }
 
@@ -272,6 +283,16 @@ impl Input for Broken {
         }
         Ok(Some((vec![Message::raw("a")], Ack::new().0)))
     }
+
+    fn stop(&mut self) -> bool {
+        false
+    }
+
+    async fn close(&mut self) {}
+
+    fn left(&self) -> Left {
+        Left::default()
+    }
 }
 
 #[tokio::test]
@@ -316,4 +337,104 @@ async fn after_a_stop_memory_hands_out_what_it_has_and_a_file_keeps_it() {
         input.close().await;
         assert_eq!(input.left(), Left { lost, kept });
     }
+}
+
+/// Has nothing from outside, and batches that nobody else has.
+struct Waiting {
+    stopped: bool,
+    batches: usize,
+    settlements: Vec<Settlement>,
+    lost: usize,
+}
+
+#[async_trait]
+impl Input for Waiting {
+    async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
+        if !self.stopped {
+            return std::future::pending().await;
+        }
+        if self.settlements.len() == self.batches {
+            return Ok(None);
+        }
+        let (ack, settlement) = Ack::new();
+        self.settlements.push(settlement);
+        Ok(Some((vec![Message::raw("a")], ack)))
+    }
+
+    fn stop(&mut self) -> bool {
+        self.stopped = true;
+        true
+    }
+
+    async fn close(&mut self) {
+        self.lost = self.batches - self.settlements.len();
+        for settlement in &mut self.settlements {
+            self.lost += usize::from(!settlement.outcome().await.is_settled());
+        }
+    }
+
+    fn left(&self) -> Left {
+        Left {
+            lost: self.lost,
+            kept: 0,
+        }
+    }
+}
+
+/// A store that refuses everything.
+struct Refuses;
+
+impl Store for Refuses {
+    fn push(&mut self, _: Batch) -> Result<(), String> {
+        Err("as the test wants it".to_owned())
+    }
+    fn next(&mut self) -> Result<Option<(u64, Batch)>, String> {
+        Ok(None)
+    }
+    fn done(&mut self, _: u64) -> Result<(), String> {
+        Ok(())
+    }
+    fn again(&mut self, _: u64) {}
+    fn bytes(&self) -> u64 {
+        0
+    }
+    fn batches(&mut self) -> usize {
+        0
+    }
+    fn survives(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_stop_takes_what_waits_in_the_input_or_counts_it_as_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = file(&dir.path().join("b.sqlite"));
+    for (store, lost, kept) in [(file, 0, 3), (Box::new(Refuses) as Box<dyn Store>, 3, 0)] {
+        let input = Waiting {
+            stopped: false,
+            batches: 3,
+            settlements: Vec::new(),
+            lost: 0,
+        };
+        // With the first batch it is full.
+        let mut input = buffered(store, 1, Box::new(input), &cx());
+        assert!(input.read().now_or_never().is_none());
+        assert!(!input.stop());
+        input.close().await;
+        assert_eq!(input.left(), Left { lost, kept });
+    }
+    let input = Waiting {
+        stopped: false,
+        batches: 3,
+        settlements: Vec::new(),
+        lost: 0,
+    };
+    let mut input = buffered(Box::<Memory>::default(), 1, Box::new(input), &cx());
+    assert!(input.read().now_or_never().is_none());
+    assert!(input.stop(), "what memory takes is delivered yet");
+    let seen = read_all(&mut input, |_| Some(Outcome::Delivered)).await;
+    assert_eq!(seen, ["a"; 3]);
+    input.close().await;
+    assert_eq!(input.left(), Left::default());
 }

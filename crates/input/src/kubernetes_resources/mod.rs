@@ -65,7 +65,8 @@ pub(crate) const SPEC: InputSpec = Spec::new::<Config>(
     "kubernetes_resources",
     "Yields what ran in a Kubernetes cluster in each window of a schedule, to the second.",
     EXAMPLES,
-);
+)
+.keeps("in its ledger, which `state` (the variable STATE_PATH of the presets) makes durable");
 
 const EXAMPLES: &[&str] = &[
     "kubernetes_resources: {}",

@@ -4,7 +4,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream::FuturesUnordered};
-use meterline_core::{Ack, Batch, Input, InputError, Settled, Settlement};
+use meterline_core::{Ack, Batch, Input, InputError, Left, Settled, Settlement};
 use meterline_ledger::{Emission, Ticket};
 use tokio::{
     sync::Notify,
@@ -180,6 +180,12 @@ impl Input for KubernetesResources {
         }
     }
 
+    /// The ledger knows what was not delivered; the state file, or the times that the API server has,
+    /// bring it again.
+    fn stop(&mut self) -> bool {
+        false
+    }
+
     async fn close(&mut self) {
         self.watches.shutdown().await;
         // Every acknowledgement has been resolved or dropped by now.
@@ -197,5 +203,10 @@ impl Input for KubernetesResources {
             // It ends with a last write; a disk that hangs is not waited for.
             let _ = timeout(LAST_WRITE, task).await;
         }
+    }
+
+    /// Windows are no batches that only this process has.
+    fn left(&self) -> Left {
+        Left::default()
     }
 }

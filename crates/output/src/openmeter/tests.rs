@@ -65,6 +65,7 @@ async fn writer(base: &str, token: Token, batching: BatchPolicy) -> Arc<dyn Writ
         health: Health::default(),
         leader_election: None,
         rejected: Rejected::default(),
+        processing: None,
     };
     let mut node = Box::new(plan).build(&cx).await.unwrap();
     let mut writer = None;

@@ -146,8 +146,34 @@ fn what_is_delivered_to_one_of_several_outputs_is_delivered() {
     );
 }
 
+#[test]
+fn a_message_counts_as_delivered_once_however_many_outputs_took_it() {
+    let numbered = messages(&batch(&["both", "nowhere", "failed", "dropped", "one"]));
+    let plain = |it: &Message| Message::raw(it.bytes().unwrap());
+    let plain: Batch = numbered.iter().map(plain).collect();
+    for batch in [numbered, plain] {
+        let sink = || writer(Arc::new(Sink(Mutex::new(generous()))), count(0));
+        let output = OutputNode::Route {
+            label: "switch".into(),
+            router: Box::new(ToSome),
+            children: vec![sink(), sink()],
+        };
+        let metrics = Metrics::default();
+        run_batches(vec![batch], output, &metrics);
+        let values = metrics.values();
+        assert_eq!(values["input_received"], 5.0);
+        assert_eq!(values["input_delivered"], 2.0);
+        assert_eq!(values["output_sent{label=\"output\"}"], 3.0);
+    }
+}
+
 /// Runs batches of messages with these names to an output, until all is settled.
 pub(super) fn run_to(batches: &[Vec<String>], output: OutputNode) -> Vec<Settled> {
+    let batches = batches.iter().map(|it| messages(it)).collect();
+    run_batches(batches, output, &Metrics::default())
+}
+
+fn run_batches(batches: Vec<Batch>, output: OutputNode, metrics: &Metrics) -> Vec<Settled> {
     let runtime = Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -157,16 +183,12 @@ pub(super) fn run_to(batches: &[Vec<String>], output: OutputNode) -> Vec<Settled
         let settlements = Arc::new(Mutex::new(Vec::new()));
         let pipeline = Pipeline {
             input: Box::new(Source {
-                batches: batches
-                    .iter()
-                    .map(|it| messages(it))
-                    .collect::<Vec<_>>()
-                    .into_iter(),
+                batches: batches.into_iter(),
                 settlements: Arc::clone(&settlements),
             }),
             chains: vec![vec![Box::new(ByName) as _]],
             output,
-            metrics: Metrics::default(),
+            metrics: metrics.clone(),
             health: Health::default(),
             shutdown_timeout: Duration::from_secs(20),
         };

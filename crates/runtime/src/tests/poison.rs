@@ -99,6 +99,16 @@ impl Input for Windows {
         });
         Ok(Some((batch.collect(), ack)))
     }
+
+    fn stop(&mut self) -> bool {
+        false
+    }
+
+    async fn close(&mut self) {}
+
+    fn left(&self) -> Left {
+        Left::default()
+    }
 }
 
 struct Story {

@@ -1,8 +1,7 @@
 //! What a stop does with what is under way.
 
-use meterline_core::Left;
-
-use super::*;
+use super::{processors::cx, *};
+use crate::processed;
 
 /// An input that has so many batches of one message, of which some only it has.
 #[derive(Default)]
@@ -40,6 +39,8 @@ impl Input for Holder {
         self.after_stop > 0
     }
 
+    async fn close(&mut self) {}
+
     fn left(&self) -> Left {
         self.left
     }
@@ -57,8 +58,17 @@ impl Processor for Panics {
 /// Runs it to a stop after `at`; the report, and what became of each batch.
 async fn stopped(input: Holder, output: OutputNode, at: Duration) -> (Report, Vec<Outcome>) {
     let settlements = Arc::clone(&input.settlements);
+    stopped_input(Box::new(input), &settlements, output, at).await
+}
+
+async fn stopped_input(
+    input: Box<dyn Input>,
+    settlements: &Mutex<Vec<Settlement>>,
+    output: OutputNode,
+    at: Duration,
+) -> (Report, Vec<Outcome>) {
     let pipeline = Pipeline {
-        input: Box::new(input),
+        input,
         chains: vec![vec![Box::new(ByName) as _]],
         output,
         metrics: Metrics::default(),
@@ -116,16 +126,26 @@ async fn what_was_read_and_found_no_room_is_delivered_within_the_deadline() {
     }
 }
 
+/// With processors of its own an input is stopped and asked for what is left like any other.
 #[tokio::test(start_paused = true)]
 async fn what_only_the_process_has_is_read_after_a_stop_and_counted_if_it_is_lost() {
-    for (back_after, lost) in [(1, 0), (300, 7)] {
+    for (back_after, lost, has_processors) in
+        [(1, 0, false), (300, 7, false), (1, 0, true), (300, 7, true)]
+    {
         let input = Holder {
             batches: 1,
             after_stop: 5,
             left: Left { lost, kept: 3 },
             ..Holder::default()
         };
-        let (report, outcomes) = stopped(input, away(back_after), Duration::from_secs(2)).await;
+        let settlements = Arc::clone(&input.settlements);
+        let mut input: Box<dyn Input> = Box::new(input);
+        if has_processors {
+            input = processed(input, vec![vec![Box::new(ByName) as _]], &cx());
+        }
+        let output = away(back_after);
+        let at = Duration::from_secs(2);
+        let (report, outcomes) = stopped_input(input, &settlements, output, at).await;
         assert_eq!(report.ended, Ended::Stopped);
         assert_eq!(report.kept, 3);
         assert_eq!(report.unsettled, lost);

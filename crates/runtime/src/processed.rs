@@ -1,0 +1,109 @@
+//! An input with processors of its own.
+
+use async_trait::async_trait;
+use futures::{
+    StreamExt,
+    future::{BoxFuture, join_all},
+    stream::FuturesOrdered,
+};
+use meterline_core::{Ack, Batch, BuildContext, Chain, Input, InputError, Left, Outcome};
+
+use crate::{
+    process::PANICKED,
+    workers::{Processed, Results, Workers, cut},
+};
+
+/// What an input yielded, once it is processed; nothing where that did not come back.
+type Working = BoxFuture<'static, (Option<Processed>, Ack)>;
+
+/// An input whose batches go through processors on threads and come out in the order in which they
+/// were read.
+struct ProcessedInput {
+    input: Box<dyn Input>,
+    workers: Workers,
+    results: Results,
+    /// So many batches are processed at once.
+    most: usize,
+    working: FuturesOrdered<Working>,
+    /// How the input ended, to be told once what it yielded before is out.
+    ended: Option<Result<(), InputError>>,
+    /// After a stop that asked for no more: the input is not read again.
+    is_over: bool,
+}
+
+/// An input that yields what `input` yields, processed by `chains`, one for each thread.
+pub fn processed(input: Box<dyn Input>, chains: Vec<Chain>, cx: &BuildContext) -> Box<dyn Input> {
+    let health = cx.health.register(format!("processors of {}", cx.label));
+    Box::new(ProcessedInput {
+        input,
+        most: chains.len().max(1),
+        workers: Workers::new(chains, &cx.label, &cx.metrics),
+        results: Results::new(health, &cx.label, &cx.metrics),
+        working: FuturesOrdered::new(),
+        ended: None,
+        is_over: false,
+    })
+}
+
+async fn process(workers: Workers, batch: Batch, ack: Ack) -> (Option<Processed>, Ack) {
+    let mut started = Vec::new();
+    for part in cut(batch) {
+        started.push(workers.start(part).await);
+    }
+    let mut all = Some(Processed::default());
+    for part in join_all(started).await {
+        match (&mut all, part) {
+            (Some(all), Ok(part)) => all.add(part),
+            _ => all = None,
+        }
+    }
+    (all, ack)
+}
+
+#[async_trait]
+impl Input for ProcessedInput {
+    async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
+        loop {
+            let reads = self.ended.is_none() && !self.is_over && self.working.len() < self.most;
+            tokio::select! {
+                biased;
+                Some((processed, ack)) = self.working.next() => match processed {
+                    Some(processed) => {
+                        let batch = self.results.take(processed, &ack);
+                        return Ok(Some((batch, ack)));
+                    }
+                    None => ack.resolve(Outcome::Failed(PANICKED.to_owned())),
+                },
+                read = self.input.read(), if reads => match read {
+                    Ok(Some((batch, ack))) => {
+                        let work = process(self.workers.clone(), batch, ack);
+                        self.working.push_back(Box::pin(work));
+                    }
+                    Ok(None) => self.ended = Some(Ok(())),
+                    Err(error) => self.ended = Some(Err(error)),
+                },
+                // Nothing is under way, and nothing is to be read.
+                else => return match self.ended.take() {
+                    Some(Err(error)) => Err(error),
+                    Some(Ok(())) | None => Ok(None),
+                },
+            }
+        }
+    }
+
+    fn stop(&mut self) -> bool {
+        let reads_on = self.input.stop();
+        self.is_over = !reads_on;
+        reads_on || !self.working.is_empty()
+    }
+
+    async fn close(&mut self) {
+        // What is still under way is lost, and the input waits to learn that.
+        self.working.clear();
+        self.input.close().await;
+    }
+
+    fn left(&self) -> Left {
+        self.input.left()
+    }
+}

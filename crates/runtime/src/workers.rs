@@ -1,0 +1,242 @@
+//! Threads that run processors, and what becomes of the messages of a batch there.
+
+use std::{
+    collections::HashSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use meterline_core::{Ack, Batch, Chain, Drops, HealthHandle, IntCounter, Message, Metrics};
+use tokio::{sync::Semaphore, task::JoinHandle};
+use tracing::{error, info};
+
+use crate::{lately::Lately, panics::panicked};
+
+/// A batch is processed in parts of so many messages, so that a large one uses all threads and is
+/// never held twice as a whole.
+const PART: usize = 512;
+
+/// Parts of at most [`PART`] messages; at least one, so that an empty batch is settled as well.
+pub(crate) fn cut(mut batch: Batch) -> Vec<Batch> {
+    let mut parts = Vec::with_capacity(batch.len() / PART + 1);
+    while batch.len() > PART {
+        let rest = batch.split_off(PART);
+        parts.push(std::mem::replace(&mut batch, rest));
+    }
+    parts.push(batch);
+    parts
+}
+
+/// What became of a part.
+#[derive(Default)]
+pub(crate) struct Processed {
+    batch: Batch,
+    /// The numbers of the messages of which nothing is left.
+    missing: Vec<u32>,
+    drops: Drops,
+}
+
+impl Processed {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.batch.extend(other.batch);
+        self.missing.extend(other.missing);
+        self.drops.extend(other.drops);
+    }
+}
+
+/// A chain of processors for each thread. Cloning shares them.
+#[derive(Clone)]
+pub(crate) struct Workers {
+    idle: Arc<Mutex<Vec<Chain>>>,
+    /// As many permits as chains are idle.
+    free: Arc<Semaphore>,
+    /// The place of a failure of which no processor says where it is.
+    place: Arc<str>,
+    panics: IntCounter,
+}
+
+impl Workers {
+    pub(crate) fn new(mut chains: Vec<Chain>, place: &Arc<str>, metrics: &Metrics) -> Self {
+        if chains.is_empty() {
+            chains.push(Chain::new());
+        }
+        Self {
+            free: Arc::new(Semaphore::new(chains.len())),
+            idle: Arc::new(Mutex::new(chains)),
+            place: Arc::clone(place),
+            panics: metrics.counter(
+                "processor_panics",
+                "Messages whose processing panicked, which are rejected.",
+                &[],
+            ),
+        }
+    }
+
+    /// Has a part processed as soon as a thread is free.
+    pub(crate) async fn start(&self, part: Batch) -> JoinHandle<Processed> {
+        // The semaphore is never closed.
+        let permit = Arc::clone(&self.free).acquire_owned().await;
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let idle = || this.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let taken = idle().pop();
+            let mut chain = taken.unwrap_or_default();
+            let processed = safely(&mut chain, part, &this.place, &this.panics);
+            idle().push(chain);
+            drop(permit);
+            processed
+        })
+    }
+}
+
+/// Processes a part. Where that panics its messages are processed one by one, so that those which
+/// panic alone are flagged as failed: no content of one may hold up the others, today or for ever.
+fn safely(chain: &mut Chain, part: Batch, place: &str, panics: &IntCounter) -> Processed {
+    let copy = part.clone();
+    if let Ok(processed) = catch_unwind(AssertUnwindSafe(|| process(chain, part))) {
+        return processed;
+    }
+    let mut all = Processed::default();
+    for message in copy {
+        let one = vec![message.clone()];
+        match catch_unwind(AssertUnwindSafe(|| process(chain, one))) {
+            Ok(processed) => all.add(processed),
+            Err(_) => {
+                panics.inc();
+                all.batch.push(panicked(message, place));
+            }
+        }
+    }
+    all
+}
+
+fn process(chain: &mut Chain, part: Batch) -> Processed {
+    let mut missing: Vec<_> = part.iter().filter_map(Message::origin).collect();
+    let mut drops = Drops::default();
+    let batch = chain.iter_mut().fold(part, |batch, processor| {
+        processor.process(batch, &mut drops)
+    });
+    if batch
+        .iter()
+        .filter_map(Message::origin)
+        .eq(missing.iter().copied())
+    {
+        missing.clear();
+    } else {
+        let left: HashSet<_> = batch.iter().filter_map(Message::origin).collect();
+        missing.retain(|origin| !left.contains(origin));
+    }
+    Processed {
+        batch,
+        missing,
+        drops,
+    }
+}
+
+/// What is told of processed parts: how processing works on the whole, and what it dropped.
+pub(crate) struct Results {
+    verdict: Verdict,
+    metrics: Metrics,
+    /// The place of a drop that no processor noted.
+    place: Arc<str>,
+}
+
+impl Results {
+    pub(crate) fn new(health: HealthHandle, place: &Arc<str>, metrics: &Metrics) -> Self {
+        Self {
+            verdict: Verdict::new(health),
+            metrics: metrics.clone(),
+            place: Arc::clone(place),
+        }
+    }
+
+    /// What goes on; what does not is noted on the acknowledgement.
+    pub(crate) fn take(&mut self, processed: Processed, ack: &Ack) -> Batch {
+        let Processed {
+            batch,
+            missing,
+            drops,
+        } = processed;
+        self.verdict.judge(&batch);
+        for drop in drops.iter() {
+            self.metrics
+                .counter(
+                    "processor_dropped",
+                    "Messages that a processor dropped on purpose.",
+                    &[("path", &drop.place)],
+                )
+                .inc();
+        }
+        ack.note_dropped(missing.into_iter(), &drops, &self.place);
+        batch
+    }
+}
+
+/// Whether processing works on the whole: one message that fails is set aside, but when most of them
+/// fail it is the mapping that is wrong.
+struct Verdict {
+    health: HealthHandle,
+    lately: Lately,
+}
+
+impl Verdict {
+    fn new(health: HealthHandle) -> Self {
+        health.ready("");
+        Self {
+            health,
+            lately: Lately::default(),
+        }
+    }
+
+    fn judge(&mut self, part: &Batch) {
+        let fresh = || part.iter().filter(|it| !it.was_rejected());
+        let seen = fresh().count();
+        if seen == 0 {
+            return;
+        }
+        let failures = || fresh().filter_map(Message::failure);
+        let was_ready = !self.lately.most_failed();
+        self.lately.note(seen, failures().count());
+        if !self.lately.most_failed() {
+            if !was_ready {
+                info!("most messages can be processed again");
+                self.health.ready("");
+            }
+        } else if let Some(first) = failures().next() {
+            let reason = format!(
+                "most messages fail in {}: {}",
+                first.component, first.reason
+            );
+            if was_ready {
+                error!("{reason}");
+            }
+            self.health.not_ready(reason);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meterline_core::Health;
+
+    use super::*;
+
+    #[test]
+    fn what_was_rejected_before_does_not_make_it_unready() {
+        let health = Health::default();
+        let mut verdict = Verdict::new(health.register("processors"));
+        let failed = |again: bool| {
+            let mut message = Message::raw("x");
+            message.fail("mapping", "no");
+            if again {
+                message.tried_again()
+            } else {
+                message
+            }
+        };
+        verdict.judge(&vec![failed(true); 500]);
+        assert!(health.report().ready);
+        verdict.judge(&vec![failed(false); 2]);
+        assert!(!health.report().ready);
+    }
+}
