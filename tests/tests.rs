@@ -23,6 +23,7 @@ mod lint;
 mod load;
 mod main_job;
 mod outages;
+mod projection;
 mod readme;
 mod reliability;
 mod replicas;

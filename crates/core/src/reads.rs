@@ -50,7 +50,8 @@ impl Default for Reads {
 impl Reads {
     /// Everything below each of these paths, written as the keys with dots between them: `*` is any
     /// item of an array; in a key `~0` is a `~`, `~1` a dot, `~2` a `*` and `~3` a `^`. A path that
-    /// ends in `^` is for all keys that start with the last one; an empty one is for the value itself.
+    /// ends in `^` is for all keys that start with the last one, one that ends in `~` for whether there
+    /// is such a value and nothing of it, and an empty one is for the value itself.
     ///
     /// ```
     /// use meterline_core::{Reads, Step};
@@ -69,6 +70,10 @@ impl Reads {
             if path.is_empty() {
                 return Self::All;
             }
+            let (path, below) = match path.strip_suffix('~') {
+                Some(path) => (path, Self::default()),
+                None => (*path, Self::All),
+            };
             let keys: Vec<_> = path.split('.').map(|key| (key, unescaped(key))).collect();
             let steps: Vec<_> = keys
                 .iter()
@@ -81,7 +86,7 @@ impl Reads {
                 Some((Step::Key(last), above)) if path.ends_with('^') => {
                     reads.add_prefix(above, last.trim_end_matches('^'));
                 }
-                _ => reads.add(&steps),
+                _ => reads.add_all(&steps, &below),
             }
         }
         reads
@@ -199,6 +204,9 @@ impl Reads {
         };
         match self {
             Self::All => paths.push(path.to_owned()),
+            Self::Parts(_) if self.is_nothing() && !path.is_empty() => {
+                paths.push(format!("{path}~"));
+            }
             Self::Parts(parts) => {
                 let Parts {
                     keys,
@@ -307,7 +315,8 @@ mod tests {
 
     #[test]
     fn what_is_written_down_is_read_again() {
-        let mut reads = Reads::of(&["a.b", "a.pre~1fix/^", "list.*.x"]);
+        let mut reads = Reads::of(&["a.b", "a.pre~1fix/^", "list.*.x", "list2.*~"]);
+        assert_eq!(reads.to_string(), "a.b, a.pre~1fix/^, list.*.x, list2.*~");
         reads.add(&[Step::Key("*"), Step::Key("x^"), Step::Key("~1")]);
         for reads in [reads, Reads::All, Reads::default()] {
             let text = serde_json::to_string(&reads).unwrap();

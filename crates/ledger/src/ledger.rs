@@ -1,7 +1,7 @@
 //! The ledger: what ran when, what was handed out, and what arrived.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -31,6 +31,8 @@ pub struct Ledger<C> {
     next_ticket: u64,
     /// Entries that are not as they were when the changes were last taken.
     pub(crate) changed: BTreeSet<Uid>,
+    /// Objects that came back with contents that are not whole, and were not seen since.
+    pub(crate) partial: HashSet<Uid>,
 }
 
 impl<C: Content> Ledger<C> {
@@ -56,6 +58,7 @@ impl<C: Content> Ledger<C> {
             tickets: HashMap::new(),
             next_ticket: 0,
             changed: BTreeSet::new(),
+            partial: HashSet::new(),
         }
     }
 
@@ -118,6 +121,7 @@ impl<C: Content> Ledger<C> {
                     entry.exists = true;
                     self.touch(&uid);
                 }
+                self.complete(&uid, &mut entry, &observation);
                 self.start_learned(&uid, &mut entry, &observation);
                 self.seen_again(&uid, &mut entry, &observation);
                 self.content_learned(&uid, &mut entry, &observation);

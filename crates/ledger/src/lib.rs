@@ -17,6 +17,7 @@
 //! Time comes in as an argument, in Unix seconds.
 
 mod completeness;
+mod contents;
 mod durable;
 mod entry;
 mod interval;

@@ -239,6 +239,37 @@ impl<C: Content> Quarantine<C> {
         self.changed.extend(all);
     }
 
+    /// Has `change` change each content; it says whether it did.
+    pub(crate) fn each_content(&mut self, change: &mut dyn FnMut(&Uid, &mut C) -> bool) {
+        for key in self.groups.keys().cloned().collect::<Vec<_>>() {
+            let Some(mut content) = self.groups.get(&key).map(|it| it.content.clone()) else {
+                continue;
+            };
+            if change(&key.uid, &mut content) {
+                self.change_content(&key, &content);
+            }
+        }
+    }
+
+    /// The content of an object has been this since `written`: what is partial of it since then is
+    /// whole.
+    pub(crate) fn complete(&mut self, uid: &Uid, written: UnixSeconds, content: &C) {
+        let partial = self.groups.iter().filter(|(_, group)| {
+            let since = group.pieces.first().map(|(start, _)| *start);
+            group.uid == *uid && group.content.is_partial() && since >= Some(written)
+        });
+        for key in partial.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.change_content(&key, content);
+        }
+    }
+
+    fn change_content(&mut self, key: &GroupKey, content: &C) {
+        if let Some(mut group) = self.remove(key) {
+            group.content = content.clone();
+            self.insert(key.clone(), group, true);
+        }
+    }
+
     fn touch(&mut self, key: &GroupKey, is_new: bool) {
         match self.changed.get_mut(key) {
             Some(known) => *known |= is_new,

@@ -70,6 +70,10 @@ pub trait Content: Clone + PartialEq {
     fn owner(&self) -> &str;
     /// How many bytes it takes to keep it.
     fn weight(&self) -> usize;
+    /// Whether something may be missing in it, as it was kept for another configuration.
+    fn is_partial(&self) -> bool {
+        false
+    }
 }
 
 /// What is handed out at once: the pieces of one window.

@@ -64,6 +64,16 @@ impl Document {
     }
 }
 
+impl Node<'_> {
+    /// A document of this value alone.
+    #[must_use]
+    pub fn to_document(self) -> Document {
+        let mut builder = Builder::default();
+        builder.push_raw(self);
+        builder.finish()
+    }
+}
+
 struct Projected<'a> {
     builder: &'a mut Builder,
     reads: &'a Reads,

@@ -45,11 +45,15 @@ pub(super) fn batch(
             } else {
                 interval(seconds)
             };
-            let mut message = Message::new(MessageContent::Document(piece.content.0.clone()))
-                .with_identity(identity(piece, resource_type, cluster))
-                .with_origin(number);
+            let mut message =
+                Message::new(MessageContent::Document(piece.content.document.clone()))
+                    .with_identity(identity(piece, resource_type, cluster))
+                    .with_origin(number);
             if emission.kind == Kind::Again {
                 message = message.tried_again();
+            }
+            if let Some(reason) = piece.content.is_missing() {
+                message.fail("kubernetes_resources", reason);
             }
             let metadata = &mut message.metadata;
             metadata.set("schedule_time", schedule_time);
@@ -81,7 +85,7 @@ fn identity(
 
 /// An object for people: `pod default/web-0`.
 pub(super) fn about(content: &Content, resource_type: ResourceType) -> Arc<str> {
-    let metadata = content.0.root().get("metadata");
+    let metadata = content.document.root().get("metadata");
     let field = |key| metadata.and_then(|it| it.get(key)).and_then(Node::as_str);
     let name = field("name").unwrap_or_default();
     let word = resource_type.word();

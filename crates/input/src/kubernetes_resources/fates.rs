@@ -322,7 +322,7 @@ mod tests {
     use super::*;
 
     fn content(namespace: &str, name: &str) -> Content {
-        Content(Document::from(
+        Content::from(Document::from(
             &json!({"metadata": {"name": name, "namespace": namespace}}),
         ))
     }

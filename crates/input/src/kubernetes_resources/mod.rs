@@ -275,7 +275,8 @@ impl InputPlan for Plan {
         for (name, _) in &names {
             completeness.register(name);
         }
-        let (file, saved) = match self.open(cx).map_err(fail)? {
+        let projection = Arc::new(Projection::of(&self.reads, self.resource_type));
+        let (file, saved) = match self.open(&projection, cx).map_err(fail)? {
             Some((file, saved)) => (Some(file), saved),
             None => (None, None),
         };
@@ -284,13 +285,16 @@ impl InputPlan for Plan {
         let ledger = match saved {
             Some(saved) => {
                 seen = Some(saved.seen);
-                Ledger::restore(
+                let mut ledger = Ledger::restore(
                     interval,
                     self.accounting,
                     saved.head,
                     saved.records,
                     saved.rejected,
-                )
+                );
+                let kept_for = Arc::new(saved.reads);
+                ledger.each_content(&mut |content| content.adapt(&kept_for, &projection));
+                ledger
             }
             None => Ledger::new(interval, self.accounting, self.horizon(interval, &clock)),
         };
@@ -301,7 +305,7 @@ impl InputPlan for Plan {
             completeness,
             Subject {
                 resource_type: self.resource_type,
-                projection: Arc::new(Projection::of(&self.reads, self.resource_type)),
+                projection,
                 label_selector: self.label_selector,
                 include_pending: self.include_pending,
                 settle: self.settle,
@@ -404,7 +408,11 @@ impl Plan {
     }
 
     /// Takes the state file, if there is to be one.
-    fn open(&self, cx: &BuildContext) -> Result<Option<(StateFile, Option<Saved>)>, String> {
+    fn open(
+        &self,
+        projection: &Projection,
+        cx: &BuildContext,
+    ) -> Result<Option<(StateFile, Option<Saved>)>, String> {
         let Some(path) = &self.state else {
             info!(
                 label = %cx.label,
@@ -414,8 +422,9 @@ impl Plan {
             return Ok(None);
         };
         let subject = self.resource_type.word();
-        let (file, saved, damage) = StateFile::open(path, subject, Clock::default().seconds())
-            .map_err(|error| format!("the state file {}: {error}", path.display()))?;
+        let (file, saved, damage) =
+            StateFile::open(path, subject, &projection.kept, Clock::default().seconds())
+                .map_err(|error| format!("the state file {}: {error}", path.display()))?;
         if let Some(damage) = damage {
             error!(
                 label = %cx.label,

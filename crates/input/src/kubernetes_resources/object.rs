@@ -15,10 +15,11 @@ use kube::{
     Resource,
     core::{ApiResource, DynamicResourceScope, ObjectMeta},
 };
-use meterline_core::{Builder, Document, Node, Reads, Step};
+use meterline_core::{Builder, Document, Node, Reads};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+    de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+    ser::SerializeMap,
 };
 
 use super::{
@@ -48,8 +49,7 @@ impl Projection {
         ]));
         if resource_type == ResourceType::Pod {
             // That there are containers tells a pod from anything else.
-            let containers = [Step::Key("spec"), Step::Key("containers"), Step::Item];
-            kept.add_all(&containers, &Reads::default());
+            kept.join(&Reads::of(&["spec.containers.*~"]));
         }
         let mut seen = kept.clone();
         seen.join(&Reads::of(&["metadata.uid"]));
@@ -93,7 +93,49 @@ pub(super) struct Object {
 
 /// What is billed: equal contents are one segment. Cloning shares the document.
 #[derive(Debug, Clone)]
-pub(super) struct Content(pub(super) Document);
+pub(super) struct Content {
+    /// What is kept of the object.
+    pub(super) document: Document,
+    /// What was read when it was kept, where that is not all that is read now: the rest is missing.
+    kept_for: Option<Arc<Reads>>,
+}
+
+impl From<Document> for Content {
+    fn from(document: Document) -> Self {
+        Self {
+            document,
+            kept_for: None,
+        }
+    }
+}
+
+impl Content {
+    /// Makes of a content that was kept for `kept_for` one for what is read now. Returns whether that
+    /// changed it.
+    pub(super) fn adapt(&mut self, kept_for: &Arc<Reads>, projection: &Projection) -> bool {
+        let before = self.kept_for.take();
+        let kept_for = before.as_ref().unwrap_or(kept_for);
+        if kept_for.covers(&projection.kept) {
+            let document = self.document.project(&projection.kept);
+            let is_changed = before.is_some() || document != self.document;
+            self.document = document;
+            return is_changed;
+        }
+        let is_changed = before.is_none();
+        self.kept_for = Some(Arc::clone(kept_for));
+        is_changed
+    }
+
+    /// Why no bill can be made of it, if none can.
+    pub(super) fn is_missing(&self) -> Option<String> {
+        let kept_for = self.kept_for.as_deref()?;
+        Some(format!(
+            "what is known of this object was kept by an earlier configuration, which read other \
+             fields ({kept_for}), and the object went or changed before this one saw it; to bill \
+             this time start once with that configuration"
+        ))
+    }
+}
 
 impl PartialEq for Content {
     /// Labels, annotations and spec are what an operator's mapping bills by. A pod's status changes all
@@ -105,7 +147,7 @@ impl PartialEq for Content {
             of.and_then(|it| it.get(key)).map(Node::raw)
         }
         fn billed(content: &Content) -> [Option<&[u8]>; 6] {
-            let root = content.0.root();
+            let root = content.document.root();
             let (metadata, spec) = (root.get("metadata"), root.get("spec"));
             let status = root.get("status").filter(|_| !is_pod(root));
 
@@ -118,14 +160,14 @@ impl PartialEq for Content {
                 field(status, "phase"),
             ]
         }
-        billed(self) == billed(other)
+        self.kept_for == other.kept_for && billed(self) == billed(other)
     }
 }
 
 impl meterline_ledger::Content for Content {
     /// The namespace; blank for what belongs to none.
     fn owner(&self) -> &str {
-        self.0
+        self.document
             .root()
             .path(&["metadata", "namespace"])
             .and_then(Node::as_str)
@@ -133,7 +175,11 @@ impl meterline_ledger::Content for Content {
     }
 
     fn weight(&self) -> usize {
-        self.0.size()
+        self.document.size()
+    }
+
+    fn is_partial(&self) -> bool {
+        self.kept_for.is_some()
     }
 }
 
@@ -143,15 +189,34 @@ fn is_pod(root: Node<'_>) -> bool {
     root.path(&["spec", "containers"]).is_some()
 }
 
+/// The fields of a content that is not whole. No object has fields of these names.
+const KEPT_FOR: &str = "kept_for";
+const OBJECT: &str = "object";
+
 impl Serialize for Content {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
+        let Some(kept_for) = &self.kept_for else {
+            return self.document.serialize(serializer);
+        };
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry(KEPT_FOR, kept_for.as_ref())?;
+        map.serialize_entry(OBJECT, &self.document)?;
+        map.end()
     }
 }
 
 impl<'de> Deserialize<'de> for Content {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Document::deserialize(deserializer).map(Self)
+        let document = Document::deserialize(deserializer)?;
+        let root = document.root();
+        let (Some(kept_for), Some(object)) = (root.get(KEPT_FOR), root.get(OBJECT)) else {
+            return Ok(Self::from(document));
+        };
+        let kept_for = Reads::deserialize(kept_for.to_value()).map_err(de::Error::custom)?;
+        Ok(Self {
+            document: object.to_document(),
+            kept_for: Some(Arc::new(kept_for)),
+        })
     }
 }
 
@@ -168,7 +233,7 @@ pub(super) struct Known {
 impl Known {
     /// What a ledger knows of an object.
     pub(super) fn of(uid: &Arc<str>, content: &Content) -> Self {
-        let metadata = content.0.root().get("metadata");
+        let metadata = content.document.root().get("metadata");
         let field = |key| metadata.and_then(|it| it.get(key)).and_then(Node::as_str);
         Self {
             uid: Arc::clone(uid),
@@ -284,7 +349,7 @@ impl<'de> Visitor<'de> for ObjectVisitor {
         Ok(Object {
             meta,
             written: writes.content.max(status),
-            content: Content(seen.project(&projection.kept)),
+            content: Content::from(seen.project(&projection.kept)),
             seen,
         })
     }
@@ -465,7 +530,7 @@ mod tests {
             "spec": {"nodeName": "x"},
         }));
         assert_eq!(
-            pod.content.0.root().to_value(),
+            pod.content.document.root().to_value(),
             json!({
                 "metadata": {"name": "a", "namespace": "n", "uid": "u", "resourceVersion": "7",
                     "annotations": {"b": "c"}},
@@ -514,7 +579,7 @@ mod tests {
         let projection = Projection::of(&reads, ResourceType::Pod);
         let pod = projected(projection, &tenants_pod("x", "1"));
         assert_eq!(
-            pod.content.0.root().to_value(),
+            pod.content.document.root().to_value(),
             json!({
                 "metadata": {"name": "a", "namespace": "n", "resourceVersion": "7",
                     "annotations": {"openmeter.io/subject": "acme"}},
@@ -542,15 +607,42 @@ mod tests {
     fn a_pod_of_which_nothing_is_read_is_still_a_pod() {
         let projection = Projection::of(&Reads::default(), ResourceType::Pod);
         let pod = projected(projection, &tenants_pod("x", "1"));
-        assert!(is_pod(pod.content.0.root()));
+        assert!(is_pod(pod.content.document.root()));
         let node = projected(
             Projection::of(&Reads::default(), ResourceType::Node),
             &json!({"metadata": {"name": "n", "uid": "u"}, "spec": {"podCIDR": "x"}}),
         );
         assert_eq!(
-            node.content.0.root().to_value(),
+            node.content.document.root().to_value(),
             json!({"metadata": {"name": "n"}})
         );
+    }
+
+    #[test]
+    fn what_was_kept_for_less_is_marked_and_what_was_kept_for_more_is_cut() {
+        let projection = |paths| Projection::of(&Reads::of(paths), ResourceType::Pod);
+        let (less, more) = (
+            projection(&["metadata.labels"]),
+            projection(&["metadata.labels", "spec.nodeName"]),
+        );
+        let pod = tenants_pod("x", "1");
+        let mut content = projected(more.clone(), &pod).content;
+        assert!(content.adapt(&Arc::new(more.kept.clone()), &less));
+        assert_eq!(content, projected(less.clone(), &pod).content);
+        assert!(!content.adapt(&Arc::new(less.kept.clone()), &less));
+
+        let kept_for = Arc::new(less.kept.clone());
+        assert!(content.adapt(&kept_for, &more));
+        assert!(meterline_ledger::Content::is_partial(&content));
+        assert_ne!(content, projected(less.clone(), &pod).content);
+        let text = serde_json::to_vec(&content).unwrap();
+        let mut restored: Content = serde_json::from_slice(&text).unwrap();
+        assert_eq!(restored, content);
+        // The configuration that came between read more, and it was not kept for that.
+        assert!(!restored.adapt(&Arc::new(more.kept.clone()), &more));
+        assert_eq!(restored, content);
+        assert!(restored.adapt(&Arc::new(more.kept.clone()), &less));
+        assert_eq!(restored, projected(less, &pod).content);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use meterline_core::Reads;
 use meterline_ledger::{Changes, Group, GroupKey, Head, Record, Uid, UnixSeconds};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -48,14 +49,16 @@ pub(super) struct StateFile {
     /// Where what was there instead was moved to.
     aside: Option<PathBuf>,
     subject: String,
+    /// What is kept of objects.
+    reads: Reads,
     /// `None` after a write failed: what such a connection believes is not trusted.
     connection: Option<Connection>,
     /// The rows of the table `ledger` as they were written, in the order of [`KEYS`].
-    rows: Option<[Vec<u8>; 3]>,
+    rows: Option<[Vec<u8>; 4]>,
 }
 
 /// The keys of the table `ledger`.
-const KEYS: [&str; 3] = ["head", "seen", "subject"];
+const KEYS: [&str; 4] = ["head", "seen", "subject", "reads"];
 
 /// What the file held.
 pub(super) struct Saved {
@@ -64,6 +67,8 @@ pub(super) struct Saved {
     /// What was rejected.
     pub(super) rejected: Vec<(GroupKey, Group<Content>)>,
     pub(super) seen: SeenUntil,
+    /// What was kept of objects.
+    pub(super) reads: Reads,
 }
 
 /// How far the view of the API server went.
@@ -122,7 +127,8 @@ impl From<sqlite::Error> for StateError {
 }
 
 impl StateFile {
-    /// Takes the file at `path`, which is made if it is not there, for the ledger of `subject`.
+    /// Takes the file at `path`, which is made if it is not there, for the ledger of `subject`, of
+    /// which `reads` is kept.
     /// Gives back what it held, and where a damaged file was moved to and why.
     ///
     /// # Errors
@@ -130,6 +136,7 @@ impl StateFile {
     pub(super) fn open(
         path: &Path,
         subject: &str,
+        reads: &Reads,
         now: UnixSeconds,
     ) -> Result<(Self, Option<Saved>, Option<String>), StateError> {
         let mut file = Self {
@@ -138,6 +145,7 @@ impl StateFile {
             lost: None,
             aside: None,
             subject: subject.to_owned(),
+            reads: reads.clone(),
             connection: None,
             rows: None,
         };
@@ -174,6 +182,8 @@ impl StateFile {
                 records: rows(&connection, "SELECT uid, record, sum FROM objects")?,
                 rejected: rejected(&connection)?,
                 seen: value(&connection, "seen")?.unwrap_or_default(),
+                // Earlier versions kept everything, and did not say so.
+                reads: value(&connection, "reads")?.unwrap_or(Reads::All),
             }),
         };
         self.connection = Some(connection);
@@ -240,7 +250,12 @@ impl StateFile {
         seen: &SeenUntil,
     ) -> Result<(), StateError> {
         let everything = self.needs_everything();
-        let rows = [bytes(&changes.head)?, bytes(seen)?, bytes(&self.subject)?];
+        let rows = [
+            bytes(&changes.head)?,
+            bytes(seen)?,
+            bytes(&self.subject)?,
+            bytes(&self.reads)?,
+        ];
         let is_head_only = changes.records.is_empty() && changes.rejected.is_empty();
         if is_head_only && self.rows.as_ref() == Some(&rows) && !everything {
             return Ok(());

@@ -1,5 +1,6 @@
 //! The rules of the ledger, one by one, and then any history at all.
 
+mod contents;
 mod fates;
 mod handover;
 mod history;

@@ -57,7 +57,7 @@ fn seen(at: i64) -> SeenUntil {
 /// A file that holds forty pods, closed.
 fn written(dir: &tempfile::TempDir) -> PathBuf {
     let path = dir.path().join("deep/state.sqlite");
-    let (mut file, saved, damage) = StateFile::open(&path, "pod", 0).unwrap();
+    let (mut file, saved, damage) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     assert!(saved.is_none() && damage.is_none());
     file.write(&ledger(40).take_changes(), &seen(77)).unwrap();
     path
@@ -67,7 +67,7 @@ fn written(dir: &tempfile::TempDir) -> PathBuf {
 fn what_was_written_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let path = written(&dir);
-    let (mut file, saved, _) = StateFile::open(&path, "pod", 0).unwrap();
+    let (mut file, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     let saved = saved.unwrap();
     assert_eq!(saved.seen, seen(77));
     let mut books = restored(saved);
@@ -79,7 +79,7 @@ fn what_was_written_comes_back() {
     file.write(&books.take_changes(), &seen(80)).unwrap();
     drop(file);
     // It was handed out and nobody said that it arrived, so it comes again as it was.
-    let (_, saved, _) = StateFile::open(&path, "pod", 0).unwrap();
+    let (_, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     let again = restored(saved.unwrap()).next(0).unwrap();
     assert_eq!(again.pieces, emission.pieces);
 }
@@ -88,8 +88,8 @@ fn what_was_written_comes_back() {
 fn a_second_user_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = written(&dir);
-    let (_file, _, _) = StateFile::open(&path, "pod", 0).unwrap();
-    let error = StateFile::open(&path, "pod", 0).err().unwrap();
+    let (_file, _, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
+    let error = StateFile::open(&path, "pod", &Reads::All, 0).err().unwrap();
     assert!(matches!(error, StateError::InUse), "{error}");
     assert!(error.to_string().contains("a state file of its own"));
 }
@@ -98,9 +98,16 @@ fn a_second_user_is_refused() {
 fn a_file_of_another_input_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = written(&dir);
-    let error = StateFile::open(&path, "node", 0).err().unwrap();
+    let error = StateFile::open(&path, "node", &Reads::All, 0)
+        .err()
+        .unwrap();
     assert!(matches!(error, StateError::OtherSubject(_)), "{error}");
-    assert!(StateFile::open(&path, "pod", 0).unwrap().1.is_some());
+    assert!(
+        StateFile::open(&path, "pod", &Reads::All, 0)
+            .unwrap()
+            .1
+            .is_some()
+    );
 }
 
 #[test]
@@ -126,7 +133,7 @@ fn any_damage_is_noticed_and_moved_aside() {
     for (index, bytes) in damages.iter().enumerate() {
         std::fs::write(&path, bytes).unwrap();
         let now = i64::try_from(index).unwrap();
-        let (mut file, saved, damage) = StateFile::open(&path, "pod", now).unwrap();
+        let (mut file, saved, damage) = StateFile::open(&path, "pod", &Reads::All, now).unwrap();
         match (saved, damage) {
             (Some(saved), None) => assert_eq!(names(&restored(saved)).len(), 40, "{index}"),
             (None, Some(damage)) => {
@@ -155,7 +162,7 @@ fn a_file_of_a_later_version_is_moved_aside() {
     let connection = Connection::open(&path).unwrap();
     connection.pragma_update(None, "user_version", 99).unwrap();
     drop(connection);
-    let (_, saved, damage) = StateFile::open(&path, "pod", 0).unwrap();
+    let (_, saved, damage) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     assert!(saved.is_none());
     assert!(damage.unwrap().contains("version is 99"));
 }
@@ -164,7 +171,7 @@ fn a_file_of_a_later_version_is_moved_aside() {
 fn a_full_disk_is_told_and_once_there_is_room_everything_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = written(&dir);
-    let (mut file, saved, _) = StateFile::open(&path, "pod", 0).unwrap();
+    let (mut file, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     let mut books = restored(saved.unwrap());
     let connection = file.connection.as_ref().unwrap();
     connection
@@ -179,14 +186,14 @@ fn a_full_disk_is_told_and_once_there_is_room_everything_is_written() {
     // The next connection has no such limit.
     file.write(&books.take_everything(), &seen(91)).unwrap();
     drop(file);
-    let (_, saved, _) = StateFile::open(&path, "pod", 0).unwrap();
+    let (_, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     let saved = saved.unwrap();
     assert_eq!((saved.seen.at, saved.records.len()), (91, 140));
 }
 
 #[test]
 fn what_cannot_be_made_says_so() {
-    let error = StateFile::open(Path::new("/proc/nowhere/state"), "pod", 0)
+    let error = StateFile::open(Path::new("/proc/nowhere/state"), "pod", &Reads::All, 0)
         .err()
         .unwrap();
     assert!(
@@ -194,7 +201,9 @@ fn what_cannot_be_made_says_so() {
         "{error}"
     );
     let dir = tempfile::tempdir().unwrap();
-    let error = StateFile::open(dir.path(), "pod", 0).err().unwrap();
+    let error = StateFile::open(dir.path(), "pod", &Reads::All, 0)
+        .err()
+        .unwrap();
     assert!(matches!(error, StateError::Unusable(_)), "{error}");
 }
 
@@ -222,7 +231,7 @@ fn with_rejected() -> Ledger<Content> {
 fn what_was_rejected_comes_back_and_goes_when_it_is_delivered() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.sqlite");
-    let (mut file, ..) = StateFile::open(&path, "pod", 0).unwrap();
+    let (mut file, ..) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     let mut ledger = with_rejected();
     let kept: Vec<_> = ledger
         .rejected(None)
@@ -231,7 +240,7 @@ fn what_was_rejected_comes_back_and_goes_when_it_is_delivered() {
     file.write(&ledger.take_changes(), &seen(12)).unwrap();
     drop(file);
 
-    let (mut file, saved, _) = StateFile::open(&path, "pod", 0).unwrap();
+    let (mut file, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     let saved = saved.unwrap();
     assert_eq!(saved.rejected, kept);
     let mut ledger = restored(saved);
@@ -241,7 +250,7 @@ fn what_was_rejected_comes_back_and_goes_when_it_is_delivered() {
     ledger.settle(again.ticket, Settled::Delivered);
     file.write(&ledger.take_changes(), &seen(13)).unwrap();
     drop(file);
-    let (_, saved, _) = StateFile::open(&path, "pod", 0).unwrap();
+    let (_, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     assert!(saved.unwrap().rejected.is_empty());
 }
 
@@ -249,12 +258,12 @@ fn what_was_rejected_comes_back_and_goes_when_it_is_delivered() {
 fn everything_that_is_written_anew_holds_what_was_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.sqlite");
-    let (mut file, ..) = StateFile::open(&path, "pod", 0).unwrap();
+    let (mut file, ..) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     let mut ledger = with_rejected();
     let _ = ledger.take_changes();
     file.write(&ledger.take_everything(), &seen(12)).unwrap();
     drop(file);
-    let (_, saved, _) = StateFile::open(&path, "pod", 0).unwrap();
+    let (_, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     assert_eq!(saved.unwrap().rejected.len(), 1);
 }
 
@@ -263,7 +272,7 @@ fn everything_that_is_written_anew_holds_what_was_rejected() {
 fn what_an_older_program_kept_of_rejections_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.sqlite");
-    let (mut file, ..) = StateFile::open(&path, "pod", 0).unwrap();
+    let (mut file, ..) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     let mut ledger = with_rejected();
     file.write(&ledger.take_changes(), &seen(12)).unwrap();
     drop(file);
@@ -279,7 +288,7 @@ fn what_an_older_program_kept_of_rejections_comes_back() {
         .execute_batch("DROP TABLE rejected_contents; PRAGMA user_version = 2")
         .unwrap();
     drop(connection);
-    let (file, saved, _) = StateFile::open(&path, "pod", 0).unwrap();
+    let (file, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     assert_eq!(saved.unwrap().rejected, [(key.clone(), group.clone())]);
     drop(file);
     // A row that has its content nowhere is noticed.
@@ -292,6 +301,6 @@ fn what_an_older_program_kept_of_rejections_comes_back() {
         )
         .unwrap();
     drop(connection);
-    let (_, _, damage) = StateFile::open(&path, "pod", 0).unwrap();
+    let (_, _, damage) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     assert!(damage.unwrap().contains("lacks its content"));
 }

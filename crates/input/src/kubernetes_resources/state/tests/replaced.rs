@@ -7,7 +7,7 @@ use super::*;
 /// A file in use that holds forty pods, and the ledger that it is of.
 fn in_use(dir: &tempfile::TempDir) -> (PathBuf, StateFile, Ledger<Content>) {
     let path = written(dir);
-    let (mut file, saved, _) = StateFile::open(&path, "pod", 0).unwrap();
+    let (mut file, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     let mut books = restored(saved.unwrap());
     file.write(&books.take_changes(), &seen(78)).unwrap();
     assert_eq!(file.check(), None);
@@ -25,11 +25,14 @@ fn write(file: &mut StateFile, books: &mut Ledger<Content>) -> Result<(), StateE
 }
 
 fn is_refused(path: &Path) -> bool {
-    matches!(StateFile::open(path, "pod", 0), Err(StateError::InUse))
+    matches!(
+        StateFile::open(path, "pod", &Reads::All, 0),
+        Err(StateError::InUse)
+    )
 }
 
 fn assert_holds_all(path: &Path, pods: usize) {
-    let (_, saved, damage) = StateFile::open(path, "pod", 0).unwrap();
+    let (_, saved, damage) = StateFile::open(path, "pod", &Reads::All, 0).unwrap();
     assert_eq!(damage, None);
     assert_eq!(saved.unwrap().records.len(), pods);
 }
@@ -69,7 +72,7 @@ fn what_was_moved_over_the_file_is_moved_aside() {
     let (path, mut file, mut books) = in_use(&dir);
     // Another state, a file of something else, and an empty one.
     let other = dir.path().join("other.sqlite");
-    let (mut state, _, _) = StateFile::open(&other, "node", 0).unwrap();
+    let (mut state, _, _) = StateFile::open(&other, "node", &Reads::All, 0).unwrap();
     state.write(&ledger(3).take_changes(), &seen(1)).unwrap();
     drop(state);
     let state = fs::read(&other).unwrap();
@@ -123,7 +126,7 @@ fn a_place_that_another_process_took_meanwhile_is_left_alone_until_it_is_free() 
     let dir = tempfile::tempdir().unwrap();
     let (path, mut file, mut books) = in_use(&dir);
     fs::remove_dir_all(path.parent().unwrap()).unwrap();
-    let (mut other, _, _) = StateFile::open(&path, "pod", 0).unwrap();
+    let (mut other, _, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     other.write(&ledger(3).take_changes(), &seen(1)).unwrap();
     for _ in 0..2 {
         assert!(file.check().is_some());

@@ -1,0 +1,123 @@
+//! Contents that were kept for another configuration.
+
+use std::sync::Arc;
+
+use crate::{Accounting, Changes, Content, Fate, Interval, Ledger, Observation, Refusal, Settled};
+
+/// What is reserved; nobody knows it where it was not kept.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct Kept(Option<u32>);
+
+impl Content for Kept {
+    fn owner(&self) -> &str {
+        "tenant"
+    }
+
+    fn weight(&self) -> usize {
+        4
+    }
+
+    fn is_partial(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+fn seen(written: i64, now: i64, reserved: u32) -> Observation<Kept> {
+    Observation {
+        uid: "pod".into(),
+        start: Some(0),
+        end: None,
+        content: Kept(Some(reserved)),
+        content_since: Some(written),
+        observed_at: now,
+        in_scope_since: None,
+    }
+}
+
+/// A ledger that knew the pod as it was written at `written`, and comes back without the content.
+fn restored(ledger: &mut Ledger<Kept>) -> Ledger<Kept> {
+    let Changes {
+        records,
+        rejected,
+        head,
+    } = ledger.take_everything();
+    let mut restored = Ledger::restore(
+        Interval::new(10).unwrap(),
+        Accounting::Exact,
+        head,
+        records.into_iter().filter_map(|(uid, it)| Some((uid, it?))),
+        rejected
+            .into_iter()
+            .filter_map(|(key, it)| Some((key, it?.group))),
+    );
+    restored.each_content(&mut |content| content.0.take().is_some());
+    restored
+}
+
+fn known(written: i64) -> Ledger<Kept> {
+    let mut ledger = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 0);
+    ledger.apply(seen(written, written.max(1), 1));
+    ledger
+}
+
+/// Start, end and content of what is handed out next.
+fn next(ledger: &mut Ledger<Kept>, until: i64) -> Vec<(i64, i64, Option<u32>)> {
+    let emission = ledger.next(until).unwrap();
+    let pieces = emission.pieces.iter();
+    pieces.map(|it| (it.start, it.end, it.content.0)).collect()
+}
+
+#[test]
+fn a_content_is_whole_again_when_the_object_was_not_written_to() {
+    let mut ledger = restored(&mut known(0));
+    let changes = ledger.take_changes();
+    assert!(changes.records.contains_key("pod"));
+    ledger.apply(seen(0, 12, 1));
+    assert!(ledger.take_changes().records.contains_key("pod"));
+    assert_eq!(next(&mut ledger, 10), [(0, 10, Some(1))]);
+}
+
+#[test]
+fn nothing_is_known_of_the_time_before_the_last_write() {
+    let mut ledger = restored(&mut known(4));
+    ledger.apply(seen(4, 12, 1));
+    assert_eq!(next(&mut ledger, 10), [(0, 4, None), (4, 10, Some(1))]);
+}
+
+#[test]
+fn an_object_that_was_written_to_meanwhile_is_known_from_then_on() {
+    let mut ledger = restored(&mut known(0));
+    ledger.apply(seen(7, 12, 2));
+    assert_eq!(next(&mut ledger, 10), [(0, 7, None), (7, 10, Some(2))]);
+}
+
+#[test]
+fn of_an_object_that_went_meanwhile_nothing_more_is_known() {
+    let mut ledger = restored(&mut known(0));
+    ledger.gone("pod", 8);
+    assert_eq!(next(&mut ledger, 10), [(0, 8, None)]);
+}
+
+#[test]
+fn rejected_pieces_are_whole_again_too() {
+    let mut ledger = known(0);
+    let emission = ledger.next(10).unwrap();
+    let refusal = Refusal {
+        cause: Arc::from("processing"),
+        component: Arc::from("mapping"),
+        reason: Arc::from("no"),
+        subject: None,
+        may_pass: false,
+    };
+    let undelivered = vec![(emission.pieces[0].clone(), Fate::Rejected(refusal))];
+    ledger.settle(
+        emission.ticket,
+        Settled::Done {
+            at: 10,
+            undelivered,
+        },
+    );
+    let mut ledger = restored(&mut ledger);
+    ledger.apply(seen(0, 12, 1));
+    assert_eq!(next(&mut ledger, 10), [(0, 10, Some(1))]);
+}
