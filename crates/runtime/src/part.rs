@@ -21,7 +21,7 @@ const OFTEN: u32 = 12;
 pub(crate) struct Part {
     pub(crate) messages: Vec<Message>,
     pub(crate) acks: Vec<Ack>,
-    /// How often it, or what it was cut from, was written.
+    /// How often it was written in vain as it is, but for verdicts while nothing was taken yet.
     pub(crate) tries: u32,
     /// Since when.
     pub(crate) since: Instant,
@@ -98,17 +98,23 @@ impl Part {
         self.failed.is_some_and(|mark| pulse.took_since(mark))
     }
 
-    /// Cuts off what is behind `at`. It was part of everything that happened to the whole.
+    /// Cuts off what is behind `at`. It was part of everything that happened to the whole, but was
+    /// never tried as it is now.
     pub(crate) fn split_off(&mut self, at: usize) -> Self {
         self.stumbled = false;
-        Self {
+        let mut rest = Self {
             messages: self.messages.split_off(at),
             acks: self.acks.split_off(at),
             alone: Alone::default(),
-            // It was never tried as it is now.
-            tries: 0,
             ..*self
-        }
+        };
+        rest.forget_tries();
+        rest
+    }
+
+    /// Nothing that happened so far counts for the limits of tries.
+    pub(crate) fn forget_tries(&mut self) {
+        (self.tries, self.since) = (0, Instant::now());
     }
 
     fn due(&self, pulse: &Pulse) -> Instant {

@@ -212,9 +212,15 @@ impl Desk {
             .as_ref()
             .and_then(|_| self.probes.piece(part.len(), failures));
         let range = piece.clone().unwrap_or(0..part.len());
-        let messages = part.messages.get(range).unwrap_or(&part.messages);
-        part.tries = part.tries.saturating_add(1);
+        if std::mem::take(&mut part.held) {
+            // A verdict is an answer, and waiting until something is taken is no try in vain.
+            part.forget_tries();
+        }
+        if piece.is_none() {
+            part.tries = part.tries.saturating_add(1);
+        }
         batch.tally.request();
+        let messages = part.messages.get(range).unwrap_or(&part.messages);
         let written = self.writer.write(messages).await;
         let Err(error) = written else {
             self.answered();
@@ -312,10 +318,6 @@ impl Desk {
             let end = self.ends.unless_dropped(Cause::Refused, reason);
             return self.ends.settle(part, end, &mut batch.tally).await;
         }
-        if !self.may_retry(&part) {
-            let end = End::Rejected(Cause::GivenUp, reason);
-            return self.ends.settle(part, end, &mut batch.tally).await;
-        }
         let reason = format!(
             "no event was taken since the start, and this one is refused: {reason}; check the URL, \
              the token and the mapping"
@@ -349,10 +351,6 @@ impl Desk {
         if self.ends.is_dropped(reason) {
             return self.ends.settle(part, End::Dropped, &mut batch.tally).await;
         }
-        if !self.may_retry(&part) {
-            let end = End::Rejected(Cause::GivenUp, trouble.reason);
-            return self.ends.settle(part, end, &mut batch.tally).await;
-        }
         if let Some(cause) = trouble.cause
             && !is_piece
         {
@@ -375,6 +373,10 @@ impl Desk {
                 }
             }
             part.failed = Some(self.pulse.now());
+        }
+        if !is_piece && !self.may_retry(&part) {
+            let end = End::Rejected(Cause::GivenUp, trouble.reason);
+            return self.ends.settle(part, end, &mut batch.tally).await;
         }
         self.pause(part, &trouble, failures, turn, batch).await;
     }

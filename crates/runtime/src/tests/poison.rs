@@ -118,6 +118,21 @@ fn story(
     goes_on: bool,
     seconds: u64,
 ) -> Story {
+    let set = |writer: &mut WriterNode| {
+        writer.max_in_flight = max_in_flight;
+        writer.batching = count(size);
+    };
+    story_of(sink, windows, set, goes_on, seconds)
+}
+
+/// The same, with an output that is set up like this.
+fn story_of(
+    sink: Fragile,
+    windows: &[Vec<String>],
+    set: impl Fn(&mut WriterNode),
+    goes_on: bool,
+    seconds: u64,
+) -> Story {
     let runtime = Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -127,8 +142,8 @@ fn story(
         let sink = Arc::new(sink);
         let fates = Arc::new(Mutex::new(Vec::new()));
         let (health, letters) = (Health::default(), Arc::new(Letters::default()));
-        let mut first = writer(Arc::clone(&sink) as _, count(size));
-        first.each_writer(&mut |writer| writer.max_in_flight = max_in_flight);
+        let mut first = writer(Arc::clone(&sink) as _, count(0));
+        first.each_writer(&mut |writer| set(writer));
         let mut last = writer(Arc::clone(&letters) as _, count(0));
         last.each_writer(&mut |writer| {
             writer.taken = Taken::Kept;
@@ -237,6 +252,29 @@ fn one_message_that_makes_the_sink_fail_is_set_aside_and_the_others_arrive() {
                 assert!(story.seconds < 600, "{objects:?} {size}: {}", story.seconds);
             }
         }
+    }
+}
+
+/// Cutting a batch in halves is no try of what is in it, however few tries and however little time the
+/// configuration allows.
+#[test]
+fn a_limit_of_tries_is_spent_by_the_message_alone_and_not_by_its_neighbours() {
+    let second = Duration::from_secs(1);
+    for (most, no_longer_than) in [(Some(1), None), (None, Some(second))] {
+        let set = |writer: &mut WriterNode| {
+            // Something else is taken before the second try.
+            writer.retry.first = 3 * second;
+            writer.retry.most = most;
+            writer.retry.no_longer_than = no_longer_than;
+        };
+        let pair = [batch(&["a", "b", "poison", "c", "d"]), batch(&["e"])];
+        let windows: Vec<_> = std::iter::repeat_n(pair, 30).flatten().collect();
+        let story = story_of(Fragile::default(), &windows, set, true, DAY);
+        let arrived = story.sink.arrived.lock().unwrap();
+        let of_windows = arrived.iter().filter(|it| !it.starts_with("after"));
+        assert_eq!(of_windows.count(), 30 * 5);
+        assert_eq!(story.rejected.len(), 30);
+        assert!(story.rejected.iter().all(|it| it.starts_with("poison")));
     }
 }
 

@@ -157,6 +157,23 @@ async fn as_long_as_nothing_was_ever_taken_nothing_is_refused() {
     assert!(complaint.contains("400"), "{complaint}");
 }
 
+/// What is held is not tried in vain: a verdict is an answer, and it counts once anything was taken.
+#[test]
+fn what_is_held_uses_up_no_tries_and_no_time() {
+    let limits = [(Some(1), None), (None, Some(Duration::from_secs(45)))];
+    for (most, no_longer_than) in limits {
+        let mut told = vec![refused(); 20];
+        told.extend([away(), Ok(())]);
+        let mut output = writer(Arc::new(Told(Mutex::new(told))), count(0));
+        output.each_writer(&mut |writer| {
+            writer.retry.most = most;
+            writer.retry.no_longer_than = no_longer_than;
+        });
+        let settled = run_to(&[batch(&["a", "b", "c"])], output);
+        assert_eq!(settled[0].outcome, Outcome::Delivered);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_verdict_counts_once_another_event_was_taken_and_is_asked_for_again() {
     let sink = Arc::new(Sink(Mutex::new(generous())));
