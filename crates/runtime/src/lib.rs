@@ -18,6 +18,7 @@ mod probe;
 mod process;
 mod pulse;
 mod rejections;
+mod room;
 mod sink;
 mod sizes;
 mod standing;
