@@ -8,6 +8,7 @@ use meterline_testkit::{
     pods::pod,
     tls::{Authority, TlsFront},
 };
+use serde_json::Value;
 
 use super::Scene;
 use crate::support::{MINUTE, stop};

@@ -183,6 +183,22 @@ async fn a_message_that_kafka_does_not_take_is_a_500_and_what_came_before_it_sta
 }
 
 #[tokio::test]
+async fn where_ids_are_claimed_first_what_failed_is_answered_as_known_and_never_kept() {
+    let ingest = RecordingIngest::start().await.unwrap();
+    ingest.claim_ids_first();
+    let mut large = event("large");
+    large["data"]["x"] = json!("<".repeat(150_000));
+    let batch = json!([event("a"), large.clone(), event("b")]);
+    assert_eq!(post(&ingest, &batch).await, 500);
+    assert_eq!(ingest.events(), [event("a")]);
+    assert_eq!(post(&ingest, &batch).await, 204);
+    assert_eq!(ingest.events(), [event("a"), event("b")]);
+    assert_eq!(ingest.state().swallowed, [large]);
+    assert_eq!(ingest.state().duplicates, 1);
+    ingest.assert_clean();
+}
+
+#[tokio::test]
 async fn held_requests_are_in_flight_until_released() {
     let ingest = RecordingIngest::start().await.unwrap();
     ingest.respond(2, &Behaviour::normal().hold());
