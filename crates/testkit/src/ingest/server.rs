@@ -1,14 +1,17 @@
 //! The server: connections, and what is done with each request.
 
 use std::collections::{HashSet, VecDeque};
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use chrono::Utc;
 use http::{Method, Response, StatusCode, header, request::Parts};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::{Body, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -112,6 +115,34 @@ impl std::fmt::Display for Cut {
 
 impl std::error::Error for Cut {}
 
+type AnswerBody = Either<Full<Bytes>, OfUnknownLength>;
+
+/// A body that does not say how long it is, so that a header may say something else: where that is
+/// more, the connection is closed when the body is at its end.
+struct OfUnknownLength {
+    body: Full<Bytes>,
+    is_flushed: bool,
+}
+
+impl Body for OfUnknownLength {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(frame, Poll::Ready(None)) && !self.is_flushed {
+            // While there is no more for now, what there was is written.
+            self.is_flushed = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        frame
+    }
+}
+
 /// What is done with a request.
 struct Verdict {
     answer: Answer,
@@ -142,15 +173,23 @@ impl Verdict {
         }
     }
 
-    fn response(self, status: u16) -> Result<Response<Full<Bytes>>, Cut> {
+    fn response(self, status: u16) -> Result<Response<AnswerBody>, Cut> {
         let mut response = Response::builder().status(status);
+        let is_of = |name: &str| self.headers.iter().any(|(it, _)| it == name);
+        let body = Full::new(Bytes::from(self.body));
+        let body = if is_of("content-length") {
+            Either::Right(OfUnknownLength {
+                body,
+                is_flushed: false,
+            })
+        } else {
+            Either::Left(body)
+        };
         for (name, value) in self.headers {
             response = response.header(name, value);
         }
         // A header that a test misspelt shows as a connection without an answer.
-        response
-            .body(Full::new(Bytes::from(self.body)))
-            .map_err(|_| Cut)
+        response.body(body).map_err(|_| Cut)
     }
 }
 
@@ -158,7 +197,7 @@ async fn answer(
     shared: Arc<Shared>,
     reset: Arc<AtomicBool>,
     request: http::Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Cut> {
+) -> Result<Response<AnswerBody>, Cut> {
     let _in_flight = InFlight::new(&shared);
     let behaviour = {
         let mut rules = lock(&shared.rules);
