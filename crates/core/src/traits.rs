@@ -412,6 +412,13 @@ pub enum WriteError {
         /// What the other side said.
         reason: String,
     },
+    /// No request can be made of the first message of this batch, such as one whose URL cannot be
+    /// evaluated: it is rejected alone. Nothing was sent, so the other side said nothing.
+    #[error("{reason}")]
+    Unsendable {
+        /// What cannot be made, and why.
+        reason: String,
+    },
     /// A message of this batch is to be dropped, as the configuration says of such an answer:
     /// bisected until it stands alone and is dropped.
     #[error("{reason}")]

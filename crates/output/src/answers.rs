@@ -34,8 +34,18 @@ pub(crate) struct Said {
     /// It is a problem: an object of the media type `application/problem+json`.
     pub(crate) is_problem: bool,
     pub(crate) is_empty: bool,
+    pub(crate) end: End,
+}
+
+/// How the body of an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
     /// It was read to its end.
-    pub(crate) is_whole: bool,
+    Whole,
+    /// It is longer than what is read of an answer.
+    Longer,
+    /// The connection ended before it did, or the time was up.
+    BrokeOff,
 }
 
 impl Dialect {
@@ -47,6 +57,11 @@ impl Dialect {
         what: String,
         after: Option<Duration>,
     ) -> Result<(), WriteError> {
+        if said.end == End::BrokeOff && matches!(status, 200..=299 | 400 | 422) {
+            // Whatever it began with, nobody has taken or judged anything to the end.
+            let reason = format!("{what} (the answer broke off)");
+            return Err(WriteError::Failed { reason, after });
+        }
         match self {
             Self::OpenMeter => open_meter(status, said, what, after),
             Self::Any(statuses) => anybody(status, said, what, after, statuses),
@@ -64,8 +79,10 @@ fn open_meter(
 ) -> Result<(), WriteError> {
     match status {
         202 | 204 if !said.is_page => Ok(()),
-        200..=299 if said.is_empty && said.is_whole => Ok(()),
-        400 | 422 if said.is_problem && said.is_whole => Err(WriteError::Rejected { reason: what }),
+        200..=299 if said.is_empty => Ok(()),
+        400 | 422 if said.is_problem && said.end == End::Whole => {
+            Err(WriteError::Rejected { reason: what })
+        }
         200..=299 | 400 | 422 => Err(strange(&what, said)),
         _ => Err(no_verdict(status, what, after)),
     }
@@ -105,8 +122,6 @@ fn anybody(
 fn strange(what: &str, said: &Said) -> WriteError {
     let how = if said.is_page {
         "with a web page"
-    } else if !said.is_whole {
-        "with something that broke off"
     } else {
         "with something else"
     };
@@ -147,7 +162,7 @@ mod tests {
             is_page: body.starts_with("<html"),
             is_problem: false,
             is_empty: body.is_empty(),
-            is_whole: true,
+            end: End::Whole,
         }
     }
 
@@ -181,16 +196,12 @@ mod tests {
     #[test]
     fn only_openmeters_own_word_is_a_success_or_a_verdict() {
         let says = |status: u16, said: &Said| open_meter(status, said, String::new(), None);
-        let cut = Said {
-            is_whole: false,
-            ..answer("")
-        };
         let problem = Said {
             is_problem: true,
             ..answer("{}")
         };
-        let cut_problem = Said {
-            is_whole: false,
+        let long_problem = Said {
+            end: End::Longer,
             is_problem: true,
             ..answer("{}")
         };
@@ -200,11 +211,10 @@ mod tests {
         for (status, said) in [
             (200, answer("ok")),
             (200, answer("{\"error\": 1}")),
-            (200, cut),
             (202, answer("<html>")),
             (400, answer("")),
             (422, answer("{\"message\": \"no\"}")),
-            (400, cut_problem),
+            (400, long_problem),
         ] {
             let told = says(status, &said);
             assert!(matches!(told, Err(WriteError::Strange { .. })), "{told:?}");
@@ -212,6 +222,25 @@ mod tests {
         for status in [400, 422] {
             let told = says(status, &problem);
             assert!(matches!(told, Err(WriteError::Rejected { .. })), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_broke_off_is_neither_a_success_nor_a_verdict() {
+        let statuses = Statuses {
+            drop_on: vec![422],
+            ..Statuses::default()
+        };
+        for dialect in [Dialect::OpenMeter, Dialect::Any(statuses)] {
+            for status in [200, 202, 204, 400, 422, 500] {
+                let cut = Said {
+                    end: End::BrokeOff,
+                    is_problem: true,
+                    ..answer("{}")
+                };
+                let told = dialect.meaning(status, &cut, String::new(), None);
+                assert!(matches!(told, Err(WriteError::Failed { .. })), "{status}");
+            }
         }
     }
 

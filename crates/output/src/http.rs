@@ -17,7 +17,7 @@ use reqwest::{
 use tracing::debug;
 
 use crate::{
-    answers::{Dialect, SLOW, Said},
+    answers::{Dialect, End, SLOW, Said},
     tls::Tls,
 };
 
@@ -139,7 +139,7 @@ async fn said(response: Response, secrets: &[String]) -> Said {
     let declared = response.headers().get(CONTENT_TYPE);
     let declared = declared.and_then(|value| value.to_str().ok());
     let declared = declared.map(media_type).unwrap_or_default();
-    let (body, is_whole) = beginning(response).await;
+    let (body, end) = beginning(response).await;
     let json = serde_json::from_slice::<serde_json::Value>(&body).ok();
     let detail = json.as_ref().and_then(|problem| {
         ["detail", "title", "message"]
@@ -153,27 +153,28 @@ async fn said(response: Response, secrets: &[String]) -> Said {
         .fold(line, |line, secret| line.replace(secret.as_str(), "***"));
     Said {
         text: line.chars().take(SHOWN).collect(),
-        is_page: is_page_type(&declared) || is_page(&body),
+        // Some servers declare a type of nothing at all.
+        is_page: !body.is_empty() && (is_page_type(&declared) || is_page(&body)),
         is_problem: declared == "application/problem+json"
             && json.is_some_and(|problem| problem.is_object()),
         is_empty: body.is_empty(),
-        is_whole,
+        end,
     }
 }
 
-/// At most [`READ`] bytes of a body, and whether that is all of it. Reading to the end gives the
+/// At most [`READ`] bytes of a body, and how it ended. Reading to the end gives the
 /// connection back for the next request; where there is more, it is closed with the answer.
-async fn beginning(mut response: Response) -> (Vec<u8>, bool) {
+async fn beginning(mut response: Response) -> (Vec<u8>, End) {
     let mut body = Vec::new();
     loop {
         match response.chunk().await {
-            Ok(None) => return (body, true),
-            Err(_) => return (body, false),
+            Ok(None) => return (body, End::Whole),
+            Err(_) => return (body, End::BrokeOff),
             Ok(Some(chunk)) => {
                 let room = READ.saturating_sub(body.len());
                 body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
                 if body.len() >= READ {
-                    return (body, false);
+                    return (body, End::Longer);
                 }
             }
         }

@@ -13,7 +13,7 @@ use meterline_core::{
 };
 use meterline_script::{Engine, Limits, Template};
 use reqwest::{
-    Client, Method,
+    Client, Method, RequestBuilder,
     header::{HeaderName, HeaderValue},
 };
 use serde::Deserialize;
@@ -51,7 +51,8 @@ pub(crate) struct Config {
     /// How messages are gathered; none: one request a message.
     #[serde(default)]
     batching: Option<Batching>,
-    /// The most requests under way at once.
+    /// The most requests under way at once; one more tries events that failed alone while others were
+    /// taken, so that these take no request from the others.
     #[serde(default = "default_max_in_flight")]
     max_in_flight: Located<usize>,
     /// The time within which a request must be answered.
@@ -257,34 +258,38 @@ struct HttpClient {
     plan: Plan,
 }
 
-#[async_trait]
-impl Writer for HttpClient {
-    async fn write(&self, batch: &[Message]) -> Result<(), WriteError> {
-        let Some(first) = batch.first() else {
-            return Ok(());
-        };
-        let rejected = |reason: String| WriteError::Rejected { reason };
-        let url = self
-            .plan
-            .url
-            .render(first)
-            .map_err(|error| rejected(format!("url: {error}")))?;
-        let url = parse_url(&url).map_err(|error| rejected(format!("url: {error}")))?;
+impl HttpClient {
+    /// A request without a body, as this message has it, and its URL for people.
+    fn request(&self, first: &Message) -> Result<(String, RequestBuilder), String> {
+        let url = self.plan.url.render(first);
+        let url = url.map_err(|error| format!("url: {error}"))?;
+        let url = parse_url(&url).map_err(|error| format!("url: {error}"))?;
         let shown = shown(&url);
         let mut request = self.client.request(self.plan.method.clone(), url);
         for (name, value) in &self.plan.headers {
             let value = match value {
                 Value::Fixed(value) => value.clone(),
                 Value::Made(template) => {
-                    let text = template
-                        .render(first)
-                        .map_err(|error| rejected(format!("header {name}: {error}")))?;
+                    let text = template.render(first);
+                    let text = text.map_err(|error| format!("header {name}: {error}"))?;
                     header_value(&text)
-                        .ok_or_else(|| rejected(format!("header {name}: not a header's value")))?
+                        .ok_or_else(|| format!("header {name}: not a header's value"))?
                 }
             };
             request = request.header(name, value);
         }
+        Ok((shown, request))
+    }
+}
+
+#[async_trait]
+impl Writer for HttpClient {
+    async fn write(&self, batch: &[Message]) -> Result<(), WriteError> {
+        let Some(first) = batch.first() else {
+            return Ok(());
+        };
+        let request = self.request(first);
+        let (shown, request) = request.map_err(|reason| WriteError::Unsendable { reason })?;
         let body = body(batch, self.plan.batch_as);
         send(request.body(body), &shown, &self.plan.dialect, batch.len()).await
     }
@@ -312,6 +317,42 @@ fn body(batch: &[Message], batch_as: Option<BatchAs>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is evaluated for a message and fails, or gives what nobody can be sent.
+    #[tokio::test]
+    async fn a_request_that_cannot_be_made_is_nobodys_verdict() {
+        let engine = Engine::new(Limits::default());
+        let template = |text: &str| engine.compile_template(text).unwrap();
+        let name = HeaderName::from_static("x");
+        for (url, header, place) in [
+            ("${! this.url }", None, "url: "),
+            ("ftp://${! this.id }", None, "url: "),
+            ("http://127.0.0.1:9", Some("${! this.a.b.c }"), "header x: "),
+            ("http://127.0.0.1:9", Some("${! this.lines }"), "header x: "),
+        ] {
+            let header = header.map(|text| (name.clone(), Value::Made(template(text))));
+            let writer = HttpClient {
+                client: client(Duration::from_secs(1), &Tls::default()).unwrap(),
+                plan: Plan {
+                    batch_as: None,
+                    dialect: Dialect::Any(Statuses::default()),
+                    url: template(url),
+                    method: Method::POST,
+                    headers: header.into_iter().collect(),
+                    batching: BatchPolicy::default(),
+                    max_in_flight: 1,
+                    timeout: Duration::from_secs(1),
+                    tls: Tls::default(),
+                },
+            };
+            let message = Message::raw(r#"{"id": 1, "lines": "a\nb"}"#);
+            let told = writer.write(&[message]).await.unwrap_err();
+            assert!(
+                matches!(&told, WriteError::Unsendable { reason } if reason.starts_with(place)),
+                "{told:?}"
+            );
+        }
+    }
 
     #[test]
     fn a_batch_is_an_array_where_the_content_type_is_json_and_lines_elsewhere() {

@@ -56,7 +56,8 @@ pub(crate) struct Config {
     /// How events are gathered.
     #[serde(default)]
     batching: Batching,
-    /// The most requests under way at once.
+    /// The most requests under way at once; one more tries events that failed alone while others were
+    /// taken, so that these take no request from the others.
     #[serde(default = "default_max_in_flight")]
     max_in_flight: Located<usize>,
     /// The time within which a request must be answered.

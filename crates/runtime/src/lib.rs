@@ -19,6 +19,7 @@ mod process;
 mod processed;
 mod pulse;
 mod rejections;
+mod room;
 mod sink;
 mod sizes;
 mod standing;

@@ -21,7 +21,7 @@ const OFTEN: u32 = 12;
 pub(crate) struct Part {
     pub(crate) messages: Vec<Message>,
     pub(crate) acks: Vec<Ack>,
-    /// How often it, or what it was cut from, was written.
+    /// How often it was written in vain as it is, but for verdicts while nothing was taken yet.
     pub(crate) tries: u32,
     /// Since when.
     pub(crate) since: Instant,
@@ -33,6 +33,8 @@ pub(crate) struct Part {
     pub(crate) alone: Alone,
     /// It failed as it is.
     pub(crate) stumbled: bool,
+    /// It is about an object of which an event failed while others were taken.
+    pub(crate) is_known: bool,
     /// It was judged when nothing had been taken yet.
     pub(crate) held: bool,
     /// When it is written again.
@@ -48,6 +50,8 @@ pub(crate) struct Alone {
     pub(crate) since: Option<Mark>,
     /// How often it failed after another request had been taken since it failed before.
     pub(crate) failures: u32,
+    /// The other side failed for it in another way than by saying that it is too large.
+    pub(crate) failed_otherwise: bool,
 }
 
 impl Part {
@@ -66,6 +70,7 @@ impl Part {
             too_large: None,
             alone: Alone::default(),
             stumbled: false,
+            is_known: false,
             held: false,
             due: now,
             early: now,
@@ -88,6 +93,11 @@ impl Part {
         }
     }
 
+    /// The object that the message at this place is about.
+    pub(crate) fn object_at(&self, at: usize) -> Option<Arc<str>> {
+        Some(Arc::clone(&self.messages.get(at)?.identity()?.uid))
+    }
+
     /// Whether it is a single message that failed again after others had been taken.
     pub(crate) fn is_suspect(&self) -> bool {
         self.alone.failures > 0
@@ -98,17 +108,23 @@ impl Part {
         self.failed.is_some_and(|mark| pulse.took_since(mark))
     }
 
-    /// Cuts off what is behind `at`. It was part of everything that happened to the whole.
+    /// Cuts off what is behind `at`. It was part of everything that happened to the whole, but was
+    /// never tried as it is now.
     pub(crate) fn split_off(&mut self, at: usize) -> Self {
         self.stumbled = false;
-        Self {
+        let mut rest = Self {
             messages: self.messages.split_off(at),
             acks: self.acks.split_off(at),
             alone: Alone::default(),
-            // It was never tried as it is now.
-            tries: 0,
             ..*self
-        }
+        };
+        rest.forget_tries();
+        rest
+    }
+
+    /// Nothing that happened so far counts for the limits of tries.
+    pub(crate) fn forget_tries(&mut self) {
+        (self.tries, self.since) = (0, Instant::now());
     }
 
     fn due(&self, pulse: &Pulse) -> Instant {
@@ -166,6 +182,11 @@ impl Parts {
         }
     }
 
+    /// Takes over the parts of another batch, with their pauses.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.waiting.append(&mut other.waiting);
+    }
+
     /// Puts both halves of a part before all others.
     pub(crate) fn halve(&mut self, part: &mut Part) {
         let rest = part.split_off(part.len().div_ceil(2));
@@ -198,13 +219,14 @@ impl Parts {
         let failed = |part: &Part| {
             let often = part.failed.is_some() && part.tries >= OFTEN;
             // What was judged when nothing had been taken yet must not keep others from being tried.
-            often || part.held || part.alone.since.is_some()
+            often || part.held || part.is_known || part.alone.since.is_some()
         };
+        let is_suspect = |part: &Part| part.is_known || part.is_suspect();
         if self.waiting.is_empty() || !self.waiting.iter().all(failed) {
             return None;
         }
         let kibibytes = |part: &Part| part.bytes() / 1_024 + 1;
-        Some(if self.waiting.iter().all(Part::is_suspect) {
+        Some(if self.waiting.iter().all(is_suspect) {
             Crowd::Suspects(self.waiting.iter().map(kibibytes).sum())
         } else {
             Crowd::Unproven(self.waiting.iter().map(Part::len).sum())

@@ -6,7 +6,7 @@
 
 use std::{
     ops::Range,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use rand::Rng;
@@ -28,12 +28,18 @@ struct Tried {
     /// How often the pieces were made half as large.
     halvings: u32,
     singles: usize,
+    /// The objects of those.
+    objects: Vec<Arc<str>>,
     /// When a single message was tried last.
     last: Option<Instant>,
 }
 
 impl Tried {
-    fn single(&mut self, len: usize) -> Option<Range<usize>> {
+    fn single(
+        &mut self,
+        len: usize,
+        object: impl Fn(usize) -> Option<Arc<str>>,
+    ) -> Option<Range<usize>> {
         let now = Instant::now();
         let is_early = |last: Instant| now.duration_since(last) < A_WHILE;
         if self.singles >= SINGLES && self.last.is_some_and(is_early) {
@@ -46,6 +52,12 @@ impl Tried {
         } else {
             rand::rng().random_range(0..len)
         };
+        // One object that fails says nothing of another, so another comes first.
+        let is_new = |at: &usize| object(*at).is_some_and(|it| !self.objects.contains(&it));
+        let at = (at..len).chain(0..at).find(is_new).unwrap_or(at);
+        if self.objects.len() < SINGLES {
+            self.objects.extend(object(at));
+        }
         self.singles = self.singles.saturating_add(1);
         self.last = Some(now);
         Some(at..at.saturating_add(1))
@@ -53,9 +65,14 @@ impl Tried {
 }
 
 impl Probes {
-    /// The piece of a batch of `len` messages to try after so many failures in a row, if it is time
-    /// for one.
-    pub(crate) fn piece(&self, len: usize, failures: u32) -> Option<Range<usize>> {
+    /// The piece of a batch of `len` messages, of which `object` knows what they are about, to try
+    /// after so many failures in a row, if it is time for one.
+    pub(crate) fn piece(
+        &self,
+        len: usize,
+        failures: u32,
+        object: impl Fn(usize) -> Option<Arc<str>>,
+    ) -> Option<Range<usize>> {
         if len < 2 || failures < PATIENCE || !failures.is_multiple_of(2) {
             return None;
         }
@@ -64,7 +81,7 @@ impl Probes {
             .checked_shl(tried.halvings.saturating_add(1))
             .map_or(1, |pieces| len / pieces);
         if size < 2 {
-            return tried.single(len);
+            return tried.single(len, object);
         }
         tried.halvings = tried.halvings.saturating_add(1);
         let pieces = len.div_ceil(size);
@@ -84,7 +101,7 @@ mod tests {
 
     fn pieces(probes: &Probes, len: usize) -> Vec<Range<usize>> {
         (0..100)
-            .filter_map(|failures| probes.piece(len, failures))
+            .filter_map(|failures| probes.piece(len, failures, |_| None))
             .inspect(|piece| assert!(piece.end <= len))
             .collect()
     }
@@ -100,9 +117,24 @@ mod tests {
         assert_eq!(pieces(&probes, 20).len(), 1);
         probes.reset();
         assert_eq!(pieces(&probes, 20).len(), 13);
-        assert_eq!(Probes::default().piece(1, 8), None);
-        assert_eq!(Probes::default().piece(20, 3), None);
-        assert_eq!(Probes::default().piece(20, 5), None);
+        assert_eq!(Probes::default().piece(1, 8, |_| None), None);
+        assert_eq!(Probes::default().piece(20, 3, |_| None), None);
+        assert_eq!(Probes::default().piece(20, 5, |_| None), None);
+    }
+
+    /// Batches that gathered while nothing passed hold many messages of few objects.
+    #[tokio::test(start_paused = true)]
+    async fn every_object_is_tried_where_there_are_few() {
+        let object = |at: usize| Some(Arc::from((at % 7).to_string()));
+        for _ in 0..100 {
+            let probes = Probes::default();
+            let singles = (0..100)
+                .filter_map(|failures| probes.piece(70, failures, object))
+                .filter(|it| it.len() == 1);
+            let objects: std::collections::HashSet<_> =
+                singles.map(|it| object(it.start)).collect();
+            assert_eq!(objects.len(), 7);
+        }
     }
 
     #[tokio::test(start_paused = true)]

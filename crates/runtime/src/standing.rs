@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use meterline_core::HealthHandle;
 use tokio::time::{Duration, Instant};
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::lately::Lately;
 
@@ -58,10 +58,21 @@ impl Tally {
     }
 }
 
+/// The log tells of one trouble after the other at intervals that grow from the one to the other, and are short
+/// again after as long without any.
+const FIRST_INTERVAL: Duration = Duration::from_secs(60);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(3_600);
+/// So many failures in a row are told in any case.
+const MANY: u32 = 8;
+
 #[derive(Default)]
 struct State {
     /// Why nothing gets through.
     outage: Option<String>,
+    /// Whether the log says so.
+    warned: bool,
+    /// When a trouble was told last, and until when the next one is not.
+    told: Option<(Instant, Instant)>,
     /// Why most of what gets through is rejected.
     refusal: Option<String>,
     lately: Lately,
@@ -70,6 +81,20 @@ struct State {
 }
 
 impl State {
+    /// Whether the log may tell of another trouble; then the next one has to wait.
+    fn may_warn(&mut self) -> bool {
+        let now = Instant::now();
+        let interval = match self.told {
+            Some((_, until)) if now < until => return false,
+            Some((at, until)) if now < until + (until - at) => {
+                (until - at).saturating_mul(2).min(LONGEST_INTERVAL)
+            }
+            _ => FIRST_INTERVAL,
+        };
+        self.told = Some((now, now + interval));
+        true
+    }
+
     fn tell(&self, health: &HealthHandle) {
         match self.outage.as_ref().or(self.refusal.as_ref()) {
             Some(reason) => health.not_ready(reason.as_str()),
@@ -102,10 +127,35 @@ impl Standing {
         state.tell(&self.health);
     }
 
-    /// The other side works.
-    pub(crate) fn works(&self) {
+    /// So many requests in a row failed, the last one for this reason. One failure that is brief, as
+    /// is the pause behind it, is no trouble yet.
+    pub(crate) fn failed(&self, reason: &str, failures: u32, is_brief: bool) {
+        if failures < 2 && is_brief {
+            debug!(output = %self.label, "{reason}; trying again");
+            return;
+        }
+        let mut state = self.state();
+        let is_new = state.outage.replace(reason.to_owned()).is_none();
+        state.tell(&self.health);
+        // What begins now, and what goes on ever more seldom: an hour's outage is a dozen lines.
+        let goes_on = failures.is_power_of_two() && (state.warned || failures >= MANY);
+        if is_new && state.may_warn() || goes_on {
+            state.warned = true;
+            warn!(output = %self.label, failures, "{reason}; trying again, nothing is lost");
+        } else {
+            debug!(output = %self.label, failures, "{reason}; trying again, nothing is lost");
+        }
+    }
+
+    /// The other side works, after so many failures in a row.
+    pub(crate) fn works(&self, failures: u32) {
         let mut state = self.state();
         state.outage = None;
+        if std::mem::take(&mut state.warned) {
+            info!(output = %self.label, failures, "it answers again");
+        } else if failures > 0 {
+            debug!(output = %self.label, failures, "it answers again");
+        }
         state.tell(&self.health);
     }
 
@@ -173,5 +223,25 @@ impl Standing {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn troubles_are_told_at_intervals_that_grow_and_are_short_again_after_a_calm() {
+        let mut state = State::default();
+        let mut told = 0;
+        for _ in 0..86_400 / 10 {
+            told += u32::from(state.may_warn());
+            tokio::time::advance(Duration::from_secs(10)).await;
+        }
+        assert!((24..40).contains(&told), "{told}");
+        tokio::time::advance(3 * LONGEST_INTERVAL).await;
+        assert!(state.may_warn() && !state.may_warn());
+        tokio::time::advance(FIRST_INTERVAL).await;
+        assert!(state.may_warn());
     }
 }

@@ -16,12 +16,15 @@ pub(crate) struct Trouble {
     pub(crate) asked: Option<Duration>,
     /// The pause that the failure calls for, where others are not taken meanwhile.
     pub(crate) slow: Option<Duration>,
+    /// How long it took to fail.
+    pub(crate) lasted: Duration,
     /// What a message is set aside for if the failure is its doing; `None` where it cannot be.
     pub(crate) cause: Option<Cause>,
 }
 
-impl From<WriteError> for Trouble {
-    fn from(error: WriteError) -> Self {
+impl Trouble {
+    /// Of what failed after so long.
+    pub(crate) fn new(error: WriteError, lasted: Duration) -> Self {
         let reason = error.to_string();
         let (asked, slow, cause) = match error {
             WriteError::Failed { after, .. } => (after, None, Some(Cause::Poison)),
@@ -29,13 +32,16 @@ impl From<WriteError> for Trouble {
             WriteError::Strange { .. } => (None, Some(SLOW), Some(Cause::Poison)),
             WriteError::Retry { after, .. } => (after, None, None),
             WriteError::TooLarge { .. } => (None, Some(SLOW), Some(Cause::TooLarge)),
-            // Verdicts on messages, which are no failures.
-            WriteError::Rejected { .. } | WriteError::Dropped { .. } => (None, Some(SLOW), None),
+            // What is said of messages, which is no failure.
+            WriteError::Rejected { .. }
+            | WriteError::Dropped { .. }
+            | WriteError::Unsendable { .. } => (None, Some(SLOW), None),
         };
         Self {
             reason,
             asked,
             slow,
+            lasted,
             cause,
         }
     }

@@ -13,18 +13,19 @@ use meterline_core::{
     Cause, Health, IntCounter, Metrics, RetryPolicy, WriteError, Writer, WriterNode,
 };
 use tokio::{
-    sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore, SemaphorePermit},
-    time::{Duration, sleep, timeout},
+    sync::{Mutex, MutexGuard, OwnedSemaphorePermit},
+    time::{Duration, Instant, sleep, timeout},
 };
 use tracing::{debug, info, warn};
 
 use crate::{
     backoff,
     ends::{End, Ends},
-    part::{Crowd, Part, Parts},
+    part::{Part, Parts},
     probe::Probes,
     pulse::Pulse,
     rejections::Rejections,
+    room::Room,
     sink::Delivery,
     sizes::{Limit, Seen},
     standing::{Standing, Tally},
@@ -34,14 +35,11 @@ use crate::{
 
 /// After so many failures in a row one batch at a time tries; the others wait for it.
 const FAILURES_BEFORE_ONE_BY_ONE: u32 = 3;
-/// So many messages that failed alone, or very often, wait without keeping others from being written. There is an end
-/// to it, for they are held in memory.
-const UNPROVEN: usize = 256;
-/// So many kibibytes of messages that failed alone while others were taken wait likewise. Where half
-/// of it is full less evidence is asked for.
-const SUSPECTS: usize = 65_536;
 /// The pauses of a message that fails alone while others are taken grow up to that of this failure.
 const PATIENCE: u32 = 3;
+
+/// A failure after which it is soon tried again is told when it fails again.
+const BRIEF: Duration = Duration::from_secs(5);
 
 /// What the writes of one leaf share.
 pub(crate) struct Desk {
@@ -58,12 +56,7 @@ pub(crate) struct Desk {
     held: AtomicU32,
     /// Held by the one batch that tries while everything fails.
     turn: Mutex<()>,
-    /// The rights to have a request under way.
-    slots: Arc<Semaphore>,
-    /// The room for messages that failed alone, and the most of them that are tried at once.
-    unproven: Arc<Semaphore>,
-    suspected: Arc<Semaphore>,
-    trials: Semaphore,
+    room: Room,
     limit: Limit,
     retry: RetryPolicy,
     errors: IntCounter,
@@ -76,6 +69,16 @@ struct Batch {
     tally: Tally,
 }
 
+impl Batch {
+    fn new(pulse: &Pulse, slot: Option<OwnedSemaphorePermit>) -> Self {
+        Self {
+            parts: Parts::new(pulse, slot),
+            seen: Seen::default(),
+            tally: Tally::default(),
+        }
+    }
+}
+
 impl Desk {
     pub(crate) fn new(
         node: WriterNode,
@@ -84,7 +87,6 @@ impl Desk {
         rejections: Arc<Rejections>,
     ) -> Self {
         let handle = health.register(format!("output {}", node.label));
-        let most = node.max_in_flight.max(1);
         Self {
             ends: Ends::new(&node, metrics, rejections),
             writer: node.writer,
@@ -95,10 +97,7 @@ impl Desk {
             failures: AtomicU32::new(0),
             held: AtomicU32::new(0),
             turn: Mutex::new(()),
-            slots: Arc::new(Semaphore::new(most)),
-            unproven: Arc::new(Semaphore::new(UNPROVEN)),
-            suspected: Arc::new(Semaphore::new(SUSPECTS)),
-            trials: Semaphore::new(most.div_ceil(2)),
+            room: Room::new(node.max_in_flight),
             limit: Limit::default(),
             errors: metrics.counter(
                 "output_error",
@@ -117,7 +116,7 @@ impl Desk {
 
     /// The right to have a request under way, once there is one.
     pub(crate) async fn slot(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.slots).acquire_owned().await.ok()
+        self.room.slot().await
     }
 
     /// Writes a batch. Ends when each of its messages is delivered, rejected or dropped.
@@ -126,21 +125,38 @@ impl Desk {
         mut deliveries: Vec<Delivery>,
         slot: Option<OwnedSemaphorePermit>,
     ) {
-        let mut batch = Batch {
-            parts: Parts::new(&self.pulse, slot),
-            seen: Seen::default(),
-            tally: Tally::default(),
-        };
         let suspects = self.suspects.take_from(&mut deliveries);
-        batch.parts.put(Part::new(deliveries), false);
+        let mut others = Batch::new(&self.pulse, slot);
+        let alone = deliveries.is_empty();
+        others.parts.put(Part::new(deliveries), false);
+        let mut apart = Batch::new(&self.pulse, None);
         for delivery in suspects {
             let mut part = Part::new(vec![delivery]);
-            part.failed = Some(self.pulse.now());
-            batch.parts.put(part, false);
+            (part.failed, part.is_known) = (Some(self.pulse.now()), true);
+            if alone {
+                apart.parts.put(part, false);
+            } else {
+                // Once something else is taken its failure says something.
+                apart
+                    .parts
+                    .put_back(part, self.retry.longest, Duration::ZERO);
+            }
         }
+        self.room.make_way(&mut apart.parts);
+        if apart.parts.among_suspects {
+            tokio::join!(self.write_all(others), self.write_all(apart));
+        } else {
+            // There is no room: they are tried in the slot of the others, which is the back-pressure.
+            others.parts.append(apart.parts);
+            self.write_all(others).await;
+        }
+    }
+
+    /// Writes all parts of a batch.
+    async fn write_all(&self, mut batch: Batch) {
         while let Some(part) = batch.parts.next(&self.pulse).await {
             self.try_once(part, &mut batch).await;
-            self.make_way(&mut batch.parts);
+            self.room.make_way(&mut batch.parts);
             if batch.tally.is_due() {
                 self.standing.judge(&mut batch.tally);
             }
@@ -150,35 +166,6 @@ impl Desk {
         if let Some((bytes, reason)) = self.limit.learn(batch.seen) {
             info!(output = %self.label, bytes, "{reason}; batches are made smaller");
         }
-    }
-
-    /// Messages that failed alone, or very often, wait where they keep no others from being written.
-    fn make_way(&self, parts: &mut Parts) {
-        if parts.among_suspects {
-            return;
-        }
-        let (room, cost, among_suspects) = match parts.crowd() {
-            Some(Crowd::Suspects(kibibytes)) => (&self.suspected, kibibytes, true),
-            Some(Crowd::Unproven(messages)) if parts.room.is_none() => {
-                (&self.unproven, messages, false)
-            }
-            _ => return,
-        };
-        let cost = u32::try_from(cost).unwrap_or(u32::MAX);
-        if let Ok(room) = Arc::clone(room).try_acquire_many_owned(cost) {
-            (parts.room, parts.slot) = (Some(room), None);
-            parts.among_suspects = among_suspects;
-        }
-    }
-
-    /// The rights that a request needs beyond the slot of its batch.
-    async fn rights(&self, parts: &Parts) -> Option<(SemaphorePermit<'_>, SemaphorePermit<'_>)> {
-        if parts.slot.is_some() {
-            return None;
-        }
-        let trial = self.trials.acquire().await.ok()?;
-        let slot = self.slots.acquire().await.ok()?;
-        Some((trial, slot))
     }
 
     /// The turn to try, if everything fails.
@@ -196,7 +183,7 @@ impl Desk {
 
     /// Writes a part, or while everything fails perhaps a piece of it.
     async fn try_once(&self, mut part: Part, batch: &mut Batch) {
-        let _rights = self.rights(&batch.parts).await;
+        let _rights = self.room.rights(&batch.parts).await;
         let turn = if part.is_suspect() && self.is_outage() {
             // Its failure would say nothing now: it waits for others to be taken while there are any.
             let Ok(turn) = self.turn.try_lock() else {
@@ -208,13 +195,21 @@ impl Desk {
             self.turn().await
         };
         let failures = self.failures.load(Ordering::Relaxed);
-        let piece = turn
-            .as_ref()
-            .and_then(|_| self.probes.piece(part.len(), failures));
+        let piece = turn.as_ref().and_then(|_| {
+            self.probes
+                .piece(part.len(), failures, |at| part.object_at(at))
+        });
         let range = piece.clone().unwrap_or(0..part.len());
-        let messages = part.messages.get(range).unwrap_or(&part.messages);
-        part.tries = part.tries.saturating_add(1);
+        if std::mem::take(&mut part.held) {
+            // A verdict is an answer, and waiting until something is taken is no try in vain.
+            part.forget_tries();
+        }
+        if piece.is_none() {
+            part.tries = part.tries.saturating_add(1);
+        }
         batch.tally.request();
+        let messages = part.messages.get(range).unwrap_or(&part.messages);
+        let start = Instant::now();
         let written = self.writer.write(messages).await;
         let Err(error) = written else {
             self.answered();
@@ -233,8 +228,13 @@ impl Desk {
             | WriteError::Failed { .. }
             | WriteError::Unauthorized { .. }
             | WriteError::Strange { .. } => {
-                self.stumble(part, Trouble::from(error), piece.is_some(), turn, batch)
+                let trouble = Trouble::new(error, start.elapsed());
+                self.stumble(part, trouble, piece.is_some(), turn, batch)
                     .await;
+            }
+            WriteError::Unsendable { reason } => {
+                let first = piece.map_or(0, |piece| piece.start);
+                self.unsendable(part, first, reason, batch).await;
             }
             // What is said of a piece is said of the whole when that is written.
             _ if piece.is_some() => {
@@ -262,6 +262,16 @@ impl Desk {
             self.suspects.clear(object);
         }
         self.ends.settle(part, End::Taken, &mut batch.tally).await;
+    }
+
+    /// No request can be made of the message at this place, which says nothing of the other side.
+    async fn unsendable(&self, mut part: Part, at: usize, reason: String, batch: &mut Batch) {
+        let behind = part.split_off(at.saturating_add(1));
+        let first = part.split_off(at);
+        batch.parts.put(behind, true);
+        batch.parts.put(part, true);
+        let end = self.ends.unless_dropped(Cause::Processing, reason);
+        self.ends.settle(first, end, &mut batch.tally).await;
     }
 
     /// A part is too large. That is believed of a single message if a smaller request was taken since
@@ -292,6 +302,7 @@ impl Desk {
             reason,
             asked: None,
             slow: Some(SLOW),
+            lasted: Duration::ZERO,
             cause: Some(Cause::TooLarge),
         };
         self.stumble(part, trouble, false, turn, batch).await;
@@ -310,10 +321,6 @@ impl Desk {
         }
         if counts {
             let end = self.ends.unless_dropped(Cause::Refused, reason);
-            return self.ends.settle(part, end, &mut batch.tally).await;
-        }
-        if !self.may_retry(&part) {
-            let end = End::Rejected(Cause::GivenUp, reason);
             return self.ends.settle(part, end, &mut batch.tally).await;
         }
         let reason = format!(
@@ -344,24 +351,30 @@ impl Desk {
             debug!(output = %self.label, events = part.len(), "{reason}; others are taken");
             1
         } else {
-            self.failed(reason)
+            self.failed(&trouble)
         };
         if self.ends.is_dropped(reason) {
             return self.ends.settle(part, End::Dropped, &mut batch.tally).await;
-        }
-        if !self.may_retry(&part) {
-            let end = End::Rejected(Cause::GivenUp, trouble.reason);
-            return self.ends.settle(part, end, &mut batch.tally).await;
         }
         if let Some(cause) = trouble.cause
             && !is_piece
         {
             part.stumbled = true;
+            if cause != Cause::TooLarge && part.len() == 1 {
+                // It is not its size then, whatever was said of what it was cut from.
+                part.too_large = None;
+                part.alone.failed_otherwise = true;
+            }
             if others_pass && self.halve(&mut part, reason, batch) {
                 return;
             }
             if part.len() == 1 {
                 if self.is_at_fault(&mut part, others_pass) {
+                    let cause = if part.alone.failed_otherwise {
+                        Cause::Poison
+                    } else {
+                        cause
+                    };
                     let reason = format!(
                         "it fails whenever it is sent, and others are taken meanwhile: {reason}"
                     );
@@ -376,6 +389,10 @@ impl Desk {
             }
             part.failed = Some(self.pulse.now());
         }
+        if !is_piece && !self.may_retry(&part) {
+            let end = End::Rejected(Cause::GivenUp, trouble.reason);
+            return self.ends.settle(part, end, &mut batch.tally).await;
+        }
         self.pause(part, &trouble, failures, turn, batch).await;
     }
 
@@ -389,11 +406,10 @@ impl Desk {
             return false;
         }
         let object = part.object();
-        let is_crowded = self.suspected.available_permits() < SUSPECTS / 2;
         let is_at_fault = object.is_some_and(|object| self.suspects.is_convicted(object))
             || self
                 .pulse
-                .is_at_fault(since, part.alone.failures, is_crowded);
+                .is_at_fault(since, part.alone.failures, self.room.is_crowded());
         if let Some(object) = object {
             self.suspects.add(object, is_at_fault);
         }
@@ -458,16 +474,14 @@ impl Desk {
     }
 
     /// Notes a failure; returns how many there were in a row.
-    fn failed(&self, reason: &str) -> u32 {
+    fn failed(&self, trouble: &Trouble) -> u32 {
         let failures = self
             .failures
             .fetch_add(1, Ordering::Relaxed)
             .saturating_add(1);
-        self.standing.outage(reason);
-        // The first failure and then ever fewer, so that an hour's outage is a dozen lines.
-        if failures.is_power_of_two() {
-            warn!(output = %self.label, failures, "{reason}; trying again, nothing is lost");
-        }
+        let pause = trouble.asked.or(trouble.slow).unwrap_or(self.retry.first);
+        let is_brief = pause.max(trouble.lasted) < BRIEF;
+        self.standing.failed(&trouble.reason, failures, is_brief);
         failures
     }
 
@@ -476,8 +490,7 @@ impl Desk {
         let failures = self.failures.swap(0, Ordering::Relaxed);
         if failures > 0 {
             self.probes.reset();
-            info!(output = %self.label, failures, "it answers again");
         }
-        self.standing.works();
+        self.standing.works(failures);
     }
 }

@@ -164,12 +164,14 @@ async fn what_is_not_the_apis_own_word_is_neither_success_nor_verdict() {
     writer.write(&events(&["{}"])).await.unwrap();
 }
 
-/// 200 with the length of a body of which only a part comes, and 400 with a part of a problem.
+/// 200 and 202 with the length of a body of which only a part comes, and 400 with a part of a problem.
 #[tokio::test]
 async fn an_answer_that_is_cut_off_counts_for_nothing() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     for head in [
         "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n",
+        "HTTP/1.1 202 Accepted\r\ncontent-length: 10\r\n\r\n{}",
+        "HTTP/1.1 202 Accepted\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n",
         "HTTP/1.1 400 Bad\r\ncontent-type: application/problem+json\r\ncontent-length: 10\r\n\r\n{}",
     ] {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -181,7 +183,23 @@ async fn an_answer_that_is_cut_off_counts_for_nothing() {
         });
         let writer = writer(&url, Token::None, batched()).await;
         let told = writer.write(&events(&["{}"])).await.unwrap_err();
-        assert!(matches!(told, WriteError::Strange { .. }), "{told:?}");
+        assert!(matches!(told, WriteError::Failed { .. }), "{told:?}");
+    }
+}
+
+/// Some proxies declare a type for nothing at all.
+#[tokio::test]
+async fn a_success_without_a_body_is_no_web_page_whatever_it_declares() {
+    const PAGE: [(&str, &str); 1] = [("content-type", "text/html; charset=utf-8")];
+    let answers: [Answer; 3] = [
+        || (StatusCode::ACCEPTED, PAGE).into_response(),
+        || (StatusCode::NO_CONTENT, PAGE).into_response(),
+        || (StatusCode::OK, PAGE).into_response(),
+    ];
+    let (url, _) = serve(&answers).await;
+    let writer = writer(&url, Token::None, batched()).await;
+    for _ in &answers {
+        writer.write(&events(&["{}"])).await.unwrap();
     }
 }
 

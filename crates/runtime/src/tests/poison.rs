@@ -15,7 +15,14 @@ struct Fragile {
     away: Vec<(u64, u64)>,
     /// Larger requests fail.
     most: Option<usize>,
+    /// So many seconds it takes to fail because of a message.
+    hangs: u64,
+    /// What it says because of a message: in a batch that it is too large, and alone now and then.
+    says_too_large: bool,
+    answers: Mutex<usize>,
     started: Mutex<Option<tokio::time::Instant>>,
+    /// In which second a message of a window was taken last.
+    last: Mutex<u64>,
     arrived: Mutex<HashSet<String>>,
     /// The number of messages of each request, and whether it was taken.
     requests: Mutex<Vec<(usize, bool)>>,
@@ -37,11 +44,24 @@ impl Writer for Fragile {
             || self.most.is_some_and(|most| names.len() > most)
             || names.iter().any(|name| name.starts_with("poison"));
         self.requests.lock().unwrap().push((names.len(), !fails));
+        let is_poison = names.iter().any(|name| name.starts_with("poison"));
+        if is_poison {
+            tokio::time::sleep(Duration::from_secs(self.hangs)).await;
+            let mut answers = self.answers.lock().unwrap();
+            *answers += usize::from(names.len() == 1);
+            if self.says_too_large && (names.len() > 1 || answers.is_multiple_of(2)) {
+                let reason = "413".to_owned();
+                return Err(WriteError::TooLarge { reason });
+            }
+        }
         if fails {
             return Err(WriteError::Failed {
                 reason: "500".to_owned(),
                 after: None,
             });
+        }
+        if !names.iter().all(|name| name.starts_with("after")) {
+            *self.last.lock().unwrap() = second;
         }
         self.arrived.lock().unwrap().extend(names);
         Ok(())
@@ -128,6 +148,21 @@ fn story(
     goes_on: bool,
     seconds: u64,
 ) -> Story {
+    let set = |writer: &mut WriterNode| {
+        writer.max_in_flight = max_in_flight;
+        writer.batching = count(size);
+    };
+    story_of(sink, windows, set, goes_on, seconds)
+}
+
+/// The same, with an output that is set up like this.
+fn story_of(
+    sink: Fragile,
+    windows: &[Vec<String>],
+    set: impl Fn(&mut WriterNode),
+    goes_on: bool,
+    seconds: u64,
+) -> Story {
     let runtime = Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -137,8 +172,8 @@ fn story(
         let sink = Arc::new(sink);
         let fates = Arc::new(Mutex::new(Vec::new()));
         let (health, letters) = (Health::default(), Arc::new(Letters::default()));
-        let mut first = writer(Arc::clone(&sink) as _, count(size));
-        first.each_writer(&mut |writer| writer.max_in_flight = max_in_flight);
+        let mut first = writer(Arc::clone(&sink) as _, count(0));
+        first.each_writer(&mut |writer| set(writer));
         let mut last = writer(Arc::clone(&letters) as _, count(0));
         last.each_writer(&mut |writer| {
             writer.taken = Taken::Kept;
@@ -248,6 +283,54 @@ fn one_message_that_makes_the_sink_fail_is_set_aside_and_the_others_arrive() {
             }
         }
     }
+}
+
+/// Cutting a batch in halves is no try of what is in it, however few tries and however little time the
+/// configuration allows.
+#[test]
+fn a_limit_of_tries_is_spent_by_the_message_alone_and_not_by_its_neighbours() {
+    let second = Duration::from_secs(1);
+    for (most, no_longer_than) in [(Some(1), None), (None, Some(second))] {
+        let set = |writer: &mut WriterNode| {
+            // Something else is taken before the second try.
+            writer.retry.first = 3 * second;
+            writer.retry.most = most;
+            writer.retry.no_longer_than = no_longer_than;
+        };
+        let pair = [batch(&["a", "b", "poison", "c", "d"]), batch(&["e"])];
+        let windows: Vec<_> = std::iter::repeat_n(pair, 30).flatten().collect();
+        let story = story_of(Fragile::default(), &windows, set, true, DAY);
+        let arrived = story.sink.arrived.lock().unwrap();
+        let of_windows = arrived.iter().filter(|it| !it.starts_with("after"));
+        assert_eq!(of_windows.count(), 30 * 5);
+        assert_eq!(story.rejected.len(), 30);
+        assert!(story.rejected.iter().all(|it| it.starts_with("poison")));
+    }
+}
+
+/// They are tried one after the other, for half a minute each, beside the one slot that there is.
+#[test]
+fn a_sink_that_hangs_for_a_known_suspect_is_not_waited_for_by_others() {
+    let sink = Fragile {
+        hangs: 30,
+        ..Fragile::default()
+    };
+    let windows = windows_of(&["a", "poison", "b"], 120);
+    let story = story(sink, &windows, (0, 1), true, DAY);
+    story.assert_honest(&windows);
+    let last = *story.sink.last.lock().unwrap();
+    assert!(last < 600, "the last one waited until {last}");
+}
+
+/// It said 413 of the batch and 500 of the message, so that one 413 of the message is not its verdict.
+#[test]
+fn the_cause_is_what_was_said_of_the_message_alone() {
+    let sink = Fragile {
+        says_too_large: true,
+        ..Fragile::default()
+    };
+    let windows = [batch(&["a", "poison", "b"]), batch(&["c"])];
+    story(sink, &windows, (0, 4), true, DAY).assert_honest(&windows);
 }
 
 #[test]

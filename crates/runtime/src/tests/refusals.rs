@@ -142,6 +142,36 @@ async fn an_answer_of_whatever_kind_ends_an_outage() {
     );
 }
 
+/// What an output says after so many milliseconds of writing, of which these requests are told.
+async fn complaint_after(milliseconds: u64, told: &[Result<(), WriteError>]) -> Option<String> {
+    let (desk, health) = desk(Arc::new(Told(Mutex::new(told.to_vec()))));
+    let write = write(&desk, &["a"]);
+    let limit = Duration::from_millis(milliseconds);
+    let _ = tokio::time::timeout(limit, write).await;
+    complaint(&health)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_failure_that_the_next_try_mends_is_no_outage_and_others_are_told_soon() {
+    // The second try comes between a quarter and half a second after the first.
+    assert_eq!(complaint_after(200, &[away(), Ok(())]).await, None);
+    let twice = complaint_after(600, &[away(), away(), Ok(())]).await;
+    assert_eq!(twice.as_deref(), Some("503"));
+    let over = complaint_after(5_000, &[away(), away(), Ok(())]).await;
+    assert_eq!(over, None);
+    let asked = WriteError::Retry {
+        reason: "429".to_owned(),
+        after: Some(Duration::from_secs(60)),
+    };
+    let token = WriteError::Unauthorized {
+        reason: "401".to_owned(),
+    };
+    // The next try of these is far away.
+    for error in [asked, token] {
+        assert!(complaint_after(200, &[Err(error)]).await.is_some());
+    }
+}
+
 /// Nobody can say whether it is the events that are wrong: it may be a server of somebody else.
 #[tokio::test(start_paused = true)]
 async fn as_long_as_nothing_was_ever_taken_nothing_is_refused() {
@@ -155,6 +185,23 @@ async fn as_long_as_nothing_was_ever_taken_nothing_is_refused() {
         "{complaint}"
     );
     assert!(complaint.contains("400"), "{complaint}");
+}
+
+/// What is held is not tried in vain: a verdict is an answer, and it counts once anything was taken.
+#[test]
+fn what_is_held_uses_up_no_tries_and_no_time() {
+    let limits = [(Some(1), None), (None, Some(Duration::from_secs(45)))];
+    for (most, no_longer_than) in limits {
+        let mut told = vec![refused(); 20];
+        told.extend([away(), Ok(())]);
+        let mut output = writer(Arc::new(Told(Mutex::new(told))), count(0));
+        output.each_writer(&mut |writer| {
+            writer.retry.most = most;
+            writer.retry.no_longer_than = no_longer_than;
+        });
+        let settled = run_to(&[batch(&["a", "b", "c"])], output);
+        assert_eq!(settled[0].outcome, Outcome::Delivered);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,4 +249,65 @@ fn a_single_message_that_is_too_large_is_set_aside_once_a_smaller_one_is_taken()
     run_to(&[batch(&["too large", "small"])], output);
     let letters = letters.0.lock().unwrap().clone();
     assert_eq!(letters, [("too large".to_owned(), "because".to_owned())]);
+}
+
+/// Can make no request of a batch whose first message is of this name, and has what it sends to another.
+struct Picky(Arc<dyn Writer>);
+
+#[async_trait]
+impl Writer for Picky {
+    async fn write(&self, batch: &[Message]) -> Result<(), WriteError> {
+        if names(batch)[0].starts_with("unsendable") {
+            let reason = "url: no such field".to_owned();
+            return Err(WriteError::Unsendable { reason });
+        }
+        self.0.write(batch).await
+    }
+}
+
+#[test]
+fn a_message_that_no_request_can_be_made_of_is_rejected_alone_as_by_a_mapping() {
+    let sink = Arc::new(Sink(Mutex::new(generous())));
+    let output = writer(Arc::new(Picky(Arc::clone(&sink) as _)), count(0));
+    let names = [
+        "unsendable-1",
+        "a",
+        "unsendable-2",
+        "b",
+        "c",
+        "unsendable-3",
+    ];
+    let settled = run_to(&[batch(&names)], output);
+    let unsendable = || Outcome::rejected(Cause::Processing, "output", "url: no such field");
+    assert_eq!(settled[0].undelivered, [(0, unsendable())]);
+    // What stands behind another is sent with it: a request is evaluated for the first.
+    let requests = sink.0.lock().unwrap().requests.clone();
+    assert_eq!(
+        requests,
+        [batch(&["a", "unsendable-2", "b", "c", "unsendable-3"])]
+    );
+}
+
+/// What fails before it is sent says nothing of the other side.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_cannot_be_made_is_no_answer() {
+    let mut told = vec![away(); 6];
+    let unsendable = || {
+        Err(WriteError::Unsendable {
+            reason: "url".to_owned(),
+        })
+    };
+    // In the middle of an outage, with which it ends as it began.
+    told.insert(3, unsendable());
+    told.push(refused());
+    let (desk, health) = desk(Arc::new(Told(Mutex::new(told))));
+    let write = write(&desk, &["a", "b"]);
+    let hour = Duration::from_secs(3_600);
+    assert!(tokio::time::timeout(hour, write).await.is_err());
+    let complaint = complaint(&health).unwrap();
+    // The other one is refused, and nothing was ever taken.
+    assert!(
+        complaint.contains("no event was taken since the start"),
+        "{complaint}"
+    );
 }

@@ -109,7 +109,8 @@ impl Behaviour {
         Self::of(Reply::Reset)
     }
 
-    /// Adds a header to the answer.
+    /// Adds a header to the answer. With a `content-length` that is more than its body, the answer is
+    /// cut off: the connection is closed behind the body.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         if let Reply::Answer { headers, .. } = &mut self.reply {

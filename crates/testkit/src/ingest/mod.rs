@@ -1,6 +1,7 @@
 //! An ingest API that validates every request against the published contract, writes everything
 //! down, de-duplicates by source and id as the real one does, and misbehaves on request.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -114,6 +115,13 @@ impl RecordingIngest {
     /// Kafka does not take the message. The events before it are kept.
     pub fn poison_when(&self, poison: impl Fn(&Value) -> bool + Send + 'static) {
         self.rules().poison = Some(Box::new(poison));
+    }
+
+    /// From now on de-duplication claims an id before the event is written, as the real API does where
+    /// `dedupe` is on: an event that makes a request fail is not written then, and taken for one that
+    /// is there when it comes again.
+    pub fn claim_ids_first(&self) {
+        self.rules().claimed = Some(HashSet::new());
     }
 
     /// Closes the port and every connection: from now on connections are refused.

@@ -1,14 +1,17 @@
 //! The server: connections, and what is done with each request.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use chrono::Utc;
 use http::{Method, Response, StatusCode, header, request::Parts};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::{Body, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -18,7 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::behaviour::{Behaviour, Reply, Wait};
-use super::state::{Answer, Request, State};
+use super::state::{Answer, Key, Request, State, key};
 use super::validate::{Contract, Form, kafka_bytes};
 
 /// The ingest operation of OpenMeter and of Konnect.
@@ -52,6 +55,9 @@ pub(super) struct Rules {
     pub(super) refuse: Option<Predicate>,
     pub(super) poison: Option<Predicate>,
     pub(super) kafka_bytes: usize,
+    /// The ids that de-duplication has claimed for events that were never written, where it claims
+    /// before the write.
+    pub(super) claimed: Option<HashSet<Key>>,
 }
 
 impl std::fmt::Debug for Rules {
@@ -109,12 +115,42 @@ impl std::fmt::Display for Cut {
 
 impl std::error::Error for Cut {}
 
+type AnswerBody = Either<Full<Bytes>, OfUnknownLength>;
+
+/// A body that does not say how long it is, so that a header may say something else: where that is
+/// more, the connection is closed when the body is at its end.
+struct OfUnknownLength {
+    body: Full<Bytes>,
+    is_flushed: bool,
+}
+
+impl Body for OfUnknownLength {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(frame, Poll::Ready(None)) && !self.is_flushed {
+            // While there is no more for now, what there was is written.
+            self.is_flushed = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        frame
+    }
+}
+
 /// What is done with a request.
 struct Verdict {
     answer: Answer,
     headers: Vec<(String, String)>,
     body: String,
     take: usize,
+    /// The places of those taken that are not kept, for their ids are claimed.
+    unkept: Vec<usize>,
 }
 
 impl Verdict {
@@ -133,18 +169,27 @@ impl Verdict {
             headers: vec![("content-type".into(), "application/problem+json".into())],
             body: body.to_string(),
             take: 0,
+            unkept: Vec::new(),
         }
     }
 
-    fn response(self, status: u16) -> Result<Response<Full<Bytes>>, Cut> {
+    fn response(self, status: u16) -> Result<Response<AnswerBody>, Cut> {
         let mut response = Response::builder().status(status);
+        let is_of = |name: &str| self.headers.iter().any(|(it, _)| it == name);
+        let body = Full::new(Bytes::from(self.body));
+        let body = if is_of("content-length") {
+            Either::Right(OfUnknownLength {
+                body,
+                is_flushed: false,
+            })
+        } else {
+            Either::Left(body)
+        };
         for (name, value) in self.headers {
             response = response.header(name, value);
         }
         // A header that a test misspelt shows as a connection without an answer.
-        response
-            .body(Full::new(Bytes::from(self.body)))
-            .map_err(|_| Cut)
+        response.body(body).map_err(|_| Cut)
     }
 }
 
@@ -152,7 +197,7 @@ async fn answer(
     shared: Arc<Shared>,
     reset: Arc<AtomicBool>,
     request: http::Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Cut> {
+) -> Result<Response<AnswerBody>, Cut> {
     let _in_flight = InFlight::new(&shared);
     let behaviour = {
         let mut rules = lock(&shared.rules);
@@ -163,7 +208,7 @@ async fn answer(
     let (head, body) = request.into_parts();
     if matches!(behaviour.reply, Reply::Reset) {
         reset.store(true, Ordering::Relaxed);
-        shared.record(&head, Bytes::new(), Ok(Vec::new()), Answer::Reset, 0);
+        shared.record(&head, Bytes::new(), Ok(Vec::new()), (Answer::Reset, 0, &[]));
         return Err(Cut);
     }
     // A body that breaks off is the client's doing; there is nobody left to answer.
@@ -171,7 +216,8 @@ async fn answer(
     let found = shared.validate(&head, &body);
     let verdict = shared.judge(behaviour.reply, (&head, body.len()), &found);
     let found = found.map_err(|(_, reason)| reason);
-    shared.record(&head, body, found, verdict.answer, verdict.take);
+    let kept = (verdict.answer, verdict.take, verdict.unkept.as_slice());
+    shared.record(&head, body, found, kept);
     match behaviour.wait {
         Wait::No => {}
         Wait::For(delay) => tokio::time::sleep(delay).await,
@@ -198,6 +244,7 @@ impl Shared {
             refuse: None,
             poison: None,
             kafka_bytes: KAFKA_BYTES,
+            claimed: None,
         };
         Ok(Self {
             contract: Contract::new()?,
@@ -249,6 +296,7 @@ impl Shared {
                 headers: Vec::new(),
                 body: String::new(),
                 take,
+                unkept: Vec::new(),
             },
             Reply::Judge | Reply::Reset => self.judge_as_the_real_one((head, size), found),
         }
@@ -259,7 +307,7 @@ impl Shared {
         (head, size): (&Parts, usize),
         found: &Result<Vec<Value>, (u16, String)>,
     ) -> Verdict {
-        let rules = lock(&self.rules);
+        let mut rules = lock(&self.rules);
         if let Some(token) = &rules.token {
             let given = head.headers.get(header::AUTHORIZATION);
             let wanted = format!("Bearer {token}");
@@ -287,10 +335,20 @@ impl Shared {
             kafka_bytes(event) > rules.kafka_bytes
                 || rules.poison.as_ref().is_some_and(|it| it(event))
         };
-        if let Some(at) = events.iter().position(is_poison) {
-            let mut verdict = Verdict::problem(500, "producing kafka message: too large");
-            verdict.take = at;
-            return verdict;
+        let poison: Vec<_> = (0..).zip(events).filter(|(_, it)| is_poison(it)).collect();
+        let mut unkept = Vec::new();
+        for (at, event) in poison {
+            let is_new = rules
+                .claimed
+                .as_mut()
+                .is_none_or(|it| it.insert(key(event)));
+            if is_new {
+                let mut verdict = Verdict::problem(500, "producing kafka message: too large");
+                (verdict.take, verdict.unkept) = (at, unkept);
+                return verdict;
+            }
+            // De-duplication takes it for one that is there.
+            unkept.push(at);
         }
         let status = match form(head.uri.path()) {
             Some(Form::V3) => 202,
@@ -301,6 +359,7 @@ impl Shared {
             headers: Vec::new(),
             body: String::new(),
             take: usize::MAX,
+            unkept,
         }
     }
 
@@ -309,8 +368,7 @@ impl Shared {
         head: &Parts,
         body: Bytes,
         found: Result<Vec<Value>, String>,
-        answer: Answer,
-        take: usize,
+        (answer, take, unkept): (Answer, usize, &[usize]),
     ) {
         self.state.send_modify(|state| {
             let at = Utc::now();
@@ -319,8 +377,12 @@ impl Shared {
                 Vec::new()
             });
             let taken = take.min(events.len());
-            for event in events.iter().take(taken) {
-                state.keep(at, event);
+            for (place, event) in events.iter().enumerate().take(taken) {
+                if unkept.contains(&place) {
+                    state.swallowed.push(event.clone());
+                } else {
+                    state.keep(at, event);
+                }
             }
             state.requests.push(Request {
                 at,

@@ -70,11 +70,22 @@ pub struct State {
     pub conflicts: Vec<Conflict>,
     /// What the real API would have refused, with the reason.
     pub violations: Vec<String>,
+    /// Events that were answered with a success and not kept, for a request that failed had claimed
+    /// their ids: see [`RecordingIngest::claim_ids_first`](super::RecordingIngest::claim_ids_first).
+    pub swallowed: Vec<Value>,
     /// Requests that are being answered now.
     pub in_flight: usize,
     /// The most requests that were being answered at once.
     pub max_in_flight: usize,
-    known: HashMap<(String, String), usize>,
+    known: HashMap<Key, usize>,
+}
+
+/// What makes two events one: source and id.
+pub(super) type Key = (String, String);
+
+pub(super) fn key(event: &Value) -> Key {
+    let text = |field| event.get(field).and_then(Value::as_str).unwrap_or_default();
+    (text("source").to_owned(), text("id").to_owned())
 }
 
 impl State {
@@ -87,8 +98,7 @@ impl State {
     }
 
     pub(super) fn keep(&mut self, at: DateTime<Utc>, event: &Value) {
-        let text = |field| event.get(field).and_then(Value::as_str).unwrap_or_default();
-        let key = (text("source").to_owned(), text("id").to_owned());
+        let key = key(event);
         let first = self.known.get(&key).and_then(|at| self.events.get(*at));
         match first {
             None => {

@@ -183,6 +183,34 @@ async fn a_message_that_kafka_does_not_take_is_a_500_and_what_came_before_it_sta
 }
 
 #[tokio::test]
+async fn where_ids_are_claimed_first_what_failed_is_answered_as_known_and_never_kept() {
+    let ingest = RecordingIngest::start().await.unwrap();
+    ingest.claim_ids_first();
+    let mut large = event("large");
+    large["data"]["x"] = json!("<".repeat(150_000));
+    let batch = json!([event("a"), large.clone(), event("b")]);
+    assert_eq!(post(&ingest, &batch).await, 500);
+    assert_eq!(ingest.events(), [event("a")]);
+    assert_eq!(post(&ingest, &batch).await, 204);
+    assert_eq!(ingest.events(), [event("a"), event("b")]);
+    assert_eq!(ingest.state().swallowed, [large]);
+    assert_eq!(ingest.state().duplicates, 1);
+    ingest.assert_clean();
+}
+
+#[tokio::test]
+async fn an_answer_whose_body_is_shorter_than_it_says_is_cut_off() {
+    let ingest = RecordingIngest::start().await.unwrap();
+    let cut = Behaviour::accept_then(202).header("content-length", "10");
+    ingest.respond(1, &cut.body("{}"));
+    let answer = try_post(&ingest, &event("a")).await.unwrap();
+    assert_eq!(answer.status(), 202);
+    answer.text().await.unwrap_err();
+    assert_eq!(ingest.events(), [event("a")]);
+    assert_eq!(post(&ingest, &event("b")).await, 204);
+}
+
+#[tokio::test]
 async fn held_requests_are_in_flight_until_released() {
     let ingest = RecordingIngest::start().await.unwrap();
     ingest.respond(2, &Behaviour::normal().hold());
