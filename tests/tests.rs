@@ -26,6 +26,7 @@ mod outages;
 mod readme;
 mod reliability;
 mod replicas;
+mod retries;
 mod rotation;
 mod scope;
 mod secrets;

@@ -141,14 +141,27 @@ async fn list(
 }
 
 async fn retry(State(pages): State<Pages>) -> Response {
-    let retried = with_stores(&pages, |stores| {
-        let each = stores.iter().map(|(_, store)| store.retry());
-        each.fold(0, usize::saturating_add)
-    });
-    match retried.await {
-        Some(retrying) => answer(StatusCode::OK, &json!({"retrying": retrying})),
+    match with_stores(&pages, retry_all).await {
+        Some(Ok(retrying)) => answer(StatusCode::OK, &json!({"retrying": retrying})),
+        Some(Err(reason)) => refusal(StatusCode::CONFLICT, &reason),
         None => broken(),
     }
+}
+
+/// Has all stores try again. Returns how many pieces that are.
+///
+/// # Errors
+/// Why a store does not.
+fn retry_all(stores: &Stores) -> Result<usize, String> {
+    let mut retrying = 0_usize;
+    let mut refused = None;
+    for (_, store) in stores {
+        match store.retry() {
+            Ok(pieces) => retrying = retrying.saturating_add(pieces),
+            Err(reason) => refused = Some(reason),
+        }
+    }
+    refused.map_or(Ok(retrying), Err)
 }
 
 /// Does something with the stores, one at a time and where it holds up nobody, for a store may read a
@@ -311,8 +324,11 @@ mod tests {
             })
         }
 
-        fn retry(&self) -> usize {
-            self.1
+        fn retry(&self) -> Result<usize, String> {
+            match self.1 {
+                0 => Err("this replica does not lead".to_owned()),
+                pieces => Ok(pieces),
+            }
         }
     }
 
@@ -366,6 +382,16 @@ mod tests {
             let all = ["first-0", "first-1", "first-2", "third-0", "third-1"];
             assert_eq!(uids, all, "{limit}");
         }
+    }
+
+    #[test]
+    fn a_retry_is_refused_where_a_store_does_not_try() {
+        let refused = retry_all(&stores()).unwrap_err();
+        assert_eq!(refused, "this replica does not lead");
+        let rejected = Rejected::default();
+        rejected.register("a", Arc::new(Shelf("first", 3)));
+        rejected.register("b", Arc::new(Shelf("second", 2)));
+        assert_eq!(retry_all(&rejected.stores()), Ok(5));
     }
 
     #[test]

@@ -22,6 +22,8 @@ struct Inner {
     registry: Registry,
     counters: Mutex<HashMap<&'static str, IntCounterVec>>,
     gauges: Mutex<HashMap<&'static str, IntGaugeVec>>,
+    /// What [`Metrics::replace`] showed last, by metric and owner.
+    replaced: Mutex<HashMap<Part, Vec<Labels>>>,
     /// What brings metrics up to date before they are shown. Held while a page is made, so that one is
     /// made at a time and its figures are of one moment.
     refreshers: Mutex<Vec<Refresher>>,
@@ -35,6 +37,12 @@ impl std::fmt::Debug for Refresher {
         f.write_str("Refresher")
     }
 }
+
+/// Label values, in the order of the labels' names.
+type Labels = Vec<Arc<str>>;
+
+/// What of a metric is an owner's.
+type Part = (&'static str, Arc<str>);
 
 /// Label values and the value of a gauge.
 pub type Labelled = (Vec<Arc<str>>, i64);
@@ -96,12 +104,15 @@ impl Metrics {
             })
     }
 
-    /// Gives the gauge `name` these label values and no others.
+    /// Gives the gauge `name` these label values, and takes away what `owner` gave it before and does not
+    /// now. An owner is whoever shows a part of the gauge, such as one of several inputs; a label tells
+    /// the parts apart.
     pub fn replace(
         &self,
         name: &'static str,
         help: &str,
         labels: &[&'static str],
+        owner: &Arc<str>,
         values: &[Labelled],
     ) {
         let mut gauges = self.0.gauges.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,7 +125,18 @@ impl Metrics {
         let Some(family) = gauges.get(name) else {
             return;
         };
-        family.reset();
+        let now = values.iter().map(|(labels, _)| labels.clone()).collect();
+        let before = self
+            .0
+            .replaced
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert((name, Arc::clone(owner)), now);
+        for labels in before.into_iter().flatten() {
+            let labels: Vec<_> = labels.iter().map(AsRef::as_ref).collect();
+            // What is not there need not go.
+            let _ = family.remove_label_values(&labels);
+        }
         for (labels, value) in values {
             let labels: Vec<_> = labels.iter().map(AsRef::as_ref).collect();
             if let Ok(gauge) = family.get_metric_with_label_values(&labels) {
@@ -205,7 +227,7 @@ mod tests {
             let value = |name: &str| (vec![name.into()], call);
             let values = [value("a"), value("b")];
             let some = values.get(usize::from(call > 0)..).unwrap();
-            shown.replace("unbilled", "Seconds.", &["namespace"], some);
+            shown.replace("unbilled", "Seconds.", &["namespace"], &"a".into(), some);
             call < 1
         });
         let first = metrics.render();
@@ -214,6 +236,29 @@ mod tests {
         let second = metrics.render();
         assert!(second.contains("unbilled{namespace=\"b\"} 1\n") && !second.contains("\"a\""));
         assert_eq!(metrics.render(), second);
+    }
+
+    #[test]
+    fn owners_replace_what_is_their_own() {
+        let metrics = Metrics::default();
+        let show = |owner: &str, namespaces: &[(&str, i64)]| {
+            let values: Vec<_> = namespaces
+                .iter()
+                .map(|(namespace, seconds)| (vec![owner.into(), (*namespace).into()], *seconds))
+                .collect();
+            let labels = ["label", "namespace"];
+            metrics.replace("unbilled", "Seconds.", &labels, &owner.into(), &values);
+        };
+        show("pods", &[("a", 1), ("b", 2)]);
+        show("nodes", &[("a", 3)]);
+        show("pods", &[("b", 4)]);
+        let shown = metrics.values();
+        let shown: Vec<_> = shown.iter().map(|(name, it)| (&**name, *it)).collect();
+        let expected = [
+            ("unbilled{label=\"nodes\",namespace=\"a\"}", 3.0),
+            ("unbilled{label=\"pods\",namespace=\"b\"}", 4.0),
+        ];
+        assert_eq!(shown, expected);
     }
 
     #[test]

@@ -53,7 +53,8 @@ pub struct RejectedPage {
     pub not_kept: u64,
 }
 
-/// Keeps rejected pieces, lists them and has them tried again.
+/// Keeps rejected pieces, lists them and has them tried again. Where several replicas take turns each
+/// keeps what was rejected while it led, and tries it again while it leads.
 pub trait RejectedStore: Send + Sync {
     /// At most `limit` pieces after the place that [`RejectedPage::next`] named; from the first
     /// without one. A limit of 0 asks for the totals only. May read a file: it is called where that
@@ -64,7 +65,10 @@ pub trait RejectedStore: Send + Sync {
     fn page(&self, after: Option<&str>, limit: usize) -> Result<RejectedPage, String>;
 
     /// Has all of them tried again soon. Returns how many.
-    fn retry(&self) -> usize;
+    ///
+    /// # Errors
+    /// Nothing is tried now, for another replica leads; the message says which.
+    fn retry(&self) -> Result<usize, String>;
 }
 
 /// All stores of the process, by the label of their input. Cloning shares it.
@@ -109,8 +113,8 @@ mod tests {
             Ok(RejectedPage::default())
         }
 
-        fn retry(&self) -> usize {
-            0
+        fn retry(&self) -> Result<usize, String> {
+            Ok(0)
         }
     }
 

@@ -24,6 +24,10 @@ pub(crate) enum Error {
 
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
+        // What is asked is always the same: the tables are not those that the file says it has.
+        if matches!(error, rusqlite::Error::SqlInputError { .. }) {
+            return Self::Damaged(error.to_string());
+        }
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::InUse,
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {

@@ -11,7 +11,8 @@ use crate::{
     entry::{Entry, HandedOut, LateEmission, LateSpan, WindowState},
     interval::{Interval, UnixSeconds, Window},
     ledger::{Ledger, REMEMBERED},
-    quarantine::{Group, GroupKey, Quarantine},
+    others::Others,
+    quarantine::{Group, GroupChange, GroupKey, Quarantine},
     seconds::{Tallies, Unbilled},
     words::{Accounting, Content, Piece, Stats, Uid},
 };
@@ -30,6 +31,12 @@ pub struct Head<C> {
     pub(crate) late: BTreeMap<UnixSeconds, BTreeMap<Uid, LateSpan<C>>>,
     pub(crate) late_in_flight: BTreeMap<u64, LateEmission<C>>,
     pub(crate) late_failed: VecDeque<LateEmission<C>>,
+    /// How was billed last.
+    #[serde(default)]
+    pub(crate) accounting: Option<Accounting>,
+    /// What of the time before `emitted` others handed out.
+    #[serde(default)]
+    pub(crate) others: Others,
     pub(crate) stats: Stats,
     /// Unbilled time that no rejected piece stands for.
     #[serde(default)]
@@ -49,6 +56,8 @@ impl<C> Head<C> {
             late: BTreeMap::new(),
             late_in_flight: BTreeMap::new(),
             late_failed: VecDeque::new(),
+            accounting: None,
+            others: Others::default(),
             stats: Stats::default(),
             unbilled: Tallies::default(),
             counts_fates: true,
@@ -83,7 +92,7 @@ impl<C> Head<C> {
 }
 
 /// The reason of time that cannot be proved.
-const UNPROVED: &str = "no_proof";
+pub(crate) const UNPROVED: &str = "no_proof";
 /// The reason of time that came too late.
 const TOO_OLD: &str = "max_backlog";
 
@@ -99,7 +108,7 @@ pub struct Changes<C> {
     /// Objects that changed; `None` for one that need not be known any more.
     pub records: BTreeMap<Uid, Option<Record<C>>>,
     /// Groups of rejected pieces that changed; `None` for one that is no longer kept.
-    pub rejected: BTreeMap<GroupKey, Option<Group<C>>>,
+    pub rejected: BTreeMap<GroupKey, Option<GroupChange<C>>>,
     /// The rest, whole.
     pub head: Head<C>,
 }
@@ -135,7 +144,7 @@ impl<C: Content> Ledger<C> {
         accounting: Accounting,
         mut head: Head<C>,
         records: impl IntoIterator<Item = (Uid, Record<C>)>,
-        rejected: impl IntoIterator<Item = Group<C>>,
+        rejected: impl IntoIterator<Item = (GroupKey, Group<C>)>,
     ) -> Self {
         head.count_what_was_handed_out();
         for window in head.windows.values_mut() {
@@ -145,9 +154,15 @@ impl<C: Content> Ledger<C> {
         }
         let in_flight = std::mem::take(&mut head.late_in_flight);
         head.late_failed.extend(in_flight.into_values());
+        // Of a life that ended within a window all of that was billed, and must not be again.
+        let were_whole = head.accounting == Some(Accounting::Nominal);
         let mut ledger = Self::from_parts(interval, accounting, head);
         ledger.quarantine = Quarantine::restore(rejected);
-        for (uid, Record(entry)) in records {
+        for (uid, Record(mut entry)) in records {
+            if were_whole && entry.end.is_some() {
+                let whole = interval.ceil(entry.covered).min(ledger.head.emitted);
+                entry.covered = entry.covered.max(whole);
+            }
             for end in entry.segments.iter().filter_map(|segment| segment.end) {
                 ledger.close_at(end, &uid);
             }
@@ -188,7 +203,11 @@ impl<C: Content> Ledger<C> {
         if self.has_past() {
             self.adopt(at);
         } else {
-            self.head = Head::new(at);
+            let accounting = self.head.accounting;
+            self.head = Head {
+                accounting,
+                ..Head::new(at)
+            };
         }
     }
 
@@ -215,6 +234,7 @@ impl<C: Content> Ledger<C> {
     /// Moves on to `until`, whatever became of what lies before.
     pub(crate) fn pass(&mut self, until: UnixSeconds) {
         let head = &mut self.head;
+        head.others.add(head.emitted, until);
         head.watermark = until;
         head.emitted = head.emitted.max(until);
         // What was on its way here is for the other to count.
@@ -232,46 +252,57 @@ impl<C: Content> Ledger<C> {
     /// arrive. Gives back how many object-seconds that were; they are counted in
     /// [`Stats::lost_seconds`].
     pub fn give_up(&mut self, until: UnixSeconds) -> i64 {
+        self.give_up_for(TOO_OLD, until, |state| state == WindowState::Failed)
+    }
+
+    /// The same for this reason, with the windows that are in a state that is `lost`.
+    pub(crate) fn give_up_for(
+        &mut self,
+        reason: &str,
+        until: UnixSeconds,
+        lost: impl Fn(WindowState) -> bool,
+    ) -> i64 {
         let until = self.interval.floor(until);
         if until <= self.head.watermark {
             return 0;
         }
-        let late = self.give_up_late(until);
-        self.count_lost(late, TOO_OLD, "");
+        let mut pieces = self.give_up_late(until);
         let mut given_up = Vec::new();
         for handed_out in self.head.windows.values_mut() {
-            if handed_out.window.end <= until && handed_out.state == WindowState::Failed {
+            if handed_out.window.end <= until && lost(handed_out.state) {
                 handed_out.state = WindowState::Delivered;
-                given_up.push(handed_out.window);
+                given_up.push(*handed_out);
             }
         }
+        pieces.extend(given_up.into_iter().flat_map(|it| {
+            let accounting = it.accounting.unwrap_or(self.accounting);
+            self.pieces(it.window, accounting)
+        }));
         if self.head.emitted < until {
             let window = Window {
                 start: self.head.emitted,
                 end: until,
             };
-            let seconds = self.pieces(window).iter().map(Piece::seconds).sum();
+            let rest = self.pieces_over(window);
+            let seconds = rest.iter().map(Piece::seconds).sum();
             self.count_handed_out(seconds);
             let handed_out = HandedOut {
                 window,
                 state: WindowState::Delivered,
                 seconds,
+                accounting: Some(self.accounting),
             };
             self.head.windows.insert(window.start, handed_out);
             self.head.emitted = until;
-            given_up.push(window);
+            pieces.extend(rest);
         }
-        let pieces: Vec<_> = given_up
-            .into_iter()
-            .flat_map(|window| self.pieces(window))
-            .collect();
-        let mut lost = late;
+        let mut sum = 0_i64;
         for piece in pieces {
-            lost = lost.saturating_add(piece.seconds());
-            self.count_lost(piece.seconds(), TOO_OLD, piece.content.owner());
+            sum = sum.saturating_add(piece.seconds());
+            self.count_lost(piece.seconds(), reason, piece.content.owner());
         }
         self.advance();
-        lost
+        sum
     }
 
     /// Counts object-seconds of an owner that cannot be proved and are not billed.
@@ -279,6 +310,20 @@ impl<C: Content> Ledger<C> {
         let seconds = seconds.max(0);
         self.count_handed_out(seconds);
         self.count_lost(seconds, UNPROVED, owner);
+    }
+
+    /// An object is gone, and nobody can say since when: it was there at `seen`, and at `now` it is not.
+    /// It ends when it was seen. What may lie between, and was not handed out by then, counts as lost.
+    /// Returns how many seconds that are.
+    pub fn vanished(&mut self, uid: &str, seen: UnixSeconds, now: UnixSeconds) -> i64 {
+        let mut lost = 0;
+        if self.is_running(uid) {
+            lost = now.saturating_sub(seen.max(self.head.emitted)).max(0);
+            let owner = self.owner(uid);
+            self.lose(lost, owner.as_deref().unwrap_or_default());
+        }
+        self.gone(uid, seen);
+        lost
     }
 
     fn count_lost(&mut self, seconds: i64, reason: &str, owner: &str) {

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    interval::{UnixSeconds, Window},
-    words::{Piece, Ticket},
+    interval::{Interval, UnixSeconds, Window},
+    others::Others,
+    words::{Accounting, Piece, Ticket},
 };
 
 /// A stretch of unchanged content. The last one of a life that goes on has no end.
@@ -22,6 +23,42 @@ impl<C> Segment<C> {
         let end = self.end.map_or(window.end, |end| end.min(window.end));
         (start < end).then_some((start, end))
     }
+
+    /// What is billed of it in one window.
+    pub(crate) fn billed(
+        &self,
+        window: Window,
+        accounting: Accounting,
+    ) -> Option<(UnixSeconds, UnixSeconds)> {
+        match accounting {
+            Accounting::Exact => self.clip(window),
+            Accounting::Nominal => {
+                let ran_at_start =
+                    self.start <= window.start && self.end.is_none_or(|end| window.start < end);
+                ran_at_start.then_some((window.start, window.end))
+            }
+        }
+    }
+
+    /// What is billed of it in all windows of a stretch, of which the last may be cut off.
+    pub(crate) fn billed_over(
+        &self,
+        stretch: Window,
+        accounting: Accounting,
+        interval: Interval,
+    ) -> Option<(UnixSeconds, UnixSeconds)> {
+        if accounting == Accounting::Exact {
+            return self.clip(stretch);
+        }
+        let (start, end) = self.clip(stretch)?;
+        let start = if start == stretch.start {
+            start
+        } else {
+            interval.ceil(start)
+        };
+        let end = interval.ceil(end).min(stretch.end);
+        (start < end).then_some((start, end))
+    }
 }
 
 /// What is remembered of one object.
@@ -31,6 +68,9 @@ pub(crate) struct Entry<C> {
     pub(crate) first: UnixSeconds,
     /// The end of the life, once it is known.
     pub(crate) end: Option<UnixSeconds>,
+    /// So many seconds of a life that is over were counted as overbilled.
+    #[serde(default)]
+    pub(crate) overbilled: i64,
     /// Up to where a life that is over was handed out or will be; beyond its end when the end was
     /// learned too late.
     pub(crate) covered: UnixSeconds,
@@ -60,6 +100,7 @@ impl<C: Clone + PartialEq> Entry<C> {
         Self {
             first,
             end: None,
+            overbilled: 0,
             covered: first,
             trimmed: Vec::new(),
             segments: Vec::new(),
@@ -95,14 +136,14 @@ impl<C: Clone + PartialEq> Entry<C> {
         Some(at)
     }
 
-    /// So many seconds of a life that is over were handed out beyond its end, or will be.
-    pub(crate) fn beyond(&self) -> i64 {
+    /// So many seconds of a life that is over were handed out beyond its end, or will be, and not by
+    /// others.
+    pub(crate) fn beyond(&self, others: &Others) -> i64 {
         let end = self.end.unwrap_or(self.covered);
-        let trimmed = self
-            .trimmed
+        self.trimmed
             .iter()
-            .map(|(from, to)| to.saturating_sub(*from));
-        trimmed.fold(self.covered.saturating_sub(end), i64::saturating_sub)
+            .map(|stretch| others.without(*stretch))
+            .fold(others.without((end, self.covered)), i64::saturating_sub)
     }
 
     /// The life ended at `end`. Nothing before `emitted` is touched: it was handed out.
@@ -137,6 +178,9 @@ pub(crate) struct HandedOut {
     pub(crate) window: Window,
     pub(crate) state: WindowState,
     pub(crate) seconds: i64,
+    /// How it is billed, whatever is configured when it comes again. Older states do not say.
+    #[serde(default)]
+    pub(crate) accounting: Option<Accounting>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

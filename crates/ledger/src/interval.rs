@@ -32,6 +32,15 @@ impl Interval {
         at.saturating_sub(at.rem_euclid(self.0))
     }
 
+    /// The first border of windows at or after `at`.
+    #[must_use]
+    pub fn ceil(self, at: UnixSeconds) -> UnixSeconds {
+        match self.floor(at) {
+            floor if floor == at => at,
+            floor => floor.saturating_add(self.0),
+        }
+    }
+
     /// The first border of windows after `at`.
     #[must_use]
     pub fn next_boundary(self, at: UnixSeconds) -> UnixSeconds {

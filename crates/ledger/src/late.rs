@@ -120,17 +120,20 @@ impl<C: Content> Ledger<C> {
         })
     }
 
-    /// Drops what was learned late of the time before `until` and is in nobody's hands. Gives back how
-    /// many seconds that were.
-    pub(crate) fn give_up_late(&mut self, until: UnixSeconds) -> i64 {
+    /// Drops what was learned late of the time before `until` and is in nobody's hands. Gives back
+    /// what that was.
+    pub(crate) fn give_up_late(&mut self, until: UnixSeconds) -> Vec<Piece<C>> {
         let head = &mut self.head;
         let later = head.late.split_off(&until);
-        // What was never handed out is from now on, and as lost.
-        let mut lost = 0_i64;
+        let mut lost = Vec::new();
         for (start, spans) in std::mem::replace(&mut head.late, later) {
             for (uid, span) in spans {
-                let border = span.end.min(until);
-                lost = lost.saturating_add(border.saturating_sub(start));
+                lost.push(Piece {
+                    uid: Arc::clone(&uid),
+                    start,
+                    end: span.end.min(until),
+                    content: span.content.clone(),
+                });
                 if span.end > until {
                     head.late.entry(until).or_default().insert(uid, span);
                 }
@@ -140,11 +143,10 @@ impl<C: Content> Ledger<C> {
             .into_iter()
             .partition::<Vec<_>, _>(|it| it.window.end <= until);
         head.late_failed = kept.into();
-        self.count_handed_out(lost);
-        given_up
-            .iter()
-            .flat_map(|it| &it.pieces)
-            .fold(lost, |lost, piece| lost.saturating_add(piece.seconds()))
+        // What was never handed out is from now on, and as lost.
+        self.count_handed_out(lost.iter().map(Piece::seconds).sum());
+        lost.extend(given_up.into_iter().flat_map(|it| it.pieces));
+        lost
     }
 
     /// Somebody else has delivered all before `delivered`, and with it the window `passed` that was

@@ -40,7 +40,12 @@ impl<C: Content> Ledger<C> {
         Self::from_parts(interval, accounting, Head::new(horizon))
     }
 
-    pub(crate) fn from_parts(interval: Interval, accounting: Accounting, head: Head<C>) -> Self {
+    pub(crate) fn from_parts(
+        interval: Interval,
+        accounting: Accounting,
+        mut head: Head<C>,
+    ) -> Self {
+        head.accounting = Some(accounting);
         Self {
             interval,
             accounting,
@@ -87,8 +92,7 @@ impl<C: Content> Ledger<C> {
     }
 
     /// Whose an object is, if it is known.
-    #[must_use]
-    pub fn owner(&self, uid: &str) -> Option<Arc<str>> {
+    pub(crate) fn owner(&self, uid: &str) -> Option<Arc<str>> {
         let segment = self.entries.get(uid)?.segments.last()?;
         Some(segment.content.owner().into())
     }
@@ -217,7 +221,7 @@ impl<C: Content> Ledger<C> {
         }
         self.touch(uid);
         // What had been handed out beyond the supposed end was right.
-        self.count_overbilled(entry.beyond().saturating_neg());
+        self.count_overbilled(std::mem::take(&mut entry.overbilled).saturating_neg());
         entry.end = None;
         entry.in_scope_since = entry.in_scope_since.max(seen.in_scope_since);
         for (from, to) in std::mem::take(&mut entry.trimmed) {
@@ -273,15 +277,16 @@ impl<C: Content> Ledger<C> {
         self.touch(uid);
         entry.close(end, self.head.emitted);
         entry.trimmed = self.trim_late(uid, end.max(entry.first));
-        self.count_overbilled(entry.beyond());
+        if self.accounting == Accounting::Exact {
+            entry.overbilled = entry.beyond(&self.head.others);
+            self.count_overbilled(entry.overbilled);
+        }
         self.close_at(entry.covered, uid);
     }
 
     fn count_overbilled(&mut self, seconds: i64) {
-        if self.accounting == Accounting::Exact {
-            let sum = self.head.stats.overbilled_seconds.saturating_add(seconds);
-            self.head.stats.overbilled_seconds = sum.max(0);
-        }
+        let sum = self.head.stats.overbilled_seconds.saturating_add(seconds);
+        self.head.stats.overbilled_seconds = sum.max(0);
     }
 
     // --- handing out --------------------------------------------------------------------------
@@ -326,10 +331,12 @@ impl<C: Content> Ledger<C> {
 
     /// Hands out a window; one without pieces is delivered by that.
     fn hand_out(&mut self, window: Window) -> Option<Emission<C>> {
-        let pieces = self.pieces(window);
+        let before = self.head.windows.get(&window.start).copied();
+        let accounting = before.and_then(|it| it.accounting);
+        let accounting = accounting.unwrap_or(self.accounting);
+        let pieces = self.pieces(window, accounting);
         let seconds = pieces.iter().map(Piece::seconds).sum::<i64>();
-        // One that comes again was counted, unless it is billed in another way now.
-        let before = self.head.windows.get(&window.start);
+        // One that comes again was counted.
         let counted = before.map_or(0, |it| it.seconds);
         self.count_handed_out(seconds.saturating_sub(counted));
         let state = if pieces.is_empty() {
@@ -343,6 +350,7 @@ impl<C: Content> Ledger<C> {
                 window,
                 state,
                 seconds,
+                accounting: Some(accounting),
             },
         );
         let WindowState::InFlight(ticket) = state else {
@@ -358,20 +366,24 @@ impl<C: Content> Ledger<C> {
         })
     }
 
-    /// The pieces of a window: a function of the ledger and the window alone.
-    pub(crate) fn pieces(&self, window: Window) -> Vec<Piece<C>> {
+    /// The pieces of a window: a function of the ledger, the window and how it is billed alone.
+    pub(crate) fn pieces(&self, window: Window, accounting: Accounting) -> Vec<Piece<C>> {
+        self.pieces_by(|segment| segment.billed(window, accounting))
+    }
+
+    /// What the windows of a stretch would be made of, in one piece a segment; the last may be cut off.
+    pub(crate) fn pieces_over(&self, stretch: Window) -> Vec<Piece<C>> {
+        self.pieces_by(|segment| segment.billed_over(stretch, self.accounting, self.interval))
+    }
+
+    fn pieces_by(
+        &self,
+        billed: impl Fn(&Segment<C>) -> Option<(UnixSeconds, UnixSeconds)>,
+    ) -> Vec<Piece<C>> {
         let mut pieces = Vec::new();
         for (uid, entry) in &self.entries {
             for segment in &entry.segments {
-                let clipped = match self.accounting {
-                    Accounting::Exact => segment.clip(window),
-                    Accounting::Nominal => {
-                        let ran_at_start = segment.start <= window.start
-                            && segment.end.is_none_or(|end| window.start < end);
-                        ran_at_start.then_some((window.start, window.end))
-                    }
-                };
-                if let Some((start, end)) = clipped {
+                if let Some((start, end)) = billed(segment) {
                     pieces.push(Piece {
                         uid: Arc::clone(uid),
                         start,

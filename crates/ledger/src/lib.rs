@@ -22,6 +22,7 @@ mod entry;
 mod interval;
 mod late;
 mod ledger;
+mod others;
 mod quarantine;
 mod seconds;
 #[cfg(test)]
@@ -33,7 +34,7 @@ pub use completeness::Completeness;
 pub use durable::{Changes, Head, Record};
 pub use interval::{Interval, UnixSeconds, Window};
 pub use ledger::Ledger;
-pub use quarantine::{Group, GroupKey};
+pub use quarantine::{Group, GroupChange, GroupKey};
 pub use seconds::{OTHER, Seconds, Tally, Unbilled};
 pub use words::{
     Accounting, Content, Emission, Fate, Kind, Observation, Piece, Refusal, Settled, Stats, Ticket,

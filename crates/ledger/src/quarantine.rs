@@ -1,9 +1,9 @@
 //! Pieces that were rejected, kept so that they can be made again under their ids.
 //!
 //! Pieces of one object with the same content and the same cause are one *group*, so that an object
-//! that is rejected for a day costs one content and a list of times. What is kept is bounded; when it
-//! is too much, the oldest group of the owner that has most goes, for one tenant must not push out
-//! what others need. What goes is counted.
+//! that is rejected for a day costs one content and a list of times. A group keeps its name for as long
+//! as it has pieces. What is kept is bounded; when it is too much, the oldest group of the owner that has
+//! most goes, for one tenant must not push out what others need. What goes is counted.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -29,7 +29,7 @@ const MOST_IN_FLIGHT: usize = 2;
 const FIRST_PAUSE: i64 = 60;
 const LONGEST_PAUSE: i64 = 3_600;
 
-/// Names a group: the start of its first piece and its object.
+/// Names a group: the start of the piece with which it began, and its object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GroupKey {
     pub(crate) start: UnixSeconds,
@@ -63,7 +63,7 @@ pub struct Group<C> {
     pub content: C,
     /// Why it was not, the last time it was tried.
     pub refusal: Refusal,
-    /// Start and end of each piece, in the order in which they were rejected.
+    /// Start and end of each piece, in the order of the starts.
     pub pieces: Vec<(UnixSeconds, UnixSeconds)>,
     /// When the first piece was rejected for the first time.
     pub first_try: UnixSeconds,
@@ -76,6 +76,21 @@ pub struct Group<C> {
 }
 
 impl<C> Group<C> {
+    /// The same with another content.
+    #[must_use]
+    pub fn with<D>(self, content: D) -> Group<D> {
+        Group {
+            uid: self.uid,
+            content,
+            refusal: self.refusal,
+            pieces: self.pieces,
+            first_try: self.first_try,
+            last_try: self.last_try,
+            retries: self.retries,
+            next_try: self.next_try,
+        }
+    }
+
     /// How long the pieces are together.
     #[must_use]
     pub fn seconds(&self) -> i64 {
@@ -100,9 +115,19 @@ impl<C: Content> Group<C> {
 
     fn weight(&self) -> usize {
         let per_piece = std::mem::size_of::<(UnixSeconds, UnixSeconds)>();
-        self.content
-            .weight()
+        let Refusal {
+            cause,
+            component,
+            reason,
+            subject,
+            ..
+        } = &self.refusal;
+        let subject = subject.as_ref().map_or(0, |it| it.len());
+        [cause.len(), component.len(), reason.len(), subject]
+            .into_iter()
+            .fold(self.content.weight(), usize::saturating_add)
             .saturating_add(self.pieces.len().saturating_mul(per_piece))
+            .saturating_add(std::mem::size_of::<Self>())
     }
 
     fn takes(&self, content: &C, refusal: &Refusal) -> bool {
@@ -111,6 +136,25 @@ impl<C: Content> Group<C> {
             && self.refusal.component == refusal.component
             && self.content == *content
     }
+}
+
+/// What changed of a group.
+#[derive(Debug, Clone)]
+pub struct GroupChange<C> {
+    /// The group as it is now.
+    pub group: Group<C>,
+    /// Whether the content changed as well; it does not for as long as a group keeps its name.
+    pub is_new: bool,
+}
+
+/// What is kept of one owner.
+#[derive(Debug, Clone, Default)]
+struct Owned {
+    weight: usize,
+    /// In the order of their starts.
+    groups: BTreeSet<GroupKey>,
+    /// Object-seconds by cause.
+    seconds: BTreeMap<Arc<str>, i64>,
 }
 
 /// See the module documentation.
@@ -124,9 +168,11 @@ pub(crate) struct Quarantine<C> {
     in_flight: BTreeMap<u64, GroupKey>,
     pieces: usize,
     bytes: usize,
-    by_owner: HashMap<Arc<str>, usize>,
-    /// Groups that are not as they were when the changes were last taken.
-    changed: BTreeSet<GroupKey>,
+    owners: BTreeMap<Arc<str>, Owned>,
+    /// Owners by how much is kept of them.
+    by_weight: BTreeSet<(usize, Arc<str>)>,
+    /// Groups that are not as they were when the changes were last taken, and whether they are new.
+    changed: BTreeMap<GroupKey, bool>,
 }
 
 impl<C> Default for Quarantine<C> {
@@ -138,32 +184,23 @@ impl<C> Default for Quarantine<C> {
             in_flight: BTreeMap::new(),
             pieces: 0,
             bytes: 0,
-            by_owner: HashMap::new(),
-            changed: BTreeSet::new(),
+            owners: BTreeMap::new(),
+            by_weight: BTreeSet::new(),
+            changed: BTreeMap::new(),
         }
     }
 }
 
 impl<C: Content> Quarantine<C> {
     /// What was kept. All of it is tried again, for what it waited for may have been done.
-    pub(crate) fn restore(groups: impl IntoIterator<Item = Group<C>>) -> Self {
+    pub(crate) fn restore(groups: impl IntoIterator<Item = (GroupKey, Group<C>)>) -> Self {
         let mut quarantine = Self::default();
-        for group in groups {
-            let Some((start, _)) = group.pieces.first() else {
-                continue;
-            };
-            let key = GroupKey {
-                start: *start,
-                uid: Arc::clone(&group.uid),
-            };
-            quarantine.insert(key, group);
+        for (key, group) in groups {
+            quarantine.insert(key, group, false);
         }
+        quarantine.changed.clear();
         quarantine.retry();
         quarantine
-    }
-
-    pub(crate) fn groups(&self) -> impl Iterator<Item = (&GroupKey, &Group<C>)> {
-        self.groups.iter()
     }
 
     pub(crate) fn from(
@@ -179,18 +216,36 @@ impl<C: Content> Quarantine<C> {
         self.pieces
     }
 
-    pub(crate) fn take_changes(&mut self) -> BTreeMap<GroupKey, Option<Group<C>>> {
+    /// Object-seconds by owner and cause.
+    pub(crate) fn seconds(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>, i64)> {
+        self.owners.iter().flat_map(|(owner, owned)| {
+            let seconds = owned.seconds.iter();
+            seconds.map(move |(cause, seconds)| (owner, cause, *seconds))
+        })
+    }
+
+    pub(crate) fn take_changes(&mut self) -> BTreeMap<GroupKey, Option<GroupChange<C>>> {
         std::mem::take(&mut self.changed)
             .into_iter()
-            .map(|key| {
+            .map(|(key, is_new)| {
                 let group = self.groups.get(&key).cloned();
-                (key, group)
+                (key, group.map(|group| GroupChange { group, is_new }))
             })
             .collect()
     }
 
     pub(crate) fn touch_all(&mut self) {
-        self.changed.extend(self.groups.keys().cloned());
+        let all = self.groups.keys().map(|key| (key.clone(), true));
+        self.changed.extend(all);
+    }
+
+    fn touch(&mut self, key: &GroupKey, is_new: bool) {
+        match self.changed.get_mut(key) {
+            Some(known) => *known |= is_new,
+            None => {
+                self.changed.insert(key.clone(), is_new);
+            }
+        }
     }
 
     /// Keeps a piece. Gives back the groups that had to go for it.
@@ -207,7 +262,9 @@ impl<C: Content> Quarantine<C> {
                 .is_some_and(|group| group.takes(&piece.content, &refusal))
                 && !self.is_in_flight(key)
         });
-        let (key, mut group) = match fits.and_then(|key| self.remove(&key).map(|it| (key, it))) {
+        let found = fits.and_then(|key| self.remove(&key).map(|it| (key, it)));
+        let is_new = found.is_none();
+        let (key, mut group) = match found {
             Some(found) => found,
             None => {
                 let key = GroupKey {
@@ -231,9 +288,12 @@ impl<C: Content> Quarantine<C> {
                 (key, group)
             }
         };
-        group.pieces.push((piece.start, piece.end));
+        let before = group
+            .pieces
+            .partition_point(|(start, _)| *start < piece.start);
+        group.pieces.insert(before, (piece.start, piece.end));
         group.last_try = group.last_try.max(at);
-        self.insert(key, group);
+        self.insert(key, group, is_new);
         self.make_room()
     }
 
@@ -241,60 +301,72 @@ impl<C: Content> Quarantine<C> {
         self.in_flight.values().any(|it| it == key)
     }
 
-    fn insert(&mut self, key: GroupKey, group: Group<C>) {
-        self.pieces = self.pieces.saturating_add(group.pieces.len());
-        let weight = group.weight();
-        self.bytes = self.bytes.saturating_add(weight);
-        let owned = self
-            .by_owner
-            .entry(group.content.owner().into())
-            .or_default();
-        *owned = owned.saturating_add(weight);
+    fn insert(&mut self, key: GroupKey, group: Group<C>, is_new: bool) {
+        self.count(&key, &group, true);
         if let Some(at) = group.next_try {
             self.due.insert((at, key.clone()));
         }
         self.open.insert(Arc::clone(&group.uid), key.clone());
-        self.changed.insert(key.clone());
+        self.touch(&key, is_new);
         self.groups.insert(key, group);
     }
 
     fn remove(&mut self, key: &GroupKey) -> Option<Group<C>> {
         let group = self.groups.remove(key)?;
-        self.pieces = self.pieces.saturating_sub(group.pieces.len());
-        let weight = group.weight();
-        self.bytes = self.bytes.saturating_sub(weight);
-        if let Some(owned) = self.by_owner.get_mut(group.content.owner()) {
-            *owned = owned.saturating_sub(weight);
-            if *owned == 0 {
-                self.by_owner.remove(group.content.owner());
-            }
-        }
+        self.count(key, &group, false);
         if let Some(at) = group.next_try {
             self.due.remove(&(at, key.clone()));
         }
         if self.open.get(&group.uid) == Some(key) {
             self.open.remove(&group.uid);
         }
-        self.changed.insert(key.clone());
+        self.touch(key, false);
         Some(group)
+    }
+
+    /// Counts a group that comes or goes.
+    fn count(&mut self, key: &GroupKey, group: &Group<C>, comes: bool) {
+        let (weight, pieces, seconds) = (group.weight(), group.pieces.len(), group.seconds());
+        let owner: Arc<str> = group.content.owner().into();
+        let owned = self.owners.entry(Arc::clone(&owner)).or_default();
+        self.by_weight.remove(&(owned.weight, Arc::clone(&owner)));
+        let by_cause = owned
+            .seconds
+            .entry(Arc::clone(&group.refusal.cause))
+            .or_default();
+        if comes {
+            self.pieces = self.pieces.saturating_add(pieces);
+            self.bytes = self.bytes.saturating_add(weight);
+            owned.weight = owned.weight.saturating_add(weight);
+            *by_cause = by_cause.saturating_add(seconds);
+            owned.groups.insert(key.clone());
+        } else {
+            self.pieces = self.pieces.saturating_sub(pieces);
+            self.bytes = self.bytes.saturating_sub(weight);
+            owned.weight = owned.weight.saturating_sub(weight);
+            *by_cause = by_cause.saturating_sub(seconds);
+            owned.groups.remove(key);
+        }
+        if *by_cause == 0 {
+            owned.seconds.remove(&group.refusal.cause);
+        }
+        if owned.groups.is_empty() {
+            self.owners.remove(&owner);
+        } else {
+            self.by_weight.insert((owned.weight, owner));
+        }
     }
 
     fn make_room(&mut self) -> Vec<Group<C>> {
         let mut gone = Vec::new();
         while self.bytes > MOST_BYTES || self.pieces > MOST_PIECES {
-            let most = self
-                .by_owner
-                .iter()
-                .max_by_key(|(owner, owned)| (**owned, *owner));
-            let Some((owner, _)) = most else { break };
-            let oldest = self
-                .groups
-                .iter()
-                .find(|(key, group)| {
-                    group.content.owner() == owner.as_ref() && !self.is_in_flight(key)
-                })
-                .map(|(key, _)| key.clone());
-            let Some(group) = oldest.and_then(|key| self.remove(&key)) else {
+            let most = self.by_weight.last();
+            let Some(owned) = most.and_then(|(_, owner)| self.owners.get(owner)) else {
+                break;
+            };
+            // There are few in flight.
+            let oldest = owned.groups.iter().find(|key| !self.is_in_flight(key));
+            let Some(group) = oldest.cloned().and_then(|key| self.remove(&key)) else {
                 break;
             };
             gone.push(group);
@@ -376,14 +448,8 @@ impl<C: Content> Quarantine<C> {
             });
             group.refusal = refusal;
         }
-        let Some((start, _)) = group.pieces.first() else {
-            return;
-        };
-        // The first piece may be gone, and with it the name.
-        let key = GroupKey {
-            start: *start,
-            uid: key.uid,
-        };
-        self.insert(key, group);
+        if !group.pieces.is_empty() {
+            self.insert(key, group, false);
+        }
     }
 }

@@ -12,9 +12,9 @@ use crate::{
     words::{Content, Fate, Kind, Piece, Settled, Ticket},
 };
 
-/// So many kinds of unbilled time are told apart, by fate, reason and owner; what comes on top is
-/// counted for the owner [`OTHER`].
-const MOST_KINDS: usize = 256;
+/// So many owners of unbilled time are told apart. When another one comes, the one with least, which is
+/// not that one, is counted for [`OTHER`]: whoever has many owners cannot hide what others lose.
+const MOST_OWNERS: usize = 256;
 
 /// Stands for all owners that are not told apart.
 pub const OTHER: &str = "other";
@@ -24,7 +24,9 @@ pub const OTHER: &str = "other";
 pub struct Seconds {
     /// What ran, as far as is known, and is for this ledger to bill. Seconds that were handed out
     /// before an earlier end was learned are among them; they are counted in
-    /// [`Stats::overbilled_seconds`](crate::Stats::overbilled_seconds) as well.
+    /// [`Stats::overbilled_seconds`](crate::Stats::overbilled_seconds) as well. Where whole windows are
+    /// billed ([`Accounting::Nominal`](crate::Accounting::Nominal)), what ran is those windows, and
+    /// what runs within one only is nothing.
     pub ran: i64,
     /// What arrived.
     pub delivered: i64,
@@ -50,10 +52,22 @@ pub enum Unbilled {
     Unproved,
 }
 
-/// Unbilled time by fate, reason and owner.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Unbilled time by owner, fate and reason. Of reasons there are only as many as a configuration has.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(from = "Vec<Tally>", into = "Vec<Tally>")]
-pub(crate) struct Tallies(BTreeMap<(Unbilled, Arc<str>, Arc<str>), i64>);
+pub(crate) struct Tallies {
+    owners: BTreeMap<Arc<str>, Owned>,
+    /// How often something was added.
+    added: u64,
+}
+
+/// Unbilled time of one owner.
+#[derive(Debug, Clone, Default)]
+struct Owned {
+    seconds: BTreeMap<(Unbilled, Arc<str>), i64>,
+    /// The number of what was added last.
+    last: u64,
+}
 
 /// Unbilled time of one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,20 +103,46 @@ impl Tallies {
         if seconds == 0 {
             return;
         }
-        let mut key = (fate, Arc::from(reason), Arc::from(owner));
-        if !self.0.contains_key(&key) && self.0.len() >= MOST_KINDS {
-            key.2 = OTHER.into();
+        if !self.owners.contains_key(owner) && self.owners.len() > MOST_OWNERS {
+            self.merge_least();
         }
-        let sum = self.0.entry(key).or_default();
+        self.added = self.added.saturating_add(1);
+        let owned = self.owners.entry(owner.into()).or_default();
+        owned.last = self.added;
+        let sum = owned.seconds.entry((fate, reason.into())).or_default();
         *sum = sum.saturating_add(seconds);
     }
 
+    /// Counts the owner with least, of several the one that did not get more for longest, for [`OTHER`].
+    fn merge_least(&mut self) {
+        let owners = self.owners.iter().filter(|(it, _)| it.as_ref() != OTHER);
+        let least = owners.min_by_key(|(_, owned)| {
+            let seconds = owned.seconds.values();
+            (
+                seconds.fold(0, |sum: i64, it| sum.saturating_add(*it)),
+                owned.last,
+            )
+        });
+        let Some(owner) = least.map(|(owner, _)| Arc::clone(owner)) else {
+            return;
+        };
+        let owned = self.owners.remove(&owner).unwrap_or_default();
+        for ((fate, reason), seconds) in owned.seconds {
+            self.add(fate, &reason, OTHER, seconds);
+        }
+    }
+
     pub(crate) fn list(&self) -> impl Iterator<Item = Tally> + '_ {
-        self.0.iter().map(|((fate, reason, owner), seconds)| Tally {
-            fate: *fate,
-            reason: Arc::clone(reason),
-            owner: Arc::clone(owner),
-            seconds: *seconds,
+        self.owners.iter().flat_map(|(owner, owned)| {
+            owned
+                .seconds
+                .iter()
+                .map(move |((fate, reason), seconds)| Tally {
+                    fate: *fate,
+                    reason: Arc::clone(reason),
+                    owner: Arc::clone(owner),
+                    seconds: *seconds,
+                })
         })
     }
 }
@@ -144,7 +184,7 @@ impl<C: Content> Ledger<C> {
         self.entries
             .values()
             .flat_map(|entry| &entry.segments)
-            .filter_map(|segment| segment.clip(window))
+            .filter_map(|segment| segment.billed_over(window, self.accounting, self.interval))
             .fold(0, |sum, (start, end)| {
                 sum.saturating_add(end.saturating_sub(start))
             })
@@ -162,17 +202,11 @@ impl<C: Content> Ledger<C> {
     /// counted by the reason for which they were rejected last.
     #[must_use]
     pub fn unbilled(&self) -> Vec<Tally> {
-        let mut kept: BTreeMap<(&str, &str), i64> = BTreeMap::new();
-        for (_, group) in self.quarantine.groups() {
-            let sum = kept
-                .entry((&group.refusal.cause, group.content.owner()))
-                .or_default();
-            *sum = sum.saturating_add(group.seconds());
-        }
-        let kept = kept.into_iter().map(|((reason, owner), seconds)| Tally {
+        let kept = self.quarantine.seconds();
+        let kept = kept.map(|(owner, reason, seconds)| Tally {
             fate: Unbilled::Rejected,
-            reason: reason.into(),
-            owner: owner.into(),
+            reason: Arc::clone(reason),
+            owner: Arc::clone(owner),
             seconds,
         });
         self.head.unbilled.list().chain(kept).collect()
@@ -190,6 +224,13 @@ impl<C: Content> Ledger<C> {
     #[must_use]
     pub fn rejected_pieces(&self) -> usize {
         self.quarantine.pieces()
+    }
+
+    /// How long the rejected pieces that are kept are together.
+    #[must_use]
+    pub fn rejected_seconds(&self) -> i64 {
+        let seconds = self.quarantine.seconds();
+        seconds.fold(0, |sum, (_, _, it)| sum.saturating_add(it))
     }
 
     /// Has all rejected pieces handed out again. Gives back how many.
@@ -217,7 +258,9 @@ impl<C: Content> Ledger<C> {
             .get(&ticket.0)
             .and_then(|start| self.head.windows.get(start));
         // A function of ledger and window: the same pieces as when it was handed out.
-        window.map_or_else(Vec::new, |it| self.pieces(it.window))
+        window.map_or_else(Vec::new, |it| {
+            self.pieces(it.window, it.accounting.unwrap_or(self.accounting))
+        })
     }
 
     /// Rejected pieces that are due are handed out again.

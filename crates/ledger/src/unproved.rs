@@ -1,29 +1,48 @@
 //! What somebody says was delivered and nothing here proves.
 
 use crate::{
+    durable::UNPROVED,
+    entry::WindowState,
     interval::{UnixSeconds, Window},
     ledger::Ledger,
     words::Content,
 };
 
 impl<C: Content> Ledger<C> {
-    /// All up to `delivered` is said to have been delivered by this ledger itself, as when it comes back
-    /// from an older state. What it did not hand out, and what it handed out and was not acknowledged, is
-    /// not made again and counted in [`Stats::lost_seconds`](crate::Stats::lost_seconds). Returns how many
-    /// object-seconds that are; none where it has no past, and so nothing to compare with.
-    pub fn adopt_unproved(&mut self, delivered: UnixSeconds) -> i64 {
-        if delivered <= self.emitted() || !self.has_past() {
-            self.begin_at(delivered);
+    /// All up to `delivered` is said to have been delivered, and not by another ledger. Where it `is_own`,
+    /// this one said so itself, and may have come back from an older state: what it handed out is taken
+    /// for delivered. Else nobody knows who says so. What is not taken for delivered is not made again
+    /// and counted in [`Stats::lost_seconds`](crate::Stats::lost_seconds). Returns how many
+    /// object-seconds that are.
+    ///
+    /// A ledger without a past has nothing to compare with. It begins where it said that it was or, on
+    /// nobody's word, there or where it was to begin, whichever is earlier.
+    pub fn adopt_unproved(&mut self, delivered: UnixSeconds, is_own: bool) -> i64 {
+        if !self.has_past() {
+            let horizon = self.emitted();
+            self.begin_at(if is_own {
+                delivered
+            } else {
+                delivered.min(horizon)
+            });
             return 0;
         }
-        let mut lost = self.give_up(delivered);
+        if delivered <= self.watermark() {
+            return 0;
+        }
+        if is_own && delivered <= self.emitted() {
+            self.adopt(delivered);
+            return 0;
+        }
+        let is_open = |state| state != WindowState::Delivered;
+        let mut lost = self.give_up_for(UNPROVED, delivered, is_open);
         // Windows that were cut by another interval end elsewhere.
         let rest = Window {
             start: self.emitted(),
             end: delivered,
         };
         if rest.start < rest.end {
-            for piece in self.pieces(rest) {
+            for piece in self.pieces_over(rest) {
                 self.lose(piece.seconds(), piece.content.owner());
                 lost = lost.saturating_add(piece.seconds());
             }
@@ -62,7 +81,7 @@ mod tests {
         let first = ledger.next(10).unwrap();
         ledger.settle(first.ticket, Settled::Delivered);
         // 30 of the one and 13 of the other, and 3 beyond a border of windows.
-        assert_eq!(ledger.adopt_unproved(43), 46);
+        assert_eq!(ledger.adopt_unproved(43, true), 46);
         assert_eq!(ledger.stats().lost_seconds, 46);
         assert_eq!((ledger.watermark(), ledger.emitted()), (43, 43));
         let next = ledger.next(50).unwrap();
@@ -74,14 +93,45 @@ mod tests {
     #[test]
     fn what_was_handed_out_is_no_news_and_a_ledger_without_a_past_has_nothing_to_compare() {
         let mut ledger = ledger();
-        assert_eq!(ledger.adopt_unproved(40), 0);
+        assert_eq!(ledger.adopt_unproved(40, true), 0);
         assert_eq!(ledger.emitted(), 40);
         run(&mut ledger, "a", 40, None);
         let window = ledger.next(50).unwrap();
-        assert_eq!(ledger.adopt_unproved(50), 0);
+        assert_eq!(ledger.adopt_unproved(50, true), 0);
         assert_eq!(ledger.stats().lost_seconds, 0);
         // Its acknowledgement is no news either.
         ledger.settle(window.ticket, Settled::Delivered);
         assert_eq!(ledger.watermark(), 50);
+    }
+
+    #[test]
+    fn on_nobodys_word_what_was_handed_out_is_counted_unless_it_arrived() {
+        let mut ledger = ledger();
+        run(&mut ledger, "a", 0, None);
+        let first = ledger.next(10).unwrap();
+        ledger.settle(first.ticket, Settled::Delivered);
+        let failed = ledger.next(20).unwrap();
+        ledger.settle(failed.ticket, Settled::Failed);
+        let failed = ledger.next(20).unwrap();
+        let on_its_way = ledger.next(30).unwrap();
+        ledger.settle(failed.ticket, Settled::Failed);
+        assert_eq!(ledger.adopt_unproved(5, false), 0);
+        assert_eq!(ledger.adopt_unproved(30, false), 20);
+        // It is counted already.
+        ledger.settle(on_its_way.ticket, Settled::Delivered);
+        let seconds = ledger.seconds(35);
+        assert_eq!((seconds.delivered, seconds.unproved), (10, 20));
+        assert_eq!((seconds.ran, seconds.waiting), (35, 5));
+        assert_eq!(ledger.unbilled()[0].reason.as_ref(), "no_proof");
+    }
+
+    #[test]
+    fn nobodys_word_keeps_no_ledger_from_beginning_where_it_was_to() {
+        for (said, begins) in [(80, 80), (100, 100), (150, 100)] {
+            let interval = Interval::new(10).unwrap();
+            let mut ledger: Ledger<String> = Ledger::new(interval, Accounting::Exact, 100);
+            assert_eq!(ledger.adopt_unproved(said, false), 0);
+            assert_eq!(ledger.emitted(), begins);
+        }
     }
 }

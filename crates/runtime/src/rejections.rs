@@ -24,8 +24,11 @@ use crate::sink::Delivery;
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
 /// So many objects and reasons are remembered. When there are more, those that were not rejected for
-/// the longest pause are forgotten; if that makes no room, further ones are summed up.
+/// the longest pause are forgotten. If that makes no room, those of the namespace that has most are;
+/// further ones of that namespace itself are summed up.
 const REMEMBERED: usize = 65_536;
+/// So many reasons of one object are told apart: a mapping may put anything into one.
+const REASONS: u32 = 16;
 
 /// The path of messages that are refused.
 pub(crate) struct Rejections {
@@ -161,16 +164,21 @@ enum Line {
     },
 }
 
-/// An object, by UID, and a reason.
-type Key = (Arc<str>, Cause, u64);
+/// An object, by UID, and a reason; no reason: all beyond those that are told apart.
+type Key = (Arc<str>, Option<(Cause, u64)>);
 
 #[derive(Default)]
 struct Told {
     entries: HashMap<Key, Entry>,
+    /// How many reasons there are of each object.
+    reasons: HashMap<Arc<str>, u32>,
+    /// How many entries there are of each namespace.
+    namespaces: HashMap<Arc<str>, usize>,
     crowd: u64,
 }
 
 struct Entry {
+    namespace: Arc<str>,
     times: u64,
     seconds: i64,
     last: Instant,
@@ -180,14 +188,19 @@ struct Entry {
 
 impl Told {
     fn note(&mut self, message: &Message, rejection: &Rejection, now: Instant) -> Line {
-        let (uid, seconds) = match message.identity() {
+        let (uid, seconds, namespace) = match message.identity() {
             Some(identity) => (
                 Arc::clone(&identity.uid),
                 identity.end.saturating_sub(identity.start),
+                namespace(&identity.about),
             ),
-            None => ("".into(), 0),
+            None => ("".into(), 0, ""),
         };
-        let key = (uid, rejection.cause, kind(rejection));
+        let mut key = (Arc::clone(&uid), Some((rejection.cause, kind(rejection))));
+        let is_new = !self.entries.contains_key(&key);
+        if is_new && self.reasons.get(&uid).is_some_and(|it| *it >= REASONS) {
+            key.1 = None;
+        }
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.times = entry.times.saturating_add(1);
             entry.seconds = entry.seconds.saturating_add(seconds);
@@ -202,7 +215,8 @@ impl Told {
                 seconds: std::mem::take(&mut entry.seconds),
             };
         }
-        if self.entries.len() >= REMEMBERED && !self.make_room(now) {
+        let is_full = self.entries.len() >= REMEMBERED;
+        if is_full && !self.make_room(now) && !self.forget_most_but(namespace) {
             self.crowd = self.crowd.saturating_add(1);
             return if self.crowd.is_power_of_two() {
                 Line::Crowd {
@@ -212,9 +226,19 @@ impl Told {
                 Line::None
             };
         }
+        self.remember(key, namespace.into(), now);
+        Line::First { seconds }
+    }
+
+    fn remember(&mut self, key: Key, namespace: Arc<str>, now: Instant) {
+        let reasons = self.reasons.entry(Arc::clone(&key.0)).or_default();
+        *reasons = reasons.saturating_add(1);
+        let entries = self.namespaces.entry(Arc::clone(&namespace)).or_default();
+        *entries = entries.saturating_add(1);
         self.entries.insert(
             key,
             Entry {
+                namespace,
                 times: 0,
                 seconds: 0,
                 last: now,
@@ -222,7 +246,6 @@ impl Told {
                 pause: FIRST_PAUSE,
             },
         );
-        Line::First { seconds }
     }
 
     /// Forgets what is over. Looks through all only once for each doubling of the crowd.
@@ -230,22 +253,71 @@ impl Told {
         if !self.crowd.saturating_add(1).is_power_of_two() {
             return false;
         }
-        self.entries
-            .retain(|_, entry| now.duration_since(entry.last) < LONGEST_PAUSE);
+        self.keep(|entry| now.duration_since(entry.last) < LONGEST_PAUSE);
         let has_room = self.entries.len() < REMEMBERED;
         if has_room {
             self.crowd = 0;
         }
         has_room
     }
+
+    /// Forgets what is older of the namespace that has most, unless it is this one: as much at once as
+    /// pays for looking through all.
+    fn forget_most_but(&mut self, namespace: &str) -> bool {
+        let most = self.namespaces.iter().max_by_key(|(_, entries)| **entries);
+        let Some(most) = most.map(|(most, _)| Arc::clone(most)) else {
+            return false;
+        };
+        if *most == *namespace {
+            return false;
+        }
+        let of_most = self.entries.values().filter(|it| it.namespace == most);
+        let mut last: Vec<_> = of_most.map(|it| it.last).collect();
+        last.sort_unstable();
+        let Some(middle) = last.get(last.len() / 2).copied() else {
+            return false;
+        };
+        self.keep(|entry| entry.namespace != most || entry.last > middle);
+        true
+    }
+
+    /// Forgets all others.
+    fn keep(&mut self, wanted: impl Fn(&Entry) -> bool) {
+        let (reasons, namespaces) = (&mut self.reasons, &mut self.namespaces);
+        self.entries.retain(|(uid, _), entry| {
+            let is_wanted = wanted(entry);
+            if !is_wanted {
+                if let Some(count) = reasons.get_mut(uid) {
+                    *count = count.saturating_sub(1);
+                }
+                if let Some(count) = namespaces.get_mut(&entry.namespace) {
+                    *count = count.saturating_sub(1);
+                }
+            }
+            is_wanted
+        });
+        reasons.retain(|_, count| *count > 0);
+        namespaces.retain(|_, count| *count > 0);
+    }
 }
 
-/// The same for reasons that differ in numbers only.
+/// The namespace of an object such as `pod default/web-0`; blank where it has none.
+fn namespace(about: &str) -> &str {
+    let name = about.split_once(' ').map_or(about, |(_, name)| name);
+    name.split_once('/').map_or("", |(namespace, _)| namespace)
+}
+
+/// The same for reasons that differ in numbers only, also hexadecimal ones such as UIDs and sums.
 fn kind(rejection: &Rejection) -> u64 {
     let mut hasher = DefaultHasher::new();
     rejection.component.hash(&mut hasher);
-    for byte in rejection.reason.bytes().filter(|it| !it.is_ascii_digit()) {
-        byte.hash(&mut hasher);
+    let is_part = |it: char| it.is_ascii_hexdigit() || it == '-';
+    for part in rejection.reason.split_inclusive(|it| !is_part(it)) {
+        let digits = part.trim_end_matches(|it| !is_part(it));
+        match part.get(digits.len()..) {
+            Some(rest) if digits.bytes().any(|it| it.is_ascii_digit()) => rest.hash(&mut hasher),
+            _ => part.hash(&mut hasher),
+        }
     }
     hasher.finish()
 }
@@ -313,6 +385,76 @@ mod tests {
         assert_eq!(note("b", Duration::ZERO), Line::Crowd { messages: 2 });
         assert_eq!(note("c", Duration::ZERO), Line::None);
         assert_eq!(note("d", LONGEST_PAUSE), Line::First { seconds: 2 });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reasons_that_differ_in_ids_only_are_one() {
+        let mut told = Told::default();
+        let now = Instant::now();
+        let mut note = |reason: &str| told.note(&message("a"), &rejection(reason), now);
+        let first = Line::First { seconds: 2 };
+        assert_eq!(note("no 3e4f-77aa at dead/9: bad"), first);
+        assert_eq!(note("no 0b1c-2d at dead/10: bad"), Line::None);
+        assert_eq!(
+            note("no 5d1c6c2a-9c1b-4f0e-8a52-d5ab9f1c2e3d at dead/1: bad"),
+            Line::None
+        );
+        assert_eq!(note("no 3e4f-77aa at dead/9: face"), first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reasons_of_one_object_are_bounded_and_the_rest_is_counted() {
+        let mut told = Told::default();
+        let start = Instant::now();
+        let word = |number: u32| -> String {
+            let letters = number.to_string().into_bytes();
+            letters
+                .iter()
+                .map(|it| char::from(it - b'0' + b'p'))
+                .collect()
+        };
+        let mut firsts = 0;
+        for number in 0..1_000 {
+            let line = told.note(&message("a"), &rejection(&word(number)), start);
+            firsts += u32::from(line == Line::First { seconds: 2 });
+        }
+        assert_eq!(firsts, REASONS + 1);
+        let later = start + FIRST_PAUSE;
+        let line = told.note(&message("a"), &rejection("something else"), later);
+        let rest = u64::from(1_000 - REASONS);
+        assert!(
+            matches!(line, Line::Again { times, .. } if times == rest),
+            "{line:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_namespace_that_fills_the_memory_keeps_no_other_from_being_named() {
+        let mut told = Told::default();
+        let start = Instant::now();
+        for pod in 0..REMEMBERED + 10 {
+            told.note(&message(&pod.to_string()), &rejection("x"), start);
+        }
+        let honest = |name: &str| {
+            Message::raw("{}").with_identity(Identity {
+                about: format!("pod honest/{name}").into(),
+                uid: name.into(),
+                start: 10,
+                end: 12,
+                cluster: None,
+            })
+        };
+        for name in ["web", "db"] {
+            let line = told.note(&honest(name), &rejection("x"), start);
+            assert_eq!(line, Line::First { seconds: 2 });
+        }
+        assert_eq!(
+            told.note(&honest("web"), &rejection("x"), start),
+            Line::None
+        );
+        let counted: usize = told.namespaces.values().sum();
+        assert_eq!(counted, told.entries.len());
+        assert_eq!(told.reasons.len(), told.entries.len());
     }
 
     #[test]

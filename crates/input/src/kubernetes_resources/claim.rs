@@ -2,7 +2,8 @@
 //!
 //! The watermark is an annotation, so that people can read it, and so that people can change it. Beside
 //! it stands, in another one, the same together with the time of the renewal that it was written with and
-//! with who wrote it. What does not fit was written by somebody who does not hold the Lease.
+//! with who wrote it. What does not fit was written by somebody who does not hold the Lease. Of one that is
+//! not signed nobody knows who wrote it: it is followed only with a count of what that skips.
 
 use k8s_openapi::{
     api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp,
@@ -20,13 +21,34 @@ const SIGNED: &str = "meterline.io/watermark-signed";
 pub(super) struct Claim {
     /// Up to where windows were delivered, as far as it can be believed.
     pub(super) watermark: Option<i64>,
-    /// Who says so: whoever signed it or, as an older version does not sign, whoever holds the Lease;
-    /// nobody once it was given back.
+    /// Who signed it.
     pub(super) by: String,
     /// Whether it is signed.
     pub(super) is_signed: bool,
     /// What the annotation says instead, if it cannot be believed, and why.
     pub(super) refused: Option<(String, &'static str)>,
+}
+
+/// Whose word it is up to where all was delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Word {
+    /// That of another replica, good for what that one handed out.
+    Anothers,
+    /// That of this one, perhaps before it was restarted.
+    Own,
+    /// It is not signed by anybody.
+    Nobodys,
+}
+
+impl Claim {
+    /// Whose word it is to the replica with this identity.
+    pub(super) fn word(&self, identity: &str) -> Word {
+        match (self.is_signed, self.by == identity) {
+            (false, _) => Word::Nobodys,
+            (true, true) => Word::Own,
+            (true, false) => Word::Anothers,
+        }
+    }
 }
 
 /// What the Lease says, where no clock shows more than `latest` yet.
@@ -42,10 +64,9 @@ pub(super) fn read(lease: &Lease, latest: i64) -> Claim {
         signed.filter(|it| Some(it.renewed) == spec.and_then(|it| micros(it.renew_time.as_ref())));
     let Some(signed) = signed else {
         let watermark = text.and_then(seconds);
-        let holder = spec.and_then(|it| it.holder_identity.clone());
         return Claim {
             watermark: watermark.filter(is_past),
-            by: holder.unwrap_or_default(),
+            by: String::new(),
             is_signed: false,
             refused: text
                 .filter(|_| watermark.is_none_or(|it| !is_past(&it)))
@@ -180,12 +201,12 @@ mod tests {
     }
 
     #[test]
-    fn what_an_older_version_wrote_is_the_holders_word() {
+    fn what_an_older_version_wrote_is_nobodys_word() {
         let mut lease = held();
         write(&mut lease, 999_980, "b");
         lease.spec.as_mut().unwrap().renew_time = Some(MicroTime(Timestamp::UNIX_EPOCH));
         set(&mut lease, WATERMARK, "1970-01-12T13:46:30Z");
-        assert_eq!(read(&lease, LATEST), believed(999_990, "a", false));
+        assert_eq!(read(&lease, LATEST), believed(999_990, "", false));
     }
 
     #[test]

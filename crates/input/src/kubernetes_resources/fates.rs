@@ -19,6 +19,9 @@ use super::{emit, object::Content, resource_type::ResourceType, shared::Shared};
 /// So many namespaces are told apart in the metrics: those with most. The rest is [`OTHER`].
 const MOST_NAMESPACES: usize = 50;
 
+/// So many bytes of a reason, and of a subject, are kept.
+const LONGEST_TEXT: usize = 1_024;
+
 /// How an emission of these pieces ended, as the acknowledgement says.
 pub(super) fn settled(
     pieces: Vec<Piece<Content>>,
@@ -62,13 +65,24 @@ fn fate(outcome: &Outcome) -> Option<Fate> {
     }
 }
 
+/// What is kept of a rejection, which a mapping or a sink may have made long.
 fn refusal(rejection: &Rejection) -> Refusal {
     Refusal {
         cause: rejection.cause.word().into(),
         component: Arc::clone(&rejection.component),
-        reason: Arc::clone(&rejection.reason),
-        subject: rejection.subject.clone(),
+        reason: shortened(&rejection.reason),
+        subject: rejection.subject.as_ref().map(shortened),
         may_pass: rejection.cause.may_pass(),
+    }
+}
+
+/// The beginning of a text that is too long, which says how much there was.
+fn shortened(text: &Arc<str>) -> Arc<str> {
+    match text.get(..text.floor_char_boundary(LONGEST_TEXT)) {
+        Some(start) if start.len() < text.len() => {
+            format!("{start}… ({} bytes)", text.len()).into()
+        }
+        _ => Arc::clone(text),
     }
 }
 
@@ -85,24 +99,28 @@ impl RejectedStore for Kept {
         Ok(shared.with_ledger(|ledger| page(ledger, from.as_ref(), limit, kind, now)))
     }
 
-    fn retry(&self) -> usize {
-        self.0.upgrade().map_or(0, |shared| shared.retry_rejected())
+    fn retry(&self) -> Result<usize, String> {
+        match self.0.upgrade() {
+            Some(shared) => shared.retry_rejected(),
+            None => Err("the input has ended".to_owned()),
+        }
     }
 }
 
-/// A place in the list: a group, and how many of its pieces lie before.
+/// A place in the list, which stays the same whatever comes and goes: a group, and the start of the last
+/// of its pieces that was shown.
 #[derive(Debug, PartialEq, Eq)]
 struct Place {
     group: GroupKey,
-    skip: usize,
+    shown: UnixSeconds,
 }
 
 impl Place {
     fn parse(text: &str) -> Result<Self, String> {
-        let parsed = text.rsplit_once('/').and_then(|(group, skip)| {
+        let parsed = text.rsplit_once('/').and_then(|(group, shown)| {
             Some(Self {
                 group: group.parse().ok()?,
-                skip: skip.parse().ok()?,
+                shown: shown.parse().ok()?,
             })
         });
         parsed.ok_or_else(|| {
@@ -113,7 +131,7 @@ impl Place {
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.group, self.skip)
+        write!(f, "{}/{}", self.group, self.shown)
     }
 }
 
@@ -124,30 +142,30 @@ fn page(
     kind: ResourceType,
     now: UnixSeconds,
 ) -> RejectedPage {
+    let pieces = ledger.rejected(from.map(|it| &it.group));
+    let mut pieces = pieces
+        .flat_map(|(key, group)| {
+            let pieces = group.pieces.iter();
+            pieces.map(move |(start, end)| (key, group, *start, *end))
+        })
+        .skip_while(|(key, _, start, _)| {
+            from.is_some_and(|it| it.group == **key && *start <= it.shown)
+        });
     let mut items = Vec::new();
-    let mut next = None;
-    for (key, group) in ledger.rejected(from.map(|it| &it.group)) {
-        let skip = from.filter(|it| it.group == *key).map_or(0, |it| it.skip);
-        for (number, (start, end)) in group.pieces.iter().enumerate().skip(skip) {
-            if items.len() >= limit {
-                next = Some(Place {
-                    group: key.clone(),
-                    skip: number,
-                });
-                break;
-            }
-            items.push(item(group, (*start, *end), kind, now));
-        }
-        if next.is_some() {
-            break;
-        }
+    let mut last = None;
+    for (key, group, start, end) in pieces.by_ref().take(limit) {
+        items.push(item(group, (start, end), kind, now));
+        last = Some((key, start));
     }
-    let all = ledger.rejected(None);
+    let next = last.filter(|_| pieces.next().is_some());
     RejectedPage {
         items,
-        next: next.map(|it| it.to_string()),
+        next: next.map(|(group, shown)| {
+            let group = group.clone();
+            Place { group, shown }.to_string()
+        }),
         total: ledger.rejected_pieces(),
-        total_seconds: all.map(|(_, group)| group.seconds()).sum(),
+        total_seconds: ledger.rejected_seconds(),
         not_kept: ledger.stats().rejected_not_kept,
     }
 }
@@ -197,12 +215,14 @@ pub(super) fn show(
         "ledger_seconds_total",
         "Object-seconds that ran, by what became of them. Rejected ones may still be delivered.",
         &["label", "fate"],
+        label,
         &fates.map(labelled),
     );
     metrics.replace(
         "ledger_ran_seconds_total",
         "Object-seconds that ran and are for this ledger to bill: the sum over all fates.",
         &["label"],
+        label,
         &[(vec![Arc::clone(label)], seconds.ran)],
     );
     let unbilled: Vec<_> = by_largest_namespaces(ledger.unbilled())
@@ -216,6 +236,7 @@ pub(super) fn show(
         "ledger_unbilled_seconds",
         "Object-seconds that are not billed, by fate, reason and namespace (the 50 largest, and other).",
         &["label", "fate", "reason", "namespace"],
+        label,
         &unbilled,
     );
 }
@@ -370,6 +391,16 @@ mod tests {
     }
 
     #[test]
+    fn the_beginning_of_a_long_reason_is_kept_and_it_says_so() {
+        let long = "ä".repeat(600) + "end";
+        let rejection = Rejection::new(Cause::Refused, "openmeter", long.as_str());
+        let kept = refusal(&rejection).reason;
+        assert_eq!(*kept, format!("{}… (1203 bytes)", "ä".repeat(512)));
+        let short = Rejection::new(Cause::Refused, "openmeter", "no such meter");
+        assert_eq!(&*refusal(&short).reason, "no such meter");
+    }
+
+    #[test]
     fn pages_hold_everything_once() {
         let ledger = ledger(&vec![rejected(); 25]);
         let mut seen = Vec::new();
@@ -384,9 +415,52 @@ mod tests {
         }
         let all: Vec<_> = (0..25).map(|number| format!("uid-{number:03}")).collect();
         assert_eq!(seen, all);
-        for wrong in ["", "x", "1/u", "1/u/-1", "a/u/1"] {
+        for wrong in ["", "x", "1/u", "1/u/x", "a/u/1"] {
             assert!(Place::parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    /// Of one pod with six pieces two are shown; then pieces go that were shown, and one that was not.
+    #[test]
+    fn a_page_goes_on_where_the_one_before_stopped_whatever_goes_in_between() {
+        let mut ledger = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 0);
+        ledger.apply(Observation {
+            uid: "u/1".into(),
+            start: Some(0),
+            end: Some(60),
+            content: content("ns", "web"),
+            content_since: None,
+            observed_at: 0,
+            in_scope_since: None,
+        });
+        let reject = |ledger: &mut Ledger<Content>, ticket, wanted: &[i64]| {
+            let fate = fate(&rejected()).unwrap();
+            let mut pieces = ledger.handed_out(ticket);
+            pieces.retain(|it| wanted.contains(&it.start));
+            let undelivered = pieces.into_iter().map(|it| (it, fate.clone())).collect();
+            ledger.settle(
+                ticket,
+                Settled::Done {
+                    at: 70,
+                    undelivered,
+                },
+            );
+        };
+        while let Some(emission) = ledger.next(60) {
+            reject(&mut ledger, emission.ticket, &[0, 10, 20, 30, 40, 50]);
+        }
+        let shown = |page: &RejectedPage| page.items.iter().map(|it| it.start).collect::<Vec<_>>();
+        let first = page(&ledger, None, 2, ResourceType::Pod, 70);
+        assert_eq!(shown(&first), [0, 10]);
+        ledger.retry_rejected();
+        let again = ledger.next(60).unwrap();
+        reject(&mut ledger, again.ticket, &[10, 20, 40, 50]);
+        let after = Place::parse(&first.next.unwrap()).unwrap();
+        let second = page(&ledger, Some(&after), 2, ResourceType::Pod, 70);
+        assert_eq!(shown(&second), [20, 40]);
+        let after = Place::parse(&second.next.unwrap()).unwrap();
+        let third = page(&ledger, Some(&after), 2, ResourceType::Pod, 70);
+        assert_eq!((shown(&third), third.next), (vec![50], None));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! renewed for its duration, by the taker's own monotonic clock, or was released. Every write names
 //! the version that it replaces, so of two that take it at once one fails. An annotation carries the
 //! watermark: a new leader goes on where the old one was acknowledged. Only the holder's word counts: what
-//! somebody else wrote there is told and written over by the next renewal.
+//! somebody else wrote there is told and written over by the next renewal. What lies beyond what this
+//! replica handed out, and what no other replica says that it delivered, is counted as unproved.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +18,12 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{claim, client, emit, line::Line, shared::Shared};
+use super::{
+    claim::{self, Word},
+    client, emit,
+    line::Line,
+    shared::Shared,
+};
 
 /// One replica's part in the election.
 pub(super) struct Candidate {
@@ -39,6 +45,8 @@ struct Memory {
     refused: Option<String>,
     /// What `/ready` says of that.
     remark: String,
+    /// Object-seconds that the Lease said were delivered and that were counted as unproved.
+    lost: i64,
 }
 
 /// What was last seen of the Lease in somebody else's hands.
@@ -148,7 +156,7 @@ impl Candidate {
         // What is proved by an answer holds from when it was asked.
         let asked = Instant::now();
         let Some(lease) = api.get_opt(&self.election.name).await.map_err(told)? else {
-            self.shared.open(None, false);
+            self.shared.learn(None, Word::Nobodys);
             let mine = self.mine(None, None);
             let created = api.create(&PostParams::default(), &mine).await;
             return self.won(created, asked, memory);
@@ -170,10 +178,10 @@ impl Candidate {
                 .and_then(|it| u64::try_from(it).ok());
             let duration = duration.map_or(self.election.lease_duration, Duration::from_secs);
             if seen.since.elapsed() < duration {
+                self.shared.is_led_by(holder);
                 let remark = &memory.remark;
                 self.health
                     .ready(format!("standby; `{holder}` leads{remark}"));
-                self.shared.follow(delivered);
                 return Ok(());
             }
         }
@@ -192,32 +200,46 @@ impl Candidate {
             .as_ref()
             .and_then(|it| it.holder_identity.as_ref());
         let holds = holder == Some(&self.election.identity);
-        if let Some(left) = memory.left.filter(|_| holds) {
+        let left = memory.left.filter(|_| holds);
+        if let Some(left) = left {
             // This replica leads and so knows; of a write that was not answered it may not know.
-            let is_its_own = claim.is_signed && claim.by == self.election.identity;
-            if claim.refused.is_none() && !is_its_own {
+            let is_its_own = claim.word(&self.election.identity) == Word::Own;
+            let most = left.max(self.shared.safe_watermark());
+            let own = claim.watermark.filter(|it| is_its_own && *it <= most);
+            if claim.refused.is_none() && own.is_none() {
                 let said = claim.watermark.map_or("nothing".into(), emit::rfc3339);
                 claim.refused = Some((said.to_string(), "this replica leads and did not write it"));
             }
-            claim.watermark = Some(left).max(claim.watermark.filter(|_| is_its_own));
+            claim.watermark = Some(left).max(own);
         }
         self.tell(&claim, memory);
-        let by_itself = claim.by == self.election.identity;
-        let lost = self.shared.open(claim.watermark, by_itself);
-        if lost > 0 {
-            let until = emit::rfc3339(claim.watermark.unwrap_or_default());
-            error!(
-                object_seconds = lost,
-                "the Lease says that this replica delivered all up to {until}, which is more than it \
-                 knows of: its state is older than the Lease, or the Lease is wrong. These \
-                 object-seconds are not billed and counted in `lost_time`"
-            );
-            memory.remark = format!(
-                "; {lost} object-seconds before {until} are not billed: the Lease says that they were \
-                 delivered, and nothing proves it"
-            );
+        self.learn(&claim, memory);
+        // As far as an unsigned one was followed, the ledger says so now.
+        claim
+            .watermark
+            .filter(|_| claim.is_signed || left.is_some())
+    }
+
+    /// Learns what was delivered.
+    fn learn(&self, claim: &claim::Claim, memory: &mut Memory) {
+        let word = claim.word(&self.election.identity);
+        let lost = self.shared.learn(claim.watermark, word);
+        if lost == 0 {
+            return;
         }
-        claim.watermark
+        memory.lost = memory.lost.saturating_add(lost);
+        let until = emit::rfc3339(claim.watermark.unwrap_or_default());
+        error!(
+            object_seconds = lost,
+            "the Lease says that all up to {until} was delivered, which is more than this replica knows \
+             of: its state is older than the Lease, or the Lease is wrong. These object-seconds are not \
+             billed and counted in `lost_time`"
+        );
+        memory.remark = format!(
+            "; {} object-seconds before {until} are not billed: the Lease says that they were delivered, \
+             and nothing proves it",
+            memory.lost
+        );
     }
 
     /// Tells once of a watermark that is not followed.
@@ -284,7 +306,6 @@ impl Candidate {
             Ok(lease) => {
                 let watermark = claim::read(&lease, self.shared.clock.latest()).watermark;
                 if !self.shared.is_leader() {
-                    self.shared.follow(watermark);
                     info!(
                         identity = self.election.identity,
                         "this replica leads now and bills"

@@ -96,7 +96,7 @@ pub(crate) struct Config {
     #[serde(default)]
     include_pending_pods: bool,
     /// `exact` bills the seconds that an object ran; `nominal` bills a whole interval for every
-    /// object that ran when the interval began.
+    /// object that ran when the interval began, and nothing for one that ran within an interval only.
     #[serde(default)]
     accounting: Accounting,
     /// How long after its end a window is made, so that news of it can arrive.

@@ -19,6 +19,7 @@ use tokio::{
 use tracing::{error, warn};
 
 use super::{
+    claim::Word,
     clock::Clock,
     fates,
     gauges::Gauges,
@@ -50,6 +51,8 @@ struct Books {
     /// Objects of a restored ledger of which nobody knows which watch they belong to.
     unplaced: HashSet<Uid>,
     leadership: Leadership,
+    /// Who was last seen to lead while this replica stood by.
+    leader: Arc<str>,
     /// Why watches are not current, by watch.
     troubles: BTreeMap<Arc<str>, String>,
     overbilled_told: i64,
@@ -124,6 +127,7 @@ impl Shared {
                 } else {
                     Leadership::Alone
                 },
+                leader: "another replica".into(),
                 troubles: BTreeMap::new(),
                 overbilled_told: 0,
                 not_kept_told: 0,
@@ -191,16 +195,7 @@ impl Shared {
     /// An object is gone, and nobody can say since when: it was there at `seen`, and at `now` it is
     /// not. It is billed up to when it was seen; what may lie between is counted.
     pub(super) fn vanished(&self, uid: &str, seen: UnixSeconds, now: UnixSeconds) {
-        self.change(|books| {
-            if books.ledger.is_running(uid) {
-                let owner = books.ledger.owner(uid);
-                books.ledger.lose(
-                    now.saturating_sub(seen),
-                    owner.as_deref().unwrap_or_default(),
-                );
-            }
-            books.ledger.gone(uid, seen);
-        });
+        self.change(|books| books.ledger.vanished(uid, seen, now));
     }
 
     /// Waits until it is known from where on this ledger bills. Watches begin after that: what they
@@ -210,29 +205,40 @@ impl Shared {
         let _ = self.opened.acquire().await;
     }
 
-    /// The Lease was read for the first time: all up to there was delivered, by another replica or by
-    /// this one before it was restarted. Returns how many object-seconds this one cannot prove.
-    pub(super) fn open(&self, delivered: Option<UnixSeconds>, by_itself: bool) -> i64 {
-        if self.opened.available_permits() > 0 {
-            return 0;
-        }
-        let lost = delivered.map_or(0, |delivered| {
+    /// All up to there was delivered, on this word of the Lease. Whoever leads knows by itself. Returns
+    /// how many object-seconds are counted as unproved for it.
+    pub(super) fn learn(&self, delivered: Option<UnixSeconds>, word: Word) -> i64 {
+        let is_first = self.opened.available_permits() == 0;
+        let learned = delivered.filter(|_| is_first || !self.is_leader());
+        let lost = learned.map_or(0, |delivered| {
             self.change(|books| {
-                if by_itself {
-                    return books.ledger.adopt_unproved(delivered);
+                let ledger = &mut books.ledger;
+                match word {
+                    _ if !is_first && delivered <= ledger.watermark() => 0,
+                    Word::Anothers if is_first => {
+                        ledger.begin_at(delivered);
+                        0
+                    }
+                    Word::Anothers => {
+                        ledger.adopt(delivered);
+                        0
+                    }
+                    Word::Own => ledger.adopt_unproved(delivered, true),
+                    Word::Nobodys => ledger.adopt_unproved(delivered, false),
                 }
-                books.ledger.begin_at(delivered);
-                0
             })
         });
-        self.opened.add_permits(1);
+        if is_first {
+            self.opened.add_permits(1);
+        }
         lost
     }
 
-    /// Another replica delivered all up to there.
-    pub(super) fn follow(&self, delivered: Option<UnixSeconds>) {
-        if let Some(delivered) = delivered {
-            self.change(|books| books.ledger.adopt(delivered));
+    /// Another replica leads.
+    pub(super) fn is_led_by(&self, leader: &str) {
+        let mut books = self.books();
+        if books.leader.as_ref() != leader {
+            books.leader = leader.into();
         }
     }
 
@@ -406,10 +412,20 @@ impl Shared {
     }
 
     /// Has what was rejected made again. Gives back how many pieces that are.
-    pub(super) fn retry_rejected(&self) -> usize {
+    ///
+    /// # Errors
+    /// This replica stands by, and delivers nothing.
+    pub(super) fn retry_rejected(&self) -> Result<usize, String> {
+        if !self.is_leader() {
+            let leader = Arc::clone(&self.books().leader);
+            return Err(format!(
+                "this replica does not lead, and delivers nothing; ask `{leader}`, which does. What was \
+                 rejected while this one led is tried again once it leads"
+            ));
+        }
         let pieces = self.change(|books| books.ledger.retry_rejected());
         self.changed.notify_one();
-        pieces
+        Ok(pieces)
     }
 
     /// The length of windows.

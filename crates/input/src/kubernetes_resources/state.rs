@@ -6,14 +6,14 @@
 //! rebuilt from the API server.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use meterline_ledger::{Changes, Group, Head, Record, Uid, UnixSeconds};
+use meterline_ledger::{Changes, Group, GroupKey, Head, Record, Uid, UnixSeconds};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -32,6 +32,10 @@ const MIGRATIONS: &[&str] = &[
          WITHOUT ROWID;",
     // 2: pieces that were rejected.
     "CREATE TABLE rejected (key TEXT PRIMARY KEY, pieces BLOB NOT NULL, sum INTEGER NOT NULL)
+         WITHOUT ROWID;",
+    // 3: what they bill, which stays as it is while pieces come and go. Without it a row of `rejected`
+    // holds that itself.
+    "CREATE TABLE rejected_contents (key TEXT PRIMARY KEY, content BLOB NOT NULL, sum INTEGER NOT NULL)
          WITHOUT ROWID;",
 ];
 
@@ -58,7 +62,7 @@ pub(super) struct Saved {
     pub(super) head: Head<Content>,
     pub(super) records: Vec<(Uid, Record<Content>)>,
     /// What was rejected.
-    pub(super) rejected: Vec<Group<Content>>,
+    pub(super) rejected: Vec<(GroupKey, Group<Content>)>,
     pub(super) seen: SeenUntil,
 }
 
@@ -168,10 +172,7 @@ impl StateFile {
             Some(head) => Some(Saved {
                 head,
                 records: rows(&connection, "SELECT uid, record, sum FROM objects")?,
-                rejected: rows(&connection, "SELECT key, pieces, sum FROM rejected")?
-                    .into_iter()
-                    .map(|(_, group)| group)
-                    .collect(),
+                rejected: rejected(&connection)?,
                 seen: value(&connection, "seen")?.unwrap_or_default(),
             }),
         };
@@ -256,6 +257,7 @@ impl StateFile {
                 if everything {
                     transaction.execute("DELETE FROM objects", [])?;
                     transaction.execute("DELETE FROM rejected", [])?;
+                    transaction.execute("DELETE FROM rejected_contents", [])?;
                 }
                 write_records(&transaction, changes)?;
                 write_rejected(&transaction, changes)?;
@@ -312,18 +314,45 @@ fn write_rejected(
 ) -> Result<(), StateError> {
     let mut insert = transaction
         .prepare("INSERT OR REPLACE INTO rejected (key, pieces, sum) VALUES (?1, ?2, ?3)")?;
+    let mut insert_content = transaction.prepare(
+        "INSERT OR REPLACE INTO rejected_contents (key, content, sum) VALUES (?1, ?2, ?3)",
+    )?;
     let mut delete = transaction.prepare("DELETE FROM rejected WHERE key = ?1")?;
-    for (key, group) in &changes.rejected {
+    let mut delete_content = transaction.prepare("DELETE FROM rejected_contents WHERE key = ?1")?;
+    for (key, change) in &changes.rejected {
         let key = key.to_string();
-        match group {
-            Some(group) => {
-                let bytes = bytes(group)?;
-                insert.execute(params![key, bytes, sqlite::sum(&key, &bytes)])?
-            }
-            None => delete.execute(params![key])?,
+        let Some(change) = change else {
+            delete.execute(params![key])?;
+            delete_content.execute(params![key])?;
+            continue;
         };
+        let pieces = bytes(&change.group.clone().with(()))?;
+        insert.execute(params![key, pieces, sqlite::sum(&key, &pieces)])?;
+        if change.is_new {
+            let content = bytes(&change.group.content)?;
+            insert_content.execute(params![key, content, sqlite::sum(&key, &content)])?;
+        }
     }
     Ok(())
+}
+
+/// What was rejected, as it was kept.
+fn rejected(connection: &Connection) -> Result<Vec<(GroupKey, Group<Content>)>, StateError> {
+    let contents = rows(
+        connection,
+        "SELECT key, content, sum FROM rejected_contents",
+    )?;
+    let mut contents: HashMap<_, Content> = contents.into_iter().collect();
+    let groups: Vec<(Arc<str>, Group<Option<Content>>)> =
+        rows(connection, "SELECT key, pieces, sum FROM rejected")?;
+    let whole = groups.into_iter().map(|(key, mut group)| {
+        let content = group.content.take().or_else(|| contents.remove(&key));
+        let named = content.zip(key.parse().ok());
+        let (content, name) =
+            named.ok_or_else(|| StateError::Damaged(format!("`{key}` lacks its content")))?;
+        Ok((name, group.with(content)))
+    });
+    whole.collect()
 }
 
 /// The rows of a query for key, value and sum.

@@ -2,7 +2,8 @@
 
 use super::{Books, balance, deliver, describe, ledger, refusal, seen};
 use crate::{
-    Accounting, Emission, Fate, Head, Interval, Ledger, Piece, Seconds, Settled, Tally, Unbilled,
+    Accounting, Emission, Fate, Head, Interval, Kind, Ledger, Piece, Seconds, Settled, Tally,
+    Unbilled,
 };
 
 /// Ends an emission at `at`; pieces whose content holds a word are not delivered.
@@ -69,8 +70,8 @@ fn each_second_has_one_fate_and_unbilled_ones_a_reason_and_an_owner() {
         [
             tally(Unbilled::Dropped, "a switch", "b", 10),
             tally(Unbilled::Unproved, "no_proof", "c", 5),
-            tally(Unbilled::Rejected, "poison", "b", 10),
             tally(Unbilled::Rejected, "refused_by_sink", "a", 10),
+            tally(Unbilled::Rejected, "poison", "b", 10),
         ]
     );
 }
@@ -179,6 +180,13 @@ fn what_is_given_up_is_unproved_also_when_it_failed_or_was_late_or_was_rejected(
     balance(&books, 45);
     let seconds = books.seconds(45);
     assert_eq!((seconds.unproved, seconds.waiting), (55, 10));
+    let too_old = |owner, seconds| tally(Unbilled::Unproved, "max_backlog", owner, seconds);
+    let unbilled = books.unbilled();
+    assert!(unbilled.contains(&too_old("b", 30)), "{unbilled:?}");
+    assert!(
+        unbilled.contains(&too_old("c", 25)),
+        "what was late as well"
+    );
     // Rejected, and no longer kept.
     assert_eq!((seconds.rejected, books.rejected_pieces()), (10, 0));
     assert_eq!(books.stats().rejected_not_kept, 1);
@@ -234,14 +242,184 @@ fn a_state_of_an_older_program_balances() {
 }
 
 #[test]
-fn kinds_of_unbilled_time_are_bounded() {
+fn owners_of_unbilled_time_are_bounded_and_nobody_pushes_out_one_that_loses_more() {
     let mut books = ledger(10);
     for owner in 0..1_000 {
         books.lose(1, &format!("namespace-{owner}"));
+        // The first comes after so many that all places are taken.
+        if owner >= 500 {
+            books.lose(1, "honest");
+        }
     }
     balance(&books, 10);
     let unbilled = books.unbilled();
-    assert_eq!(unbilled.len(), 257);
-    let other = unbilled.iter().find(|it| it.owner.as_ref() == crate::OTHER);
-    assert_eq!(other.unwrap().seconds, 744);
+    assert!(unbilled.len() <= 258, "{}", unbilled.len());
+    let of = |owner: &str| unbilled.iter().find(|it| it.owner.as_ref() == owner);
+    assert_eq!(of("honest").unwrap().seconds, 500);
+    assert!(of(crate::OTHER).unwrap().seconds >= 700);
+    // It comes back as it was.
+    let unbilled = unbilled.clone();
+    assert_eq!(restored(&mut books).unbilled(), unbilled);
+}
+
+/// The ledger that comes back from all that was written.
+fn restored(books: &mut Books) -> Books {
+    let changes = books.take_everything();
+    let records = changes.records.into_iter();
+    let records = records.filter_map(|(uid, record)| Some((uid, record?)));
+    let rejected = changes.rejected.into_iter();
+    let rejected = rejected.filter_map(|(key, change)| Some((key, change?.group)));
+    let interval = Interval::new(10).unwrap();
+    Ledger::restore(interval, Accounting::Exact, changes.head, records, rejected)
+}
+
+/// A thousand pieces of one object, half of which may pass, come back from the disk.
+#[test]
+fn what_is_tried_again_is_little_at_a_time_and_lets_every_window_pass() {
+    let mut books = ledger(10);
+    books.apply(seen("hostile", Some(0), None, "bad", 0));
+    for window in 1..=1_000 {
+        let content = if window <= 500 { "bad" } else { "poison" };
+        books.apply(seen("hostile", Some(0), None, content, window * 10 - 10));
+        let emission = books.next(window * 10).unwrap();
+        // One that is due by now waits: it is no part of this test.
+        assert_eq!(emission.kind, Kind::Window);
+        settle(&mut books, &emission, window * 10);
+    }
+    books.gone("hostile", 10_000);
+    let mut books = restored(&mut books);
+    assert_eq!(books.rejected_pieces(), 1_000);
+    books.apply(seen("honest", Some(10_000), None, "good", 10_000));
+
+    let mut tried = 0;
+    for window in 1_001..=1_030 {
+        let now = window * 10;
+        let first = books.next(now).unwrap();
+        assert_eq!(
+            describe(&first),
+            [format!("honest {}..{now} good", now - 10)]
+        );
+        settle(&mut books, &first, now);
+        let again: Vec<_> = std::iter::from_fn(|| books.next(now)).collect();
+        assert!(again.len() <= 2, "no more than two groups are on their way");
+        for emission in again {
+            assert_eq!(emission.kind, Kind::Again);
+            assert!(emission.pieces.len() <= 64);
+            tried += emission.pieces.len();
+            settle(&mut books, &emission, now);
+        }
+    }
+    assert!(tried >= 1_000, "{tried}");
+    assert_eq!(books.seconds(10_300).rejected, 10_000);
+    assert_eq!(books.seconds(10_300).delivered, 300);
+    balance(&books, 10_300);
+}
+
+#[test]
+fn a_group_writes_its_content_once_and_a_ledger_that_came_back_writes_nothing() {
+    let mut books = ledger(10);
+    books.apply(seen("a", Some(0), None, "a:bad", 0));
+    let mut written = Vec::new();
+    for window in 1..=65 {
+        let emission = books.next(window * 10).unwrap();
+        settle(&mut books, &emission, window * 10);
+        let changes = books.take_changes().rejected;
+        assert_eq!(changes.len(), 1);
+        written.extend(changes.into_values().map(|it| it.unwrap().is_new));
+    }
+    let new: Vec<_> = (0..65).filter(|it| written[*it]).collect();
+    assert_eq!(new, [0, 64], "a group takes sixty-four");
+    let mut books = restored(&mut books);
+    assert!(books.take_changes().rejected.is_empty());
+    // Its first piece is gone, and its name stays.
+    let again = books.next(650).unwrap();
+    let undelivered = again.pieces[1..].iter().cloned();
+    let undelivered = undelivered
+        .map(|piece| (piece, Fate::Rejected(refusal("poison", true))))
+        .collect();
+    books.settle(
+        again.ticket,
+        Settled::Done {
+            at: 700,
+            undelivered,
+        },
+    );
+    let changes = books.take_changes().rejected;
+    assert!(changes.into_values().all(|it| !it.unwrap().is_new));
+    let first = books.rejected(None).next().unwrap();
+    assert_eq!((first.0.start, first.1.pieces[0]), (0, (10, 20)));
+    assert_eq!(books.seconds(650).rejected, 640);
+    balance(&books, 650);
+}
+
+#[test]
+fn what_a_sink_says_takes_room_as_well() {
+    let mut books = ledger(10);
+    for pod in 0..100 {
+        let owner = if pod == 0 { "honest" } else { "hostile" };
+        let content = format!("{owner}:bad");
+        books.apply(seen(
+            &format!("pod-{pod:03}"),
+            Some(0),
+            Some(10),
+            &content,
+            10,
+        ));
+    }
+    let emission = books.next(10).unwrap();
+    let long: std::sync::Arc<str> = "x".repeat(1 << 20).into();
+    let undelivered = emission
+        .pieces
+        .iter()
+        .map(|piece| {
+            let mut refusal = refusal("refused_by_sink", false);
+            refusal.reason = std::sync::Arc::clone(&long);
+            (piece.clone(), Fate::Rejected(refusal))
+        })
+        .collect();
+    let settled = Settled::Done {
+        at: 10,
+        undelivered,
+    };
+    books.settle(emission.ticket, settled);
+    assert_eq!(books.rejected_pieces(), 63);
+    assert!(
+        books
+            .rejected(None)
+            .any(|(_, it)| it.uid.as_ref() == "pod-000")
+    );
+    assert_eq!(books.stats().rejected_not_kept, 37);
+    balance(&books, 10);
+}
+
+/// Where whole windows are billed, what ran never falls, and what is given up is what would have been
+/// handed out.
+#[test]
+fn whole_windows_are_what_ran_also_ahead_and_given_up() {
+    let nominal = || -> Books {
+        let mut books = Ledger::new(Interval::new(10).unwrap(), Accounting::Nominal, 0);
+        books.apply(seen("within", Some(2), Some(8), "a:c", 8));
+        books.apply(seen("long", Some(5), Some(34), "a:c", 34));
+        books.apply(seen("changed", Some(0), None, "a:c", 0));
+        books.apply(seen("changed", Some(0), None, "b:c", 15));
+        books
+    };
+    let (mut handed_out, mut given_up) = (nominal(), nominal());
+    let mut before = 0;
+    for now in 0..=60 {
+        while let Some(emission) = handed_out.next(now) {
+            handed_out.settle(emission.ticket, Settled::Delivered);
+        }
+        balance(&handed_out, now);
+        let ran = handed_out.seconds(now).ran;
+        assert!(ran >= before, "{ran} after {before} at {now}");
+        before = ran;
+    }
+    assert_eq!(before, 30 + 60);
+    assert_eq!(given_up.give_up(60), before);
+    balance(&given_up, 60);
+    let unbilled = given_up.unbilled();
+    let of = |owner: &str| unbilled.iter().find(|it| it.owner.as_ref() == owner);
+    assert_eq!(of("a").unwrap().seconds, 30 + 20);
+    assert_eq!(of("b").unwrap().seconds, 40);
 }

@@ -111,6 +111,48 @@ fn play(history: &History) -> BTreeMap<(String, i64), i64> {
     arrived
 }
 
+/// A replica comes back from its state of second 40; up to 100 another one led.
+fn back_after_another() -> Books {
+    let mut books: Books = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 0);
+    for uid in ["vanished", "ended"] {
+        books.apply(seen(uid, Some(0), None, "c", 0));
+    }
+    assert_eq!(super::deliver(&mut books, 40).len(), 8);
+    books.adopt(100);
+    books
+}
+
+#[test]
+fn what_another_replica_delivered_is_neither_lost_nor_overbilled_here() {
+    let mut books = back_after_another();
+    // It was there at 45, and is not at 103: nobody knows of three seconds.
+    assert_eq!(books.vanished("vanished", 45, 103), 3);
+    // The other billed it to its end. Five seconds before the other began this one handed out.
+    books.apply(seen("ended", Some(0), Some(35), "c", 103));
+    books.gone("ended", 35);
+    balance(&books, 103);
+    let stats = books.stats();
+    assert_eq!((stats.lost_seconds, stats.overbilled_seconds), (3, 5));
+    // What it hands out itself from here on counts.
+    books.apply(seen("late", Some(100), None, "c", 101));
+    super::deliver(&mut books, 110);
+    books.apply(seen("late", Some(100), Some(104), "c", 112));
+    assert_eq!(books.stats().overbilled_seconds, 5 + 6);
+    books.apply(seen("late", Some(100), None, "c", 113));
+    assert_eq!(books.stats().overbilled_seconds, 5);
+}
+
+#[test]
+fn what_vanished_while_this_replica_watched_is_lost_from_when_it_was_seen() {
+    let mut books: Books = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 0);
+    books.apply(seen("a", Some(0), None, "c", 0));
+    super::deliver(&mut books, 10);
+    assert_eq!(books.vanished("a", 14, 20), 6);
+    assert_eq!(books.vanished("a", 14, 20), 0);
+    assert_eq!(super::deliver(&mut books, 20), ["a 10..14 c"]);
+    balance(&books, 20);
+}
+
 proptest! {
     #![proptest_config(histories(40_000))]
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::Observation;
+use crate::{Accounting, Observation};
 
 #[derive(Debug, Clone)]
 pub(super) struct Pod {
@@ -46,6 +46,8 @@ pub(super) struct History {
     pub(super) deliveries: Vec<Delivery>,
     /// Before how many writes to the disk each crash comes, counted from the one before.
     pub(super) crashes: Vec<u32>,
+    /// How is billed at first and after each crash; the last goes on.
+    pub(super) accountings: Vec<Accounting>,
 }
 
 fn pod(most_delay: i64) -> impl Strategy<Value = Pod> {
@@ -100,6 +102,7 @@ pub(super) fn history(most_delay: i64, settle: i64) -> impl Strategy<Value = His
             pods,
             deliveries,
             crashes,
+            accountings: vec![Accounting::Exact],
         })
 }
 
