@@ -224,6 +224,7 @@ fn what_is_no_event_is_a_fault_where_an_output_needs_one() {
         .map(|mapping| lint(&pods(&[mapping])))
         .collect();
     assert_snapshot!(told.join("\n"), @r"
+    c.yaml:8:9: warning: pipeline.processors.0.mapping: this reads everything of each object, so everything is kept in memory and in the state, about ten kilobytes a pod, secrets in its environment variables included, and each change of it starts another event; read the fields that are needed, as in `root = #{ name: this.metadata.name }`
     c.yaml:8:16: pipeline.processors.0.mapping: this gives an array, and an event is an object; each message is one event: `root = #{ … }`
     1 fault
     exit 1

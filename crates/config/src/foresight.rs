@@ -91,11 +91,14 @@ impl Cx<'_> {
 
     /// Plans the component at hand, which reads everything unless it holds other components or says
     /// what it reads.
-    pub(crate) fn reading<T>(&mut self, plan: impl FnOnce(&mut Self) -> T) -> T {
+    pub(crate) fn reading<T>(&mut self, plan: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
         self.declared = false;
         let is_original = self.foreseen.is_original;
         let planned = plan(self);
-        if is_original && !self.declared {
+        if planned.is_none() {
+            // What one with a fault reads is not known, nor what it makes of a message.
+            self.foreseen.is_original = false;
+        } else if is_original && !self.declared {
             self.read_everything();
         }
         // The component around this one holds another.
