@@ -112,7 +112,9 @@ async fn a_mapping_that_reads_more_bills_nothing_of_what_was_not_kept() {
         .unwrap();
     // A crash.
     drop(meterline);
-    let plan = scene.pods.annotate("pod-2", "data.openmeter.io/plan", Some("gold"));
+    let plan = scene
+        .pods
+        .annotate("pod-2", "data.openmeter.io/plan", Some("gold"));
     plan.await.unwrap();
     ingest.respond_normally();
 

@@ -90,10 +90,13 @@ fn files(extension: &str) -> Vec<PathBuf> {
 #[test]
 fn no_file_has_outgrown_one_meaning() {
     for path in files("rs") {
-        let lines = fs::read_to_string(&path).unwrap().lines().count();
+        let text = fs::read_to_string(&path).unwrap();
+        // Its own tests stand at its end, and have no part in what it means.
+        let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
+        let lines = code.lines().count();
         assert!(
             lines <= 500,
-            "{} has {lines} lines; split it",
+            "{} has {lines} lines of code; split it",
             path.display()
         );
     }
