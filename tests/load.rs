@@ -136,6 +136,7 @@ async fn a_window_of_thousands_of_pods_goes_out_whole_and_each_event_has_its_fat
         .unwrap();
     stop(&meterline).await;
     ingest.respond_normally();
+    ingest.refuse_nothing();
 
     let sent = |state: &State| -> usize { state.requests.iter().map(|it| it.taken).sum() };
     let taken = ingest.state().events.len();
