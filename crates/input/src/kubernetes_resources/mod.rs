@@ -11,7 +11,6 @@
 mod claim;
 mod client;
 mod clock;
-mod currency;
 mod emit;
 mod errors;
 mod fates;
@@ -32,6 +31,7 @@ mod remarks;
 mod resource_type;
 mod shared;
 mod state;
+mod view;
 mod watch;
 mod writes;
 
@@ -59,7 +59,8 @@ use self::{
     resource_type::ResourceType,
     shared::{Shared, Subject},
     state::{Saved, StateFile},
-    watch::{Restored, Watch},
+    view::Restored,
+    watch::Watch,
 };
 
 /// The component.
