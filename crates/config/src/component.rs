@@ -5,10 +5,10 @@ use std::sync::Arc;
 use meterline_core::ProcessorPlan;
 
 use crate::{
+    context::{Cx, Spec},
     diagnostic::{Severity, suggestion},
     fields::Child,
     node::{Entry, Kind, Node},
-    plan::{Cx, Spec},
 };
 
 /// A few lines of resources that refer to one another can come to any number of components.

@@ -3,17 +3,16 @@
 //! Components are checked in the order in which messages come through them. Each says what it makes
 //! of what comes, so that an output knows what it would get.
 
-use std::sync::Arc;
-
 use meterline_core::{
     OutputPlan, Reads,
     foreseen::{Fact, Foreseen, Kind, Spot},
 };
 
 use crate::{
+    context::Cx,
     diagnostic::{Place, Severity},
     fields::{Child, Located},
-    plan::Cx,
+    post::Post,
 };
 
 /// Whether a message can come to two outputs.
@@ -25,30 +24,6 @@ pub enum Overlap {
     Perhaps,
     /// There are messages that do.
     Surely,
-}
-
-/// An output that posts events, and what is known of them.
-#[derive(Debug, Clone)]
-pub(crate) struct Post {
-    /// The component.
-    path: String,
-    url: Located<String>,
-    to: String,
-    account: String,
-    event_type: Arc<str>,
-    /// The `source` of the events, where it is known.
-    source: Option<Arc<str>>,
-}
-
-impl Post {
-    /// Whether the server takes an event of the one for a repeat of one of the other.
-    fn shadows(&self, other: &Self) -> bool {
-        // A repeat has the same id and the same source.
-        let sources = self.source.as_ref().zip(other.source.as_ref());
-        self.to == other.to
-            && self.event_type == other.event_type
-            && sources.is_none_or(|(one, other)| one == other)
-    }
 }
 
 impl Cx<'_> {
