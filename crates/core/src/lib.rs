@@ -6,6 +6,7 @@
 
 mod ack;
 mod document;
+mod drops;
 pub mod duration;
 mod election;
 mod fate;
@@ -22,8 +23,9 @@ mod traits;
 
 pub use ack::{Ack, Outcome, Settled, Settlement};
 pub use document::{Builder, Document, Entries, Items, Mark, Node, Open, Scalar};
+pub use drops::Drops;
 pub use election::LeaderElection;
-pub use fate::{Cause, Drops, Rejection};
+pub use fate::{Cause, Rejection};
 pub use health::{Health, HealthHandle, HealthReport};
 pub use ids::event_id;
 pub use lines::Lines;
