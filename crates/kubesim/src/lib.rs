@@ -6,6 +6,11 @@
 //! old, refusals, cut and silent connections). The demo, tests and benchmarks use it; it is no
 //! place for anything that bills.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "no bill depends on a test")
+)]
+
 mod pod;
 mod selector;
 mod server;

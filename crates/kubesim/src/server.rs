@@ -100,6 +100,10 @@ impl Kubesim {
         let router = Router::new()
             .fallback(handle)
             .with_state(Arc::clone(&shared));
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the handle ends it when it is dropped"
+        )]
         let task = tokio::spawn(async move {
             // Ends with the process, or when the handle is dropped.
             let _ = axum::serve(listener, router).await;

@@ -16,6 +16,11 @@
 //!
 //! Time comes in as an argument, in Unix seconds.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "no bill depends on a test")
+)]
+
 mod completeness;
 mod contents;
 mod durable;
