@@ -77,6 +77,80 @@ impl<P: ?Sized + 'static> Spec<P> {
 
 /// Every component there is, and what a blank `input:` or `output:` stands for (YAML of one
 /// component).
+///
+/// A component is its configuration, what it becomes, and a line in a list:
+///
+/// ```
+/// use async_trait::async_trait;
+/// use meterline_config::{
+///     Configure, Cx, InputSpec, Located, OutputSpec, Registry, Source, Spec, load,
+/// };
+/// use meterline_core::{BuildContext, BuildError, Input, InputPlan, OutputNode, OutputPlan};
+/// use serde::Deserialize;
+///
+/// /// `echo: { text: … }`
+/// #[derive(Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// struct Config {
+///     text: Located<String>,
+/// }
+///
+/// impl Configure for Config {
+///     type Plan = dyn InputPlan;
+///
+///     fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn InputPlan>> {
+///         if self.text.is_empty() {
+///             cx.error_at(&self.text, "the text is empty");
+///         }
+///         Some(Box::new(Echo))
+///     }
+/// }
+///
+/// struct Echo;
+///
+/// #[async_trait]
+/// impl InputPlan for Echo {
+///     async fn build(self: Box<Self>, cx: &BuildContext) -> Result<Box<dyn Input>, BuildError> {
+///         let reason = "this example has no voice".to_owned();
+///         Err(BuildError { component: cx.label.clone(), reason })
+///     }
+/// }
+///
+/// const INPUTS: &[InputSpec] =
+///     &[Spec::new::<Config>("echo", "Says a text.", &["echo: { text: hello }"])];
+/// # #[derive(Deserialize)]
+/// # struct Nowhere {}
+/// # impl Configure for Nowhere {
+/// #     type Plan = dyn OutputPlan;
+/// #     fn plan(self, _: &mut Cx<'_>) -> Option<Box<dyn OutputPlan>> {
+/// #         Some(Box::new(Self {}))
+/// #     }
+/// # }
+/// # #[async_trait]
+/// # impl OutputPlan for Nowhere {
+/// #     async fn build(self: Box<Self>, cx: &BuildContext) -> Result<OutputNode, BuildError> {
+/// #         let reason = "this example has no place".to_owned();
+/// #         Err(BuildError { component: cx.label.clone(), reason })
+/// #     }
+/// # }
+/// # const OUTPUTS: &[OutputSpec] = &[Spec::new::<Nowhere>("nowhere", "Takes all.", &[])];
+///
+/// let registry = Registry {
+///     inputs: INPUTS,
+///     buffers: &[],
+///     processors: &[],
+///     outputs: OUTPUTS,
+///     default_input: "echo: { text: hello }",
+///     default_output: "nowhere: {}",
+/// };
+/// let check = |text: &str| {
+///     let source = Source { name: "c.yaml".to_owned(), text: text.to_owned(), dir: None };
+///     load(&source, &[], &|_: &str| None, &registry).map(drop)
+/// };
+/// assert!(check("input:\n  echo: { text: hello }\n").is_ok());
+/// let faults = check("input:\n  echo: { text: '' }\n").unwrap_err();
+/// assert_eq!(faults[0].to_string(), "c.yaml:2:17: input.echo.text: the text is empty");
+/// ```
 #[derive(Clone, Copy)]
 pub struct Registry {
     /// The inputs.
