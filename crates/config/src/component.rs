@@ -70,7 +70,6 @@ impl<'a> Cx<'a> {
             self.report_node(list, Severity::Error, message);
         }
         self.depth += 1;
-        self.types.insert((kind, spec.name));
         let label = self.label(node);
         let outer = self.at.replace((&entry.value, label));
         Some(Component {

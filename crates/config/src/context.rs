@@ -1,7 +1,7 @@
 //! What a component declares, and the context in which a configuration is checked.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     path::PathBuf,
 };
 
@@ -197,8 +197,6 @@ pub struct Cx<'a> {
     pub(crate) resolving: Vec<(&'static str, &'a str)>,
     /// Resources that something referred to, by their nodes.
     pub(crate) used: HashSet<u64>,
-    /// Kind and name of every component that was found.
-    pub(crate) types: BTreeSet<(&'static str, &'static str)>,
     /// How many components there are, resources counted wherever they are used, and how deep the one
     /// at hand is nested.
     pub(crate) components: usize,
@@ -233,7 +231,6 @@ impl<'a> Cx<'a> {
             labels: HashMap::new(),
             resolving: Vec::new(),
             used: HashSet::new(),
-            types: BTreeSet::new(),
             components: 0,
             depth: 0,
             foreseen: Foreseen::default(),

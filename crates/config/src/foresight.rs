@@ -106,6 +106,13 @@ impl Cx<'_> {
             let message = format!("this gives {what}, and an event is an object; {remedy}");
             self.report_spot(*spot, Severity::Error, message);
         }
+        if self.foreseen.is_usage && self.foreseen.is_original {
+            let message = "whole objects come here as the input reads them, with the values of \
+                           environment variables in them, and no events: nothing makes events of \
+                           them on the way, such as a `mapping`";
+            let node = self.at.as_ref().map(|(node, _)| *node);
+            self.report(node, None, Severity::Warning, message.to_owned());
+        }
         self.check_id(Severity::Error);
         if let Kind::EventId(event_type) = self.foreseen.content.field("id").kind {
             let source = match self.foreseen.content.field("source").kind {

@@ -25,7 +25,7 @@ mod wrap;
 pub use context::{
     BufferSpec, Configure, Cx, InputSpec, OutputSpec, ProcessorSpec, Registry, Spec,
 };
-pub use diagnostic::{Diagnostic, Place, Severity, nearest};
+pub use diagnostic::{Diagnostic, Place, Severity};
 pub use echo::echo;
 pub use fields::{Child, GoDuration, Located, optional_duration};
 pub use foresight::Overlap;

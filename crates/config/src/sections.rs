@@ -1,6 +1,6 @@
 //! The sections of a configuration: what is at its top level beside the components, and all of it.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use meterline_core::{BufferPlan, InputPlan, OutputPlan, ProcessorPlan, foreseen::Foreseen};
 use serde::Deserialize;
@@ -146,9 +146,6 @@ pub struct Loaded {
     pub admin: Admin,
     /// How long a stop may take.
     pub shutdown_timeout: Duration,
-    /// The kind and the name of every component that messages can come through, such as
-    /// `("input", "stdin")`.
-    pub types: BTreeSet<(&'static str, &'static str)>,
 }
 
 /// Checks the sections, all of them, whatever is wrong with one.
@@ -164,7 +161,6 @@ pub(crate) fn plan(root: &Node, cx: &mut Cx<'_>) -> Option<Loaded> {
         .as_ref()
         .and_then(|it| cx.processors(&it.processors));
     let output = root.get("output").and_then(|it| cx.output(Child(it.id)));
-    let types = cx.types.clone();
     let reads = std::mem::take(&mut cx.reads);
     cx.keeps_objects = false;
     // Nothing comes to what nothing uses.
@@ -201,7 +197,6 @@ pub(crate) fn plan(root: &Node, cx: &mut Cx<'_>) -> Option<Loaded> {
         admin: admin?,
         shutdown_timeout: shutdown_timeout?
             .map_or(Duration::from_secs(20), |GoDuration(timeout)| timeout),
-        types,
     })
 }
 
