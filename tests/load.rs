@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use meterline_kubesim::{Kind, Kubesim, Options};
 use meterline_testkit::{
     audit::Life,
     child::Stream,
-    ingest::RecordingIngest,
+    ingest::{Behaviour, RecordingIngest, State},
     pods::{self, whole},
     process::Meterline,
 };
@@ -27,7 +27,7 @@ const MOST_GROWTH: u64 = 5 * 1024 * 1024;
 fn object(index: usize, start: DateTime<Utc>, round: usize) -> Value {
     json!({
         "metadata": {"name": format!("pod-{index}"), "namespace": "default", "uid": uid(index),
-            "annotations": {"round": round.to_string(), "padding": "x".repeat(1_000)}},
+            "annotations": {"data.openmeter.io/round": round.to_string(), "padding": "x".repeat(1_000)}},
         "spec": {"containers": [{"name": "main", "image": "i",
             "resources": {"requests": {"cpu": "1"}}}]},
         "status": {"phase": "Running", "containerStatuses": [{"name": "main", "restartCount": 0,
@@ -98,5 +98,55 @@ async fn a_thousand_changes_a_second_cost_no_memory_and_no_log() {
     let told = meterline.lines(Stream::Stderr).split_off(lines);
     assert!(told.len() < 10, "{}", told.join("\n"));
     assert!(growth < MOST_GROWTH, "{growth} bytes more than {before}");
+    stop(&meterline).await;
+}
+
+/// It goes out in several batches. One event is refused, and the process is told to stop in the middle of
+/// a window, which goes out whole, so that nothing comes twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_of_thousands_of_pods_goes_out_whole_and_each_event_has_its_fate() {
+    const MANY: usize = 9_000;
+    let sim = Kubesim::start(Options::default()).await.unwrap();
+    let start = whole(pods::now()) - TimeDelta::seconds(60);
+    sim.change(|store| {
+        for index in 0..MANY {
+            store.put(Kind::Pod, object(index, start, 0));
+        }
+    });
+    let ingest = RecordingIngest::start().await.unwrap();
+    ingest.refuse_when(|event| event["data"]["pod_name"] == "pod-5000");
+    let dir = tempfile::tempdir().unwrap();
+    let kubeconfig = dir.path().join("kubeconfig");
+    sim.write_kubeconfig(&kubeconfig).unwrap();
+    let command = || {
+        preset_at(&kubeconfig, &ingest)
+            .env("SCRAPE_INTERVAL", "10s")
+            .env("BATCH_SIZE", "500")
+            .env("STATE_PATH", dir.path().join("state.sqlite"))
+    };
+    let meterline = command().start().unwrap();
+    let refused = meterline.wait_for_page("/ready", MINUTE, |_, page| page.contains("pod-5000"));
+    refused.await.unwrap();
+    // A window takes two seconds from now on.
+    ingest.respond_always(Behaviour::normal().delay(Duration::from_millis(200)));
+    let before = ingest.state().requests.len();
+    ingest
+        .wait_until(MINUTE, |state| state.requests.len() > before + 3)
+        .await
+        .unwrap();
+    stop(&meterline).await;
+    ingest.respond_normally();
+    ingest.refuse_nothing();
+
+    let sent = |state: &State| -> usize { state.requests.iter().map(|it| it.taken).sum() };
+    let taken = ingest.state().events.len();
+    assert_eq!(sent(&ingest.state()), taken, "something came twice");
+    assert_eq!(taken % (MANY - 1), 0, "a window is not whole");
+    let meterline = command().start().unwrap();
+    ingest
+        .wait_until(MINUTE, |state| state.events.len() >= taken + MANY - 1)
+        .await
+        .unwrap();
+    assert_eq!(sent(&ingest.state()), ingest.state().events.len());
     stop(&meterline).await;
 }

@@ -189,8 +189,9 @@ async fn an_answer_that_is_cut_off_is_no_success_and_what_it_answered_is_sent_ag
         .wait_for_log("the answer broke off", MINUTE)
         .await
         .unwrap();
+    // Each pause is twice the one before, up to half a minute.
     ingest
-        .wait_until(MINUTE, |state| state.requests.len() > 8)
+        .wait_until(3 * MINUTE, |state| state.requests.len() > 8)
         .await
         .unwrap();
     scene.assert_exact(&ingest, &meterline).await;

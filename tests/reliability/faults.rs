@@ -41,6 +41,15 @@ pub(super) const FAULTS: &[Row] = &[
             "tests/faults/poison.rs an_event_that_the_sink_chokes_on_stops_nobody_elses_billing",
             "crates/runtime/src/tests/poison.rs one_message_that_makes_the_sink_fail_is_set_aside_and_the_others_arrive",
             "crates/runtime/src/tests/poison.rs an_outage_sets_nothing_aside_however_long_it_lasts",
+            "tests/faults/poison.rs what_is_parked_survives_the_process_and_costs_the_others_nothing",
+            "tests/faults/poison.rs a_pod_whose_events_the_sink_chokes_on_may_be_deleted_meanwhile",
+        ]),
+    ),
+    Row(
+        "The server claims the id of an event before it fails to store it",
+        "its neighbours are delivered; the event is what the server says of it",
+        Ok(&[
+            "tests/faults/poison.rs where_the_server_claims_ids_before_it_fails_neighbours_are_exact_and_nothing_hangs",
         ]),
     ),
     Row(
@@ -48,6 +57,7 @@ pub(super) const FAULTS: &[Row] = &[
         "no verdict and no success: held, told, tried again",
         Ok(&[
             "tests/faults/poison.rs what_is_not_the_apis_own_word_holds_and_is_told",
+            "tests/faults/poison.rs an_answer_that_is_cut_off_is_no_success_and_what_it_answered_is_sent_again",
             "crates/output/src/openmeter/tests.rs an_answer_that_is_cut_off_counts_for_nothing",
         ]),
     ),
@@ -110,6 +120,22 @@ pub(super) const FAULTS: &[Row] = &[
         Ok(&[
             "tests/faults/lease.rs a_watermark_that_somebody_sets_ahead_costs_no_second_and_is_told",
             "tests/faults/lease.rs a_watermark_beyond_what_this_replica_handed_out_is_adopted_with_a_count",
+            "tests/faults/lease.rs a_watermark_that_is_set_ahead_between_two_runs_costs_no_second",
+            "tests/faults/lease.rs a_standby_takes_over_without_a_hole_where_the_watermark_was_set_ahead",
+            "tests/faults/lease.rs a_watermark_that_nobody_signed_is_followed_only_with_a_count",
+        ]),
+    ),
+    Row(
+        "A state file has a thousand rejected pieces of one pod at a start",
+        "an honest pod is billed window by window beside them",
+        Ok(&["tests/retries.rs retries_of_a_thousand_bad_pieces_hold_up_no_honest_pod"]),
+    ),
+    Row(
+        "The configuration reads more than before, with usage of before still to be delivered",
+        "billed by the new one where the object was not written to since; else rejected with the reason, never guessed",
+        Ok(&[
+            "tests/projection.rs a_mapping_that_reads_more_bills_nothing_of_what_was_not_kept",
+            "crates/ledger/src/tests/contents.rs nothing_is_known_of_the_time_before_the_last_write",
         ]),
     ),
     Row(
@@ -202,6 +228,13 @@ pub(super) const FAULTS: &[Row] = &[
             "tests/faults/stop.rs stopped_at_any_moment_with_a_state_file_every_second_is_billed_once",
             "tests/faults/stop.rs stopped_at_any_moment_with_a_buffer_every_second_is_billed_once",
             "tests/faults/stop.rs a_second_signal_ends_it_at_once_while_a_request_is_held",
+        ]),
+    ),
+    Row(
+        "It is told to stop while messages wait in an input with processors",
+        "the buffer takes them, or they are counted as lost and it ends with 75",
+        Ok(&[
+            "tests/faults/stop.rs what_waits_in_an_input_with_processors_is_kept_at_a_stop_or_counted_as_lost",
         ]),
     ),
     Row(

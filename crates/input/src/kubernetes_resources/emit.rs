@@ -1,17 +1,18 @@
 //! Turns the pieces of a window into messages.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use meterline_core::{Batch, Content as MessageContent, Identity, Message, Node, duration};
 use meterline_ledger::{Emission, Interval, Kind, Piece, Window};
 
 use super::{object::Content, resource_type::ResourceType};
 
-/// The batch of one window. Each message carries the object, and as metadata which time it bills:
-/// `schedule_time` (RFC 3339) and `schedule_interval` (a Go duration) of its piece, `window_time`
+/// The batch of `pieces` of one window. Each message carries the object, and as metadata which time it
+/// bills: `schedule_time` (RFC 3339) and `schedule_interval` (a Go duration) of its piece, `window_time`
 /// and `window_interval` of the window.
 pub(super) fn batch(
     emission: &Emission<Content>,
+    pieces: Range<usize>,
     windows: Interval,
     resource_type: ResourceType,
     cluster: Option<&Arc<str>>,
@@ -19,10 +20,13 @@ pub(super) fn batch(
     let mut window = emission.window;
     let mut window_time = rfc3339(window.start);
     let mut window_interval = interval(window.end.saturating_sub(window.start));
+    let (from, count) = (pieces.start, pieces.len());
     emission
         .pieces
         .iter()
         .zip(0..)
+        .skip(from)
+        .take(count)
         .map(|(piece, number)| {
             // What was rejected comes again whichever window it was of.
             if emission.kind == Kind::Again && !holds(window, piece) {

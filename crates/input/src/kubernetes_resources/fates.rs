@@ -1,20 +1,17 @@
 //! What became of usage: from the acknowledgement into the ledger, and from there to the metrics, to
 //! `/ready` and to the list of what was rejected.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Weak},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use meterline_core::{
-    Metrics, Outcome, RejectedItem, RejectedPage, RejectedStore, Rejection, Settled as Outcomes,
+    Metrics, Outcome, RejectedItem, RejectedPage, Rejection, Settled as Outcomes,
 };
 use meterline_ledger::{
     Content as _, Fate, Group, GroupKey, Ledger, OTHER, Piece, Refusal, Settled, Tally, Unbilled,
     UnixSeconds,
 };
 
-use super::{emit, object::Content, resource_type::ResourceType, shared::Shared};
+use super::{emit, object::Content, resource_type::ResourceType};
 
 /// So many namespaces are told apart in the metrics: those with most. The rest is [`OTHER`].
 const MOST_NAMESPACES: usize = 50;
@@ -86,37 +83,16 @@ fn shortened(text: &Arc<str>) -> Arc<str> {
     }
 }
 
-/// What is rejected, for the page that lists it.
-pub(super) struct Kept(pub(super) Weak<Shared>);
-
-impl RejectedStore for Kept {
-    fn page(&self, after: Option<&str>, limit: usize) -> Result<RejectedPage, String> {
-        let from = after.map(Place::parse).transpose()?;
-        let Some(shared) = self.0.upgrade() else {
-            return Err("the input has ended".to_owned());
-        };
-        let (now, kind) = (shared.clock.seconds(), shared.resource_type);
-        Ok(shared.with_ledger(|ledger| page(ledger, from.as_ref(), limit, kind, now)))
-    }
-
-    fn retry(&self) -> Result<usize, String> {
-        match self.0.upgrade() {
-            Some(shared) => shared.retry_rejected(),
-            None => Err("the input has ended".to_owned()),
-        }
-    }
-}
-
 /// A place in the list, which stays the same whatever comes and goes: a group, and the start of the last
 /// of its pieces that was shown.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+pub(super) struct Place {
     group: GroupKey,
     shown: UnixSeconds,
 }
 
 impl Place {
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let parsed = text.rsplit_once('/').and_then(|(group, shown)| {
             Some(Self {
                 group: group.parse().ok()?,
@@ -135,7 +111,8 @@ impl std::fmt::Display for Place {
     }
 }
 
-fn page(
+/// A page of what is rejected.
+pub(super) fn page(
     ledger: &Ledger<Content>,
     from: Option<&Place>,
     limit: usize,

@@ -27,11 +27,13 @@ mod place;
 mod proofs;
 mod reader;
 mod recover;
+mod rejected;
 mod remarks;
 mod resource_type;
 mod shared;
 mod state;
 mod watch;
+mod writes;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -49,10 +51,10 @@ use tracing::{error, info};
 
 use self::{
     clock::Clock,
-    fates::Kept,
     lease::Candidate,
     object::Projection,
     reader::{Journal, KubernetesResources},
+    rejected::Kept,
     remarks::Remarks,
     resource_type::ResourceType,
     shared::{Shared, Subject},

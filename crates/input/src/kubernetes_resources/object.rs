@@ -23,8 +23,9 @@ use serde::{
 };
 
 use super::{
-    life::{self, seconds},
+    life,
     resource_type::ResourceType,
+    writes::{ManagedFields, Writes, newest_writes},
 };
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -355,15 +356,6 @@ impl<'de> Visitor<'de> for ObjectVisitor {
     }
 }
 
-/// When parts of an object were last written, as far as that is recorded.
-#[derive(Debug, Clone, Copy, Default)]
-struct Writes {
-    /// Metadata or spec.
-    content: Option<i64>,
-    /// The status.
-    status: Option<i64>,
-}
-
 /// Writes what is seen of `metadata`, without managed fields. Returns the newest recorded writes.
 struct Metadata<'a> {
     builder: &'a mut Builder,
@@ -459,60 +451,11 @@ impl<'de> Visitor<'de> for Annotations<'_> {
     }
 }
 
-/// One entry of `metadata.managedFields`: who wrote which fields when.
-#[derive(Debug, Deserialize)]
-struct ManagedFields<'a> {
-    #[serde(default, borrow)]
-    time: Option<Cow<'a, str>>,
-    #[serde(default, borrow)]
-    subresource: Option<Cow<'a, str>>,
-    #[serde(default, rename = "fieldsV1")]
-    fields: Option<Fields>,
-}
-
-impl ManagedFields<'_> {
-    fn is_status(&self) -> bool {
-        self.subresource.as_deref() == Some("status")
-    }
-
-    fn has(&self, part: fn(&Fields) -> bool) -> bool {
-        self.fields.as_ref().is_some_and(part)
-    }
-}
-
-#[derive(Debug, Deserialize)]
-struct Fields {
-    #[serde(default, rename = "f:metadata")]
-    metadata: Option<IgnoredAny>,
-    #[serde(default, rename = "f:spec")]
-    spec: Option<IgnoredAny>,
-    #[serde(default, rename = "f:status")]
-    status: Option<IgnoredAny>,
-}
-
-/// The newest times at which metadata or spec, and the status, were written. The kubelet's writes to a
-/// pod's status say nothing about when what is billed of it changed.
-fn newest_writes(entries: &[ManagedFields<'_>]) -> Writes {
-    let newest = |of: fn(&ManagedFields<'_>) -> bool| {
-        entries
-            .iter()
-            .filter(|entry| of(entry))
-            .filter_map(|entry| seconds(entry.time.as_deref()?))
-            .max()
-    };
-    Writes {
-        content: newest(|entry| {
-            !entry.is_status() && entry.has(|it| it.metadata.is_some() || it.spec.is_some())
-        }),
-        status: newest(|entry| entry.is_status() && entry.has(|it| it.status.is_some())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{super::life::seconds, *};
 
     fn object(value: &serde_json::Value) -> Object {
         serde_json::from_slice(&serde_json::to_vec(value).unwrap()).unwrap()

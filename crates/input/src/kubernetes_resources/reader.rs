@@ -1,6 +1,6 @@
 //! The reader: hands out windows, and learns what became of them.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration, vec};
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -20,10 +20,22 @@ use super::{
 
 /// How long the last write of the state file may take.
 const LAST_WRITE: Duration = Duration::from_secs(5);
+/// A window goes out in batches of so many pieces, each when there is room for it: as messages, the
+/// pieces of a hundred thousand objects take more memory than the ledger of them.
+const PIECES: usize = 4_096;
 /// Outputs retry by themselves, so a window that failed met something unexpected: not in a hot loop.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 type Unsettled = Pin<Box<dyn Future<Output = (Ticket, Settled)> + Send>>;
+
+/// A window that goes out.
+struct Going {
+    emission: Emission<Content>,
+    /// How many of its pieces went out.
+    sent: usize,
+    /// A part of the duty to settle it for each batch that is still to go out.
+    acks: vec::IntoIter<Ack>,
+}
 
 /// The input itself.
 pub(super) struct KubernetesResources {
@@ -39,6 +51,10 @@ pub(super) struct KubernetesResources {
     election: Option<(JoinHandle<()>, Arc<Notify>)>,
     /// A window that goes out once the state file has it, which is from this generation on.
     held: Option<(Emission<Content>, u64)>,
+    /// A window of which a part went out.
+    going: Option<Going>,
+    /// Whether no further window is begun.
+    is_stopping: bool,
     unsettled: FuturesUnordered<Unsettled>,
     cluster: Option<Arc<str>>,
     shared: Arc<Shared>,
@@ -69,6 +85,8 @@ impl KubernetesResources {
             candidate,
             election: None,
             held: None,
+            going: None,
+            is_stopping: false,
             unsettled: FuturesUnordered::new(),
             cluster,
             shared,
@@ -112,12 +130,36 @@ impl KubernetesResources {
         self.shared.settle(ticket, outcomes);
     }
 
-    /// The next window if one is ready.
+    /// The next batch if one is ready.
     fn next(&mut self) -> Option<(Batch, Ack)> {
-        if self
+        if self.going.is_none() {
+            self.going = self.next_window();
+        }
+        let going = self.going.as_mut()?;
+        let pieces = going.emission.pieces.len();
+        let end = going.sent.saturating_add(PIECES).min(pieces);
+        let ack = going.acks.next()?;
+        let batch = emit::batch(
+            &going.emission,
+            going.sent..end,
+            self.shared.windows(),
+            self.shared.resource_type,
+            self.cluster.as_ref(),
+        );
+        going.sent = end;
+        // If the Lease ran out meanwhile the rest is not settled, and all of the window comes again.
+        if end == pieces || !self.shared.is_leader() {
+            self.going = None;
+        }
+        Some((batch, ack))
+    }
+
+    /// The next window if one is ready.
+    fn next_window(&mut self) -> Option<Going> {
+        let is_paused = self
             .paused_until
-            .is_some_and(|until| Instant::now() < until)
-        {
+            .is_some_and(|until| Instant::now() < until);
+        if is_paused || self.is_stopping {
             return None;
         }
         if self.held.is_none() {
@@ -139,16 +181,15 @@ impl KubernetesResources {
             kind = ?emission.kind,
             "a window goes out"
         );
-        let batch = emit::batch(
-            &emission,
-            self.shared.windows(),
-            self.shared.resource_type,
-            self.cluster.as_ref(),
-        );
         let (ack, settlement) = Ack::new();
         self.unsettled
             .push(Box::pin(settled(emission.ticket, settlement)));
-        Some((batch, ack))
+        let batches = emission.pieces.len().div_ceil(PIECES).max(1);
+        Some(Going {
+            emission,
+            sent: 0,
+            acks: ack.split(batches).into_iter(),
+        })
     }
 }
 
@@ -161,8 +202,11 @@ impl Input for KubernetesResources {
     async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
         self.begin();
         loop {
-            if let Some(window) = self.next() {
-                return Ok(Some(window));
+            if let Some(batch) = self.next() {
+                return Ok(Some(batch));
+            }
+            if self.is_stopping {
+                return Ok(None);
             }
             let due = self.shared.next_due();
             let ready_in = self
@@ -185,13 +229,16 @@ impl Input for KubernetesResources {
     }
 
     /// The ledger knows what was not delivered; the state file, or the times that the API server has,
-    /// bring it again.
+    /// bring it again. Only a window that is going out goes out whole: else what arrived of it would
+    /// arrive again.
     fn stop(&mut self) -> bool {
-        false
+        self.is_stopping = true;
+        self.going.is_some()
     }
 
     async fn close(&mut self) {
         self.watches.shutdown().await;
+        self.going = None;
         // Every acknowledgement has been resolved or dropped by now.
         while let Some((ticket, outcomes)) = self.unsettled.next().await {
             self.settle(ticket, outcomes);

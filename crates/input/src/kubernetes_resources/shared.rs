@@ -242,6 +242,11 @@ impl Shared {
         }
     }
 
+    /// Who leads instead of this replica, if another one does.
+    pub(super) fn leader(&self) -> Option<Arc<str>> {
+        (!self.is_leader()).then(|| Arc::clone(&self.books().leader))
+    }
+
     /// This replica leads until then.
     pub(super) fn lead_until(&self, until: Instant) {
         self.books().leadership = Leadership::Until(until);
@@ -330,8 +335,6 @@ impl Shared {
                 } else {
                     "watching; the ledger is in memory only and does not survive a restart"
                 });
-            }
-            if books.completeness.complete_until(i64::MAX).is_some() {
                 // Every watch has listed what there is, and these were not among it.
                 for uid in std::mem::take(&mut books.unplaced) {
                     let seen = books.seen.at;
@@ -411,21 +414,11 @@ impl Shared {
         self.change(|books| books.ledger.settle(ticket, Settled::Failed));
     }
 
-    /// Has what was rejected made again. Gives back how many pieces that are.
-    ///
-    /// # Errors
-    /// This replica stands by, and delivers nothing.
-    pub(super) fn retry_rejected(&self) -> Result<usize, String> {
-        if !self.is_leader() {
-            let leader = Arc::clone(&self.books().leader);
-            return Err(format!(
-                "this replica does not lead, and delivers nothing; ask `{leader}`, which does. What was \
-                 rejected while this one led is tried again once it leads"
-            ));
-        }
+    /// Has what was rejected made again. Returns how many pieces that are.
+    pub(super) fn retry_rejected(&self) -> usize {
         let pieces = self.change(|books| books.ledger.retry_rejected());
         self.changed.notify_one();
-        Ok(pieces)
+        pieces
     }
 
     /// The length of windows.
