@@ -210,9 +210,9 @@ fn an_empty_configuration_is_refused_and_one_without_a_mapping_warned_of() {
     let folder = with_config("input:\noutput:\n");
     assert_snapshot!(shown(&run_in(folder.path(), &lint, "")), @r"
     <default output>:7:13: warning: output.switch.cases.0.output.openmeter: this reads everything of each object, so everything is kept in memory and in the state, about ten kilobytes a pod, secrets in its environment variables included, and each change of it starts another event; read the fields that are needed, as in `root = #{ name: this.metadata.name }`
+    <default output>:7:13: warning: output.switch.cases.0.output.openmeter: whole objects come here as the input reads them, with the values of environment variables in them, and no events: nothing makes events of them on the way, such as a `mapping`
     <default output>:8:20: warning: output.switch.cases.0.output.openmeter.token: there is no token for openmeter.cloud; if it asks for one, set `token` (the variable OPENMETER_TOKEN of the presets)
     <default output>:15:13: warning: output.switch.cases.1.output.stdout: this reads everything of each object, so everything is kept in memory and in the state, about ten kilobytes a pod, secrets in its environment variables included, and each change of it starts another event; read the fields that are needed, as in `root = #{ name: this.metadata.name }`
-    config.yaml: warning: no `mapping` makes events of what `kubernetes_resources` reads: whole objects would go to `openmeter`, with the values of environment variables in them
     exit 0
     ");
 }

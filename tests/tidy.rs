@@ -1,6 +1,8 @@
 //! What the documents promise of the code: the arrows of ARCHITECTURE.md, links that lead somewhere,
 //! a function reference that is true, examples that lint.
 
+mod circles;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,

@@ -1,6 +1,10 @@
 //! What the benchmarks of the whole process share.
 
 #![allow(dead_code, reason = "each benchmark uses a part")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what stands around a benchmark is not the program"
+)]
 
 use std::{
     env, fs,

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::environment;
+
 const AFTER_HELP: &str = "\
 Exit codes:
   0    all went well
@@ -142,9 +144,7 @@ impl ConfigArgs {
 }
 
 fn config_variable() -> Option<PathBuf> {
-    std::env::var_os("METERLINE_CONFIG")
-        .filter(|path| !path.is_empty())
-        .map(PathBuf::from)
+    environment::own("METERLINE_CONFIG").map(PathBuf::from)
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -157,6 +157,10 @@ impl Demo {
     }
 
     /// Takes events until that second has begun.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the demo waits for a time of day"
+    )]
     async fn watch_until(&mut self, second: i64, args: &DemoArgs) -> Result<()> {
         let begun = UNIX_EPOCH + Duration::from_secs(second.unsigned_abs()) + WITHIN_SECOND;
         let wait = begun.duration_since(SystemTime::now()).unwrap_or_default();
@@ -260,6 +264,10 @@ async fn watermark(page: &str) -> Option<i64> {
     value.rsplit(' ').next()?.parse().ok()
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the demo begins at a time of day"
+)]
 fn now() -> Result<i64> {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -1,6 +1,6 @@
 //! Variables: those of the process, and of a file of `NAME=VALUE` lines behind them.
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, ffi::OsString, path::Path};
 
 use anyhow::{Context, Result, anyhow};
 
@@ -40,11 +40,19 @@ impl Environment {
     }
 
     /// The value of a variable; the process's own wins.
+    #[expect(clippy::disallowed_methods, reason = "this is the environment")]
     pub(crate) fn get(&self, name: &str) -> Option<String> {
         std::env::var(name)
             .ok()
             .or_else(|| self.file.get(name).cloned())
     }
+}
+
+/// A variable of the process alone that says how the command itself behaves; `None` when it is
+/// empty.
+#[expect(clippy::disallowed_methods, reason = "this is the environment")]
+pub(crate) fn own(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -88,8 +88,7 @@ pub(crate) fn checked(
 ) -> Result<Option<Loaded>> {
     let env = |name: &str| environment.get(name);
     match load(source, overrides, &env, &components::registry()) {
-        Ok((loaded, mut warnings)) => {
-            warnings.extend(whole_objects(&source.name, &loaded));
+        Ok((loaded, warnings)) => {
             print(&mut logging::Stderr::default(), &warnings)?;
             Ok(Some(loaded))
         }
@@ -122,10 +121,7 @@ pub(crate) fn lint(args: &LintArgs) -> Result<Exit> {
             }
         };
         match load(&source, &[], &env, &registry) {
-            Ok((loaded, mut warnings)) => {
-                warnings.extend(whole_objects(&source.name, &loaded));
-                print(&mut stdout, &warnings)?;
-            }
+            Ok((_, warnings)) => print(&mut stdout, &warnings)?,
             Err(found) => {
                 faults = faults.saturating_add(errors(&found));
                 print(&mut stdout, &found)?;
@@ -159,24 +155,6 @@ pub(crate) fn echo(args: &ConfigArgs) -> Result<Exit> {
             Ok(Exit::Faults)
         }
     }
-}
-
-/// A warning when objects go to the ingest API as the API server has them, with all that is in them:
-/// they are no events, and hold what is nobody's business there.
-fn whole_objects(file: &str, loaded: &Loaded) -> Option<Diagnostic> {
-    let has = |kind, name| loaded.types.contains(&(kind, name));
-    let is_meant = !has("input", "kubernetes_resources")
-        || !has("output", "openmeter")
-        || has("processor", "mapping");
-    (!is_meant).then(|| Diagnostic {
-        file: file.to_owned(),
-        place: None,
-        path: String::new(),
-        severity: Severity::Warning,
-        message: "no `mapping` makes events of what `kubernetes_resources` reads: whole objects \
-                  would go to `openmeter`, with the values of environment variables in them"
-            .to_owned(),
-    })
 }
 
 fn print(out: &mut impl Write, diagnostics: &[Diagnostic]) -> Result<()> {

@@ -26,6 +26,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+use crate::environment;
+
 /// So many bytes of lines may wait for standard error. It takes a burst of some ten thousand lines.
 const ROOM: usize = 8 * 1024 * 1024;
 /// How long the end of the process waits for its last lines.
@@ -81,8 +83,7 @@ pub(crate) fn start(level: &str, format: Format) {
         .log_internal_errors(false)
         .with_writer(Queue);
     // Colour only for eyes: on a terminal whose owner has not said no.
-    let colour = io::stderr().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colour = io::stderr().is_terminal() && environment::own("NO_COLOR").is_none();
     let started = match format {
         Format::Logfmt => builder.event_format(Logfmt { colour }).try_init(),
         Format::Json => builder.json().flatten_event(true).try_init(),
@@ -203,6 +204,10 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a line says at what time of day it was written"
+    )]
     fn format_event(
         &self,
         _: &FmtContext<'_, S, N>,

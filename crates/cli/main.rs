@@ -1,5 +1,10 @@
 //! The `meterline` command.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "no bill depends on a test")
+)]
+
 mod admin;
 mod args;
 mod components;

@@ -62,6 +62,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit> {
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
     let ended = runtime.block_on(async {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it waits for a signal, and ends with the runtime"
+        )]
         tokio::spawn(tell_of_stop(stop.clone()));
         serve(loaded, election, metrics, descriptors, stop).await
     });
@@ -159,6 +163,10 @@ async fn pipeline(
         input = buffer.build(input, &cx.labelled(label)).await?;
     }
     running.ready("");
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it is aborted below, when the pipeline has ended"
+    )]
     let line = tokio::spawn(minute::tell(cx.metrics.clone(), cx.health.clone()));
     let pipeline = Pipeline {
         input,

@@ -60,6 +60,10 @@ impl Ingest {
             .route("/api/v1/events", post(take))
             .layer(DefaultBodyLimit::max(64 << 20))
             .with_state((Arc::clone(&trouble), events));
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the handle ends it when it is dropped"
+        )]
         let task = tokio::spawn(async move {
             // Ends with the demo.
             let _ = axum::serve(listener, router).await;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use meterline_core::ProcessorPlan;
 
 use crate::{
+    context::{Cx, Spec},
     diagnostic::{Severity, suggestion},
     fields::Child,
     node::{Entry, Kind, Node},
-    plan::{Cx, Spec},
 };
 
 /// A few lines of resources that refer to one another can come to any number of components.
@@ -70,7 +70,6 @@ impl<'a> Cx<'a> {
             self.report_node(list, Severity::Error, message);
         }
         self.depth += 1;
-        self.types.insert((kind, spec.name));
         let label = self.label(node);
         let outer = self.at.replace((&entry.value, label));
         Some(Component {

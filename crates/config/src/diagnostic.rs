@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use meterline_core::nearest;
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -52,37 +54,11 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The candidate that `word` was most likely meant to be, if any is near.
-#[must_use]
-pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= candidate.chars().count().max(3) / 3)
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
 /// `; did you mean …?` or the list of what there is.
 pub(crate) fn suggestion(word: &str, candidates: &[&str]) -> String {
     match nearest(word, candidates.iter().copied()) {
         Some(near) => format!("; did you mean `{near}`?"),
         None if candidates.is_empty() => String::new(),
         None => format!("; there are: {}", candidates.join(", ")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nearest_name_is_found_and_a_far_one_is_not() {
-        assert_eq!(nearest("timout", ["timeout", "token"]), Some("timeout"));
-        assert_eq!(
-            nearest("opnmeter", ["stdout", "openmeter"]),
-            Some("openmeter")
-        );
-        assert_eq!(nearest("zzz", ["timeout", "token"]), None);
     }
 }

@@ -3,11 +3,11 @@
 use serde::{Serialize, Serializer, ser::Error as _};
 
 use crate::{
+    context::{Registry, Text},
     diagnostic::Diagnostic,
     interpolate::is_secret,
     load::{Reading, Source},
     node::{Kind, Node},
-    plan::{Registry, Text},
 };
 
 /// Stands for what is not shown.

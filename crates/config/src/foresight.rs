@@ -3,17 +3,16 @@
 //! Components are checked in the order in which messages come through them. Each says what it makes
 //! of what comes, so that an output knows what it would get.
 
-use std::sync::Arc;
-
 use meterline_core::{
     OutputPlan, Reads,
     foreseen::{Fact, Foreseen, Kind, Spot},
 };
 
 use crate::{
+    context::Cx,
     diagnostic::{Place, Severity},
     fields::{Child, Located},
-    plan::Cx,
+    post::Post,
 };
 
 /// Whether a message can come to two outputs.
@@ -25,30 +24,6 @@ pub enum Overlap {
     Perhaps,
     /// There are messages that do.
     Surely,
-}
-
-/// An output that posts events, and what is known of them.
-#[derive(Debug, Clone)]
-pub(crate) struct Post {
-    /// The component.
-    path: String,
-    url: Located<String>,
-    to: String,
-    account: String,
-    event_type: Arc<str>,
-    /// The `source` of the events, where it is known.
-    source: Option<Arc<str>>,
-}
-
-impl Post {
-    /// Whether the server takes an event of the one for a repeat of one of the other.
-    fn shadows(&self, other: &Self) -> bool {
-        // A repeat has the same id and the same source.
-        let sources = self.source.as_ref().zip(other.source.as_ref());
-        self.to == other.to
-            && self.event_type == other.event_type
-            && sources.is_none_or(|(one, other)| one == other)
-    }
 }
 
 impl Cx<'_> {
@@ -130,6 +105,13 @@ impl Cx<'_> {
             };
             let message = format!("this gives {what}, and an event is an object; {remedy}");
             self.report_spot(*spot, Severity::Error, message);
+        }
+        if self.foreseen.is_usage && self.foreseen.is_original {
+            let message = "whole objects come here as the input reads them, with the values of \
+                           environment variables in them, and no events: nothing makes events of \
+                           them on the way, such as a `mapping`";
+            let node = self.at.as_ref().map(|(node, _)| *node);
+            self.report(node, None, Severity::Warning, message.to_owned());
         }
         self.check_id(Severity::Error);
         if let Kind::EventId(event_type) = self.foreseen.content.field("id").kind {

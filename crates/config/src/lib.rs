@@ -5,6 +5,7 @@
 
 mod change;
 mod component;
+mod context;
 mod diagnostic;
 mod echo;
 mod fields;
@@ -13,6 +14,7 @@ mod interpolate;
 mod load;
 mod node;
 mod plan;
+mod post;
 mod quotes;
 mod report;
 mod sections;
@@ -20,10 +22,12 @@ mod sections;
 mod tests;
 mod wrap;
 
-pub use diagnostic::{Diagnostic, Place, Severity, nearest};
+pub use context::{
+    BufferSpec, Configure, Cx, InputSpec, OutputSpec, ProcessorSpec, Registry, Spec,
+};
+pub use diagnostic::{Diagnostic, Place, Severity};
 pub use echo::echo;
 pub use fields::{Child, GoDuration, Located, optional_duration};
 pub use foresight::Overlap;
-pub use load::{Loaded, Source, load};
-pub use plan::{BufferSpec, Configure, Cx, InputSpec, OutputSpec, ProcessorSpec, Registry, Spec};
-pub use sections::{Admin, Http, LogFormat, Logger, log_level};
+pub use load::{Source, load};
+pub use sections::{Admin, Http, Loaded, LogFormat, Logger, log_level};

@@ -1,22 +1,19 @@
 //! A whole configuration, from text to checked plans.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     path::PathBuf,
-    sync::Arc,
-    time::Duration,
 };
 
-use meterline_core::{BufferPlan, InputPlan, OutputPlan, ProcessorPlan, Reads, foreseen::Foreseen};
 use serde_saphyr::UserMessageFormatter;
 
 use crate::{
     change::{put, set},
+    context::{Cx, Index, Registry, Text},
     diagnostic::{Diagnostic, Place, Severity},
     interpolate::{Interpolated, interpolate},
     node::{Kind, Node},
-    plan::{Cx, Index, Registry, Text},
-    sections::{self, Admin, Http, Logger, RESOURCES},
+    sections::{self, Loaded, RESOURCES},
 };
 
 /// Larger configurations are refused unread.
@@ -31,31 +28,6 @@ pub struct Source {
     pub text: String,
     /// Where relative paths in it start; `None` when it is no file.
     pub dir: Option<PathBuf>,
-}
-
-/// A checked configuration.
-pub struct Loaded {
-    /// Where messages come from.
-    pub input: Box<dyn InputPlan>,
-    /// What keeps them until they are delivered, and its label.
-    pub buffer: Option<(Arc<str>, Box<dyn BufferPlan>)>,
-    /// What happens to them.
-    pub processors: Vec<Box<dyn ProcessorPlan>>,
-    /// How many batches are processed at once, at least 1.
-    pub threads: usize,
-    /// Where they go.
-    pub output: Box<dyn OutputPlan>,
-    /// How log lines are written.
-    pub logger: Logger,
-    /// The pages that watch over the process.
-    pub http: Http,
-    /// The pages that name customers.
-    pub admin: Admin,
-    /// How long a stop may take.
-    pub shutdown_timeout: Duration,
-    /// The kind and the name of every component that messages can come through, such as
-    /// `("input", "stdin")`.
-    pub types: BTreeSet<(&'static str, &'static str)>,
 }
 
 /// Reads and checks a configuration. Touches nothing outside but files that it names.
@@ -77,26 +49,7 @@ pub fn load(
         return Err(sorted(found));
     };
     let index = index(&root);
-    let mut cx = Cx {
-        registry,
-        texts: &texts,
-        index: &index,
-        found: Vec::new(),
-        at: None,
-        labels: HashMap::new(),
-        resolving: Vec::new(),
-        used: HashSet::new(),
-        types: BTreeSet::new(),
-        components: 0,
-        depth: 0,
-        foreseen: Foreseen::default(),
-        reads: Reads::default(),
-        keeps_objects: false,
-        declared: false,
-        posts: Vec::new(),
-        leaves: 0,
-        keeper: None,
-    };
+    let mut cx = Cx::new(registry, &texts, &index);
     let loaded = sections::plan(&root, &mut cx);
     found.append(&mut cx.found);
     let found = sorted(found);

@@ -279,7 +279,7 @@ impl de::Error for TypeError {
         Self::new(TypeErrorKind::Other(format!(
             "`{variant}` is not one of {}{}",
             expected.join(", "),
-            crate::diagnostic::nearest(variant, expected.iter().copied())
+            meterline_core::nearest(variant, expected.iter().copied())
                 .map(|near| format!("; did you mean `{near}`?"))
                 .unwrap_or_default()
         )))

@@ -1,155 +1,18 @@
-//! From configuration to plan: what a component declares, and the context in which it is checked.
+//! From configuration to plan: components inside components, and what is read of each.
 
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
-use meterline_core::{BufferPlan, InputPlan, OutputPlan, ProcessorPlan, Reads, foreseen::Foreseen};
+use meterline_core::{BufferPlan, InputPlan, OutputPlan, ProcessorPlan};
 use serde::de::DeserializeOwned;
 
 use crate::{
     component::Order,
-    diagnostic::{Diagnostic, Place, Severity},
+    context::{Configure, Cx},
+    diagnostic::{Place, Severity},
     fields::{Child, Located},
-    foresight::Post,
-    interpolate::Interpolated,
     node::{Kind, Node, TypeError, TypeErrorKind},
     wrap::{LabelledOutput, ProcessedInput},
 };
-
-/// A component's configuration as it is written. Derive `Deserialize` with `deny_unknown_fields`.
-pub trait Configure: DeserializeOwned {
-    /// What it becomes: `dyn InputPlan`, `dyn ProcessorPlan` or `dyn OutputPlan`.
-    type Plan: ?Sized + 'static;
-
-    /// Checks and compiles everything that can be without touching the world. Faults are told to
-    /// `cx`; `None` when the component cannot go on.
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<Self::Plan>>;
-}
-
-type PlanFn<P> = fn(&Node, &mut Cx<'_>) -> Option<Box<P>>;
-
-/// The declaration of a component.
-pub struct Spec<P: ?Sized + 'static> {
-    /// Its name in a configuration.
-    pub name: &'static str,
-    /// What it does, in a sentence.
-    pub summary: &'static str,
-    /// Whole components in YAML, each of which lints.
-    pub examples: &'static [&'static str],
-    pub(crate) keeps: Option<&'static str>,
-    pub(crate) plan: PlanFn<P>,
-}
-
-/// The declaration of an input.
-pub type InputSpec = Spec<dyn InputPlan>;
-/// The declaration of a buffer.
-pub type BufferSpec = Spec<dyn BufferPlan>;
-/// The declaration of a processor.
-pub type ProcessorSpec = Spec<dyn ProcessorPlan>;
-/// The declaration of an output.
-pub type OutputSpec = Spec<dyn OutputPlan>;
-
-impl<P: ?Sized + 'static> Spec<P> {
-    /// Declares a component whose configuration is `C`.
-    #[must_use]
-    pub const fn new<C: Configure<Plan = P>>(
-        name: &'static str,
-        summary: &'static str,
-        examples: &'static [&'static str],
-    ) -> Self {
-        Self {
-            name,
-            summary,
-            examples,
-            keeps: None,
-            plan: |node, cx| cx.configure::<C>(node),
-        }
-    }
-
-    /// Declares that an input or a buffer keeps messages until they are delivered, and where, such as
-    /// "in memory". One that does must not be behind another: what the buffer takes counts as
-    /// delivered for the input.
-    #[must_use]
-    pub const fn keeps(mut self, place: &'static str) -> Self {
-        self.keeps = Some(place);
-        self
-    }
-}
-
-/// Every component there is, and what a blank `input:` or `output:` stands for (YAML of one
-/// component).
-#[derive(Clone, Copy)]
-pub struct Registry {
-    /// The inputs.
-    pub inputs: &'static [InputSpec],
-    /// The buffers.
-    pub buffers: &'static [BufferSpec],
-    /// The processors.
-    pub processors: &'static [ProcessorSpec],
-    /// The outputs.
-    pub outputs: &'static [OutputSpec],
-    /// The input that a blank `input:` stands for.
-    pub default_input: &'static str,
-    /// The output that a blank `output:` stands for.
-    pub default_output: &'static str,
-}
-
-/// A text that was read: the file, a default, an override.
-pub(crate) struct Text {
-    pub(crate) name: String,
-    pub(crate) interpolated: Interpolated,
-    /// Whether places in it mean something to a person.
-    pub(crate) has_places: bool,
-    pub(crate) dir: Option<PathBuf>,
-}
-
-/// Everything that can be found by its number.
-pub(crate) struct Index<'a> {
-    pub(crate) nodes: HashMap<u64, (&'a Node, String)>,
-    /// Resources by kind and label.
-    pub(crate) resources: HashMap<(&'static str, &'a str), &'a Node>,
-}
-
-/// Where a component is being checked, and what was found wrong so far.
-pub struct Cx<'a> {
-    pub(crate) registry: &'a Registry,
-    pub(crate) texts: &'a [Text],
-    pub(crate) index: &'a Index<'a>,
-    pub(crate) found: Vec<Diagnostic>,
-    /// The component at hand: its node, and its label if it has one.
-    pub(crate) at: Option<(&'a Node, Option<String>)>,
-    /// Labels that were used, with the place of each.
-    pub(crate) labels: HashMap<String, Place>,
-    /// Resources whose insides are being checked, against a resource that contains itself.
-    pub(crate) resolving: Vec<(&'static str, &'a str)>,
-    /// Resources that something referred to, by their nodes.
-    pub(crate) used: HashSet<u64>,
-    /// Kind and name of every component that was found.
-    pub(crate) types: BTreeSet<(&'static str, &'static str)>,
-    /// How many components there are, resources counted wherever they are used, and how deep the one
-    /// at hand is nested.
-    pub(crate) components: usize,
-    pub(crate) depth: usize,
-    /// What is known of the messages that come to the component at hand.
-    pub(crate) foreseen: Foreseen,
-    /// What is read of the content that the input gives messages, as far as components were looked
-    /// at.
-    pub(crate) reads: Reads,
-    /// Whether the input keeps objects as long as they live.
-    pub(crate) keeps_objects: bool,
-    /// Whether the component at hand said what it reads.
-    pub(crate) declared: bool,
-    /// The outputs that post events, as far as they were looked at.
-    pub(crate) posts: Vec<Post>,
-    /// How many outputs were looked at that hold no others.
-    pub(crate) leaves: usize,
-    /// An input that keeps messages itself: its type, its place in the configuration and where it
-    /// keeps them.
-    pub(crate) keeper: Option<(&'static str, String, &'static str)>,
-}
 
 impl<'a> Cx<'a> {
     /// Checks a nested input.
@@ -297,7 +160,7 @@ impl<'a> Cx<'a> {
 
     /// Reads a component's configuration and plans it. After a fault in a field the rest is read
     /// without that field, so that one look finds all faults.
-    fn configure<C: Configure>(&mut self, body: &Node) -> Option<Box<C::Plan>> {
+    pub(crate) fn configure<C: Configure>(&mut self, body: &Node) -> Option<Box<C::Plan>> {
         let mut body = body.clone();
         let config = self.read::<C>(&mut body);
         match config {

@@ -1,10 +1,10 @@
 //! Faults with their places.
 
 use crate::{
+    context::Cx,
     diagnostic::{Diagnostic, Place, Severity},
     fields::Located,
     node::{Node, TypeError},
-    plan::Cx,
 };
 
 impl Cx<'_> {

@@ -1,16 +1,15 @@
 //! The sections of a configuration: what is at its top level beside the components, and all of it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use meterline_core::foreseen::Foreseen;
+use meterline_core::{BufferPlan, InputPlan, OutputPlan, ProcessorPlan, foreseen::Foreseen};
 use serde::Deserialize;
 
 use crate::{
+    context::Cx,
     diagnostic::{Severity, suggestion},
     fields::{Child, GoDuration},
-    load::Loaded,
     node::{Kind, Node},
-    plan::Cx,
 };
 
 const KEYS: &[&str] = &[
@@ -127,6 +126,28 @@ struct Metrics {
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
+/// A checked configuration.
+pub struct Loaded {
+    /// Where messages come from.
+    pub input: Box<dyn InputPlan>,
+    /// What keeps them until they are delivered, and its label.
+    pub buffer: Option<(Arc<str>, Box<dyn BufferPlan>)>,
+    /// What happens to them.
+    pub processors: Vec<Box<dyn ProcessorPlan>>,
+    /// How many batches are processed at once, at least 1.
+    pub threads: usize,
+    /// Where they go.
+    pub output: Box<dyn OutputPlan>,
+    /// How log lines are written.
+    pub logger: Logger,
+    /// The pages that watch over the process.
+    pub http: Http,
+    /// The pages that name customers.
+    pub admin: Admin,
+    /// How long a stop may take.
+    pub shutdown_timeout: Duration,
+}
+
 /// Checks the sections, all of them, whatever is wrong with one.
 pub(crate) fn plan(root: &Node, cx: &mut Cx<'_>) -> Option<Loaded> {
     keys(root, cx);
@@ -140,7 +161,6 @@ pub(crate) fn plan(root: &Node, cx: &mut Cx<'_>) -> Option<Loaded> {
         .as_ref()
         .and_then(|it| cx.processors(&it.processors));
     let output = root.get("output").and_then(|it| cx.output(Child(it.id)));
-    let types = cx.types.clone();
     let reads = std::mem::take(&mut cx.reads);
     cx.keeps_objects = false;
     // Nothing comes to what nothing uses.
@@ -177,7 +197,6 @@ pub(crate) fn plan(root: &Node, cx: &mut Cx<'_>) -> Option<Loaded> {
         admin: admin?,
         shutdown_timeout: shutdown_timeout?
             .map_or(Duration::from_secs(20), |GoDuration(timeout)| timeout),
-        types,
     })
 }
 

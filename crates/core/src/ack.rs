@@ -127,7 +127,25 @@ impl Drop for Shared {
     }
 }
 
-/// The duty to say how a batch ended. See the module documentation.
+/// The duty to say how a batch ended. It resolves once, when all its parts have; the worst outcome
+/// wins, and a part that is dropped is lost.
+///
+/// ```
+/// use meterline_core::{Ack, Outcome};
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let away = Outcome::Failed("the sink is away".to_owned());
+/// let (ack, mut settlement) = Ack::new();
+/// let mut parts = ack.split(2);
+/// parts.remove(0).resolve(away.clone());
+/// parts.remove(0).resolve(Outcome::Delivered);
+/// assert_eq!(settlement.outcome().await, away);
+///
+/// let (forgotten, mut settlement) = Ack::new();
+/// drop(forgotten);
+/// assert_eq!(settlement.outcome().await, Outcome::Lost);
+/// # });
+/// ```
 #[must_use = "an Ack must be resolved; dropping it counts as lost"]
 pub struct Ack {
     shared: Arc<Shared>,

@@ -6,6 +6,7 @@
 
 mod ack;
 mod document;
+mod drops;
 pub mod duration;
 mod election;
 mod fate;
@@ -15,6 +16,7 @@ mod ids;
 mod lines;
 mod message;
 mod metrics;
+mod nearest;
 mod reads;
 mod rejected;
 pub mod template;
@@ -22,13 +24,15 @@ mod traits;
 
 pub use ack::{Ack, Outcome, Settled, Settlement};
 pub use document::{Builder, Document, Entries, Items, Mark, Node, Open, Scalar};
+pub use drops::Drops;
 pub use election::LeaderElection;
-pub use fate::{Cause, Drops, Rejection};
+pub use fate::{Cause, Rejection};
 pub use health::{Health, HealthHandle, HealthReport};
 pub use ids::event_id;
 pub use lines::Lines;
 pub use message::{Batch, Content, ContentError, Failure, Identity, Message, Metadata};
 pub use metrics::{Labelled, Metrics};
+pub use nearest::nearest;
 pub use prometheus::{IntCounter, IntGauge};
 pub use reads::{Parts, Reads, Step};
 pub use rejected::{Rejected, RejectedItem, RejectedPage, RejectedStore};

@@ -2,7 +2,7 @@
 //!
 //! The event of a pod that did not change is, from one window to the next, the same bytes but for
 //! its id and its time. Whoever made it once keeps a [`Template`] with the pod's
-//! [`Document`](crate::Document) and fills it from then on.
+//! [`Document`] and fills it from then on.
 
 use std::sync::{
     Arc,

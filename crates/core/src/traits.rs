@@ -299,8 +299,6 @@ pub type DropRule = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 pub struct WriterNode {
     /// For logs, metrics and health.
     pub label: Arc<str>,
-    /// The component's type, such as `openmeter`.
-    pub component: &'static str,
     /// What writes.
     pub writer: Arc<dyn Writer>,
     /// How messages are gathered for it.

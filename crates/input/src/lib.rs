@@ -1,6 +1,11 @@
 //! The inputs, and the buffers behind them. Adding one: a file, a `mod` line and a line in [`SPECS`] or
 //! [`BUFFERS`].
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "no bill depends on a test")
+)]
+
 mod buffer;
 mod generate;
 mod kubernetes_resources;

@@ -3,8 +3,13 @@
 //!
 //! It speaks what watchers use: lists (whole and in pages), watches from a resource version,
 //! streaming lists, bookmarks, selectors, and the errors that matter (410 when a version is too
-//! old, refusals, cut and silent connections). The demo, tests and benchmarks use it; it is no
+//! old, refusals, cut connections). The demo, tests and benchmarks use it; it is no
 //! place for anything that bills.
+
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "no bill depends on a test")
+)]
 
 mod pod;
 mod selector;

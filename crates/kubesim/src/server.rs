@@ -7,7 +7,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -58,7 +58,6 @@ struct Shared {
     /// Counts how often all watches were cut.
     cuts: watch::Sender<u64>,
     /// Watches send nothing while this is set, and their connections stay.
-    silent: AtomicBool,
     refuse_status: AtomicU32,
     refuse_left: AtomicU64,
     requests: AtomicU64,
@@ -91,7 +90,6 @@ impl Kubesim {
             version: watch::Sender::new(store.version()),
             cuts: watch::Sender::new(0),
             store: Mutex::new(store),
-            silent: AtomicBool::new(false),
             refuse_status: AtomicU32::new(0),
             refuse_left: AtomicU64::new(0),
             requests: AtomicU64::new(0),
@@ -100,6 +98,10 @@ impl Kubesim {
         let router = Router::new()
             .fallback(handle)
             .with_state(Arc::clone(&shared));
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the handle ends it when it is dropped"
+        )]
         let task = tokio::spawn(async move {
             // Ends with the process, or when the handle is dropped.
             let _ = axum::serve(listener, router).await;
@@ -152,12 +154,6 @@ impl Kubesim {
             .refuse_status
             .store(u32::from(status), Ordering::Relaxed);
         self.shared.refuse_left.store(count, Ordering::Relaxed);
-    }
-
-    /// Watches fall silent without ending, or speak again: a connection whose other end is gone.
-    pub fn silence_watches(&self, silent: bool) {
-        self.shared.silent.store(silent, Ordering::Relaxed);
-        self.shared.version.send_modify(|_| {});
     }
 
     /// How many requests there were.
@@ -374,9 +370,7 @@ impl Watch {
                 return Some(std::mem::take(&mut self.pending).concat().into());
             }
             self.version.mark_unchanged();
-            if !self.shared.silent.load(Ordering::Relaxed) {
-                self.look();
-            }
+            self.look();
             if !self.pending.is_empty() || self.over {
                 continue;
             }
@@ -392,9 +386,7 @@ impl Watch {
                     }
                 } => {
                     self.bookmark_at = Some(Instant::now() + self.shared.options.bookmarks);
-                    if !self.shared.silent.load(Ordering::Relaxed) {
-                        self.pending.push(bookmark(self.kind, self.seen, false));
-                    }
+                    self.pending.push(bookmark(self.kind, self.seen, false));
                 }
             }
         }

@@ -15,6 +15,55 @@
 //! one fate. Rejected pieces are kept, and handed out again when that is asked for.
 //!
 //! Time comes in as an argument, in Unix seconds.
+//!
+//! ```
+//! use meterline_ledger::{Accounting, Content, Interval, Ledger, Observation, Settled};
+//!
+//! #[derive(Debug, Clone, PartialEq)]
+//! struct Pod {
+//!     namespace: &'static str,
+//!     cores: u32,
+//! }
+//!
+//! impl Content for Pod {
+//!     fn owner(&self) -> &str {
+//!         self.namespace
+//!     }
+//!
+//!     fn weight(&self) -> usize {
+//!         size_of::<Self>()
+//!     }
+//! }
+//!
+//! let minute = Interval::new(60).unwrap();
+//! let mut ledger = Ledger::new(minute, Accounting::Exact, 0);
+//! ledger.apply(Observation {
+//!     uid: "a".into(),
+//!     start: Some(10),
+//!     end: None,
+//!     content: Pod { namespace: "default", cores: 2 },
+//!     content_since: None,
+//!     observed_at: 12,
+//!     in_scope_since: None,
+//! });
+//! assert!(ledger.next(59).is_none(), "the window is not over");
+//!
+//! let window = ledger.next(60).unwrap();
+//! assert_eq!(window.pieces[0].seconds(), 50);
+//!
+//! // What was not delivered comes again as it was, and the watermark waits for it.
+//! ledger.settle(window.ticket, Settled::Failed);
+//! let again = ledger.next(60).unwrap();
+//! assert_eq!(again.pieces, window.pieces);
+//! assert_eq!(ledger.watermark(), 0);
+//! ledger.settle(again.ticket, Settled::Delivered);
+//! assert_eq!(ledger.watermark(), 60);
+//! ```
+
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "no bill depends on a test")
+)]
 
 mod completeness;
 mod contents;

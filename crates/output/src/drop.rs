@@ -35,7 +35,6 @@ impl OutputPlan for Drop {
     async fn build(self: Box<Self>, cx: &BuildContext) -> Result<OutputNode, BuildError> {
         Ok(OutputNode::Writer(WriterNode {
             label: Arc::clone(&cx.label),
-            component: "drop",
             taken: Taken::Dropped,
             writer: Arc::new(Self),
             batching: BatchPolicy::default(),

@@ -120,6 +120,10 @@ fn unreachable(url: &str, error: reqwest::Error) -> WriteError {
 
 /// The pause that an answer asks for, in either form (RFC 9110, section 10.2.3). Garbage and times
 /// that have passed ask for none.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "`Retry-After` may be a time of day"
+)]
 fn retry_after(response: &Response) -> Option<Duration> {
     let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
     parse_retry_after(value, Utc::now())

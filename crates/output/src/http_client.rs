@@ -237,7 +237,6 @@ impl OutputPlan for Plan {
         let (batching, max_in_flight) = (self.batching.clone(), self.max_in_flight);
         Ok(OutputNode::Writer(WriterNode {
             label: Arc::clone(&cx.label),
-            component: "http_client",
             taken: Taken::Delivered,
             writer: Arc::new(HttpClient {
                 client,

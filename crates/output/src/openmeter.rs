@@ -203,7 +203,6 @@ impl OutputPlan for Plan {
         };
         Ok(OutputNode::Writer(WriterNode {
             label: Arc::clone(&cx.label),
-            component: "openmeter",
             taken: Taken::Delivered,
             writer: Arc::new(writer),
             batching: self.batching,

@@ -91,7 +91,6 @@ impl OutputPlan for WhenBlocked {
         };
         Ok(OutputNode::Writer(WriterNode {
             label: Arc::clone(&cx.label),
-            component: "stdout",
             // Where what nobody reads is dropped, nothing is known to have arrived.
             taken: match *self {
                 Self::Wait => Taken::Kept,

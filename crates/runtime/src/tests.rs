@@ -429,7 +429,6 @@ proptest! {
 fn writer(writer: Arc<dyn Writer>, batching: BatchPolicy) -> OutputNode {
     OutputNode::Writer(WriterNode {
         label: "output".into(),
-        component: "sink",
         writer,
         batching,
         max_in_flight: 3,

@@ -235,12 +235,6 @@ impl Reader<'_> {
                 self.analysis.reads = Reads::All;
             }
             (name, _) => {
-                if let ("pod_metrics", Some(Expr::StringConstant(unit, position))) =
-                    (name, call.args.get(1))
-                    && let Err(reason) = functions::unit(unit)
-                {
-                    self.errors.push(self.origin.error(*position, reason, None));
-                }
                 self.reads.called(call);
                 match (name, call.args.as_slice()) {
                     ("json", [Expr::StringConstant(path, _)]) => {
@@ -272,6 +266,13 @@ impl Reader<'_> {
                 .origin
                 .error(position, misfit.message, Some(&misfit.help));
             self.errors.push(error);
+        }
+        for (at, argument) in arguments.iter().enumerate() {
+            if let Some(Expr::StringConstant(text, position)) = argument
+                && let Some(reason) = functions::wrong_word(&call.name, at, arguments.len(), text)
+            {
+                self.errors.push(self.origin.error(*position, reason, None));
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use rhai::{
 };
 
 use crate::{
-    Expression, Mapping, ScriptError, Template, cpu,
+    cpu,
     functions::{self, FunctionDoc},
 };
 
@@ -79,30 +79,6 @@ impl Engine {
     pub fn new(limits: Limits) -> Self {
         let rhai = engine(&limits);
         Self(Arc::new(Inner { rhai, limits }))
-    }
-
-    /// Compiles a mapping.
-    ///
-    /// # Errors
-    /// Every fault that can be found without a message.
-    pub fn compile_mapping(&self, source: &str) -> Result<Mapping, Vec<ScriptError>> {
-        Mapping::compile(self, source)
-    }
-
-    /// Compiles an expression, such as the `check` of a `switch`.
-    ///
-    /// # Errors
-    /// Every fault that can be found without a message.
-    pub fn compile_expression(&self, source: &str) -> Result<Expression, Vec<ScriptError>> {
-        Expression::compile(self, source)
-    }
-
-    /// Compiles text with `${! EXPRESSION }` parts; `${{! … }}` stands for a literal `${! … }`.
-    ///
-    /// # Errors
-    /// Every fault that can be found without a message.
-    pub fn compile_template(&self, text: &str) -> Result<Template, Vec<ScriptError>> {
-        Template::compile(self, text)
     }
 
     /// The functions of Meterline's own, in the order of the reference.

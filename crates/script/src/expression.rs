@@ -18,8 +18,18 @@ impl std::fmt::Debug for Expression {
     }
 }
 
+impl Engine {
+    /// Compiles an expression, such as the `check` of a `switch`.
+    ///
+    /// # Errors
+    /// Every fault that can be found without a message.
+    pub fn compile_expression(&self, source: &str) -> Result<Expression, Vec<ScriptError>> {
+        Expression::compile(self, source)
+    }
+}
+
 impl Expression {
-    pub(crate) fn compile(engine: &Engine, source: &str) -> Result<Self, Vec<ScriptError>> {
+    fn compile(engine: &Engine, source: &str) -> Result<Self, Vec<ScriptError>> {
         Self::compile_at(engine, source, (1, 1))
     }
 

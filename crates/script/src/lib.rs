@@ -5,6 +5,11 @@
 //! both `()`. A script fails for its message alone: limits on steps, time and sizes hold for every
 //! run, and nothing in a script reaches outside it.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "no bill depends on a test")
+)]
+
 mod analysis;
 mod blank;
 mod context;

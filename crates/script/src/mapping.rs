@@ -57,8 +57,18 @@ impl Outcome {
     }
 }
 
+impl Engine {
+    /// Compiles a mapping.
+    ///
+    /// # Errors
+    /// Every fault that can be found without a message.
+    pub fn compile_mapping(&self, source: &str) -> Result<Mapping, Vec<ScriptError>> {
+        Mapping::compile(self, source)
+    }
+}
+
 impl Mapping {
-    pub(crate) fn compile(engine: &Engine, source: &str) -> Result<Self, Vec<ScriptError>> {
+    fn compile(engine: &Engine, source: &str) -> Result<Self, Vec<ScriptError>> {
         Ok(Self {
             script: Script::compile(engine, source, (1, 1))?,
             id: new_owner(),

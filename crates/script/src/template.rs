@@ -19,8 +19,18 @@ enum Part {
     Expression(Box<Expression>),
 }
 
+impl Engine {
+    /// Compiles text with `${! EXPRESSION }` parts; `${{! … }}` stands for a literal `${! … }`.
+    ///
+    /// # Errors
+    /// Every fault that can be found without a message.
+    pub fn compile_template(&self, text: &str) -> Result<Template, Vec<ScriptError>> {
+        Template::compile(self, text)
+    }
+}
+
 impl Template {
-    pub(crate) fn compile(engine: &Engine, text: &str) -> Result<Self, Vec<ScriptError>> {
+    fn compile(engine: &Engine, text: &str) -> Result<Self, Vec<ScriptError>> {
         let mut parts = Vec::new();
         let mut errors = Vec::new();
         let mut literal = String::new();

@@ -18,6 +18,11 @@
 //! Nothing here is shipped. Everything that is started is ended when its handle is dropped, also
 //! when a test panics.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what stands around a test is not the program"
+)]
+
 pub mod audit;
 pub mod child;
 pub mod control_plane;

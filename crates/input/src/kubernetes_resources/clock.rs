@@ -44,6 +44,7 @@ impl Clock {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     fn now(&self) -> DateTime<Utc> {
         self.steady().now(Utc::now(), Instant::now())
     }
@@ -83,6 +84,7 @@ impl Clock {
     }
 
     /// The API server's clock showed this just now, as the header `Date` of an answer.
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     pub(super) fn server_says(&self, date: &str) {
         if let Ok(date) = DateTime::parse_from_rfc2822(date) {
             self.steady()

@@ -94,6 +94,10 @@ impl KubernetesResources {
         }
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the reader waits for both tasks when it is closed"
+    )]
     fn begin(&mut self) {
         if let Some(candidate) = self.candidate.take() {
             let end = Arc::new(Notify::new());

@@ -210,6 +210,10 @@ impl StateFile {
     /// Opens the file again after it was given up. What is there instead, or is damaged, is moved aside:
     /// everything is written anew.
     fn reconnect(&mut self) -> Result<Connection, StateError> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a damaged file is moved aside under the time of day"
+        )]
         let now = chrono::Utc::now().timestamp();
         self.place.hold(Duration::ZERO)?;
         if let Some(change) = self.lost {

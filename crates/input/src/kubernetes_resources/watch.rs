@@ -484,6 +484,7 @@ enum End {
 }
 
 /// Exponential back-off with jitter.
+#[expect(clippy::disallowed_methods, reason = "chance, not time")]
 fn pause(failures: u32) -> Duration {
     if failures == 0 {
         return Duration::ZERO;

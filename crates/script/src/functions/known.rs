@@ -243,33 +243,10 @@ pub(crate) fn changes_its_argument(name: &str) -> bool {
     CHANGING.contains(&name) || !is_known(name)
 }
 
-/// The known name that is most like this one, if any is like it at all.
+/// The known name that this one was most likely meant to be, if any is near.
 pub(crate) fn nearest(name: &str) -> Option<&'static str> {
     let own = super::docs().iter().map(|doc| doc.name);
-    own.chain(rhai_names())
-        .map(|known| (distance(name, known), known))
-        .filter(|(distance, known)| *distance <= 1 + known.len() / 5)
-        .min()
-        .map(|(_, known)| known)
-}
-
-/// How many characters have to be put in, taken out or replaced.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut above_left = i;
-        let mut left = i + 1;
-        if let Some(first) = row.first_mut() {
-            *first = left;
-        }
-        for (cell, y) in row.iter_mut().skip(1).zip(b.chars()) {
-            let replaced = above_left + usize::from(x != y);
-            above_left = *cell;
-            left = replaced.min(left + 1).min(*cell + 1);
-            *cell = left;
-        }
-    }
-    row.last().copied().unwrap_or_default()
+    meterline_core::nearest(name, own.chain(rhai_names()))
 }
 
 #[cfg(test)]
@@ -286,18 +263,5 @@ mod tests {
         assert_eq!(nearest("pod_reqest"), Some("pod_request"));
         assert_eq!(nearest("has_prefx"), Some("has_prefix"));
         assert_eq!(nearest("frobnicate"), None);
-    }
-
-    #[test]
-    fn distances_are_counted_in_characters() {
-        for (a, b, expected) in [
-            ("", "", 0),
-            ("", "ab", 2),
-            ("kitten", "sitting", 3),
-            ("é", "e", 1),
-        ] {
-            assert_eq!(distance(a, b), expected, "{a} {b}");
-            assert_eq!(distance(b, a), expected, "{b} {a}");
-        }
     }
 }

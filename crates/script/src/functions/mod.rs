@@ -20,8 +20,8 @@ use meterline_core::Reads;
 use rhai::{Engine, EvalAltResult};
 
 pub(crate) use known::{changes_its_argument, is_known, nearest};
-pub(crate) use kubernetes::unit;
-pub(crate) use signature::{Type, misfit, result};
+use kubernetes::unit;
+pub(crate) use signature::{Type, misfit, result, wrong_word};
 
 use crate::paths::{self, MAKE_PATH};
 

@@ -43,6 +43,8 @@ enum Wants {
     Range,
     /// A number, or text that holds one.
     Number,
+    /// The name of a unit of time.
+    Unit,
     Exactly(Type),
 }
 
@@ -51,9 +53,8 @@ impl Wants {
     fn of(parameter: &str) -> Self {
         match parameter {
             "text" | "name" | "key" | "path" | "prefix" | "suffix" | "separator" | "old"
-            | "new" | "type" | "namespace" | "algorithm" | "resource" | "unit" => {
-                Self::Exactly(Type::Text)
-            }
+            | "new" | "type" | "namespace" | "algorithm" | "resource" => Self::Exactly(Type::Text),
+            "unit" => Self::Unit,
             "integer" | "position" | "start" | "count" => Self::Exactly(Type::Integer),
             "number" | "seconds" | "factor" | "divisor" => Self::Number,
             "character" => Self::Exactly(Type::Character),
@@ -71,6 +72,7 @@ impl Wants {
             Self::Anything => true,
             Self::Range => false,
             Self::Number => matches!(given, Type::Integer | Type::Decimal | Type::Text),
+            Self::Unit => given == Type::Text,
             Self::Exactly(wanted) => wanted == given,
         }
     }
@@ -217,6 +219,17 @@ pub(crate) fn misfit(name: &str, arguments: &[Option<Type>], is_method: bool) ->
             help: help(),
         })
     })
+}
+
+/// What is wrong with this text as the argument `at`, from 0, of `count`, where the function takes
+/// only some words there.
+pub(crate) fn wrong_word(name: &str, at: usize, count: usize, text: &str) -> Option<String> {
+    let mut forms = FORMS.get(name)?.iter().map(|(_, form)| form);
+    let form = forms.find(|form| form.takes_count(count))?;
+    match form.parameters.get(at)? {
+        Wants::Unit => super::unit(text).err(),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -385,6 +398,18 @@ mod tests {
         assert_eq!(result("filter"), None);
         assert_eq!(result("meta"), None);
         assert_eq!(result("push"), None);
+    }
+
+    #[test]
+    fn a_parameter_that_takes_few_words_names_them() {
+        let wrong = |at, text| wrong_word("pod_metrics", at, 2, text);
+        assert_eq!(wrong(1, "hour"), None);
+        assert_eq!(
+            wrong(1, "day").unwrap(),
+            "`day` is not a unit; there are second, minute and hour"
+        );
+        assert_eq!(wrong(0, "day"), None);
+        assert_eq!(wrong_word("pod_metrics", 1, 3, "day"), None);
     }
 
     #[test]

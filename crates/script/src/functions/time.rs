@@ -77,6 +77,10 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     },
 ];
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a script may ask what time it is"
+)]
 pub(super) fn register(engine: &mut Engine) {
     engine.register_fn("now", || {
         Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)
