@@ -21,7 +21,7 @@ pub mod template;
 mod traits;
 
 pub use ack::{Ack, Outcome, Settled, Settlement};
-pub use document::{Builder, Document, Entries, Items, Mark, Node, Open, Scalar};
+pub use document::{Builder, Document, Entries, Items, Limits, Mark, Node, Open, Scalar};
 pub use election::LeaderElection;
 pub use fate::{Cause, Drops, Rejection};
 pub use health::{Health, HealthHandle, HealthReport};

@@ -19,6 +19,7 @@ use tokio::{
 use tracing::{error, warn};
 
 use super::{
+    budgets::Budgets,
     claim::Word,
     clock::Clock,
     fates,
@@ -84,6 +85,7 @@ pub(super) struct Shared {
     /// Says what is not billed.
     billing: HealthHandle,
     gauges: Gauges,
+    budgets: Budgets,
 }
 
 /// What [`Shared::new`] needs to know beside the books.
@@ -147,6 +149,7 @@ impl Shared {
             health,
             billing,
             gauges: Gauges::new(metrics, label),
+            budgets: Budgets::new(metrics, label),
         }
     }
 
@@ -173,6 +176,7 @@ impl Shared {
 
     /// The ledger learns of an object's state.
     pub(super) fn observe(&self, observation: Observation<Content>) {
+        self.budgets.came(&observation.uid, &observation.content);
         self.change(|books| {
             books.unplaced.remove(&observation.uid);
             books.ledger.apply(observation);
