@@ -16,6 +16,7 @@
 //!
 //! Time comes in as an argument, in Unix seconds.
 
+mod budget;
 mod completeness;
 mod contents;
 mod durable;
@@ -31,6 +32,7 @@ mod tests;
 mod unproved;
 mod words;
 
+pub use budget::{Budget, Waiting};
 pub use completeness::Completeness;
 pub use durable::{Changes, Head, Record};
 pub use interval::{Interval, UnixSeconds, Window};

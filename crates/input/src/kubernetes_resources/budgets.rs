@@ -5,11 +5,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use meterline_core::{IntCounter, Metrics};
+use meterline_ledger::Waiting;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -24,25 +25,83 @@ const MOST_NAMESPACES: usize = 1_000;
 /// What one input has to tell.
 pub(super) struct Budgets {
     cut: IntCounter,
-    told: Mutex<Turns>,
+    joined: IntCounter,
+    beyond: IntCounter,
+    told: Mutex<Told>,
+}
+
+/// Whose turn it is to be told of what.
+#[derive(Default)]
+struct Told {
+    cut: Turns,
+    joined: Turns,
+    beyond: Turns,
 }
 
 impl Budgets {
     /// Of the input `label`.
     pub(super) fn new(metrics: &Metrics, label: &str) -> Self {
+        let counter = |name, help| metrics.counter(name, help, &[("label", label)]);
         Self {
-            cut: metrics.counter(
+            cut: counter(
                 "kubernetes_object_cut",
                 "Values of objects that were left out because too much is read of the object, each \
                  time that the object came.",
-                &[("label", label)],
+            ),
+            joined: counter(
+                "ledger_joined_segments",
+                "Changes of labels that are not billed with the label that they made, because too much \
+                 of their namespace waits to be delivered.",
+            ),
+            beyond: counter(
+                "ledger_segments_beyond_budget",
+                "Changes of what is billed that wait although too much of their namespace does.",
             ),
             told: Mutex::default(),
         }
     }
 
+    fn turn(&self, namespace: &str, turns: impl Fn(&mut Told) -> &mut Turns) -> Option<u64> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        turns(&mut told).turn(namespace, Instant::now())
+    }
+
+    /// An object of a namespace changed.
+    pub(super) fn waits(&self, namespace: &str, waiting: Waiting) {
+        match waiting {
+            Waiting::Within => {}
+            Waiting::Joined => {
+                self.joined.inc();
+                if let Some(untold) = self.turn(namespace, |it| &mut it.joined) {
+                    warn!(
+                        namespace,
+                        changes_not_told = untold,
+                        "more than 10,000 changes or 64 MiB of this namespace wait to be delivered: \
+                         further changes of labels are joined, and the time between them is billed \
+                         with the label that was there first; seconds, subjects and metrics are as \
+                         they would be. Look whether the sink takes events, and who changes the labels \
+                         of running pods so often"
+                    );
+                }
+            }
+            Waiting::Beyond => {
+                self.beyond.inc();
+                if let Some(untold) = self.turn(namespace, |it| &mut it.beyond) {
+                    warn!(
+                        namespace,
+                        changes_not_told = untold,
+                        "more than 10,000 changes or 64 MiB of this namespace wait to be delivered, and \
+                         more come that change what is billed: they are kept and take memory, but \
+                         without labels where these are known. Look whether the sink takes events, and who changes what running pods reserve, or \
+                         the fields that the mapping reads by name, so often"
+                    );
+                }
+            }
+        }
+    }
+
     /// An object came, of which values were left out if there was too much.
-    pub(super) fn came(&self, uid: &std::sync::Arc<str>, content: &Content) {
+    pub(super) fn came(&self, uid: &Arc<str>, content: &Content) {
         if content.cut == 0 {
             return;
         }
@@ -50,9 +109,7 @@ impl Budgets {
             .inc_by(u64::try_from(content.cut).unwrap_or(u64::MAX));
         let known = Known::of(uid, content);
         let namespace = known.namespace.unwrap_or_default();
-        let mut turns = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(untold) = turns.turn(&namespace, Instant::now()) {
-            drop(turns);
+        if let Some(untold) = self.turn(&namespace, |it| &mut it.cut) {
             warn!(
                 namespace,
                 name = known.name,

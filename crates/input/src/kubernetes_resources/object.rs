@@ -69,6 +69,8 @@ pub(super) struct Projection {
     needed: Reads,
     /// What of an object is billed.
     billed: Reads,
+    /// What of that is no label.
+    billed_by: Reads,
 }
 
 impl Projection {
@@ -87,7 +89,8 @@ impl Projection {
         let mut seen = kept.clone();
         seen.join(&Reads::of(&["metadata.uid"]));
         seen.join(&Reads::of(life::READS));
-        let mut needed = kept.named();
+        let billed_by = kept.named();
+        let mut needed = billed_by.clone();
         needed.join(&Reads::of(MEASURED));
         let mut billed = Reads::of(BILLED);
         if resource_type != ResourceType::Pod {
@@ -98,12 +101,22 @@ impl Projection {
             seen,
             needed,
             billed,
+            billed_by,
         }
     }
 
     /// Everything.
     pub(super) fn everything() -> Self {
         Self::of(&Reads::All, ResourceType::Pod)
+    }
+
+    /// Of a content what its bill is made from: what is read by name. What is read beside that are labels.
+    /// Where everything is read nobody knows.
+    pub(super) fn bill(&self, content: &Content) -> Option<Content> {
+        (!self.kept.is_all()).then(|| Content {
+            document: content.document.project(&self.billed_by),
+            ..content.clone()
+        })
     }
 
     /// The values that are read by name, without those of which it counts only that they are there.
@@ -747,6 +760,44 @@ mod tests {
             assert!(cpu.is_some_and(|it| it.is_text("1")));
         }
         assert!(root.path(&["spec", "overhead", "cpu"]).is_some());
+    }
+
+    #[test]
+    fn two_contents_are_billed_the_same_where_only_labels_differ() {
+        let paths = [
+            "metadata.annotations.data/^",
+            "metadata.annotations.subject",
+            "spec.nodeName",
+        ];
+        let projection = Projection::of(&Reads::of(&paths), ResourceType::Pod);
+        let content = |label: &str, subject: &str, node: &str, version: &str| {
+            let pod = json!({
+                "metadata": {
+                    "name": "a", "resourceVersion": version,
+                    "annotations": {"data/a": label, "subject": subject},
+                },
+                "spec": {"nodeName": node, "containers": [{}]},
+            });
+            projected(projection.clone(), &pod).content
+        };
+        let one = content("x", "s", "n", "1");
+        assert_ne!(one, content("y", "s", "n", "2"));
+        let bill = |content: &Content| projection.bill(content).unwrap();
+        assert_eq!(bill(&one), bill(&content("y", "s", "n", "2")));
+        assert_ne!(bill(&one), bill(&content("x", "t", "n", "2")));
+        assert_ne!(bill(&one), bill(&content("x", "s", "m", "2")));
+        assert_eq!(bill(&bill(&one)), bill(&one));
+        assert!(
+            bill(&one)
+                .document
+                .root()
+                .path(&["spec", "containers"])
+                .is_some()
+        );
+        let mut all = Reads::of(&paths);
+        all.join(&Reads::All);
+        let all = Projection::of(&all, ResourceType::Pod);
+        assert!(all.bill(&one).is_none());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use kube::Config;
 use meterline_core::{HealthHandle, Metrics, Outcome, Settled as Outcomes};
 use meterline_ledger::{
-    Changes, Completeness, Emission, Interval, Ledger, Observation, Settled, Ticket, Uid,
+    Budget, Changes, Completeness, Emission, Interval, Ledger, Observation, Settled, Ticket, Uid,
     UnixSeconds,
 };
 use tokio::{
@@ -177,10 +177,15 @@ impl Shared {
     /// The ledger learns of an object's state.
     pub(super) fn observe(&self, observation: Observation<Content>) {
         self.budgets.came(&observation.uid, &observation.content);
-        self.change(|books| {
+        let owner = meterline_ledger::Content::owner(&observation.content).to_owned();
+        let waiting = self.change(|books| {
             books.unplaced.remove(&observation.uid);
-            books.ledger.apply(observation);
+            let bill = |content: &_| self.projection.bill(content);
+            books
+                .ledger
+                .apply_within(observation, Budget::default(), bill)
         });
+        self.budgets.waits(&owner, waiting);
     }
 
     /// A watch has seen everything up to this resource version.
