@@ -44,6 +44,7 @@ impl<C: Content> Ledger<C> {
         }
         self.quarantine.each_content(&mut each);
         self.partial = partial;
+        self.waiting = self.count_waiting();
     }
 
     /// Makes contents of an object whole that is seen as it has been since `content_since`.

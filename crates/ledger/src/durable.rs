@@ -172,6 +172,7 @@ impl<C: Content> Ledger<C> {
             }
             ledger.entries.insert(uid, entry);
         }
+        ledger.waiting = ledger.count_waiting();
         ledger.forget();
         ledger
     }

@@ -65,6 +65,7 @@
     allow(clippy::disallowed_methods, reason = "no bill depends on a test")
 )]
 
+mod budget;
 mod completeness;
 mod contents;
 mod durable;
@@ -80,6 +81,7 @@ mod tests;
 mod unproved;
 mod words;
 
+pub use budget::{Budget, Waiting};
 pub use completeness::Completeness;
 pub use durable::{Changes, Head, Record};
 pub use interval::{Interval, UnixSeconds, Window};

@@ -8,6 +8,7 @@
 //! The watches run in tasks of their own, which the input owns: they must go on while nobody reads,
 //! for the ledger has to stay true while the sink is away.
 
+mod budgets;
 mod claim;
 mod client;
 mod clock;

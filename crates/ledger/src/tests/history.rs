@@ -8,11 +8,11 @@ use proptest::prelude::*;
 
 use super::{
     Books, balance, entries_are_empty, histories,
-    model::{Delivery, History, Sighting, history},
+    model::{Delivery, History, Sighting, billed_of, history},
     refusal,
 };
 use crate::{
-    Accounting, Changes, Emission, Fate, Group, GroupKey, Interval, Ledger, Piece, Seconds,
+    Accounting, Budget, Changes, Emission, Fate, Group, GroupKey, Interval, Ledger, Piece, Seconds,
     Settled, Ticket,
 };
 
@@ -80,6 +80,7 @@ struct Run {
     interval: Interval,
     accountings: Vec<Accounting>,
     books: Books,
+    budget: Budget,
     disk: Disk,
     crashes: Vec<u32>,
     /// The newest of each pod, which a list shows after a crash.
@@ -108,7 +109,13 @@ impl Run {
 
     fn learn(&mut self, sighting: Sighting) {
         match sighting {
-            Sighting::State(observation) => self.books.apply(observation),
+            Sighting::State(observation) => {
+                let billed = |content: &String| {
+                    let (uid, version) = billed_of(content);
+                    Some(format!("{uid}-{}", 2 * version))
+                };
+                self.books.apply_within(observation, self.budget, billed);
+            }
             Sighting::Gone(uid, at) => self.books.gone(&uid, at),
         }
     }
@@ -264,6 +271,7 @@ fn play(history: &History, see_all: bool) -> (Arrived, Books, BTreeSet<(String, 
         interval,
         accountings: history.accountings.clone(),
         books: Ledger::new(interval, history.accountings[0], 0),
+        budget: history.budget,
         disk: Disk::default(),
         crashes: history.crashes.clone(),
         seen: BTreeMap::new(),
@@ -324,8 +332,8 @@ fn audit(
             assert!(content.is_some(), "{name}: second {second} is missing");
             if contents {
                 assert_eq!(
-                    content.copied(),
-                    Some(pod.content(uid, second).as_str()),
+                    content.map(|it| shown(history, it)),
+                    Some(shown(history, &pod.content(uid, second))),
                     "{name} at {second}"
                 );
             }
@@ -343,6 +351,14 @@ fn audit(
         books.stats().overbilled_seconds
     );
     audit_fates(&billed, books, dropped);
+}
+
+/// What of a content has to be right: labels are joined where there is a budget.
+fn shown(history: &History, content: &str) -> String {
+    if history.budget == Budget::default() {
+        return content.to_owned();
+    }
+    format!("{:?}", billed_of(content))
 }
 
 /// Nothing waits any more, and what ran arrived or was dropped.
@@ -381,16 +397,21 @@ fn audit_nominal(
             .filter(|start| *start >= pod.start)
             .flat_map(|start| (start..start + history.interval).map(move |second| (second, start)))
             .filter(|(second, _)| !dropped.contains(&(name.clone(), *second)))
-            .map(|(second, start)| (second, pod.content(uid, start)))
+            .map(|(second, start)| (second, shown(history, &pod.content(uid, start))))
             .collect();
         let seconds = billed.get(name.as_str()).cloned().unwrap_or_default();
         let seconds: BTreeMap<_, _> = seconds
             .into_iter()
-            .map(|(second, content)| (second, content.to_owned()))
+            .map(|(second, content)| (second, shown(history, content)))
             .collect();
         assert_eq!(seconds, expected, "{name}");
     }
     audit_fates(&billed, books, dropped);
+}
+
+fn budget() -> impl Strategy<Value = Budget> {
+    let most = |most| prop_oneof![0..4_usize, Just(most)];
+    (most(10_000), most(64 << 20)).prop_map(|(segments, bytes)| Budget { segments, bytes })
 }
 
 proptest! {
@@ -413,6 +434,47 @@ proptest! {
     fn what_is_seen_late_is_billed_once_and_counted(history in history(40, 3)) {
         let played = play(&history, false);
         audit(&history, &played, false);
+    }
+
+    /// Segments that are joined move no second, and none to another bill.
+    #[test]
+    fn what_is_seen_in_time_is_billed_exactly_within_any_budget(
+        mut history in history(2, 3),
+        budget in budget(),
+    ) {
+        history.budget = budget;
+        for pod in &mut history.pods {
+            pod.vanishes_at = None;
+        }
+        let played = play(&history, true);
+        audit(&history, &played, true);
+        prop_assert_eq!(played.1.stats().overbilled_seconds, 0);
+    }
+
+    /// The same for news that comes whenever it likes.
+    #[test]
+    fn what_is_seen_late_is_billed_once_within_any_budget(
+        mut history in history(40, 3),
+        budget in budget(),
+    ) {
+        history.budget = budget;
+        let played = play(&history, false);
+        audit(&history, &played, false);
+    }
+
+    /// The same for whole windows.
+    #[test]
+    fn whole_windows_are_billed_exactly_within_any_budget(
+        mut history in history(2, 3),
+        budget in budget(),
+    ) {
+        history.budget = budget;
+        history.accountings = vec![Accounting::Nominal];
+        for pod in &mut history.pods {
+            pod.vanishes_at = None;
+        }
+        let played = play(&history, true);
+        audit_nominal(&history, &played);
     }
 
     /// Two ledgers that learn the same in time make the same events.

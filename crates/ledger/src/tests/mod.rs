@@ -1,5 +1,6 @@
 //! The rules of the ledger, one by one, and then any history at all.
 
+mod budget;
 mod contents;
 mod fates;
 mod handover;
@@ -37,6 +38,11 @@ fn refusal(cause: &str, may_pass: bool) -> Refusal {
 
 /// Every second has one fate.
 fn balance(books: &Books, now: i64) {
+    assert_eq!(
+        books.waiting,
+        books.count_waiting(),
+        "what waits is counted as it changes"
+    );
     let seconds = books.seconds(now);
     let sum =
         seconds.delivered + seconds.rejected + seconds.dropped + seconds.waiting + seconds.unproved;
