@@ -64,6 +64,12 @@ fn seen(at: i64) -> SeenUntil {
     }
 }
 
+fn count(file: &StateFile, table: &str) -> i64 {
+    let connection = file.connection.as_ref().unwrap();
+    let count = format!("SELECT count(*) FROM {table}");
+    connection.query_row(&count, [], |row| row.get(0)).unwrap()
+}
+
 /// A file that holds forty pods, closed.
 fn written(dir: &tempfile::TempDir) -> PathBuf {
     let path = dir.path().join("deep/state.sqlite");

@@ -145,14 +145,11 @@ impl Run {
 
     fn restart(&mut self) {
         self.write();
-        // The lock must go before the next takes it.
-        self.file.connection = None;
         let other = self.dir.path().join("other.sqlite");
-        let before = std::mem::replace(
-            &mut self.file,
-            StateFile::open(&other, "pod", &Reads::All, 0).unwrap().0,
-        );
+        let (other_file, ..) = StateFile::open(&other, "pod", &Reads::All, 0).unwrap();
+        let before = std::mem::replace(&mut self.file, other_file);
         let kept = before.contents.clone();
+        // Its lock must go before the next takes it.
         drop(before);
         let path = self.dir.path().join("state.sqlite");
         let (file, saved, damage) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
@@ -160,7 +157,12 @@ impl Run {
         // What was written at once of the same.
         let everything = self.books.take_everything();
         self.file.write(&everything, &seen(self.now)).unwrap();
-        self.file = file;
+        let other_file = std::mem::replace(&mut self.file, file);
+        for table in ["parts", "contents", "emissions", "groups"] {
+            let (one, other) = (count(&self.file, table), count(&other_file, table));
+            assert_eq!(one, other, "{table}");
+        }
+        drop(other_file);
         let (_, at_once, _) = StateFile::open(&other, "pod", &Reads::All, 0).unwrap();
         std::fs::remove_file(&other).unwrap();
         assert!(

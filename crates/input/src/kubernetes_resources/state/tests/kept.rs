@@ -4,12 +4,6 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 
-fn count(file: &StateFile, table: &str) -> i64 {
-    let connection = file.connection.as_ref().unwrap();
-    let count = format!("SELECT count(*) FROM {table}");
-    connection.query_row(&count, [], |row| row.get(0)).unwrap()
-}
-
 fn labelled(name: &str, label: &str, at: i64) -> Observation<Content> {
     let object = json!({"metadata": {"name": name, "uid": name, "labels": {"l": label}}});
     let object: Object = serde_json::from_value(object).unwrap();
