@@ -182,11 +182,10 @@ impl<C: Content> Ledger<C> {
         );
         let from = start.max(self.head.emitted);
         if observation.end.is_none_or(|end| from < end) {
-            entry.segments.push(Segment {
-                start: from,
-                end: observation.end,
-                content: observation.content,
-            });
+            let content = observation.content;
+            entry
+                .segments
+                .push(Segment::new(from, observation.end, content));
         }
         if let Some(end) = observation.end {
             entry.end = Some(end);
@@ -244,11 +243,9 @@ impl<C: Content> Ledger<C> {
         let from = again.max(self.head.emitted);
         match entry.segments.last_mut() {
             Some(last) if last.end == Some(from) && last.content == seen.content => last.end = None,
-            _ => entry.segments.push(Segment {
-                start: from,
-                end: None,
-                content: seen.content.clone(),
-            }),
+            _ => entry
+                .segments
+                .push(Segment::new(from, None, seen.content.clone())),
         }
     }
 
@@ -425,6 +422,7 @@ impl<C: Content> Ledger<C> {
                 self.head.late_failed.push_back(emission);
                 return;
             }
+            self.head.unsaved.emissions.insert(emission.number);
             let seconds = emission.pieces.iter().map(Piece::seconds).sum();
             let before = self.head.stats.billed_seconds;
             self.count_fates(seconds, settled);

@@ -83,8 +83,10 @@ mod words;
 
 pub use budget::{Budget, Waiting};
 pub use completeness::Completeness;
-pub use durable::{Changes, Head, Record};
+pub use durable::{Changes, Head, Record, RecordChange};
+pub use entry::{LateEmission, LateSpan, SegmentChange};
 pub use interval::{Interval, UnixSeconds, Window};
+pub use late::{EmissionChanges, LateChanges};
 pub use ledger::Ledger;
 pub use quarantine::{Group, GroupChange, GroupKey};
 pub use seconds::{OTHER, Seconds, Tally, Unbilled};

@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use proptest::prelude::*;
 
 use super::{
-    Books, balance, entries_are_empty, histories,
+    Books, balance,
+    disk::Disk,
+    entries_are_empty, histories,
     model::{Delivery, History, Sighting, billed_of, history},
     refusal,
 };
 use crate::{
-    Accounting, Budget, Changes, Emission, Fate, Group, GroupKey, Interval, Ledger, Piece, Seconds,
-    Settled, Ticket,
+    Accounting, Budget, Emission, Fate, Interval, Ledger, Piece, Seconds, Settled, Ticket,
 };
 
 const LAST_SECOND: i64 = 90;
@@ -21,67 +22,12 @@ const LAST_SECOND: i64 = 90;
 /// What arrived, by id: object and start.
 type Arrived = BTreeMap<(String, i64), (i64, String)>;
 
-/// What was written, and survives.
-#[derive(Default)]
-struct Disk {
-    head: Option<String>,
-    records: BTreeMap<String, String>,
-    rejected: BTreeMap<GroupKey, Group<()>>,
-    contents: BTreeMap<GroupKey, String>,
-}
-
-impl Disk {
-    fn write(&mut self, changes: &Changes<String>) {
-        self.head = Some(serde_json::to_string(&changes.head).unwrap());
-        for (uid, record) in &changes.records {
-            match record {
-                Some(record) => {
-                    let record = serde_json::to_string(record).unwrap();
-                    self.records.insert(uid.to_string(), record);
-                }
-                None => {
-                    self.records.remove(uid.as_ref());
-                }
-            }
-        }
-        for (key, change) in &changes.rejected {
-            let Some(change) = change else {
-                self.rejected.remove(key);
-                self.contents.remove(key);
-                continue;
-            };
-            let group = change.group.clone();
-            if change.is_new {
-                self.contents.insert(key.clone(), group.content.clone());
-            }
-            assert_eq!(self.contents[key], group.content, "written once");
-            self.rejected.insert(key.clone(), group.with(()));
-        }
-    }
-
-    fn read(&self, interval: Interval, accounting: Accounting) -> Books {
-        let Some(head) = &self.head else {
-            return Ledger::new(interval, accounting, 0);
-        };
-        let head = serde_json::from_str(head).unwrap();
-        let records = self
-            .records
-            .iter()
-            .map(|(uid, record)| (uid.as_str().into(), serde_json::from_str(record).unwrap()));
-        let rejected = self.rejected.iter().map(|(key, group)| {
-            let group = group.clone().with(self.contents[key].clone());
-            (key.clone(), group)
-        });
-        Ledger::restore(interval, accounting, head, records, rejected)
-    }
-}
-
 struct Run {
     interval: Interval,
     accountings: Vec<Accounting>,
     books: Books,
     budget: Budget,
-    disk: Disk,
+    disk: Disk<String>,
     crashes: Vec<u32>,
     /// The newest of each pod, which a list shows after a crash.
     seen: BTreeMap<String, Vec<Sighting>>,
@@ -120,17 +66,28 @@ impl Run {
         }
     }
 
+    fn save(&mut self) {
+        self.disk.write(&self.books.take_changes());
+    }
+
+    /// All changes together are all that there is.
+    fn compare(&self) {
+        let (mut disk, mut books) = (self.disk.clone(), self.books.clone());
+        disk.write(&books.take_changes());
+        assert_eq!(disk, Disk::of(&mut books));
+    }
+
     /// Writes what changed, unless a crash comes first; then all that was not written is gone.
     fn write(&mut self) -> Result<(), Crash> {
         match self.crashes.last_mut() {
             Some(0) => {}
             Some(writes) => {
                 *writes -= 1;
-                self.disk.write(&self.books.take_changes());
+                self.save();
                 return Ok(());
             }
             None => {
-                self.disk.write(&self.books.take_changes());
+                self.save();
                 return Ok(());
             }
         }
@@ -138,7 +95,8 @@ impl Run {
         if self.accountings.len() > 1 {
             self.accountings.remove(0);
         }
-        self.books = self.disk.read(self.interval, self.accountings[0]);
+        let restored = self.disk.read(self.interval, self.accountings[0]);
+        self.books = restored.unwrap_or_else(|| Ledger::new(self.interval, self.accountings[0], 0));
         self.slow.clear();
         // The API server shows what there is, and tells what became of what is not.
         let known: BTreeSet<_> = self
@@ -153,7 +111,7 @@ impl Run {
             }
         }
         // What was before a change that nobody wrote down before a second crash, nobody knows.
-        self.disk.write(&self.books.take_changes());
+        self.save();
         Err(Crash)
     }
 
@@ -171,6 +129,9 @@ impl Run {
         }
         for _ in 0..20 {
             balance(&self.books, now);
+            if now % 7 == 0 {
+                self.compare();
+            }
             let Some(emission) = self.books.next(now - settle) else {
                 break;
             };
