@@ -61,7 +61,7 @@ impl Usage {
         let mut usage = Self::default();
         for segment in segments.get(from..inner).unwrap_or_default() {
             usage.segments += 1;
-            usage.bytes += segment.content.weight();
+            usage.bytes += segment.content().weight();
         }
         usage
     }
@@ -111,7 +111,7 @@ impl Usages {
             .filter(|_| entry.segments.len() > before)
         {
             let more = Usage::of(&entry.segments, before.saturating_sub(1));
-            self.add(last.content.owner(), more);
+            self.add(last.content().owner(), more);
         }
     }
 
@@ -123,11 +123,11 @@ impl Usages {
     ) -> T {
         let before = Usage::of(&entry.segments, 0);
         if let Some(last) = entry.segments.last() {
-            self.remove(last.content.owner(), before);
+            self.remove(last.content().owner(), before);
         }
         let outcome = change(entry);
         if let Some(last) = entry.segments.last() {
-            self.add(last.content.owner(), Usage::of(&entry.segments, 0));
+            self.add(last.content().owner(), Usage::of(&entry.segments, 0));
         }
         outcome
     }
@@ -170,7 +170,7 @@ impl<C: Content> Ledger<C> {
         let Some((last, over)) = entry.segments.split_last_mut() else {
             return Waiting::Within;
         };
-        let owner = last.content.owner();
+        let owner = last.content().owner();
         if !self.waiting.is_beyond(owner, budget) {
             return Waiting::Within;
         }
@@ -180,24 +180,24 @@ impl<C: Content> Ledger<C> {
             [] => return Waiting::Within,
         };
         // What lies before was handed out, and is never changed.
-        let is_open = self.head.emitted <= later.start && !later.content.is_partial();
-        let Some(bill) = is_open.then(|| billed(&later.content)).flatten() else {
+        let is_open = self.head.emitted <= later.start && !later.content().is_partial();
+        let Some(bill) = is_open.then(|| billed(later.content())).flatten() else {
             return Waiting::Beyond;
         };
         let gone = Usage {
             segments: 1,
-            bytes: later.content.weight(),
+            bytes: later.content().weight(),
         };
         let is_same = |earlier: &&mut Segment<C>| {
             earlier.end == Some(later.start)
-                && !earlier.content.is_partial()
-                && billed(&earlier.content).is_some_and(|it| it == bill)
+                && !earlier.content().is_partial()
+                && billed(earlier.content()).is_some_and(|it| it == bill)
         };
         self.waiting.remove(owner, gone);
         let Some(earlier) = earlier.filter(is_same) else {
-            later.content = bill;
+            later.replace(bill);
             let left = Usage {
-                bytes: later.content.weight(),
+                bytes: later.content().weight(),
                 ..gone
             };
             self.waiting.add(owner, left);

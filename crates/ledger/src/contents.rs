@@ -26,8 +26,7 @@ impl<C: Content> Ledger<C> {
         };
         for (uid, entry) in &mut self.entries {
             for segment in &mut entry.segments {
-                if each(uid, &mut segment.content) {
-                    segment.touch();
+                if segment.change(|content| each(uid, content)) {
                     self.changed.insert(Arc::clone(uid));
                 }
             }
@@ -61,9 +60,9 @@ impl<C: Content> Entry<C> {
         let last = self
             .segments
             .last_mut()
-            .filter(|it| it.content.is_partial())?;
+            .filter(|it| it.content().is_partial())?;
         if written <= last.start {
-            *last = Segment::new(last.start, last.end, content.clone());
+            last.replace(content.clone());
             return None;
         }
         if last.end.is_some_and(|end| end <= written) {

@@ -271,7 +271,7 @@ impl<C: Content> Ledger<C> {
         self.entries
             .iter()
             .filter(|(_, entry)| entry.exists)
-            .map(|(uid, entry)| (uid, entry.segments.last().map(|segment| &segment.content)))
+            .map(|(uid, entry)| (uid, entry.segments.last().map(|segment| segment.content())))
     }
 
     /// Up to where nothing has to come again: the watermark, unless something was learned late that

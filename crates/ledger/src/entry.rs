@@ -13,9 +13,8 @@ use crate::{
 pub(crate) struct Segment<C> {
     pub(crate) start: UnixSeconds,
     pub(crate) end: Option<UnixSeconds>,
-    /// Replaced only together with the rest, by a new segment: whoever replaces it alone leaves the
-    /// state as it was.
-    pub(crate) content: C,
+    /// Of this module alone: whoever changes it has to have it written.
+    content: C,
     /// Start and end as the state has them, while it has the content.
     #[serde(skip)]
     saved: Option<(UnixSeconds, Option<UnixSeconds>)>,
@@ -38,6 +37,24 @@ impl<C> Segment<C> {
             saved: Some((start, end)),
             ..Self::new(start, end, content)
         }
+    }
+
+    pub(crate) fn content(&self) -> &C {
+        &self.content
+    }
+
+    pub(crate) fn replace(&mut self, content: C) {
+        self.content = content;
+        self.touch();
+    }
+
+    /// Has `change` change the content; it says whether it did.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut C) -> bool) -> bool {
+        let is_changed = change(&mut self.content);
+        if is_changed {
+            self.touch();
+        }
+        is_changed
     }
 
     /// The state is to get all of it.
@@ -195,7 +212,7 @@ impl<C: Clone + PartialEq> Entry<C> {
             return None;
         }
         if at <= last.start {
-            *last = Segment::new(last.start, last.end, content);
+            last.replace(content);
             return None;
         }
         last.end = Some(at);

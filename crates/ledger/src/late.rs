@@ -283,7 +283,7 @@ impl<C: Content> Ledger<C> {
                     kept.push((
                         Arc::clone(uid),
                         span,
-                        segment.content.clone(),
+                        segment.content().clone(),
                         entry.learned,
                     ));
                 }

@@ -101,7 +101,7 @@ impl<C: Content> Ledger<C> {
     /// Whose an object is, if it is known.
     pub(crate) fn owner(&self, uid: &str) -> Option<Arc<str>> {
         let segment = self.entries.get(uid)?.segments.last()?;
-        Some(segment.content.owner().into())
+        Some(segment.content().owner().into())
     }
 
     /// Figures for people.
@@ -211,7 +211,7 @@ impl<C: Content> Ledger<C> {
         let content = entry
             .segments
             .first()
-            .map_or(&seen.content, |it| &it.content)
+            .map_or(&seen.content, |it| it.content())
             .clone();
         self.add_late(uid, (start, known), &content, seen.observed_at);
         if known > self.head.emitted
@@ -242,7 +242,9 @@ impl<C: Content> Ledger<C> {
         self.add_late(uid, missed, &seen.content, seen.observed_at);
         let from = again.max(self.head.emitted);
         match entry.segments.last_mut() {
-            Some(last) if last.end == Some(from) && last.content == seen.content => last.end = None,
+            Some(last) if last.end == Some(from) && *last.content() == seen.content => {
+                last.end = None
+            }
             _ => entry
                 .segments
                 .push(Segment::new(from, None, seen.content.clone())),
@@ -259,7 +261,7 @@ impl<C: Content> Ledger<C> {
             self.touch(uid);
         }
         let last = entry.segments.last();
-        if entry.end.is_some() || last.is_none_or(|last| last.content == seen.content) {
+        if entry.end.is_some() || last.is_none_or(|last| *last.content() == seen.content) {
             return;
         }
         self.touch(uid);
@@ -397,7 +399,7 @@ impl<C: Content> Ledger<C> {
                         uid: Arc::clone(uid),
                         start,
                         end,
-                        content: segment.content.clone(),
+                        content: segment.content().clone(),
                     });
                 }
             }
