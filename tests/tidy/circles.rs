@@ -37,14 +37,6 @@ const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
         "the view of a watch becomes a state machine without I/O",
     ),
     (
-        "input",
-        &[
-            "kubernetes_resources/fates.rs",
-            "kubernetes_resources/shared.rs",
-        ],
-        "the ledger behind its mutex moves into a file of its own",
-    ),
-    (
         "ledger",
         &["durable.rs", "ledger.rs", "seconds.rs"],
         "what is persisted moves below the ledger",
