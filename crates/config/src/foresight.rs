@@ -57,9 +57,14 @@ impl Cx<'_> {
     /// dead letter; to read everything of it is to read what the others had kept.
     pub fn reads(&mut self, reads: &Reads) {
         self.declared = true;
+        if !self.foreseen.is_original && !reads.is_nothing() {
+            // What was made of the fields may go anywhere from here, also into a subject.
+            self.reads.need_prefixes();
+        }
         if !reads.is_all() {
             self.reads.join(reads);
         } else if self.foreseen.is_original {
+            self.reads.join(reads);
             self.read_everything();
         }
     }
@@ -82,7 +87,7 @@ impl Cx<'_> {
     }
 
     fn read_everything(&mut self) {
-        self.reads = Reads::All;
+        self.reads.join(&Reads::All);
         if self.keeps_objects {
             let node = self.at.as_ref().map(|(node, _)| *node);
             let message = "this reads everything of each object, so everything is kept in memory and \

@@ -13,6 +13,7 @@
 //! has. No key is repeated: where the text repeats one only the last stays, as in `serde_json`.
 
 mod builder;
+mod cut;
 mod encode;
 mod keys;
 mod numbers;
@@ -32,8 +33,11 @@ use serde::{
     ser::{SerializeMap, SerializeSeq},
 };
 
-pub use self::builder::{Builder, Mark, Open};
 pub(crate) use self::encode::text as encode_text;
+pub use self::{
+    builder::{Builder, Mark, Open},
+    cut::Limits,
+};
 
 const NULL: u8 = 0;
 const FALSE: u8 = 1;

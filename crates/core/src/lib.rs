@@ -23,7 +23,7 @@ pub mod template;
 mod traits;
 
 pub use ack::{Ack, Outcome, Settled, Settlement};
-pub use document::{Builder, Document, Entries, Items, Mark, Node, Open, Scalar};
+pub use document::{Builder, Document, Entries, Items, Limits, Mark, Node, Open, Scalar};
 pub use drops::Drops;
 pub use election::LeaderElection;
 pub use fate::{Cause, Rejection};

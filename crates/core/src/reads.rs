@@ -12,6 +12,10 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What is read of a value.
+///
+/// What is read *by name* is needed as it is. What is read beside that, because everything is or by
+/// the start of its key, is carried along: who keeps it may leave out some of it where there is too
+/// much.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reads {
     /// All of it.
@@ -25,8 +29,11 @@ pub enum Reads {
 pub struct Parts {
     /// Fields by their whole keys.
     pub keys: BTreeMap<String, Reads>,
-    /// Fields by the starts of their keys; each such field is read as a whole.
+    /// Fields by the starts of their keys; each such field is read as a whole. An empty one is for
+    /// everything.
     pub prefixes: BTreeSet<String>,
+    /// Those of the prefixes of whose fields all are needed, as if each were read by its name.
+    pub needed: BTreeSet<String>,
     /// What is read of each item of an array.
     pub items: Option<Box<Reads>>,
 }
@@ -74,6 +81,10 @@ impl Reads {
                 Some(path) => (path, Self::default()),
                 None => (*path, Self::All),
             };
+            let marks = ["^^", "^", ""];
+            let mark = marks.into_iter().find(|it| path.ends_with(it));
+            let mark = mark.unwrap_or_default();
+            let path = path.strip_suffix(mark).unwrap_or(path);
             let keys: Vec<_> = path.split('.').map(|key| (key, unescaped(key))).collect();
             let steps: Vec<_> = keys
                 .iter()
@@ -82,10 +93,9 @@ impl Reads {
                     _ => Step::Key(key.as_str()),
                 })
                 .collect();
-            match steps.split_last() {
-                Some((Step::Key(last), above)) if path.ends_with('^') => {
-                    reads.add_prefix(above, last.trim_end_matches('^'));
-                }
+            match (mark, steps.split_last()) {
+                ("^^", Some((Step::Key(last), above))) => reads.add_needed_prefix(above, last),
+                ("^", Some((Step::Key(last), above))) => reads.add_prefix(above, last),
                 _ => reads.add_all(&steps, &below),
             }
         }
@@ -109,31 +119,67 @@ impl Reads {
         );
     }
 
-    /// Adds `more` of what is below `path`.
+    /// The same where all of these fields are needed.
+    pub fn add_needed_prefix(&mut self, path: &[Step<'_>], prefix: &str) {
+        let prefixes = BTreeSet::from([prefix.to_owned()]);
+        self.add_all(
+            path,
+            &Self::Parts(Parts {
+                needed: prefixes.clone(),
+                prefixes,
+                ..Parts::default()
+            }),
+        );
+    }
+
+    /// Adds `more` of what is below `path`. Who reads everything of the value itself does not hide what
+    /// is read of it by name.
     pub fn add_all(&mut self, path: &[Step<'_>], more: &Self) {
+        if !path.is_empty() {
+            return self.add_below(path, more);
+        }
+        match (self.is_nothing() || more.is_nothing(), &*self, more) {
+            (_, Self::Parts(_), Self::Parts(_)) => self.add_below(&[], more),
+            (false, Self::Parts(_), Self::All) => self.add_prefix(&[], ""),
+            (false, Self::All, Self::Parts(_)) => {
+                *self = more.clone();
+                self.add_prefix(&[], "");
+            }
+            _ => *self = Self::All,
+        }
+    }
+
+    fn add_below(&mut self, path: &[Step<'_>], more: &Self) {
         let Self::Parts(parts) = self else {
             return;
         };
         match (path.split_first(), more) {
             (Some((Step::Key(key), rest)), _) => {
                 let part = parts.keys.entry((*key).to_owned()).or_default();
-                part.add_all(rest, more);
+                part.add_part(rest, more);
             }
             (Some((Step::Item, rest)), _) => {
-                parts.items.get_or_insert_default().add_all(rest, more);
+                parts.items.get_or_insert_default().add_part(rest, more);
             }
             (None, Self::All) => *self = Self::All,
             (None, Self::Parts(more)) => {
                 parts.prefixes.extend(more.prefixes.iter().cloned());
+                parts.needed.extend(more.needed.iter().cloned());
                 for (key, more) in &more.keys {
                     let part = parts.keys.entry(key.clone()).or_default();
-                    part.add_all(&[], more);
+                    part.add_part(&[], more);
                 }
                 if let Some(more) = &more.items {
-                    parts.items.get_or_insert_default().add_all(&[], more);
+                    parts.items.get_or_insert_default().add_part(&[], more);
                 }
             }
         }
+    }
+
+    /// A part that is read as a whole is read by its name.
+    fn add_part(&mut self, path: &[Step<'_>], more: &Self) {
+        let whole = more.is_all().then_some(&Self::All);
+        self.add_below(path, whole.unwrap_or(more));
     }
 
     /// Adds what `other` reads.
@@ -150,7 +196,46 @@ impl Reads {
     /// Whether everything is read.
     #[must_use]
     pub fn is_all(&self) -> bool {
-        matches!(self, Self::All)
+        match self {
+            Self::All => true,
+            Self::Parts(parts) => parts.prefixes.contains(""),
+        }
+    }
+
+    /// Has all fields that are read by the starts of their keys be needed.
+    pub fn need_prefixes(&mut self) {
+        if let Self::Parts(parts) = self {
+            let prefixes = parts.prefixes.iter().filter(|it| !it.is_empty());
+            parts.needed.extend(prefixes.cloned());
+            parts.keys.values_mut().for_each(Self::need_prefixes);
+            if let Some(items) = &mut parts.items {
+                items.need_prefixes();
+            }
+        }
+    }
+
+    /// What is read by name, and needed as it is.
+    #[must_use]
+    pub fn named(&self) -> Self {
+        fn part(reads: &Reads) -> Reads {
+            match reads {
+                Reads::All => Reads::All,
+                Reads::Parts(parts) => Reads::Parts(Parts {
+                    keys: parts
+                        .keys
+                        .iter()
+                        .map(|(key, reads)| (key.clone(), part(reads)))
+                        .collect(),
+                    prefixes: parts.needed.clone(),
+                    needed: parts.needed.clone(),
+                    items: parts.items.as_ref().map(|it| Box::new(part(it))),
+                }),
+            }
+        }
+        match self {
+            Self::All => Self::default(),
+            Self::Parts(_) => part(self),
+        }
     }
 
     /// What is read of a field; `None` for one that is not read.
@@ -176,6 +261,7 @@ impl Reads {
                 keys,
                 prefixes,
                 items: Some(items),
+                ..
             }) if prefixes.is_empty() && keys.keys().all(is_item) => Some(items),
             _ => (!self.is_nothing()).then_some(&Self::All),
         }
@@ -184,6 +270,9 @@ impl Reads {
     /// Whether whatever `other` reads is read.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
+        if self.is_all() {
+            return true;
+        }
         let mut both = self.clone();
         both.join(other);
         both == *self
@@ -211,13 +300,15 @@ impl Reads {
                 let Parts {
                     keys,
                     prefixes,
+                    needed,
                     items,
                 } = parts;
                 for (key, reads) in keys {
                     reads.write(&below(&escaped(key)), paths);
                 }
                 for prefix in prefixes {
-                    paths.push(below(&format!("{}^", escaped(prefix))));
+                    let mark = if needed.contains(prefix) { "^^" } else { "^" };
+                    paths.push(below(&format!("{}{mark}", escaped(prefix))));
                 }
                 if let Some(items) = items {
                     items.write(&below("*"), paths);
@@ -318,7 +409,10 @@ mod tests {
         let mut reads = Reads::of(&["a.b", "a.pre~1fix/^", "list.*.x", "list2.*~"]);
         assert_eq!(reads.to_string(), "a.b, a.pre~1fix/^, list.*.x, list2.*~");
         reads.add(&[Step::Key("*"), Step::Key("x^"), Step::Key("~1")]);
-        for reads in [reads, Reads::All, Reads::default()] {
+        reads.add_needed_prefix(&[Step::Key("a")], "y^");
+        let mut all = reads.clone();
+        all.add(&[]);
+        for reads in [reads, all, Reads::All, Reads::default()] {
             let text = serde_json::to_string(&reads).unwrap();
             assert_eq!(
                 serde_json::from_str::<Reads>(&text).unwrap(),
@@ -326,6 +420,29 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn who_reads_everything_does_not_hide_what_is_read_by_name() {
+        let mut reads = Reads::of(&["a.b", "a.pre^", "a.much^^", "c.*.d", "e~"]);
+        let named = Reads::of(&["a.b", "a.much^^", "c.*.d", "e~"]);
+        assert_eq!(reads.named(), named);
+        reads.join(&Reads::All);
+        assert!(reads.is_all());
+        assert_eq!(reads.named(), named);
+        let mut other = Reads::All;
+        other.join(&Reads::of(&["a.b", "a.much^^", "c.*.d", "e~"]));
+        assert!(other.is_all());
+        assert_eq!(other.named(), named);
+        let mut part = Reads::default();
+        part.add_all(&[Step::Key("x")], &other);
+        assert_eq!(part, Reads::of(&["x"]));
+        assert!(Reads::All.named().is_nothing());
+        reads.need_prefixes();
+        assert!(reads.named().covers(&Reads::of(&["a.pre^^"])) && !reads.named().is_all());
+        let less = Reads::of(&["a.b"]);
+        assert!(reads.covers(&less) && reads.covers(&Reads::All) && Reads::All.covers(&reads));
+        assert!(!less.covers(&reads) && !less.covers(&Reads::All));
     }
 
     #[test]

@@ -1,13 +1,22 @@
 //! SQLite files that one process holds: opened, checked, migrated, and moved aside when damaged.
 
 use std::{
+    fs::{OpenOptions, Permissions},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use rusqlite::{Connection, ErrorCode};
 use sha2::{Digest, Sha256};
+use tracing::warn;
 
+/// Rights of what this process writes: nobody else reads what tenants run.
+pub(crate) const PRIVATE: u32 = 0o600;
+/// Files of which less is in use are made smaller when they are opened.
+const LEAST_USED: i64 = 2;
+/// In bytes; smaller files are left as they are.
+const SMALL: i64 = 4 << 20;
 /// How long another process that is about to end may hold the file.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -45,13 +54,28 @@ impl From<rusqlite::Error> for Error {
 /// # Errors
 /// When it cannot be used.
 pub(crate) fn open(path: &Path, migrations: &[&str]) -> Result<Connection, Error> {
+    open_in_pages(path, 4_096, migrations)
+}
+
+/// The same; a file that is made has pages of so many bytes. Each page of which a byte changes is written
+/// whole.
+///
+/// # Errors
+/// When it cannot be used.
+pub(crate) fn open_in_pages(
+    path: &Path,
+    page_size: u32,
+    migrations: &[&str],
+) -> Result<Connection, Error> {
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         std::fs::create_dir_all(dir)
             .map_err(|error| Error::Unusable(format!("cannot make {}: {error}", dir.display())))?;
     }
+    make_private(path)?;
     let connection = Connection::open(path)?;
     connection.busy_timeout(PATIENCE)?;
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    connection.pragma_update(None, "page_size", page_size)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     let outcome: String =
@@ -61,6 +85,66 @@ pub(crate) fn open(path: &Path, migrations: &[&str]) -> Result<Connection, Error
     }
     migrate(&connection, migrations)?;
     Ok(connection)
+}
+
+/// Makes the file, if it is not there, so that only this user can read and write it, and takes from
+/// others the rights to one that is there. SQLite gives the files beside it the rights of this one.
+fn make_private(path: &Path) -> Result<(), Error> {
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).mode(PRIVATE);
+    options
+        .open(path)
+        .map_err(|error| Error::Unusable(format!("cannot open {}: {error}", path.display())))?;
+    for suffix in ["", "-wal", "-shm"] {
+        narrow(&beside(path, suffix));
+    }
+    Ok(())
+}
+
+/// Takes from others the rights to a file, if it is there.
+pub(crate) fn narrow(path: &Path) {
+    let Ok(metadata) = std::fs::metadata(path) else {
+        return;
+    };
+    if metadata.permissions().mode() & 0o777 & !PRIVATE == 0 {
+        return;
+    }
+    if let Err(error) = std::fs::set_permissions(path, Permissions::from_mode(PRIVATE)) {
+        warn!(
+            "others may read or write {}, and that cannot be changed ({error}); make it this user's, \
+             with mode 600",
+            path.display()
+        );
+    }
+}
+
+/// Whether the file has pages of another size, or most of it is not in use.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn is_wasteful(connection: &Connection, page_size: u32) -> Result<bool, Error> {
+    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (is, pages, free) = (
+        number("page_size")?,
+        number("page_count")?,
+        number("freelist_count")?,
+    );
+    let is_mostly_free = free > pages / LEAST_USED && pages.saturating_mul(is) > SMALL;
+    Ok(is != i64::from(page_size) || is_mostly_free)
+}
+
+/// Writes the file anew with pages of this size and nothing that is not in use, at once or not at all.
+///
+/// # Errors
+/// When it cannot be written, and is as it was.
+pub(crate) fn compact(connection: &Connection, page_size: u32) -> Result<(), Error> {
+    // In memory: there may be no folder for temporary files.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "journal_mode", "DELETE")?;
+    connection.pragma_update(None, "page_size", page_size)?;
+    let compacted = connection.execute_batch("VACUUM");
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    Ok(compacted?)
 }
 
 fn migrate(connection: &Connection, migrations: &[&str]) -> Result<(), Error> {
@@ -102,6 +186,12 @@ pub(crate) fn sum(key: &str, bytes: &[u8]) -> i64 {
     i64::from_le_bytes(first)
 }
 
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
 /// Whether another program is about to write to the file.
 pub(crate) fn is_in_use(path: &Path) -> bool {
     let tried = Connection::open(path).and_then(|it| it.execute_batch("BEGIN IMMEDIATE; ROLLBACK"));
@@ -113,11 +203,7 @@ pub(crate) fn is_in_use(path: &Path) -> bool {
 /// # Errors
 /// When it cannot be renamed.
 pub(crate) fn move_aside(path: &Path, word: &str, now: i64) -> Result<PathBuf, Error> {
-    let beside = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
+    let beside = |suffix: &str| beside(path, suffix);
     let mut aside = beside(&format!(".{word}-{now}"));
     let mut again = 1_u32;
     while aside.exists() {
@@ -129,7 +215,7 @@ pub(crate) fn move_aside(path: &Path, word: &str, now: i64) -> Result<PathBuf, E
             .map_err(|error| Error::Unusable(format!("it cannot be moved aside: {error}")))
     };
     rename(path, &aside)?;
-    for suffix in ["-wal", "-shm"] {
+    for suffix in ["-wal", "-shm", "-journal"] {
         let companion = beside(suffix);
         if companion.exists() {
             let mut name = aside.as_os_str().to_owned();

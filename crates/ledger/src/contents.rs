@@ -27,23 +27,15 @@ impl<C: Content> Ledger<C> {
         for (uid, entry) in &mut self.entries {
             for segment in &mut entry.segments {
                 if each(uid, &mut segment.content) {
+                    segment.touch();
                     self.changed.insert(Arc::clone(uid));
                 }
             }
         }
-        for (uid, span) in self.head.late.values_mut().flatten() {
-            each(uid, &mut span.content);
-        }
-        for piece in self
-            .head
-            .late_failed
-            .iter_mut()
-            .flat_map(|it| &mut it.pieces)
-        {
-            each(&piece.uid, &mut piece.content);
-        }
+        self.head.each_late_content(&mut each);
         self.quarantine.each_content(&mut each);
         self.partial = partial;
+        self.waiting = self.count_waiting();
     }
 
     /// Makes contents of an object whole that is seen as it has been since `content_since`.
@@ -71,7 +63,7 @@ impl<C: Content> Entry<C> {
             .last_mut()
             .filter(|it| it.content.is_partial())?;
         if written <= last.start {
-            last.content = content.clone();
+            *last = Segment::new(last.start, last.end, content.clone());
             return None;
         }
         if last.end.is_some_and(|end| end <= written) {
@@ -79,11 +71,8 @@ impl<C: Content> Entry<C> {
         }
         // What it was before that nobody knows.
         let end = last.end.replace(written);
-        self.segments.push(Segment {
-            start: written,
-            end,
-            content: content.clone(),
-        });
+        self.segments
+            .push(Segment::new(written, end, content.clone()));
         Some(written)
     }
 }

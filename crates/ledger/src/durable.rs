@@ -8,8 +8,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    entry::{Entry, HandedOut, LateEmission, LateSpan, WindowState},
+    entry::{Entry, HandedOut, LateEmission, LateSpan, Segment, SegmentChange, WindowState},
     interval::{Interval, UnixSeconds, Window},
+    late::{EmissionChanges, LateChanges, Unsaved},
     ledger::{Ledger, REMEMBERED},
     others::Others,
     quarantine::{Group, GroupChange, GroupKey, Quarantine},
@@ -27,10 +28,16 @@ pub struct Head<C> {
     pub(crate) watermark: UnixSeconds,
     /// Windows between watermark and `emitted`, by start.
     pub(crate) windows: BTreeMap<UnixSeconds, HandedOut>,
-    /// Spans that were learned of too late for their windows, by start and UID.
+    /// Spans that were learned of too late for their windows, by start and UID. They and the emissions
+    /// that are made of them are kept beside the head; older states have them here.
+    #[serde(default = "BTreeMap::new", skip_serializing)]
     pub(crate) late: BTreeMap<UnixSeconds, BTreeMap<Uid, LateSpan<C>>>,
+    #[serde(default = "BTreeMap::new", skip_serializing)]
     pub(crate) late_in_flight: BTreeMap<u64, LateEmission<C>>,
+    #[serde(default = "VecDeque::new", skip_serializing)]
     pub(crate) late_failed: VecDeque<LateEmission<C>>,
+    #[serde(skip)]
+    pub(crate) unsaved: Unsaved,
     /// How was billed last.
     #[serde(default)]
     pub(crate) accounting: Option<Accounting>,
@@ -56,11 +63,31 @@ impl<C> Head<C> {
             late: BTreeMap::new(),
             late_in_flight: BTreeMap::new(),
             late_failed: VecDeque::new(),
+            unsaved: Unsaved::default(),
             accounting: None,
             others: Others::default(),
             stats: Stats::default(),
             unbilled: Tallies::default(),
             counts_fates: true,
+        }
+    }
+
+    /// All but what was learned late.
+    fn without_late(&self) -> Self {
+        Self {
+            horizon: self.horizon,
+            emitted: self.emitted,
+            watermark: self.watermark,
+            windows: self.windows.clone(),
+            late: BTreeMap::new(),
+            late_in_flight: BTreeMap::new(),
+            late_failed: VecDeque::new(),
+            unsaved: Unsaved::default(),
+            accounting: self.accounting,
+            others: self.others.clone(),
+            stats: self.stats,
+            unbilled: self.unbilled.clone(),
+            counts_fates: self.counts_fates,
         }
     }
 
@@ -101,16 +128,65 @@ const TOO_OLD: &str = "max_backlog";
 #[serde(transparent)]
 pub struct Record<C>(pub(crate) Entry<C>);
 
+impl<C> Record<C> {
+    /// Of the life of [`RecordChange::life`] and what the state has of its segments, in order: start, end
+    /// and content of each.
+    #[must_use]
+    pub fn with_segments(
+        mut self,
+        segments: impl IntoIterator<Item = (UnixSeconds, Option<UnixSeconds>, C)>,
+    ) -> Self {
+        let segments = segments
+            .into_iter()
+            .map(|(start, end, content)| Segment::saved(start, end, content));
+        self.0.segments = segments.collect();
+        self
+    }
+}
+
+/// What changed of one object.
+#[derive(Debug, Clone)]
+pub struct RecordChange<C> {
+    /// All but its segments.
+    pub life: Record<C>,
+    /// Where its first and its last segment start, if it has any. What the state has before and behind
+    /// is no longer there.
+    pub starts: Option<(UnixSeconds, UnixSeconds)>,
+    /// Segments that are new or changed, in order.
+    pub segments: Vec<SegmentChange<C>>,
+}
+
 /// What changed since it was last asked for. Written as one, it makes of an older state the present
 /// one.
 #[derive(Debug, Clone)]
 pub struct Changes<C> {
     /// Objects that changed; `None` for one that need not be known any more.
-    pub records: BTreeMap<Uid, Option<Record<C>>>,
+    pub records: BTreeMap<Uid, Option<RecordChange<C>>>,
+    /// What was learned late.
+    pub late: LateChanges<C>,
+    /// What of that was handed out.
+    pub emissions: EmissionChanges<C>,
     /// Groups of rejected pieces that changed; `None` for one that is no longer kept.
     pub rejected: BTreeMap<GroupKey, Option<GroupChange<C>>>,
-    /// The rest, whole.
+    /// The rest, whole, and small.
     pub head: Head<C>,
+}
+
+impl<C: Content> Entry<C> {
+    /// What the state has to write of it. Afterwards it is taken for written.
+    fn take_change(&mut self) -> RecordChange<C> {
+        let first = self.segments.first().map(|it| it.start);
+        let last = self.segments.last().map(|it| it.start);
+        RecordChange {
+            life: Record(self.life()),
+            starts: first.zip(last),
+            segments: self
+                .segments
+                .iter_mut()
+                .filter_map(Segment::take_change)
+                .collect(),
+        }
+    }
 }
 
 impl<C: Content> Ledger<C> {
@@ -118,19 +194,26 @@ impl<C: Content> Ledger<C> {
     pub fn take_changes(&mut self) -> Changes<C> {
         let changed = std::mem::take(&mut self.changed);
         let record = |uid: Uid| {
-            let record = self.entries.get(&uid).cloned().map(Record);
+            let record = self.entries.get_mut(&uid).map(Entry::take_change);
             (uid, record)
         };
+        let records = changed.into_iter().map(record).collect();
+        let (late, emissions) = self.head.take_late_changes();
         Changes {
-            records: changed.into_iter().map(record).collect(),
+            records,
+            late,
+            emissions,
             rejected: self.quarantine.take_changes(),
-            head: self.head.clone(),
+            head: self.head.without_late(),
         }
     }
 
     /// All that there is, as changes of an empty state.
     pub fn take_everything(&mut self) -> Changes<C> {
         self.changed = self.entries.keys().cloned().collect();
+        let segments = self.entries.values_mut().flat_map(|it| &mut it.segments);
+        segments.for_each(Segment::touch);
+        self.head.touch_all_late();
         self.quarantine.touch_all();
         self.take_changes()
     }
@@ -154,6 +237,7 @@ impl<C: Content> Ledger<C> {
         }
         let in_flight = std::mem::take(&mut head.late_in_flight);
         head.late_failed.extend(in_flight.into_values());
+        head.number_late();
         // Of a life that ended within a window all of that was billed, and must not be again.
         let were_whole = head.accounting == Some(Accounting::Nominal);
         let mut ledger = Self::from_parts(interval, accounting, head);
@@ -161,7 +245,11 @@ impl<C: Content> Ledger<C> {
         for (uid, Record(mut entry)) in records {
             if were_whole && entry.end.is_some() {
                 let whole = interval.ceil(entry.covered).min(ledger.head.emitted);
-                entry.covered = entry.covered.max(whole);
+                if entry.covered < whole {
+                    entry.covered = whole;
+                    // The next to come back may not know how was billed by then.
+                    ledger.touch(&uid);
+                }
             }
             for end in entry.segments.iter().filter_map(|segment| segment.end) {
                 ledger.close_at(end, &uid);
@@ -172,6 +260,7 @@ impl<C: Content> Ledger<C> {
             }
             ledger.entries.insert(uid, entry);
         }
+        ledger.waiting = ledger.count_waiting();
         ledger.forget();
         ledger
     }

@@ -13,10 +13,53 @@ use crate::{
 pub(crate) struct Segment<C> {
     pub(crate) start: UnixSeconds,
     pub(crate) end: Option<UnixSeconds>,
+    /// Replaced only together with the rest, by a new segment: whoever replaces it alone leaves the
+    /// state as it was.
     pub(crate) content: C,
+    /// Start and end as the state has them, while it has the content.
+    #[serde(skip)]
+    saved: Option<(UnixSeconds, Option<UnixSeconds>)>,
 }
 
 impl<C> Segment<C> {
+    /// One that the state does not have yet.
+    pub(crate) fn new(start: UnixSeconds, end: Option<UnixSeconds>, content: C) -> Self {
+        Self {
+            start,
+            end,
+            content,
+            saved: None,
+        }
+    }
+
+    /// One as the state has it.
+    pub(crate) fn saved(start: UnixSeconds, end: Option<UnixSeconds>, content: C) -> Self {
+        Self {
+            saved: Some((start, end)),
+            ..Self::new(start, end, content)
+        }
+    }
+
+    /// The state is to get all of it.
+    pub(crate) fn touch(&mut self) {
+        self.saved = None;
+    }
+
+    /// What the state has to write of it. Afterwards it is taken for written.
+    pub(crate) fn take_change(&mut self) -> Option<SegmentChange<C>>
+    where
+        C: Clone,
+    {
+        let is = (self.start, self.end);
+        let was = self.saved.replace(is);
+        let has_content = was.is_some_and(|(start, _)| start == self.start);
+        (was != Some(is)).then(|| SegmentChange {
+            start: self.start,
+            end: self.end,
+            content: (!has_content).then(|| self.content.clone()),
+        })
+    }
+
     /// The part of it that lies in a window.
     pub(crate) fn clip(&self, window: Window) -> Option<(UnixSeconds, UnixSeconds)> {
         let start = self.start.max(window.start);
@@ -61,24 +104,38 @@ impl<C> Segment<C> {
     }
 }
 
-/// What is remembered of one object.
+/// A segment that is not as the state has it. What the state has of the object between its start and its
+/// end is no longer there: segments do not overlap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentChange<C> {
+    /// The first second, by which the state finds it.
+    pub start: UnixSeconds,
+    /// The second after the last, if it is over.
+    pub end: Option<UnixSeconds>,
+    /// The content; `None` where the state has a segment with this start and this content.
+    pub content: Option<C>,
+}
+
+/// What is remembered of one object. One is written for each object, so what is not there is left out.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Entry<C> {
     /// The start of the life, as far back as it is billed.
     pub(crate) first: UnixSeconds,
     /// The end of the life, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) end: Option<UnixSeconds>,
     /// So many seconds of a life that is over were counted as overbilled.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) overbilled: i64,
     /// Up to where a life that is over was handed out or will be; beyond its end when the end was
     /// learned too late.
     pub(crate) covered: UnixSeconds,
     /// Of a life that is over, what would have been handed out late and was beyond its end: should it
     /// turn out to go on, this is missing.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) trimmed: Vec<(UnixSeconds, UnixSeconds)>,
-    /// Contiguous, in order; what the watermark has passed is dropped.
+    /// Contiguous, in order; what the watermark has passed is dropped. Older states have them here.
+    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
     pub(crate) segments: Vec<Segment<C>>,
     /// Whether the object still exists. The memory of a life that is over is kept as long, so that
     /// it is not billed again when it is seen again.
@@ -87,11 +144,16 @@ pub(crate) struct Entry<C> {
     /// news to anybody.
     pub(crate) learned: UnixSeconds,
     /// The newest time of a write to the content that was known.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) written: Option<UnixSeconds>,
     /// Nothing before this is billed, for the object was none to bill.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) in_scope_since: Option<UnixSeconds>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(seconds: &i64) -> bool {
+    *seconds == 0
 }
 
 impl<C: Clone + PartialEq> Entry<C> {
@@ -111,6 +173,15 @@ impl<C: Clone + PartialEq> Entry<C> {
         }
     }
 
+    /// All but its segments.
+    pub(crate) fn life(&self) -> Self {
+        Self {
+            trimmed: self.trimmed.clone(),
+            segments: Vec::new(),
+            ..*self
+        }
+    }
+
     /// The later of `at` and when it came to be one to bill.
     pub(crate) fn in_scope(&self, at: UnixSeconds) -> UnixSeconds {
         self.in_scope_since.map_or(at, |since| at.max(since))
@@ -124,15 +195,11 @@ impl<C: Clone + PartialEq> Entry<C> {
             return None;
         }
         if at <= last.start {
-            last.content = content;
+            *last = Segment::new(last.start, last.end, content);
             return None;
         }
         last.end = Some(at);
-        self.segments.push(Segment {
-            start: at,
-            end: None,
-            content,
-        });
+        self.segments.push(Segment::new(at, None, content));
         Some(at)
     }
 
@@ -183,19 +250,63 @@ pub(crate) struct HandedOut {
     pub(crate) accounting: Option<Accounting>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct LateSpan<C> {
-    pub(crate) end: UnixSeconds,
-    pub(crate) content: C,
+/// A stretch of time of an object that was learned of too late for its windows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LateSpan<C> {
+    /// The second after the last.
+    pub end: UnixSeconds,
+    /// What is billed.
+    pub content: C,
     /// When it was learned of.
-    pub(crate) learned: UnixSeconds,
+    pub learned: UnixSeconds,
+}
+
+impl<C> LateSpan<C> {
+    /// The same with another content.
+    #[must_use]
+    pub fn with<D>(&self, content: D) -> LateSpan<D> {
+        LateSpan {
+            end: self.end,
+            content,
+            learned: self.learned,
+        }
+    }
 }
 
 /// A late emission that was handed out.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct LateEmission<C> {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LateEmission<C> {
+    /// By which the state finds it; states before that was so have none.
+    #[serde(default)]
+    pub(crate) number: u64,
     pub(crate) window: Window,
     pub(crate) pieces: Vec<Piece<C>>,
     /// When the last of it was learned of.
     pub(crate) learned: UnixSeconds,
+}
+
+impl<C> LateEmission<C> {
+    /// The same with contents that are made of its own.
+    ///
+    /// # Errors
+    /// The first that one cannot be made.
+    pub fn try_map<D, E>(
+        self,
+        mut content: impl FnMut(C) -> Result<D, E>,
+    ) -> Result<LateEmission<D>, E> {
+        let pieces = self.pieces.into_iter().map(|piece| {
+            Ok(Piece {
+                content: content(piece.content)?,
+                uid: piece.uid,
+                start: piece.start,
+                end: piece.end,
+            })
+        });
+        Ok(LateEmission {
+            pieces: pieces.collect::<Result<_, E>>()?,
+            number: self.number,
+            window: self.window,
+            learned: self.learned,
+        })
+    }
 }

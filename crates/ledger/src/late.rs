@@ -1,13 +1,116 @@
 //! What was learned too late for its window.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
+    durable::Head,
     entry::{LateEmission, LateSpan},
     interval::{UnixSeconds, Window},
     ledger::{Ledger, REMEMBERED},
     words::{Accounting, Content, Emission, Kind, Piece, Uid},
 };
+
+/// What was learned late and is not as the state has it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Unsaved {
+    /// Spans by start and object.
+    pub(crate) spans: BTreeSet<(UnixSeconds, Uid)>,
+    /// Emissions by number.
+    pub(crate) emissions: BTreeSet<u64>,
+}
+
+/// Late spans by object and start, and `None` for what is no longer kept.
+pub type LateChanges<C> = BTreeMap<(Uid, UnixSeconds), Option<LateSpan<C>>>;
+/// Late emissions that were handed out, by number, and `None` for those that have arrived.
+pub type EmissionChanges<C> = BTreeMap<u64, Option<LateEmission<C>>>;
+
+impl<C: Clone> Head<C> {
+    /// The same with what was learned late, which is kept beside it.
+    #[must_use]
+    pub fn with_late(
+        mut self,
+        spans: impl IntoIterator<Item = ((Uid, UnixSeconds), LateSpan<C>)>,
+        emissions: impl IntoIterator<Item = LateEmission<C>>,
+    ) -> Self {
+        for ((uid, start), span) in spans {
+            self.late.entry(start).or_default().insert(uid, span);
+        }
+        self.late_failed.extend(emissions);
+        self
+    }
+
+    fn emissions(&self) -> impl Iterator<Item = &LateEmission<C>> {
+        self.late_in_flight.values().chain(&self.late_failed)
+    }
+
+    /// A number that no emission has.
+    fn free_number(&self) -> u64 {
+        let most = self.emissions().map(|it| it.number).max();
+        most.unwrap_or_default().saturating_add(1)
+    }
+
+    /// Gives numbers to emissions of a state that knew none.
+    pub(crate) fn number_late(&mut self) {
+        let mut free = self.free_number();
+        for emission in self.late_failed.iter_mut().filter(|it| it.number == 0) {
+            emission.number = free;
+            self.unsaved.emissions.insert(free);
+            free = free.saturating_add(1);
+        }
+    }
+
+    fn insert_late(&mut self, start: UnixSeconds, uid: Uid, span: LateSpan<C>) {
+        self.unsaved.spans.insert((start, Arc::clone(&uid)));
+        self.late.entry(start).or_default().insert(uid, span);
+    }
+
+    pub(crate) fn touch_all_late(&mut self) {
+        let spans = self.late.iter().flat_map(|(start, spans)| {
+            let of = |uid: &Uid| (*start, Arc::clone(uid));
+            spans.keys().map(of)
+        });
+        self.unsaved.spans.extend(spans);
+        let numbers: Vec<_> = self.emissions().map(|it| it.number).collect();
+        self.unsaved.emissions.extend(numbers);
+    }
+
+    pub(crate) fn take_late_changes(&mut self) -> (LateChanges<C>, EmissionChanges<C>) {
+        let Unsaved { spans, emissions } = std::mem::take(&mut self.unsaved);
+        let span = |(start, uid): (UnixSeconds, Uid)| {
+            let span = self.late.get(&start).and_then(|it| it.get(&uid)).cloned();
+            ((uid, start), span)
+        };
+        let spans = spans.into_iter().map(span).collect();
+        let mut changes: EmissionChanges<C> = emissions.into_iter().map(|it| (it, None)).collect();
+        for emission in self.emissions() {
+            if let Some(change) = changes.get_mut(&emission.number) {
+                *change = Some(emission.clone());
+            }
+        }
+        (spans, changes)
+    }
+
+    /// Has `change` change each content; it says whether it did.
+    pub(crate) fn each_late_content(&mut self, change: &mut dyn FnMut(&Uid, &mut C) -> bool) {
+        for (start, spans) in &mut self.late {
+            for (uid, span) in spans {
+                if change(uid, &mut span.content) {
+                    self.unsaved.spans.insert((*start, Arc::clone(uid)));
+                }
+            }
+        }
+        for emission in &mut self.late_failed {
+            for piece in &mut emission.pieces {
+                if change(&piece.uid, &mut piece.content) {
+                    self.unsaved.emissions.insert(emission.number);
+                }
+            }
+        }
+    }
+}
 
 impl<C: Content> Ledger<C> {
     /// Takes what of `[start, end)` lies before `emitted` for late pieces.
@@ -27,11 +130,7 @@ impl<C: Content> Ledger<C> {
             content: content.clone(),
             learned,
         };
-        self.head
-            .late
-            .entry(start)
-            .or_default()
-            .insert(Arc::clone(uid), span);
+        self.head.insert_late(start, Arc::clone(uid), span);
     }
 
     /// Cuts late spans of an object that lie beyond its end and were never handed out. Gives back
@@ -45,10 +144,12 @@ impl<C: Content> Ledger<C> {
         end: UnixSeconds,
     ) -> Vec<(UnixSeconds, UnixSeconds)> {
         let mut trimmed = Vec::new();
+        let unsaved = &mut self.head.unsaved;
         self.head.late.retain(|start, spans| {
             if let Some(span) = spans.get_mut(uid)
                 && span.end > end
             {
+                unsaved.spans.insert((*start, Arc::clone(uid)));
                 let keep_until = end.max(*start);
                 trimmed.push((keep_until, span.end));
                 span.end = keep_until;
@@ -91,17 +192,10 @@ impl<C: Content> Ledger<C> {
         for (start, spans) in due {
             for (uid, span) in spans {
                 learned = learned.max(span.learned);
+                self.head.unsaved.spans.insert((start, Arc::clone(&uid)));
                 if span.end > window.end {
-                    let rest = LateSpan {
-                        end: span.end,
-                        content: span.content.clone(),
-                        learned: span.learned,
-                    };
-                    self.head
-                        .late
-                        .entry(window.end)
-                        .or_default()
-                        .insert(Arc::clone(&uid), rest);
+                    let rest = span.with(span.content.clone());
+                    self.head.insert_late(window.end, Arc::clone(&uid), rest);
                 }
                 pieces.push(Piece {
                     uid,
@@ -113,7 +207,10 @@ impl<C: Content> Ledger<C> {
         }
         pieces.sort_by(|a, b| (&a.uid, a.start).cmp(&(&b.uid, b.start)));
         self.count_handed_out(pieces.iter().map(Piece::seconds).sum());
+        let number = self.head.free_number();
+        self.head.unsaved.emissions.insert(number);
         Some(LateEmission {
+            number,
             window,
             pieces,
             learned,
@@ -128,6 +225,7 @@ impl<C: Content> Ledger<C> {
         let mut lost = Vec::new();
         for (start, spans) in std::mem::replace(&mut head.late, later) {
             for (uid, span) in spans {
+                head.unsaved.spans.insert((start, Arc::clone(&uid)));
                 lost.push(Piece {
                     uid: Arc::clone(&uid),
                     start,
@@ -135,7 +233,7 @@ impl<C: Content> Ledger<C> {
                     content: span.content.clone(),
                 });
                 if span.end > until {
-                    head.late.entry(until).or_default().insert(uid, span);
+                    head.insert_late(until, uid, span);
                 }
             }
         }
@@ -143,6 +241,8 @@ impl<C: Content> Ledger<C> {
             .into_iter()
             .partition::<Vec<_>, _>(|it| it.window.end <= until);
         head.late_failed = kept.into();
+        let numbers = given_up.iter().map(|it| it.number);
+        head.unsaved.emissions.extend(numbers);
         // What was never handed out is from now on, and as lost.
         self.count_handed_out(lost.iter().map(Piece::seconds).sum());
         lost.extend(given_up.into_iter().flat_map(|it| it.pieces));
@@ -156,8 +256,11 @@ impl<C: Content> Ledger<C> {
     /// starts sees everything lately, and would keep all of it for a minute.
     pub(crate) fn adopt_late(&mut self, delivered: UnixSeconds, passed: Window) {
         let is_old = |learned: UnixSeconds| learned.saturating_add(REMEMBERED) <= delivered;
-        for spans in self.head.late.values_mut() {
-            spans.retain(|_, span| !is_old(span.learned));
+        let unsaved = &mut self.head.unsaved;
+        for (start, spans) in &mut self.head.late {
+            for (uid, _) in spans.extract_if(.., |_, span| is_old(span.learned)) {
+                unsaved.spans.insert((*start, uid));
+            }
         }
         self.head.late.retain(|_, spans| !spans.is_empty());
         let failed = std::mem::take(&mut self.head.late_failed);
@@ -165,6 +268,8 @@ impl<C: Content> Ledger<C> {
             .into_iter()
             .partition::<Vec<_>, _>(|it| is_old(it.learned));
         self.head.late_failed = kept.into();
+        let numbers = delivered_by_others.iter().map(|it| it.number);
+        self.head.unsaved.emissions.extend(numbers);
         let passed_on = delivered_by_others
             .iter()
             .flat_map(|it| &it.pieces)

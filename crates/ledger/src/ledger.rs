@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    budget::Usages,
     durable::Head,
     entry::{Entry, HandedOut, Segment, WindowState},
     interval::{Interval, UnixSeconds, Window},
@@ -33,6 +34,8 @@ pub struct Ledger<C> {
     pub(crate) changed: BTreeSet<Uid>,
     /// Objects that came back with contents that are not whole, and were not seen since.
     pub(crate) partial: HashSet<Uid>,
+    /// How much waits.
+    pub(crate) waiting: Usages,
 }
 
 impl<C: Content> Ledger<C> {
@@ -59,6 +62,7 @@ impl<C: Content> Ledger<C> {
             next_ticket: 0,
             changed: BTreeSet::new(),
             partial: HashSet::new(),
+            waiting: Usages::default(),
         }
     }
 
@@ -121,10 +125,12 @@ impl<C: Content> Ledger<C> {
                     entry.exists = true;
                     self.touch(&uid);
                 }
+                let before = entry.segments.len();
                 self.complete(&uid, &mut entry, &observation);
                 self.start_learned(&uid, &mut entry, &observation);
                 self.seen_again(&uid, &mut entry, &observation);
                 self.content_learned(&uid, &mut entry, &observation);
+                self.waiting.grown(&entry, before);
                 if let Some(end) = observation.end {
                     self.end_learned(&uid, &mut entry, end);
                 }
@@ -176,11 +182,10 @@ impl<C: Content> Ledger<C> {
         );
         let from = start.max(self.head.emitted);
         if observation.end.is_none_or(|end| from < end) {
-            entry.segments.push(Segment {
-                start: from,
-                end: observation.end,
-                content: observation.content,
-            });
+            let content = observation.content;
+            entry
+                .segments
+                .push(Segment::new(from, observation.end, content));
         }
         if let Some(end) = observation.end {
             entry.end = Some(end);
@@ -238,11 +243,9 @@ impl<C: Content> Ledger<C> {
         let from = again.max(self.head.emitted);
         match entry.segments.last_mut() {
             Some(last) if last.end == Some(from) && last.content == seen.content => last.end = None,
-            _ => entry.segments.push(Segment {
-                start: from,
-                end: None,
-                content: seen.content.clone(),
-            }),
+            _ => entry
+                .segments
+                .push(Segment::new(from, None, seen.content.clone())),
         }
     }
 
@@ -279,7 +282,9 @@ impl<C: Content> Ledger<C> {
             return;
         }
         self.touch(uid);
-        entry.close(end, self.head.emitted);
+        let emitted = self.head.emitted;
+        self.waiting
+            .change(entry, |entry| entry.close(end, emitted));
         entry.trimmed = self.trim_late(uid, end.max(entry.first));
         if self.accounting == Accounting::Exact {
             entry.overbilled = entry.beyond(&self.head.others);
@@ -417,6 +422,7 @@ impl<C: Content> Ledger<C> {
                 self.head.late_failed.push_back(emission);
                 return;
             }
+            self.head.unsaved.emissions.insert(emission.number);
             let seconds = emission.pieces.iter().map(Piece::seconds).sum();
             let before = self.head.stats.billed_seconds;
             self.count_fates(seconds, settled);
@@ -464,6 +470,19 @@ impl<C: Content> Ledger<C> {
         self.closings.entry(at).or_default().push(Arc::clone(uid));
     }
 
+    /// Nothing of an object closes at `at` after all.
+    pub(crate) fn no_longer_closes_at(&mut self, at: UnixSeconds, uid: &Uid) {
+        let Some(closing) = self.closings.get_mut(&at) else {
+            return;
+        };
+        if let Some(place) = closing.iter().position(|it| it == uid) {
+            closing.swap_remove(place);
+        }
+        if closing.is_empty() {
+            self.closings.remove(&at);
+        }
+    }
+
     /// Drops what lies behind the watermark.
     pub(crate) fn forget(&mut self) {
         while let Some(first) = self.closings.first_entry() {
@@ -478,9 +497,9 @@ impl<C: Content> Ledger<C> {
                 if !self.changed.contains(&uid) {
                     self.changed.insert(Arc::clone(&uid));
                 }
-                entry
-                    .segments
-                    .retain(|segment| segment.end.is_none_or(|end| end > watermark));
+                let is_ahead = |segment: &Segment<C>| segment.end.is_none_or(|end| end > watermark);
+                self.waiting
+                    .change(entry, |entry| entry.segments.retain(is_ahead));
                 let forgotten = entry.covered.saturating_add(REMEMBERED) <= watermark;
                 if forgotten && !entry.exists && entry.end.is_some() {
                     self.entries.remove(&uid);

@@ -65,6 +65,7 @@
     allow(clippy::disallowed_methods, reason = "no bill depends on a test")
 )]
 
+mod budget;
 mod completeness;
 mod contents;
 mod durable;
@@ -80,9 +81,12 @@ mod tests;
 mod unproved;
 mod words;
 
+pub use budget::{Budget, Waiting};
 pub use completeness::Completeness;
-pub use durable::{Changes, Head, Record};
+pub use durable::{Changes, Head, Record, RecordChange};
+pub use entry::{LateEmission, LateSpan, SegmentChange};
 pub use interval::{Interval, UnixSeconds, Window};
+pub use late::{EmissionChanges, LateChanges};
 pub use ledger::Ledger;
 pub use quarantine::{Group, GroupChange, GroupKey};
 pub use seconds::{OTHER, Seconds, Tally, Unbilled};

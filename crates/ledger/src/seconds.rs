@@ -85,8 +85,9 @@ pub struct Tally {
 impl From<Vec<Tally>> for Tallies {
     fn from(list: Vec<Tally>) -> Self {
         let mut tallies = Self::default();
+        // They were bounded when they were counted, and come back as they were.
         for it in list {
-            tallies.add(it.fate, &it.reason, &it.owner, it.seconds);
+            tallies.count(it.fate, &it.reason, &it.owner, it.seconds);
         }
         tallies
     }
@@ -106,6 +107,10 @@ impl Tallies {
         if !self.owners.contains_key(owner) && self.owners.len() > MOST_OWNERS {
             self.merge_least();
         }
+        self.count(fate, reason, owner, seconds);
+    }
+
+    fn count(&mut self, fate: Unbilled, reason: &str, owner: &str, seconds: i64) {
         self.added = self.added.saturating_add(1);
         let owned = self.owners.entry(owner.into()).or_default();
         owned.last = self.added;

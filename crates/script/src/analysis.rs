@@ -232,7 +232,7 @@ impl Reader<'_> {
             ("Fn", _) => {
                 // Any function at all may be behind it.
                 self.analysis.is_pure = false;
-                self.analysis.reads = Reads::All;
+                self.analysis.reads.join(&Reads::All);
             }
             (name, _) => {
                 self.reads.called(call);

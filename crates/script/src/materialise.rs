@@ -34,10 +34,13 @@ fn node(node: Node<'_>, reads: &Reads, skipped: &mut prefix::Skipped) -> Dynamic
     let Reads::Parts(parts) = reads else {
         return whole(node);
     };
+    if reads.is_all() {
+        return whole(node);
+    }
     if node.is_object() {
         let mut map = Map::new();
-        for (key, reads) in &parts.keys {
-            if let Some(value) = node.get(key) {
+        for key in parts.keys.keys() {
+            if let (Some(value), Some(reads)) = (node.get(key), reads.field(key)) {
                 map.insert(key.as_str().into(), self::node(value, reads, skipped));
             }
         }

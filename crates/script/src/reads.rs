@@ -3,6 +3,10 @@
 //! A variable that stands for a part of `this` is followed: after
 //! `let annotations = this.metadata?.annotations ?? #{}` only the keys and prefixes that are read of
 //! `annotations` are read, however many others there are.
+//!
+//! The fields that `select_prefix` picks are needed as they are unless they go, as a whole, into the
+//! `data` of the result and nowhere else: there they are labels, and who keeps them may leave some out
+//! where there is too much.
 
 use std::collections::BTreeMap;
 
@@ -56,6 +60,8 @@ fn each_node(ast: &AST, in_body: bool, look: &mut dyn FnMut(&[ASTNode<'_>])) {
 struct Reader {
     in_body: bool,
     reads: Reads,
+    /// Whether something is made of the result.
+    uses_root: bool,
     /// Variables that stand for a part of `this`; none where that is not sure.
     aliases: BTreeMap<String, Option<Alias>>,
 }
@@ -83,6 +89,7 @@ impl Reader {
     /// Finds the aliases among the declarations.
     fn declaration(&mut self, path: &[ASTNode<'_>]) {
         let Some(ASTNode::Stmt(statement)) = path.last() else {
+            self.uses_root |= is_use_of_root(path);
             return;
         };
         match statement {
@@ -111,9 +118,10 @@ impl Reader {
     fn use_of_alias(&mut self, path: &[ASTNode<'_>]) {
         match path.last() {
             Some(ASTNode::Expr(expression @ Expr::Variable(variable, ..))) => {
+                let is_label = !self.uses_root && is_data(path);
                 if let Some(Some(alias)) = self.aliases.get_mut(variable.1.as_str()) {
                     let chain = chain_from(path).unwrap_or(expression);
-                    add(&mut alias.reads, chain);
+                    add(&mut alias.reads, chain, is_label);
                 }
             }
             Some(ASTNode::Stmt(Stmt::Assignment(assignment))) => {
@@ -136,7 +144,9 @@ impl Reader {
         };
         let mut aliases = self.aliases.values().flatten();
         if !self.in_body || !aliases.any(|alias| alias.place == *position) {
-            add(&mut self.reads, chain_from(path).unwrap_or(expression));
+            let is_label = self.in_body && !self.uses_root && is_data(path);
+            let chain = chain_from(path).unwrap_or(expression);
+            add(&mut self.reads, chain, is_label);
         }
     }
 }
@@ -182,11 +192,60 @@ fn chain_from<'a>(path: &[ASTNode<'a>]) -> Option<&'a Expr> {
     }
 }
 
-/// Adds what a chain reads of its base.
-fn add(reads: &mut Reads, chain: &Expr) {
+/// Whether the chain that starts with the last node of `path` makes the `data` of the result.
+fn is_data(path: &[ASTNode<'_>]) -> bool {
+    let [.., above, ASTNode::Expr(chain), _] = path else {
+        return false;
+    };
+    let target = |statement: &Stmt| match statement {
+        Stmt::Assignment(assignment) if !assignment.0.is_op_assignment() => {
+            let (base, steps) = paths::steps(&assignment.1.lhs);
+            let keys = steps.into_iter().map(|step| match step {
+                paths::Step::Key(key) => Some(key.to_owned()),
+                _ => None,
+            });
+            let is_root = matches!(base, Expr::Variable(it, ..) if it.1 == "root");
+            is_root.then(|| keys.collect::<Option<Vec<_>>>()).flatten()
+        }
+        _ => None,
+    };
+    match above {
+        ASTNode::Stmt(statement) => target(statement).is_some_and(|keys| keys == ["data"]),
+        ASTNode::Expr(Expr::Map(map, _)) => {
+            let is_root = matches!(
+                path,
+                [.., ASTNode::Stmt(statement), _, _, _]
+                    if target(statement).is_some_and(|keys| keys.is_empty())
+            );
+            let mut data = map.0.iter().filter(|(key, _)| key.name == "data");
+            is_root && data.any(|(_, value)| std::ptr::eq(value, *chain))
+        }
+        _ => false,
+    }
+}
+
+/// Whether the last node of `path` is the variable `root`, and is not that to which something is
+/// assigned.
+fn is_use_of_root(path: &[ASTNode<'_>]) -> bool {
+    let Some((ASTNode::Expr(node @ Expr::Variable(variable, ..)), above)) = path.split_last()
+    else {
+        return false;
+    };
+    let is_target = |above: &ASTNode<'_>| match above {
+        ASTNode::Stmt(Stmt::Assignment(assignment)) => {
+            std::ptr::eq(paths::chain(&assignment.1.lhs).0, *node)
+        }
+        _ => false,
+    };
+    variable.1 == "root" && !above.iter().any(is_target)
+}
+
+/// Adds what a chain reads of its base. `is_label`: only the `data` of the result is made of it.
+fn add(reads: &mut Reads, chain: &Expr, is_label: bool) {
     let (path, end) = path(chain);
     match end {
-        End::Prefix(prefix) => reads.add_prefix(&path, prefix),
+        End::Prefix(prefix) if is_label => reads.add_prefix(&path, prefix),
+        End::Prefix(prefix) => reads.add_needed_prefix(&path, prefix),
         End::Chain | End::Other => reads.add(&path),
     }
 }

@@ -8,10 +8,10 @@
 //! The watches run in tasks of their own, which the input owns: they must go on while nobody reads,
 //! for the ledger has to stay true while the sink is away.
 
+mod budgets;
 mod claim;
 mod client;
 mod clock;
-mod currency;
 mod emit;
 mod errors;
 mod fates;
@@ -32,6 +32,7 @@ mod remarks;
 mod resource_type;
 mod shared;
 mod state;
+mod view;
 mod watch;
 mod writes;
 
@@ -59,7 +60,8 @@ use self::{
     resource_type::ResourceType,
     shared::{Shared, Subject},
     state::{Saved, StateFile},
-    watch::{Restored, Watch},
+    view::Restored,
+    watch::Watch,
 };
 
 /// The component.

@@ -11,7 +11,11 @@ use kube::Api;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::{client, currency::PROBE_TIMEOUT, line::Line, watch::Watch};
+use super::{
+    client,
+    line::Line,
+    watch::{PROBE_TIMEOUT, Watch},
+};
 
 /// Between two looks; one that is missing may be made any time.
 const WHILE_IT_IS_THERE: Duration = Duration::from_secs(60);

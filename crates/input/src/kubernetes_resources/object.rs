@@ -5,6 +5,10 @@
 //! being read and never costs memory: environment variables, the status, and whatever else nobody
 //! asks for. The fields that say when an object lived are seen and not kept.
 //!
+//! What is kept of one object has a bound ([`MOST_BYTES`]): a tenant decides how much there is of what
+//! is read by the start of its key, or because everything is read. Beyond the bound the largest of
+//! these values are left out. What is read by its name is never left out, nor what an object reserves.
+//!
 //! Left out in any case are managed fields (after the newest time of a write to what is billed has
 //! been taken from them), the `last-applied-configuration` annotation, and `kind` and `apiVersion`,
 //! which a list does not carry and a watch does.
@@ -15,7 +19,7 @@ use kube::{
     Resource,
     core::{ApiResource, DynamicResourceScope, ObjectMeta},
 };
-use meterline_core::{Builder, Document, Node, Reads};
+use meterline_core::{Builder, Document, Limits, Node, Reads};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor},
@@ -30,6 +34,31 @@ use super::{
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
+/// The most bytes that are kept of one object: of what is billed, of which a change starts a new segment,
+/// and of the rest, such as a pod's status. Each has a bound of its own, so that a change of the one
+/// never changes what is left out of the other.
+const MOST_BYTES: [usize; 2] = [192 << 10, 64 << 10];
+
+/// What of objects is billed, and of a pod no status.
+const BILLED: &[&str] = &["metadata.labels", "metadata.annotations", "spec"];
+const BILLED_STATUS: &[&str] = &["status.capacity", "status.allocatable", "status.phase"];
+
+/// What metrics are made from, however a mapping comes to it.
+const MEASURED: &[&str] = &[
+    "metadata.uid",
+    "spec.capacity",
+    "spec.containers.*.resources",
+    "spec.initContainers.*.resources",
+    "spec.initContainers.*.restartPolicy",
+    "spec.nodeName",
+    "spec.overhead",
+    "spec.resources",
+    "spec.storageClassName",
+    "status.allocatable",
+    "status.capacity",
+    "status.phase",
+];
+
 /// What is kept of objects of one type: what the pipeline reads, and by what an object is found again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Projection {
@@ -37,6 +66,12 @@ pub(super) struct Projection {
     pub(super) kept: Reads,
     /// What is seen when an object comes.
     seen: Reads,
+    /// What is never left out.
+    needed: Reads,
+    /// What of an object is billed.
+    billed: Reads,
+    /// What of that is no label.
+    billed_by: Reads,
 }
 
 impl Projection {
@@ -55,15 +90,50 @@ impl Projection {
         let mut seen = kept.clone();
         seen.join(&Reads::of(&["metadata.uid"]));
         seen.join(&Reads::of(life::READS));
-        Self { kept, seen }
+        let billed_by = kept.named();
+        let mut needed = billed_by.clone();
+        needed.join(&Reads::of(MEASURED));
+        let mut billed = Reads::of(BILLED);
+        if resource_type != ResourceType::Pod {
+            billed.join(&Reads::of(BILLED_STATUS));
+        }
+        Self {
+            kept,
+            seen,
+            needed,
+            billed,
+            billed_by,
+        }
     }
 
     /// Everything.
     pub(super) fn everything() -> Self {
-        Self {
-            kept: Reads::All,
-            seen: Reads::All,
-        }
+        Self::of(&Reads::All, ResourceType::Pod)
+    }
+
+    /// Of a content what its bill is made from: what is read by name. What is read beside that are labels.
+    /// Where everything is read nobody knows.
+    pub(super) fn bill(&self, content: &Content) -> Option<Content> {
+        (!self.kept.is_all()).then(|| Content {
+            document: content.document.project(&self.billed_by),
+            ..content.clone()
+        })
+    }
+
+    /// The values that are read by name, without those of which it counts only that they are there.
+    fn values(&self) -> Reads {
+        let paths = self.kept.named().paths();
+        let values = paths.iter().filter(|it| !it.ends_with('~'));
+        Reads::of(&values.map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// What is kept of this, and of how many values that is not all for there is too much.
+    fn keep(&self, document: &Document) -> (Document, usize) {
+        let limits = Limits {
+            first: &self.billed,
+            bytes: MOST_BYTES,
+        };
+        document.project(&self.kept).within(limits, &self.needed)
     }
 }
 
@@ -97,6 +167,8 @@ pub(super) struct Object {
 pub(super) struct Content {
     /// What is kept of the object.
     pub(super) document: Document,
+    /// How many values were left out of it because there was too much.
+    pub(super) cut: usize,
     /// What was read when it was kept, where that is not all that is read now: the rest is missing.
     kept_for: Option<Arc<Reads>>,
 }
@@ -105,6 +177,7 @@ impl From<Document> for Content {
     fn from(document: Document) -> Self {
         Self {
             document,
+            cut: 0,
             kept_for: None,
         }
     }
@@ -116,10 +189,13 @@ impl Content {
     pub(super) fn adapt(&mut self, kept_for: &Arc<Reads>, projection: &Projection) -> bool {
         let before = self.kept_for.take();
         let kept_for = before.as_ref().unwrap_or(kept_for);
-        if kept_for.covers(&projection.kept) {
-            let document = self.document.project(&projection.kept);
+        // Of what was cut all is there that was needed then, and no more for sure.
+        let is_whole = self.cut == 0 || kept_for.named().covers(&projection.values());
+        if is_whole && kept_for.covers(&projection.kept) {
+            let (document, cut) = projection.keep(&self.document);
             let is_changed = before.is_some() || document != self.document;
             self.document = document;
+            self.cut = self.cut.saturating_add(cut);
             return is_changed;
         }
         let is_changed = before.is_none();
@@ -192,15 +268,21 @@ fn is_pod(root: Node<'_>) -> bool {
 
 /// The fields of a content that is not whole. No object has fields of these names.
 const KEPT_FOR: &str = "kept_for";
+const CUT: &str = "cut";
 const OBJECT: &str = "object";
 
 impl Serialize for Content {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Some(kept_for) = &self.kept_for else {
+        if self.kept_for.is_none() && self.cut == 0 {
             return self.document.serialize(serializer);
-        };
-        let mut map = serializer.serialize_map(Some(2))?;
-        map.serialize_entry(KEPT_FOR, kept_for.as_ref())?;
+        }
+        let mut map = serializer.serialize_map(None)?;
+        if let Some(kept_for) = &self.kept_for {
+            map.serialize_entry(KEPT_FOR, kept_for.as_ref())?;
+        }
+        if self.cut > 0 {
+            map.serialize_entry(CUT, &self.cut)?;
+        }
         map.serialize_entry(OBJECT, &self.document)?;
         map.end()
     }
@@ -210,13 +292,22 @@ impl<'de> Deserialize<'de> for Content {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let document = Document::deserialize(deserializer)?;
         let root = document.root();
-        let (Some(kept_for), Some(object)) = (root.get(KEPT_FOR), root.get(OBJECT)) else {
+        let (kept_for, cut) = (root.get(KEPT_FOR), root.get(CUT));
+        let Some(object) = root
+            .get(OBJECT)
+            .filter(|_| kept_for.is_some() || cut.is_some())
+        else {
             return Ok(Self::from(document));
         };
-        let kept_for = Reads::deserialize(kept_for.to_value()).map_err(de::Error::custom)?;
+        let kept_for = kept_for.map(|it| Reads::deserialize(it.to_value()));
+        let cut = cut.and_then(Node::as_i64).unwrap_or_default();
         Ok(Self {
             document: object.to_document(),
-            kept_for: Some(Arc::new(kept_for)),
+            cut: usize::try_from(cut).unwrap_or_default(),
+            kept_for: kept_for
+                .transpose()
+                .map_err(de::Error::custom)?
+                .map(Arc::new),
         })
     }
 }
@@ -347,10 +438,15 @@ impl<'de> Visitor<'de> for ObjectVisitor {
             ..ObjectMeta::default()
         };
         let status = writes.status.filter(|_| !is_pod(seen.root()));
+        let (document, cut) = projection.keep(&seen);
         Ok(Object {
             meta,
             written: writes.content.max(status),
-            content: Content::from(seen.project(&projection.kept)),
+            content: Content {
+                document,
+                cut,
+                kept_for: None,
+            },
             seen,
         })
     }
@@ -533,6 +629,146 @@ mod tests {
         assert_eq!(pod.known().name, "a");
         let life = life::life(pod.seen.root(), ResourceType::Pod, false, 0);
         assert_eq!(life.start, seconds("2025-01-01T00:00:03Z"));
+    }
+
+    /// A pod of a tenant that puts into it all that the API server takes.
+    fn large_pod(version: &str, status: usize) -> serde_json::Value {
+        let text = |length: usize| "x".repeat(length);
+        let container = |number: usize| {
+            json!({
+                "name": format!("c-{number}"),
+                "env": [{"name": "A", "value": text(30_000 + number)}, {"name": "B", "value": "b"}],
+                "resources": {"requests": {"cpu": "1"}},
+            })
+        };
+        let containers: Vec<_> = (0..20).map(container).collect();
+        json!({
+            "metadata": {
+                "name": "a", "namespace": "n", "uid": "u", "resourceVersion": version,
+                "annotations": {
+                    "data/a": text(70_000), "data/b": text(100_000), "data/c": text(60_000),
+                    "subject": text(20_000),
+                },
+            },
+            "spec": {"containers": containers, "overhead": {"cpu": "1"}},
+            "status": {"phase": "Running", "message": text(status)},
+        })
+    }
+
+    /// `names` are of annotations.
+    fn annotations(content: &Content) -> Vec<&str> {
+        let annotations = content.document.root().path(&["metadata", "annotations"]);
+        annotations.unwrap().entries().map(|(key, _)| key).collect()
+    }
+
+    #[test]
+    fn of_too_much_the_largest_labels_go_and_what_is_billed_stays() {
+        let reads = Reads::of(&[
+            "metadata.annotations.data/^",
+            "metadata.annotations.subject",
+            "spec.containers.*.resources",
+        ]);
+        let projection = Projection::of(&reads, ResourceType::Pod);
+        let content = projected(projection.clone(), &large_pod("9", 0)).content;
+        assert_eq!(content.cut, 1);
+        assert_eq!(annotations(&content), ["data/a", "data/c", "subject"]);
+        let needed = Reads::of(&["metadata.annotations.data/^^"]);
+        let mut reads = reads;
+        reads.join(&needed);
+        let projection = Projection::of(&reads, ResourceType::Pod);
+        let content = projected(projection, &large_pod("9", 0)).content;
+        assert_eq!(content.cut, 0);
+    }
+
+    #[test]
+    fn where_everything_is_read_a_pod_is_cut_to_its_bound_and_the_same_however_its_status_is() {
+        let mut reads = Reads::of(&["metadata.annotations.data/b"]);
+        reads.join(&Reads::All);
+        let projection = Projection::of(&reads, ResourceType::Pod);
+        let of = |version, status| {
+            let object = projected(projection.clone(), &large_pod(version, status));
+            let size = object.content.document.size();
+            assert!(size <= MOST_BYTES.iter().sum(), "{size}");
+            object.content
+        };
+        let content = of("9", 10);
+        assert_eq!(content, of("1000000", 10));
+        assert_eq!(content, of("9", 400_000));
+        assert!(content.cut > 10 && of("9", 400_000).cut == content.cut + 1);
+        assert!(annotations(&content).contains(&"data/b"));
+        let root = content.document.root();
+        let containers = root.path(&["spec", "containers"]).unwrap();
+        for container in containers.items() {
+            let cpu = container.path(&["resources", "requests", "cpu"]);
+            assert!(cpu.is_some_and(|it| it.is_text("1")));
+        }
+        assert!(root.path(&["spec", "overhead", "cpu"]).is_some());
+    }
+
+    #[test]
+    fn two_contents_are_billed_the_same_where_only_labels_differ() {
+        let paths = [
+            "metadata.annotations.data/^",
+            "metadata.annotations.subject",
+            "spec.nodeName",
+        ];
+        let projection = Projection::of(&Reads::of(&paths), ResourceType::Pod);
+        let content = |label: &str, subject: &str, node: &str, version: &str| {
+            let pod = json!({
+                "metadata": {
+                    "name": "a", "resourceVersion": version,
+                    "annotations": {"data/a": label, "subject": subject},
+                },
+                "spec": {"nodeName": node, "containers": [{}]},
+            });
+            projected(projection.clone(), &pod).content
+        };
+        let one = content("x", "s", "n", "1");
+        assert_ne!(one, content("y", "s", "n", "2"));
+        let bill = |content: &Content| projection.bill(content).unwrap();
+        assert_eq!(bill(&one), bill(&content("y", "s", "n", "2")));
+        assert_ne!(bill(&one), bill(&content("x", "t", "n", "2")));
+        assert_ne!(bill(&one), bill(&content("x", "s", "m", "2")));
+        assert_eq!(bill(&bill(&one)), bill(&one));
+        assert!(
+            bill(&one)
+                .document
+                .root()
+                .path(&["spec", "containers"])
+                .is_some()
+        );
+        let mut all = Reads::of(&paths);
+        all.join(&Reads::All);
+        let all = Projection::of(&all, ResourceType::Pod);
+        assert!(all.bill(&one).is_none());
+    }
+
+    #[test]
+    fn what_was_cut_is_not_whole_for_who_reads_more_of_it_by_name() {
+        let projection = |paths| Projection::of(&Reads::of(paths), ResourceType::Pod);
+        let all = Projection::everything();
+        let named = projection(&["metadata.annotations.data/b"]);
+        let other = projection(&["metadata.annotations.data/^"]);
+        let pod = large_pod("9", 0);
+        let kept_for = Arc::new(all.kept.clone());
+        let cut = projected(all.clone(), &pod).content;
+        let text = serde_json::to_vec(&cut).unwrap();
+        let restored: Content = serde_json::from_slice(&text).unwrap();
+        assert_eq!((&restored, restored.cut), (&cut, cut.cut));
+        let adapted = |to: &Projection| {
+            let mut content = restored.clone();
+            let is_changed = content.adapt(&kept_for, to);
+            (is_changed, content.is_missing().is_some())
+        };
+        assert_eq!(adapted(&all), (false, false));
+        assert_eq!(adapted(&other), (true, false));
+        assert_eq!(adapted(&named), (true, true));
+        let mut content = restored.clone();
+        content.adapt(&kept_for, &named);
+        let text = serde_json::to_vec(&content).unwrap();
+        let again: Content = serde_json::from_slice(&text).unwrap();
+        assert_eq!((&again, again.cut), (&content, cut.cut));
+        assert!(again.is_missing().is_some());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
     fmt,
     fs::{File, OpenOptions, TryLockError},
     io::ErrorKind,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -131,8 +131,9 @@ impl Place {
         let begun = Instant::now();
         loop {
             let mut options = OpenOptions::new();
-            let lock = options.create(true).append(true).open(&path);
-            let lock = lock.map_err(unusable)?;
+            options.create(true).append(true).mode(sqlite::PRIVATE);
+            let lock = options.open(&path).map_err(unusable)?;
+            sqlite::narrow(&path);
             match lock.try_lock() {
                 // Whoever deleted it meanwhile may have made another.
                 Ok(()) if is_there(&lock) => {

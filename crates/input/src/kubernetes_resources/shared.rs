@@ -9,7 +9,7 @@ use std::{
 use kube::Config;
 use meterline_core::{HealthHandle, Metrics, Outcome, Settled as Outcomes};
 use meterline_ledger::{
-    Changes, Completeness, Emission, Interval, Ledger, Observation, Settled, Ticket, Uid,
+    Budget, Changes, Completeness, Emission, Interval, Ledger, Observation, Settled, Ticket, Uid,
     UnixSeconds,
 };
 use tokio::{
@@ -19,6 +19,7 @@ use tokio::{
 use tracing::{error, warn};
 
 use super::{
+    budgets::Budgets,
     claim::Word,
     clock::Clock,
     fates,
@@ -84,6 +85,7 @@ pub(super) struct Shared {
     /// Says what is not billed.
     billing: HealthHandle,
     gauges: Gauges,
+    budgets: Budgets,
 }
 
 /// What [`Shared::new`] needs to know beside the books.
@@ -147,6 +149,7 @@ impl Shared {
             health,
             billing,
             gauges: Gauges::new(metrics, label),
+            budgets: Budgets::new(metrics, label),
         }
     }
 
@@ -173,10 +176,16 @@ impl Shared {
 
     /// The ledger learns of an object's state.
     pub(super) fn observe(&self, observation: Observation<Content>) {
-        self.change(|books| {
+        self.budgets.came(&observation.uid, &observation.content);
+        let owner = meterline_ledger::Content::owner(&observation.content).to_owned();
+        let waiting = self.change(|books| {
             books.unplaced.remove(&observation.uid);
-            books.ledger.apply(observation);
+            let bill = |content: &_| self.projection.bill(content);
+            books
+                .ledger
+                .apply_within(observation, Budget::default(), bill)
         });
+        self.budgets.waits(&owner, waiting);
     }
 
     /// A watch has seen everything up to this resource version.

@@ -4,9 +4,17 @@
 //! cut. One process holds the file. Each row carries a sum of its bytes, for SQLite notices a damaged
 //! page only where it has structure. A damaged file is moved aside, never deleted; the ledger is then
 //! rebuilt from the API server.
+//!
+//! A change writes the rows that it changes ([`tables`]), and of the pages of these each once to the log
+//! and once, with the changes of many commits, to the file. So pages are small, and the log is long. What
+//! is deleted is overwritten: nobody finds in the file what no mapping reads any more.
+
+mod contents;
+mod older;
+mod tables;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,7 +25,9 @@ use meterline_core::Reads;
 use meterline_ledger::{Changes, Group, GroupKey, Head, Record, Uid, UnixSeconds};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tracing::warn;
 
+use self::contents::Contents;
 use super::{
     object::Content,
     place::{Change, PATIENCE, Place},
@@ -38,7 +48,16 @@ const MIGRATIONS: &[&str] = &[
     // holds that itself.
     "CREATE TABLE rejected_contents (key TEXT PRIMARY KEY, content BLOB NOT NULL, sum INTEGER NOT NULL)
          WITHOUT ROWID;",
+    // 4: rows for each segment, late span and late emission, and for contents. The tables before go once
+    // these are written.
+    tables::MIGRATION,
 ];
+
+/// Bytes of a page. Most changes touch one or two rows of a hundred bytes on pages of which they change
+/// nothing else.
+const PAGE_SIZE: u32 = 1_024;
+/// So many pages are written to the log before they are written to the file.
+const LOG_PAGES: i64 = 8_192;
 
 /// The file, held by this process.
 pub(super) struct StateFile {
@@ -54,7 +73,10 @@ pub(super) struct StateFile {
     /// `None` after a write failed: what such a connection believes is not trusted.
     connection: Option<Connection>,
     /// The rows of the table `ledger` as they were written, in the order of [`KEYS`].
-    rows: Option<[Vec<u8>; 4]>,
+    rows: [Vec<u8>; 4],
+    contents: Contents,
+    /// Whether it is of an earlier version, and is to be written anew.
+    is_older: bool,
 }
 
 /// The keys of the table `ledger`.
@@ -147,7 +169,9 @@ impl StateFile {
             subject: subject.to_owned(),
             reads: reads.clone(),
             connection: None,
-            rows: None,
+            rows: Default::default(),
+            contents: Contents::default(),
+            is_older: false,
         };
         file.place.hold(PATIENCE)?;
         match file.load() {
@@ -165,7 +189,12 @@ impl StateFile {
 
     /// Opens, locks and migrates the file.
     fn connect(&self) -> Result<Connection, StateError> {
-        let connection = sqlite::open(&self.path, MIGRATIONS)?;
+        let connection = sqlite::open_in_pages(&self.path, PAGE_SIZE, MIGRATIONS)?;
+        connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
+        let most = i64::from(PAGE_SIZE).saturating_mul(LOG_PAGES);
+        connection.pragma_update(None, "journal_size_limit", most)?;
+        connection.pragma_update(None, "secure_delete", true)?;
+        connection.set_prepared_statement_cache_capacity(64);
         match value::<String>(&connection, "subject")? {
             Some(other) if other != self.subject => Err(StateError::OtherSubject(other)),
             _ => Ok(connection),
@@ -175,17 +204,30 @@ impl StateFile {
     /// Opens the file and reads all that it holds.
     fn load(&mut self) -> Result<Option<Saved>, StateError> {
         let connection = self.connect()?;
+        self.is_older = older::is_there(&connection)?;
         let saved = match value::<Head<Content>>(&connection, "head")? {
             None => None,
-            Some(head) => Some(Saved {
-                head,
-                records: rows(&connection, "SELECT uid, record, sum FROM objects")?,
-                rejected: rejected(&connection)?,
-                seen: value(&connection, "seen")?.unwrap_or_default(),
-                // Earlier versions kept everything, and did not say so.
-                reads: value(&connection, "reads")?.unwrap_or(Reads::All),
-            }),
+            Some(head) => {
+                let held = if self.is_older {
+                    older::read(&connection, head)?
+                } else {
+                    let (held, contents) = tables::read(&connection, head)?;
+                    self.contents = contents;
+                    held
+                };
+                Some(Saved {
+                    head: held.head,
+                    records: held.records,
+                    rejected: held.rejected,
+                    seen: value(&connection, "seen")?.unwrap_or_default(),
+                    // Earlier versions kept everything, and did not say so.
+                    reads: value(&connection, "reads")?.unwrap_or(Reads::All),
+                })
+            }
         };
+        if !self.is_older {
+            compact(&connection);
+        }
         self.connection = Some(connection);
         self.place.note();
         Ok(saved)
@@ -243,7 +285,7 @@ impl StateFile {
 
     /// Whether the next write must be of everything: the file does not hold what it should.
     pub(super) fn needs_everything(&self) -> bool {
-        self.connection.is_none()
+        self.connection.is_none() || self.is_older
     }
 
     /// Writes changes as one. After an error nothing of them is relied on, and what is written next
@@ -260,8 +302,11 @@ impl StateFile {
             bytes(&self.subject)?,
             bytes(&self.reads)?,
         ];
-        let is_head_only = changes.records.is_empty() && changes.rejected.is_empty();
-        if is_head_only && self.rows.as_ref() == Some(&rows) && !everything {
+        let is_head_only = changes.records.is_empty()
+            && changes.late.is_empty()
+            && changes.emissions.is_empty()
+            && changes.rejected.is_empty();
+        if is_head_only && self.rows == rows && !everything {
             return Ok(());
         }
         let connection = match self.connection.take() {
@@ -273,15 +318,16 @@ impl StateFile {
             .transaction()
             .map_err(StateError::from)
             .and_then(|transaction| {
+                let mut writer = tables::Writer::new(&transaction, &mut self.contents);
                 if everything {
-                    transaction.execute("DELETE FROM objects", [])?;
-                    transaction.execute("DELETE FROM rejected", [])?;
-                    transaction.execute("DELETE FROM rejected_contents", [])?;
+                    writer.clear()?;
+                    older::remove(&transaction)?;
                 }
-                write_records(&transaction, changes)?;
-                write_rejected(&transaction, changes)?;
-                for (key, row) in KEYS.iter().zip(&rows) {
-                    put(&transaction, key, row)?;
+                writer.write(changes)?;
+                for ((key, row), before) in KEYS.iter().zip(&rows).zip(&self.rows) {
+                    if everything || row != before {
+                        put(&transaction, key, row)?;
+                    }
                 }
                 transaction.commit()?;
                 Ok(())
@@ -293,7 +339,13 @@ impl StateFile {
         });
         match written {
             Ok(()) => {
-                self.rows = Some(rows);
+                self.is_older = false;
+                let [.., read_before] = std::mem::replace(&mut self.rows, rows);
+                let [.., reads] = &self.rows;
+                let is_to_shrink = everything || read_before != *reads;
+                if let Some(connection) = self.connection.as_ref().filter(|_| is_to_shrink) {
+                    compact(connection);
+                }
                 self.place.note();
             }
             // A failed sync says nothing of what it had before it.
@@ -306,72 +358,6 @@ impl StateFile {
     pub(super) fn take_aside(&mut self) -> Option<PathBuf> {
         self.aside.take()
     }
-}
-
-fn write_records(
-    transaction: &Transaction<'_>,
-    changes: &Changes<Content>,
-) -> Result<(), StateError> {
-    let mut insert = transaction
-        .prepare("INSERT OR REPLACE INTO objects (uid, record, sum) VALUES (?1, ?2, ?3)")?;
-    let mut delete = transaction.prepare("DELETE FROM objects WHERE uid = ?1")?;
-    for (uid, record) in &changes.records {
-        match record {
-            Some(record) => {
-                let bytes = bytes(record)?;
-                insert.execute(params![uid.as_ref(), bytes, sqlite::sum(uid, &bytes)])?
-            }
-            None => delete.execute(params![uid.as_ref()])?,
-        };
-    }
-    Ok(())
-}
-
-fn write_rejected(
-    transaction: &Transaction<'_>,
-    changes: &Changes<Content>,
-) -> Result<(), StateError> {
-    let mut insert = transaction
-        .prepare("INSERT OR REPLACE INTO rejected (key, pieces, sum) VALUES (?1, ?2, ?3)")?;
-    let mut insert_content = transaction.prepare(
-        "INSERT OR REPLACE INTO rejected_contents (key, content, sum) VALUES (?1, ?2, ?3)",
-    )?;
-    let mut delete = transaction.prepare("DELETE FROM rejected WHERE key = ?1")?;
-    let mut delete_content = transaction.prepare("DELETE FROM rejected_contents WHERE key = ?1")?;
-    for (key, change) in &changes.rejected {
-        let key = key.to_string();
-        let Some(change) = change else {
-            delete.execute(params![key])?;
-            delete_content.execute(params![key])?;
-            continue;
-        };
-        let pieces = bytes(&change.group.clone().with(()))?;
-        insert.execute(params![key, pieces, sqlite::sum(&key, &pieces)])?;
-        if change.is_new {
-            let content = bytes(&change.group.content)?;
-            insert_content.execute(params![key, content, sqlite::sum(&key, &content)])?;
-        }
-    }
-    Ok(())
-}
-
-/// What was rejected, as it was kept.
-fn rejected(connection: &Connection) -> Result<Vec<(GroupKey, Group<Content>)>, StateError> {
-    let contents = rows(
-        connection,
-        "SELECT key, content, sum FROM rejected_contents",
-    )?;
-    let mut contents: HashMap<_, Content> = contents.into_iter().collect();
-    let groups: Vec<(Arc<str>, Group<Option<Content>>)> =
-        rows(connection, "SELECT key, pieces, sum FROM rejected")?;
-    let whole = groups.into_iter().map(|(key, mut group)| {
-        let content = group.content.take().or_else(|| contents.remove(&key));
-        let named = content.zip(key.parse().ok());
-        let (content, name) =
-            named.ok_or_else(|| StateError::Damaged(format!("`{key}` lacks its content")))?;
-        Ok((name, group.with(content)))
-    });
-    whole.collect()
 }
 
 /// The rows of a query for key, value and sum.
@@ -404,6 +390,21 @@ fn value<T: DeserializeOwned>(connection: &Connection, key: &str) -> Result<Opti
             error => error.into(),
         })?;
     row.map(|(bytes, sum)| parse(key, &bytes, sum)).transpose()
+}
+
+/// Makes the file as small as it can be, and the log empty: what an earlier configuration kept is in
+/// neither.
+fn compact(connection: &Connection) {
+    let compacted = sqlite::is_wasteful(connection, PAGE_SIZE).and_then(|is_wasteful| {
+        if is_wasteful {
+            sqlite::compact(connection, PAGE_SIZE)?;
+        }
+        Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
+    });
+    if let Err(error) = compacted {
+        let error = StateError::from(error);
+        warn!("the state file stays larger than it need be: {error}");
+    }
 }
 
 fn put(transaction: &Transaction<'_>, key: &str, bytes: &[u8]) -> Result<(), StateError> {

@@ -12,10 +12,11 @@ use futures::{
 };
 use kube::{
     Api, Client,
+    api::ListParams,
     core::ApiResource,
     runtime::watcher::{self, Event},
 };
-use meterline_ledger::{Observation, UnixSeconds};
+use meterline_ledger::Observation;
 use tokio::{
     task::coop::unconstrained,
     time::{Instant, timeout},
@@ -24,7 +25,6 @@ use tracing::{debug, info, warn};
 
 use super::{
     client,
-    currency::{LONGEST_LOOK, PROBE_TIMEOUT, Progress, SHORTEST_LOOK},
     errors::{explain, refuses_streaming_list},
     life::{Seen, deleted_at, life},
     limits::{LARGEST_PAGE, TooMuch},
@@ -32,13 +32,16 @@ use super::{
     object::{Known, Object, keeping},
     proofs::Answer,
     recover::{self, Missed, Past},
-    remarks::Remarks,
+    remarks::{Remarks, whole},
     shared::Shared,
+    view::{LONGEST_LOOK, Restored, SHORTEST_LOOK, View},
 };
 
 /// How long a watch lives before it is begun anew. Over HTTP/1.1 this, together with the watcher's
 /// margin, is the longest time for which a connection whose other end is gone can go unnoticed.
 const WATCH_SECONDS: u32 = 50;
+/// A server that does not answer so small a question in this time is away.
+pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// After so many failures in a row the kubeconfig or the service account is read again: a token or
@@ -72,16 +75,6 @@ struct Clients {
     streaming_list: bool,
 }
 
-/// What is known of a collection from before.
-pub(super) struct Restored {
-    /// The objects that were there.
-    pub(super) known: Vec<Known>,
-    /// When the view was last complete.
-    pub(super) seen_at: UnixSeconds,
-    /// The resource version up to which everything was seen.
-    pub(super) version: Option<u64>,
-}
-
 /// What a watch wakes up for.
 #[expect(
     clippy::large_enum_variant,
@@ -110,19 +103,19 @@ impl Watch {
     async fn follow_for_ever(&self, restored: Option<Restored>) {
         self.shared.is_open().await;
         let now = self.shared.clock.seconds();
-        let mut progress = Progress::new(restored, now);
+        let mut view = View::new(restored, now);
         let mut streaming = true;
         loop {
             let line = Line::with(self.shared.clock.clone());
             match self.connect(line.clone()).await {
                 Ok(mut clients) => {
                     clients.streaming_list &= streaming;
-                    let end = self.follow(clients, &line, &mut progress).await;
+                    let end = self.follow(clients, &line, &mut view).await;
                     streaming &= end != End::NoStreamingList;
                 }
-                Err(reason) => self.failed(&mut progress, &reason),
+                Err(reason) => self.failed(&mut view, &reason),
             }
-            tokio::time::sleep(pause(progress.failures).max(line.pause())).await;
+            tokio::time::sleep(pause(view.failures).max(line.pause())).await;
         }
     }
 
@@ -150,7 +143,7 @@ impl Watch {
         })
     }
 
-    async fn follow(&self, clients: Clients, line: &Line, progress: &mut Progress) -> End {
+    async fn follow(&self, clients: Clients, line: &Line, view: &mut View) -> End {
         let resource = self.shared.resource_type.api_resource();
         let api = self.api(clients.client, &resource);
         let past_api = self.api(clients.past.clone(), &resource);
@@ -159,7 +152,7 @@ impl Watch {
             resource: &resource,
             label_selector: self.shared.label_selector.as_deref(),
         };
-        let config = self.config(clients.streaming_list, progress.page);
+        let config = self.config(clients.streaming_list, view.page);
         let mut events = std::pin::pin!(watcher::watcher(api.clone(), config));
         let mut probe = std::pin::pin!(Fuse::terminated());
         // So often it is looked, and so late may a look be, that what is settled is read by then.
@@ -171,49 +164,48 @@ impl Watch {
                 // budget of the runtime's, for it would make what waits look as if there were nothing.
                 biased;
                 event = unconstrained(events.next()) => Woken::Event(event),
-                () = ready(()), if progress.unnoted => Woken::Drained,
+                () = ready(()), if view.unnoted => Woken::Drained,
                 () = line.changed() => Woken::Line,
                 answered = &mut probe => Woken::Answer(answered),
                 () = tokio::time::sleep_until(look_at) => Woken::Look,
             };
             if look_at.elapsed() > look {
-                progress.stall();
+                view.stall();
                 look_at = Instant::now();
             }
             match woken {
                 Woken::Event(Some(Ok(event))) => {
                     // That a list begins says nothing of whether the server answers.
                     if !matches!(event, Event::Init) {
-                        progress.failures = 0;
+                        view.failures = 0;
                     }
                     let now = match &event {
-                        Event::Apply(it) | Event::Delete(it) => {
-                            self.happened_by(it, line, progress)
-                        }
+                        Event::Apply(it) | Event::Delete(it) => self.happened_by(it, line, view),
                         _ => self.now(),
                     };
-                    self.apply(event, now, &past, &past_api, progress).await;
-                    progress.unnoted = true;
+                    self.apply(event, now, &past, &past_api, view).await;
+                    view.unnoted = true;
                 }
                 Woken::Event(Some(Err(error))) => {
-                    if let Some(end) = self.broken(&error, clients.streaming_list, progress) {
+                    if let Some(end) = self.broken(&error, clients.streaming_list, view) {
                         return end;
                     }
-                    tokio::time::sleep(pause(progress.failures).max(line.pause())).await;
+                    tokio::time::sleep(pause(view.failures).max(line.pause())).await;
                 }
                 Woken::Event(None) => return End::Broken,
                 Woken::Drained => {
-                    progress.unnoted = false;
-                    self.note_life(line, progress);
+                    view.unnoted = false;
+                    view.note_life(&self.name, &self.shared, line);
                 }
-                Woken::Line => progress.unnoted = true,
+                Woken::Line => view.unnoted = true,
                 Woken::Answer(answered) => {
-                    progress.answer = answered.or(progress.answer);
-                    progress.unnoted = true;
+                    view.answer = answered.or(view.answer);
+                    view.unnoted = true;
                 }
                 Woken::Look => {
-                    progress.unnoted = true;
-                    let pause = self.look_for(look, line, progress);
+                    view.unnoted = true;
+                    self.shared.update_gauges(self.shared.clock.seconds());
+                    let pause = view.look_for(look, &self.shared, line);
                     if pause.is_none() && probe.is_terminated() {
                         probe.set(self.probe(api.clone()).boxed().fuse());
                     }
@@ -237,27 +229,22 @@ impl Watch {
     }
 
     /// Notes that the watch failed. Gives back how it ends, if it is not to be tried again as it is.
-    fn broken(
-        &self,
-        error: &watcher::Error,
-        streaming_list: bool,
-        progress: &mut Progress,
-    ) -> Option<End> {
+    fn broken(&self, error: &watcher::Error, streaming_list: bool, view: &mut View) -> Option<End> {
         if streaming_list && refuses_streaming_list(error) {
             debug!(watch = %self.name, "the API server has no streaming lists; listing in pages");
             return Some(End::NoStreamingList);
         }
-        if TooMuch::of(error) == Some(TooMuch::Page) && progress.page > 1 {
-            progress.page /= 2;
+        if TooMuch::of(error) == Some(TooMuch::Page) && view.page > 1 {
+            view.page /= 2;
             info!(
                 watch = %self.describe(),
-                page = progress.page,
+                page = view.page,
                 "a page of the list is larger than 16 MiB; asking for fewer objects at once"
             );
             return Some(End::Broken);
         }
-        self.failed(progress, &explain(error, &self.describe()));
-        let is_many = progress.failures.is_multiple_of(FAILURES_BEFORE_NEW_CLIENT);
+        self.failed(view, &explain(error, &self.describe()));
+        let is_many = view.failures.is_multiple_of(FAILURES_BEFORE_NEW_CLIENT);
         is_many.then_some(End::Broken)
     }
 
@@ -275,32 +262,32 @@ impl Watch {
         now: i64,
         past: &Past<'_>,
         api: &Api<Object>,
-        progress: &mut Progress,
+        view: &mut View,
     ) {
         match event {
             Event::Init => {
-                progress.behind = true;
+                view.behind = true;
                 self.shared.synced(&self.name, false);
-                self.replay(api, progress).await;
-                progress.list_began = self.now();
-                progress.listed = Some(HashSet::new());
+                self.replay(api, view).await;
+                view.list_began = self.now();
+                view.listed = Some(HashSet::new());
             }
             Event::InitApply(object) => {
-                if let Some(listed) = &mut progress.listed {
+                if let Some(listed) = &mut view.listed {
                     listed.insert(object.uid());
                 }
-                self.observe(object, progress, now);
+                self.observe(object, view, now);
             }
-            Event::Apply(object) => self.observe(object, progress, now),
-            Event::Delete(object) => self.deleted(&object, progress, now),
-            Event::InitDone => self.listed(past, api, progress).await,
+            Event::Apply(object) => self.observe(object, view, now),
+            Event::Delete(object) => self.deleted(&object, view, now),
+            Event::InitDone => self.listed(past, api, view).await,
         }
     }
 
     /// A list is complete: what it did not show is gone.
-    async fn listed(&self, past: &Past<'_>, api: &Api<Object>, progress: &mut Progress) {
-        let listed = progress.listed.take().unwrap_or_default();
-        let vanished: Vec<_> = progress
+    async fn listed(&self, past: &Past<'_>, api: &Api<Object>, view: &mut View) {
+        let listed = view.listed.take().unwrap_or_default();
+        let vanished: Vec<_> = view
             .known
             .values()
             .filter(|known| !listed.contains(&known.uid))
@@ -309,35 +296,35 @@ impl Watch {
         let states = past.last_states(api, &vanished).await;
         let now = self.now();
         for object in &states {
-            self.deleted(object, progress, now);
+            self.deleted(object, view, now);
         }
         for Known { uid, .. } in &vanished {
-            if progress.known.remove(uid).is_some() {
+            if view.known.remove(uid).is_some() {
                 // Nobody can say when it went; it was there when the view was last current.
-                self.shared.vanished(uid, progress.current_at.min(now), now);
+                self.shared.vanished(uid, view.current_at.min(now), now);
             }
         }
         // A list is the state of a moment: nothing is owed from before it. What happened since comes
         // with the watch.
-        progress.behind = false;
-        progress.has_seen = true;
-        progress.added_at = None;
-        progress.proofs.clear();
+        view.behind = false;
+        view.has_seen = true;
+        view.added_at = None;
+        view.proofs.clear();
         // The next one may be of smaller objects.
-        progress.page = progress.page.saturating_mul(2).min(LARGEST_PAGE);
-        progress.current_at = progress.list_began;
-        progress.version = progress.version.max(progress.listed_from);
-        self.seen_version(progress);
+        view.page = view.page.saturating_mul(2).min(LARGEST_PAGE);
+        view.current_at = view.list_began;
+        view.version = view.version.max(view.listed_from);
+        self.seen_version(view);
         self.shared.synced(&self.name, true);
-        self.shared.alive(&self.name, progress.list_began);
+        self.shared.alive(&self.name, view.list_began);
         info!(
             watch = %self.describe(),
-            objects = progress.known.len(),
+            objects = view.known.len(),
             "watching"
         );
     }
 
-    fn observe(&self, object: Object, progress: &mut Progress, now: i64) {
+    fn observe(&self, object: Object, view: &mut View, now: i64) {
         let uid = object.uid();
         let document = object.seen.root();
         let life = life(
@@ -347,11 +334,11 @@ impl Watch {
             now,
         );
         let known = object.known();
-        progress.version = progress.version.max(Some(known.version));
-        let in_scope_since = (!progress.known.contains_key(&uid))
-            .then(|| self.in_scope_since(&object, progress, now))
+        view.version = view.version.max(Some(known.version));
+        let in_scope_since = (!view.known.contains_key(&uid))
+            .then(|| view.in_scope_since(&object, &self.shared, now))
             .flatten();
-        progress.known.insert(Arc::clone(&uid), known);
+        view.known.insert(Arc::clone(&uid), known);
         self.shared.observe(Observation {
             uid,
             in_scope_since,
@@ -361,29 +348,29 @@ impl Watch {
             content: object.content,
             observed_at: now,
         });
-        self.seen_version(progress);
+        self.seen_version(view);
     }
 
     /// What is under way of a list comes in no order, so only after it a version says something.
-    fn seen_version(&self, progress: &Progress) {
-        if let (Some(version), None) = (progress.version, &progress.listed) {
+    fn seen_version(&self, view: &View) {
+        if let (Some(version), None) = (view.version, &view.listed) {
             self.shared.seen_version(&self.name, version);
         }
     }
 
     /// Applies what happened since the version that was seen last, as far as the server remembers.
-    async fn replay(&self, api: &Api<Object>, progress: &mut Progress) {
+    async fn replay(&self, api: &Api<Object>, view: &mut View) {
         // A list that begins now shows at least what is there at this version.
-        progress.listed_from = recover::version_now(api).await;
-        let (Some(version), Some(now)) = (progress.version, progress.listed_from) else {
+        view.listed_from = recover::version_now(api).await;
+        let (Some(version), Some(now)) = (view.version, view.listed_from) else {
             return;
         };
         let selector = self.shared.label_selector.as_deref();
         let count = recover::missed(api, selector, (version, now), |event| {
             let now = self.now();
             match event {
-                Missed::Is(object) => self.observe(object, progress, now),
-                Missed::Gone(object) => self.deleted(&object, progress, now),
+                Missed::Is(object) => self.observe(object, view, now),
+                Missed::Gone(object) => self.deleted(&object, view, now),
             }
         })
         .await;
@@ -392,19 +379,19 @@ impl Watch {
         }
     }
 
-    fn deleted(&self, object: &Object, progress: &mut Progress, now: i64) {
+    fn deleted(&self, object: &Object, view: &mut View, now: i64) {
         let uid = object.uid();
         let document = object.seen.root();
         let resource_type = self.shared.resource_type;
         let life = life(document, resource_type, self.shared.include_pending, now);
-        let since = progress.behind.then_some(progress.current_at);
-        let seen = match since.or(progress.late_since) {
+        let since = view.behind.then_some(view.current_at);
+        let seen = match since.or(view.late_since) {
             Some(since) => Seen::Gap { since, now },
             None => Seen::Live(now),
         };
         let end = deleted_at(document, life, seen);
-        progress.known.remove(&uid);
-        progress.version = progress.version.max(Some(object.known().version));
+        view.known.remove(&uid);
+        view.version = view.version.max(Some(object.known().version));
         if life.start.is_some() {
             // The last state may be news, too: a pod may start and go between two looks.
             self.shared.observe(Observation {
@@ -418,19 +405,58 @@ impl Watch {
             });
         }
         self.shared.gone(&uid, end);
-        self.seen_version(progress);
+        self.seen_version(view);
     }
 
-    fn failed(&self, progress: &mut Progress, reason: &str) {
-        progress.failures = progress.failures.saturating_add(1);
-        progress.behind = true;
+    /// The second in which something is learned.
+    fn now(&self) -> i64 {
+        self.shared.clock.cluster_seconds_at(Instant::now())
+    }
+
+    /// The second in which what an event tells of had happened at the latest.
+    fn happened_by(&self, object: &Object, line: &Line, view: &mut View) -> i64 {
+        let (at, lag) = view.happened_by(object, &self.shared, line);
+        if let Some(lag) = lag {
+            self.remarks.lags(&self.describe(), lag);
+            warn!(
+                watch = %self.describe(),
+                seconds = whole(lag),
+                "an event came this late at most, although the API server answered a list meanwhile as if \
+                 there were none; what was billed beyond an end is counted, and from now on windows wait \
+                 for as long. Look for a proxy that holds back watches, or for an API server that is busy"
+            );
+        }
+        at
+    }
+
+    /// Asks the server for a sign of life. Returns the answer, if one came.
+    async fn probe(&self, api: Api<Object>) -> Option<Answer> {
+        let asked = Instant::now();
+        let params = ListParams::default().limit(1);
+        match timeout(PROBE_TIMEOUT, api.list_metadata(&params)).await {
+            Ok(Ok(list)) => {
+                let version = list.metadata.resource_version;
+                return Some(Answer {
+                    asked,
+                    came: Instant::now(),
+                    version: version.and_then(|it| it.parse().ok()).unwrap_or(0),
+                });
+            }
+            Ok(Err(error)) => debug!(watch = %self.name, %error, "no sign of life"),
+            Err(_) => debug!(watch = %self.name, "no sign of life in time"),
+        }
+        None
+    }
+    fn failed(&self, view: &mut View, reason: &str) {
+        view.failures = view.failures.saturating_add(1);
+        view.behind = true;
         self.shared.unsynced(&self.name, reason);
         self.shared.update_gauges(self.shared.clock.seconds());
         // The first failure and then ever fewer, so that an hour's outage is a dozen lines.
-        if progress.failures.is_power_of_two() {
+        if view.failures.is_power_of_two() {
             warn!(
                 watch = %self.describe(),
-                failures = progress.failures,
+                failures = view.failures,
                 "{reason}; trying again, windows wait until the view is current"
             );
         }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::{Accounting, Changes, Content, Fate, Interval, Ledger, Observation, Refusal, Settled};
+use super::disk::Disk;
+use crate::{Accounting, Content, Fate, Interval, Ledger, Observation, Refusal, Settled};
 
 /// What is reserved; nobody knows it where it was not kept.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -36,20 +37,9 @@ fn seen(written: i64, now: i64, reserved: u32) -> Observation<Kept> {
 
 /// A ledger that knew the pod as it was written at `written`, and comes back without the content.
 fn restored(ledger: &mut Ledger<Kept>) -> Ledger<Kept> {
-    let Changes {
-        records,
-        rejected,
-        head,
-    } = ledger.take_everything();
-    let mut restored = Ledger::restore(
-        Interval::new(10).unwrap(),
-        Accounting::Exact,
-        head,
-        records.into_iter().filter_map(|(uid, it)| Some((uid, it?))),
-        rejected
-            .into_iter()
-            .filter_map(|(key, it)| Some((key, it?.group))),
-    );
+    let interval = Interval::new(10).unwrap();
+    let restored = Disk::of(ledger).read(interval, Accounting::Exact);
+    let mut restored = restored.unwrap();
     restored.each_content(&mut |content| content.0.take().is_some());
     restored
 }

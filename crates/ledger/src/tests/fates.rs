@@ -1,9 +1,9 @@
 //! What becomes of what is handed out: one fate for each second, and rejected pieces that are kept.
 
-use super::{Books, balance, deliver, describe, ledger, refusal, seen};
+use super::{Books, balance, deliver, describe, disk::Disk, ledger, refusal, seen};
 use crate::{
-    Accounting, Emission, Fate, Head, Interval, Kind, Ledger, Piece, Seconds, Settled, Tally,
-    Unbilled,
+    Accounting, Emission, Fate, Head, Interval, Kind, Ledger, Piece, RecordChange, Seconds,
+    Settled, Tally, Unbilled,
 };
 
 /// Ends an emission at `at`; pieces whose content holds a word are not delivered.
@@ -231,10 +231,12 @@ fn a_state_of_an_older_program_balances() {
         stats.remove(key).unwrap();
     }
     let head: Head<String> = serde_json::from_value(head).unwrap();
-    let records = changes
-        .records
-        .into_iter()
-        .filter_map(|(uid, record)| Some((uid, record?)));
+    let records = changes.records.into_iter().map(|(uid, change)| {
+        let RecordChange { life, segments, .. } = change.unwrap();
+        let segments = segments.into_iter();
+        let whole = life.with_segments(segments.map(|it| (it.start, it.end, it.content.unwrap())));
+        (uid, whole)
+    });
     let interval = Interval::new(10).unwrap();
     let books: Books = Ledger::restore(interval, Accounting::Exact, head, records, []);
     balance(&books, 25);
@@ -264,13 +266,8 @@ fn owners_of_unbilled_time_are_bounded_and_nobody_pushes_out_one_that_loses_more
 
 /// The ledger that comes back from all that was written.
 fn restored(books: &mut Books) -> Books {
-    let changes = books.take_everything();
-    let records = changes.records.into_iter();
-    let records = records.filter_map(|(uid, record)| Some((uid, record?)));
-    let rejected = changes.rejected.into_iter();
-    let rejected = rejected.filter_map(|(key, change)| Some((key, change?.group)));
     let interval = Interval::new(10).unwrap();
-    Ledger::restore(interval, Accounting::Exact, changes.head, records, rejected)
+    Disk::of(books).read(interval, Accounting::Exact).unwrap()
 }
 
 /// A thousand pieces of one object, half of which may pass, come back from the disk.

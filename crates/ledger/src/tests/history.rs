@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use proptest::prelude::*;
 
 use super::{
-    Books, balance, entries_are_empty, histories,
-    model::{Delivery, History, Sighting, history},
+    Books, balance,
+    disk::Disk,
+    entries_are_empty, histories,
+    model::{Delivery, History, Sighting, billed_of, history},
     refusal,
 };
 use crate::{
-    Accounting, Changes, Emission, Fate, Group, GroupKey, Interval, Ledger, Piece, Seconds,
-    Settled, Ticket,
+    Accounting, Budget, Emission, Fate, Interval, Ledger, Piece, Seconds, Settled, Ticket,
 };
 
 const LAST_SECOND: i64 = 90;
@@ -21,66 +22,12 @@ const LAST_SECOND: i64 = 90;
 /// What arrived, by id: object and start.
 type Arrived = BTreeMap<(String, i64), (i64, String)>;
 
-/// What was written, and survives.
-#[derive(Default)]
-struct Disk {
-    head: Option<String>,
-    records: BTreeMap<String, String>,
-    rejected: BTreeMap<GroupKey, Group<()>>,
-    contents: BTreeMap<GroupKey, String>,
-}
-
-impl Disk {
-    fn write(&mut self, changes: &Changes<String>) {
-        self.head = Some(serde_json::to_string(&changes.head).unwrap());
-        for (uid, record) in &changes.records {
-            match record {
-                Some(record) => {
-                    let record = serde_json::to_string(record).unwrap();
-                    self.records.insert(uid.to_string(), record);
-                }
-                None => {
-                    self.records.remove(uid.as_ref());
-                }
-            }
-        }
-        for (key, change) in &changes.rejected {
-            let Some(change) = change else {
-                self.rejected.remove(key);
-                self.contents.remove(key);
-                continue;
-            };
-            let group = change.group.clone();
-            if change.is_new {
-                self.contents.insert(key.clone(), group.content.clone());
-            }
-            assert_eq!(self.contents[key], group.content, "written once");
-            self.rejected.insert(key.clone(), group.with(()));
-        }
-    }
-
-    fn read(&self, interval: Interval, accounting: Accounting) -> Books {
-        let Some(head) = &self.head else {
-            return Ledger::new(interval, accounting, 0);
-        };
-        let head = serde_json::from_str(head).unwrap();
-        let records = self
-            .records
-            .iter()
-            .map(|(uid, record)| (uid.as_str().into(), serde_json::from_str(record).unwrap()));
-        let rejected = self.rejected.iter().map(|(key, group)| {
-            let group = group.clone().with(self.contents[key].clone());
-            (key.clone(), group)
-        });
-        Ledger::restore(interval, accounting, head, records, rejected)
-    }
-}
-
 struct Run {
     interval: Interval,
     accountings: Vec<Accounting>,
     books: Books,
-    disk: Disk,
+    budget: Budget,
+    disk: Disk<String>,
     crashes: Vec<u32>,
     /// The newest of each pod, which a list shows after a crash.
     seen: BTreeMap<String, Vec<Sighting>>,
@@ -108,9 +55,26 @@ impl Run {
 
     fn learn(&mut self, sighting: Sighting) {
         match sighting {
-            Sighting::State(observation) => self.books.apply(observation),
+            Sighting::State(observation) => {
+                let billed = |content: &String| {
+                    let (uid, version) = billed_of(content);
+                    Some(format!("{uid}-{}", 2 * version))
+                };
+                self.books.apply_within(observation, self.budget, billed);
+            }
             Sighting::Gone(uid, at) => self.books.gone(&uid, at),
         }
+    }
+
+    fn save(&mut self) {
+        self.disk.write(&self.books.take_changes());
+    }
+
+    /// All changes together are all that there is.
+    fn compare(&self) {
+        let (mut disk, mut books) = (self.disk.clone(), self.books.clone());
+        disk.write(&books.take_changes());
+        assert_eq!(disk, Disk::of(&mut books));
     }
 
     /// Writes what changed, unless a crash comes first; then all that was not written is gone.
@@ -119,11 +83,11 @@ impl Run {
             Some(0) => {}
             Some(writes) => {
                 *writes -= 1;
-                self.disk.write(&self.books.take_changes());
+                self.save();
                 return Ok(());
             }
             None => {
-                self.disk.write(&self.books.take_changes());
+                self.save();
                 return Ok(());
             }
         }
@@ -131,7 +95,8 @@ impl Run {
         if self.accountings.len() > 1 {
             self.accountings.remove(0);
         }
-        self.books = self.disk.read(self.interval, self.accountings[0]);
+        let restored = self.disk.read(self.interval, self.accountings[0]);
+        self.books = restored.unwrap_or_else(|| Ledger::new(self.interval, self.accountings[0], 0));
         self.slow.clear();
         // The API server shows what there is, and tells what became of what is not.
         let known: BTreeSet<_> = self
@@ -146,7 +111,7 @@ impl Run {
             }
         }
         // What was before a change that nobody wrote down before a second crash, nobody knows.
-        self.disk.write(&self.books.take_changes());
+        self.save();
         Err(Crash)
     }
 
@@ -164,6 +129,9 @@ impl Run {
         }
         for _ in 0..20 {
             balance(&self.books, now);
+            if now % 7 == 0 {
+                self.compare();
+            }
             let Some(emission) = self.books.next(now - settle) else {
                 break;
             };
@@ -264,6 +232,7 @@ fn play(history: &History, see_all: bool) -> (Arrived, Books, BTreeSet<(String, 
         interval,
         accountings: history.accountings.clone(),
         books: Ledger::new(interval, history.accountings[0], 0),
+        budget: history.budget,
         disk: Disk::default(),
         crashes: history.crashes.clone(),
         seen: BTreeMap::new(),
@@ -324,8 +293,8 @@ fn audit(
             assert!(content.is_some(), "{name}: second {second} is missing");
             if contents {
                 assert_eq!(
-                    content.copied(),
-                    Some(pod.content(uid, second).as_str()),
+                    content.map(|it| shown(history, it)),
+                    Some(shown(history, &pod.content(uid, second))),
                     "{name} at {second}"
                 );
             }
@@ -343,6 +312,14 @@ fn audit(
         books.stats().overbilled_seconds
     );
     audit_fates(&billed, books, dropped);
+}
+
+/// What of a content has to be right: labels are joined where there is a budget.
+fn shown(history: &History, content: &str) -> String {
+    if history.budget == Budget::default() {
+        return content.to_owned();
+    }
+    format!("{:?}", billed_of(content))
 }
 
 /// Nothing waits any more, and what ran arrived or was dropped.
@@ -381,16 +358,21 @@ fn audit_nominal(
             .filter(|start| *start >= pod.start)
             .flat_map(|start| (start..start + history.interval).map(move |second| (second, start)))
             .filter(|(second, _)| !dropped.contains(&(name.clone(), *second)))
-            .map(|(second, start)| (second, pod.content(uid, start)))
+            .map(|(second, start)| (second, shown(history, &pod.content(uid, start))))
             .collect();
         let seconds = billed.get(name.as_str()).cloned().unwrap_or_default();
         let seconds: BTreeMap<_, _> = seconds
             .into_iter()
-            .map(|(second, content)| (second, content.to_owned()))
+            .map(|(second, content)| (second, shown(history, content)))
             .collect();
         assert_eq!(seconds, expected, "{name}");
     }
     audit_fates(&billed, books, dropped);
+}
+
+fn budget() -> impl Strategy<Value = Budget> {
+    let most = |most| prop_oneof![0..4_usize, Just(most)];
+    (most(10_000), most(64 << 20)).prop_map(|(segments, bytes)| Budget { segments, bytes })
 }
 
 proptest! {
@@ -413,6 +395,47 @@ proptest! {
     fn what_is_seen_late_is_billed_once_and_counted(history in history(40, 3)) {
         let played = play(&history, false);
         audit(&history, &played, false);
+    }
+
+    /// Segments that are joined move no second, and none to another bill.
+    #[test]
+    fn what_is_seen_in_time_is_billed_exactly_within_any_budget(
+        mut history in history(2, 3),
+        budget in budget(),
+    ) {
+        history.budget = budget;
+        for pod in &mut history.pods {
+            pod.vanishes_at = None;
+        }
+        let played = play(&history, true);
+        audit(&history, &played, true);
+        prop_assert_eq!(played.1.stats().overbilled_seconds, 0);
+    }
+
+    /// The same for news that comes whenever it likes.
+    #[test]
+    fn what_is_seen_late_is_billed_once_within_any_budget(
+        mut history in history(40, 3),
+        budget in budget(),
+    ) {
+        history.budget = budget;
+        let played = play(&history, false);
+        audit(&history, &played, false);
+    }
+
+    /// The same for whole windows.
+    #[test]
+    fn whole_windows_are_billed_exactly_within_any_budget(
+        mut history in history(2, 3),
+        budget in budget(),
+    ) {
+        history.budget = budget;
+        history.accountings = vec![Accounting::Nominal];
+        for pod in &mut history.pods {
+            pod.vanishes_at = None;
+        }
+        let played = play(&history, true);
+        audit_nominal(&history, &played);
     }
 
     /// Two ledgers that learn the same in time make the same events.

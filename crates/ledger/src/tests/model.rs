@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::{Accounting, Observation};
+use crate::{Accounting, Budget, Observation};
 
 #[derive(Debug, Clone)]
 pub(super) struct Pod {
@@ -48,6 +48,14 @@ pub(super) struct History {
     pub(super) crashes: Vec<u32>,
     /// How is billed at first and after each crash; the last goes on.
     pub(super) accountings: Vec<Accounting>,
+    /// How much may wait.
+    pub(super) budget: Budget,
+}
+
+/// What of a content is billed: every other change is one of labels.
+pub(super) fn billed_of(content: &str) -> (&str, u32) {
+    let (uid, version) = content.split_once('-').unwrap_or_default();
+    (uid, version.parse::<u32>().unwrap_or_default() / 2)
 }
 
 fn pod(most_delay: i64) -> impl Strategy<Value = Pod> {
@@ -103,6 +111,7 @@ pub(super) fn history(most_delay: i64, settle: i64) -> impl Strategy<Value = His
             deliveries,
             crashes,
             accountings: vec![Accounting::Exact],
+            budget: Budget::default(),
         })
 }
 

@@ -123,12 +123,45 @@ fn only_what_is_read_is_wanted() {
     }
     let mut expected = Reads::default();
     expected.add(&steps(&["a", "b"]));
-    expected.add_prefix(&steps(&["a"]), "p/");
+    expected.add_needed_prefix(&steps(&["a"]), "p/");
     for source in [
         "this.a.select_prefix(\"p/\").len() + this.a.b",
         "let x = this?.a ?? #{}; x?.select_prefix(\"p/\").c + x[\"b\"]",
     ] {
         assert_eq!(wanted(source), format!("{expected:?}"), "{source}");
+    }
+}
+
+#[test]
+fn what_a_prefix_picks_is_a_label_where_it_goes_into_data_and_nowhere_else() {
+    let engine = Engine::new(Limits::default());
+    let reads = |source: &str| {
+        let script = Script::compile(&engine, source, (1, 1)).unwrap();
+        script.analysis.reads.to_string()
+    };
+    for source in [
+        "root = #{ data: this.a.select_prefix(\"p/\") }",
+        "root.data = this.a.select_prefix(\"p/\").assign(#{ x: 1 })",
+        "let a = this?.a ?? #{}; root = #{ id: 1, data: a.select_prefix(\"p/\").assign(#{}) }",
+    ] {
+        assert_eq!(reads(source), "a.p/^", "{source}");
+    }
+    for source in [
+        "root = #{ subject: this.a.select_prefix(\"p/\").len() }",
+        "root = #{ data: #{ x: this.a.select_prefix(\"p/\") } }",
+        "root = #{ x: #{ data: this.a.select_prefix(\"p/\") } }",
+        "let x = #{ data: this.a.select_prefix(\"p/\") }; root = x",
+        "root.data = this.a.select_prefix(\"p/\"); root.subject = root.data.len()",
+        "root.data = this.a.select_prefix(\"p/\"); let x = root; root.subject = x.data.len()",
+        "root.data.x = this.a.select_prefix(\"p/\")",
+        "root[this.a.k] = #{ data: this.a.select_prefix(\"p/\") }; root = this.a.k",
+        "root.data += this.a.select_prefix(\"p/\")",
+        "root = this.a.select_prefix(\"p/\")",
+        "root.data = #{}; root.data = [this.a.select_prefix(\"p/\")]",
+        "root.data = this.a.select_prefix(\"p/\"); root.subject = this.a.select_prefix(\"p/\").len()",
+    ] {
+        let reads = reads(source);
+        assert!(reads.ends_with("a.p/^^"), "{source}: {reads}");
     }
 }
 

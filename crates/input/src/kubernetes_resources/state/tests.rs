@@ -1,9 +1,19 @@
 use meterline_ledger::{Accounting, Fate, Interval, Kind, Ledger, Observation, Refusal, Settled};
 use serde_json::json;
 
+mod any;
+mod figures;
+mod kept;
+mod older;
 mod replaced;
 
-use super::{super::object::Object, *};
+use super::{
+    super::{
+        object::{Object, Projection},
+        resource_type::ResourceType,
+    },
+    *,
+};
 
 fn content(name: &str) -> Content {
     let object =
@@ -52,6 +62,12 @@ fn seen(at: i64) -> SeenUntil {
         at,
         versions: [("*".into(), 7)].into(),
     }
+}
+
+fn count(file: &StateFile, table: &str) -> i64 {
+    let connection = file.connection.as_ref().unwrap();
+    let count = format!("SELECT count(*) FROM {table}");
+    connection.query_row(&count, [], |row| row.get(0)).unwrap()
 }
 
 /// A file that holds forty pods, closed.
@@ -265,42 +281,4 @@ fn everything_that_is_written_anew_holds_what_was_rejected() {
     drop(file);
     let (_, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     assert_eq!(saved.unwrap().rejected.len(), 1);
-}
-
-/// Before contents had rows of their own, they were in those of the pieces.
-#[test]
-fn what_an_older_program_kept_of_rejections_comes_back() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("state.sqlite");
-    let (mut file, ..) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
-    let mut ledger = with_rejected();
-    file.write(&ledger.take_changes(), &seen(12)).unwrap();
-    drop(file);
-    let (key, group) = ledger.rejected(None).next().unwrap();
-    let (name, row) = (key.to_string(), bytes(group).unwrap());
-    let connection = Connection::open(&path).unwrap();
-    let changed = connection.execute(
-        "UPDATE rejected SET pieces = ?2, sum = ?3 WHERE key = ?1",
-        params![name, row, sqlite::sum(&name, &row)],
-    );
-    assert_eq!(changed.unwrap(), 1);
-    connection
-        .execute_batch("DROP TABLE rejected_contents; PRAGMA user_version = 2")
-        .unwrap();
-    drop(connection);
-    let (file, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
-    assert_eq!(saved.unwrap().rejected, [(key.clone(), group.clone())]);
-    drop(file);
-    // A row that has its content nowhere is noticed.
-    let connection = Connection::open(&path).unwrap();
-    let row = bytes(&group.clone().with(())).unwrap();
-    connection
-        .execute(
-            "UPDATE rejected SET pieces = ?2, sum = ?3 WHERE key = ?1",
-            params![name, row, sqlite::sum(&name, &row)],
-        )
-        .unwrap();
-    drop(connection);
-    let (_, _, damage) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
-    assert!(damage.unwrap().contains("lacks its content"));
 }

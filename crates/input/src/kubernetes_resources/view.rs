@@ -12,9 +12,8 @@ use std::{
     time::Duration,
 };
 
-use kube::{Api, api::ListParams};
-use tokio::time::{Instant, timeout};
-use tracing::{debug, warn};
+use meterline_ledger::UnixSeconds;
+use tokio::time::Instant;
 
 use super::{
     life::created,
@@ -23,22 +22,30 @@ use super::{
     object::{Known, Object},
     proofs::{Answer, Proofs},
     remarks::whole,
-    watch::{Restored, Watch},
+    shared::Shared,
 };
 
 /// How often it is looked whether a window waits, at the least and at the most.
 pub(super) const LONGEST_LOOK: Duration = Duration::from_secs(1);
 pub(super) const SHORTEST_LOOK: Duration = Duration::from_millis(100);
-/// A server that does not answer so small a question in this time is away.
-pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How old the last answer may be while the watch lags: answers say when things happened.
 const WHILE_IT_LAGS: Duration = Duration::from_secs(2);
 /// An event may come behind an answer by half of `settle`, and by this in any case.
 const SHORTEST_TOLERANCE: Duration = Duration::from_millis(500);
 
+/// What is known of a collection from before.
+pub(super) struct Restored {
+    /// The objects that were there.
+    pub(super) known: Vec<Known>,
+    /// When the view was last complete.
+    pub(super) seen_at: UnixSeconds,
+    /// The resource version up to which everything was seen.
+    pub(super) version: Option<u64>,
+}
+
 /// What a watch remembers between events.
-pub(super) struct Progress {
+pub(super) struct View {
     /// Everything that exists, and the version at which it was last seen.
     pub(super) known: HashMap<Arc<str>, Known>,
     /// What a list that is under way has shown so far.
@@ -74,7 +81,7 @@ pub(super) struct Progress {
     pub(super) page: u32,
 }
 
-impl Progress {
+impl View {
     /// Of a watch that begins at `now`, with what is known from before.
     pub(super) fn new(restored: Option<Restored>, now: i64) -> Self {
         let is_restored = restored.is_some();
@@ -115,101 +122,86 @@ impl Progress {
 /// How old an object is at least that a watch did not show when it was made.
 const OLD: i64 = 60;
 
-impl Watch {
+impl View {
     /// Since when an object that was not known is one to bill, if it ran before that: its namespace was
     /// added to what is watched, or it was given the label that is selected by.
-    pub(super) fn in_scope_since(
-        &self,
-        object: &Object,
-        progress: &Progress,
-        now: i64,
-    ) -> Option<i64> {
-        if progress.listed.is_some()
-            && let Some(added_at) = progress.added_at
+    pub(super) fn in_scope_since(&self, object: &Object, shared: &Shared, now: i64) -> Option<i64> {
+        if self.listed.is_some()
+            && let Some(added_at) = self.added_at
         {
             return Some(added_at);
         }
         let created = created(object.seen.root())?;
-        let is_old =
-            progress.has_seen && created.saturating_add(OLD) < now.min(progress.current_at);
-        (is_old && self.shared.label_selector.is_some()).then(|| {
+        let is_old = self.has_seen && created.saturating_add(OLD) < now.min(self.current_at);
+        (is_old && shared.label_selector.is_some()).then(|| {
             let written = object.written.filter(|it| *it > created);
             written.map_or(now, |it| it.min(now))
         })
     }
 
-    /// The second in which something is learned.
-    pub(super) fn now(&self) -> i64 {
-        self.shared.clock.cluster_seconds_at(Instant::now())
-    }
-
     /// Tells the ledger how current the view is, once all that was heard is read.
-    pub(super) fn note_life(&self, line: &Line, progress: &mut Progress) {
-        let clock = &self.shared.clock;
+    pub(super) fn note_life(&mut self, watch: &Arc<str>, shared: &Shared, line: &Line) {
+        let clock = &shared.clock;
         let Some(open_since) = line.open_since() else {
-            if !progress.behind && progress.listed.is_none() {
+            if !self.behind && self.listed.is_none() {
                 // The end of a watch's natural life is no failure: it is resumed at once, and up to
                 // then everything was told.
-                progress.behind = true;
+                self.behind = true;
                 let ended = line.ended_at().map(|at| clock.cluster_seconds_at(at));
-                progress.current_at = progress.current_at.max(ended.unwrap_or(i64::MIN));
+                self.current_at = self.current_at.max(ended.unwrap_or(i64::MIN));
             }
             return;
         };
-        if progress.listed.is_some() {
+        if self.listed.is_some() {
             return;
         }
-        let Some(heard) = line.heard_at().max(progress.answer.map(|it| it.asked)) else {
+        let Some(heard) = line.heard_at().max(self.answer.map(|it| it.asked)) else {
             return;
         };
-        let lag = progress.proofs.lag();
-        if progress.behind {
+        let lag = self.proofs.lag();
+        if self.behind {
             // What happened while the watch was down comes right behind its answer, and what happened
             // while nothing was read, in the moments after.
-            let since = progress.stalled_at.max(Some(open_since));
-            if since.is_some_and(|since| heard < since + self.shared.settle + lag) {
+            let since = self.stalled_at.max(Some(open_since));
+            if since.is_some_and(|since| heard < since + shared.settle + lag) {
                 return;
             }
-            progress.behind = false;
-            self.shared.synced(&self.name, true);
+            self.behind = false;
+            shared.synced(watch, true);
         }
-        if let Some(answer) = progress.answer {
-            progress.proofs.take(answer);
+        if let Some(answer) = self.answer {
+            self.proofs.take(answer);
         }
         let at = clock.cluster_seconds_at(heard.checked_sub(lag).unwrap_or(open_since));
-        progress.current_at = progress.current_at.max(at);
-        self.shared.alive(&self.name, at);
+        self.current_at = self.current_at.max(at);
+        shared.alive(watch, at);
     }
 
     /// The second in which what an event tells of had happened at the latest: now or, where an answer that
-    /// was taken as proof is newer than the event, when that came.
-    pub(super) fn happened_by(&self, object: &Object, line: &Line, progress: &mut Progress) -> i64 {
+    /// was taken as proof is newer than the event, when that came. With it how late the event came, if
+    /// that is news.
+    pub(super) fn happened_by(
+        &mut self,
+        object: &Object,
+        shared: &Shared,
+        line: &Line,
+    ) -> (i64, Option<Duration>) {
         let now = Instant::now();
-        let clock = &self.shared.clock;
-        progress.late_since = None;
+        let clock = &shared.clock;
+        self.late_since = None;
         // What a list shows is of any age.
-        if progress.listed.is_some() {
-            return clock.cluster_seconds_at(now);
+        if self.listed.is_some() {
+            return (clock.cluster_seconds_at(now), None);
         }
-        let since = progress.stalled_at.max(line.open_since()).unwrap_or(now);
-        let tolerance = (self.shared.settle / 2).max(SHORTEST_TOLERANCE);
-        let dated = progress
+        let since = self.stalled_at.max(line.open_since()).unwrap_or(now);
+        let tolerance = (shared.settle / 2).max(SHORTEST_TOLERANCE);
+        let dated = self
             .proofs
             .event(object.known().version, (since, now), tolerance);
         let seconds_at = |at| clock.cluster_seconds_at(at);
-        progress.late_since = dated.late_since.map(seconds_at);
-        if dated.is_news {
-            let lag = progress.proofs.lag();
-            self.remarks.lags(&self.describe(), lag);
-            warn!(
-                watch = %self.describe(),
-                seconds = whole(lag),
-                "an event came this late at most, although the API server answered a list meanwhile as if \
-                 there were none; what was billed beyond an end is counted, and from now on windows wait \
-                 for as long. Look for a proxy that holds back watches, or for an API server that is busy"
-            );
-        }
-        seconds_at(dated.by)
+        self.late_since = dated.late_since.map(seconds_at);
+        let lag = dated.is_news.then(|| self.proofs.lag());
+        (seconds_at(dated.by), lag)
     }
 
     /// How long to wait before looking again; `None` if a window waits for a sign of life, which the
@@ -217,47 +209,26 @@ impl Watch {
     pub(super) fn look_for(
         &self,
         look: Duration,
+        shared: &Shared,
         line: &Line,
-        progress: &Progress,
     ) -> Option<Duration> {
-        let now = self.shared.clock.seconds();
-        self.shared.update_gauges(now);
-        let due = self.shared.next_due();
-        if progress.listed.is_some() || line.open_since().is_none() {
+        let now = shared.clock.seconds();
+        let due = shared.next_due();
+        if self.listed.is_some() || line.open_since().is_none() {
             return Some(look);
         }
-        let lags = !progress.proofs.lag().is_zero();
-        let asked = progress.answer.map(|it| it.asked);
+        let lags = !self.proofs.lag().is_zero();
+        let asked = self.answer.map(|it| it.asked);
         if lags && asked.is_none_or(|it| it.elapsed() > WHILE_IT_LAGS) {
             return None;
         }
-        let due_at = due.saturating_add(whole(progress.proofs.lag()));
-        if !progress.behind && now < due_at {
+        let due_at = due.saturating_add(whole(self.proofs.lag()));
+        if !self.behind && now < due_at {
             let until_due = u64::try_from(due_at.saturating_sub(now)).unwrap_or(1);
             return Some(Duration::from_secs(until_due.max(1)).min(look));
         }
         // Bytes alone do not show whether the watch lags: each window waits for an answer, too.
-        let is_answered =
-            asked.is_some_and(|it| self.shared.clock.cluster_seconds_at(it) >= due_at);
-        (!progress.behind && progress.current_at >= due && is_answered).then_some(look)
-    }
-
-    /// Asks the server for a sign of life. Returns the answer, if one came.
-    pub(super) async fn probe(&self, api: Api<Object>) -> Option<Answer> {
-        let asked = Instant::now();
-        let params = ListParams::default().limit(1);
-        match timeout(PROBE_TIMEOUT, api.list_metadata(&params)).await {
-            Ok(Ok(list)) => {
-                let version = list.metadata.resource_version;
-                return Some(Answer {
-                    asked,
-                    came: Instant::now(),
-                    version: version.and_then(|it| it.parse().ok()).unwrap_or(0),
-                });
-            }
-            Ok(Err(error)) => debug!(watch = %self.name, %error, "no sign of life"),
-            Err(_) => debug!(watch = %self.name, "no sign of life in time"),
-        }
-        None
+        let is_answered = asked.is_some_and(|it| shared.clock.cluster_seconds_at(it) >= due_at);
+        (!self.behind && self.current_at >= due && is_answered).then_some(look)
     }
 }

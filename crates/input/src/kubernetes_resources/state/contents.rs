@@ -1,0 +1,137 @@
+//! The table of contents: each is there once, whatever refers to it, and goes with what refers to it
+//! last.
+//!
+//! A content is found again by its hash. Hashes are kept in memory, some fifty bytes for each content: in
+//! the file they would cost a page for each content that is added. Tenants choose contents, so the hash
+//! is one for which nobody can make two contents, and it tells of damage too.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, Transaction, params};
+use sha2::{Digest, Sha256};
+
+use super::{Content, StateError, bytes, damaged};
+
+/// The first bytes of the SHA-256 of a content as it is written.
+type Hash = [u8; 16];
+
+fn hash(content: &[u8]) -> Hash {
+    let hash = Sha256::digest(content);
+    hash.first_chunk().copied().unwrap_or_default()
+}
+
+/// What is in the table.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Contents {
+    ids: HashMap<Hash, i64>,
+    /// How often a content is referred to, if it is more than once.
+    shared: HashMap<i64, u32>,
+    /// The id that was given last.
+    last: i64,
+}
+
+impl Contents {
+    /// Adds a content, or refers to the one that is there. Returns its id.
+    pub(super) fn add(
+        &mut self,
+        transaction: &Transaction<'_>,
+        content: &Content,
+    ) -> Result<i64, StateError> {
+        let content = bytes(content)?;
+        let hash = hash(&content);
+        if let Some(id) = self.ids.get(&hash).copied() {
+            self.again(id);
+            return Ok(id);
+        }
+        // Rows that are added lie beside each other, and so cost few pages.
+        let id = self.last.saturating_add(1);
+        transaction
+            .prepare_cached("INSERT INTO contents (id, content, hash) VALUES (?1, ?2, ?3)")?
+            .execute(params![id, content, hash])?;
+        self.last = id;
+        self.ids.insert(hash, id);
+        Ok(id)
+    }
+
+    /// Something more refers to a content.
+    pub(super) fn again(&mut self, id: i64) {
+        let count = self.shared.entry(id).or_insert(1);
+        *count = count.saturating_add(1);
+    }
+
+    /// Something no longer refers to a content; it goes with the last.
+    pub(super) fn remove(
+        &mut self,
+        transaction: &Transaction<'_>,
+        id: i64,
+    ) -> Result<(), StateError> {
+        if let Some(count) = self.shared.get_mut(&id) {
+            *count = count.saturating_sub(1);
+            if *count <= 1 {
+                self.shared.remove(&id);
+            }
+            return Ok(());
+        }
+        let mut delete =
+            transaction.prepare_cached("DELETE FROM contents WHERE id = ?1 RETURNING hash")?;
+        for hash in delete.query_map([id], |row| row.get::<_, Hash>(0))? {
+            self.ids.remove(&hash?);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Contents {
+    /// Whether the same rows are referred to as often.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (&self.ids, &self.shared) == (&other.ids, &other.shared)
+    }
+}
+
+/// The contents while a file is read.
+#[derive(Default)]
+pub(super) struct Loaded {
+    contents: HashMap<i64, Content>,
+    ids: HashMap<Hash, i64>,
+    counts: HashMap<i64, u32>,
+}
+
+impl Loaded {
+    pub(super) fn read(connection: &Connection) -> Result<Self, StateError> {
+        let mut loaded = Self::default();
+        let mut statement = connection.prepare("SELECT id, content, hash FROM contents")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let id: i64 = row.get(0).map_err(damaged)?;
+            let content: Vec<u8> = row.get(1).map_err(damaged)?;
+            let known: Hash = row.get(2).map_err(damaged)?;
+            if hash(&content) != known {
+                return Err(StateError::Damaged(format!("content {id} has another sum")));
+            }
+            let content = serde_json::from_slice(&content).map_err(|error| {
+                StateError::Damaged(format!("content {id} is not what it was: {error}"))
+            })?;
+            loaded.contents.insert(id, content);
+            loaded.ids.insert(known, id);
+        }
+        Ok(loaded)
+    }
+
+    /// The content that a row refers to.
+    pub(super) fn get(&mut self, id: i64) -> Result<Content, StateError> {
+        let content = self.contents.get(&id).cloned();
+        let count = self.counts.entry(id).or_default();
+        *count = count.saturating_add(1);
+        content.ok_or_else(|| StateError::Damaged(format!("it lacks content {id}")))
+    }
+
+    pub(super) fn finish(mut self) -> Contents {
+        self.counts.retain(|_, count| *count > 1);
+        Contents {
+            last: self.contents.keys().copied().max().unwrap_or_default(),
+            ids: self.ids,
+            shared: self.counts,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Files of versions 1 to 3: an object with all its segments and their contents in one row, and what was
+//! learned late in the head.
+
+use std::{collections::HashMap, sync::Arc};
+
+use meterline_ledger::{Group, GroupKey, Head, Record};
+use rusqlite::Connection;
+
+use super::{Content, StateError, rows, tables::Held};
+
+/// The tables that later versions do not have.
+const TABLES: [&str; 3] = ["objects", "rejected", "rejected_contents"];
+
+/// Whether it is such a file.
+pub(super) fn is_there(connection: &Connection) -> Result<bool, StateError> {
+    let count: i64 = connection.query_row(
+        "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'objects'",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok(count > 0)
+}
+
+/// Makes of it a file of this version, in which everything is written anew.
+pub(super) fn remove(connection: &Connection) -> Result<(), StateError> {
+    for table in TABLES {
+        connection.execute_batch(&format!("DROP TABLE IF EXISTS {table}"))?;
+    }
+    Ok(())
+}
+
+/// Reads all that it holds.
+pub(super) fn read(connection: &Connection, head: Head<Content>) -> Result<Held, StateError> {
+    let records: Vec<(Arc<str>, Record<Content>)> =
+        rows(connection, "SELECT uid, record, sum FROM objects")?;
+    Ok(Held {
+        head,
+        records,
+        rejected: rejected(connection)?,
+    })
+}
+
+fn rejected(connection: &Connection) -> Result<Vec<(GroupKey, Group<Content>)>, StateError> {
+    let contents = rows(
+        connection,
+        "SELECT key, content, sum FROM rejected_contents",
+    )?;
+    let mut contents: HashMap<_, Content> = contents.into_iter().collect();
+    let groups: Vec<(Arc<str>, Group<Option<Content>>)> =
+        rows(connection, "SELECT key, pieces, sum FROM rejected")?;
+    let whole = groups.into_iter().map(|(key, mut group)| {
+        let content = group.content.take().or_else(|| contents.remove(&key));
+        let named = content.zip(key.parse().ok());
+        let (content, name) =
+            named.ok_or_else(|| StateError::Damaged(format!("`{key}` lacks its content")))?;
+        Ok((name, group.with(content)))
+    });
+    whole.collect()
+}

@@ -1,0 +1,197 @@
+//! Any history: what is written change by change is what is written at once.
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// A pod is seen with this label; it started so long ago.
+    Seen(u8, u8, i64),
+    /// It ended so long ago, and is seen to.
+    Ended(u8, i64),
+    Gone(u8),
+    /// What is due is handed out and ends like this.
+    HandOut(u8),
+    /// What is on its way ends like this.
+    Settle(u8),
+    Retry,
+    /// Others deliver so much.
+    Adopt(i64),
+    GiveUp,
+    Pass(i64),
+    /// The process ends, and the next one comes back.
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..4_u8, 0..3_u8, 0..40_i64).prop_map(|(pod, label, ago)| Step::Seen(pod, label, ago)),
+        1 => (0..4_u8, 0..20_i64).prop_map(|(pod, ago)| Step::Ended(pod, ago)),
+        2 => (0..4_u8).prop_map(Step::Gone),
+        4 => any::<u8>().prop_map(Step::HandOut),
+        2 => any::<u8>().prop_map(Step::Settle),
+        1 => Just(Step::Retry),
+        1 => (0..30_i64).prop_map(Step::Adopt),
+        1 => Just(Step::GiveUp),
+        6 => (1..30_i64).prop_map(Step::Pass),
+        1 => Just(Step::Restart),
+    ]
+}
+
+fn seen_pod(pod: u8, label: u8, start: i64, end: Option<i64>, now: i64) -> Observation<Content> {
+    let object = json!({
+        "metadata": {"name": format!("pod-{pod}"), "labels": {"l": format!("{label}")}},
+    });
+    let object: Object = serde_json::from_value(object).unwrap();
+    Observation {
+        uid: format!("pod-{pod}").into(),
+        start: Some(start),
+        end,
+        content: object.content,
+        content_since: None,
+        observed_at: now,
+        in_scope_since: None,
+    }
+}
+
+struct Run {
+    dir: tempfile::TempDir,
+    now: i64,
+    file: StateFile,
+    books: Ledger<Content>,
+    on_the_way: Vec<meterline_ledger::Emission<Content>>,
+}
+
+impl Run {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.sqlite");
+        let (file, ..) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
+        Self {
+            dir,
+            now: 50,
+            file,
+            books: ledger(0),
+            on_the_way: Vec::new(),
+        }
+    }
+
+    fn end(&mut self, emission: &meterline_ledger::Emission<Content>, how: u8) {
+        let settled = match how % 4 {
+            0 => Settled::Delivered,
+            1 => Settled::Failed,
+            _ => {
+                let refusal = Refusal {
+                    cause: "poison".into(),
+                    component: "mapping".into(),
+                    reason: "no".into(),
+                    subject: None,
+                    may_pass: how % 4 == 2,
+                };
+                let pieces = emission.pieces.iter().take(usize::from(how / 4 % 4));
+                Settled::Done {
+                    at: self.now,
+                    undelivered: pieces
+                        .map(|it| (it.clone(), Fate::Rejected(refusal.clone())))
+                        .collect(),
+                }
+            }
+        };
+        self.books.settle(emission.ticket, settled);
+    }
+
+    fn take(&mut self, step: Step) {
+        let now = self.now;
+        match step {
+            Step::Seen(pod, label, ago) => {
+                self.books.apply(seen_pod(pod, label, now - ago, None, now));
+            }
+            Step::Ended(pod, ago) => {
+                self.books
+                    .apply(seen_pod(pod, 0, now - 40, Some(now - ago), now));
+            }
+            Step::Gone(pod) => self.books.gone(&format!("pod-{pod}"), now),
+            Step::HandOut(how) => {
+                if let Some(emission) = self.books.next(now - 3) {
+                    if how % 5 == 0 {
+                        self.on_the_way.push(emission);
+                    } else {
+                        self.end(&emission, how);
+                    }
+                }
+            }
+            Step::Settle(how) => {
+                if let Some(emission) = self.on_the_way.pop() {
+                    self.end(&emission, how);
+                }
+            }
+            Step::Retry => drop(self.books.retry_rejected()),
+            Step::Adopt(ago) => self.books.adopt(now - ago),
+            Step::GiveUp => drop(self.books.give_up(now - 60)),
+            Step::Pass(seconds) => self.now += seconds,
+            Step::Restart => self.restart(),
+        }
+    }
+
+    fn write(&mut self) {
+        let changes = if self.file.needs_everything() {
+            self.books.take_everything()
+        } else {
+            self.books.take_changes()
+        };
+        self.file.write(&changes, &seen(self.now)).unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.write();
+        let other = self.dir.path().join("other.sqlite");
+        let (other_file, ..) = StateFile::open(&other, "pod", &Reads::All, 0).unwrap();
+        let before = std::mem::replace(&mut self.file, other_file);
+        let kept = before.contents.clone();
+        // Its lock must go before the next takes it.
+        drop(before);
+        let path = self.dir.path().join("state.sqlite");
+        let (file, saved, damage) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
+        assert_eq!(damage, None);
+        // What was written at once of the same.
+        let everything = self.books.take_everything();
+        self.file.write(&everything, &seen(self.now)).unwrap();
+        let other_file = std::mem::replace(&mut self.file, file);
+        for table in ["parts", "contents", "emissions", "groups"] {
+            let (one, other) = (count(&self.file, table), count(&other_file, table));
+            assert_eq!(one, other, "{table}");
+        }
+        drop(other_file);
+        let (_, at_once, _) = StateFile::open(&other, "pod", &Reads::All, 0).unwrap();
+        std::fs::remove_file(&other).unwrap();
+        assert!(
+            self.file.contents.is_same(&kept),
+            "{:?} {kept:?}",
+            self.file.contents
+        );
+        self.books = restored(saved.unwrap());
+        let mut at_once = restored(at_once.unwrap());
+        assert_eq!(
+            format!("{:?}", self.books.clone().take_everything()),
+            format!("{:?}", at_once.take_everything())
+        );
+        self.on_the_way.clear();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn what_is_written_change_by_change_is_what_is_written_at_once(
+        steps in prop::collection::vec(step(), 1..60)
+    ) {
+        let mut run = Run::new();
+        for step in steps {
+            run.take(step);
+            run.write();
+        }
+        run.restart();
+    }
+}

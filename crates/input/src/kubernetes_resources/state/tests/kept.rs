@@ -1,0 +1,96 @@
+//! What is written, row by row, and who may read it.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+fn labelled(name: &str, label: &str, at: i64) -> Observation<Content> {
+    let object = json!({"metadata": {"name": name, "uid": name, "labels": {"l": label}}});
+    let object: Object = serde_json::from_value(object).unwrap();
+    Observation {
+        uid: name.into(),
+        start: Some(1),
+        end: None,
+        content: object.content,
+        content_since: None,
+        observed_at: at,
+        in_scope_since: None,
+    }
+}
+
+#[test]
+fn a_content_is_there_once_and_goes_with_what_refers_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.sqlite");
+    let (mut file, ..) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
+    let mut books = ledger(0);
+    file.write(&books.take_everything(), &seen(0)).unwrap();
+    // The label goes back and forth: many segments, two contents.
+    for at in 1..=20 {
+        let label = if at % 2 == 0 { "a" } else { "b" };
+        books.apply(labelled("pod", label, at));
+        file.write(&books.take_changes(), &seen(at)).unwrap();
+    }
+    assert_eq!((count(&file, "parts"), count(&file, "contents")), (21, 2));
+    // Half of the segments go behind the watermark, and then all but the last.
+    for until in [10, 20] {
+        let emission = books.next(until).unwrap();
+        file.write(&books.take_changes(), &seen(21)).unwrap();
+        books.settle(emission.ticket, Settled::Delivered);
+        file.write(&books.take_changes(), &seen(21)).unwrap();
+    }
+    assert_eq!((count(&file, "parts"), count(&file, "contents")), (2, 1));
+    books.gone("pod", 25);
+    while let Some(emission) = books.next(200) {
+        books.settle(emission.ticket, Settled::Delivered);
+    }
+    file.write(&books.take_changes(), &seen(200)).unwrap();
+    assert_eq!((count(&file, "parts"), count(&file, "contents")), (0, 0));
+}
+
+#[test]
+fn only_this_user_may_read_what_is_written_whoever_could_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.sqlite");
+    let files = ["state.sqlite", "state.sqlite-wal", "state.sqlite.lock"];
+    let modes = || {
+        files.map(|name| {
+            let metadata = std::fs::metadata(dir.path().join(name)).unwrap();
+            metadata.permissions().mode() & 0o777
+        })
+    };
+    for wide in [None, Some(0o644), Some(0o666)] {
+        if let Some(wide) = wide {
+            for name in files {
+                let file = dir.path().join(name);
+                std::fs::write(&file, "").unwrap();
+                std::fs::set_permissions(file, std::fs::Permissions::from_mode(wide)).unwrap();
+            }
+        }
+        let (mut file, ..) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
+        file.write(&ledger(1).take_everything(), &seen(1)).unwrap();
+        assert_eq!(modes(), [0o600; 3]);
+        drop(file);
+    }
+}
+
+#[test]
+fn what_did_not_change_is_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = written(&dir);
+    let (mut file, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
+    let mut books = restored(saved.unwrap());
+    file.write(&books.take_changes(), &seen(77)).unwrap();
+    file.write(&books.take_changes(), &seen(78)).unwrap();
+    let length = || {
+        std::fs::metadata(path.with_extension("sqlite-wal"))
+            .unwrap()
+            .len()
+    };
+    let before = length();
+    file.write(&books.take_changes(), &seen(78)).unwrap();
+    assert_eq!(length(), before);
+    file.write(&books.take_changes(), &seen(79)).unwrap();
+    let frame = u64::from(PAGE_SIZE) + 24;
+    assert_eq!(length() - before, frame, "one row is on one page");
+}

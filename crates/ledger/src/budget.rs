@@ -1,0 +1,222 @@
+//! How many segments of one owner may wait.
+//!
+//! Each change of content starts a segment, which is kept until its time was delivered. While the sink
+//! is away an owner decides how many that are. Beyond a budget the segment that a change closed is joined
+//! to the one before it, whose content stays, where both are billed the same and nothing of the time
+//! between them was handed out: so no second moves from one event to another that was handed out, and no
+//! id changes. What is billed differently is never joined, however much of it waits; of its content only
+//! what is billed stays.
+//!
+//! Only segments behind which there is another of the same object count: the last one of an object is
+//! what it is now.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    entry::{Entry, Segment},
+    ledger::Ledger,
+    words::{Content, Observation, Uid},
+};
+
+/// How much may wait of one owner before segments are joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Segments.
+    pub segments: usize,
+    /// Bytes of their contents, each counted in each segment that has it.
+    pub bytes: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            segments: 10_000,
+            bytes: 64 << 20,
+        }
+    }
+}
+
+/// What came of a budget when an object was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// The owner is within it, or nothing more waits than before.
+    Within,
+    /// Two segments were joined.
+    Joined,
+    /// One more waits, beyond the budget: it cannot be joined to the one before.
+    Beyond,
+}
+
+/// What waits of one owner.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    segments: usize,
+    bytes: usize,
+}
+
+impl Usage {
+    /// What waits of an object behind its first `from` segments.
+    fn of<C: Content>(segments: &[Segment<C>], from: usize) -> Self {
+        let inner = segments.len().saturating_sub(1);
+        let mut usage = Self::default();
+        for segment in segments.get(from..inner).unwrap_or_default() {
+            usage.segments += 1;
+            usage.bytes += segment.content.weight();
+        }
+        usage
+    }
+}
+
+/// What waits, by owner.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Usages(HashMap<Box<str>, Usage>);
+
+impl Usages {
+    fn add(&mut self, owner: &str, more: Usage) {
+        if more.segments == 0 {
+            return;
+        }
+        if !self.0.contains_key(owner) {
+            self.0.insert(owner.into(), Usage::default());
+        }
+        if let Some(usage) = self.0.get_mut(owner) {
+            usage.segments = usage.segments.saturating_add(more.segments);
+            usage.bytes = usage.bytes.saturating_add(more.bytes);
+        }
+    }
+
+    fn remove(&mut self, owner: &str, less: Usage) {
+        let Some(usage) = self.0.get_mut(owner).filter(|_| less.segments > 0) else {
+            return;
+        };
+        usage.segments = usage.segments.saturating_sub(less.segments);
+        usage.bytes = usage.bytes.saturating_sub(less.bytes);
+        if usage.segments == 0 {
+            self.0.remove(owner);
+        }
+    }
+
+    fn is_beyond(&self, owner: &str, budget: Budget) -> bool {
+        self.0
+            .get(owner)
+            .is_some_and(|usage| usage.segments > budget.segments || usage.bytes > budget.bytes)
+    }
+
+    /// An object has more segments than the `before` that it had; none was taken away, and no content
+    /// changed but that of the last.
+    pub(crate) fn grown<C: Content>(&mut self, entry: &Entry<C>, before: usize) {
+        if let Some(last) = entry
+            .segments
+            .last()
+            .filter(|_| entry.segments.len() > before)
+        {
+            let more = Usage::of(&entry.segments, before.saturating_sub(1));
+            self.add(last.content.owner(), more);
+        }
+    }
+
+    /// Changes segments of an object in any way.
+    pub(crate) fn change<C: Content, T>(
+        &mut self,
+        entry: &mut Entry<C>,
+        change: impl FnOnce(&mut Entry<C>) -> T,
+    ) -> T {
+        let before = Usage::of(&entry.segments, 0);
+        if let Some(last) = entry.segments.last() {
+            self.remove(last.content.owner(), before);
+        }
+        let outcome = change(entry);
+        if let Some(last) = entry.segments.last() {
+            self.add(last.content.owner(), Usage::of(&entry.segments, 0));
+        }
+        outcome
+    }
+}
+
+impl<C: Content> Ledger<C> {
+    /// Learns the state of an object, as [`Ledger::apply`] does, within the budget of its owner. `billed`
+    /// leaves of a content what the bill is made from: the id, the subject and all numbers, without
+    /// labels. `None`: that is not known.
+    pub fn apply_within(
+        &mut self,
+        observation: Observation<C>,
+        budget: Budget,
+        billed: impl Fn(&C) -> Option<C>,
+    ) -> Waiting {
+        let uid = Arc::clone(&observation.uid);
+        let count = |it: &Self| {
+            let entry = it.entries.get(&uid);
+            entry.map_or(0, |entry| entry.segments.len())
+        };
+        let before = count(self);
+        self.apply(observation);
+        // Nothing waits behind one that is the first of its object.
+        if count(self) <= before.max(1) {
+            return Waiting::Within;
+        }
+        self.join_newest(&uid, budget, billed)
+    }
+
+    /// Joins the two newest segments of an object that are over.
+    fn join_newest(
+        &mut self,
+        uid: &Uid,
+        budget: Budget,
+        billed: impl Fn(&C) -> Option<C>,
+    ) -> Waiting {
+        let Some(entry) = self.entries.get_mut(uid) else {
+            return Waiting::Within;
+        };
+        let Some((last, over)) = entry.segments.split_last_mut() else {
+            return Waiting::Within;
+        };
+        let owner = last.content.owner();
+        if !self.waiting.is_beyond(owner, budget) {
+            return Waiting::Within;
+        }
+        let (earlier, later) = match over {
+            [.., earlier, later] => (Some(earlier), later),
+            [later] => (None, later),
+            [] => return Waiting::Within,
+        };
+        // What lies before was handed out, and is never changed.
+        let is_open = self.head.emitted <= later.start && !later.content.is_partial();
+        let Some(bill) = is_open.then(|| billed(&later.content)).flatten() else {
+            return Waiting::Beyond;
+        };
+        let gone = Usage {
+            segments: 1,
+            bytes: later.content.weight(),
+        };
+        let is_same = |earlier: &&mut Segment<C>| {
+            earlier.end == Some(later.start)
+                && !earlier.content.is_partial()
+                && billed(&earlier.content).is_some_and(|it| it == bill)
+        };
+        self.waiting.remove(owner, gone);
+        let Some(earlier) = earlier.filter(is_same) else {
+            later.content = bill;
+            let left = Usage {
+                bytes: later.content.weight(),
+                ..gone
+            };
+            self.waiting.add(owner, left);
+            return Waiting::Beyond;
+        };
+        let border = later.start;
+        earlier.end = later.end;
+        let at = entry.segments.len().saturating_sub(2);
+        entry.segments.remove(at);
+        self.no_longer_closes_at(border, uid);
+        Waiting::Joined
+    }
+
+    /// What waits, counted anew.
+    pub(crate) fn count_waiting(&self) -> Usages {
+        let mut usages = Usages::default();
+        for entry in self.entries.values() {
+            usages.grown(entry, 0);
+        }
+        usages
+    }
+}
