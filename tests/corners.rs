@@ -10,7 +10,7 @@ use kube::{
 };
 use meterline_testkit::{
     audit::{Life, Report, audit},
-    control_plane::control_plane_or_skip,
+    control_plane::ControlPlane,
     ingest::RecordingIngest,
     kwok::{Kwok, NODE, RUN_FOR, START_AFTER},
     pods::{self, Phase, Pods, pod},
@@ -77,10 +77,9 @@ async fn settled_in(
 
 /// One pod for each rule, all at once; one namespace may be read and the other not.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn every_rule_of_a_pod_s_life_and_of_its_metrics() {
-    let Some(control_plane) = control_plane_or_skip().await else {
-        return;
-    };
+    let control_plane = ControlPlane::start().await.unwrap();
     for namespace in ["mine", "gone", "other"] {
         control_plane.create_namespace(namespace).await.unwrap();
     }
@@ -256,10 +255,9 @@ async fn every_rule_of_a_pod_s_life_and_of_its_metrics() {
 
 /// A kubelet that is not ours: pods that wait, run for a time, end by themselves or are deleted.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn pods_that_kwok_runs_are_billed_exactly() {
-    let Some(control_plane) = control_plane_or_skip().await else {
-        return;
-    };
+    let control_plane = ControlPlane::start().await.unwrap();
     control_plane
         .grant_cluster("reader", "", "pods")
         .await
@@ -314,10 +312,9 @@ async fn pods_that_kwok_runs_are_billed_exactly() {
 
 /// Neither a server nor rights nor a sink at the start: it says so, waits, and bills when it can.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn it_starts_without_a_server_and_without_rights() {
-    let Some(control_plane) = control_plane_or_skip().await else {
-        return;
-    };
+    let control_plane = ControlPlane::start().await.unwrap();
     let client = control_plane.admin_client().await.unwrap();
     let pods = Pods::new(client, "default");
     let start = pods::now();
@@ -375,10 +372,9 @@ async fn it_starts_without_a_server_and_without_rights() {
 
 /// The configuration of the documentation, and the other resource types.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn limits_nodes_and_claims() {
-    let Some(control_plane) = control_plane_or_skip().await else {
-        return;
-    };
+    let control_plane = ControlPlane::start().await.unwrap();
     for resource in ["nodes", "persistentvolumeclaims", "pods"] {
         control_plane
             .grant_cluster("reader", "", resource)

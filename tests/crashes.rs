@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use meterline_testkit::{
-    control_plane::{ControlPlane, control_plane_or_skip},
+    control_plane::ControlPlane,
     ingest::RecordingIngest,
     pods::{self, Phase, Pods, pod},
     process::MeterlineCommand,
@@ -34,10 +34,9 @@ pub(crate) async fn live(pods: Pods, name: String, delay: u64, life: u64) {
 
 /// Killed a hundred times at moments of chance while pods come and go and events are under way.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn killed_a_hundred_times_nothing_is_missing_and_nothing_double() {
-    let Some(control_plane) = control_plane_or_skip().await else {
-        return;
-    };
+    let control_plane = ControlPlane::start().await.unwrap();
     let control_plane = Arc::new(control_plane);
     control_plane.grant_pods("reader", "default").await.unwrap();
     let client = control_plane.admin_client().await.unwrap();
@@ -92,10 +91,9 @@ async fn killed_a_hundred_times_nothing_is_missing_and_nothing_double() {
 /// Pods that start, end and are deleted while the collector is down were never seen by it, and no list
 /// shows them; but the API server repeats what happened since the version that the state names.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn what_came_and_went_while_the_collector_was_down_is_billed() {
-    let Some(control_plane) = control_plane_or_skip().await else {
-        return;
-    };
+    let control_plane = ControlPlane::start().await.unwrap();
     control_plane.grant_pods("reader", "default").await.unwrap();
     let client = control_plane.admin_client().await.unwrap();
     let truth = Truth::watch(client.clone()).await.unwrap();
@@ -143,10 +141,9 @@ async fn what_came_and_went_while_the_collector_was_down_is_billed() {
 
 /// What ran before the start is billed as far back as `lookback` says.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_lookback_bills_what_ran_before_the_start() {
-    let Some(control_plane) = control_plane_or_skip().await else {
-        return;
-    };
+    let control_plane = ControlPlane::start().await.unwrap();
     control_plane.grant_pods("reader", "default").await.unwrap();
     let client = control_plane.admin_client().await.unwrap();
     let truth = Truth::watch(client.clone()).await.unwrap();
@@ -189,10 +186,9 @@ async fn a_lookback_bills_what_ran_before_the_start() {
 /// One file, one process: the second says so and ends. A damaged file is moved aside, told, and
 /// billing goes on with a new one.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_state_file_is_guarded_and_its_damage_survived() {
-    let Some(control_plane) = control_plane_or_skip().await else {
-        return;
-    };
+    let control_plane = ControlPlane::start().await.unwrap();
     control_plane.grant_pods("reader", "default").await.unwrap();
     let client = control_plane.admin_client().await.unwrap();
     let ingest = RecordingIngest::start().await.unwrap();
@@ -246,10 +242,9 @@ async fn a_state_file_is_guarded_and_its_damage_survived() {
 /// Nothing happened in a namespace since the version that the state names, so that there is nothing to
 /// repeat; elsewhere something did.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_quiet_namespace_is_billed_on_after_a_restart() {
-    let Some(control_plane) = control_plane_or_skip().await else {
-        return;
-    };
+    let control_plane = ControlPlane::start().await.unwrap();
     control_plane.create_namespace("quiet").await.unwrap();
     for namespace in ["default", "quiet"] {
         control_plane.grant_pods("reader", namespace).await.unwrap();

@@ -2,7 +2,7 @@
 
 use meterline_testkit::{
     audit::audit,
-    control_plane::control_plane_or_skip,
+    control_plane::ControlPlane,
     ingest::{Behaviour, Received, RecordingIngest},
     pods::{self, Phase, Pods, pod},
     proxy::Proxy,
@@ -14,10 +14,9 @@ use crate::support::{MINUTE, preset, seconds, settled, stop, until};
 /// Pods that end and are deleted while the view is lost: the list after it does not show them, but
 /// the API server still knows how they were.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn pods_that_went_while_nobody_watched_are_billed_to_their_end() {
-    let Some(control_plane) = control_plane_or_skip().await else {
-        return;
-    };
+    let control_plane = ControlPlane::start().await.unwrap();
     control_plane.grant_pods("reader", "default").await.unwrap();
     let client = control_plane.admin_client().await.unwrap();
     let truth = Truth::watch(client.clone()).await.unwrap();
@@ -98,10 +97,9 @@ async fn pods_that_went_while_nobody_watched_are_billed_to_their_end() {
 /// The other end of every connection is gone without a word, and others work. Over HTTP/2 a watch and
 /// the questions whether it is alive share a connection, so no window is made on what is not known.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_half_open_connection_costs_no_second() {
-    let Some(control_plane) = control_plane_or_skip().await else {
-        return;
-    };
+    let control_plane = ControlPlane::start().await.unwrap();
     control_plane.grant_pods("reader", "default").await.unwrap();
     let client = control_plane.admin_client().await.unwrap();
     let truth = Truth::watch(client.clone()).await.unwrap();
@@ -155,10 +153,9 @@ async fn a_half_open_connection_costs_no_second() {
 
 /// What is given up is told, counted to the second, and all that is given up.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_sink_that_is_away_longer_than_the_backlog_costs_what_is_told() {
-    let Some(control_plane) = control_plane_or_skip().await else {
-        return;
-    };
+    let control_plane = ControlPlane::start().await.unwrap();
     control_plane.grant_pods("reader", "default").await.unwrap();
     let client = control_plane.admin_client().await.unwrap();
     let truth = Truth::watch(client.clone()).await.unwrap();

@@ -104,6 +104,42 @@ fn no_file_has_outgrown_one_meaning() {
     }
 }
 
+/// What a test begins with that needs a part which is not on every machine.
+const PARTS: &[&str] = &[
+    "ControlPlane::start(",
+    "Scene::with(",
+    "Pair::new(",
+    "Cluster::new(",
+    "Cluster::bare(",
+    "Tools::find(",
+    "SmallDisk::mount(",
+];
+
+#[test]
+fn a_test_whose_part_may_be_missing_is_ignored_with_the_reason() {
+    let mut needy = 0;
+    for path in files("rs") {
+        let text = fs::read_to_string(&path).unwrap();
+        // In two pieces, for this file is one of them.
+        let tests = text.split(concat!("#[", "test]\n")).skip(1);
+        for test in tests.chain(text.split(concat!("#[tokio::", "test")).skip(1)) {
+            // It ends where its brace stands at the margin.
+            let test = test.split("\n}\n").next().unwrap();
+            if PARTS.iter().any(|part| test.contains(part)) {
+                needy += 1;
+                let name = test.split("fn ").nth(1).and_then(|it| it.split('(').next());
+                assert!(
+                    test.contains("#[ignore = \"needs "),
+                    "{}: {}: add `#[ignore = \"needs …\"]`",
+                    path.display(),
+                    name.unwrap_or_default()
+                );
+            }
+        }
+    }
+    assert!(needy > 0);
+}
+
 #[test]
 fn links_and_named_files_lead_somewhere() {
     for path in files("md") {

@@ -91,10 +91,9 @@ async fn lint(cluster: &Cluster, folder: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane and the tools of the chart: KUBEBUILDER_ASSETS and METERLINE_TOOLS, as CONTRIBUTING.md has it"]
 async fn every_command_of_the_installation_guide_works() {
-    let Some(cluster) = Cluster::bare().await else {
-        return;
-    };
+    let cluster = Cluster::bare().await;
     cluster.kubectl(&["apply", "--filename", "tests/chart/crds.yaml"]);
     cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all"]);
     let folder = tempfile::tempdir().unwrap();

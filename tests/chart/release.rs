@@ -15,10 +15,7 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
-use meterline_testkit::{
-    control_plane::{ControlPlane, control_plane_or_skip},
-    process::Meterline,
-};
+use meterline_testkit::{control_plane::ControlPlane, process::Meterline};
 
 use super::Tools;
 use crate::support::meterline;
@@ -38,25 +35,25 @@ pub(super) struct Cluster {
 
 impl Cluster {
     /// Without a namespace for the release.
-    pub(super) async fn bare() -> Option<Self> {
-        let tools = Tools::or_skip()?;
-        let control_plane = control_plane_or_skip().await?;
+    pub(super) async fn bare() -> Self {
+        let tools = Tools::find();
+        let control_plane = ControlPlane::start().await.unwrap();
         let client = control_plane.admin_client().await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         let kubeconfig = dir.path().join("admin");
         std::fs::copy(control_plane.admin_kubeconfig().unwrap(), &kubeconfig).unwrap();
-        Some(Self {
+        Self {
             tools,
             control_plane,
             client,
             kubeconfig,
             dir,
-        })
+        }
     }
 
     /// With these namespaces beside that of the release.
-    pub(super) async fn new(namespaces: &[&str]) -> Option<Self> {
-        let cluster = Self::bare().await?;
+    pub(super) async fn new(namespaces: &[&str]) -> Self {
+        let cluster = Self::bare().await;
         // The pods of the release have to meet the strictest standard.
         cluster
             .namespace(
@@ -67,7 +64,7 @@ impl Cluster {
         for name in namespaces {
             cluster.namespace(name, &[]).await;
         }
-        Some(cluster)
+        cluster
     }
 
     async fn namespace(&self, name: &str, labels: &[(&str, &str)]) {

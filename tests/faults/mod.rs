@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use meterline_testkit::{
     audit::{self, Life, Report},
-    control_plane::{ControlPlane, control_plane_or_skip},
+    control_plane::ControlPlane,
     ingest::RecordingIngest,
     pods::{self, Phase, Pods, pod},
     process::{Meterline, MeterlineCommand},
@@ -41,10 +41,9 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// With `count` running pods, `pod-0` and so on; `None` where there is no API server to be had,
-    /// which was said loudly.
-    pub(crate) async fn with(count: usize) -> Option<Self> {
-        let control_plane = control_plane_or_skip().await?;
+    /// With `count` running pods, `pod-0` and so on.
+    pub(crate) async fn with(count: usize) -> Self {
+        let control_plane = ControlPlane::start().await.unwrap();
         control_plane.grant_pods("reader", "default").await.unwrap();
         let client = control_plane.admin_client().await.unwrap();
         let truth = Truth::watch(client.clone()).await.unwrap();
@@ -55,7 +54,7 @@ impl Scene {
                 .await
                 .unwrap();
         }
-        Some(Self {
+        Self {
             pods,
             truth,
             folder: tempfile::tempdir().unwrap(),
@@ -63,7 +62,7 @@ impl Scene {
             // Written once: a program that is starting may be reading it.
             kubeconfig: control_plane.kubeconfig_for("reader").unwrap(),
             control_plane,
-        })
+        }
     }
 
     /// The preset, a request for each window of a second, from before the first pod on.

@@ -8,10 +8,9 @@ use crate::support::{MINUTE, stop};
 /// A pod whose every event makes the sink answer 500, in every window and every request, until it is
 /// deleted; and a restart after that.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn an_event_that_the_sink_chokes_on_stops_nobody_elses_billing() {
-    let Some(scene) = Scene::with(4).await else {
-        return;
-    };
+    let scene = Scene::with(4).await;
     let ingest = RecordingIngest::start().await.unwrap();
     ingest.poison_when(|event| name(event) == "pod-1");
     let meterline = scene.preset(&ingest).start().unwrap();
@@ -34,10 +33,9 @@ async fn an_event_that_the_sink_chokes_on_stops_nobody_elses_billing() {
 
 /// A process that is killed in the middle of it: what was parked is still, and others are exact.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn what_is_parked_survives_the_process_and_costs_the_others_nothing() {
-    let Some(scene) = Scene::with(4).await else {
-        return;
-    };
+    let scene = Scene::with(4).await;
     let ingest = RecordingIngest::start().await.unwrap();
     ingest.poison_when(|event| name(event) == "pod-1");
     let start = || {
@@ -96,10 +94,9 @@ fn rejected_seconds(page: &str) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_pod_whose_events_the_sink_chokes_on_may_be_deleted_meanwhile() {
-    let Some(scene) = Scene::with(3).await else {
-        return;
-    };
+    let scene = Scene::with(3).await;
     let ingest = RecordingIngest::start().await.unwrap();
     ingest.poison_when(|event| name(event) == "pod-1");
     let meterline = scene.preset(&ingest).start().unwrap();
@@ -136,10 +133,9 @@ async fn a_pod_whose_events_the_sink_chokes_on_may_be_deleted_meanwhile() {
 /// what shows it is the failed request. Its neighbours are exact: the server stops at the first event
 /// that fails, and has claimed none behind it.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn where_the_server_claims_ids_before_it_fails_neighbours_are_exact_and_nothing_hangs() {
-    let Some(scene) = Scene::with(4).await else {
-        return;
-    };
+    let scene = Scene::with(4).await;
     let ingest = RecordingIngest::start().await.unwrap();
     ingest.poison_when(|event| name(event) == "pod-1");
     ingest.claim_ids_first();
@@ -175,10 +171,9 @@ async fn where_the_server_claims_ids_before_it_fails_neighbours_are_exact_and_no
 
 /// Of an answer only the status and a part of the body came: that is no success, whatever the status.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn an_answer_that_is_cut_off_is_no_success_and_what_it_answered_is_sent_again() {
-    let Some(scene) = Scene::with(3).await else {
-        return;
-    };
+    let scene = Scene::with(3).await;
     let ingest = RecordingIngest::start().await.unwrap();
     for (status, body) in [(200, ""), (202, "{}"), (200, "{}"), (202, "")] {
         let cut = Behaviour::status(status).header("content-length", "10");
@@ -202,6 +197,7 @@ async fn an_answer_that_is_cut_off_is_no_success_and_what_it_answered_is_sent_ag
 
 /// Answers that are neither a success nor a verdict of the API's: nothing is lost while they last.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn what_is_not_the_apis_own_word_holds_and_is_told() {
     for (behaviour, said) in [
         (
@@ -222,9 +218,7 @@ async fn what_is_not_the_apis_own_word_holds_and_is_told() {
             "no event was taken since the start",
         ),
     ] {
-        let Some(scene) = Scene::with(2).await else {
-            return;
-        };
+        let scene = Scene::with(2).await;
         let ingest = RecordingIngest::start().await.unwrap();
         ingest.respond_always(behaviour);
         let meterline = scene.preset(&ingest).start().unwrap();

@@ -29,24 +29,14 @@ const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
         "`Delivery` and `Parcel` move into a file of their own",
     ),
     (
-        "input",
-        &[
-            "kubernetes_resources/currency.rs",
-            "kubernetes_resources/watch.rs",
-        ],
-        "the view of a watch becomes a state machine without I/O",
-    ),
-    (
-        "input",
-        &[
-            "kubernetes_resources/fates.rs",
-            "kubernetes_resources/shared.rs",
-        ],
-        "the ledger behind its mutex moves into a file of its own",
-    ),
-    (
         "ledger",
-        &["durable.rs", "ledger.rs", "seconds.rs"],
+        &[
+            "budget.rs",
+            "durable.rs",
+            "late.rs",
+            "ledger.rs",
+            "seconds.rs",
+        ],
         "what is persisted moves below the ledger",
     ),
 ];

@@ -29,40 +29,27 @@ pub struct Full {
     filler: PathBuf,
 }
 
-/// Mounts a disk of so many bytes, or says loudly on standard error that the test at hand is skipped
-/// because mounting is not allowed here.
-#[must_use]
-#[track_caller]
-pub fn small_disk_or_skip(bytes: u64) -> Option<SmallDisk> {
-    match mount(bytes) {
-        Ok(disk) => Some(disk),
-        Err(reason) => {
-            let caller = std::panic::Location::caller();
-            // Past the capture of the test harness: a skipped test must be heard.
-            let line = format!("\n!!! SKIPPED {caller}: {reason:#}\n\n");
-            let _ = std::io::stderr().write_all(line.as_bytes());
-            None
-        }
-    }
-}
-
-fn mount(bytes: u64) -> anyhow::Result<SmallDisk> {
-    let folder = tempfile::Builder::new()
-        .prefix("meterline-disk-")
-        .tempdir()?;
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
-        .arg(folder.path())
-        .output()
-        .context("no command mount")?;
-    if !mounted.status.success() {
-        let reason = String::from_utf8_lossy(&mounted.stderr).into_owned();
-        anyhow::bail!("a disk cannot be mounted: {reason}");
-    }
-    Ok(SmallDisk { folder })
-}
-
 impl SmallDisk {
+    /// Mounts a disk of so many bytes.
+    ///
+    /// # Errors
+    /// When mounting is not allowed here.
+    pub fn mount(bytes: u64) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("meterline-disk-")
+            .tempdir()?;
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
+            .arg(folder.path())
+            .output()
+            .context("no command mount")?;
+        if !mounted.status.success() {
+            let reason = String::from_utf8_lossy(&mounted.stderr).into_owned();
+            anyhow::bail!("a disk cannot be mounted: {reason}");
+        }
+        Ok(Self { folder })
+    }
+
     /// Where it is mounted.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -6,7 +6,6 @@
 //! The binaries are found in the folder that `KUBEBUILDER_ASSETS` names;
 //! `tests/envtest/build.sh` builds them and prints the folder.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -50,33 +49,6 @@ pub struct ControlPlane {
     etcd_port: u16,
     port: u16,
     tokens: Vec<(&'static str, String)>,
-}
-
-/// Starts a control plane, or says loudly on standard error that the test at hand is skipped
-/// because the binaries are missing.
-///
-/// # Panics
-/// When the control plane does not start, and, with `CI=true`, when the binaries are missing.
-#[track_caller]
-pub fn control_plane_or_skip() -> impl Future<Output = Option<ControlPlane>> {
-    let caller = std::panic::Location::caller();
-    async move {
-        if let Err(reason) = is_available() {
-            // Past the capture of the test harness: a skipped test must be heard, not only counted
-            // as passed. Standard error that is closed hears nothing, and nothing can be done.
-            let line = format!("\n!!! SKIPPED {caller}: {reason}\n\n");
-            let _ = std::io::stderr().write_all(line.as_bytes());
-            assert!(
-                std::env::var("CI").as_deref() != Ok("true"),
-                "CI=true and no control plane: {reason}"
-            );
-            return None;
-        }
-        match ControlPlane::start().await {
-            Ok(control_plane) => Some(control_plane),
-            Err(error) => panic!("{error:#}"),
-        }
-    }
 }
 
 /// Whether the binaries are there.
