@@ -12,6 +12,7 @@ mod budgets;
 mod claim;
 mod client;
 mod clock;
+mod content;
 mod currency;
 mod emit;
 mod errors;
@@ -25,6 +26,7 @@ mod line;
 mod namespace;
 mod object;
 mod place;
+mod projection;
 mod proofs;
 mod reader;
 mod recover;
@@ -52,7 +54,7 @@ use self::{
     clock::Clock,
     fates::Kept,
     lease::Candidate,
-    object::Projection,
+    projection::Projection,
     reader::{Journal, KubernetesResources},
     remarks::Remarks,
     resource_type::ResourceType,
