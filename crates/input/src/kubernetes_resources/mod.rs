@@ -12,6 +12,7 @@ mod budgets;
 mod claim;
 mod client;
 mod clock;
+mod content;
 mod emit;
 mod errors;
 mod fates;
@@ -24,6 +25,7 @@ mod line;
 mod namespace;
 mod object;
 mod place;
+mod projection;
 mod proofs;
 mod reader;
 mod recover;
@@ -53,7 +55,7 @@ use tracing::{error, info};
 use self::{
     clock::Clock,
     lease::Candidate,
-    object::Projection,
+    projection::Projection,
     reader::{Journal, KubernetesResources},
     rejected::Kept,
     remarks::Remarks,

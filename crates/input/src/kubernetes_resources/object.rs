@@ -5,10 +5,6 @@
 //! being read and never costs memory: environment variables, the status, and whatever else nobody
 //! asks for. The fields that say when an object lived are seen and not kept.
 //!
-//! What is kept of one object has a bound ([`MOST_BYTES`]): a tenant decides how much there is of what
-//! is read by the start of its key, or because everything is read. Beyond the bound the largest of
-//! these values are left out. What is read by its name is never left out, nor what an object reserves.
-//!
 //! Left out in any case are managed fields (after the newest time of a write to what is billed has
 //! been taken from them), the `last-applied-configuration` annotation, and `kind` and `apiVersion`,
 //! which a list does not carry and a watch does.
@@ -19,134 +15,20 @@ use kube::{
     Resource,
     core::{ApiResource, DynamicResourceScope, ObjectMeta},
 };
-use meterline_core::{Builder, Document, Limits, Node, Reads};
+use meterline_core::{Builder, Document, Node, Reads};
 use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
-    de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor},
-    ser::SerializeMap,
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
 };
 
+pub(super) use super::{content::Content, projection::keeping};
 use super::{
-    life,
-    resource_type::ResourceType,
+    content::is_pod,
+    projection::{PROJECTION, Projection},
     writes::{ManagedFields, Writes, newest_writes},
 };
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-
-/// The most bytes that are kept of one object: of what is billed, of which a change starts a new segment,
-/// and of the rest, such as a pod's status. Each has a bound of its own, so that a change of the one
-/// never changes what is left out of the other.
-const MOST_BYTES: [usize; 2] = [192 << 10, 64 << 10];
-
-/// What of objects is billed, and of a pod no status.
-const BILLED: &[&str] = &["metadata.labels", "metadata.annotations", "spec"];
-const BILLED_STATUS: &[&str] = &["status.capacity", "status.allocatable", "status.phase"];
-
-/// What metrics are made from, however a mapping comes to it.
-const MEASURED: &[&str] = &[
-    "metadata.uid",
-    "spec.capacity",
-    "spec.containers.*.resources",
-    "spec.initContainers.*.resources",
-    "spec.initContainers.*.restartPolicy",
-    "spec.nodeName",
-    "spec.overhead",
-    "spec.resources",
-    "spec.storageClassName",
-    "status.allocatable",
-    "status.capacity",
-    "status.phase",
-];
-
-/// What is kept of objects of one type: what the pipeline reads, and by what an object is found again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Projection {
-    /// What is kept.
-    pub(super) kept: Reads,
-    /// What is seen when an object comes.
-    seen: Reads,
-    /// What is never left out.
-    needed: Reads,
-    /// What of an object is billed.
-    billed: Reads,
-    /// What of that is no label.
-    billed_by: Reads,
-}
-
-impl Projection {
-    /// For a pipeline that reads this of each object.
-    pub(super) fn of(reads: &Reads, resource_type: ResourceType) -> Self {
-        let mut kept = reads.clone();
-        kept.join(&Reads::of(&[
-            "metadata.name",
-            "metadata.namespace",
-            "metadata.resourceVersion",
-        ]));
-        if resource_type == ResourceType::Pod {
-            // That there are containers tells a pod from anything else.
-            kept.join(&Reads::of(&["spec.containers.*~"]));
-        }
-        let mut seen = kept.clone();
-        seen.join(&Reads::of(&["metadata.uid"]));
-        seen.join(&Reads::of(life::READS));
-        let billed_by = kept.named();
-        let mut needed = billed_by.clone();
-        needed.join(&Reads::of(MEASURED));
-        let mut billed = Reads::of(BILLED);
-        if resource_type != ResourceType::Pod {
-            billed.join(&Reads::of(BILLED_STATUS));
-        }
-        Self {
-            kept,
-            seen,
-            needed,
-            billed,
-            billed_by,
-        }
-    }
-
-    /// Everything.
-    pub(super) fn everything() -> Self {
-        Self::of(&Reads::All, ResourceType::Pod)
-    }
-
-    /// Of a content what its bill is made from: what is read by name. What is read beside that are labels.
-    /// Where everything is read nobody knows.
-    pub(super) fn bill(&self, content: &Content) -> Option<Content> {
-        (!self.kept.is_all()).then(|| Content {
-            document: content.document.project(&self.billed_by),
-            ..content.clone()
-        })
-    }
-
-    /// The values that are read by name, without those of which it counts only that they are there.
-    fn values(&self) -> Reads {
-        let paths = self.kept.named().paths();
-        let values = paths.iter().filter(|it| !it.ends_with('~'));
-        Reads::of(&values.map(String::as_str).collect::<Vec<_>>())
-    }
-
-    /// What is kept of this, and of how many values that is not all for there is too much.
-    fn keep(&self, document: &Document) -> (Document, usize) {
-        let limits = Limits {
-            first: &self.billed,
-            bytes: MOST_BYTES,
-        };
-        document.project(&self.kept).within(limits, &self.needed)
-    }
-}
-
-tokio::task_local! {
-    /// What the task that reads from the API server keeps of objects. `kube` parses them by itself, so
-    /// it cannot be handed this.
-    static PROJECTION: Arc<Projection>;
-}
-
-/// Parses objects by this projection while `work` runs.
-pub(super) async fn keeping<T>(projection: Arc<Projection>, work: impl Future<Output = T>) -> T {
-    PROJECTION.scope(projection, work).await
-}
 
 /// An object as it came from the API server.
 #[derive(Debug, Clone)]
@@ -160,156 +42,6 @@ pub(super) struct Object {
     pub(super) seen: Document,
     /// What is kept of it.
     pub(super) content: Content,
-}
-
-/// What is billed: equal contents are one segment. Cloning shares the document.
-#[derive(Debug, Clone)]
-pub(super) struct Content {
-    /// What is kept of the object.
-    pub(super) document: Document,
-    /// How many values were left out of it because there was too much.
-    pub(super) cut: usize,
-    /// What was read when it was kept, where that is not all that is read now: the rest is missing.
-    kept_for: Option<Arc<Reads>>,
-}
-
-impl From<Document> for Content {
-    fn from(document: Document) -> Self {
-        Self {
-            document,
-            cut: 0,
-            kept_for: None,
-        }
-    }
-}
-
-impl Content {
-    /// Makes of a content that was kept for `kept_for` one for what is read now. Returns whether that
-    /// changed it.
-    pub(super) fn adapt(&mut self, kept_for: &Arc<Reads>, projection: &Projection) -> bool {
-        let before = self.kept_for.take();
-        let kept_for = before.as_ref().unwrap_or(kept_for);
-        // Of what was cut all is there that was needed then, and no more for sure.
-        let is_whole = self.cut == 0 || kept_for.named().covers(&projection.values());
-        if is_whole && kept_for.covers(&projection.kept) {
-            let (document, cut) = projection.keep(&self.document);
-            let is_changed = before.is_some() || document != self.document;
-            self.document = document;
-            self.cut = self.cut.saturating_add(cut);
-            return is_changed;
-        }
-        let is_changed = before.is_none();
-        self.kept_for = Some(Arc::clone(kept_for));
-        is_changed
-    }
-
-    /// Why no bill can be made of it, if none can.
-    pub(super) fn is_missing(&self) -> Option<String> {
-        let kept_for = self.kept_for.as_deref()?;
-        Some(format!(
-            "what is known of this object was kept by an earlier configuration, which read other \
-             fields ({kept_for}), and the object went or changed before this one saw it; to bill \
-             this time start once with that configuration"
-        ))
-    }
-}
-
-impl PartialEq for Content {
-    /// Labels, annotations and spec are what an operator's mapping bills by. A pod's status changes all
-    /// the time without changing what is reserved, so it does not count. Of other objects it says how
-    /// much they hold: a device plugin tells of a node's GPUs, and a claim has no capacity, and is not
-    /// bound, when it is made.
-    fn eq(&self, other: &Self) -> bool {
-        fn field<'a>(of: Option<Node<'a>>, key: &str) -> Option<&'a [u8]> {
-            of.and_then(|it| it.get(key)).map(Node::raw)
-        }
-        fn billed(content: &Content) -> [Option<&[u8]>; 6] {
-            let root = content.document.root();
-            let (metadata, spec) = (root.get("metadata"), root.get("spec"));
-            let status = root.get("status").filter(|_| !is_pod(root));
-
-            [
-                field(metadata, "labels"),
-                field(metadata, "annotations"),
-                spec.map(Node::raw),
-                field(status, "capacity"),
-                field(status, "allocatable"),
-                field(status, "phase"),
-            ]
-        }
-        self.kept_for == other.kept_for && billed(self) == billed(other)
-    }
-}
-
-impl meterline_ledger::Content for Content {
-    /// The namespace; blank for what belongs to none.
-    fn owner(&self) -> &str {
-        self.document
-            .root()
-            .path(&["metadata", "namespace"])
-            .and_then(Node::as_str)
-            .unwrap_or_default()
-    }
-
-    fn weight(&self) -> usize {
-        self.document.size()
-    }
-
-    fn is_partial(&self) -> bool {
-        self.kept_for.is_some()
-    }
-}
-
-/// Whether this is a pod: nothing else that is metered has containers, and nothing of a document tells
-/// its kind.
-fn is_pod(root: Node<'_>) -> bool {
-    root.path(&["spec", "containers"]).is_some()
-}
-
-/// The fields of a content that is not whole. No object has fields of these names.
-const KEPT_FOR: &str = "kept_for";
-const CUT: &str = "cut";
-const OBJECT: &str = "object";
-
-impl Serialize for Content {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.kept_for.is_none() && self.cut == 0 {
-            return self.document.serialize(serializer);
-        }
-        let mut map = serializer.serialize_map(None)?;
-        if let Some(kept_for) = &self.kept_for {
-            map.serialize_entry(KEPT_FOR, kept_for.as_ref())?;
-        }
-        if self.cut > 0 {
-            map.serialize_entry(CUT, &self.cut)?;
-        }
-        map.serialize_entry(OBJECT, &self.document)?;
-        map.end()
-    }
-}
-
-impl<'de> Deserialize<'de> for Content {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let document = Document::deserialize(deserializer)?;
-        let root = document.root();
-        let (kept_for, cut) = (root.get(KEPT_FOR), root.get(CUT));
-        let Some(object) = root
-            .get(OBJECT)
-            .filter(|_| kept_for.is_some() || cut.is_some())
-        else {
-            return Ok(Self::from(document));
-        };
-        let kept_for = kept_for.map(|it| Reads::deserialize(it.to_value()));
-        let cut = cut.and_then(Node::as_i64).unwrap_or_default();
-        Ok(Self {
-            document: object.to_document(),
-            cut: usize::try_from(cut).unwrap_or_default(),
-            kept_for: kept_for
-                .transpose()
-                .map_err(de::Error::custom)?
-                .map(Arc::new),
-        })
-    }
 }
 
 /// An object that was seen.
@@ -438,15 +170,10 @@ impl<'de> Visitor<'de> for ObjectVisitor {
             ..ObjectMeta::default()
         };
         let status = writes.status.filter(|_| !is_pod(seen.root()));
-        let (document, cut) = projection.keep(&seen);
         Ok(Object {
             meta,
             written: writes.content.max(status),
-            content: Content {
-                document,
-                cut,
-                kept_for: None,
-            },
+            content: Content::of(&seen, &projection),
             seen,
         })
     }
@@ -551,7 +278,14 @@ impl<'de> Visitor<'de> for Annotations<'_> {
 mod tests {
     use serde_json::json;
 
-    use super::{super::life::seconds, *};
+    use super::{
+        super::{
+            life::{self, seconds},
+            projection::MOST_BYTES,
+            resource_type::ResourceType,
+        },
+        *,
+    };
 
     fn object(value: &serde_json::Value) -> Object {
         serde_json::from_slice(&serde_json::to_vec(value).unwrap()).unwrap()
@@ -725,7 +459,7 @@ mod tests {
         };
         let one = content("x", "s", "n", "1");
         assert_ne!(one, content("y", "s", "n", "2"));
-        let bill = |content: &Content| projection.bill(content).unwrap();
+        let bill = |content: &Content| content.bill(&projection).unwrap();
         assert_eq!(bill(&one), bill(&content("y", "s", "n", "2")));
         assert_ne!(bill(&one), bill(&content("x", "t", "n", "2")));
         assert_ne!(bill(&one), bill(&content("x", "s", "m", "2")));
@@ -740,7 +474,7 @@ mod tests {
         let mut all = Reads::of(&paths);
         all.join(&Reads::All);
         let all = Projection::of(&all, ResourceType::Pod);
-        assert!(all.bill(&one).is_none());
+        assert!(one.bill(&all).is_none());
     }
 
     #[test]

@@ -19,14 +19,8 @@ use tokio::{
 use tracing::{error, warn};
 
 use super::{
-    budgets::Budgets,
-    claim::Word,
-    clock::Clock,
-    fates,
-    gauges::Gauges,
-    object::{Content, Known, Projection},
-    resource_type::ResourceType,
-    state::SeenUntil,
+    budgets::Budgets, claim::Word, clock::Clock, content::Content, fates, gauges::Gauges,
+    object::Known, projection::Projection, resource_type::ResourceType, state::SeenUntil,
 };
 
 /// How often it is told what is not billed.
@@ -180,7 +174,7 @@ impl Shared {
         let owner = meterline_ledger::Content::owner(&observation.content).to_owned();
         let waiting = self.change(|books| {
             books.unplaced.remove(&observation.uid);
-            let bill = |content: &_| self.projection.bill(content);
+            let bill = |content: &Content| content.bill(&self.projection);
             books
                 .ledger
                 .apply_within(observation, Budget::default(), bill)

@@ -8,10 +8,7 @@ mod older;
 mod replaced;
 
 use super::{
-    super::{
-        object::{Object, Projection},
-        resource_type::ResourceType,
-    },
+    super::{object::Object, projection::Projection, resource_type::ResourceType},
     *,
 };
 
