@@ -15,9 +15,9 @@ use tokio::{
 };
 
 use crate::{
+    output_tree::Delivery,
     pulse::{Mark, Pulse},
-    sink::Delivery,
-    sizes::bytes,
+    size_limit::bytes,
 };
 
 /// A batch that failed so often makes way for others: they may pass, though an outage looks the same.

@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
+    output_tree::Sink,
     process::{self, Work},
     rejections::Rejections,
-    sink::Sink,
 };
 
 /// Everything that a pipeline is made of, built and ready to run.

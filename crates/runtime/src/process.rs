@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    sink::{Delivery, Parcel, Sink},
+    output_tree::{Delivery, Parcel, Sink},
     workers::{Processed, Results, Workers, cut},
 };
 

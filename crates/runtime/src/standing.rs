@@ -6,7 +6,7 @@ use meterline_core::HealthHandle;
 use tokio::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
-use crate::lately::Lately;
+use crate::failure_rate::Lately;
 
 /// A verdict on so many messages is told, though a large batch is not through yet.
 const TOLD: usize = 64;

@@ -14,9 +14,9 @@ use meterline_core::Message;
 use tokio::time::{Duration, Instant};
 
 use crate::{
+    output_tree::Delivery,
     part::{Part, Parts},
     pulse::Pulse,
-    sink::Delivery,
     trouble::Trouble,
 };
 

@@ -10,7 +10,7 @@ use meterline_core::{Ack, Batch, Chain, Drops, HealthHandle, IntCounter, Message
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tracing::{error, info};
 
-use crate::{lately::Lately, panics::panicked};
+use crate::{failure_rate::Lately, panics::panicked};
 
 /// A batch is processed in parts of so many messages, so that a large one uses all threads and is
 /// never held twice as a whole.

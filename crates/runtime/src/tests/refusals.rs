@@ -4,7 +4,7 @@ use super::{
     outputs::{Letters, run_to},
     *,
 };
-use crate::{rejections::Rejections, sink::Delivery, write::Desk};
+use crate::{output_tree::Delivery, rejections::Rejections, write::Desk};
 
 /// Ten windows of so many messages, all with names of one length.
 fn windows(kind: &str, messages: usize) -> Vec<Vec<String>> {

@@ -13,9 +13,9 @@ use tokio::{
 use tracing::info;
 
 use crate::{
+    output_tree::{Delivery, Parcel},
     rejections::Rejections,
-    sink::{Delivery, Parcel},
-    sizes::size,
+    size_limit::size,
     write::Desk,
 };
 

@@ -12,7 +12,7 @@ use meterline_core::{
 };
 use tokio::{sync::mpsc, task::JoinSet};
 
-use crate::{ends, leaf, panics::panicked, rejections::Rejections};
+use crate::{batcher, ends, panics::panicked, rejections::Rejections};
 
 /// A message and its share of the duty to acknowledge.
 pub(crate) struct Delivery {
@@ -60,7 +60,7 @@ impl Sink {
             OutputNode::Writer(node) => {
                 // One parcel waits while the leaf is busy: that is all the room there is.
                 let (sender, receiver) = mpsc::channel(1);
-                leaves.spawn(leaf::run(
+                leaves.spawn(batcher::run(
                     node,
                     receiver,
                     metrics.clone(),
