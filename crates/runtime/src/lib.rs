@@ -9,6 +9,7 @@
 
 mod backoff;
 mod batcher;
+mod delivery;
 mod ends;
 mod failure_rate;
 mod output_tree;

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    output_tree::Delivery,
+    delivery::Delivery,
     pulse::{Mark, Pulse},
     size_limit::bytes,
 };

@@ -14,7 +14,7 @@ use meterline_core::Message;
 use tokio::time::{Duration, Instant};
 
 use crate::{
-    output_tree::Delivery,
+    delivery::Delivery,
     part::{Part, Parts},
     pulse::Pulse,
     trouble::Trouble,

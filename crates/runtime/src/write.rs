@@ -20,15 +20,15 @@ use tracing::{debug, info, warn};
 
 use crate::{
     backoff,
+    delivery::Delivery,
     ends::{End, Ends},
-    output_tree::Delivery,
     part::{Lane, Part, Parts},
     probe::Probes,
     pulse::Pulse,
     rejections::Rejections,
     room::Room,
     size_limit::{Limit, Seen},
-    standing::{Standing, Tally},
+    standing::{OutputStatus, Tally},
     suspects::{Admission, Suspects},
     trouble::{SLOW, Trouble},
 };
@@ -42,11 +42,11 @@ const PATIENCE: u32 = 3;
 const BRIEF: Duration = Duration::from_secs(5);
 
 /// What the writes of one leaf share.
-pub(crate) struct Desk {
+pub(crate) struct BatchWriter {
     label: Arc<str>,
     writer: Arc<dyn Writer>,
     ends: Ends,
-    standing: Standing,
+    standing: OutputStatus,
     pulse: Pulse,
     probes: Probes,
     suspects: Suspects,
@@ -55,7 +55,7 @@ pub(crate) struct Desk {
     /// Verdicts while nothing was taken yet.
     held: AtomicU32,
     /// Held by the one batch that tries while everything fails.
-    turn: Mutex<()>,
+    retry_gate: Mutex<()>,
     room: Room,
     limit: Limit,
     retry: RetryPolicy,
@@ -79,7 +79,7 @@ impl Batch {
     }
 }
 
-impl Desk {
+impl BatchWriter {
     pub(crate) fn new(
         node: WriterNode,
         metrics: &Metrics,
@@ -90,13 +90,13 @@ impl Desk {
         Self {
             ends: Ends::new(&node, metrics, rejections),
             writer: node.writer,
-            standing: Standing::new(Arc::clone(&node.label), handle),
+            standing: OutputStatus::new(Arc::clone(&node.label), handle),
             pulse: Pulse::default(),
             probes: Probes::default(),
             suspects: Suspects::default(),
             failures: AtomicU32::new(0),
             held: AtomicU32::new(0),
-            turn: Mutex::new(()),
+            retry_gate: Mutex::new(()),
             room: Room::new(node.max_in_flight),
             limit: Limit::default(),
             errors: metrics.counter(
@@ -173,7 +173,7 @@ impl Desk {
         if !self.is_outage() {
             return None;
         }
-        let turn = self.turn.lock().await;
+        let turn = self.retry_gate.lock().await;
         self.is_outage().then_some(turn)
     }
 
@@ -192,7 +192,7 @@ impl Desk {
         };
         let turn = if part.is_suspect() && self.is_outage() {
             // Its failure would say nothing now: it waits for others to be taken while there are any.
-            let Ok(turn) = self.turn.try_lock() else {
+            let Ok(turn) = self.retry_gate.try_lock() else {
                 let early = self.short_pause(&part);
                 return batch.parts.put_back(part, self.retry.longest, early);
             };
