@@ -8,9 +8,11 @@
 //! message carries its share of its batch's acknowledgement; back-pressure is a full channel.
 
 mod backoff;
+mod batcher;
+mod delivery;
 mod ends;
-mod lately;
-mod leaf;
+mod failure_rate;
+mod output_tree;
 mod panics;
 mod part;
 mod pipeline;
@@ -20,8 +22,7 @@ mod processed;
 mod pulse;
 mod rejections;
 mod room;
-mod sink;
-mod sizes;
+mod size_limit;
 mod standing;
 mod suspects;
 #[cfg(test)]

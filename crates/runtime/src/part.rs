@@ -1,17 +1,23 @@
 //! The parts of a batch that wait to be written, and when each is due.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
-use meterline_core::{Ack, Message};
+use meterline_core::{Ack, Message, RetryPolicy};
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::{Duration, Instant, sleep_until},
 };
 
 use crate::{
+    delivery::Delivery,
     pulse::{Mark, Pulse},
-    sink::Delivery,
-    sizes::bytes,
+    size_limit::bytes,
 };
 
 /// A batch that failed so often makes way for others: they may pass, though an outage looks the same.
@@ -19,6 +25,8 @@ const OFTEN: u32 = 12;
 
 /// Messages with their acks, in two lists, for the writer wants the messages in a row.
 pub(crate) struct Part {
+    /// Of this process; what is cut off has another one.
+    pub(crate) number: u64,
     pub(crate) messages: Vec<Message>,
     pub(crate) acks: Vec<Ack>,
     /// How often it was written in vain as it is, but for verdicts while nothing was taken yet.
@@ -35,6 +43,8 @@ pub(crate) struct Part {
     pub(crate) stumbled: bool,
     /// It is about an object of which an event failed while others were taken.
     pub(crate) is_known: bool,
+    /// It is the one event of a convicted object that is tried after a pause.
+    pub(crate) is_admitted: bool,
     /// It was judged when nothing had been taken yet.
     pub(crate) held: bool,
     /// When it is written again.
@@ -54,6 +64,11 @@ pub(crate) struct Alone {
     pub(crate) failed_otherwise: bool,
 }
 
+fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 impl Part {
     pub(crate) fn new(deliveries: Vec<Delivery>) -> Self {
         let now = Instant::now();
@@ -62,6 +77,7 @@ impl Part {
             .map(|Delivery { message, ack }| (message, ack))
             .unzip();
         Self {
+            number: next_number(),
             messages,
             acks,
             tries: 0,
@@ -71,6 +87,7 @@ impl Part {
             alone: Alone::default(),
             stumbled: false,
             is_known: false,
+            is_admitted: false,
             held: false,
             due: now,
             early: now,
@@ -113,6 +130,7 @@ impl Part {
     pub(crate) fn split_off(&mut self, at: usize) -> Self {
         self.stumbled = false;
         let mut rest = Self {
+            number: next_number(),
             messages: self.messages.split_off(at),
             acks: self.acks.split_off(at),
             alone: Alone::default(),
@@ -122,9 +140,29 @@ impl Part {
         rest
     }
 
+    /// Cuts out the message at this place.
+    pub(crate) fn cut_out(&mut self, at: usize) -> Self {
+        let mut behind = self.split_off(at.saturating_add(1));
+        let cut = self.split_off(at);
+        self.messages.append(&mut behind.messages);
+        self.acks.append(&mut behind.acks);
+        cut
+    }
+
     /// Nothing that happened so far counts for the limits of tries.
     pub(crate) fn forget_tries(&mut self) {
         (self.tries, self.since) = (0, Instant::now());
+    }
+
+    /// Whether it may be tried again.
+    pub(crate) fn may_retry(&self, policy: &RetryPolicy) -> bool {
+        let RetryPolicy {
+            most,
+            no_longer_than,
+            ..
+        } = *policy;
+        most.is_none_or(|most| self.tries <= most)
+            && no_longer_than.is_none_or(|limit| self.since.elapsed() < limit)
     }
 
     fn due(&self, pulse: &Pulse) -> Instant {
@@ -141,8 +179,23 @@ impl Part {
 pub(crate) enum Crowd {
     /// So many kibibytes of messages that failed again after others had been taken.
     Suspects(usize),
+    /// So many kibibytes of a batch that took long to fail while others were taken.
+    Slow(usize),
     /// So many messages that failed alone, or very often.
     Unproven(usize),
+}
+
+/// By which right a batch sends its requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// The slot that it keeps.
+    Slot,
+    /// A slot for each request, of which messages that failed have half at most.
+    Unproven,
+    /// The extra lane for the batch that leads, and a slot like [`Lane::Unproven`] for the others.
+    Slow,
+    /// The extra lane and nothing else.
+    Suspects,
 }
 
 /// The parts of one batch.
@@ -153,8 +206,11 @@ pub(crate) struct Parts {
     pub(crate) slot: Option<OwnedSemaphorePermit>,
     /// The room that its messages take, if they gave up the slot.
     pub(crate) room: Option<OwnedSemaphorePermit>,
-    /// Whether that is the room of suspects.
-    pub(crate) among_suspects: bool,
+    pub(crate) lane: Lane,
+    /// The right of one slow batch to the extra lane.
+    pub(crate) leads: Option<OwnedSemaphorePermit>,
+    /// It took long to fail while others were taken.
+    pub(crate) is_slow: bool,
 }
 
 impl Parts {
@@ -164,7 +220,9 @@ impl Parts {
             taken: pulse.subscribe(),
             slot,
             room: None,
-            among_suspects: false,
+            lane: Lane::Slot,
+            leads: None,
+            is_slow: false,
         }
     }
 
@@ -214,7 +272,8 @@ impl Parts {
         self.put_back(part, pause, Duration::ZERO);
     }
 
-    /// The room that these messages take, if each of them failed alone or very often, or is held.
+    /// The room that these messages take, if each of them failed alone or very often, or is held, or if
+    /// they took long to fail.
     pub(crate) fn crowd(&self) -> Option<Crowd> {
         let failed = |part: &Part| {
             let often = part.failed.is_some() && part.tries >= OFTEN;
@@ -222,15 +281,22 @@ impl Parts {
             often || part.held || part.is_known || part.alone.since.is_some()
         };
         let is_suspect = |part: &Part| part.is_known || part.is_suspect();
-        if self.waiting.is_empty() || !self.waiting.iter().all(failed) {
-            return None;
-        }
-        let kibibytes = |part: &Part| part.bytes() / 1_024 + 1;
-        Some(if self.waiting.iter().all(is_suspect) {
-            Crowd::Suspects(self.waiting.iter().map(kibibytes).sum())
+        let kibibytes = || {
+            let each = self.waiting.iter().map(|part| part.bytes() / 1_024 + 1);
+            each.sum()
+        };
+        if self.waiting.is_empty() {
+            None
+        } else if self.waiting.iter().all(is_suspect) {
+            Some(Crowd::Suspects(kibibytes()))
+        } else if self.is_slow {
+            Some(Crowd::Slow(kibibytes()))
+        } else if self.waiting.iter().all(failed) {
+            let messages = self.waiting.iter().map(Part::len).sum();
+            Some(Crowd::Unproven(messages))
         } else {
-            Crowd::Unproven(self.waiting.iter().map(Part::len).sum())
-        })
+            None
+        }
     }
 
     /// The next that is due; `None` when there are no more.

@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
-    process::{self, Work},
+    output_tree::OutputTree,
+    process::{self, Job},
     rejections::Rejections,
-    sink::Sink,
 };
 
 /// Everything that a pipeline is made of, built and ready to run.
@@ -77,7 +77,7 @@ impl Pipeline {
         let rejections = Arc::new(Rejections::new(&self.metrics));
         let mut leaves = JoinSet::new();
         let mut stages = JoinSet::new();
-        let sink = Sink::start(
+        let sink = OutputTree::start(
             self.output,
             &self.metrics,
             &self.health,
@@ -154,16 +154,16 @@ impl Report {
 
 struct Reader<'a> {
     input: &'a mut dyn Input,
-    sender: mpsc::Sender<Work>,
+    sender: mpsc::Sender<Job>,
     pending: Pending,
     /// Read and not handed on yet.
-    held: Option<Work>,
+    held: Option<Job>,
     received: IntCounter,
     delivered: IntCounter,
 }
 
 impl<'a> Reader<'a> {
-    fn new(input: &'a mut dyn Input, sender: mpsc::Sender<Work>, metrics: &Metrics) -> Self {
+    fn new(input: &'a mut dyn Input, sender: mpsc::Sender<Job>, metrics: &Metrics) -> Self {
         Self {
             input,
             sender,
@@ -198,7 +198,7 @@ impl<'a> Reader<'a> {
                 }
                 Ok(None) => {
                     // What waits for company must go now; and what fails may have to come again.
-                    self.held = Some(Work::Flush);
+                    self.held = Some(Job::Flush);
                     if let Err(ended) = self.hand_on(stop.as_mut()).await {
                         return ended;
                     }
@@ -231,7 +231,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A batch whose outcome is known here before it goes back to the input.
-    fn tracked(&self, batch: Batch, ack: Ack) -> Work {
+    fn tracked(&self, batch: Batch, ack: Ack) -> Job {
         let (inner, mut settlement) = Ack::new();
         let batch = numbered(batch);
         let (count, delivered) = (batch.len(), self.delivered.clone());
@@ -245,7 +245,7 @@ impl<'a> Reader<'a> {
             ack.resolve_as(settled);
             is_settled
         }));
-        Work::Batch(batch, inner)
+        Job::Batch(batch, inner)
     }
 
     /// Waits for room for what is held; acks are forwarded meanwhile. What there is no room for until

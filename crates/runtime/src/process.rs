@@ -9,25 +9,26 @@ use tokio::{
 };
 
 use crate::{
-    sink::{Delivery, Parcel, Sink},
+    delivery::{Delivery, MessageBatch},
+    output_tree::OutputTree,
     workers::{Processed, Results, Workers, cut},
 };
 
 /// What the reader hands on.
-pub(crate) enum Work {
+pub(crate) enum Job {
     Batch(Batch, Ack),
     /// Nothing more comes for now.
     Flush,
 }
 
-struct Part {
+struct Chunk {
     done: JoinHandle<Processed>,
     ack: Ack,
     ends_batch: bool,
 }
 
 enum Step {
-    Part(Part),
+    Chunk(Chunk),
     Flush,
 }
 
@@ -37,8 +38,8 @@ pub(crate) const PANICKED: &str = "processing panicked";
 /// Starts the two tasks of this stage: one gives parts to threads, one hands on what comes back.
 pub(crate) fn start(
     chains: Vec<Chain>,
-    work: mpsc::Receiver<Work>,
-    sink: Sink,
+    work: mpsc::Receiver<Job>,
+    sink: OutputTree,
     metrics: &Metrics,
     health: &Health,
     stages: &mut JoinSet<()>,
@@ -46,15 +47,15 @@ pub(crate) fn start(
     let place = Arc::from("pipeline.processors");
     let (steps, in_order) = mpsc::channel(chains.len().max(1));
     let results = Results::new(health.register("processors"), &place, metrics);
-    stages.spawn(give_out(Workers::new(chains, &place, metrics), work, steps));
+    stages.spawn(dispatch(Workers::new(chains, &place, metrics), work, steps));
     stages.spawn(hand_on(in_order, sink, results));
 }
 
-async fn give_out(workers: Workers, mut work: mpsc::Receiver<Work>, steps: mpsc::Sender<Step>) {
+async fn dispatch(workers: Workers, mut work: mpsc::Receiver<Job>, steps: mpsc::Sender<Step>) {
     while let Some(item) = work.recv().await {
         let (batch, ack) = match item {
-            Work::Batch(batch, ack) => (batch, ack),
-            Work::Flush => {
+            Job::Batch(batch, ack) => (batch, ack),
+            Job::Flush => {
                 if steps.send(Step::Flush).await.is_err() {
                     return;
                 }
@@ -64,27 +65,27 @@ async fn give_out(workers: Workers, mut work: mpsc::Receiver<Work>, steps: mpsc:
         let parts = cut(batch);
         let count = parts.len();
         for (index, (part, ack)) in parts.into_iter().zip(ack.split(count)).enumerate() {
-            let part = Part {
+            let part = Chunk {
                 done: workers.start(part).await,
                 ack,
                 ends_batch: index + 1 == count,
             };
-            if steps.send(Step::Part(part)).await.is_err() {
+            if steps.send(Step::Chunk(part)).await.is_err() {
                 return;
             }
         }
     }
 }
 
-async fn hand_on(mut in_order: mpsc::Receiver<Step>, sink: Sink, mut results: Results) {
+async fn hand_on(mut in_order: mpsc::Receiver<Step>, sink: OutputTree, mut results: Results) {
     while let Some(step) = in_order.recv().await {
         let parcel = match step {
-            Step::Flush => Parcel {
+            Step::Flush => MessageBatch {
                 deliveries: Vec::new(),
                 ends_batch: true,
                 flush: true,
             },
-            Step::Part(part) => {
+            Step::Chunk(part) => {
                 let deliveries = match part.done.await {
                     Ok(processed) => {
                         let batch = results.take(processed, &part.ack);
@@ -100,7 +101,7 @@ async fn hand_on(mut in_order: mpsc::Receiver<Step>, sink: Sink, mut results: Re
                         Vec::new()
                     }
                 };
-                Parcel {
+                MessageBatch {
                     deliveries,
                     ends_batch: part.ends_batch,
                     flush: false,

@@ -105,7 +105,7 @@ impl Pulse {
         let now = self.now();
         let taken = now.taken.saturating_sub(since.taken) as f64;
         let stumbled = now.stumbled.saturating_sub(since.stumbled) as f64;
-        let failing = ((stumbled + 0.5) / (taken + 1.0)).min(MOST_FAILING);
+        let failing = ((stumbled + 1.0) / (taken + 2.0)).min(MOST_FAILING);
         let failures = i32::try_from(failures).unwrap_or(i32::MAX);
         let by_chance = failing.powi(failures.saturating_add(1));
         failures >= FEWEST && (is_crowded || by_chance < CHANCE)
@@ -138,7 +138,7 @@ mod tests {
             (0..100).find(|it| at_fault(*it, false))
         };
         assert_eq!(enough(1_000, 0), Some(3));
-        assert_eq!(enough(6, 0), Some(6));
+        assert_eq!(enough(6, 0), Some(8));
         assert_eq!(enough(100, 30), Some(15));
         assert_eq!(enough(100, 100), Some(26));
         assert_eq!(enough(0, 0), Some(26));

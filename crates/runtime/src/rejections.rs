@@ -18,7 +18,7 @@ use tokio::{
 };
 use tracing::error;
 
-use crate::sink::Delivery;
+use crate::delivery::Delivery;
 
 /// The pause before an object is logged again for the same reason; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(60);

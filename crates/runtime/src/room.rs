@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
-use crate::part::{Crowd, Parts};
+use crate::part::{Crowd, Lane, Parts};
 
 /// So many messages that failed alone, or very often, wait without keeping others from being written. There is an end
 /// to it, for they are held in memory.
 const UNPROVEN: usize = 256;
-/// So many kibibytes of messages that failed alone while others were taken wait likewise. Where half
-/// of it is full less evidence is asked for.
+/// So many kibibytes of messages that failed alone while others were taken, or took long to fail, wait
+/// likewise. Where half of it is full less evidence is asked for.
 const SUSPECTS: usize = 65_536;
 
 /// The rights and the room of one output.
@@ -22,10 +22,14 @@ pub(crate) struct Room {
     /// once.
     unproven: Arc<Semaphore>,
     trials: Semaphore,
-    /// The room for suspects, and the right to try one, which is beyond the slots: a sink that hangs
-    /// for each of them takes no slot from others.
+    /// The room for suspects and what took long to fail, and the right to try one of those, which is
+    /// beyond the slots: a sink that hangs for each of them takes no slot from others.
     suspected: Arc<Semaphore>,
     lane: Semaphore,
+    /// The right of one slow batch to that.
+    lead: Arc<Semaphore>,
+    /// There is one slot only.
+    is_single: bool,
 }
 
 /// What a request holds while it is under way, beyond the slot of its batch.
@@ -44,6 +48,8 @@ impl Room {
             trials: Semaphore::new(most.div_ceil(2)),
             suspected: Arc::new(Semaphore::new(SUSPECTS)),
             lane: Semaphore::new(1),
+            lead: Arc::new(Semaphore::new(1)),
+            is_single: most == 1,
         }
     }
 
@@ -52,42 +58,65 @@ impl Room {
         Arc::clone(&self.slots).acquire_owned().await.ok()
     }
 
-    /// Messages that failed alone, or very often, wait where they keep no others from being written.
+    /// Messages that failed alone, very often or slowly wait where they keep no others from being
+    /// written.
     pub(crate) fn make_way(&self, parts: &mut Parts) {
-        if parts.among_suspects {
-            return;
-        }
-        let (room, cost, among_suspects) = match parts.crowd() {
-            Some(Crowd::Suspects(kibibytes)) => (&self.suspected, kibibytes, true),
-            Some(Crowd::Unproven(messages)) if parts.room.is_none() => {
-                (&self.unproven, messages, false)
+        let (room, cost, lane) = match (parts.crowd(), parts.lane) {
+            (Some(Crowd::Suspects(_)), Lane::Slow) => {
+                // It has the room already.
+                (parts.lane, parts.leads) = (Lane::Suspects, None);
+                return;
+            }
+            (_, Lane::Slow) => return self.lead(parts),
+            (Some(Crowd::Suspects(kibibytes)), Lane::Slot | Lane::Unproven) => {
+                (&self.suspected, kibibytes, Lane::Suspects)
+            }
+            (Some(Crowd::Slow(kibibytes)), Lane::Slot | Lane::Unproven) => {
+                (&self.suspected, kibibytes, Lane::Slow)
+            }
+            (Some(Crowd::Unproven(messages)), Lane::Slot) => {
+                (&self.unproven, messages, Lane::Unproven)
             }
             _ => return,
         };
         let cost = u32::try_from(cost).unwrap_or(u32::MAX);
         if let Ok(room) = Arc::clone(room).try_acquire_many_owned(cost) {
-            (parts.room, parts.slot) = (Some(room), None);
-            parts.among_suspects = among_suspects;
+            (parts.room, parts.slot, parts.lane) = (Some(room), None, lane);
+            self.lead(parts);
+        }
+    }
+
+    /// Of the slow batches one is cut down first, for the others may have failed for the same object.
+    fn lead(&self, parts: &mut Parts) {
+        if parts.lane == Lane::Slow && parts.leads.is_none() {
+            parts.leads = Arc::clone(&self.lead).try_acquire_owned().ok();
         }
     }
 
     /// The rights that a request needs beyond the slot of its batch.
     pub(crate) async fn rights(&self, parts: &Parts) -> Rights<'_> {
-        if parts.slot.is_some() {
-            return Rights {
-                _trial: None,
-                _slot: None,
-            };
-        }
-        if parts.among_suspects {
-            return Rights {
+        let lane = async {
+            Rights {
                 _trial: self.lane.acquire().await.ok(),
                 _slot: None,
-            };
-        }
-        Rights {
-            _trial: self.trials.acquire().await.ok(),
-            _slot: self.slots.acquire().await.ok(),
+            }
+        };
+        let spare = async {
+            Rights {
+                _trial: self.trials.acquire().await.ok(),
+                _slot: self.slots.acquire().await.ok(),
+            }
+        };
+        match parts.lane {
+            Lane::Slot => Rights {
+                _trial: None,
+                _slot: None,
+            },
+            Lane::Suspects => lane.await,
+            Lane::Unproven => spare.await,
+            // Where there is one slot only it is for others.
+            Lane::Slow if parts.leads.is_some() || self.is_single => lane.await,
+            Lane::Slow => spare.await,
         }
     }
 

@@ -6,7 +6,7 @@ use meterline_core::HealthHandle;
 use tokio::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
-use crate::lately::Lately;
+use crate::failure_rate::FailureRate;
 
 /// A verdict on so many messages is told, though a large batch is not through yet.
 const TOLD: usize = 64;
@@ -75,7 +75,7 @@ struct State {
     told: Option<(Instant, Instant)>,
     /// Why most of what gets through is rejected.
     refusal: Option<String>,
-    lately: Lately,
+    lately: FailureRate,
     /// When a bisection was told last.
     bisection: Option<Instant>,
 }
@@ -104,13 +104,13 @@ impl State {
 }
 
 /// What an output says of itself.
-pub(crate) struct Standing {
+pub(crate) struct OutputStatus {
     label: Arc<str>,
     health: HealthHandle,
     state: Mutex<State>,
 }
 
-impl Standing {
+impl OutputStatus {
     pub(crate) fn new(label: Arc<str>, health: HealthHandle) -> Self {
         health.ready("nothing was sent yet");
         Self {

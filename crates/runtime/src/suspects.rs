@@ -1,57 +1,257 @@
 //! The objects of which an event fails while those of others are taken: what comes of them next goes by
 //! itself, so that it holds up no others.
+//!
+//! Of one object whose events take long to fail one is tried at a time; the others wait for what comes of
+//! it. Once it was set aside, only one of the next events is sent now and then, and the others are set aside as well. The
+//! pauses grow with the time that these tries take.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use meterline_core::Message;
 use tokio::time::{Duration, Instant};
 
-use crate::sink::Delivery;
+use crate::{
+    delivery::Delivery,
+    part::{Part, Parts},
+    pulse::Pulse,
+    trouble::Trouble,
+};
 
-/// So many are remembered, each for so long after the last event that failed.
+/// So many are remembered, each for so long after the last event that failed, or until its pause ends.
 const MOST: usize = 4_096;
 const REMEMBERED: Duration = Duration::from_secs(3_600);
+/// The pause of a convicted object is so many times what its last try took, and at most so long: the tries
+/// of one object take up to about a tenth of the time.
+const PAUSE_FACTOR: u32 = 10;
+const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
+/// It is no less than so many times what the last tries of all convicted objects took together, up to a
+/// day: however many there are, their tries take half of the time at most.
+const SHARE: u32 = 2;
+const LONGEST_SHARE: Duration = Duration::from_secs(86_400);
+
+/// The pause of an event while another one of its object is tried.
+const NEXT_OF_OBJECT: Duration = Duration::from_secs(5);
+/// An event that is not tried for so long while it could be lets another one go first.
+const LONGEST_TRIAL: Duration = Duration::from_secs(300);
 
 /// Objects by UID.
 #[derive(Default)]
 pub(crate) struct Suspects(Mutex<HashMap<Arc<str>, Suspect>>);
 
 struct Suspect {
-    /// One of its events was set aside.
-    convicted: bool,
+    /// It took long to fail. Where it does not there is nothing to spare.
+    is_slow: bool,
+    /// The number of the event that is tried, and until when the others wait for it.
+    trial: Option<(u64, Instant)>,
+    /// Set once one of its events was set aside.
+    conviction: Option<Conviction>,
     /// When one of its events failed last.
     at: Instant,
 }
 
+struct Conviction {
+    /// How the last event that was tried failed, and how long that took.
+    reason: Arc<str>,
+    lasted: Duration,
+    /// Until then no further event is tried.
+    until: Instant,
+}
+
+/// What becomes of a part that is to be sent.
+pub(crate) enum Admission {
+    /// It is sent.
+    Sent(Part),
+    /// It was put back.
+    Waits,
+    /// It is set aside without being sent, for this reason.
+    Denied(Part, String),
+}
+
+/// Whether an event of an object is sent.
+#[derive(Debug, PartialEq, Eq)]
+enum Leave {
+    /// Nothing speaks against it.
+    Free,
+    /// It is the one that is tried after a pause.
+    Admitted,
+    /// Another one is tried now.
+    Waits,
+    /// It is not: the last one that was sent failed for this reason.
+    Denied(Arc<str>),
+}
+
 impl Suspects {
-    /// An event of this object failed while others were taken, and was set aside if `convicted`.
-    pub(crate) fn add(&self, object: &Arc<str>, convicted: bool) {
+    /// Lets a part be sent, or does not. Of a part of several messages the events of suspects go by
+    /// themselves: batches that failed for the same object need not find it one after the other.
+    pub(crate) fn admit(&self, mut part: Part, parts: &mut Parts, longest: Duration) -> Admission {
+        if part.len() > 1 {
+            for place in self.places(&part.messages) {
+                let mut suspect = part.cut_out(place);
+                suspect.is_known = true;
+                parts.put_back(suspect, longest, Duration::ZERO);
+            }
+            return match part.len() {
+                0 => Admission::Waits,
+                _ => Admission::Sent(part),
+            };
+        }
+        let Some(object) = part.object().filter(|_| !part.is_admitted) else {
+            return Admission::Sent(part);
+        };
+        match self.leave(object, part.number) {
+            Leave::Free => Admission::Sent(part),
+            Leave::Admitted => {
+                part.is_admitted = true;
+                Admission::Sent(part)
+            }
+            Leave::Waits => {
+                parts.put_back(part, longest, NEXT_OF_OBJECT);
+                Admission::Waits
+            }
+            Leave::Denied(reason) => {
+                let reason = format!(
+                    "not sent now, for the last event of this object that was sent failed while \
+                     others are taken: {reason}"
+                );
+                Admission::Denied(part, reason)
+            }
+        }
+    }
+
+    /// Whether a single message that failed is the reason for it.
+    pub(crate) fn is_at_fault(
+        &self,
+        part: &mut Part,
+        others_pass: bool,
+        trouble: &Trouble,
+        pulse: &Pulse,
+        is_crowded: bool,
+    ) -> bool {
+        if others_pass && part.alone.since.is_some() {
+            part.alone.failures = part.alone.failures.saturating_add(1);
+        }
+        let since = *part.alone.since.get_or_insert(pulse.now());
+        if !others_pass {
+            return false;
+        }
+        let by_itself = pulse.is_at_fault(since, part.alone.failures, is_crowded);
+        let Some(object) = part.object() else {
+            return by_itself;
+        };
+        self.add(object, part.number, trouble.is_slow());
+        let is_at_fault = by_itself || self.is_convicted(object);
+        if is_at_fault {
+            self.convict(object, &trouble.reason, trouble.lasted);
+        }
+        part.is_known |= trouble.is_slow();
+        is_at_fault
+    }
+
+    /// The event with this number, of this object, failed while others were taken.
+    fn add(&self, object: &Arc<str>, number: u64, is_slow: bool) {
+        let at = Instant::now();
+        let mut known = self.known();
+        if !known.contains_key(object) && known.len() >= MOST {
+            known.retain(|_, suspect| {
+                at.duration_since(suspect.at) < REMEMBERED || suspect.pauses_at(at)
+            });
+        }
+        // One more than can be remembered costs its neighbours a bisection, and nothing else.
+        if !known.contains_key(object) && known.len() >= MOST {
+            return;
+        }
+        let suspect = known.entry(Arc::clone(object)).or_insert(Suspect {
+            is_slow,
+            trial: None,
+            conviction: None,
+            at,
+        });
+        suspect.at = at;
+        suspect.is_slow |= is_slow;
+        if suspect.is_slow {
+            suspect.trial.get_or_insert((number, at + LONGEST_TRIAL));
+        }
+    }
+
+    /// An event of this object is set aside, for it failed for this reason, which took so long.
+    fn convict(&self, object: &Arc<str>, reason: &str, lasted: Duration) {
         let at = Instant::now();
         let mut known = self.known();
         if let Some(suspect) = known.get_mut(object) {
-            suspect.convicted |= convicted;
-            suspect.at = at;
-            return;
+            suspect.conviction = Some(Conviction {
+                reason: reason.into(),
+                lasted,
+                until: at,
+            });
+            pause(&mut known, object, at);
         }
-        if known.len() >= MOST {
-            known.retain(|_, suspect| at.duration_since(suspect.at) < REMEMBERED);
-        }
-        // One more than can be remembered costs its neighbours a bisection, and nothing else.
-        if known.len() < MOST {
-            known.insert(Arc::clone(object), Suspect { convicted, at });
-        }
-    }
-
-    /// An event of this object was taken.
-    pub(crate) fn clear(&self, object: &Arc<str>) {
-        self.known().remove(object);
     }
 
     /// Whether an event of this object was set aside, and none was taken since.
-    pub(crate) fn is_convicted(&self, object: &Arc<str>) -> bool {
-        self.known().get(object).is_some_and(|it| it.convicted)
+    fn is_convicted(&self, object: &Arc<str>) -> bool {
+        let known = self.known();
+        known.get(object).is_some_and(|it| it.conviction.is_some())
+    }
+
+    /// The event with this number came to an end; others need not wait for it.
+    pub(crate) fn release(&self, object: &Arc<str>, number: u64) {
+        if let Some(suspect) = self.known().get_mut(object) {
+            suspect.trial.take_if(|(tried, _)| *tried == number);
+        }
+    }
+
+    /// Events of these objects were taken.
+    pub(crate) fn clear<'a>(&self, objects: impl Iterator<Item = &'a Arc<str>>) {
+        let mut known = self.known();
+        if known.is_empty() {
+            return;
+        }
+        for object in objects {
+            known.remove(object);
+        }
+    }
+
+    /// Whether the event with this number, of this object, is sent now. One that is denied is set aside.
+    fn leave(&self, object: &Arc<str>, number: u64) -> Leave {
+        let now = Instant::now();
+        let mut known = self.known();
+        let Some(suspect) = known.get_mut(object) else {
+            return Leave::Free;
+        };
+        let Some(conviction) = &suspect.conviction else {
+            return match suspect.trial {
+                Some((tried, until)) if tried != number && now < until => Leave::Waits,
+                _ => {
+                    suspect.trial = suspect.is_slow.then_some((number, now + LONGEST_TRIAL));
+                    Leave::Free
+                }
+            };
+        };
+        if now < conviction.until {
+            return Leave::Denied(Arc::clone(&conviction.reason));
+        }
+        // The next one is tried after another pause, also where this one has to wait.
+        pause(&mut known, object, now);
+        Leave::Admitted
+    }
+
+    /// The places of events of suspects that take long to fail, the last first.
+    fn places(&self, messages: &[Message]) -> Vec<usize> {
+        let known = self.known();
+        if known.is_empty() {
+            return Vec::new();
+        }
+        let is_known = |message: &Message| {
+            let object = message.identity();
+            let suspect = object.and_then(|object| known.get(&object.uid));
+            suspect.is_some_and(|suspect| suspect.is_slow)
+        };
+        let places = messages.iter().enumerate().rev();
+        let places = places.filter(|(_, message)| is_known(message));
+        places.map(|(place, _)| place).collect()
     }
 
     /// Takes out the events of suspects; the others stay in order.
@@ -72,23 +272,108 @@ impl Suspects {
     }
 }
 
+impl Suspect {
+    fn pauses_at(&self, now: Instant) -> bool {
+        let conviction = self.conviction.as_ref();
+        conviction.is_some_and(|conviction| now < conviction.until)
+    }
+}
+
+/// Begins the pause of a convicted object.
+fn pause(known: &mut HashMap<Arc<str>, Suspect>, object: &Arc<str>, now: Instant) {
+    let others = known.iter().filter(|(uid, suspect)| {
+        // What is gone for long sends nothing any more.
+        *uid != object && suspect.pauses_at(now)
+    });
+    let lasted = others.filter_map(|(_, suspect)| Some(suspect.conviction.as_ref()?.lasted));
+    let together = lasted.fold(Duration::ZERO, Duration::saturating_add);
+    let conviction = known.get_mut(object).and_then(|it| it.conviction.as_mut());
+    if let Some(conviction) = conviction {
+        let lasted = conviction.lasted;
+        let together = together.saturating_add(lasted);
+        let alone = lasted.saturating_mul(PAUSE_FACTOR).min(LONGEST_PAUSE);
+        let share = together.saturating_mul(SHARE).min(LONGEST_SHARE);
+        conviction.until = now + alone.max(share);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn convict(suspects: &Suspects, object: &Arc<str>, seconds: u64) {
+        suspects.add(object, 0, true);
+        suspects.convict(object, "500", Duration::from_secs(seconds));
+    }
+
+    fn denied() -> Leave {
+        Leave::Denied("500".into())
+    }
 
     #[tokio::test(start_paused = true)]
     async fn memory_is_bounded_and_frees_itself() {
         let suspects = Suspects::default();
         for object in 0..MOST + 10 {
-            suspects.add(&object.to_string().into(), true);
+            convict(&suspects, &object.to_string().into(), 1);
         }
         assert!(!suspects.is_convicted(&MOST.to_string().into()));
-        tokio::time::advance(REMEMBERED).await;
-        suspects.add(&"new".into(), false);
-        assert!(!suspects.is_convicted(&"new".into()));
-        suspects.add(&"new".into(), true);
+        assert_eq!(suspects.known().len(), MOST);
+        tokio::time::advance(REMEMBERED + SHARE * Duration::from_secs(MOST as u64)).await;
+        let new = "new".into();
+        suspects.add(&new, 0, true);
+        assert!(!suspects.is_convicted(&new));
+        convict(&suspects, &new, 1);
+        assert!(suspects.is_convicted(&new));
         assert_eq!(suspects.known().len(), 1);
-        suspects.clear(&"new".into());
-        assert!(!suspects.is_convicted(&"new".into()));
+        suspects.clear([&new].into_iter());
+        assert_eq!(suspects.leave(&new, 0), Leave::Free);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_one_object_one_event_is_tried_at_a_time() {
+        let (suspects, a) = (Suspects::default(), "a".into());
+        assert_eq!(suspects.leave(&a, 1), Leave::Free);
+        suspects.add(&a, 1, true);
+        suspects.add(&a, 2, true);
+        assert_eq!(suspects.leave(&a, 1), Leave::Free);
+        assert_eq!(suspects.leave(&a, 2), Leave::Waits);
+        suspects.release(&a, 2);
+        assert_eq!(suspects.leave(&a, 2), Leave::Waits);
+        suspects.release(&a, 1);
+        assert_eq!(suspects.leave(&a, 2), Leave::Free);
+        assert_eq!(suspects.leave(&a, 1), Leave::Waits);
+        // None waits for ever.
+        tokio::time::advance(LONGEST_TRIAL).await;
+        assert_eq!(suspects.leave(&a, 1), Leave::Free);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tries_take_a_tenth_of_the_time_for_one_object_and_half_of_it_for_many() {
+        for (objects, most) in [(1_u64, 0.1), (3, 0.3), (100, 0.5)] {
+            let suspects = Suspects::default();
+            let names: Vec<Arc<str>> = (0..objects).map(|it| it.to_string().into()).collect();
+            let seconds = 30;
+            for name in &names {
+                convict(&suspects, name, seconds);
+            }
+            let mut tried = HashMap::<_, u64>::new();
+            let rounds = 600 + 120 * objects;
+            for _ in 0..rounds {
+                for name in &names {
+                    match suspects.leave(name, 0) {
+                        Leave::Admitted => {
+                            *tried.entry(name).or_default() += seconds;
+                            convict(&suspects, name, seconds);
+                            assert_eq!(suspects.leave(name, 0), denied());
+                        }
+                        leave => assert_eq!(leave, denied()),
+                    }
+                }
+                tokio::time::advance(Duration::from_secs(10)).await;
+            }
+            let share = tried.values().sum::<u64>() as f64 / (rounds * 10) as f64;
+            assert!(share <= most && share > most / 2.0, "{objects}: {share}");
+            assert_eq!(tried.len() as u64, objects);
+        }
     }
 }

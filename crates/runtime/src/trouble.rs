@@ -22,7 +22,15 @@ pub(crate) struct Trouble {
     pub(crate) cause: Option<Cause>,
 }
 
+/// What takes longer to fail keeps others from being written.
+const LONG: Duration = Duration::from_secs(1);
+
 impl Trouble {
+    /// Whether it took long to fail.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.lasted > LONG
+    }
+
     /// Of what failed after so long.
     pub(crate) fn new(error: WriteError, lasted: Duration) -> Self {
         let reason = error.to_string();

@@ -10,7 +10,7 @@ use meterline_core::{Ack, Batch, Chain, Drops, HealthHandle, IntCounter, Message
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tracing::{error, info};
 
-use crate::{lately::Lately, panics::panicked};
+use crate::{failure_rate::FailureRate, panics::panicked};
 
 /// A batch is processed in parts of so many messages, so that a large one uses all threads and is
 /// never held twice as a whole.
@@ -176,7 +176,7 @@ impl Results {
 /// fail it is the mapping that is wrong.
 struct Verdict {
     health: HealthHandle,
-    lately: Lately,
+    lately: FailureRate,
 }
 
 impl Verdict {
@@ -184,7 +184,7 @@ impl Verdict {
         health.ready("");
         Self {
             health,
-            lately: Lately::default(),
+            lately: FailureRate::default(),
         }
     }
 

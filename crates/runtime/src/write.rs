@@ -10,7 +10,7 @@ use std::sync::{
 };
 
 use meterline_core::{
-    Cause, Health, IntCounter, Metrics, RetryPolicy, WriteError, Writer, WriterNode,
+    Cause, Health, IntCounter, Message, Metrics, RetryPolicy, WriteError, Writer, WriterNode,
 };
 use tokio::{
     sync::{Mutex, MutexGuard, OwnedSemaphorePermit},
@@ -20,16 +20,16 @@ use tracing::{debug, info, warn};
 
 use crate::{
     backoff,
+    delivery::Delivery,
     ends::{End, Ends},
-    part::{Part, Parts},
+    part::{Lane, Part, Parts},
     probe::Probes,
     pulse::Pulse,
     rejections::Rejections,
     room::Room,
-    sink::Delivery,
-    sizes::{Limit, Seen},
-    standing::{Standing, Tally},
-    suspects::Suspects,
+    size_limit::{Limit, Seen},
+    standing::{OutputStatus, Tally},
+    suspects::{Admission, Suspects},
     trouble::{SLOW, Trouble},
 };
 
@@ -42,11 +42,11 @@ const PATIENCE: u32 = 3;
 const BRIEF: Duration = Duration::from_secs(5);
 
 /// What the writes of one leaf share.
-pub(crate) struct Desk {
+pub(crate) struct BatchWriter {
     label: Arc<str>,
     writer: Arc<dyn Writer>,
     ends: Ends,
-    standing: Standing,
+    standing: OutputStatus,
     pulse: Pulse,
     probes: Probes,
     suspects: Suspects,
@@ -55,7 +55,7 @@ pub(crate) struct Desk {
     /// Verdicts while nothing was taken yet.
     held: AtomicU32,
     /// Held by the one batch that tries while everything fails.
-    turn: Mutex<()>,
+    retry_gate: Mutex<()>,
     room: Room,
     limit: Limit,
     retry: RetryPolicy,
@@ -79,7 +79,7 @@ impl Batch {
     }
 }
 
-impl Desk {
+impl BatchWriter {
     pub(crate) fn new(
         node: WriterNode,
         metrics: &Metrics,
@@ -90,13 +90,13 @@ impl Desk {
         Self {
             ends: Ends::new(&node, metrics, rejections),
             writer: node.writer,
-            standing: Standing::new(Arc::clone(&node.label), handle),
+            standing: OutputStatus::new(Arc::clone(&node.label), handle),
             pulse: Pulse::default(),
             probes: Probes::default(),
             suspects: Suspects::default(),
             failures: AtomicU32::new(0),
             held: AtomicU32::new(0),
-            turn: Mutex::new(()),
+            retry_gate: Mutex::new(()),
             room: Room::new(node.max_in_flight),
             limit: Limit::default(),
             errors: metrics.counter(
@@ -143,7 +143,7 @@ impl Desk {
             }
         }
         self.room.make_way(&mut apart.parts);
-        if apart.parts.among_suspects {
+        if apart.parts.lane == Lane::Suspects {
             tokio::join!(self.write_all(others), self.write_all(apart));
         } else {
             // There is no room: they are tried in the slot of the others, which is the back-pressure.
@@ -173,7 +173,7 @@ impl Desk {
         if !self.is_outage() {
             return None;
         }
-        let turn = self.turn.lock().await;
+        let turn = self.retry_gate.lock().await;
         self.is_outage().then_some(turn)
     }
 
@@ -182,11 +182,17 @@ impl Desk {
     }
 
     /// Writes a part, or while everything fails perhaps a piece of it.
-    async fn try_once(&self, mut part: Part, batch: &mut Batch) {
+    async fn try_once(&self, part: Part, batch: &mut Batch) {
+        let Some(part) = self.admitted(part, batch).await else {
+            return;
+        };
         let _rights = self.room.rights(&batch.parts).await;
+        let Some(mut part) = self.admitted(part, batch).await else {
+            return;
+        };
         let turn = if part.is_suspect() && self.is_outage() {
             // Its failure would say nothing now: it waits for others to be taken while there are any.
-            let Ok(turn) = self.turn.try_lock() else {
+            let Ok(turn) = self.retry_gate.try_lock() else {
                 let early = self.short_pause(&part);
                 return batch.parts.put_back(part, self.retry.longest, early);
             };
@@ -209,7 +215,7 @@ impl Desk {
         }
         batch.tally.request();
         let messages = part.messages.get(range).unwrap_or(&part.messages);
-        let start = Instant::now();
+        let (start, before) = (Instant::now(), self.pulse.now());
         let written = self.writer.write(messages).await;
         let Err(error) = written else {
             self.answered();
@@ -229,6 +235,11 @@ impl Desk {
             | WriteError::Unauthorized { .. }
             | WriteError::Strange { .. } => {
                 let trouble = Trouble::new(error, start.elapsed());
+                let may_be_its_doing = trouble.cause.is_some() && piece.is_none();
+                if may_be_its_doing && trouble.is_slow() && part.failed.is_none() {
+                    // Others that are taken while it takes long to fail say as much as those after it.
+                    part.failed = Some(before);
+                }
                 self.stumble(part, trouble, piece.is_some(), turn, batch)
                     .await;
             }
@@ -247,8 +258,25 @@ impl Desk {
                 self.answered();
                 batch.seen.fit(&part.messages);
                 if !self.halve(&mut part, &reason, batch) {
-                    self.ends.settle(part, End::Dropped, &mut batch.tally).await;
+                    self.settle(part, End::Dropped, batch).await;
                 }
+            }
+        }
+    }
+
+    /// The part, unless nothing of it is sent now. While everything fails nothing is set aside.
+    async fn admitted(&self, part: Part, batch: &mut Batch) -> Option<Part> {
+        if self.is_outage() {
+            return Some(part);
+        }
+        let longest = self.retry.longest;
+        match self.suspects.admit(part, &mut batch.parts, longest) {
+            Admission::Sent(part) => Some(part),
+            Admission::Waits => None,
+            Admission::Denied(part, reason) => {
+                let end = self.ends.unless_dropped(Cause::Poison, reason);
+                self.settle(part, end, batch).await;
+                None
             }
         }
     }
@@ -258,10 +286,9 @@ impl Desk {
             info!(output = %self.label, events = part.len(), "the first delivery was taken");
         }
         batch.seen.fit(&part.messages);
-        if let Some(object) = part.object() {
-            self.suspects.clear(object);
-        }
-        self.ends.settle(part, End::Taken, &mut batch.tally).await;
+        let identities = part.messages.iter().filter_map(Message::identity);
+        self.suspects.clear(identities.map(|it| &it.uid));
+        self.settle(part, End::Taken, batch).await;
     }
 
     /// No request can be made of the message at this place, which says nothing of the other side.
@@ -271,7 +298,7 @@ impl Desk {
         batch.parts.put(behind, true);
         batch.parts.put(part, true);
         let end = self.ends.unless_dropped(Cause::Processing, reason);
-        self.ends.settle(first, end, &mut batch.tally).await;
+        self.settle(first, end, batch).await;
     }
 
     /// A part is too large. That is believed of a single message if a smaller request was taken since
@@ -291,7 +318,7 @@ impl Desk {
         if before.is_some_and(|mark| self.pulse.took_smaller_since(mark, part.bytes())) {
             self.answered();
             let end = self.ends.unless_dropped(Cause::TooLarge, reason);
-            return self.ends.settle(part, end, &mut batch.tally).await;
+            return self.settle(part, end, batch).await;
         }
         let reason = format!(
             "{reason}; a single event is too large and nothing smaller is taken, so this is not \
@@ -321,7 +348,7 @@ impl Desk {
         }
         if counts {
             let end = self.ends.unless_dropped(Cause::Refused, reason);
-            return self.ends.settle(part, end, &mut batch.tally).await;
+            return self.settle(part, end, batch).await;
         }
         let reason = format!(
             "no event was taken since the start, and this one is refused: {reason}; check the URL, \
@@ -347,6 +374,7 @@ impl Desk {
         let reason = &trouble.reason;
         let others_pass = trouble.cause.is_some() && part.others_pass(&self.pulse);
         let is_suspect = others_pass || part.is_suspect();
+        batch.parts.is_slow |= others_pass && trouble.is_slow();
         let mut failures = if is_suspect {
             debug!(output = %self.label, events = part.len(), "{reason}; others are taken");
             1
@@ -354,7 +382,7 @@ impl Desk {
             self.failed(&trouble)
         };
         if self.ends.is_dropped(reason) {
-            return self.ends.settle(part, End::Dropped, &mut batch.tally).await;
+            return self.settle(part, End::Dropped, batch).await;
         }
         if let Some(cause) = trouble.cause
             && !is_piece
@@ -369,7 +397,9 @@ impl Desk {
                 return;
             }
             if part.len() == 1 {
-                if self.is_at_fault(&mut part, others_pass) {
+                let is_crowded = self.room.is_crowded();
+                let suspects = &self.suspects;
+                if suspects.is_at_fault(&mut part, others_pass, &trouble, &self.pulse, is_crowded) {
                     let cause = if part.alone.failed_otherwise {
                         Cause::Poison
                     } else {
@@ -378,10 +408,7 @@ impl Desk {
                     let reason = format!(
                         "it fails whenever it is sent, and others are taken meanwhile: {reason}"
                     );
-                    return self
-                        .ends
-                        .settle(part, End::Rejected(cause, reason), &mut batch.tally)
-                        .await;
+                    return self.settle(part, End::Rejected(cause, reason), batch).await;
                 }
                 if is_suspect {
                     failures = part.tries;
@@ -389,31 +416,19 @@ impl Desk {
             }
             part.failed = Some(self.pulse.now());
         }
-        if !is_piece && !self.may_retry(&part) {
+        if !is_piece && !part.may_retry(&self.retry) {
             let end = End::Rejected(Cause::GivenUp, trouble.reason);
-            return self.ends.settle(part, end, &mut batch.tally).await;
+            return self.settle(part, end, batch).await;
         }
         self.pause(part, &trouble, failures, turn, batch).await;
     }
 
-    /// Whether a single message that failed is the reason for it.
-    fn is_at_fault(&self, part: &mut Part, others_pass: bool) -> bool {
-        if others_pass && part.alone.since.is_some() {
-            part.alone.failures = part.alone.failures.saturating_add(1);
+    /// Ends a part that is cut no further.
+    async fn settle(&self, part: Part, end: End, batch: &mut Batch) {
+        if let Some(object) = part.object() {
+            self.suspects.release(object, part.number);
         }
-        let since = *part.alone.since.get_or_insert(self.pulse.now());
-        if !others_pass {
-            return false;
-        }
-        let object = part.object();
-        let is_at_fault = object.is_some_and(|object| self.suspects.is_convicted(object))
-            || self
-                .pulse
-                .is_at_fault(since, part.alone.failures, self.room.is_crowded());
-        if let Some(object) = object {
-            self.suspects.add(object, is_at_fault);
-        }
-        is_at_fault
+        self.ends.settle(part, end, &mut batch.tally).await;
     }
 
     /// The pause where others are taken.
@@ -460,17 +475,6 @@ impl Desk {
         self.standing.bisects(part.len(), reason, &mut batch.tally);
         batch.parts.halve(part);
         true
-    }
-
-    /// Whether to go on with a part.
-    fn may_retry(&self, part: &Part) -> bool {
-        let RetryPolicy {
-            most,
-            no_longer_than,
-            ..
-        } = self.retry;
-        most.is_none_or(|most| part.tries <= most)
-            && no_longer_than.is_none_or(|limit| part.since.elapsed() < limit)
     }
 
     /// Notes a failure; returns how many there were in a row.

@@ -1,5 +1,6 @@
 //! Messages that make the other side fail, an other side that fails now and then, and one that is away.
 
+use futures::FutureExt;
 use meterline_core::Identity;
 use rand::Rng;
 
@@ -23,6 +24,8 @@ struct Fragile {
     started: Mutex<Option<tokio::time::Instant>>,
     /// In which second a message of a window was taken last.
     last: Mutex<u64>,
+    /// So many seconds after its window was made the latest message was taken.
+    latest: Mutex<u64>,
     arrived: Mutex<HashSet<String>>,
     /// The number of messages of each request, and whether it was taken.
     requests: Mutex<Vec<(usize, bool)>>,
@@ -63,6 +66,13 @@ impl Writer for Fragile {
         if !names.iter().all(|name| name.starts_with("after")) {
             *self.last.lock().unwrap() = second;
         }
+        // Windows are made a second apart.
+        let numbers = names.iter().filter_map(|name| name.split_once(' '));
+        let made = numbers.filter_map(|(_, number)| number.parse::<u64>().ok());
+        let mut latest = self.latest.lock().unwrap();
+        *latest = made.fold(*latest, |latest, made| {
+            latest.max((second + 1).saturating_sub(made))
+        });
         self.arrived.lock().unwrap().extend(names);
         Ok(())
     }
@@ -74,27 +84,47 @@ struct Windows {
     windows: std::vec::IntoIter<Vec<String>>,
     goes_on: bool,
     open: Vec<Settlement>,
+    start: Option<tokio::time::Instant>,
+    /// Windows that could not be handed on in time are made as soon as they can.
+    catches_up: bool,
     made: usize,
     fates: Arc<Mutex<Vec<Settled>>>,
+    /// The most windows that were open at once.
+    most_open: Arc<Mutex<usize>>,
+}
+
+impl Windows {
+    /// Notes the fates of the windows that are settled.
+    fn settle(&mut self) {
+        let mut open = Vec::new();
+        for mut settlement in std::mem::take(&mut self.open) {
+            let settled = settlement.settled().now_or_never();
+            match settled {
+                Some(settled) => self.fates.lock().unwrap().push(settled),
+                None => open.push(settlement),
+            }
+        }
+        self.open = open;
+        let mut most = self.most_open.lock().unwrap();
+        *most = self.open.len().max(*most);
+    }
 }
 
 #[async_trait]
 impl Input for Windows {
     async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let start = *self.start.get_or_insert_with(tokio::time::Instant::now);
+        if self.catches_up {
+            tokio::time::sleep_until(start + Duration::from_secs(self.made as u64 + 1)).await;
+        } else {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
         let (ack, settlement) = Ack::new();
+        self.settle();
         let names = if let Some(names) = self.windows.next() {
             self.open.push(settlement);
             names
         } else {
-            let mut open = Vec::new();
-            for mut settlement in std::mem::take(&mut self.open) {
-                match tokio::time::timeout(Duration::ZERO, settlement.settled()).await {
-                    Ok(settled) => self.fates.lock().unwrap().push(settled),
-                    Err(_) => open.push(settlement),
-                }
-            }
-            self.open = open;
             if self.open.is_empty() {
                 return Ok(None);
             }
@@ -138,6 +168,7 @@ struct Story {
     rejected: Vec<String>,
     complaint: Option<String>,
     seconds: u64,
+    most_open: usize,
 }
 
 /// Runs windows of these objects until all is settled, or for so many seconds.
@@ -171,6 +202,7 @@ fn story_of(
     runtime.block_on(async {
         let sink = Arc::new(sink);
         let fates = Arc::new(Mutex::new(Vec::new()));
+        let most_open = Arc::new(Mutex::new(0));
         let (health, letters) = (Health::default(), Arc::new(Letters::default()));
         let mut first = writer(Arc::clone(&sink) as _, count(0));
         first.each_writer(&mut |writer| set(writer));
@@ -184,8 +216,11 @@ fn story_of(
                 windows: Vec::from(windows).into_iter(),
                 goes_on,
                 open: Vec::new(),
+                start: None,
+                catches_up: sink.hangs > 0,
                 made: 0,
                 fates: Arc::clone(&fates),
+                most_open: Arc::clone(&most_open),
             }),
             chains: vec![vec![]],
             output: OutputNode::Fallback {
@@ -212,6 +247,7 @@ fn story_of(
             sink,
             complaint,
             seconds,
+            most_open: *most_open.lock().unwrap(),
         }
     })
 }
@@ -241,11 +277,20 @@ impl Story {
                             .collect::<Vec<_>>(),
                     );
                 } else {
-                    assert!(arrived.contains(&text), "{text} did not arrive");
+                    assert!(
+                        arrived.contains(&text),
+                        "{text} did not arrive: {:?} {} of {}, {} s",
+                        self.rejected,
+                        self.fates.len(),
+                        windows.len(),
+                        self.seconds
+                    );
                 }
             }
         }
-        assert_eq!(self.rejected.len(), poison, "{:?}", self.rejected);
+        let others = self.rejected.iter().filter(|it| !it.starts_with("poison"));
+        assert_eq!(others.collect::<Vec<_>>(), [""; 0]);
+        assert_eq!(self.rejected.len(), poison);
         assert_eq!(self.fates.len(), windows.len());
         for (_, fate) in self.fates.iter().flat_map(|it| &it.undelivered) {
             let Outcome::Rejected(rejection) = fate else {
@@ -320,6 +365,71 @@ fn a_sink_that_hangs_for_a_known_suspect_is_not_waited_for_by_others() {
     story.assert_honest(&windows);
     let last = *story.sink.last.lock().unwrap();
     assert!(last < 600, "the last one waited until {last}");
+}
+
+/// Each of its events takes half a minute to fail, and there is one a second.
+#[test]
+fn an_object_that_hangs_the_sink_in_every_window_holds_up_neither_others_nor_windows() {
+    for (poison, good) in [(1, 2), (1, 19), (2, 18)] {
+        for in_flight in [2, 8] {
+            let sink = Fragile {
+                hangs: 30,
+                ..Fragile::default()
+            };
+            let is_poison: Vec<_> = (0..poison + good).map(|at| at < poison).collect();
+            let windows = vec![objects(&is_poison); 3_600];
+            let story = story(sink, &windows, (0, in_flight), true, DAY);
+            story.assert_honest(&windows);
+            let at = format!("{poison} of {} objects, {in_flight} slots", poison + good);
+            let (latest, open) = (*story.sink.latest.lock().unwrap(), story.most_open);
+            // That is until the object is found, while it is in all that is sent.
+            assert!(latest < 1_200, "{at}: one was {latest} s late");
+            assert!(open < 1_200, "{at}: {open} windows were open");
+            // Most of its events are not sent at all.
+            let requests = story.sink.requests.lock().unwrap();
+            let failed = requests.iter().filter(|(_, taken)| !taken).count();
+            assert!(failed < 300, "{at}: {failed} failed");
+        }
+    }
+}
+
+/// Every other minute there is a new pod that hangs the sink with its only event.
+#[test]
+fn ever_new_objects_that_hang_the_sink_leave_others_their_slots() {
+    for in_flight in [2, 8] {
+        let sink = Fragile {
+            hangs: 30,
+            ..Fragile::default()
+        };
+        let window = |second: usize| {
+            let poison = second
+                .is_multiple_of(120)
+                .then(|| format!("poison-{second}"));
+            let mut window = batch(&["a", "b", "c"]);
+            window.extend(poison);
+            window
+        };
+        let windows: Vec<_> = (0..3_600).map(window).collect();
+        let story = story(sink, &windows, (0, in_flight), true, DAY);
+        story.assert_honest(&windows);
+        let latest = *story.sink.latest.lock().unwrap();
+        assert!(latest < 300, "{in_flight}: one was {latest} s late");
+    }
+}
+
+/// Its events wait like all others while nothing is taken.
+#[test]
+fn an_object_that_failed_before_an_outage_is_not_set_aside_during_it() {
+    let sink = Fragile {
+        hangs: 30,
+        away: vec![(600, DAY)],
+        ..Fragile::default()
+    };
+    let windows = windows_of(&["a", "poison", "b"], 3_600);
+    let story = story(sink, &windows, (0, 8), true, 4_000);
+    let number = |name: &String| name.split(' ').next_back().unwrap().parse::<u64>().unwrap();
+    let last = story.rejected.iter().map(number).max().unwrap();
+    assert!((300..640).contains(&last), "{last}");
 }
 
 /// It said 413 of the batch and 500 of the message, so that one 413 of the message is not its verdict.

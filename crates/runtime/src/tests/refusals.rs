@@ -4,7 +4,7 @@ use super::{
     outputs::{Letters, run_to},
     *,
 };
-use crate::{rejections::Rejections, sink::Delivery, write::Desk};
+use crate::{delivery::Delivery, rejections::Rejections, write::BatchWriter};
 
 /// Ten windows of so many messages, all with names of one length.
 fn windows(kind: &str, messages: usize) -> Vec<Vec<String>> {
@@ -52,17 +52,20 @@ fn what_is_refused_for_good_was_not_too_large() {
     assert!(good.count() <= 10 * 2 + 3);
 }
 
-/// A leaf's desk with this writer, and what it says of itself.
-fn desk(writer: Arc<dyn Writer>) -> (Desk, Health) {
+/// The batch writer of an output with this writer, and what it says of itself.
+fn batch_writer(writer: Arc<dyn Writer>) -> (BatchWriter, Health) {
     let (health, metrics) = (Health::default(), Metrics::default());
     let OutputNode::Writer(node) = super::writer(writer, count(0)) else {
         unreachable!();
     };
     let rejections = Arc::new(Rejections::new(&metrics));
-    (Desk::new(node, &metrics, &health, rejections), health)
+    (
+        BatchWriter::new(node, &metrics, &health, rejections),
+        health,
+    )
 }
 
-async fn write(desk: &Desk, names: &[&str]) {
+async fn write(batch_writer: &BatchWriter, names: &[&str]) {
     let deliveries = names
         .iter()
         .map(|name| Delivery {
@@ -70,8 +73,8 @@ async fn write(desk: &Desk, names: &[&str]) {
             ack: Ack::new().0,
         })
         .collect();
-    let slot = desk.slot().await;
-    desk.write(deliveries, slot).await;
+    let slot = batch_writer.slot().await;
+    batch_writer.write(deliveries, slot).await;
 }
 
 /// What it says while it is not ready.
@@ -82,18 +85,18 @@ fn complaint(health: &Health) -> Option<String> {
 
 #[tokio::test(start_paused = true)]
 async fn when_most_are_rejected_it_is_not_ready() {
-    let (desk, health) = desk(Arc::new(Sink(Mutex::new(generous()))));
-    write(&desk, &["a", "b", "bad", "c"]).await;
+    let (batch_writer, health) = batch_writer(Arc::new(Sink(Mutex::new(generous()))));
+    write(&batch_writer, &["a", "b", "bad", "c"]).await;
     assert_eq!(complaint(&health), None, "one of four");
     for _ in 0..10 {
-        write(&desk, &["bad", "bad"]).await;
+        write(&batch_writer, &["bad", "bad"]).await;
     }
     let most = "most events are rejected: because";
     assert_eq!(complaint(&health).as_deref(), Some(most));
-    write(&desk, &["bad", "a"]).await;
+    write(&batch_writer, &["bad", "a"]).await;
     assert_eq!(complaint(&health).as_deref(), Some(most));
     for _ in 0..20 {
-        write(&desk, &["a"]).await;
+        write(&batch_writer, &["a"]).await;
     }
     assert_eq!(complaint(&health), None);
 }
@@ -131,10 +134,10 @@ async fn an_answer_of_whatever_kind_ends_an_outage() {
     let mut told = vec![Ok(())];
     told.extend(vec![away(); 4]);
     told.push(refused());
-    let (desk, health) = desk(Arc::new(Told(Mutex::new(told))));
-    write(&desk, &["a"]).await;
+    let (batch_writer, health) = batch_writer(Arc::new(Told(Mutex::new(told))));
+    write(&batch_writer, &["a"]).await;
     for _ in 0..3 {
-        write(&desk, &["a"]).await;
+        write(&batch_writer, &["a"]).await;
     }
     assert_eq!(
         complaint(&health).as_deref(),
@@ -144,8 +147,8 @@ async fn an_answer_of_whatever_kind_ends_an_outage() {
 
 /// What an output says after so many milliseconds of writing, of which these requests are told.
 async fn complaint_after(milliseconds: u64, told: &[Result<(), WriteError>]) -> Option<String> {
-    let (desk, health) = desk(Arc::new(Told(Mutex::new(told.to_vec()))));
-    let write = write(&desk, &["a"]);
+    let (batch_writer, health) = batch_writer(Arc::new(Told(Mutex::new(told.to_vec()))));
+    let write = write(&batch_writer, &["a"]);
     let limit = Duration::from_millis(milliseconds);
     let _ = tokio::time::timeout(limit, write).await;
     complaint(&health)
@@ -175,8 +178,8 @@ async fn a_single_failure_that_the_next_try_mends_is_no_outage_and_others_are_to
 /// Nobody can say whether it is the events that are wrong: it may be a server of somebody else.
 #[tokio::test(start_paused = true)]
 async fn as_long_as_nothing_was_ever_taken_nothing_is_refused() {
-    let (desk, health) = desk(Arc::new(Told(Mutex::new(vec![refused()]))));
-    let write = write(&desk, &["a", "b", "c"]);
+    let (batch_writer, health) = batch_writer(Arc::new(Told(Mutex::new(vec![refused()]))));
+    let write = write(&batch_writer, &["a", "b", "c"]);
     let hour = Duration::from_secs(3_600);
     assert!(tokio::time::timeout(hour, write).await.is_err());
     let complaint = complaint(&health).unwrap();
@@ -207,8 +210,8 @@ fn what_is_held_uses_up_no_tries_and_no_time() {
 #[tokio::test(start_paused = true)]
 async fn a_verdict_counts_once_another_event_was_taken_and_is_asked_for_again() {
     let sink = Arc::new(Sink(Mutex::new(generous())));
-    let (desk, health) = desk(Arc::clone(&sink) as _);
-    write(&desk, &["bad", "a", "b", "c"]).await;
+    let (batch_writer, health) = batch_writer(Arc::clone(&sink) as _);
+    write(&batch_writer, &["bad", "a", "b", "c"]).await;
     assert_eq!(complaint(&health), None);
     let books = sink.0.lock().unwrap();
     assert_eq!(books.arrived.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
@@ -223,10 +226,11 @@ async fn too_large_is_believed_only_if_something_smaller_is_taken() {
             reason: "413".to_owned(),
         })
     };
-    let (desk, health) = desk(Arc::new(Told(Mutex::new(vec![Ok(()), too_large()]))));
-    write(&desk, &["a"]).await;
+    let (batch_writer, health) =
+        batch_writer(Arc::new(Told(Mutex::new(vec![Ok(()), too_large()]))));
+    write(&batch_writer, &["a"]).await;
     let hour = Duration::from_secs(3_600);
-    let held = write(&desk, &["b", "c"]);
+    let held = write(&batch_writer, &["b", "c"]);
     assert!(tokio::time::timeout(hour, held).await.is_err());
     let complaint = complaint(&health).unwrap();
     assert!(complaint.contains("client_max_body_size"), "{complaint}");
@@ -300,8 +304,8 @@ async fn a_request_that_cannot_be_made_is_no_answer() {
     // In the middle of an outage, with which it ends as it began.
     told.insert(3, unsendable());
     told.push(refused());
-    let (desk, health) = desk(Arc::new(Told(Mutex::new(told))));
-    let write = write(&desk, &["a", "b"]);
+    let (batch_writer, health) = batch_writer(Arc::new(Told(Mutex::new(told))));
+    let write = write(&batch_writer, &["a", "b"]);
     let hour = Duration::from_secs(3_600);
     assert!(tokio::time::timeout(hour, write).await.is_err());
     let complaint = complaint(&health).unwrap();

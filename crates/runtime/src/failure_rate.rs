@@ -6,12 +6,12 @@
 const HALF_LIFE: f64 = 16.0;
 
 #[derive(Default)]
-pub(crate) struct Lately {
+pub(crate) struct FailureRate {
     seen: f64,
     failed: f64,
 }
 
-impl Lately {
+impl FailureRate {
     /// Notes `seen` messages, of which `failed` failed.
     pub(crate) fn note(&mut self, seen: usize, failed: usize) {
         let (seen, failed) = (seen as f64, failed as f64);
@@ -31,7 +31,7 @@ mod tests {
 
     #[test]
     fn one_of_many_is_not_most_and_all_of_them_are() {
-        let mut lately = Lately::default();
+        let mut lately = FailureRate::default();
         assert!(!lately.most_failed());
         for _ in 0..20 {
             lately.note(1, 0);

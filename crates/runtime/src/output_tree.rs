@@ -7,47 +7,38 @@ use std::{
 
 use futures::future::BoxFuture;
 use meterline_core::{
-    Ack, Cause, Drops, Health, IntCounter, Message, Metrics, Outcome, OutputNode, Processor,
-    Rejection, Router, Routing,
+    Cause, Drops, Health, IntCounter, Message, Metrics, Outcome, OutputNode, Processor, Rejection,
+    Router, Routing,
 };
 use tokio::{sync::mpsc, task::JoinSet};
 
-use crate::{ends, leaf, panics::panicked, rejections::Rejections};
-
-/// A message and its share of the duty to acknowledge.
-pub(crate) struct Delivery {
-    pub(crate) message: Message,
-    pub(crate) ack: Ack,
-}
-
-/// What a leaf is handed.
-pub(crate) struct Parcel {
-    pub(crate) deliveries: Vec<Delivery>,
-    /// The last part of a batch of the input's.
-    pub(crate) ends_batch: bool,
-    /// Nothing may wait any longer: there will be no more for now.
-    pub(crate) flush: bool,
-}
+use crate::{
+    batcher,
+    delivery::{Delivery, MessageBatch},
+    ends,
+    panics::panicked,
+    rejections::Rejections,
+};
 
 type Processors = Arc<Mutex<Vec<Box<dyn Processor>>>>;
 
 /// A node of the tree.
-pub(crate) enum Sink {
-    Leaf(mpsc::Sender<Parcel>),
+pub(crate) enum OutputTree {
+    Leaf(mpsc::Sender<MessageBatch>),
     Route {
         label: Arc<str>,
         router: Box<dyn Router>,
-        children: Vec<Sink>,
+        children: Vec<OutputTree>,
         rejections: Arc<Rejections>,
         dropped: IntCounter,
     },
     Process {
         processors: Processors,
-        child: Box<Sink>,
+        child: Box<OutputTree>,
     },
 }
 
-impl Sink {
+impl OutputTree {
     /// Brings the tree up; each leaf becomes a task in `leaves`.
     pub(crate) fn start(
         node: OutputNode,
@@ -60,7 +51,7 @@ impl Sink {
             OutputNode::Writer(node) => {
                 // One parcel waits while the leaf is busy: that is all the room there is.
                 let (sender, receiver) = mpsc::channel(1);
-                leaves.spawn(leaf::run(
+                leaves.spawn(batcher::run(
                     node,
                     receiver,
                     metrics.clone(),
@@ -90,8 +81,8 @@ impl Sink {
                 };
                 let mut sink = Self::start(last, metrics, health, rejections, leaves);
                 for child in children {
-                    let (next, refused) = mpsc::channel(PARKED);
-                    leaves.spawn(hand_down(refused, sink));
+                    let (next, refused) = mpsc::channel(FALLBACK_CAPACITY);
+                    leaves.spawn(forward_rejected(refused, sink));
                     let path = Arc::new(Rejections::to(metrics, next));
                     sink = Self::start(child, metrics, health, &path, leaves);
                 }
@@ -105,7 +96,7 @@ impl Sink {
     }
 
     /// Hands on a parcel; returns when there is room for another.
-    pub(crate) fn send(&self, parcel: Parcel) -> BoxFuture<'_, ()> {
+    pub(crate) fn send(&self, parcel: MessageBatch) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             match self {
                 Self::Leaf(sender) => {
@@ -126,7 +117,7 @@ impl Sink {
     }
 
     /// A parcel for each child of a [`Self::Route`]; none for anything else.
-    async fn route(&self, count: usize, parcel: Parcel) -> Vec<Parcel> {
+    async fn route(&self, count: usize, parcel: MessageBatch) -> Vec<MessageBatch> {
         let Self::Route {
             label,
             router,
@@ -138,7 +129,7 @@ impl Sink {
             return Vec::new();
         };
         let mut parcels: Vec<_> = (0..count)
-            .map(|_| Parcel {
+            .map(|_| MessageBatch {
                 deliveries: Vec::new(),
                 ends_batch: parcel.ends_batch,
                 flush: parcel.flush,
@@ -178,13 +169,13 @@ impl Sink {
 const PARCEL: usize = 512;
 /// So many refused messages wait for the next output before the one that refused them has to wait:
 /// an output that is down must not stop another that works, and memory has an end.
-const PARKED: usize = 65_536;
+const FALLBACK_CAPACITY: usize = 65_536;
 
 /// Hands what an output refused to the next. Nothing of it waits for company.
-async fn hand_down(mut refused: mpsc::Receiver<Delivery>, sink: Sink) {
+async fn forward_rejected(mut refused: mpsc::Receiver<Delivery>, sink: OutputTree) {
     let mut deliveries = Vec::new();
     while refused.recv_many(&mut deliveries, PARCEL).await > 0 {
-        sink.send(Parcel {
+        sink.send(MessageBatch {
             deliveries: std::mem::take(&mut deliveries),
             ends_batch: true,
             flush: true,
@@ -194,18 +185,18 @@ async fn hand_down(mut refused: mpsc::Receiver<Delivery>, sink: Sink) {
 }
 
 /// Runs an output's own processors, and not on a thread that others need to get on.
-async fn processed(processors: &Processors, parcel: Parcel) -> Parcel {
+async fn processed(processors: &Processors, parcel: MessageBatch) -> MessageBatch {
     if parcel.deliveries.is_empty() {
         return parcel;
     }
-    let Parcel {
+    let MessageBatch {
         deliveries,
         ends_batch,
         flush,
     } = parcel;
     let processors = Arc::clone(processors);
     let done = tokio::task::spawn_blocking(move || process(&processors, deliveries)).await;
-    Parcel {
+    MessageBatch {
         // One that does not come back has dropped its acks: lost, as it is.
         deliveries: done.unwrap_or_default(),
         ends_batch,

@@ -13,49 +13,54 @@ use tokio::{
 use tracing::info;
 
 use crate::{
+    delivery::{Delivery, MessageBatch},
     rejections::Rejections,
-    sink::{Delivery, Parcel},
-    sizes::size,
-    write::Desk,
+    size_limit::size,
+    write::BatchWriter,
 };
 
 /// Runs a leaf until its channel closes and everything is written.
 pub(crate) async fn run(
     node: WriterNode,
-    mut parcels: mpsc::Receiver<Parcel>,
+    mut parcels: mpsc::Receiver<MessageBatch>,
     metrics: Metrics,
     health: Health,
     rejections: Arc<Rejections>,
 ) {
-    let mut gathered = Gathered::new(&node, &metrics, &health);
+    let mut batcher = Batcher::new(&node, &metrics, &health);
     let rules = Rules {
         accepts_failed: node.accepts_failed,
         objects_only: node.objects_only,
     };
-    let desk = Arc::new(Desk::new(node, &metrics, &health, Arc::clone(&rejections)));
+    let writer = Arc::new(BatchWriter::new(
+        node,
+        &metrics,
+        &health,
+        Arc::clone(&rejections),
+    ));
     let mut writes = JoinSet::new();
     let mut open = true;
     loop {
         while writes.try_join_next().is_some() {}
-        let ready = gathered.ready();
-        if !ready && !open && gathered.waiting.is_empty() {
+        let ready = batcher.ready();
+        if !ready && !open && batcher.waiting.is_empty() {
             break;
         }
         tokio::select! {
-            slot = desk.slot(), if ready => {
-                let batch = gathered.take(desk.limit());
-                let desk = Arc::clone(&desk);
-                writes.spawn(async move { desk.write(batch, slot).await });
+            slot = writer.slot(), if ready => {
+                let batch = batcher.take(writer.limit());
+                let writer = Arc::clone(&writer);
+                writes.spawn(async move { writer.write(batch, slot).await });
             }
             // While a whole batch waits for a slot no more is taken in: that is the back-pressure.
             parcel = parcels.recv(), if open && !ready => match parcel {
-                Some(parcel) => gathered.add(parcel, rules, &rejections).await,
+                Some(parcel) => batcher.add(parcel, rules, &rejections).await,
                 None => {
                     open = false;
-                    gathered.flush();
+                    batcher.flush();
                 }
             },
-            () = until(gathered.due), if !ready && gathered.due.is_some() => gathered.flush(),
+            () = until(batcher.due), if !ready && batcher.due.is_some() => batcher.flush(),
         }
     }
     while writes.join_next().await.is_some() {}
@@ -79,7 +84,7 @@ struct Rules {
 }
 
 /// What waits to be written.
-struct Gathered {
+struct Batcher {
     policy: BatchPolicy,
     waiting: VecDeque<Delivery>,
     bytes: usize,
@@ -94,7 +99,7 @@ struct Gathered {
     created: IntCounter,
 }
 
-impl Gathered {
+impl Batcher {
     fn new(node: &WriterNode, metrics: &Metrics, health: &Health) -> Self {
         let health = health.register(format!("batching {}", node.label));
         health.ready("");
@@ -115,7 +120,7 @@ impl Gathered {
         }
     }
 
-    async fn add(&mut self, parcel: Parcel, rules: Rules, rejections: &Rejections) {
+    async fn add(&mut self, parcel: MessageBatch, rules: Rules, rejections: &Rejections) {
         for Delivery { mut message, ack } in parcel.deliveries {
             if !rules.accepts_failed && message.failure().is_some() {
                 let rejection = Rejection::new(Cause::Processing, Arc::clone(&self.label), "");
