@@ -2,6 +2,7 @@
 
 mod budget;
 mod contents;
+mod disk;
 mod fates;
 mod handover;
 mod history;
