@@ -1,8 +1,11 @@
-//! Honest tenants beside one that does all it can: its contents, its names and its poison cost nobody
-//! else a second, and of its own seconds none is missing.
+//! Honest tenants beside one that does all it can: its contents, its names, its poison, its large pods
+//! and the labels of these that change all the time cost nobody else a second, and of its own seconds
+//! none is missing.
 
 use std::{fs, path::PathBuf, time::Duration};
 
+use futures::future::join_all;
+use kube::api::{Patch, PatchParams};
 use meterline_testkit::{
     audit::{self, Life},
     control_plane::ControlPlane,
@@ -24,6 +27,8 @@ const LENGTH: i64 = 120;
 const AWAY: std::ops::Range<i64> = 45..65;
 const HONEST: i64 = 20;
 const MEMORY: u64 = 512 << 20;
+/// So many large pods run, and as many are pending.
+const LARGE: usize = 20;
 
 /// Joins a control group of its own with so much memory, where the machine lets one; else bounds the
 /// address space, of which a process takes several times as much.
@@ -54,6 +59,37 @@ fn group(meterline: &Meterline) -> Option<PathBuf> {
         .find(|it| it.exists())
 }
 
+/// A pod of about 250 KB, of which the mapping reads a label of 20 KB.
+fn large(name: &str) -> PodSpec {
+    let text = |length: usize| "x".repeat(length << 10);
+    pod(name)
+        .annotation("data.openmeter.io/text", &text(20))
+        .annotation("noise", &text(110))
+        .containers(json!([{
+            "name": "main", "image": "registry.test/main:1",
+            "env": [{"name": "NOISE", "value": text(110)}],
+            "resources": {"requests": {"cpu": "1m"}},
+        }]))
+}
+
+/// Changes what is read of each large pod that runs and what is not.
+async fn churn(hostile: &Pods, second: i64) {
+    let value = second.to_string();
+    let patch = Patch::Merge(json!({"metadata": {
+        "labels": {"churn": value},
+        "annotations": {"churn": value, "data.openmeter.io/plan": value},
+    }}));
+    let each = (0..LARGE).map(|number| {
+        let (name, patch) = (format!("large-{number}"), patch.clone());
+        async move {
+            let parameters = PatchParams::default();
+            let patched = hostile.api().patch(&name, &parameters, &patch);
+            patched.await.unwrap();
+        }
+    });
+    join_all(each).await;
+}
+
 /// What the tenant runs beside pods with hostile contents.
 fn hostile_pods() -> Vec<PodSpec> {
     let text = "<".repeat(150 << 10);
@@ -70,7 +106,12 @@ fn hostile_pods() -> Vec<PodSpec> {
             .annotation("data.openmeter.io/duration_seconds", "0")
             .annotation("data.openmeter.io/pod_name", "honest-1")
             .annotation("data.openmeter.io/pod_namespace", "honest"),
+        // More than is kept of one pod.
+        pod("huge")
+            .annotation("data.openmeter.io/most", &"x".repeat(150 << 10))
+            .annotation("data.openmeter.io/more", &"x".repeat(60 << 10)),
     ]);
+    all.extend((0..LARGE).map(|number| large(&format!("large-{number}"))));
     all
 }
 
@@ -118,6 +159,11 @@ async fn a_hostile_tenant_costs_nobody_else_a_second_and_none_of_its_own_is_miss
     ingest.poison_when(move |event| name(event).starts_with("poison"));
     ingest.refuse_when(|event| event["data"]["pod_name"] == "refused");
     let folder = tempfile::tempdir().unwrap();
+    let hostile = Pods::new(client.clone(), "hostile");
+    for number in 0..LARGE {
+        let pending = large(&format!("pending-{number}"));
+        hostile.create(&pending).await.unwrap();
+    }
     let meterline = preset(&control_plane, "reader", &ingest)
         .env("SCRAPE_NAMESPACE", "honest,hostile")
         .env("SCRAPE_INTERVAL", "2s")
@@ -128,8 +174,7 @@ async fn a_hostile_tenant_costs_nobody_else_a_second_and_none_of_its_own_is_miss
     meterline.wait_ready(MINUTE).await.unwrap();
 
     let from = pods::now();
-    let honest = Pods::new(client.clone(), "honest");
-    let hostile = Pods::new(client, "hostile");
+    let honest = Pods::new(client, "honest");
     for number in 0..HONEST {
         let spec = pod(&format!("honest-{number}"))
             .annotation("openmeter.io/subject", &format!("customer-{number}"));
@@ -143,6 +188,7 @@ async fn a_hostile_tenant_costs_nobody_else_a_second_and_none_of_its_own_is_miss
     let mut away = false;
     for second in 0..LENGTH {
         until(from + seconds(second)).await;
+        churn(&hostile, second).await;
         if AWAY.contains(&second) != away {
             away = !away;
             if away {
@@ -179,22 +225,25 @@ async fn a_hostile_tenant_costs_nobody_else_a_second_and_none_of_its_own_is_miss
     let range = from - seconds(60)..pods::now() + seconds(60);
     let is_of_tenant = |event: &Value| event["data"]["pod_namespace"] == "hostile";
     let honest_lives = of(&lives, "honest");
-    let report = |events: &[Value]| {
-        let events = events.iter().filter(|it| !is_of_tenant(it));
-        audit::audit(&honest_lives, events, range.clone())
-    };
     let _ = ingest
-        .wait_until(2 * MINUTE, |state| {
-            let events: Vec<_> = state.events.iter().map(|it| it.event.clone()).collect();
-            report(&events).is_exact()
+        .wait_until(6 * MINUTE, |state| {
+            let events = state.events.iter().map(|received| &received.event);
+            let events = events.filter(|it| !is_of_tenant(it));
+            audit::audit(&honest_lives, events, range.clone()).is_exact()
         })
         .await;
-    let report = report(&ingest.events());
+    let events = ingest.events();
+    let events = events.iter().filter(|it| !is_of_tenant(it));
+    let report = audit::audit(&honest_lives, events, range.clone());
     assert!(report.is_exact(), "{report}{}", meterline.tail());
+
+    // What of the tenant is not shown as it was is counted.
+    let cut = meterline.metric("kubernetes_object_cut").await.unwrap();
+    assert!(cut.is_some_and(|it| it > 0.0), "{cut:?}");
 
     // What of the tenant was not delivered is listed.
     meterline
-        .wait_for_page("/stats", 3 * MINUTE, |_, page| {
+        .wait_for_page("/stats", 6 * MINUTE, |_, page| {
             let page: Value = serde_json::from_str(page).unwrap();
             page["seconds"]["waiting"] == 0
         })
@@ -222,15 +271,21 @@ async fn a_hostile_tenant_costs_nobody_else_a_second_and_none_of_its_own_is_miss
     let retry = meterline.admin_url("/rejected/retry");
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     client.post(retry).send().await.unwrap();
-    ingest
-        .wait_until(2 * MINUTE, |state| {
-            let events = state.events.iter().map(|received| &received.event);
-            let mine = events.filter(|it| is_of_tenant(it));
-            audit::audit(&of(&lives, "hostile"), mine, range.clone()).is_exact()
+    meterline
+        .wait_for_page("/stats", 6 * MINUTE, |_, page| {
+            let page: Value = serde_json::from_str(page).unwrap();
+            page["seconds"]["rejected"] == 0 && page["seconds"]["waiting"] == 0
         })
         .await
         .unwrap();
+    let events = ingest.events();
+    let mine = events.iter().filter(|it| is_of_tenant(it));
+    let report = audit::audit(&of(&lives, "hostile"), mine, range);
+    assert!(report.is_exact(), "{report}{}", meterline.tail());
     ingest.assert_clean();
+    let peak = peak(&meterline);
+    eprintln!("peak of the resident memory: {peak} KiB");
+    assert!(peak < MEMORY / 1024, "{peak}");
     let group = group(&meterline);
     if let Some(peak) = group
         .as_ref()
@@ -244,6 +299,14 @@ async fn a_hostile_tenant_costs_nobody_else_a_second_and_none_of_its_own_is_miss
         // It is empty now.
         let _ = fs::remove_dir(group);
     }
+}
+
+/// The most memory that the process had resident, in KiB.
+fn peak(meterline: &Meterline) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", meterline.id())).unwrap();
+    let peak = status.lines().find_map(|it| it.strip_prefix("VmHWM:"));
+    let peak = peak.unwrap().trim().trim_end_matches(" kB");
+    peak.parse().unwrap()
 }
 
 /// Ends a pod now.

@@ -14,6 +14,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     entry::{Entry, Segment},
+    interval::UnixSeconds,
     ledger::Ledger,
     words::{Content, Observation, Uid},
 };
@@ -209,6 +210,19 @@ impl<C: Content> Ledger<C> {
         entry.segments.remove(at);
         self.no_longer_closes_at(border, uid);
         Waiting::Joined
+    }
+
+    /// Nothing of an object closes at `at` after all.
+    fn no_longer_closes_at(&mut self, at: UnixSeconds, uid: &Uid) {
+        let Some(closing) = self.closings.get_mut(&at) else {
+            return;
+        };
+        if let Some(place) = closing.iter().position(|it| it == uid) {
+            closing.swap_remove(place);
+        }
+        if closing.is_empty() {
+            self.closings.remove(&at);
+        }
     }
 
     /// What waits, counted anew.

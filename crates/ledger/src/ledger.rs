@@ -27,7 +27,7 @@ pub struct Ledger<C> {
     pub(crate) entries: BTreeMap<Uid, Entry<C>>,
     pub(crate) quarantine: Quarantine<C>,
     /// Objects that have something to forget once the watermark passes that second.
-    closings: BTreeMap<UnixSeconds, Vec<Uid>>,
+    pub(crate) closings: BTreeMap<UnixSeconds, Vec<Uid>>,
     pub(crate) tickets: HashMap<u64, UnixSeconds>,
     next_ticket: u64,
     /// Entries that are not as they were when the changes were last taken.
@@ -470,19 +470,6 @@ impl<C: Content> Ledger<C> {
 
     pub(crate) fn close_at(&mut self, at: UnixSeconds, uid: &Uid) {
         self.closings.entry(at).or_default().push(Arc::clone(uid));
-    }
-
-    /// Nothing of an object closes at `at` after all.
-    pub(crate) fn no_longer_closes_at(&mut self, at: UnixSeconds, uid: &Uid) {
-        let Some(closing) = self.closings.get_mut(&at) else {
-            return;
-        };
-        if let Some(place) = closing.iter().position(|it| it == uid) {
-            closing.swap_remove(place);
-        }
-        if closing.is_empty() {
-            self.closings.remove(&at);
-        }
     }
 
     /// Drops what lies behind the watermark.
