@@ -67,7 +67,6 @@ pub(super) struct Shared {
     pub(super) dirty: Notify,
     pub(super) clock: Clock,
     pub(super) resource_type: ResourceType,
-    /// What is kept of objects.
     pub(super) projection: Arc<Projection>,
     pub(super) label_selector: Option<String>,
     pub(super) include_pending: bool,
@@ -90,7 +89,6 @@ pub(super) struct Subject {
     pub(super) include_pending: bool,
     pub(super) settle: Duration,
     pub(super) max_backlog: Duration,
-    /// By which is billed.
     pub(super) clock: Clock,
     /// Whether there is a state file.
     pub(super) is_kept: bool,
