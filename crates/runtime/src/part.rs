@@ -166,7 +166,8 @@ impl Part {
     }
 
     fn due(&self, pulse: &Pulse) -> Instant {
-        if self.others_pass(pulse) {
+        // What was judged when nothing had been taken yet is judged anew as soon as something is.
+        if self.others_pass(pulse) || self.held && pulse.has_taken() {
             self.early
         } else {
             self.due

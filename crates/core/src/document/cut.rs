@@ -60,7 +60,8 @@ impl Document {
         copy.root(self.root(), named);
         let size_of_first = copy.size_of_first;
         let sizes = [size_of_first, self.size().saturating_sub(size_of_first)];
-        candidates.sort_by_key(|(at, _, size)| (std::cmp::Reverse(*size), *at));
+        // Of those of one size the last go first: what is left is what a mapping takes of a prefix.
+        candidates.sort_by_key(|(at, _, size)| std::cmp::Reverse((*size, *at)));
         let mut left_out = HashSet::new();
         for (is_first, (size, most)) in [true, false]
             .into_iter()

@@ -211,7 +211,14 @@ fn what_is_held_uses_up_no_tries_and_no_time() {
 async fn a_verdict_counts_once_another_event_was_taken_and_is_asked_for_again() {
     let sink = Arc::new(Sink(Mutex::new(generous())));
     let (batch_writer, health) = batch_writer(Arc::clone(&sink) as _);
+    let start = tokio::time::Instant::now();
     write(&batch_writer, &["bad", "a", "b", "c"]).await;
+    // At once, and not after the pause in which it was held.
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        start.elapsed()
+    );
     assert_eq!(complaint(&health), None);
     let books = sink.0.lock().unwrap();
     assert_eq!(books.arrived.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
