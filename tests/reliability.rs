@@ -1,13 +1,16 @@
 //! `docs/reliability.md`: what happens in which fault, which test shows it, and whether it did. The
-//! table is made from the list in `reliability/faults.rs` and from what a run of all tests printed: `TEST_RESULTS` names the
-//! file with it, as `.ci/run` does. Without it only what is written is checked.
+//! table is made from the lists in `reliability/contents.rs` and `reliability/faults.rs` and from what
+//! a run of all tests printed: `TEST_RESULTS` names the file with it, as `.ci/run` does. Without it
+//! only what is written is checked.
 
 use std::{fmt::Write as _, path::PathBuf};
 
 use crate::support::root;
 
+mod contents;
 mod faults;
 
+use contents::CONTENTS;
 use faults::{FAULTS, Row};
 
 /// What a run of all tests printed; `None` when this run is on its own.
@@ -41,7 +44,7 @@ fn page(results: Option<&str>) -> String {
          `tests/reliability.rs` from the result of the whole suite; `.ci/run` fails when it\ndiffers.\n\n\
          | Fault | What happens | Shown by | Result |\n| --- | --- | --- | --- |\n",
     );
-    for Row(fault, promise, shown) in FAULTS {
+    for Row(fault, promise, shown) in CONTENTS.iter().chain(FAULTS) {
         let (shown, ended) = match shown {
             Ok(tests) => {
                 let tests: Vec<_> = tests
@@ -66,7 +69,7 @@ fn page(results: Option<&str>) -> String {
 
 #[test]
 fn the_table_names_tests_that_are_there_and_says_how_they_ended() {
-    for Row(fault, _, shown) in FAULTS {
+    for Row(fault, _, shown) in CONTENTS.iter().chain(FAULTS) {
         for test in shown.iter().copied().flatten() {
             let (file, name) = test.split_once(' ').unwrap();
             let text = std::fs::read_to_string(root().join(file)).unwrap();

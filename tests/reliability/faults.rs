@@ -1,4 +1,4 @@
-//! The faults of `docs/reliability.md`.
+//! The faults of `docs/reliability.md`, but for those that tenants, mappings and answers bring about.
 
 /// The fault, what happens, and the tests that bring it about, as `file name`; or why none does.
 pub(super) struct Row(
@@ -13,105 +13,11 @@ const KILLS: &str = "tests/crashes.rs killed_a_hundred_times_nothing_is_missing_
 
 pub(super) const FAULTS: &[Row] = &[
     Row(
-        "All at once: two replicas, killed and begun anew, the API server restarted, the sink away, slow or forgetful",
-        "every second is billed once",
-        Ok(&["tests/chaos.rs whatever_happens_every_second_is_billed_once"]),
-    ),
-    Row(
-        "A tenant does all it can at once: limits of exabytes, thousands of annotations, poison, names of others; the sink is away meanwhile",
-        "nobody else loses a second, and of its own each is delivered or listed as rejected",
+        "The state file is one of an earlier version, or others on the machine may read it",
+        "converted as a whole or not at all; readable by the collector's user only",
         Ok(&[
-            "tests/hostile.rs a_hostile_tenant_costs_nobody_else_a_second_and_none_of_its_own_is_missing",
-            "tests/contents.rs no_content_of_a_pod_keeps_its_time_from_being_billed",
-        ]),
-    ),
-    Row(
-        "A mapping, `catch`, `drop_on` or a `switch` without a match drops messages; a mapping or the sink rejects them",
-        "counted in seconds by reason and namespace; rejected usage is kept, listed, and made again under its ids",
-        Ok(&[
-            "tests/fates.rs every_second_has_a_fate_with_its_reason_and_its_namespace",
-            "tests/fates.rs what_was_rejected_is_delivered_once_the_mapping_is_mended",
-            "tests/fates.rs what_was_rejected_is_listed_and_delivered_when_asked_for",
-        ]),
-    ),
-    Row(
-        "One event makes the sink answer 500, whichever batch it is in",
-        "found by halving and set aside while others are taken; in an outage nothing is set aside",
-        Ok(&[
-            "tests/faults/poison.rs an_event_that_the_sink_chokes_on_stops_nobody_elses_billing",
-            "crates/runtime/src/tests/poison.rs one_message_that_makes_the_sink_fail_is_set_aside_and_the_others_arrive",
-            "crates/runtime/src/tests/poison.rs an_outage_sets_nothing_aside_however_long_it_lasts",
-            "tests/faults/poison.rs what_is_parked_survives_the_process_and_costs_the_others_nothing",
-            "tests/faults/poison.rs a_pod_whose_events_the_sink_chokes_on_may_be_deleted_meanwhile",
-        ]),
-    ),
-    Row(
-        "The server claims the id of an event before it fails to store it",
-        "its neighbours are delivered; the event is what the server says of it",
-        Ok(&[
-            "tests/faults/poison.rs where_the_server_claims_ids_before_it_fails_neighbours_are_exact_and_nothing_hangs",
-        ]),
-    ),
-    Row(
-        "400, 413 or 200 from something that is not the API, or an answer that is cut off",
-        "no verdict and no success: held, told, tried again",
-        Ok(&[
-            "tests/faults/poison.rs what_is_not_the_apis_own_word_holds_and_is_told",
-            "tests/faults/poison.rs an_answer_that_is_cut_off_is_no_success_and_what_it_answered_is_sent_again",
-            "crates/output/src/openmeter/tests.rs an_answer_that_is_cut_off_counts_for_nothing",
-        ]),
-    ),
-    Row(
-        "A mapping gives an array or text",
-        "told by lint; what lint cannot see is rejected with a reason, and its neighbours are delivered",
-        Ok(&["tests/lint.rs a_message_that_is_no_object_is_rejected_and_not_posted"]),
-    ),
-    Row(
-        "A processor panics for one message",
-        "that message is rejected, and its neighbours go on",
-        Ok(&["crates/runtime/src/tests.rs a_message_whose_processing_panics_is_rejected_alone"]),
-    ),
-    Row(
-        "The process is paused in the middle of a mapping",
-        "nothing fails: the limit of time counts CPU time",
-        Ok(&[
-            "crates/script/src/tests/limits.rs a_process_that_is_paused_in_the_middle_of_a_mapping_fails_no_message",
-        ]),
-    ),
-    Row(
-        "Nobody reads the log, or its reader is gone",
-        "billing and stopping go on; lines are dropped, counted and told",
-        Ok(&[
-            "tests/faults/streams.rs a_log_that_nobody_reads_stops_neither_billing_nor_the_stop",
-            "tests/faults/streams.rs a_log_whose_reader_is_gone_stops_no_billing",
-        ]),
-    ),
-    Row(
-        "Nobody reads what DEBUG prints",
-        "billing goes on; what is dropped is counted and told",
-        Ok(&[
-            "tests/faults/streams.rs a_debug_output_that_nobody_reads_stops_neither_billing_nor_the_stop",
-            "tests/faults/streams.rs messages_that_standard_output_does_not_take_are_counted_and_told",
-        ]),
-    ),
-    Row(
-        "2,000 half-sent headers, 1,100 idle connections",
-        "bounded in memory and descriptors; billing and `/ping` go on",
-        Ok(&[
-            "tests/faults/pages.rs two_thousand_half_sent_headers_cost_little_memory_and_shut_nobody_out",
-            "tests/faults/pages.rs idle_connections_take_no_descriptor_from_billing",
-        ]),
-    ),
-    Row(
-        "The address of the admin listener is taken",
-        "a warning; billing goes on",
-        Ok(&["tests/faults/pages.rs the_admin_address_being_taken_stops_no_billing"]),
-    ),
-    Row(
-        "The state file is deleted or replaced while it is in use",
-        "noticed, written anew and told; a second process is refused all the same",
-        Ok(&[
-            "tests/faults/state.rs a_state_file_that_is_deleted_or_replaced_is_written_anew_and_stays_guarded",
+            "crates/input/src/kubernetes_resources/state/tests/older.rs a_file_of_each_earlier_version_comes_back_with_everything_in_it",
+            "crates/input/src/kubernetes_resources/state/tests/kept.rs only_this_user_may_read_what_is_written_whoever_could_before",
         ]),
     ),
     Row(
