@@ -1,9 +1,24 @@
 //! Events that the sink chokes on, and answers that are not its own.
 
-use meterline_testkit::ingest::{Behaviour, RecordingIngest};
+use meterline_testkit::{
+    ingest::{Behaviour, RecordingIngest},
+    process::Meterline,
+};
 
 use super::{Scene, name};
 use crate::support::{MINUTE, stop};
+
+/// Waits until the watermark has passed the end of the last pod.
+async fn nothing_waits(scene: &Scene, meterline: &Meterline) {
+    let last = scene.truth.lives().iter().filter_map(|it| it.end).max();
+    let last = last.unwrap().timestamp() as f64;
+    meterline
+        .wait_for_metric("ledger_watermark_timestamp_seconds", 2 * MINUTE, |at| {
+            at > last
+        })
+        .await
+        .unwrap();
+}
 
 /// A pod whose every event makes the sink answer 500, in every window and every request, until it is
 /// deleted; and a restart after that.
@@ -116,14 +131,7 @@ async fn a_pod_whose_events_the_sink_chokes_on_may_be_deleted_meanwhile() {
     report.assert_exact();
     assert!(ingest.events().iter().all(|event| name(event) != "pod-1"));
     // Nothing waits for it any longer.
-    let last = scene.truth.lives().iter().filter_map(|it| it.end).max();
-    let last = last.unwrap().timestamp() as f64;
-    meterline
-        .wait_for_metric("ledger_watermark_timestamp_seconds", 2 * MINUTE, |at| {
-            at > last
-        })
-        .await
-        .unwrap();
+    nothing_waits(&scene, &meterline).await;
     ingest.assert_clean();
     stop(&meterline).await;
 }
@@ -148,14 +156,7 @@ async fn where_the_server_claims_ids_before_it_fails_neighbours_are_exact_and_no
     let report = scene.settled_without(&ingest, "pod-1").await;
     report.assert_exact();
     assert!(ingest.events().iter().all(|event| name(event) != "pod-1"));
-    let last = scene.truth.lives().iter().filter_map(|it| it.end).max();
-    let last = last.unwrap().timestamp() as f64;
-    meterline
-        .wait_for_metric("ledger_watermark_timestamp_seconds", 2 * MINUTE, |at| {
-            at > last
-        })
-        .await
-        .unwrap();
+    nothing_waits(&scene, &meterline).await;
     // All that ran was answered with a success, whatever the server keeps; each was a failure first.
     let page = meterline.get("/stats").await.unwrap().1;
     assert_eq!(rejected_seconds(&page), 0, "{page}");

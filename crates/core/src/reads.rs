@@ -57,8 +57,9 @@ impl Default for Reads {
 impl Reads {
     /// Everything below each of these paths, written as the keys with dots between them: `*` is any
     /// item of an array; in a key `~0` is a `~`, `~1` a dot, `~2` a `*` and `~3` a `^`. A path that
-    /// ends in `^` is for all keys that start with the last one, one that ends in `~` for whether there
-    /// is such a value and nothing of it, and an empty one is for the value itself.
+    /// ends in `^` is for all keys that start with the last one, and with `^^` all of these are needed;
+    /// one that ends in `~` is for whether there is such a value and nothing of it, and an empty one is
+    /// for the value itself.
     ///
     /// ```
     /// use meterline_core::{Reads, Step};

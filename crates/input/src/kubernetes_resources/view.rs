@@ -34,6 +34,9 @@ const WHILE_IT_LAGS: Duration = Duration::from_secs(2);
 /// An event may come behind an answer by half of `settle`, and by this in any case.
 const SHORTEST_TOLERANCE: Duration = Duration::from_millis(500);
 
+/// How old an object is at least that a watch did not show when it was made, in seconds.
+const OLD: i64 = 60;
+
 /// What is known of a collection from before.
 pub(super) struct Restored {
     /// The objects that were there.
@@ -117,12 +120,7 @@ impl View {
         self.stalled_at = Some(Instant::now());
         self.behind |= self.listed.is_none();
     }
-}
 
-/// How old an object is at least that a watch did not show when it was made.
-const OLD: i64 = 60;
-
-impl View {
     /// Since when an object that was not known is one to bill, if it ran before that: its namespace was
     /// added to what is watched, or it was given the label that is selected by.
     pub(super) fn in_scope_since(&self, object: &Object, shared: &Shared, now: i64) -> Option<i64> {
