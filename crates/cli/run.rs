@@ -184,7 +184,7 @@ async fn pipeline(
             Exit::Failed
         }
         _ if report.unsettled > 0 => Exit::Undelivered,
-        _ if report.kept > 0 => {
+        _ if report.persisted > 0 => {
             info!("meterline ends; what is not delivered is kept");
             Exit::Success
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use meterline_core::ProcessorPlan;
 
 use crate::{
-    context::{Cx, Spec},
+    context::{PlanContext, Spec},
     diagnostic::{Severity, suggestion},
     fields::Child,
     node::{Entry, Kind, Node},
@@ -28,7 +28,7 @@ pub(crate) enum Order {
     OutermostFirst,
 }
 
-/// A component of a known type, which is the one at hand until [`Cx::leave`].
+/// A component of a known type, which is the one at hand until [`PlanContext::leave`].
 pub(crate) struct Component<'a, P: ?Sized + 'static> {
     pub(crate) spec: &'static Spec<P>,
     pub(crate) node: &'a Node,
@@ -39,7 +39,7 @@ pub(crate) struct Component<'a, P: ?Sized + 'static> {
     outer: Option<(&'a Node, Option<String>)>,
 }
 
-impl<'a> Cx<'a> {
+impl<'a> PlanContext<'a> {
     /// Finds the type of a component and makes it the one at hand.
     pub(crate) fn component<P: ?Sized>(
         &mut self,
@@ -71,7 +71,7 @@ impl<'a> Cx<'a> {
         }
         self.depth += 1;
         let label = self.label(node);
-        let outer = self.at.replace((&entry.value, label));
+        let outer = self.current.replace((&entry.value, label));
         Some(Component {
             spec,
             node,
@@ -81,10 +81,10 @@ impl<'a> Cx<'a> {
         })
     }
 
-    /// Ends what [`Cx::component`] began; gives back the label.
+    /// Ends what [`PlanContext::component`] began; gives back the label.
     pub(crate) fn leave<P: ?Sized>(&mut self, component: Component<'a, P>) -> Arc<str> {
         let label = self.path();
-        self.at = component.outer;
+        self.current = component.outer;
         self.depth -= 1;
         let before = self.resolving.len() - component.referrers.len();
         self.resolving.truncate(before);

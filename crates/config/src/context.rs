@@ -22,10 +22,10 @@ pub trait Configure: DeserializeOwned {
 
     /// Checks and compiles everything that can be without touching the world. Faults are told to
     /// `cx`; `None` when the component cannot go on.
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<Self::Plan>>;
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<Self::Plan>>;
 }
 
-type PlanFn<P> = fn(&Node, &mut Cx<'_>) -> Option<Box<P>>;
+type PlanFn<P> = fn(&Node, &mut PlanContext<'_>) -> Option<Box<P>>;
 
 /// The declaration of a component.
 pub struct Spec<P: ?Sized + 'static> {
@@ -83,7 +83,7 @@ impl<P: ?Sized + 'static> Spec<P> {
 /// ```
 /// use async_trait::async_trait;
 /// use meterline_config::{
-///     Configure, Cx, InputSpec, Located, OutputSpec, Registry, Source, Spec, load,
+///     Configure, PlanContext, InputSpec, Located, OutputSpec, Registry, Source, Spec, load,
 /// };
 /// use meterline_core::{BuildContext, BuildError, Input, InputPlan, OutputNode, OutputPlan};
 /// use serde::Deserialize;
@@ -98,7 +98,7 @@ impl<P: ?Sized + 'static> Spec<P> {
 /// impl Configure for Config {
 ///     type Plan = dyn InputPlan;
 ///
-///     fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn InputPlan>> {
+///     fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn InputPlan>> {
 ///         if self.text.is_empty() {
 ///             cx.error_at(&self.text, "the text is empty");
 ///         }
@@ -122,7 +122,7 @@ impl<P: ?Sized + 'static> Spec<P> {
 /// # struct Nowhere {}
 /// # impl Configure for Nowhere {
 /// #     type Plan = dyn OutputPlan;
-/// #     fn plan(self, _: &mut Cx<'_>) -> Option<Box<dyn OutputPlan>> {
+/// #     fn plan(self, _: &mut PlanContext<'_>) -> Option<Box<dyn OutputPlan>> {
 /// #         Some(Box::new(Self {}))
 /// #     }
 /// # }
@@ -184,13 +184,13 @@ pub(crate) struct Index<'a> {
 }
 
 /// Where a component is being checked, and what was found wrong so far.
-pub struct Cx<'a> {
+pub struct PlanContext<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) texts: &'a [Text],
     pub(crate) index: &'a Index<'a>,
     pub(crate) found: Vec<Diagnostic>,
     /// The component at hand: its node, and its label if it has one.
-    pub(crate) at: Option<(&'a Node, Option<String>)>,
+    pub(crate) current: Option<(&'a Node, Option<String>)>,
     /// Labels that were used, with the place of each.
     pub(crate) labels: HashMap<String, Place>,
     /// Resources whose insides are being checked, against a resource that contains itself.
@@ -219,7 +219,7 @@ pub struct Cx<'a> {
     pub(crate) keeper: Option<(&'static str, String, &'static str)>,
 }
 
-impl<'a> Cx<'a> {
+impl<'a> PlanContext<'a> {
     /// The context before any component was looked at.
     pub(crate) fn new(registry: &'a Registry, texts: &'a [Text], index: &'a Index<'a>) -> Self {
         Self {
@@ -227,7 +227,7 @@ impl<'a> Cx<'a> {
             texts,
             index,
             found: Vec::new(),
-            at: None,
+            current: None,
             labels: HashMap::new(),
             resolving: Vec::new(),
             used: HashSet::new(),

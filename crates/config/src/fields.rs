@@ -10,7 +10,7 @@ use serde::{
 
 use crate::node::{CHILD, LOCATED};
 
-/// A component inside a component. [`crate::Cx`] plans it.
+/// A component inside a component. [`crate::PlanContext`] plans it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Child(pub(crate) u64);
 

@@ -9,7 +9,7 @@ use meterline_core::{
 };
 
 use crate::{
-    context::Cx,
+    context::PlanContext,
     diagnostic::{Place, Severity},
     fields::{Child, Located},
     post::Post,
@@ -26,7 +26,7 @@ pub enum Overlap {
     Surely,
 }
 
-impl Cx<'_> {
+impl PlanContext<'_> {
     /// What is known of the messages that come to the component at hand.
     #[must_use]
     pub fn foreseen(&self) -> &Foreseen {
@@ -51,7 +51,7 @@ impl Cx<'_> {
 
     /// Declares what the component at hand reads of the content of messages. What the input gave
     /// them is kept only as far as something reads it; a component that declares nothing and holds
-    /// no others reads everything. To be called before [`Cx::foresee`].
+    /// no others reads everything. To be called before [`PlanContext::foresee`].
     ///
     /// Of a message that failed, parts that are named are there for whoever comes later, such as a
     /// dead letter; to read everything of it is to read what the others had kept.
@@ -89,7 +89,7 @@ impl Cx<'_> {
     fn read_everything(&mut self) {
         self.reads.join(&Reads::All);
         if self.keeps_objects {
-            let node = self.at.as_ref().map(|(node, _)| *node);
+            let node = self.current.as_ref().map(|(node, _)| *node);
             let message = "this reads everything of each object, so everything is kept in memory and \
                            in the state, about ten kilobytes a pod, secrets in its environment \
                            variables included, and each change of it starts another event; read \
@@ -115,7 +115,7 @@ impl Cx<'_> {
             let message = "whole objects come here as the input reads them, with the values of \
                            environment variables in them, and no events: nothing makes events of \
                            them on the way, such as a `mapping`";
-            let node = self.at.as_ref().map(|(node, _)| *node);
+            let node = self.current.as_ref().map(|(node, _)| *node);
             self.report(node, None, Severity::Warning, message.to_owned());
         }
         self.check_id(Severity::Error);
@@ -124,7 +124,7 @@ impl Cx<'_> {
                 Kind::Text(text) => text,
                 _ => None,
             };
-            let path = self.at.as_ref().map(|(node, _)| self.path_of(node));
+            let path = self.current.as_ref().map(|(node, _)| self.path_of(node));
             self.posts.push(Post {
                 path: path.unwrap_or_default(),
                 url: url.clone(),
@@ -231,7 +231,7 @@ impl Cx<'_> {
                 self.report(Some(node), Some(Place { line, column }), severity, message);
             }
             _ => {
-                let node = self.at.as_ref().map(|(node, _)| *node);
+                let node = self.current.as_ref().map(|(node, _)| *node);
                 self.report(node, None, severity, message);
             }
         }

@@ -23,7 +23,7 @@ mod tests;
 mod wrap;
 
 pub use context::{
-    BufferSpec, Configure, Cx, InputSpec, OutputSpec, ProcessorSpec, Registry, Spec,
+    BufferSpec, Configure, InputSpec, OutputSpec, PlanContext, ProcessorSpec, Registry, Spec,
 };
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use echo::echo;

@@ -9,7 +9,7 @@ use serde_saphyr::UserMessageFormatter;
 
 use crate::{
     change::{put, set},
-    context::{Cx, Index, Registry, Text},
+    context::{Index, PlanContext, Registry, Text},
     diagnostic::{Diagnostic, Place, Severity},
     interpolate::{Interpolated, interpolate},
     node::{Kind, Node},
@@ -49,7 +49,7 @@ pub fn load(
         return Err(sorted(found));
     };
     let index = index(&root);
-    let mut cx = Cx::new(registry, &texts, &index);
+    let mut cx = PlanContext::new(registry, &texts, &index);
     let loaded = sections::plan(&root, &mut cx);
     found.append(&mut cx.found);
     let found = sorted(found);

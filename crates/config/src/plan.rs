@@ -7,14 +7,14 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     component::Order,
-    context::{Configure, Cx},
+    context::{Configure, PlanContext},
     diagnostic::{Place, Severity},
     fields::{Child, Located},
     node::{Kind, Node, TypeError, TypeErrorKind},
     wrap::{LabelledOutput, ProcessedInput},
 };
 
-impl<'a> Cx<'a> {
+impl<'a> PlanContext<'a> {
     /// Checks a nested input.
     pub fn input(&mut self, child: Child) -> Option<Box<dyn InputPlan>> {
         let component = self.component(child, "input", self.registry.inputs)?;
@@ -104,7 +104,7 @@ impl<'a> Cx<'a> {
 
     /// A fault of the component at hand.
     pub fn error(&mut self, message: impl Into<String>) {
-        let node = self.at.as_ref().map(|(node, _)| *node);
+        let node = self.current.as_ref().map(|(node, _)| *node);
         self.report(node, None, Severity::Error, message.into());
     }
 
@@ -130,7 +130,7 @@ impl<'a> Cx<'a> {
         self.report_located(at, None, Severity::Warning, message.into());
     }
 
-    /// Something inside a text that may not be meant; see [`Cx::error_in`].
+    /// Something inside a text that may not be meant; see [`PlanContext::error_in`].
     pub fn warning_in<T>(
         &mut self,
         at: &Located<T>,
@@ -145,7 +145,7 @@ impl<'a> Cx<'a> {
     /// The component at hand: its label, else its place in the configuration.
     #[must_use]
     pub fn path(&self) -> Arc<str> {
-        match &self.at {
+        match &self.current {
             Some((_, Some(label))) => label.as_str().into(),
             Some((node, None)) => self.path_of(node).into(),
             None => "".into(),

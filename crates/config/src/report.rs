@@ -1,13 +1,13 @@
 //! Faults with their places.
 
 use crate::{
-    context::Cx,
+    context::PlanContext,
     diagnostic::{Diagnostic, Place, Severity},
     fields::Located,
     node::{Node, TypeError},
 };
 
-impl Cx<'_> {
+impl PlanContext<'_> {
     pub(crate) fn path_of(&self, node: &Node) -> String {
         self.index
             .nodes
@@ -38,7 +38,7 @@ impl Cx<'_> {
             .id
             .and_then(|id| self.index.nodes.get(&id))
             .map(|(node, _)| *node)
-            .or(self.at.as_ref().map(|(node, _)| *node));
+            .or(self.current.as_ref().map(|(node, _)| *node));
         let inside = at.id.and(inside);
         self.report(node, inside, severity, message);
     }

@@ -6,7 +6,7 @@ use meterline_core::{BufferPlan, InputPlan, OutputPlan, ProcessorPlan, foreseen:
 use serde::Deserialize;
 
 use crate::{
-    context::Cx,
+    context::PlanContext,
     diagnostic::{Severity, suggestion},
     fields::{Child, GoDuration},
     node::{Kind, Node},
@@ -149,7 +149,7 @@ pub struct Loaded {
 }
 
 /// Checks the sections, all of them, whatever is wrong with one.
-pub(crate) fn plan(root: &Node, cx: &mut Cx<'_>) -> Option<Loaded> {
+pub(crate) fn plan(root: &Node, cx: &mut PlanContext<'_>) -> Option<Loaded> {
     keys(root, cx);
     let input = root.get("input").and_then(|it| cx.input(Child(it.id)));
     let buffer = root
@@ -210,7 +210,7 @@ fn is_blank(node: &Node) -> bool {
 }
 
 /// Checks what sections there are.
-fn keys(root: &Node, cx: &mut Cx<'_>) {
+fn keys(root: &Node, cx: &mut PlanContext<'_>) {
     for entry in root.entries() {
         let key = entry.key.as_str();
         if !KEYS.contains(&key) {
@@ -239,7 +239,7 @@ fn keys(root: &Node, cx: &mut Cx<'_>) {
     }
 }
 
-fn metrics(node: &Node, cx: &mut Cx<'_>) {
+fn metrics(node: &Node, cx: &mut PlanContext<'_>) {
     if node.get("prometheus").is_some() || node.get("none").is_some() {
         cx.read::<Metrics>(&mut node.clone());
     } else {
@@ -254,7 +254,7 @@ fn metrics(node: &Node, cx: &mut Cx<'_>) {
 
 /// Tells the resources that nothing refers to, and checks them: what is wrong with one is not to come
 /// out on the day that something does.
-fn unused_resources(root: &Node, cx: &mut Cx<'_>) {
+fn unused_resources(root: &Node, cx: &mut PlanContext<'_>) {
     // What only an unused resource refers to is not used either.
     let used = cx.used.clone();
     for (section, kind) in RESOURCES {
@@ -302,7 +302,7 @@ fn unused_resources(root: &Node, cx: &mut Cx<'_>) {
 fn section<T: serde::de::DeserializeOwned + Default>(
     root: &Node,
     key: &str,
-    cx: &mut Cx<'_>,
+    cx: &mut PlanContext<'_>,
 ) -> Option<T> {
     match root.get(key) {
         None => Some(T::default()),
@@ -311,7 +311,7 @@ fn section<T: serde::de::DeserializeOwned + Default>(
 }
 
 /// Whether pages can be served at an address, `host:port`.
-fn is_address(text: &str, section: &str, root: &Node, cx: &mut Cx<'_>) -> bool {
+fn is_address(text: &str, section: &str, root: &Node, cx: &mut PlanContext<'_>) -> bool {
     let is_name = |host: &str| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         !host.is_empty() && host.chars().all(plain)
@@ -351,7 +351,7 @@ pub fn log_level(text: &str) -> Result<&'static str, String> {
     })
 }
 
-fn level(text: &str, root: &Node, cx: &mut Cx<'_>) -> Option<String> {
+fn level(text: &str, root: &Node, cx: &mut PlanContext<'_>) -> Option<String> {
     match log_level(text) {
         Ok(level) => Some(level.to_owned()),
         Err(message) => {

@@ -83,7 +83,7 @@ impl ProcessorPlan for Plan {
 
 impl Configure for Http {
     type Plan = dyn OutputPlan;
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn OutputPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn OutputPlan>> {
         if !self.url.starts_with("http") {
             cx.error_at(&self.url, "the url must begin with http");
         }
@@ -93,7 +93,7 @@ impl Configure for Http {
 
 impl Configure for Script {
     type Plan = dyn ProcessorPlan;
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn ProcessorPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn ProcessorPlan>> {
         for (index, line) in self.0.value.lines().enumerate() {
             if let Some(column) = line.find('!') {
                 cx.error_in(&self.0, index + 1, column + 1, "exclamation mark");
@@ -105,7 +105,7 @@ impl Configure for Script {
 
 impl Configure for Catch {
     type Plan = dyn ProcessorPlan;
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn ProcessorPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn ProcessorPlan>> {
         cx.processors(&self.0)?;
         Some(Box::new(Plan))
     }
@@ -113,14 +113,14 @@ impl Configure for Catch {
 
 impl Configure for Schedule {
     type Plan = dyn InputPlan;
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn InputPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn InputPlan>> {
         cx.input(self.input)
     }
 }
 
 impl Configure for Nothing {
     type Plan = dyn InputPlan;
-    fn plan(self, _: &mut Cx<'_>) -> Option<Box<dyn InputPlan>> {
+    fn plan(self, _: &mut PlanContext<'_>) -> Option<Box<dyn InputPlan>> {
         Some(Box::new(Plan))
     }
 }

@@ -38,6 +38,6 @@ pub use reads::{Parts, Reads, Step};
 pub use rejected::{Rejected, RejectedItem, RejectedPage, RejectedStore};
 pub use traits::{
     BatchPolicy, BufferPlan, BuildContext, BuildError, Chain, DropRule, FALLBACK_ERROR, Input,
-    InputError, InputPlan, Left, OutputNode, OutputPlan, Processing, Processor, ProcessorPlan,
-    PutBehind, RetryPolicy, Router, Routing, Taken, WriteError, Writer, WriterNode,
+    InputError, InputPlan, OutputNode, OutputPlan, Processing, Processor, ProcessorPlan, PutBehind,
+    RetryPolicy, Router, Routing, Taken, Undelivered, WriteError, Writer, WriterNode,
 };

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::{document::Document, fate::Cause, template::Filled};
+use crate::{document::Document, fate::Cause, template::RenderedJson};
 
 /// What a message carries.
 #[derive(Debug, Clone)]
@@ -16,7 +16,7 @@ pub enum Content {
     /// A shared document, as the ledger keeps it.
     Document(Document),
     /// Encoded JSON that was made before, but for a few fields.
-    Filled(Filled),
+    Rendered(RenderedJson),
 }
 
 /// The content of a message is not the JSON that somebody needs.
@@ -190,7 +190,7 @@ impl Message {
         Ok(match &self.content {
             Content::Raw(bytes) => Document::from_json(bytes)?,
             Content::Document(document) => document.clone(),
-            Content::Filled(filled) => filled.document()?,
+            Content::Rendered(filled) => filled.document()?,
         })
     }
 
@@ -214,7 +214,7 @@ impl Message {
                 document.root().write_json(&mut bytes)?;
                 bytes.into()
             }
-            Content::Filled(filled) => filled.bytes()?,
+            Content::Rendered(filled) => filled.bytes()?,
         })
     }
 
@@ -275,7 +275,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::template::Template;
+    use crate::template::JsonTemplate;
 
     #[test]
     fn raw_bytes_are_parsed_only_when_asked_for() {
@@ -289,11 +289,11 @@ mod tests {
     fn every_kind_of_content_reads_as_every_other() {
         let value = json!({"a": [1, 2.5, null]});
         let document = Document::from(&value);
-        let (template, _) = Template::new(document.root(), &[]).unwrap();
+        let (template, _) = JsonTemplate::new(document.root(), &[]).unwrap();
         for content in [
             Content::Raw(Bytes::from_static(br#"{"a":[1,2.5,null]}"#)),
             Content::Document(document),
-            Content::Filled(Filled::new(Arc::new(template), Box::default())),
+            Content::Rendered(RenderedJson::new(Arc::new(template), Box::default())),
         ] {
             let message = Message::new(content);
             assert_eq!(&message.bytes().unwrap()[..], br#"{"a":[1,2.5,null]}"#);

@@ -1,7 +1,7 @@
 //! Encoded JSON with gaps, for messages that differ only in what fills them.
 //!
 //! The event of a pod that did not change is, from one window to the next, the same bytes but for
-//! its id and its time. Whoever made it once keeps a [`Template`] with the pod's
+//! its id and its time. Whoever made it once keeps a [`JsonTemplate`] with the pod's
 //! [`Document`] and fills it from then on.
 
 use std::sync::{
@@ -22,7 +22,7 @@ pub fn new_owner() -> u64 {
 
 /// A JSON object with gaps at fields of its own that hold text.
 #[derive(Debug)]
-pub struct Template {
+pub struct JsonTemplate {
     /// The text without the values that go into the gaps.
     text: Box<[u8]>,
     /// Where in the text the gaps are, in order.
@@ -31,7 +31,7 @@ pub struct Template {
     checked_by: AtomicU64,
 }
 
-impl Template {
+impl JsonTemplate {
     /// The encoding of `value` with gaps for the fields `gaps`. Gives back the order in which the
     /// gaps are to be filled, as indexes into `gaps`; `None` unless `value` is an object that holds
     /// text at each of them.
@@ -83,17 +83,17 @@ impl Template {
 
 /// A template with what fills its gaps.
 #[derive(Debug, Clone)]
-pub struct Filled {
-    template: Arc<Template>,
+pub struct RenderedJson {
+    template: Arc<JsonTemplate>,
     values: Box<[Arc<str>]>,
     /// What the text stands for, where it is at hand.
     document: Option<Document>,
 }
 
-impl Filled {
+impl RenderedJson {
     /// Fills the gaps with `values`, in the order of the gaps. A gap that has none stays `""`.
     #[must_use]
-    pub fn new(template: Arc<Template>, values: Box<[Arc<str>]>) -> Self {
+    pub fn new(template: Arc<JsonTemplate>, values: Box<[Arc<str>]>) -> Self {
         Self {
             template,
             values,
@@ -110,7 +110,7 @@ impl Filled {
 
     /// The template.
     #[must_use]
-    pub fn template(&self) -> &Template {
+    pub fn template(&self) -> &JsonTemplate {
         &self.template
     }
 
@@ -119,7 +119,7 @@ impl Filled {
     /// # Errors
     /// What `serde_json` says of text that it cannot write; there is none.
     pub fn bytes(&self) -> Result<Bytes, serde_json::Error> {
-        let Template { text, gaps, .. } = &*self.template;
+        let JsonTemplate { text, gaps, .. } = &*self.template;
         let more: usize = self.values.iter().map(|value| value.len() + 2).sum();
         let mut bytes = Vec::with_capacity(text.len() + more);
         let mut from = 0;
@@ -136,7 +136,7 @@ impl Filled {
     /// What the text stands for.
     ///
     /// # Errors
-    /// As [`Filled::bytes`].
+    /// As [`RenderedJson::bytes`].
     pub fn document(&self) -> Result<Document, serde_json::Error> {
         match &self.document {
             Some(document) => Ok(document.clone()),
@@ -155,15 +155,15 @@ mod tests {
     #[test]
     fn a_gap_is_a_text_field_of_the_object_itself() {
         let value = Document::from(&json!({"id": "a", "n": 1, "data": {"id": "b"}}));
-        assert!(Template::new(value.root(), &["id"]).is_some());
-        assert!(Template::new(value.root(), &["n"]).is_none());
-        assert!(Template::new(value.root(), &["absent"]).is_none());
-        assert!(Template::new(Document::from(&json!([1])).root(), &[]).is_none());
+        assert!(JsonTemplate::new(value.root(), &["id"]).is_some());
+        assert!(JsonTemplate::new(value.root(), &["n"]).is_none());
+        assert!(JsonTemplate::new(value.root(), &["absent"]).is_none());
+        assert!(JsonTemplate::new(Document::from(&json!([1])).root(), &[]).is_none());
     }
 
     #[test]
     fn a_check_is_remembered() {
-        let (template, _) = Template::new(Document::from(&json!({})).root(), &[]).unwrap();
+        let (template, _) = JsonTemplate::new(Document::from(&json!({})).root(), &[]).unwrap();
         assert!(!template.is_checked_by(7));
         template.set_checked_by(7);
         assert!(template.is_checked_by(7));
@@ -179,14 +179,14 @@ mod tests {
                 (key.as_str()): other.0.as_str(),
             });
             prop_assume!(!["id", "time", "data"].contains(&key.as_str()));
-            let (template, order) = Template::new(
+            let (template, order) = JsonTemplate::new(
                 Document::from(&value("", "")).root(),
                 &["time", "id"],
             )
             .unwrap();
             let values = [Arc::from(time.as_str()), Arc::from(id.as_str())];
             let values = order.iter().filter_map(|gap| values.get(*gap).cloned()).collect();
-            let filled = Filled::new(Arc::new(template), values);
+            let filled = RenderedJson::new(Arc::new(template), values);
             let expected = value(&id, &time);
             prop_assert_eq!(filled.bytes().unwrap(), serde_json::to_vec(&expected).unwrap());
             prop_assert_eq!(filled.document().unwrap().root().to_value(), expected);

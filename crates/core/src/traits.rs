@@ -104,7 +104,7 @@ pub trait InputPlan: Send {
 /// does not arrive leaves what waits inside neither delivered nor counted.
 ///
 /// ```
-/// use meterline_core::{Ack, Batch, Input, InputError, Left, Message, Settlement};
+/// use meterline_core::{Ack, Batch, Input, InputError, Undelivered, Message, Settlement};
 ///
 /// /// Has one message, which nobody else has.
 /// #[derive(Default)]
@@ -137,8 +137,8 @@ pub trait InputPlan: Send {
 ///         }
 ///     }
 ///
-///     fn left(&self) -> Left {
-///         Left { lost: self.lost, kept: 0 }
+///     fn left(&self) -> Undelivered {
+///         Undelivered { lost: self.lost, persisted: 0 }
 ///     }
 /// }
 ///
@@ -176,16 +176,16 @@ pub trait Input: Send {
 
     /// How many batches it still holds, with those of the inputs inside. Asked after `close`; what is
     /// lost makes the process end with an error.
-    fn left(&self) -> Left;
+    fn left(&self) -> Undelivered;
 }
 
 /// Batches that an input holds at its end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Left {
+pub struct Undelivered {
     /// Gone with the process, for nothing else has them.
     pub lost: usize,
     /// Kept for the next process.
-    pub kept: usize,
+    pub persisted: usize,
 }
 
 /// A checked buffer that has not been built.

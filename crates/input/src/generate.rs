@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use meterline_config::{Configure, Cx, GoDuration, InputSpec, Located, Spec};
+use meterline_config::{Configure, GoDuration, InputSpec, Located, PlanContext, Spec};
 use meterline_core::{Batch, BuildContext, BuildError, Input, InputError, InputPlan, Message};
 use meterline_script::{Engine, Limits, Mapped, Mapping};
 use serde::Deserialize;
@@ -44,7 +44,7 @@ fn default_interval() -> GoDuration {
 impl Configure for Config {
     type Plan = dyn InputPlan;
 
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn InputPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn InputPlan>> {
         match Engine::new(Limits::default()).compile_mapping(&self.mapping.value) {
             Ok(mapping) => Some(Box::new(Plan {
                 mapping,

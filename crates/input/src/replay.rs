@@ -7,7 +7,7 @@ use std::{collections::VecDeque, pin::Pin};
 
 use async_trait::async_trait;
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
-use meterline_core::{Ack, Batch, Input, InputError, Left, Outcome, Settlement};
+use meterline_core::{Ack, Batch, Input, InputError, Outcome, Settlement, Undelivered};
 use tokio::task::unconstrained;
 use tracing::warn;
 
@@ -104,10 +104,10 @@ impl<S: Source> Input for Replay<S> {
         }
     }
 
-    fn left(&self) -> Left {
-        Left {
+    fn left(&self) -> Undelivered {
+        Undelivered {
             lost: self.failed.len(),
-            kept: 0,
+            persisted: 0,
         }
     }
 }

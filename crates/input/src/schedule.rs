@@ -6,9 +6,10 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use meterline_config::{Child, Configure, Cx, GoDuration, InputSpec, Located, Spec};
+use meterline_config::{Child, Configure, GoDuration, InputSpec, Located, PlanContext, Spec};
 use meterline_core::{
-    Ack, Batch, BuildContext, BuildError, Input, InputError, InputPlan, Left, Reads, duration,
+    Ack, Batch, BuildContext, BuildError, Input, InputError, InputPlan, Reads, Undelivered,
+    duration,
 };
 use serde::Deserialize;
 
@@ -40,7 +41,7 @@ fn default_interval() -> Located<GoDuration> {
 impl Configure for Config {
     type Plan = dyn InputPlan;
 
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn InputPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn InputPlan>> {
         let interval = self.interval.value.0;
         let child = cx.input(self.input);
         if interval.as_secs() == 0 || interval.subsec_nanos() != 0 {
@@ -141,7 +142,7 @@ impl Input for Schedule {
         self.child.close().await;
     }
 
-    fn left(&self) -> Left {
+    fn left(&self) -> Undelivered {
         self.child.left()
     }
 }
@@ -171,8 +172,11 @@ mod tests {
 
         async fn close(&mut self) {}
 
-        fn left(&self) -> Left {
-            Left { lost: 7, kept: 8 }
+        fn left(&self) -> Undelivered {
+            Undelivered {
+                lost: 7,
+                persisted: 8,
+            }
         }
     }
 
@@ -217,6 +221,12 @@ mod tests {
         ack.resolve(Outcome::Delivered);
         assert!(batch[0].metadata.get("window_time").is_some());
         assert!(schedule.read().await.unwrap().is_none());
-        assert_eq!(schedule.left(), Left { lost: 7, kept: 8 });
+        assert_eq!(
+            schedule.left(),
+            Undelivered {
+                lost: 7,
+                persisted: 8
+            }
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! `stdin`: one message a line of standard input.
 
 use async_trait::async_trait;
-use meterline_config::{Configure, Cx, InputSpec, Spec};
+use meterline_config::{Configure, InputSpec, PlanContext, Spec};
 use meterline_core::{Batch, BuildContext, BuildError, Input, InputError, InputPlan, Message};
 use serde::Deserialize;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
@@ -31,7 +31,7 @@ const fn default_max_buffer() -> usize {
 impl Configure for Config {
     type Plan = dyn InputPlan;
 
-    fn plan(self, _: &mut Cx<'_>) -> Option<Box<dyn InputPlan>> {
+    fn plan(self, _: &mut PlanContext<'_>) -> Option<Box<dyn InputPlan>> {
         Some(Box::new(Plan {
             max_buffer: self.max_buffer,
         }))

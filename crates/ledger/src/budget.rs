@@ -16,7 +16,7 @@ use crate::{
     entry::{Entry, Segment},
     interval::UnixSeconds,
     ledger::Ledger,
-    words::{Content, Observation, Uid},
+    types::{Content, Observation, Uid},
 };
 
 /// How much may wait of one owner before segments are joined.
@@ -181,7 +181,7 @@ impl<C: Content> Ledger<C> {
             [] => return Waiting::Within,
         };
         // What lies before was handed out, and is never changed.
-        let is_open = self.head.emitted <= later.start && !later.content().is_partial();
+        let is_open = self.checkpoint.emitted <= later.start && !later.content().is_partial();
         let Some(bill) = is_open.then(|| billed(later.content())).flatten() else {
             return Waiting::Beyond;
         };
@@ -214,14 +214,14 @@ impl<C: Content> Ledger<C> {
 
     /// Nothing of an object closes at `at` after all.
     fn no_longer_closes_at(&mut self, at: UnixSeconds, uid: &Uid) {
-        let Some(closing) = self.closings.get_mut(&at) else {
+        let Some(closing) = self.expirations.get_mut(&at) else {
             return;
         };
         if let Some(place) = closing.iter().position(|it| it == uid) {
             closing.swap_remove(place);
         }
         if closing.is_empty() {
-            self.closings.remove(&at);
+            self.expirations.remove(&at);
         }
     }
 

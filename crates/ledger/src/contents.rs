@@ -10,7 +10,7 @@ use crate::{
     entry::{Entry, Segment},
     interval::UnixSeconds,
     ledger::Ledger,
-    words::{Content, Observation, Uid},
+    types::{Content, Observation, Uid},
 };
 
 impl<C: Content> Ledger<C> {
@@ -31,7 +31,7 @@ impl<C: Content> Ledger<C> {
                 }
             }
         }
-        self.head.each_late_content(&mut each);
+        self.checkpoint.each_late_content(&mut each);
         self.quarantine.each_content(&mut each);
         self.partial = partial;
         self.waiting = self.count_waiting();
@@ -45,7 +45,7 @@ impl<C: Content> Ledger<C> {
         let Some(written) = seen.content_since.filter(|it| entry.written == Some(*it)) else {
             return;
         };
-        self.touch(uid);
+        self.mark_dirty(uid);
         if let Some(cut) = entry.complete(written, &seen.content) {
             self.close_at(cut, uid);
         }

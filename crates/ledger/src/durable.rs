@@ -8,19 +8,19 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    entry::{Entry, HandedOut, LateEmission, LateSpan, Segment, SegmentChange, WindowState},
+    entry::{Entry, HandedOut, LateBatch, LateSpan, Segment, SegmentChange, WindowState},
     interval::{Interval, UnixSeconds, Window},
-    late::{EmissionChanges, LateChanges, Unsaved},
+    late::{BatchChanges, LateChanges, Unsaved},
     ledger::{Ledger, REMEMBERED},
     others::Others,
     quarantine::{Group, GroupChange, GroupKey, Quarantine},
     seconds::{Tallies, Unbilled},
-    words::{Accounting, Content, Piece, Stats, Uid},
+    types::{Accounting, Content, Stats, Uid, UsageInterval},
 };
 
 /// All of a ledger but its objects.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Head<C> {
+pub struct Checkpoint<C> {
     pub(crate) horizon: UnixSeconds,
     /// End of the last window that was handed out. What lies before is never changed, only added to.
     pub(crate) emitted: UnixSeconds,
@@ -28,14 +28,14 @@ pub struct Head<C> {
     pub(crate) watermark: UnixSeconds,
     /// Windows between watermark and `emitted`, by start.
     pub(crate) windows: BTreeMap<UnixSeconds, HandedOut>,
-    /// Spans that were learned of too late for their windows, by start and UID. They and the emissions
+    /// Spans that were learned of too late for their windows, by start and UID. They and the batches
     /// that are made of them are kept beside the head; older states have them here.
     #[serde(default = "BTreeMap::new", skip_serializing)]
     pub(crate) late: BTreeMap<UnixSeconds, BTreeMap<Uid, LateSpan<C>>>,
     #[serde(default = "BTreeMap::new", skip_serializing)]
-    pub(crate) late_in_flight: BTreeMap<u64, LateEmission<C>>,
+    pub(crate) late_in_flight: BTreeMap<u64, LateBatch<C>>,
     #[serde(default = "VecDeque::new", skip_serializing)]
-    pub(crate) late_failed: VecDeque<LateEmission<C>>,
+    pub(crate) late_failed: VecDeque<LateBatch<C>>,
     #[serde(skip)]
     pub(crate) unsaved: Unsaved,
     /// How was billed last.
@@ -53,7 +53,7 @@ pub struct Head<C> {
     pub(crate) counts_fates: bool,
 }
 
-impl<C> Head<C> {
+impl<C> Checkpoint<C> {
     pub(crate) fn new(horizon: UnixSeconds) -> Self {
         Self {
             horizon,
@@ -106,7 +106,7 @@ impl<C> Head<C> {
             .values()
             .chain(&self.late_failed)
             .flat_map(|it| &it.pieces)
-            .map(Piece::seconds);
+            .map(UsageInterval::seconds);
         let on_the_way = windows.chain(late).fold(0, i64::saturating_add);
         let stats = &mut self.stats;
         stats.handed_out_seconds = on_the_way
@@ -165,11 +165,11 @@ pub struct Changes<C> {
     /// What was learned late.
     pub late: LateChanges<C>,
     /// What of that was handed out.
-    pub emissions: EmissionChanges<C>,
+    pub batches: BatchChanges<C>,
     /// Groups of rejected pieces that changed; `None` for one that is no longer kept.
     pub rejected: BTreeMap<GroupKey, Option<GroupChange<C>>>,
     /// The rest, whole, and small.
-    pub head: Head<C>,
+    pub checkpoint: Checkpoint<C>,
 }
 
 impl<C: Content> Entry<C> {
@@ -198,13 +198,13 @@ impl<C: Content> Ledger<C> {
             (uid, record)
         };
         let records = changed.into_iter().map(record).collect();
-        let (late, emissions) = self.head.take_late_changes();
+        let (late, batches) = self.checkpoint.take_late_changes();
         Changes {
             records,
             late,
-            emissions,
+            batches,
             rejected: self.quarantine.take_changes(),
-            head: self.head.without_late(),
+            checkpoint: self.checkpoint.without_late(),
         }
     }
 
@@ -212,8 +212,8 @@ impl<C: Content> Ledger<C> {
     pub fn take_everything(&mut self) -> Changes<C> {
         self.changed = self.entries.keys().cloned().collect();
         let segments = self.entries.values_mut().flat_map(|it| &mut it.segments);
-        segments.for_each(Segment::touch);
-        self.head.touch_all_late();
+        segments.for_each(Segment::mark_dirty);
+        self.checkpoint.touch_all_late();
         self.quarantine.touch_all();
         self.take_changes()
     }
@@ -225,30 +225,30 @@ impl<C: Content> Ledger<C> {
     pub fn restore(
         interval: Interval,
         accounting: Accounting,
-        mut head: Head<C>,
+        mut checkpoint: Checkpoint<C>,
         records: impl IntoIterator<Item = (Uid, Record<C>)>,
         rejected: impl IntoIterator<Item = (GroupKey, Group<C>)>,
     ) -> Self {
-        head.count_what_was_handed_out();
-        for window in head.windows.values_mut() {
+        checkpoint.count_what_was_handed_out();
+        for window in checkpoint.windows.values_mut() {
             if matches!(window.state, WindowState::InFlight(_)) {
                 window.state = WindowState::Failed;
             }
         }
-        let in_flight = std::mem::take(&mut head.late_in_flight);
-        head.late_failed.extend(in_flight.into_values());
-        head.number_late();
+        let in_flight = std::mem::take(&mut checkpoint.late_in_flight);
+        checkpoint.late_failed.extend(in_flight.into_values());
+        checkpoint.number_late();
         // Of a life that ended within a window all of that was billed, and must not be again.
-        let were_whole = head.accounting == Some(Accounting::Nominal);
-        let mut ledger = Self::from_parts(interval, accounting, head);
+        let were_whole = checkpoint.accounting == Some(Accounting::Nominal);
+        let mut ledger = Self::from_parts(interval, accounting, checkpoint);
         ledger.quarantine = Quarantine::restore(rejected);
         for (uid, Record(mut entry)) in records {
             if were_whole && entry.end.is_some() {
-                let whole = interval.ceil(entry.covered).min(ledger.head.emitted);
+                let whole = interval.ceil(entry.covered).min(ledger.checkpoint.emitted);
                 if entry.covered < whole {
                     entry.covered = whole;
                     // The next to come back may not know how was billed by then.
-                    ledger.touch(&uid);
+                    ledger.mark_dirty(&uid);
                 }
             }
             for end in entry.segments.iter().filter_map(|segment| segment.end) {
@@ -278,12 +278,18 @@ impl<C: Content> Ledger<C> {
     /// has not arrived. Whoever goes on from here leaves no hole.
     #[must_use]
     pub fn safe_watermark(&self) -> UnixSeconds {
-        let head = &self.head;
-        let learned = head.late.keys().map(|start| self.interval.floor(*start));
-        let handed_out = head.late_in_flight.values().chain(&head.late_failed);
+        let checkpoint = &self.checkpoint;
+        let learned = checkpoint
+            .late
+            .keys()
+            .map(|start| self.interval.floor(*start));
+        let handed_out = checkpoint
+            .late_in_flight
+            .values()
+            .chain(&checkpoint.late_failed);
         learned
             .chain(handed_out.map(|it| it.window.start))
-            .fold(head.watermark, UnixSeconds::min)
+            .fold(checkpoint.watermark, UnixSeconds::min)
     }
 
     /// Bills from `at` on, where somebody else stopped. For a ledger that has seen nothing yet, `at`
@@ -292,27 +298,27 @@ impl<C: Content> Ledger<C> {
         if self.has_past() {
             self.adopt(at);
         } else {
-            let accounting = self.head.accounting;
-            self.head = Head {
+            let accounting = self.checkpoint.accounting;
+            self.checkpoint = Checkpoint {
                 accounting,
-                ..Head::new(at)
+                ..Checkpoint::new(at)
             };
         }
     }
 
     /// Whether it knows of any object or has handed out anything.
     pub(crate) fn has_past(&self) -> bool {
-        !self.entries.is_empty() || self.head.emitted != self.head.horizon
+        !self.entries.is_empty() || self.checkpoint.emitted != self.checkpoint.horizon
     }
 
     /// Somebody else delivered all windows that end at or before `delivered`: they are not made
     /// here any more. Does nothing when that is known already.
     pub fn adopt(&mut self, delivered: UnixSeconds) {
-        if delivered <= self.head.watermark {
+        if delivered <= self.checkpoint.watermark {
             return;
         }
         let passed = Window {
-            start: self.head.emitted,
+            start: self.checkpoint.emitted,
             end: delivered,
         };
         self.pass(delivered);
@@ -322,18 +328,18 @@ impl<C: Content> Ledger<C> {
 
     /// Moves on to `until`, whatever became of what lies before.
     pub(crate) fn pass(&mut self, until: UnixSeconds) {
-        let head = &mut self.head;
-        head.others.add(head.emitted, until);
-        head.watermark = until;
-        head.emitted = head.emitted.max(until);
+        let checkpoint = &mut self.checkpoint;
+        checkpoint.others.add(checkpoint.emitted, until);
+        checkpoint.watermark = until;
+        checkpoint.emitted = checkpoint.emitted.max(until);
         // What was on its way here is for the other to count.
-        let on_the_way = head
+        let on_the_way = checkpoint
             .windows
             .values()
             .filter(|it| it.window.end <= until && it.state != WindowState::Delivered)
             .map(|it| it.seconds)
             .fold(0, i64::saturating_add);
-        head.windows.retain(|_, it| it.window.end > until);
+        checkpoint.windows.retain(|_, it| it.window.end > until);
         self.count_handed_out(on_the_way.saturating_neg());
     }
 
@@ -352,12 +358,12 @@ impl<C: Content> Ledger<C> {
         lost: impl Fn(WindowState) -> bool,
     ) -> i64 {
         let until = self.interval.floor(until);
-        if until <= self.head.watermark {
+        if until <= self.checkpoint.watermark {
             return 0;
         }
         let mut pieces = self.give_up_late(until);
         let mut given_up = Vec::new();
-        for handed_out in self.head.windows.values_mut() {
+        for handed_out in self.checkpoint.windows.values_mut() {
             if handed_out.window.end <= until && lost(handed_out.state) {
                 handed_out.state = WindowState::Delivered;
                 given_up.push(*handed_out);
@@ -367,13 +373,13 @@ impl<C: Content> Ledger<C> {
             let accounting = it.accounting.unwrap_or(self.accounting);
             self.pieces(it.window, accounting)
         }));
-        if self.head.emitted < until {
+        if self.checkpoint.emitted < until {
             let window = Window {
-                start: self.head.emitted,
+                start: self.checkpoint.emitted,
                 end: until,
             };
             let rest = self.pieces_over(window);
-            let seconds = rest.iter().map(Piece::seconds).sum();
+            let seconds = rest.iter().map(UsageInterval::seconds).sum();
             self.count_handed_out(seconds);
             let handed_out = HandedOut {
                 window,
@@ -381,8 +387,8 @@ impl<C: Content> Ledger<C> {
                 seconds,
                 accounting: Some(self.accounting),
             };
-            self.head.windows.insert(window.start, handed_out);
-            self.head.emitted = until;
+            self.checkpoint.windows.insert(window.start, handed_out);
+            self.checkpoint.emitted = until;
             pieces.extend(rest);
         }
         let mut sum = 0_i64;
@@ -407,23 +413,23 @@ impl<C: Content> Ledger<C> {
     pub fn vanished(&mut self, uid: &str, seen: UnixSeconds, now: UnixSeconds) -> i64 {
         let mut lost = 0;
         if self.is_running(uid) {
-            lost = now.saturating_sub(seen.max(self.head.emitted)).max(0);
+            lost = now.saturating_sub(seen.max(self.checkpoint.emitted)).max(0);
             let owner = self.owner(uid);
             self.lose(lost, owner.as_deref().unwrap_or_default());
         }
-        self.gone(uid, seen);
+        self.deleted(uid, seen);
         lost
     }
 
     fn count_lost(&mut self, seconds: i64, reason: &str, owner: &str) {
-        let sum = self.head.stats.lost_seconds.saturating_add(seconds);
-        self.head.stats.lost_seconds = sum;
-        self.head
+        let sum = self.checkpoint.stats.lost_seconds.saturating_add(seconds);
+        self.checkpoint.stats.lost_seconds = sum;
+        self.checkpoint
             .unbilled
             .add(Unbilled::Unproved, reason, owner, seconds);
     }
 
-    pub(crate) fn touch(&mut self, uid: &Uid) {
+    pub(crate) fn mark_dirty(&mut self, uid: &Uid) {
         if !self.changed.contains(uid) {
             self.changed.insert(Arc::clone(uid));
         }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     interval::{Interval, UnixSeconds, Window},
     others::Others,
-    words::{Accounting, Piece, Ticket},
+    types::{Accounting, DeliveryTag, UsageInterval},
 };
 
 /// A stretch of unchanged content. The last one of a life that goes on has no end.
@@ -45,20 +45,20 @@ impl<C> Segment<C> {
 
     pub(crate) fn replace(&mut self, content: C) {
         self.content = content;
-        self.touch();
+        self.mark_dirty();
     }
 
     /// Has `change` change the content; it says whether it did.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut C) -> bool) -> bool {
         let is_changed = change(&mut self.content);
         if is_changed {
-            self.touch();
+            self.mark_dirty();
         }
         is_changed
     }
 
     /// The state is to get all of it.
-    pub(crate) fn touch(&mut self) {
+    pub(crate) fn mark_dirty(&mut self) {
         self.saved = None;
     }
 
@@ -251,7 +251,7 @@ impl<C: Clone + PartialEq> Entry<C> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum WindowState {
-    InFlight(Ticket),
+    InFlight(DeliveryTag),
     Failed,
     /// Or given up: nothing more comes of it.
     Delivered,
@@ -290,19 +290,19 @@ impl<C> LateSpan<C> {
     }
 }
 
-/// A late emission that was handed out.
+/// A late batch that was handed out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LateEmission<C> {
+pub struct LateBatch<C> {
     /// By which the state finds it; states before that was so have none.
     #[serde(default)]
     pub(crate) number: u64,
     pub(crate) window: Window,
-    pub(crate) pieces: Vec<Piece<C>>,
+    pub(crate) pieces: Vec<UsageInterval<C>>,
     /// When the last of it was learned of.
     pub(crate) learned: UnixSeconds,
 }
 
-impl<C> LateEmission<C> {
+impl<C> LateBatch<C> {
     /// The same with contents that are made of its own.
     ///
     /// # Errors
@@ -310,16 +310,16 @@ impl<C> LateEmission<C> {
     pub fn try_map<D, E>(
         self,
         mut content: impl FnMut(C) -> Result<D, E>,
-    ) -> Result<LateEmission<D>, E> {
+    ) -> Result<LateBatch<D>, E> {
         let pieces = self.pieces.into_iter().map(|piece| {
-            Ok(Piece {
+            Ok(UsageInterval {
                 content: content(piece.content)?,
                 uid: piece.uid,
                 start: piece.start,
                 end: piece.end,
             })
         });
-        Ok(LateEmission {
+        Ok(LateBatch {
             pieces: pieces.collect::<Result<_, E>>()?,
             number: self.number,
             window: self.window,

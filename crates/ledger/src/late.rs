@@ -6,11 +6,11 @@ use std::{
 };
 
 use crate::{
-    durable::Head,
-    entry::{LateEmission, LateSpan},
+    durable::Checkpoint,
+    entry::{LateBatch, LateSpan},
     interval::{UnixSeconds, Window},
     ledger::{Ledger, REMEMBERED},
-    words::{Accounting, Content, Emission, Kind, Piece, Uid},
+    types::{Accounting, Content, Kind, Uid, UsageInterval, WindowBatch},
 };
 
 /// What was learned late and is not as the state has it.
@@ -19,45 +19,45 @@ pub(crate) struct Unsaved {
     /// Spans by start and object.
     pub(crate) spans: BTreeSet<(UnixSeconds, Uid)>,
     /// Emissions by number.
-    pub(crate) emissions: BTreeSet<u64>,
+    pub(crate) batches: BTreeSet<u64>,
 }
 
 /// Late spans by object and start, and `None` for what is no longer kept.
 pub type LateChanges<C> = BTreeMap<(Uid, UnixSeconds), Option<LateSpan<C>>>;
-/// Late emissions that were handed out, by number, and `None` for those that have arrived.
-pub type EmissionChanges<C> = BTreeMap<u64, Option<LateEmission<C>>>;
+/// Late batches that were handed out, by number, and `None` for those that have arrived.
+pub type BatchChanges<C> = BTreeMap<u64, Option<LateBatch<C>>>;
 
-impl<C: Clone> Head<C> {
+impl<C: Clone> Checkpoint<C> {
     /// The same with what was learned late, which is kept beside it.
     #[must_use]
     pub fn with_late(
         mut self,
         spans: impl IntoIterator<Item = ((Uid, UnixSeconds), LateSpan<C>)>,
-        emissions: impl IntoIterator<Item = LateEmission<C>>,
+        batches: impl IntoIterator<Item = LateBatch<C>>,
     ) -> Self {
         for ((uid, start), span) in spans {
             self.late.entry(start).or_default().insert(uid, span);
         }
-        self.late_failed.extend(emissions);
+        self.late_failed.extend(batches);
         self
     }
 
-    fn emissions(&self) -> impl Iterator<Item = &LateEmission<C>> {
+    fn batches(&self) -> impl Iterator<Item = &LateBatch<C>> {
         self.late_in_flight.values().chain(&self.late_failed)
     }
 
-    /// A number that no emission has.
+    /// A number that no batch has.
     fn free_number(&self) -> u64 {
-        let most = self.emissions().map(|it| it.number).max();
+        let most = self.batches().map(|it| it.number).max();
         most.unwrap_or_default().saturating_add(1)
     }
 
-    /// Gives numbers to emissions of a state that knew none.
+    /// Gives numbers to batches of a state that knew none.
     pub(crate) fn number_late(&mut self) {
         let mut free = self.free_number();
-        for emission in self.late_failed.iter_mut().filter(|it| it.number == 0) {
-            emission.number = free;
-            self.unsaved.emissions.insert(free);
+        for batch in self.late_failed.iter_mut().filter(|it| it.number == 0) {
+            batch.number = free;
+            self.unsaved.batches.insert(free);
             free = free.saturating_add(1);
         }
     }
@@ -73,21 +73,21 @@ impl<C: Clone> Head<C> {
             spans.keys().map(of)
         });
         self.unsaved.spans.extend(spans);
-        let numbers: Vec<_> = self.emissions().map(|it| it.number).collect();
-        self.unsaved.emissions.extend(numbers);
+        let numbers: Vec<_> = self.batches().map(|it| it.number).collect();
+        self.unsaved.batches.extend(numbers);
     }
 
-    pub(crate) fn take_late_changes(&mut self) -> (LateChanges<C>, EmissionChanges<C>) {
-        let Unsaved { spans, emissions } = std::mem::take(&mut self.unsaved);
+    pub(crate) fn take_late_changes(&mut self) -> (LateChanges<C>, BatchChanges<C>) {
+        let Unsaved { spans, batches } = std::mem::take(&mut self.unsaved);
         let span = |(start, uid): (UnixSeconds, Uid)| {
             let span = self.late.get(&start).and_then(|it| it.get(&uid)).cloned();
             ((uid, start), span)
         };
         let spans = spans.into_iter().map(span).collect();
-        let mut changes: EmissionChanges<C> = emissions.into_iter().map(|it| (it, None)).collect();
-        for emission in self.emissions() {
-            if let Some(change) = changes.get_mut(&emission.number) {
-                *change = Some(emission.clone());
+        let mut changes: BatchChanges<C> = batches.into_iter().map(|it| (it, None)).collect();
+        for batch in self.batches() {
+            if let Some(change) = changes.get_mut(&batch.number) {
+                *change = Some(batch.clone());
             }
         }
         (spans, changes)
@@ -102,10 +102,10 @@ impl<C: Clone> Head<C> {
                 }
             }
         }
-        for emission in &mut self.late_failed {
-            for piece in &mut emission.pieces {
+        for batch in &mut self.late_failed {
+            for piece in &mut batch.pieces {
                 if change(&piece.uid, &mut piece.content) {
-                    self.unsaved.emissions.insert(emission.number);
+                    self.unsaved.batches.insert(batch.number);
                 }
             }
         }
@@ -121,7 +121,7 @@ impl<C: Content> Ledger<C> {
         content: &C,
         learned: UnixSeconds,
     ) {
-        let end = end.min(self.head.emitted);
+        let end = end.min(self.checkpoint.emitted);
         if start >= end || self.accounting == Accounting::Nominal {
             return;
         }
@@ -130,7 +130,7 @@ impl<C: Content> Ledger<C> {
             content: content.clone(),
             learned,
         };
-        self.head.insert_late(start, Arc::clone(uid), span);
+        self.checkpoint.insert_late(start, Arc::clone(uid), span);
     }
 
     /// Cuts late spans of an object that lie beyond its end and were never handed out. Gives back
@@ -144,8 +144,8 @@ impl<C: Content> Ledger<C> {
         end: UnixSeconds,
     ) -> Vec<(UnixSeconds, UnixSeconds)> {
         let mut trimmed = Vec::new();
-        let unsaved = &mut self.head.unsaved;
-        self.head.late.retain(|start, spans| {
+        let unsaved = &mut self.checkpoint.unsaved;
+        self.checkpoint.late.retain(|start, spans| {
             if let Some(span) = spans.get_mut(uid)
                 && span.end > end
             {
@@ -162,42 +162,46 @@ impl<C: Content> Ledger<C> {
         trimmed
     }
 
-    pub(crate) fn next_late(&mut self) -> Option<Emission<C>> {
-        let emission = match self.head.late_failed.pop_front() {
-            Some(emission) => emission,
+    pub(crate) fn next_late(&mut self) -> Option<WindowBatch<C>> {
+        let batch = match self.checkpoint.late_failed.pop_front() {
+            Some(batch) => batch,
             None => self.gather_late()?,
         };
-        let ticket = self.ticket();
-        let handed = Emission {
-            ticket,
-            window: emission.window,
+        let tag = self.tag();
+        let handed = WindowBatch {
+            tag,
+            window: batch.window,
             kind: Kind::Late,
-            pieces: emission.pieces.clone(),
+            pieces: batch.pieces.clone(),
         };
-        self.head.late_in_flight.insert(ticket.0, emission);
+        self.checkpoint.late_in_flight.insert(tag.0, batch);
         Some(handed)
     }
 
     /// The late pieces of the oldest window that has any.
-    fn gather_late(&mut self) -> Option<LateEmission<C>> {
-        let (&first, _) = self.head.late.first_key_value()?;
+    fn gather_late(&mut self) -> Option<LateBatch<C>> {
+        let (&first, _) = self.checkpoint.late.first_key_value()?;
         let window = Window {
             start: self.interval.floor(first),
             end: self.interval.next_boundary(first),
         };
-        let later = self.head.late.split_off(&window.end);
-        let due = std::mem::replace(&mut self.head.late, later);
+        let later = self.checkpoint.late.split_off(&window.end);
+        let due = std::mem::replace(&mut self.checkpoint.late, later);
         let mut pieces = Vec::new();
         let mut learned = UnixSeconds::MIN;
         for (start, spans) in due {
             for (uid, span) in spans {
                 learned = learned.max(span.learned);
-                self.head.unsaved.spans.insert((start, Arc::clone(&uid)));
+                self.checkpoint
+                    .unsaved
+                    .spans
+                    .insert((start, Arc::clone(&uid)));
                 if span.end > window.end {
                     let rest = span.with(span.content.clone());
-                    self.head.insert_late(window.end, Arc::clone(&uid), rest);
+                    self.checkpoint
+                        .insert_late(window.end, Arc::clone(&uid), rest);
                 }
-                pieces.push(Piece {
+                pieces.push(UsageInterval {
                     uid,
                     start,
                     end: span.end.min(window.end),
@@ -206,10 +210,10 @@ impl<C: Content> Ledger<C> {
             }
         }
         pieces.sort_by(|a, b| (&a.uid, a.start).cmp(&(&b.uid, b.start)));
-        self.count_handed_out(pieces.iter().map(Piece::seconds).sum());
-        let number = self.head.free_number();
-        self.head.unsaved.emissions.insert(number);
-        Some(LateEmission {
+        self.count_handed_out(pieces.iter().map(UsageInterval::seconds).sum());
+        let number = self.checkpoint.free_number();
+        self.checkpoint.unsaved.batches.insert(number);
+        Some(LateBatch {
             number,
             window,
             pieces,
@@ -219,32 +223,32 @@ impl<C: Content> Ledger<C> {
 
     /// Drops what was learned late of the time before `until` and is in nobody's hands. Gives back
     /// what that was.
-    pub(crate) fn give_up_late(&mut self, until: UnixSeconds) -> Vec<Piece<C>> {
-        let head = &mut self.head;
-        let later = head.late.split_off(&until);
+    pub(crate) fn give_up_late(&mut self, until: UnixSeconds) -> Vec<UsageInterval<C>> {
+        let checkpoint = &mut self.checkpoint;
+        let later = checkpoint.late.split_off(&until);
         let mut lost = Vec::new();
-        for (start, spans) in std::mem::replace(&mut head.late, later) {
+        for (start, spans) in std::mem::replace(&mut checkpoint.late, later) {
             for (uid, span) in spans {
-                head.unsaved.spans.insert((start, Arc::clone(&uid)));
-                lost.push(Piece {
+                checkpoint.unsaved.spans.insert((start, Arc::clone(&uid)));
+                lost.push(UsageInterval {
                     uid: Arc::clone(&uid),
                     start,
                     end: span.end.min(until),
                     content: span.content.clone(),
                 });
                 if span.end > until {
-                    head.insert_late(until, uid, span);
+                    checkpoint.insert_late(until, uid, span);
                 }
             }
         }
-        let (given_up, kept) = std::mem::take(&mut head.late_failed)
+        let (given_up, kept) = std::mem::take(&mut checkpoint.late_failed)
             .into_iter()
             .partition::<Vec<_>, _>(|it| it.window.end <= until);
-        head.late_failed = kept.into();
+        checkpoint.late_failed = kept.into();
         let numbers = given_up.iter().map(|it| it.number);
-        head.unsaved.emissions.extend(numbers);
+        checkpoint.unsaved.batches.extend(numbers);
         // What was never handed out is from now on, and as lost.
-        self.count_handed_out(lost.iter().map(Piece::seconds).sum());
+        self.count_handed_out(lost.iter().map(UsageInterval::seconds).sum());
         lost.extend(given_up.into_iter().flat_map(|it| it.pieces));
         lost
     }
@@ -256,24 +260,24 @@ impl<C: Content> Ledger<C> {
     /// starts sees everything lately, and would keep all of it for a minute.
     pub(crate) fn adopt_late(&mut self, delivered: UnixSeconds, passed: Window) {
         let is_old = |learned: UnixSeconds| learned.saturating_add(REMEMBERED) <= delivered;
-        let unsaved = &mut self.head.unsaved;
-        for (start, spans) in &mut self.head.late {
+        let unsaved = &mut self.checkpoint.unsaved;
+        for (start, spans) in &mut self.checkpoint.late {
             for (uid, _) in spans.extract_if(.., |_, span| is_old(span.learned)) {
                 unsaved.spans.insert((*start, uid));
             }
         }
-        self.head.late.retain(|_, spans| !spans.is_empty());
-        let failed = std::mem::take(&mut self.head.late_failed);
+        self.checkpoint.late.retain(|_, spans| !spans.is_empty());
+        let failed = std::mem::take(&mut self.checkpoint.late_failed);
         let (delivered_by_others, kept) = failed
             .into_iter()
             .partition::<Vec<_>, _>(|it| is_old(it.learned));
-        self.head.late_failed = kept.into();
+        self.checkpoint.late_failed = kept.into();
         let numbers = delivered_by_others.iter().map(|it| it.number);
-        self.head.unsaved.emissions.extend(numbers);
+        self.checkpoint.unsaved.batches.extend(numbers);
         let passed_on = delivered_by_others
             .iter()
             .flat_map(|it| &it.pieces)
-            .map(Piece::seconds)
+            .map(UsageInterval::seconds)
             .fold(0, i64::saturating_add);
         self.count_handed_out(passed_on.saturating_neg());
         let mut kept = Vec::new();

@@ -7,11 +7,14 @@ use std::{
 
 use crate::{
     budget::Usages,
-    durable::Head,
+    durable::Checkpoint,
     entry::{Entry, HandedOut, Segment, WindowState},
     interval::{Interval, UnixSeconds, Window},
     quarantine::Quarantine,
-    words::{Accounting, Content, Emission, Kind, Observation, Piece, Settled, Stats, Ticket, Uid},
+    types::{
+        Accounting, Content, DeliveryResult, DeliveryTag, Kind, Observation, Stats, Uid,
+        UsageInterval, WindowBatch,
+    },
 };
 
 /// How long, in seconds behind the watermark, an object that is gone is remembered: should it turn
@@ -23,13 +26,13 @@ pub(crate) const REMEMBERED: i64 = 60;
 pub struct Ledger<C> {
     pub(crate) interval: Interval,
     pub(crate) accounting: Accounting,
-    pub(crate) head: Head<C>,
+    pub(crate) checkpoint: Checkpoint<C>,
     pub(crate) entries: BTreeMap<Uid, Entry<C>>,
     pub(crate) quarantine: Quarantine<C>,
     /// Objects that have something to forget once the watermark passes that second.
-    pub(crate) closings: BTreeMap<UnixSeconds, Vec<Uid>>,
-    pub(crate) tickets: HashMap<u64, UnixSeconds>,
-    next_ticket: u64,
+    pub(crate) expirations: BTreeMap<UnixSeconds, Vec<Uid>>,
+    pub(crate) tags: HashMap<u64, UnixSeconds>,
+    next_tag: u64,
     /// Entries that are not as they were when the changes were last taken.
     pub(crate) changed: BTreeSet<Uid>,
     /// Objects that came back with contents that are not whole, and were not seen since.
@@ -42,24 +45,24 @@ impl<C: Content> Ledger<C> {
     /// An empty ledger. What lies before `horizon` is never billed.
     #[must_use]
     pub fn new(interval: Interval, accounting: Accounting, horizon: UnixSeconds) -> Self {
-        Self::from_parts(interval, accounting, Head::new(horizon))
+        Self::from_parts(interval, accounting, Checkpoint::new(horizon))
     }
 
     pub(crate) fn from_parts(
         interval: Interval,
         accounting: Accounting,
-        mut head: Head<C>,
+        mut checkpoint: Checkpoint<C>,
     ) -> Self {
-        head.accounting = Some(accounting);
+        checkpoint.accounting = Some(accounting);
         Self {
             interval,
             accounting,
-            head,
+            checkpoint,
             entries: BTreeMap::new(),
             quarantine: Quarantine::default(),
-            closings: BTreeMap::new(),
-            tickets: HashMap::new(),
-            next_ticket: 0,
+            expirations: BTreeMap::new(),
+            tags: HashMap::new(),
+            next_tag: 0,
             changed: BTreeSet::new(),
             partial: HashSet::new(),
             waiting: Usages::default(),
@@ -69,13 +72,13 @@ impl<C: Content> Ledger<C> {
     /// The end of the last window of the unbroken run that was delivered.
     #[must_use]
     pub fn watermark(&self) -> UnixSeconds {
-        self.head.watermark
+        self.checkpoint.watermark
     }
 
     /// The end of the last window that was handed out.
     #[must_use]
     pub fn emitted(&self) -> UnixSeconds {
-        self.head.emitted
+        self.checkpoint.emitted
     }
 
     /// The length of windows.
@@ -87,7 +90,7 @@ impl<C: Content> Ledger<C> {
     /// The end of the window that comes next.
     #[must_use]
     pub fn next_due(&self) -> UnixSeconds {
-        self.interval.next_boundary(self.head.emitted)
+        self.interval.next_boundary(self.checkpoint.emitted)
     }
 
     /// Whether an object is known and its life goes on.
@@ -109,7 +112,7 @@ impl<C: Content> Ledger<C> {
     pub fn stats(&self) -> Stats {
         Stats {
             open: self.entries.values().filter(|it| it.end.is_none()).count(),
-            ..self.head.stats
+            ..self.checkpoint.stats
         }
     }
 
@@ -123,7 +126,7 @@ impl<C: Content> Ledger<C> {
             Some(mut entry) => {
                 if !entry.exists {
                     entry.exists = true;
-                    self.touch(&uid);
+                    self.mark_dirty(&uid);
                 }
                 let before = entry.segments.len();
                 self.complete(&uid, &mut entry, &observation);
@@ -140,12 +143,12 @@ impl<C: Content> Ledger<C> {
     }
 
     /// Learns that an object no longer exists; a life that went on ended at `at`.
-    pub fn gone(&mut self, uid: &str, at: UnixSeconds) {
+    pub fn deleted(&mut self, uid: &str, at: UnixSeconds) {
         let Some((uid, mut entry)) = self.entries.remove_entry(uid) else {
             return;
         };
         entry.exists = false;
-        self.touch(&uid);
+        self.mark_dirty(&uid);
         self.end_learned(&uid, &mut entry, at);
         self.close_at(entry.covered.saturating_add(REMEMBERED), &uid);
         self.entries.insert(uid, entry);
@@ -163,7 +166,7 @@ impl<C: Content> Ledger<C> {
         } else {
             start
         };
-        let start = start.max(self.head.horizon);
+        let start = start.max(self.checkpoint.horizon);
         let start = observation
             .in_scope_since
             .map_or(start, |since| start.max(since));
@@ -176,11 +179,11 @@ impl<C: Content> Ledger<C> {
         entry.in_scope_since = observation.in_scope_since;
         self.add_late(
             &uid,
-            (start, observation.end.unwrap_or(self.head.emitted)),
+            (start, observation.end.unwrap_or(self.checkpoint.emitted)),
             &observation.content,
             observation.observed_at,
         );
-        let from = start.max(self.head.emitted);
+        let from = start.max(self.checkpoint.emitted);
         if observation.end.is_none_or(|end| from < end) {
             let content = observation.content;
             entry
@@ -192,20 +195,20 @@ impl<C: Content> Ledger<C> {
             entry.covered = end;
             self.close_at(end, &uid);
         }
-        self.touch(&uid);
+        self.mark_dirty(&uid);
         self.entries.insert(uid, entry);
     }
 
     /// The life began earlier than was known.
     fn start_learned(&mut self, uid: &Uid, entry: &mut Entry<C>, seen: &Observation<C>) {
-        let horizon = entry.in_scope(self.head.horizon);
+        let horizon = entry.in_scope(self.checkpoint.horizon);
         let Some(start) = seen.start.map(|start| start.max(horizon)) else {
             return;
         };
         if start >= entry.first {
             return;
         }
-        self.touch(uid);
+        self.mark_dirty(uid);
         let known = entry.first;
         entry.first = start;
         let content = entry
@@ -214,11 +217,11 @@ impl<C: Content> Ledger<C> {
             .map_or(&seen.content, |it| it.content())
             .clone();
         self.add_late(uid, (start, known), &content, seen.observed_at);
-        if known > self.head.emitted
+        if known > self.checkpoint.emitted
             && let Some(segment) = entry.segments.first_mut()
         {
             // Nothing of it has been handed out, so it may simply begin earlier.
-            segment.start = start.max(self.head.emitted);
+            segment.start = start.max(self.checkpoint.emitted);
         }
     }
 
@@ -228,7 +231,7 @@ impl<C: Content> Ledger<C> {
         if entry.end.is_none() || seen.end.is_some() || seen.start.is_none() {
             return;
         }
-        self.touch(uid);
+        self.mark_dirty(uid);
         // What had been handed out beyond the supposed end was right.
         self.count_overbilled(std::mem::take(&mut entry.overbilled).saturating_neg());
         entry.end = None;
@@ -238,9 +241,9 @@ impl<C: Content> Ledger<C> {
             self.add_late(uid, stretch, &seen.content, seen.observed_at);
         }
         let again = entry.in_scope(entry.covered);
-        let missed = (again, self.head.emitted);
+        let missed = (again, self.checkpoint.emitted);
         self.add_late(uid, missed, &seen.content, seen.observed_at);
-        let from = again.max(self.head.emitted);
+        let from = again.max(self.checkpoint.emitted);
         match entry.segments.last_mut() {
             Some(last) if last.end == Some(from) && *last.content() == seen.content => {
                 last.end = None
@@ -258,13 +261,13 @@ impl<C: Content> Ledger<C> {
         let known = entry.written;
         if seen.content_since > known {
             entry.written = seen.content_since;
-            self.touch(uid);
+            self.mark_dirty(uid);
         }
         let last = entry.segments.last();
         if entry.end.is_some() || last.is_none_or(|last| *last.content() == seen.content) {
             return;
         }
-        self.touch(uid);
+        self.mark_dirty(uid);
         // Two writes in one second have the same time.
         let made_it = |since: &UnixSeconds| {
             Some(*since) > known || seen.observed_at <= since.saturating_add(1)
@@ -273,7 +276,7 @@ impl<C: Content> Ledger<C> {
             .content_since
             .filter(made_it)
             .map_or(seen.observed_at, |since| since.min(seen.observed_at))
-            .max(self.head.emitted);
+            .max(self.checkpoint.emitted);
         if let Some(cut) = entry.change(at, seen.content.clone()) {
             self.close_at(cut, uid);
         }
@@ -283,31 +286,35 @@ impl<C: Content> Ledger<C> {
         if entry.end.is_some() {
             return;
         }
-        self.touch(uid);
-        let emitted = self.head.emitted;
+        self.mark_dirty(uid);
+        let emitted = self.checkpoint.emitted;
         self.waiting
             .change(entry, |entry| entry.close(end, emitted));
         entry.trimmed = self.trim_late(uid, end.max(entry.first));
         if self.accounting == Accounting::Exact {
-            entry.overbilled = entry.beyond(&self.head.others);
+            entry.overbilled = entry.beyond(&self.checkpoint.others);
             self.count_overbilled(entry.overbilled);
         }
         self.close_at(entry.covered, uid);
     }
 
     fn count_overbilled(&mut self, seconds: i64) {
-        let sum = self.head.stats.overbilled_seconds.saturating_add(seconds);
-        self.head.stats.overbilled_seconds = sum.max(0);
+        let sum = self
+            .checkpoint
+            .stats
+            .overbilled_seconds
+            .saturating_add(seconds);
+        self.checkpoint.stats.overbilled_seconds = sum.max(0);
     }
 
     // --- handing out --------------------------------------------------------------------------
 
-    /// The next emission: what failed first, then what was late, then the next window if it ends at or
+    /// The next batch: what failed first, then what was late, then the next window if it ends at or
     /// before `complete_until`, then what was rejected and is due by then: it must not keep others
     /// waiting. `None` when there is nothing to hand out now.
-    pub fn next(&mut self, complete_until: UnixSeconds) -> Option<Emission<C>> {
+    pub fn next(&mut self, complete_until: UnixSeconds) -> Option<WindowBatch<C>> {
         let failed = self
-            .head
+            .checkpoint
             .windows
             .values()
             .find(|it| it.state == WindowState::Failed)
@@ -315,47 +322,47 @@ impl<C: Content> Ledger<C> {
         if let Some(window) = failed {
             return self.hand_out(window);
         }
-        if let Some(emission) = self.next_late() {
-            return Some(emission);
+        if let Some(batch) = self.next_late() {
+            return Some(batch);
         }
         self.next_window(complete_until)
             .or_else(|| self.next_again(complete_until))
     }
 
-    fn next_window(&mut self, complete_until: UnixSeconds) -> Option<Emission<C>> {
+    fn next_window(&mut self, complete_until: UnixSeconds) -> Option<WindowBatch<C>> {
         // Windows in which nothing ran are delivered as they are, a bounded number at a time.
         for _ in 0..10_000 {
             let window = Window {
-                start: self.head.emitted,
+                start: self.checkpoint.emitted,
                 end: self.next_due(),
             };
             if window.end > complete_until || window.end <= window.start {
                 return None;
             }
-            self.head.emitted = window.end;
-            if let Some(emission) = self.hand_out(window) {
-                return Some(emission);
+            self.checkpoint.emitted = window.end;
+            if let Some(batch) = self.hand_out(window) {
+                return Some(batch);
             }
         }
         None
     }
 
     /// Hands out a window; one without pieces is delivered by that.
-    fn hand_out(&mut self, window: Window) -> Option<Emission<C>> {
-        let before = self.head.windows.get(&window.start).copied();
+    fn hand_out(&mut self, window: Window) -> Option<WindowBatch<C>> {
+        let before = self.checkpoint.windows.get(&window.start).copied();
         let accounting = before.and_then(|it| it.accounting);
         let accounting = accounting.unwrap_or(self.accounting);
         let pieces = self.pieces(window, accounting);
-        let seconds = pieces.iter().map(Piece::seconds).sum::<i64>();
+        let seconds = pieces.iter().map(UsageInterval::seconds).sum::<i64>();
         // One that comes again was counted.
         let counted = before.map_or(0, |it| it.seconds);
         self.count_handed_out(seconds.saturating_sub(counted));
         let state = if pieces.is_empty() {
             WindowState::Delivered
         } else {
-            WindowState::InFlight(self.ticket())
+            WindowState::InFlight(self.tag())
         };
-        self.head.windows.insert(
+        self.checkpoint.windows.insert(
             window.start,
             HandedOut {
                 window,
@@ -364,13 +371,13 @@ impl<C: Content> Ledger<C> {
                 accounting: Some(accounting),
             },
         );
-        let WindowState::InFlight(ticket) = state else {
+        let WindowState::InFlight(tag) = state else {
             self.advance();
             return None;
         };
-        self.tickets.insert(ticket.0, window.start);
-        Some(Emission {
-            ticket,
+        self.tags.insert(tag.0, window.start);
+        Some(WindowBatch {
+            tag,
             window,
             kind: Kind::Window,
             pieces,
@@ -378,24 +385,24 @@ impl<C: Content> Ledger<C> {
     }
 
     /// The pieces of a window: a function of the ledger, the window and how it is billed alone.
-    pub(crate) fn pieces(&self, window: Window, accounting: Accounting) -> Vec<Piece<C>> {
+    pub(crate) fn pieces(&self, window: Window, accounting: Accounting) -> Vec<UsageInterval<C>> {
         self.pieces_by(|segment| segment.billed(window, accounting))
     }
 
     /// What the windows of a stretch would be made of, in one piece a segment; the last may be cut off.
-    pub(crate) fn pieces_over(&self, stretch: Window) -> Vec<Piece<C>> {
+    pub(crate) fn pieces_over(&self, stretch: Window) -> Vec<UsageInterval<C>> {
         self.pieces_by(|segment| segment.billed_over(stretch, self.accounting, self.interval))
     }
 
     fn pieces_by(
         &self,
         billed: impl Fn(&Segment<C>) -> Option<(UnixSeconds, UnixSeconds)>,
-    ) -> Vec<Piece<C>> {
+    ) -> Vec<UsageInterval<C>> {
         let mut pieces = Vec::new();
         for (uid, entry) in &self.entries {
             for segment in &entry.segments {
                 if let Some((start, end)) = billed(segment) {
-                    pieces.push(Piece {
+                    pieces.push(UsageInterval {
                         uid: Arc::clone(uid),
                         start,
                         end,
@@ -407,41 +414,41 @@ impl<C: Content> Ledger<C> {
         pieces
     }
 
-    pub(crate) fn ticket(&mut self) -> Ticket {
-        self.next_ticket = self.next_ticket.wrapping_add(1);
-        Ticket(self.next_ticket)
+    pub(crate) fn tag(&mut self) -> DeliveryTag {
+        self.next_tag = self.next_tag.wrapping_add(1);
+        DeliveryTag(self.next_tag)
     }
 
     // --- settling -----------------------------------------------------------------------------
 
-    /// Learns how an emission ended.
-    pub fn settle(&mut self, ticket: Ticket, settled: Settled<C>) {
-        if self.settle_again(ticket, &settled) {
+    /// Learns how a batch ended.
+    pub fn settle(&mut self, tag: DeliveryTag, settled: DeliveryResult<C>) {
+        if self.settle_again(tag, &settled) {
             return;
         }
-        if let Some(emission) = self.head.late_in_flight.remove(&ticket.0) {
-            if settled == Settled::Failed {
-                self.head.late_failed.push_back(emission);
+        if let Some(batch) = self.checkpoint.late_in_flight.remove(&tag.0) {
+            if settled == DeliveryResult::Failed {
+                self.checkpoint.late_failed.push_back(batch);
                 return;
             }
-            self.head.unsaved.emissions.insert(emission.number);
-            let seconds = emission.pieces.iter().map(Piece::seconds).sum();
-            let before = self.head.stats.billed_seconds;
+            self.checkpoint.unsaved.batches.insert(batch.number);
+            let seconds = batch.pieces.iter().map(UsageInterval::seconds).sum();
+            let before = self.checkpoint.stats.billed_seconds;
             self.count_fates(seconds, settled);
-            let stats = &mut self.head.stats;
+            let stats = &mut self.checkpoint.stats;
             let delivered = stats.billed_seconds.saturating_sub(before);
             stats.late_seconds = stats.late_seconds.saturating_add(delivered);
             return;
         }
         let Some(window) = self
-            .tickets
-            .remove(&ticket.0)
-            .and_then(|start| self.head.windows.get_mut(&start))
-            .filter(|it| it.state == WindowState::InFlight(ticket))
+            .tags
+            .remove(&tag.0)
+            .and_then(|start| self.checkpoint.windows.get_mut(&start))
+            .filter(|it| it.state == WindowState::InFlight(tag))
         else {
             return;
         };
-        if settled == Settled::Failed {
+        if settled == DeliveryResult::Failed {
             window.state = WindowState::Failed;
             return;
         }
@@ -453,36 +460,39 @@ impl<C: Content> Ledger<C> {
 
     /// Counts object-seconds that this ledger hands out, or no longer does if negative.
     pub(crate) fn count_handed_out(&mut self, seconds: i64) {
-        let stats = &mut self.head.stats;
+        let stats = &mut self.checkpoint.stats;
         stats.handed_out_seconds = stats.handed_out_seconds.saturating_add(seconds);
     }
 
     /// Moves the watermark over the windows that were delivered without a gap.
     pub(crate) fn advance(&mut self) {
-        while let Some(first) = self.head.windows.first_entry() {
+        while let Some(first) = self.checkpoint.windows.first_entry() {
             if first.get().state != WindowState::Delivered {
                 break;
             }
-            self.head.watermark = first.remove().window.end;
+            self.checkpoint.watermark = first.remove().window.end;
         }
         self.forget();
     }
 
     pub(crate) fn close_at(&mut self, at: UnixSeconds, uid: &Uid) {
-        self.closings.entry(at).or_default().push(Arc::clone(uid));
+        self.expirations
+            .entry(at)
+            .or_default()
+            .push(Arc::clone(uid));
     }
 
     /// Drops what lies behind the watermark.
     pub(crate) fn forget(&mut self) {
-        while let Some(first) = self.closings.first_entry() {
-            if *first.key() > self.head.watermark {
+        while let Some(first) = self.expirations.first_entry() {
+            if *first.key() > self.checkpoint.watermark {
                 break;
             }
             for uid in first.remove() {
                 let Some(entry) = self.entries.get_mut(&uid) else {
                     continue;
                 };
-                let watermark = self.head.watermark;
+                let watermark = self.checkpoint.watermark;
                 if !self.changed.contains(&uid) {
                     self.changed.insert(Arc::clone(&uid));
                 }

@@ -52,11 +52,11 @@
 //! assert_eq!(window.pieces[0].seconds(), 50);
 //!
 //! // What was not delivered comes again as it was, and the watermark waits for it.
-//! ledger.settle(window.ticket, Settled::Failed);
+//! ledger.settle(window.tag, DeliveryResult::Failed);
 //! let again = ledger.next(60).unwrap();
 //! assert_eq!(again.pieces, window.pieces);
 //! assert_eq!(ledger.watermark(), 0);
-//! ledger.settle(again.ticket, Settled::Delivered);
+//! ledger.settle(again.tag, DeliveryResult::Delivered);
 //! assert_eq!(ledger.watermark(), 60);
 //! ```
 
@@ -78,19 +78,19 @@ mod quarantine;
 mod seconds;
 #[cfg(test)]
 mod tests;
+mod types;
 mod unproved;
-mod words;
 
 pub use budget::{Budget, Waiting};
 pub use completeness::Completeness;
-pub use durable::{Changes, Head, Record, RecordChange};
-pub use entry::{LateEmission, LateSpan, SegmentChange};
+pub use durable::{Changes, Checkpoint, Record, RecordChange};
+pub use entry::{LateBatch, LateSpan, SegmentChange};
 pub use interval::{Interval, UnixSeconds, Window};
-pub use late::{EmissionChanges, LateChanges};
+pub use late::{BatchChanges, LateChanges};
 pub use ledger::Ledger;
 pub use quarantine::{Group, GroupChange, GroupKey};
 pub use seconds::{OTHER, Seconds, Tally, Unbilled};
-pub use words::{
-    Accounting, Content, Emission, Fate, Kind, Observation, Piece, Refusal, Settled, Stats, Ticket,
-    Uid,
+pub use types::{
+    Accounting, Content, DeliveryResult, DeliveryTag, Fate, Kind, Observation, Refusal, Stats, Uid,
+    UsageInterval, WindowBatch,
 };

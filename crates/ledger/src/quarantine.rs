@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     interval::UnixSeconds,
-    words::{Content, Piece, Refusal, Ticket, Uid},
+    types::{Content, DeliveryTag, Refusal, Uid, UsageInterval},
 };
 
 /// The most bytes of contents, and the most pieces, that are kept.
@@ -103,8 +103,8 @@ impl<C> Group<C> {
 
 impl<C: Content> Group<C> {
     /// The pieces as they are handed out.
-    pub(crate) fn to_pieces(&self) -> Vec<Piece<C>> {
-        let piece = |(start, end): &(UnixSeconds, UnixSeconds)| Piece {
+    pub(crate) fn to_pieces(&self) -> Vec<UsageInterval<C>> {
+        let piece = |(start, end): &(UnixSeconds, UnixSeconds)| UsageInterval {
             uid: Arc::clone(&self.uid),
             start: *start,
             end: *end,
@@ -270,7 +270,7 @@ impl<C: Content> Quarantine<C> {
         }
     }
 
-    fn touch(&mut self, key: &GroupKey, is_new: bool) {
+    fn mark_dirty(&mut self, key: &GroupKey, is_new: bool) {
         match self.changed.get_mut(key) {
             Some(known) => *known |= is_new,
             None => {
@@ -282,7 +282,7 @@ impl<C: Content> Quarantine<C> {
     /// Keeps a piece. Gives back the groups that had to go for it.
     pub(crate) fn add(
         &mut self,
-        piece: Piece<C>,
+        piece: UsageInterval<C>,
         refusal: Refusal,
         at: UnixSeconds,
     ) -> Vec<Group<C>> {
@@ -338,7 +338,7 @@ impl<C: Content> Quarantine<C> {
             self.due.insert((at, key.clone()));
         }
         self.open.insert(Arc::clone(&group.uid), key.clone());
-        self.touch(&key, is_new);
+        self.mark_dirty(&key, is_new);
         self.groups.insert(key, group);
     }
 
@@ -351,7 +351,7 @@ impl<C: Content> Quarantine<C> {
         if self.open.get(&group.uid) == Some(key) {
             self.open.remove(&group.uid);
         }
-        self.touch(key, false);
+        self.mark_dirty(key, false);
         Some(group)
     }
 
@@ -432,7 +432,11 @@ impl<C: Content> Quarantine<C> {
     }
 
     /// The next group that is due, if fewer are in flight than may be.
-    pub(crate) fn next(&mut self, now: UnixSeconds, ticket: Ticket) -> Option<Vec<Piece<C>>> {
+    pub(crate) fn next(
+        &mut self,
+        now: UnixSeconds,
+        tag: DeliveryTag,
+    ) -> Option<Vec<UsageInterval<C>>> {
         if self.in_flight.len() >= MOST_IN_FLIGHT {
             return None;
         }
@@ -444,20 +448,20 @@ impl<C: Content> Quarantine<C> {
             .clone();
         let group = self.groups.get(&key)?;
         let pieces = group.to_pieces();
-        self.in_flight.insert(ticket.0, key);
+        self.in_flight.insert(tag.0, key);
         Some(pieces)
     }
 
-    /// The pieces that were handed out by this ticket.
-    pub(crate) fn handed_out(&self, ticket: Ticket) -> Option<&Group<C>> {
+    /// The pieces that were handed out by this tag.
+    pub(crate) fn handed_out(&self, tag: DeliveryTag) -> Option<&Group<C>> {
         self.in_flight
-            .get(&ticket.0)
+            .get(&tag.0)
             .and_then(|key| self.groups.get(key))
     }
 
-    /// Takes the group back that was handed out by this ticket; it is no longer kept.
-    pub(crate) fn take_back(&mut self, ticket: Ticket) -> Option<(GroupKey, Group<C>)> {
-        let key = self.in_flight.remove(&ticket.0)?;
+    /// Takes the group back that was handed out by this tag; it is no longer kept.
+    pub(crate) fn take_back(&mut self, tag: DeliveryTag) -> Option<(GroupKey, Group<C>)> {
+        let key = self.in_flight.remove(&tag.0)?;
         let group = self.remove(&key)?;
         Some((key, group))
     }

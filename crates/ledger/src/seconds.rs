@@ -9,7 +9,7 @@ use crate::{
     interval::{UnixSeconds, Window},
     ledger::Ledger,
     quarantine::Group,
-    words::{Content, Fate, Kind, Piece, Settled, Ticket},
+    types::{Content, DeliveryResult, DeliveryTag, Fate, Kind, UsageInterval},
 };
 
 /// So many owners of unbilled time are told apart. When another one comes, the one with least, which is
@@ -156,34 +156,37 @@ impl<C: Content> Ledger<C> {
     /// Object-seconds by fate, of all time up to `now`.
     #[must_use]
     pub fn seconds(&self, now: UnixSeconds) -> Seconds {
-        let head = &self.head;
+        let checkpoint = &self.checkpoint;
         let not_handed_out = self.ahead(now).saturating_add(self.late_seconds());
-        let windows = head
+        let windows = checkpoint
             .windows
             .values()
             .filter(|it| it.state != WindowState::Delivered)
             .map(|it| it.seconds);
-        let late = head
+        let late = checkpoint
             .late_in_flight
             .values()
-            .chain(&head.late_failed)
+            .chain(&checkpoint.late_failed)
             .flat_map(|it| &it.pieces)
-            .map(Piece::seconds);
+            .map(UsageInterval::seconds);
         let on_the_way = windows.chain(late).fold(0, i64::saturating_add);
         Seconds {
-            ran: head.stats.handed_out_seconds.saturating_add(not_handed_out),
-            delivered: head.stats.billed_seconds,
-            rejected: head.stats.rejected_seconds,
-            dropped: head.stats.dropped_seconds,
+            ran: checkpoint
+                .stats
+                .handed_out_seconds
+                .saturating_add(not_handed_out),
+            delivered: checkpoint.stats.billed_seconds,
+            rejected: checkpoint.stats.rejected_seconds,
+            dropped: checkpoint.stats.dropped_seconds,
             waiting: on_the_way.saturating_add(not_handed_out),
-            unproved: head.stats.lost_seconds,
+            unproved: checkpoint.stats.lost_seconds,
         }
     }
 
     /// Object-seconds beyond what was handed out.
     fn ahead(&self, now: UnixSeconds) -> i64 {
         let window = Window {
-            start: self.head.emitted,
+            start: self.checkpoint.emitted,
             end: now,
         };
         self.entries
@@ -196,7 +199,7 @@ impl<C: Content> Ledger<C> {
     }
 
     fn late_seconds(&self) -> i64 {
-        self.head
+        self.checkpoint
             .late
             .iter()
             .flat_map(|(start, spans)| spans.values().map(move |it| it.end.saturating_sub(*start)))
@@ -214,7 +217,7 @@ impl<C: Content> Ledger<C> {
             owner: Arc::clone(owner),
             seconds,
         });
-        self.head.unbilled.list().chain(kept).collect()
+        self.checkpoint.unbilled.list().chain(kept).collect()
     }
 
     /// Rejected pieces that are kept, in the order of their starts, from the group `from` on.
@@ -249,19 +252,19 @@ impl<C: Content> Ledger<C> {
         self.count_not_kept(&old);
     }
 
-    /// The pieces of an emission that is not settled yet.
+    /// The pieces of a batch that is not settled yet.
     #[must_use]
-    pub fn handed_out(&self, ticket: Ticket) -> Vec<Piece<C>> {
-        if let Some(emission) = self.head.late_in_flight.get(&ticket.0) {
-            return emission.pieces.clone();
+    pub fn handed_out(&self, tag: DeliveryTag) -> Vec<UsageInterval<C>> {
+        if let Some(batch) = self.checkpoint.late_in_flight.get(&tag.0) {
+            return batch.pieces.clone();
         }
-        if let Some(group) = self.quarantine.handed_out(ticket) {
+        if let Some(group) = self.quarantine.handed_out(tag) {
             return group.to_pieces();
         }
         let window = self
-            .tickets
-            .get(&ticket.0)
-            .and_then(|start| self.head.windows.get(start));
+            .tags
+            .get(&tag.0)
+            .and_then(|start| self.checkpoint.windows.get(start));
         // A function of ledger and window: the same pieces as when it was handed out.
         window.map_or_else(Vec::new, |it| {
             self.pieces(it.window, it.accounting.unwrap_or(self.accounting))
@@ -269,12 +272,12 @@ impl<C: Content> Ledger<C> {
     }
 
     /// Rejected pieces that are due are handed out again.
-    pub(crate) fn next_again(&mut self, now: UnixSeconds) -> Option<crate::Emission<C>> {
-        let ticket = self.ticket();
-        let pieces = self.quarantine.next(now, ticket)?;
+    pub(crate) fn next_again(&mut self, now: UnixSeconds) -> Option<crate::WindowBatch<C>> {
+        let tag = self.tag();
+        let pieces = self.quarantine.next(now, tag)?;
         let first = pieces.first()?;
-        Some(crate::Emission {
-            ticket,
+        Some(crate::WindowBatch {
+            tag,
             window: Window {
                 start: self.interval.floor(first.start),
                 end: self.interval.next_boundary(first.start),
@@ -286,26 +289,26 @@ impl<C: Content> Ledger<C> {
 
     /// Counts what became of pieces that were handed out for the first time: of all `seconds`, and of
     /// those that were not delivered.
-    pub(crate) fn count_fates(&mut self, seconds: i64, settled: Settled<C>) {
+    pub(crate) fn count_fates(&mut self, seconds: i64, settled: DeliveryResult<C>) {
         let mut delivered = seconds;
-        if let Settled::Done { at, undelivered } = settled {
+        if let DeliveryResult::Done { at, undelivered } = settled {
             for (piece, fate) in undelivered {
                 delivered = delivered.saturating_sub(piece.seconds());
                 self.count_undelivered(piece, fate, at);
             }
         }
-        let stats = &mut self.head.stats;
+        let stats = &mut self.checkpoint.stats;
         stats.billed_seconds = stats.billed_seconds.saturating_add(delivered);
     }
 
-    fn count_undelivered(&mut self, piece: Piece<C>, fate: Fate, at: UnixSeconds) {
+    fn count_undelivered(&mut self, piece: UsageInterval<C>, fate: Fate, at: UnixSeconds) {
         let seconds = piece.seconds();
-        let stats = &mut self.head.stats;
+        let stats = &mut self.checkpoint.stats;
         match fate {
             Fate::Dropped { place } => {
                 stats.dropped_seconds = stats.dropped_seconds.saturating_add(seconds);
                 let owner = piece.content.owner();
-                self.head
+                self.checkpoint
                     .unbilled
                     .add(Unbilled::Dropped, &place, owner, seconds);
             }
@@ -321,9 +324,9 @@ impl<C: Content> Ledger<C> {
     pub(crate) fn count_not_kept(&mut self, gone: &[Group<C>]) {
         for group in gone {
             let pieces = group.pieces.len() as u64;
-            let stats = &mut self.head.stats;
+            let stats = &mut self.checkpoint.stats;
             stats.rejected_not_kept = stats.rejected_not_kept.saturating_add(pieces);
-            self.head.unbilled.add(
+            self.checkpoint.unbilled.add(
                 Unbilled::Rejected,
                 &group.refusal.cause,
                 group.content.owner(),
@@ -332,20 +335,20 @@ impl<C: Content> Ledger<C> {
         }
     }
 
-    /// Learns what became of rejected pieces that were handed out again. `false` if the ticket is not
+    /// Learns what became of rejected pieces that were handed out again. `false` if the tag is not
     /// one of those.
-    pub(crate) fn settle_again(&mut self, ticket: Ticket, settled: &Settled<C>) -> bool {
-        let Some((key, mut group)) = self.quarantine.take_back(ticket) else {
+    pub(crate) fn settle_again(&mut self, tag: DeliveryTag, settled: &DeliveryResult<C>) -> bool {
+        let Some((key, mut group)) = self.quarantine.take_back(tag) else {
             return false;
         };
         let (at, undelivered) = match settled {
             // As it was: it is due still.
-            Settled::Failed => {
+            DeliveryResult::Failed => {
                 self.quarantine.keep(key, group, None, UnixSeconds::MIN);
                 return true;
             }
-            Settled::Delivered => (UnixSeconds::MIN, &[][..]),
-            Settled::Done { at, undelivered } => (*at, undelivered.as_slice()),
+            DeliveryResult::Delivered => (UnixSeconds::MIN, &[][..]),
+            DeliveryResult::Done { at, undelivered } => (*at, undelivered.as_slice()),
         };
         let mut last = None;
         let mut dropped = 0_i64;
@@ -359,7 +362,7 @@ impl<C: Content> Ledger<C> {
                 Fate::Dropped { place } => {
                     dropped = dropped.saturating_add(piece.seconds());
                     let owner = piece.content.owner();
-                    self.head
+                    self.checkpoint
                         .unbilled
                         .add(Unbilled::Dropped, place, owner, piece.seconds());
                 }
@@ -368,7 +371,7 @@ impl<C: Content> Ledger<C> {
         let before = group.seconds();
         group.pieces = kept;
         let settled = before.saturating_sub(group.seconds());
-        let stats = &mut self.head.stats;
+        let stats = &mut self.checkpoint.stats;
         stats.rejected_seconds = stats.rejected_seconds.saturating_sub(settled);
         stats.dropped_seconds = stats.dropped_seconds.saturating_add(dropped);
         let delivered = settled.saturating_sub(dropped);

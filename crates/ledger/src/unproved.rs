@@ -5,7 +5,7 @@ use crate::{
     entry::WindowState,
     interval::{UnixSeconds, Window},
     ledger::Ledger,
-    words::Content,
+    types::Content,
 };
 
 impl<C: Content> Ledger<C> {
@@ -55,7 +55,7 @@ impl<C: Content> Ledger<C> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Accounting, Interval, Ledger, Observation, Settled};
+    use crate::{Accounting, DeliveryResult, Interval, Ledger, Observation};
 
     fn ledger() -> Ledger<String> {
         Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 0)
@@ -79,7 +79,7 @@ mod tests {
         run(&mut ledger, "a", 2, None);
         run(&mut ledger, "b", 5, Some(23));
         let first = ledger.next(10).unwrap();
-        ledger.settle(first.ticket, Settled::Delivered);
+        ledger.settle(first.tag, DeliveryResult::Delivered);
         // 30 of the one and 13 of the other, and 3 beyond a border of windows.
         assert_eq!(ledger.adopt_unproved(43, true), 46);
         assert_eq!(ledger.stats().lost_seconds, 46);
@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(ledger.adopt_unproved(50, true), 0);
         assert_eq!(ledger.stats().lost_seconds, 0);
         // Its acknowledgement is no news either.
-        ledger.settle(window.ticket, Settled::Delivered);
+        ledger.settle(window.tag, DeliveryResult::Delivered);
         assert_eq!(ledger.watermark(), 50);
     }
 
@@ -109,16 +109,16 @@ mod tests {
         let mut ledger = ledger();
         run(&mut ledger, "a", 0, None);
         let first = ledger.next(10).unwrap();
-        ledger.settle(first.ticket, Settled::Delivered);
+        ledger.settle(first.tag, DeliveryResult::Delivered);
         let failed = ledger.next(20).unwrap();
-        ledger.settle(failed.ticket, Settled::Failed);
+        ledger.settle(failed.tag, DeliveryResult::Failed);
         let failed = ledger.next(20).unwrap();
         let on_its_way = ledger.next(30).unwrap();
-        ledger.settle(failed.ticket, Settled::Failed);
+        ledger.settle(failed.tag, DeliveryResult::Failed);
         assert_eq!(ledger.adopt_unproved(5, false), 0);
         assert_eq!(ledger.adopt_unproved(30, false), 20);
         // It is counted already.
-        ledger.settle(on_its_way.ticket, Settled::Delivered);
+        ledger.settle(on_its_way.tag, DeliveryResult::Delivered);
         let seconds = ledger.seconds(35);
         assert_eq!((seconds.delivered, seconds.unproved), (10, 20));
         assert_eq!((seconds.ran, seconds.waiting), (35, 5));

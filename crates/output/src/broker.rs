@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use meterline_config::{Child, Configure, Cx, Located, OutputSpec, Overlap, Spec};
+use meterline_config::{Child, Configure, Located, OutputSpec, Overlap, PlanContext, Spec};
 use meterline_core::{BuildContext, BuildError, Message, OutputNode, OutputPlan, Router, Routing};
 use serde::Deserialize;
 
@@ -35,7 +35,7 @@ enum Pattern {
 impl Configure for Config {
     type Plan = dyn OutputPlan;
 
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn OutputPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn OutputPlan>> {
         if self.outputs.is_empty() {
             cx.error_at(&self.outputs, "at least one output is needed");
             return None;

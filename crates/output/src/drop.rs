@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use meterline_config::{Configure, Cx, OutputSpec, Spec};
+use meterline_config::{Configure, OutputSpec, PlanContext, Spec};
 use meterline_core::{
     BatchPolicy, BuildContext, BuildError, Message, OutputNode, OutputPlan, Reads, RetryPolicy,
     Taken, WriteError, Writer, WriterNode,
@@ -22,7 +22,7 @@ pub(crate) struct Config {}
 impl Configure for Config {
     type Plan = dyn OutputPlan;
 
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn OutputPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn OutputPlan>> {
         cx.reads(&Reads::default());
         Some(Box::new(Drop))
     }

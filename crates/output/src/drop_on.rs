@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use meterline_config::{Child, Configure, Cx, Located, OutputSpec, Spec};
+use meterline_config::{Child, Configure, Located, OutputSpec, PlanContext, Spec};
 use meterline_core::{BuildContext, BuildError, OutputNode, OutputPlan};
 use regex::RegexSet;
 use serde::Deserialize;
@@ -34,7 +34,7 @@ pub(crate) struct Config {
 impl Configure for Config {
     type Plan = dyn OutputPlan;
 
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn OutputPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn OutputPlan>> {
         let output = cx.output(self.output);
         if self.error_patterns.value.is_empty() {
             cx.error_at(&self.error_patterns, "at least one pattern is needed");

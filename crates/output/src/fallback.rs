@@ -5,7 +5,7 @@
 //! no dead letter.
 
 use async_trait::async_trait;
-use meterline_config::{Child, Configure, Cx, Located, OutputSpec, Spec};
+use meterline_config::{Child, Configure, Located, OutputSpec, PlanContext, Spec};
 use meterline_core::{BuildContext, BuildError, OutputNode, OutputPlan};
 use serde::Deserialize;
 
@@ -25,7 +25,7 @@ pub(crate) struct Config(Located<Vec<Child>>);
 impl Configure for Config {
     type Plan = dyn OutputPlan;
 
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn OutputPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn OutputPlan>> {
         if self.0.value.len() < 2 {
             cx.error_at(
                 &self.0,

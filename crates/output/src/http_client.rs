@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use meterline_config::{Configure, Cx, GoDuration, Located, OutputSpec, Spec};
+use meterline_config::{Configure, GoDuration, Located, OutputSpec, PlanContext, Spec};
 use meterline_core::{
     BatchPolicy, BuildContext, BuildError, Content, Message, OutputNode, OutputPlan, Reads,
     RetryPolicy, Taken, WriteError, Writer, WriterNode,
@@ -125,7 +125,7 @@ fn default_timeout() -> Located<GoDuration> {
 impl Configure for Config {
     type Plan = dyn OutputPlan;
 
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn OutputPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn OutputPlan>> {
         cx.reads(&Reads::All);
         let engine = Engine::new(Limits::default());
         let url = template(&engine, &self.url, cx);
@@ -172,7 +172,11 @@ impl Configure for Config {
     }
 }
 
-fn template(engine: &Engine, source: &Located<String>, cx: &mut Cx<'_>) -> Option<Template> {
+fn template(
+    engine: &Engine,
+    source: &Located<String>,
+    cx: &mut PlanContext<'_>,
+) -> Option<Template> {
     match engine.compile_template(&source.value) {
         Ok(template) => {
             cx.reads(&template.reads());
@@ -195,7 +199,7 @@ enum Value {
     Made(Template),
 }
 
-fn header(engine: &Engine, source: &Located<String>, cx: &mut Cx<'_>) -> Option<Value> {
+fn header(engine: &Engine, source: &Located<String>, cx: &mut PlanContext<'_>) -> Option<Value> {
     let template = template(engine, source, cx)?;
     let Some(text) = template.is_static() else {
         return Some(Value::Made(template));

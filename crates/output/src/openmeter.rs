@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use meterline_config::{Configure, Cx, GoDuration, Located, OutputSpec, Spec};
+use meterline_config::{Configure, GoDuration, Located, OutputSpec, PlanContext, Spec};
 use meterline_core::{
     BatchPolicy, BuildContext, BuildError, Content, Message, OutputNode, OutputPlan, RetryPolicy,
     Taken, WriteError, Writer, WriterNode,
@@ -79,7 +79,7 @@ fn default_timeout() -> Located<GoDuration> {
 impl Configure for Config {
     type Plan = dyn OutputPlan;
 
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn OutputPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn OutputPlan>> {
         let url = match endpoint(&self.url) {
             Ok(url) => url,
             Err(reason) => {
@@ -108,7 +108,7 @@ impl Configure for Config {
 }
 
 /// What a token is, as it may come out of a variable, with white space around it.
-fn token(text: &Located<String>, url: &Url, cx: &mut Cx<'_>) -> Option<Token> {
+fn token(text: &Located<String>, url: &Url, cx: &mut PlanContext<'_>) -> Option<Token> {
     let token = text.value.trim();
     if token.is_empty() {
         return Some(Token::None);
@@ -301,7 +301,7 @@ impl OpenMeter {
 fn raw(message: &Message) -> Option<&Bytes> {
     match message.content() {
         Content::Raw(bytes) => Some(bytes),
-        Content::Document(_) | Content::Filled(_) => None,
+        Content::Document(_) | Content::Rendered(_) => None,
     }
 }
 

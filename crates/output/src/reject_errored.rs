@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use meterline_config::{Child, Configure, Cx, OutputSpec, Spec};
+use meterline_config::{Child, Configure, OutputSpec, PlanContext, Spec};
 use meterline_core::{BuildContext, BuildError, Message, OutputNode, OutputPlan, Router, Routing};
 use serde::Deserialize;
 
@@ -21,7 +21,7 @@ pub(crate) struct Config(Child);
 impl Configure for Config {
     type Plan = dyn OutputPlan;
 
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn OutputPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn OutputPlan>> {
         Some(Box::new(Plan(cx.output(self.0)?)))
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use meterline_config::{Cx, GoDuration, Located};
+use meterline_config::{GoDuration, Located, PlanContext};
 
 /// The most requests under way at once; none at all would deliver nothing.
-pub(crate) fn in_flight(most: &Located<usize>, cx: &mut Cx<'_>) -> usize {
+pub(crate) fn in_flight(most: &Located<usize>, cx: &mut PlanContext<'_>) -> usize {
     if most.value == 0 {
         cx.error_at(
             most,
@@ -16,7 +16,7 @@ pub(crate) fn in_flight(most: &Located<usize>, cx: &mut Cx<'_>) -> usize {
 }
 
 /// The time within which a request must be answered.
-pub(crate) fn time_limit(timeout: &Located<GoDuration>, cx: &mut Cx<'_>) -> Duration {
+pub(crate) fn time_limit(timeout: &Located<GoDuration>, cx: &mut PlanContext<'_>) -> Duration {
     if timeout.value.0.is_zero() {
         cx.error_at(
             timeout,

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use meterline_config::{Child, Configure, Cx, GoDuration, Located, OutputSpec, Spec};
+use meterline_config::{Child, Configure, GoDuration, Located, OutputSpec, PlanContext, Spec};
 use meterline_core::{BuildContext, BuildError, OutputNode, OutputPlan, RetryPolicy};
 use serde::Deserialize;
 
@@ -59,7 +59,7 @@ impl Default for Backoff {
 impl Configure for Config {
     type Plan = dyn OutputPlan;
 
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn OutputPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn OutputPlan>> {
         let first = self.backoff.initial_interval.value.0;
         if first.is_zero() {
             cx.error_at(

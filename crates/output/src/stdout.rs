@@ -17,7 +17,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use meterline_config::{Configure, Cx, OutputSpec, Spec};
+use meterline_config::{Configure, OutputSpec, PlanContext, Spec};
 use meterline_core::{
     BatchPolicy, BuildContext, BuildError, Content, IntCounter, Lines, Message, OutputNode,
     OutputPlan, RetryPolicy, Taken, WriteError, Writer, WriterNode,
@@ -74,7 +74,7 @@ enum WhenBlocked {
 impl Configure for Config {
     type Plan = dyn OutputPlan;
 
-    fn plan(self, _: &mut Cx<'_>) -> Option<Box<dyn OutputPlan>> {
+    fn plan(self, _: &mut PlanContext<'_>) -> Option<Box<dyn OutputPlan>> {
         Some(Box::new(self.when_blocked))
     }
 }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use meterline_config::{Child, Configure, Cx, Located, OutputSpec, Overlap, Spec};
+use meterline_config::{Child, Configure, Located, OutputSpec, Overlap, PlanContext, Spec};
 use meterline_core::{BuildContext, BuildError, Message, OutputNode, OutputPlan, Router, Routing};
 use meterline_script::{Engine, Expression, Limits};
 use serde::Deserialize;
@@ -53,7 +53,7 @@ struct CaseConfig {
 impl Configure for Config {
     type Plan = dyn OutputPlan;
 
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn OutputPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn OutputPlan>> {
         if self.cases.is_empty() {
             cx.error_at(&self.cases, "at least one case is needed");
             return None;
@@ -89,7 +89,11 @@ impl Configure for Config {
     }
 }
 
-fn compile(engine: &Engine, source: &Located<String>, cx: &mut Cx<'_>) -> Option<Expression> {
+fn compile(
+    engine: &Engine,
+    source: &Located<String>,
+    cx: &mut PlanContext<'_>,
+) -> Option<Expression> {
     match engine.compile_expression(&source.value) {
         Ok(expression) => {
             cx.reads(expression.reads());

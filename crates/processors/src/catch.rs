@@ -4,7 +4,7 @@
 //! Afterwards the flag is off, unless a child failed in turn: what went wrong while a failure was
 //! being dealt with must not pass as dealt with.
 
-use meterline_config::{Child, Configure, Cx, ProcessorSpec, Spec};
+use meterline_config::{Child, Configure, PlanContext, ProcessorSpec, Spec};
 use meterline_core::{Batch, BuildContext, BuildError, Drops, Processor, ProcessorPlan};
 use serde::Deserialize;
 
@@ -26,7 +26,7 @@ pub(crate) struct Config(Vec<Child>);
 impl Configure for Config {
     type Plan = dyn ProcessorPlan;
 
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn ProcessorPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn ProcessorPlan>> {
         let processors = cx.aside(|cx| cx.processors(&self.0));
         Some(Box::new(Plan(processors?)))
     }

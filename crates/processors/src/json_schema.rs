@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use meterline_config::{Configure, Cx, Located, ProcessorSpec, Spec};
+use meterline_config::{Configure, Located, PlanContext, ProcessorSpec, Spec};
 use meterline_core::{
     Batch, BuildContext, BuildError, Cause, Content, Document, Drops, IntCounter, Message,
     Processor, ProcessorPlan, template::new_owner,
@@ -51,7 +51,7 @@ pub(crate) struct Config {
 impl Configure for Config {
     type Plan = dyn ProcessorPlan;
 
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn ProcessorPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn ProcessorPlan>> {
         let (place, text) = match (self.schema, self.schema_path) {
             (Some(schema), None) => {
                 let text = schema.value.clone();
@@ -175,7 +175,7 @@ impl JsonSchema {
         // The gaps of a template hold an id or a time and were filled by the program itself: one
         // outcome that passed the shipped schema stands for all.
         let template = match message.content() {
-            Content::Filled(filled) => self.reuse.zip(Some(filled.template())),
+            Content::Rendered(filled) => self.reuse.zip(Some(filled.template())),
             Content::Raw(_) | Content::Document(_) => None,
         };
         if template.is_some_and(|(check, template)| template.is_checked_by(check)) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use meterline_config::{Configure, Cx, Located, ProcessorSpec, Spec};
+use meterline_config::{Configure, Located, PlanContext, ProcessorSpec, Spec};
 use meterline_core::{
     Batch, BuildContext, BuildError, Drops, Message, Processor, ProcessorPlan, Reads,
 };
@@ -40,7 +40,7 @@ pub(crate) struct Config {
 impl Configure for Config {
     type Plan = dyn ProcessorPlan;
 
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn ProcessorPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn ProcessorPlan>> {
         let engine = Engine::new(Limits::default());
         let level = match &self.level {
             None => Some(Level::INFO),

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use meterline_config::{Configure, Cx, Located, ProcessorSpec, Spec};
+use meterline_config::{Configure, Located, PlanContext, ProcessorSpec, Spec};
 use meterline_core::{
     Batch, BuildContext, BuildError, Drops, IntCounter, Message, Processor, ProcessorPlan,
     foreseen::Foreseen,
@@ -32,7 +32,7 @@ pub(crate) struct Config(Located<String>);
 impl Configure for Config {
     type Plan = dyn ProcessorPlan;
 
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn ProcessorPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn ProcessorPlan>> {
         match Engine::new(Limits::default()).compile_mapping(&self.0.value) {
             Ok(mapping) => {
                 for lint in mapping.lints() {

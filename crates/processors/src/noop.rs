@@ -1,6 +1,6 @@
 //! `noop`: does nothing, for a place in a configuration that must hold something.
 
-use meterline_config::{Configure, Cx, ProcessorSpec, Spec};
+use meterline_config::{Configure, PlanContext, ProcessorSpec, Spec};
 use meterline_core::{Batch, BuildContext, BuildError, Drops, Processor, ProcessorPlan, Reads};
 use serde::Deserialize;
 
@@ -16,7 +16,7 @@ pub(crate) struct Config {}
 impl Configure for Config {
     type Plan = dyn ProcessorPlan;
 
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn ProcessorPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn ProcessorPlan>> {
         cx.reads(&Reads::default());
         Some(Box::new(Noop))
     }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use meterline_config::{Child, Configure, Cx, Located, ProcessorSpec, Spec};
+use meterline_config::{Child, Configure, Located, PlanContext, ProcessorSpec, Spec};
 use meterline_core::{
     Batch, BuildContext, BuildError, Drops, Processor, ProcessorPlan, Reads, foreseen::Foreseen,
 };
@@ -47,7 +47,7 @@ struct CaseConfig {
 impl Configure for Config {
     type Plan = dyn ProcessorPlan;
 
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn ProcessorPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn ProcessorPlan>> {
         cx.reads(&Reads::default());
         let engine = Engine::new(Limits::default());
         let before = cx.foreseen().clone();

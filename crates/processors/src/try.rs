@@ -3,7 +3,7 @@
 //! Each message goes through the children until one fails; the rest is skipped for that message
 //! alone. A message that was flagged before is passed on untouched.
 
-use meterline_config::{Child, Configure, Cx, ProcessorSpec, Spec};
+use meterline_config::{Child, Configure, PlanContext, ProcessorSpec, Spec};
 use meterline_core::{Batch, BuildContext, BuildError, Drops, Processor, ProcessorPlan};
 use serde::Deserialize;
 
@@ -25,7 +25,7 @@ pub(crate) struct Config(Vec<Child>);
 impl Configure for Config {
     type Plan = dyn ProcessorPlan;
 
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn ProcessorPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn ProcessorPlan>> {
         Some(Box::new(Plan(cx.processors(&self.0)?)))
     }
 }

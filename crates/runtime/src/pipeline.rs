@@ -59,7 +59,7 @@ pub struct Report {
     /// Batches that were read and neither delivered nor rejected when the time was over.
     pub unsettled: usize,
     /// Batches that a buffer keeps for the next start.
-    pub kept: usize,
+    pub persisted: usize,
 }
 
 /// Whether a batch is settled, once its outcome is known.
@@ -123,7 +123,7 @@ impl Pipeline {
         let report = Report {
             ended,
             unsettled: unsettled.max(left.lost),
-            kept: left.kept,
+            persisted: left.persisted,
         };
         report.tell(left.lost);
         report
@@ -143,9 +143,9 @@ impl Report {
                 "not everything was delivered in time; what is left comes again"
             );
         }
-        if self.kept > 0 {
+        if self.persisted > 0 {
             info!(
-                batches = self.kept,
+                batches = self.persisted,
                 "a buffer keeps what is not delivered; the next start delivers it"
             );
         }

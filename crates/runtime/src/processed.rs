@@ -6,7 +6,7 @@ use futures::{
     future::{BoxFuture, join_all},
     stream::FuturesOrdered,
 };
-use meterline_core::{Ack, Batch, BuildContext, Chain, Input, InputError, Left, Outcome};
+use meterline_core::{Ack, Batch, BuildContext, Chain, Input, InputError, Outcome, Undelivered};
 
 use crate::{
     process::PANICKED,
@@ -103,7 +103,7 @@ impl Input for ProcessedInput {
         self.input.close().await;
     }
 
-    fn left(&self) -> Left {
+    fn left(&self) -> Undelivered {
         self.input.left()
     }
 }

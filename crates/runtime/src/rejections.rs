@@ -136,7 +136,7 @@ fn subject(message: &Message) -> Option<Arc<str>> {
     let is_event = match message.content() {
         // The object that the input read is none, and not looked into.
         Content::Document(document) => document.root().get("specversion").is_some(),
-        Content::Raw(_) | Content::Filled(_) => true,
+        Content::Raw(_) | Content::Rendered(_) => true,
     };
     if !is_event {
         return None;

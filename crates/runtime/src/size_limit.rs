@@ -17,7 +17,7 @@ const MOST_PATIENCE: u32 = 1_024;
 pub(crate) fn size(message: &Message) -> usize {
     match message.content() {
         Content::Raw(bytes) => bytes.len(),
-        Content::Document(_) | Content::Filled(_) => 0,
+        Content::Document(_) | Content::Rendered(_) => 0,
     }
 }
 

@@ -9,9 +9,9 @@ use std::{
 
 use async_trait::async_trait;
 use meterline_core::{
-    Ack, Batch, BatchPolicy, Cause, Drops, FALLBACK_ERROR, Health, Input, InputError, Left,
-    Message, Metrics, Outcome, OutputNode, Processor, RetryPolicy, Router, Routing, Settled,
-    Settlement, Taken, WriteError, Writer, WriterNode,
+    Ack, Batch, BatchPolicy, Cause, Drops, FALLBACK_ERROR, Health, Input, InputError, Message,
+    Metrics, Outcome, OutputNode, Processor, RetryPolicy, Router, Routing, Settled, Settlement,
+    Taken, Undelivered, WriteError, Writer, WriterNode,
 };
 use proptest::prelude::*;
 use tokio::{runtime::Builder, task::JoinSet};
@@ -130,8 +130,8 @@ impl Input for Source {
 
     async fn close(&mut self) {}
 
-    fn left(&self) -> Left {
-        Left::default()
+    fn left(&self) -> Undelivered {
+        Undelivered::default()
     }
 }
 
@@ -372,7 +372,7 @@ proptest! {
             byte_size: 0,
         };
         let run = run(&batches, books, batching, None);
-        prop_assert_eq!(run.report, Report { ended: Ended::Input, unsettled: 0, kept: 0 });
+        prop_assert_eq!(run.report, Report { ended: Ended::Input, unsettled: 0, persisted: 0 });
         let books = run.sink.0.lock().unwrap();
         let mut rejected = 0;
         for (batch, undelivered) in batches.iter().zip(&run.undelivered) {

@@ -101,7 +101,7 @@ impl Mapping {
             return Ok(outcome.apply(message));
         };
         if let Some(filled) = reuse.recall(self.id, message) {
-            message.set_content(Content::Filled(filled));
+            message.set_content(Content::Rendered(filled));
             return Ok(Mapped::Kept);
         }
         let document = match message.content() {

@@ -23,7 +23,7 @@ pub(crate) fn this(
     }
     match message.content() {
         Content::Document(document) => Ok(node(document.root(), reads, skipped)),
-        Content::Raw(_) | Content::Filled(_) => message
+        Content::Raw(_) | Content::Rendered(_) => message
             .document()
             .map(|document| node(document.root(), reads, skipped))
             .map_err(|error| error.to_string()),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use meterline_core::{
     Content, Document, Message, event_id,
-    template::{Filled, Template},
+    template::{JsonTemplate, RenderedJson},
 };
 use rhai::{Expr, FnCallExpr, Stmt};
 
@@ -23,7 +23,7 @@ pub(crate) struct Memo {
     /// The metadata that it was made from.
     from: Box<[Option<Arc<str>>]>,
     /// The result.
-    template: Arc<Template>,
+    template: Arc<JsonTemplate>,
     /// The order in which its gaps are filled.
     order: Box<[usize]>,
 }
@@ -75,7 +75,7 @@ impl Filler {
 
 impl Reuse {
     /// What was kept with the document of `message`, filled for this message.
-    pub(crate) fn recall(&self, owner: u64, message: &Message) -> Option<Filled> {
+    pub(crate) fn recall(&self, owner: u64, message: &Message) -> Option<RenderedJson> {
         let Content::Document(document) = message.content() else {
             return None;
         };
@@ -94,7 +94,7 @@ impl Reuse {
             .iter()
             .map(|gap| self.gaps.get(*gap)?.1.fill(message))
             .collect::<Option<_>>()?;
-        Some(Filled::new(Arc::clone(&memo.template), values))
+        Some(RenderedJson::new(Arc::clone(&memo.template), values))
     }
 
     /// Keeps `result`, which the script made of `document` for `message`, and gives it back in the
@@ -112,7 +112,7 @@ impl Reuse {
         }
         let root = result.root();
         let gaps: Vec<_> = self.gaps.iter().map(|(key, _)| key.as_str()).collect();
-        let Some((template, order)) = Template::new(root, &gaps) else {
+        let Some((template, order)) = JsonTemplate::new(root, &gaps) else {
             return Content::Document(result);
         };
         let from = self.reads.iter().map(|key| message.metadata.get(key));
@@ -125,9 +125,9 @@ impl Reuse {
         // What the script itself put there.
         let text = |gap: &usize| root.get(gaps.get(*gap)?)?.as_str();
         let values = memo.order.iter().filter_map(text).map(Arc::from).collect();
-        let filled = Filled::new(Arc::clone(&memo.template), values);
+        let filled = RenderedJson::new(Arc::clone(&memo.template), values);
         document.remember(memo);
-        Content::Filled(filled.with_document(result))
+        Content::Rendered(filled.with_document(result))
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
-use meterline_config::{BufferSpec, Configure, Cx, Spec};
+use meterline_config::{BufferSpec, Configure, PlanContext, Spec};
 use meterline_core::{Batch, BufferPlan, BuildContext, BuildError, Content, Input};
 use serde::Deserialize;
 
@@ -34,7 +34,7 @@ const fn default_limit() -> u64 {
 impl Configure for Config {
     type Plan = dyn BufferPlan;
 
-    fn plan(self, _: &mut Cx<'_>) -> Option<Box<dyn BufferPlan>> {
+    fn plan(self, _: &mut PlanContext<'_>) -> Option<Box<dyn BufferPlan>> {
         Some(Box::new(self))
     }
 }
@@ -103,7 +103,7 @@ fn size(message: &meterline_core::Message) -> u64 {
     let size = match message.content() {
         Content::Raw(bytes) => bytes.len(),
         Content::Document(document) => document.size(),
-        Content::Filled(_) => message.bytes().map_or(0, |bytes| bytes.len()),
+        Content::Rendered(_) => message.bytes().map_or(0, |bytes| bytes.len()),
     };
     size as u64
 }

@@ -20,10 +20,10 @@ use std::{
 
 use async_trait::async_trait;
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
-use meterline_config::{BufferSpec, Configure, Cx, Spec};
+use meterline_config::{BufferSpec, Configure, PlanContext, Spec};
 use meterline_core::{
     Ack, Batch, BufferPlan, BuildContext, BuildError, HealthHandle, Input, InputError, IntCounter,
-    IntGauge, Left, Outcome, Settlement,
+    IntGauge, Outcome, Settlement, Undelivered,
 };
 use serde::Deserialize;
 use tokio::{
@@ -49,7 +49,7 @@ struct NoneConfig {}
 impl Configure for NoneConfig {
     type Plan = dyn BufferPlan;
 
-    fn plan(self, _: &mut Cx<'_>) -> Option<Box<dyn BufferPlan>> {
+    fn plan(self, _: &mut PlanContext<'_>) -> Option<Box<dyn BufferPlan>> {
         Some(Box::new(self))
     }
 }
@@ -101,7 +101,7 @@ struct Shared {
     /// Why the input can never yield again, if it said so.
     failure: OnceLock<String>,
     /// What the input held when it was closed.
-    behind: OnceLock<Left>,
+    behind: OnceLock<Undelivered>,
     health: HealthHandle,
     kept: IntGauge,
     received: IntCounter,
@@ -396,13 +396,13 @@ impl Input for Buffered {
         }
     }
 
-    fn left(&self) -> Left {
+    fn left(&self) -> Undelivered {
         let mut left = self.shared.behind.get().copied().unwrap_or_default();
         let (batches, survives) = self
             .shared
             .with(|store| (store.batches(), store.survives()));
         if survives {
-            left.kept = left.kept.saturating_add(batches);
+            left.persisted = left.persisted.saturating_add(batches);
         } else {
             left.lost = left.lost.saturating_add(batches);
         }

@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use meterline_config::{BufferSpec, Configure, Cx, Located, Spec};
+use meterline_config::{BufferSpec, Configure, Located, PlanContext, Spec};
 use meterline_core::{Batch, BufferPlan, BuildContext, BuildError, Identity, Input, Message};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
@@ -49,7 +49,7 @@ const fn default_limit() -> u64 {
 impl Configure for Config {
     type Plan = dyn BufferPlan;
 
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn BufferPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn BufferPlan>> {
         if self.path.value.trim().is_empty() {
             cx.error_at(&self.path, "the path of a file is needed");
             return None;

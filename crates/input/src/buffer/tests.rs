@@ -56,8 +56,8 @@ impl Input for Source {
 
     async fn close(&mut self) {}
 
-    fn left(&self) -> Left {
-        Left::default()
+    fn left(&self) -> Undelivered {
+        Undelivered::default()
     }
 }
 
@@ -290,8 +290,8 @@ impl Input for Broken {
 
     async fn close(&mut self) {}
 
-    fn left(&self) -> Left {
-        Left::default()
+    fn left(&self) -> Undelivered {
+        Undelivered::default()
     }
 }
 
@@ -315,7 +315,7 @@ async fn an_input_that_broke_is_told_of_once_everything_is_delivered() {
 #[tokio::test]
 async fn after_a_stop_memory_hands_out_what_it_has_and_a_file_keeps_it() {
     let dir = tempfile::tempdir().unwrap();
-    for (store, lost, kept) in [
+    for (store, lost, persisted) in [
         (Box::<Memory>::default() as Box<dyn Store>, 1, 0),
         (file(&dir.path().join("b.sqlite")), 0, 2),
     ] {
@@ -335,7 +335,7 @@ async fn after_a_stop_memory_hands_out_what_it_has_and_a_file_keeps_it() {
         }
         drop(first);
         input.close().await;
-        assert_eq!(input.left(), Left { lost, kept });
+        assert_eq!(input.left(), Undelivered { lost, persisted });
     }
 }
 
@@ -373,10 +373,10 @@ impl Input for Waiting {
         }
     }
 
-    fn left(&self) -> Left {
-        Left {
+    fn left(&self) -> Undelivered {
+        Undelivered {
             lost: self.lost,
-            kept: 0,
+            persisted: 0,
         }
     }
 }
@@ -410,7 +410,7 @@ impl Store for Refuses {
 async fn a_stop_takes_what_waits_in_the_input_or_counts_it_as_lost() {
     let dir = tempfile::tempdir().unwrap();
     let file = file(&dir.path().join("b.sqlite"));
-    for (store, lost, kept) in [(file, 0, 3), (Box::new(Refuses) as Box<dyn Store>, 3, 0)] {
+    for (store, lost, persisted) in [(file, 0, 3), (Box::new(Refuses) as Box<dyn Store>, 3, 0)] {
         let input = Waiting {
             stopped: false,
             batches: 3,
@@ -422,7 +422,7 @@ async fn a_stop_takes_what_waits_in_the_input_or_counts_it_as_lost() {
         assert!(input.read().now_or_never().is_none());
         assert!(!input.stop());
         input.close().await;
-        assert_eq!(input.left(), Left { lost, kept });
+        assert_eq!(input.left(), Undelivered { lost, persisted });
     }
     let input = Waiting {
         stopped: false,
@@ -436,5 +436,5 @@ async fn a_stop_takes_what_waits_in_the_input_or_counts_it_as_lost() {
     let seen = read_all(&mut input, |_| Some(Outcome::Delivered)).await;
     assert_eq!(seen, ["a"; 3]);
     input.close().await;
-    assert_eq!(input.left(), Left::default());
+    assert_eq!(input.left(), Undelivered::default());
 }

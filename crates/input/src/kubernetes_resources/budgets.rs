@@ -14,7 +14,7 @@ use meterline_ledger::Waiting;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{content::Content, object::Known};
+use super::{content::BilledObject, object::Known};
 
 /// The shortest and the longest interval between two log lines of one namespace.
 const SHORTEST: Duration = Duration::from_secs(60);
@@ -101,7 +101,7 @@ impl Budgets {
     }
 
     /// An object came, of which values were left out if there was too much.
-    pub(super) fn came(&self, uid: &Arc<str>, content: &Content) {
+    pub(super) fn came(&self, uid: &Arc<str>, content: &BilledObject) {
         if content.cut == 0 {
             return;
         }

@@ -9,7 +9,7 @@ use super::projection::Projection;
 
 /// What is billed: equal contents are one segment. Cloning shares the document.
 #[derive(Debug, Clone)]
-pub(super) struct Content {
+pub(super) struct BilledObject {
     /// What is kept of the object.
     pub(super) document: Document,
     /// How many values were left out of it because there was too much.
@@ -18,7 +18,7 @@ pub(super) struct Content {
     kept_for: Option<Arc<Reads>>,
 }
 
-impl From<Document> for Content {
+impl From<Document> for BilledObject {
     fn from(document: Document) -> Self {
         Self {
             document,
@@ -28,7 +28,7 @@ impl From<Document> for Content {
     }
 }
 
-impl Content {
+impl BilledObject {
     /// What is kept of an object.
     pub(super) fn of(seen: &Document, projection: &Projection) -> Self {
         let (document, cut) = projection.keep(seen);
@@ -78,7 +78,7 @@ impl Content {
     }
 }
 
-impl PartialEq for Content {
+impl PartialEq for BilledObject {
     /// Labels, annotations and spec are what an operator's mapping bills by. A pod's status changes all
     /// the time without changing what is reserved, so it does not count. Of other objects it says how
     /// much they hold: a device plugin tells of a node's GPUs, and a claim has no capacity, and is not
@@ -87,7 +87,7 @@ impl PartialEq for Content {
         fn field<'a>(of: Option<Node<'a>>, key: &str) -> Option<&'a [u8]> {
             of.and_then(|it| it.get(key)).map(Node::raw)
         }
-        fn billed(content: &Content) -> [Option<&[u8]>; 6] {
+        fn billed(content: &BilledObject) -> [Option<&[u8]>; 6] {
             let root = content.document.root();
             let (metadata, spec) = (root.get("metadata"), root.get("spec"));
             let status = root.get("status").filter(|_| !is_pod(root));
@@ -105,7 +105,7 @@ impl PartialEq for Content {
     }
 }
 
-impl meterline_ledger::Content for Content {
+impl meterline_ledger::Content for BilledObject {
     /// The namespace; blank for what belongs to none.
     fn owner(&self) -> &str {
         self.document
@@ -135,7 +135,7 @@ const KEPT_FOR: &str = "kept_for";
 const CUT: &str = "cut";
 const OBJECT: &str = "object";
 
-impl Serialize for Content {
+impl Serialize for BilledObject {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if self.kept_for.is_none() && self.cut == 0 {
             return self.document.serialize(serializer);
@@ -152,7 +152,7 @@ impl Serialize for Content {
     }
 }
 
-impl<'de> Deserialize<'de> for Content {
+impl<'de> Deserialize<'de> for BilledObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let document = Document::deserialize(deserializer)?;
         let root = document.root();

@@ -3,25 +3,25 @@
 use std::{ops::Range, sync::Arc};
 
 use meterline_core::{Batch, Content as MessageContent, Identity, Message, Node, duration};
-use meterline_ledger::{Emission, Interval, Kind, Piece, Window};
+use meterline_ledger::{Interval, Kind, UsageInterval, Window, WindowBatch};
 
-use super::{object::Content, resource_type::ResourceType};
+use super::{object::BilledObject, resource_type::ResourceType};
 
 /// The batch of `pieces` of one window. Each message carries the object, and as metadata which time it
 /// bills: `schedule_time` (RFC 3339) and `schedule_interval` (a Go duration) of its piece, `window_time`
 /// and `window_interval` of the window.
 pub(super) fn batch(
-    emission: &Emission<Content>,
+    window_batch: &WindowBatch<BilledObject>,
     pieces: Range<usize>,
     windows: Interval,
     resource_type: ResourceType,
     cluster: Option<&Arc<str>>,
 ) -> Batch {
-    let mut window = emission.window;
+    let mut window = window_batch.window;
     let mut window_time = rfc3339(window.start);
     let mut window_interval = interval(window.end.saturating_sub(window.start));
     let (from, count) = (pieces.start, pieces.len());
-    emission
+    window_batch
         .pieces
         .iter()
         .zip(0..)
@@ -29,7 +29,7 @@ pub(super) fn batch(
         .take(count)
         .map(|(piece, number)| {
             // What was rejected comes again whichever window it was of.
-            if emission.kind == Kind::Again && !holds(window, piece) {
+            if window_batch.kind == Kind::Again && !holds(window, piece) {
                 window = Window {
                     start: windows.floor(piece.start),
                     end: windows.next_boundary(piece.start),
@@ -53,7 +53,7 @@ pub(super) fn batch(
                 Message::new(MessageContent::Document(piece.content.document.clone()))
                     .with_identity(identity(piece, resource_type, cluster))
                     .with_origin(number);
-            if emission.kind == Kind::Again {
+            if window_batch.kind == Kind::Again {
                 message = message.tried_again();
             }
             if let Some(reason) = piece.content.is_missing() {
@@ -69,12 +69,12 @@ pub(super) fn batch(
         .collect()
 }
 
-fn holds(window: Window, piece: &Piece<Content>) -> bool {
+fn holds(window: Window, piece: &UsageInterval<BilledObject>) -> bool {
     window.start <= piece.start && piece.end <= window.end
 }
 
 fn identity(
-    piece: &Piece<Content>,
+    piece: &UsageInterval<BilledObject>,
     resource_type: ResourceType,
     cluster: Option<&Arc<str>>,
 ) -> Identity {
@@ -88,7 +88,7 @@ fn identity(
 }
 
 /// An object for people: `pod default/web-0`.
-pub(super) fn about(content: &Content, resource_type: ResourceType) -> Arc<str> {
+pub(super) fn about(content: &BilledObject, resource_type: ResourceType) -> Arc<str> {
     let metadata = content.document.root().get("metadata");
     let field = |key| metadata.and_then(|it| it.get(key)).and_then(Node::as_str);
     let name = field("name").unwrap_or_default();

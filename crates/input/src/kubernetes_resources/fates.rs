@@ -3,15 +3,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use meterline_core::{
-    Metrics, Outcome, RejectedItem, RejectedPage, Rejection, Settled as Outcomes,
-};
+use meterline_core::{Metrics, Outcome, RejectedItem, RejectedPage, Rejection, Settled};
 use meterline_ledger::{
-    Content as _, Fate, Group, GroupKey, Ledger, OTHER, Piece, Refusal, Settled, Tally, Unbilled,
-    UnixSeconds,
+    Content as _, DeliveryResult, Fate, Group, GroupKey, Ledger, OTHER, Refusal, Tally, Unbilled,
+    UnixSeconds, UsageInterval,
 };
 
-use super::{emit, object::Content, resource_type::ResourceType};
+use super::{emit, object::BilledObject, resource_type::ResourceType};
 
 /// So many namespaces are told apart in the metrics: those with most. The rest is [`OTHER`].
 const MOST_NAMESPACES: usize = 50;
@@ -19,24 +17,24 @@ const MOST_NAMESPACES: usize = 50;
 /// So many bytes of a reason, and of a subject, are kept.
 const LONGEST_TEXT: usize = 1_024;
 
-/// How an emission of these pieces ended, as the acknowledgement says.
+/// How a window batch of these pieces ended, as the acknowledgement says.
 pub(super) fn settled(
-    pieces: Vec<Piece<Content>>,
-    outcomes: Outcomes,
+    pieces: Vec<UsageInterval<BilledObject>>,
+    outcomes: Settled,
     at: UnixSeconds,
-) -> Settled<Content> {
-    let Outcomes {
+) -> DeliveryResult<BilledObject> {
+    let Settled {
         outcome,
         undelivered,
     } = outcomes;
     if !outcome.is_settled() {
-        return Settled::Failed;
+        return DeliveryResult::Failed;
     }
     if undelivered.is_empty() {
         return match fate(&outcome) {
-            None => Settled::Delivered,
+            None => DeliveryResult::Delivered,
             // Said of the batch as a whole, and so of each piece.
-            Some(fate) => Settled::Done {
+            Some(fate) => DeliveryResult::Done {
                 at,
                 undelivered: pieces.into_iter().map(|it| (it, fate.clone())).collect(),
             },
@@ -49,7 +47,7 @@ pub(super) fn settled(
             Some((piece.clone(), fate(outcome)?))
         })
         .collect();
-    Settled::Done { at, undelivered }
+    DeliveryResult::Done { at, undelivered }
 }
 
 fn fate(outcome: &Outcome) -> Option<Fate> {
@@ -113,7 +111,7 @@ impl std::fmt::Display for Place {
 
 /// A page of what is rejected.
 pub(super) fn page(
-    ledger: &Ledger<Content>,
+    ledger: &Ledger<BilledObject>,
     from: Option<&Place>,
     limit: usize,
     kind: ResourceType,
@@ -148,7 +146,7 @@ pub(super) fn page(
 }
 
 fn item(
-    group: &Group<Content>,
+    group: &Group<BilledObject>,
     (start, end): (UnixSeconds, UnixSeconds),
     kind: ResourceType,
     now: UnixSeconds,
@@ -174,7 +172,7 @@ fn item(
 
 /// Shows what became of all seconds, and of the unbilled ones why and whose they are.
 pub(super) fn show(
-    ledger: &Ledger<Content>,
+    ledger: &Ledger<BilledObject>,
     metrics: &Metrics,
     label: &Arc<str>,
     now: UnixSeconds,
@@ -251,7 +249,7 @@ fn by_largest_namespaces(tallies: Vec<Tally>) -> BTreeMap<(Unbilled, Arc<str>, A
 }
 
 /// What is not billed and why, with an example, in words; blank if all is.
-pub(super) fn summary(ledger: &Ledger<Content>, kind: ResourceType) -> String {
+pub(super) fn summary(ledger: &Ledger<BilledObject>, kind: ResourceType) -> String {
     /// So many reasons are named.
     const MOST_REASONS: usize = 5;
     let mut by_reason: BTreeMap<(Unbilled, Arc<str>), i64> = BTreeMap::new();
@@ -298,14 +296,14 @@ mod tests {
 
     use super::*;
 
-    fn content(namespace: &str, name: &str) -> Content {
-        Content::from(Document::from(
+    fn content(namespace: &str, name: &str) -> BilledObject {
+        BilledObject::from(Document::from(
             &json!({"metadata": {"name": name, "namespace": namespace}}),
         ))
     }
 
     /// A ledger in which as many pods as there are outcomes ran from 0 to 10, and that ended so.
-    fn ledger(outcomes: &[Outcome]) -> Ledger<Content> {
+    fn ledger(outcomes: &[Outcome]) -> Ledger<BilledObject> {
         let mut ledger = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 0);
         for number in 0..outcomes.len() {
             ledger.apply(Observation {
@@ -318,17 +316,17 @@ mod tests {
                 in_scope_since: None,
             });
         }
-        let emission = ledger.next(10).unwrap();
+        let window_batch = ledger.next(10).unwrap();
         let undelivered = (0..)
             .zip(outcomes.iter().cloned())
             .filter(|(_, it)| *it != Outcome::Delivered)
             .collect();
-        let outcomes = Outcomes {
+        let outcomes = Settled {
             outcome: Outcome::Delivered,
             undelivered,
         };
-        let settled = settled(ledger.handed_out(emission.ticket), outcomes, 12);
-        ledger.settle(emission.ticket, settled);
+        let settled = settled(ledger.handed_out(window_batch.tag), outcomes, 12);
+        ledger.settle(window_batch.tag, settled);
         ledger
     }
 
@@ -351,20 +349,20 @@ mod tests {
              10 object-seconds dropped (a)"
         );
         // What is said of the whole is said of each.
-        let pieces = vec![Piece {
+        let pieces = vec![UsageInterval {
             uid: "u".into(),
             start: 0,
             end: 1,
             content: content("a", "b"),
         }];
-        let whole = |outcome| Outcomes {
+        let whole = |outcome| Settled {
             outcome,
             undelivered: Vec::new(),
         };
         let all = settled(pieces.clone(), whole(rejected()), 0);
-        assert!(matches!(all, Settled::Done { undelivered, .. } if undelivered.len() == 1));
+        assert!(matches!(all, DeliveryResult::Done { undelivered, .. } if undelivered.len() == 1));
         let failed = settled(pieces, whole(Outcome::Lost), 0);
-        assert_eq!(failed, Settled::Failed);
+        assert_eq!(failed, DeliveryResult::Failed);
     }
 
     #[test]
@@ -410,28 +408,28 @@ mod tests {
             observed_at: 0,
             in_scope_since: None,
         });
-        let reject = |ledger: &mut Ledger<Content>, ticket, wanted: &[i64]| {
+        let reject = |ledger: &mut Ledger<BilledObject>, tag, wanted: &[i64]| {
             let fate = fate(&rejected()).unwrap();
-            let mut pieces = ledger.handed_out(ticket);
+            let mut pieces = ledger.handed_out(tag);
             pieces.retain(|it| wanted.contains(&it.start));
             let undelivered = pieces.into_iter().map(|it| (it, fate.clone())).collect();
             ledger.settle(
-                ticket,
-                Settled::Done {
+                tag,
+                DeliveryResult::Done {
                     at: 70,
                     undelivered,
                 },
             );
         };
-        while let Some(emission) = ledger.next(60) {
-            reject(&mut ledger, emission.ticket, &[0, 10, 20, 30, 40, 50]);
+        while let Some(window_batch) = ledger.next(60) {
+            reject(&mut ledger, window_batch.tag, &[0, 10, 20, 30, 40, 50]);
         }
         let shown = |page: &RejectedPage| page.items.iter().map(|it| it.start).collect::<Vec<_>>();
         let first = page(&ledger, None, 2, ResourceType::Pod, 70);
         assert_eq!(shown(&first), [0, 10]);
         ledger.retry_rejected();
         let again = ledger.next(60).unwrap();
-        reject(&mut ledger, again.ticket, &[10, 20, 40, 50]);
+        reject(&mut ledger, again.tag, &[10, 20, 40, 50]);
         let after = Place::parse(&first.next.unwrap()).unwrap();
         let second = page(&ledger, Some(&after), 2, ResourceType::Pod, 70);
         assert_eq!(shown(&second), [20, 40]);

@@ -46,7 +46,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use meterline_config::{Configure, Cx, GoDuration, InputSpec, Located, Spec};
+use meterline_config::{Configure, GoDuration, InputSpec, Located, PlanContext, Spec};
 use meterline_core::{BuildContext, BuildError, Input, InputPlan, Reads, foreseen::Foreseen};
 use meterline_ledger::{Completeness, Interval, Ledger};
 use serde::Deserialize;
@@ -159,7 +159,7 @@ fn default_max_backlog() -> GoDuration {
 impl Configure for Config {
     type Plan = dyn InputPlan;
 
-    fn plan(self, cx: &mut Cx<'_>) -> Option<Box<dyn InputPlan>> {
+    fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn InputPlan>> {
         cx.foresee(Foreseen::usage());
         let mut namespaces = BTreeSet::new();
         let mut all = self.namespaces.is_empty();
@@ -294,7 +294,7 @@ impl InputPlan for Plan {
                 let mut ledger = Ledger::restore(
                     interval,
                     self.accounting,
-                    saved.head,
+                    saved.checkpoint,
                     saved.records,
                     saved.rejected,
                 );

@@ -21,7 +21,7 @@ use serde::{
     de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
 };
 
-pub(super) use super::{content::Content, projection::keeping};
+pub(super) use super::{content::BilledObject, projection::keeping};
 use super::{
     content::is_pod,
     projection::{PROJECTION, Projection},
@@ -41,7 +41,7 @@ pub(super) struct Object {
     /// What is seen of it, and not kept: when it lived.
     pub(super) seen: Document,
     /// What is kept of it.
-    pub(super) content: Content,
+    pub(super) content: BilledObject,
 }
 
 /// An object that was seen.
@@ -56,7 +56,7 @@ pub(super) struct Known {
 
 impl Known {
     /// What a ledger knows of an object.
-    pub(super) fn of(uid: &Arc<str>, content: &Content) -> Self {
+    pub(super) fn of(uid: &Arc<str>, content: &BilledObject) -> Self {
         let metadata = content.document.root().get("metadata");
         let field = |key| metadata.and_then(|it| it.get(key)).and_then(Node::as_str);
         Self {
@@ -173,7 +173,7 @@ impl<'de> Visitor<'de> for ObjectVisitor {
         Ok(Object {
             meta,
             written: writes.content.max(status),
-            content: Content::of(&seen, &projection),
+            content: BilledObject::of(&seen, &projection),
             seen,
         })
     }
@@ -390,7 +390,7 @@ mod tests {
     }
 
     /// `names` are of annotations.
-    fn annotations(content: &Content) -> Vec<&str> {
+    fn annotations(content: &BilledObject) -> Vec<&str> {
         let annotations = content.document.root().path(&["metadata", "annotations"]);
         annotations.unwrap().entries().map(|(key, _)| key).collect()
     }
@@ -459,7 +459,7 @@ mod tests {
         };
         let one = content("x", "s", "n", "1");
         assert_ne!(one, content("y", "s", "n", "2"));
-        let bill = |content: &Content| content.bill(&projection).unwrap();
+        let bill = |content: &BilledObject| content.bill(&projection).unwrap();
         assert_eq!(bill(&one), bill(&content("y", "s", "n", "2")));
         assert_ne!(bill(&one), bill(&content("x", "t", "n", "2")));
         assert_ne!(bill(&one), bill(&content("x", "s", "m", "2")));
@@ -487,7 +487,7 @@ mod tests {
         let kept_for = Arc::new(all.kept.clone());
         let cut = projected(all.clone(), &pod).content;
         let text = serde_json::to_vec(&cut).unwrap();
-        let restored: Content = serde_json::from_slice(&text).unwrap();
+        let restored: BilledObject = serde_json::from_slice(&text).unwrap();
         assert_eq!((&restored, restored.cut), (&cut, cut.cut));
         let adapted = |to: &Projection| {
             let mut content = restored.clone();
@@ -500,7 +500,7 @@ mod tests {
         let mut content = restored.clone();
         content.adapt(&kept_for, &named);
         let text = serde_json::to_vec(&content).unwrap();
-        let again: Content = serde_json::from_slice(&text).unwrap();
+        let again: BilledObject = serde_json::from_slice(&text).unwrap();
         assert_eq!((&again, again.cut), (&content, cut.cut));
         assert!(again.is_missing().is_some());
     }
@@ -549,7 +549,7 @@ mod tests {
         assert!(meterline_ledger::Content::is_partial(&content));
         assert_ne!(content, projected(less.clone(), &pod).content);
         let text = serde_json::to_vec(&content).unwrap();
-        let mut restored: Content = serde_json::from_slice(&text).unwrap();
+        let mut restored: BilledObject = serde_json::from_slice(&text).unwrap();
         assert_eq!(restored, content);
         // The configuration that came between read more, and it was not kept for that.
         assert!(!restored.adapt(&Arc::new(more.kept.clone()), &more));

@@ -4,8 +4,8 @@ use std::{pin::Pin, sync::Arc, time::Duration, vec};
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream::FuturesUnordered};
-use meterline_core::{Ack, Batch, Input, InputError, Left, Settled, Settlement};
-use meterline_ledger::{Emission, Ticket};
+use meterline_core::{Ack, Batch, Input, InputError, Settled, Settlement, Undelivered};
+use meterline_ledger::{DeliveryTag, WindowBatch};
 use tokio::{
     sync::Notify,
     task::{JoinHandle, JoinSet},
@@ -14,7 +14,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    emit, journal, lease::Candidate, object::Content, shared::Shared, state::StateFile,
+    emit, journal, lease::Candidate, object::BilledObject, shared::Shared, state::StateFile,
     watch::Watch,
 };
 
@@ -26,11 +26,11 @@ const PIECES: usize = 4_096;
 /// Outputs retry by themselves, so a window that failed met something unexpected: not in a hot loop.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-type Unsettled = Pin<Box<dyn Future<Output = (Ticket, Settled)> + Send>>;
+type Unsettled = Pin<Box<dyn Future<Output = (DeliveryTag, Settled)> + Send>>;
 
 /// A window that goes out.
 struct Going {
-    emission: Emission<Content>,
+    window_batch: WindowBatch<BilledObject>,
     /// How many of its pieces went out.
     sent: usize,
     /// A part of the duty to settle it for each batch that is still to go out.
@@ -50,7 +50,7 @@ pub(super) struct KubernetesResources {
     /// The candidate's task, and what ends it.
     election: Option<(JoinHandle<()>, Arc<Notify>)>,
     /// A window that goes out once the state file has it, which is from this generation on.
-    held: Option<(Emission<Content>, u64)>,
+    held: Option<(WindowBatch<BilledObject>, u64)>,
     /// A window of which a part went out.
     going: Option<Going>,
     /// Whether no further window is begun.
@@ -119,7 +119,7 @@ impl KubernetesResources {
         });
     }
 
-    fn settle(&mut self, ticket: Ticket, outcomes: Settled) {
+    fn settle(&mut self, tag: DeliveryTag, outcomes: Settled) {
         if !outcomes.outcome.is_settled() {
             warn!(
                 outcome = ?outcomes.outcome,
@@ -127,7 +127,7 @@ impl KubernetesResources {
             );
             self.paused_until = Some(Instant::now() + PAUSE_AFTER_FAILURE);
         }
-        self.shared.settle(ticket, outcomes);
+        self.shared.settle(tag, outcomes);
     }
 
     /// The next batch if one is ready.
@@ -136,11 +136,11 @@ impl KubernetesResources {
             self.going = self.next_window();
         }
         let going = self.going.as_mut()?;
-        let pieces = going.emission.pieces.len();
+        let pieces = going.window_batch.pieces.len();
         let end = going.sent.saturating_add(PIECES).min(pieces);
         let ack = going.acks.next()?;
         let batch = emit::batch(
-            &going.emission,
+            &going.window_batch,
             going.sent..end,
             self.shared.windows(),
             self.shared.resource_type,
@@ -169,32 +169,32 @@ impl KubernetesResources {
         if !self.shared.is_written(*generation) {
             return None;
         }
-        let (emission, _) = self.held.take()?;
+        let (window_batch, _) = self.held.take()?;
         if !self.shared.is_leader() {
             // The Lease ran out while the state was written; if it comes back, so does the window.
-            self.shared.withdraw(emission.ticket);
+            self.shared.withdraw(window_batch.tag);
             return None;
         }
         debug!(
-            window = %emit::rfc3339(emission.window.start),
-            pieces = emission.pieces.len(),
-            kind = ?emission.kind,
+            window = %emit::rfc3339(window_batch.window.start),
+            pieces = window_batch.pieces.len(),
+            kind = ?window_batch.kind,
             "a window goes out"
         );
         let (ack, settlement) = Ack::new();
         self.unsettled
-            .push(Box::pin(settled(emission.ticket, settlement)));
-        let batches = emission.pieces.len().div_ceil(PIECES).max(1);
+            .push(Box::pin(settled(window_batch.tag, settlement)));
+        let batches = window_batch.pieces.len().div_ceil(PIECES).max(1);
         Some(Going {
-            emission,
+            window_batch,
             sent: 0,
             acks: ack.split(batches).into_iter(),
         })
     }
 }
 
-async fn settled(ticket: Ticket, mut settlement: Settlement) -> (Ticket, Settled) {
-    (ticket, settlement.settled().await)
+async fn settled(tag: DeliveryTag, mut settlement: Settlement) -> (DeliveryTag, Settled) {
+    (tag, settlement.settled().await)
 }
 
 #[async_trait]
@@ -217,7 +217,7 @@ impl Input for KubernetesResources {
                 // The wall clock may be set while we sleep, so never sleep for long by it.
                 .clamp(Duration::from_millis(20), Duration::from_secs(1));
             tokio::select! {
-                Some((ticket, outcomes)) = self.unsettled.next() => self.settle(ticket, outcomes),
+                Some((tag, outcomes)) = self.unsettled.next() => self.settle(tag, outcomes),
                 () = self.shared.changed.notified() => {}
                 () = tokio::time::sleep(ready_in) => {}
                 Some(ended) = self.watches.join_next() => {
@@ -240,8 +240,8 @@ impl Input for KubernetesResources {
         self.watches.shutdown().await;
         self.going = None;
         // Every acknowledgement has been resolved or dropped by now.
-        while let Some((ticket, outcomes)) = self.unsettled.next().await {
-            self.settle(ticket, outcomes);
+        while let Some((tag, outcomes)) = self.unsettled.next().await {
+            self.settle(tag, outcomes);
         }
         self.shared.update_gauges(self.shared.clock.seconds());
         if let Some((task, end)) = self.election.take() {
@@ -257,7 +257,7 @@ impl Input for KubernetesResources {
     }
 
     /// Windows are no batches that only this process has.
-    fn left(&self) -> Left {
-        Left::default()
+    fn left(&self) -> Undelivered {
+        Undelivered::default()
     }
 }

@@ -7,10 +7,10 @@ use std::{
 };
 
 use kube::Config;
-use meterline_core::{HealthHandle, Metrics, Outcome, Settled as Outcomes};
+use meterline_core::{HealthHandle, Metrics, Outcome, Settled};
 use meterline_ledger::{
-    Budget, Changes, Completeness, Emission, Interval, Ledger, Observation, Settled, Ticket, Uid,
-    UnixSeconds,
+    Budget, Changes, Completeness, DeliveryResult, DeliveryTag, Interval, Ledger, Observation, Uid,
+    UnixSeconds, WindowBatch,
 };
 use tokio::{
     sync::{Notify, Semaphore},
@@ -19,7 +19,7 @@ use tokio::{
 use tracing::{error, warn};
 
 use super::{
-    budgets::Budgets, claim::Word, clock::Clock, content::Content, fates, gauges::Gauges,
+    budgets::Budgets, claim::Word, clock::Clock, content::BilledObject, fates, gauges::Gauges,
     object::Known, projection::Projection, resource_type::ResourceType, state::SeenUntil,
 };
 
@@ -35,7 +35,7 @@ enum Leadership {
 }
 
 struct Books {
-    ledger: Ledger<Content>,
+    ledger: Ledger<BilledObject>,
     completeness: Completeness,
     /// Grows with all that may have changed the ledger.
     generation: u64,
@@ -98,7 +98,7 @@ pub(super) struct Subject {
 
 impl Shared {
     pub(super) fn new(
-        ledger: Ledger<Content>,
+        ledger: Ledger<BilledObject>,
         completeness: Completeness,
         subject: Subject,
         health: HealthHandle,
@@ -167,12 +167,12 @@ impl Shared {
     }
 
     /// The ledger learns of an object's state.
-    pub(super) fn observe(&self, observation: Observation<Content>) {
+    pub(super) fn observe(&self, observation: Observation<BilledObject>) {
         self.budgets.came(&observation.uid, &observation.content);
         let owner = meterline_ledger::Content::owner(&observation.content).to_owned();
         let waiting = self.change(|books| {
             books.unplaced.remove(&observation.uid);
-            let bill = |content: &Content| content.bill(&self.projection);
+            let bill = |content: &BilledObject| content.bill(&self.projection);
             books
                 .ledger
                 .apply_within(observation, Budget::default(), bill)
@@ -189,8 +189,8 @@ impl Shared {
     }
 
     /// The ledger learns that an object is gone.
-    pub(super) fn gone(&self, uid: &str, at: UnixSeconds) {
-        self.change(|books| books.ledger.gone(uid, at));
+    pub(super) fn deleted(&self, uid: &str, at: UnixSeconds) {
+        self.change(|books| books.ledger.deleted(uid, at));
     }
 
     /// An object is gone, and nobody can say since when: it was there at `seen`, and at `now` it is
@@ -291,7 +291,7 @@ impl Shared {
             }
             for uid in elsewhere {
                 // No longer watched, as the configuration now says.
-                books.ledger.gone(&uid, seen.at);
+                books.ledger.deleted(&uid, seen.at);
             }
         });
         placed
@@ -299,7 +299,7 @@ impl Shared {
 
     /// What the state file has to write: changes since this was last called, or `everything`; their
     /// generation; and how far the view went.
-    pub(super) fn take_changes(&self, everything: bool) -> (Changes<Content>, u64, SeenUntil) {
+    pub(super) fn take_changes(&self, everything: bool) -> (Changes<BilledObject>, u64, SeenUntil) {
         let mut books = self.books();
         if let Some(current) = books.completeness.complete_until(i64::MAX) {
             books.seen.at = books.seen.at.max(current);
@@ -339,7 +339,7 @@ impl Shared {
                 // Every watch has listed what there is, and these were not among it.
                 for uid in std::mem::take(&mut books.unplaced) {
                     let seen = books.seen.at;
-                    books.ledger.gone(&uid, seen);
+                    books.ledger.deleted(&uid, seen);
                 }
             }
         }
@@ -370,7 +370,7 @@ impl Shared {
 
     /// The next window that may be made now, and the generation that the state file must have before
     /// the window goes out.
-    pub(super) fn next(&self, now: UnixSeconds) -> Option<(Emission<Content>, u64)> {
+    pub(super) fn next(&self, now: UnixSeconds) -> Option<(WindowBatch<BilledObject>, u64)> {
         if !self.is_leader() {
             return None;
         }
@@ -386,13 +386,13 @@ impl Shared {
                      object-seconds are not billed"
                 );
             }
-            let emission = books.ledger.next(complete_until)?;
-            Some((emission, books.generation))
+            let window_batch = books.ledger.next(complete_until)?;
+            Some((window_batch, books.generation))
         })
     }
 
     /// How the events of a window ended.
-    pub(super) fn settle(&self, ticket: Ticket, outcomes: Outcomes) {
+    pub(super) fn settle(&self, tag: DeliveryTag, outcomes: Settled) {
         let now = self.clock.seconds();
         self.change(|books| {
             let is_plain =
@@ -401,18 +401,18 @@ impl Shared {
                 .windows
                 .inc_by(u64::from(outcomes.outcome.is_settled()));
             let settled = if is_plain {
-                Settled::Delivered
+                DeliveryResult::Delivered
             } else {
-                let pieces = books.ledger.handed_out(ticket);
+                let pieces = books.ledger.handed_out(tag);
                 fates::settled(pieces, outcomes, now)
             };
-            books.ledger.settle(ticket, settled);
+            books.ledger.settle(tag, settled);
         });
     }
 
     /// A window was not sent and has to come again.
-    pub(super) fn withdraw(&self, ticket: Ticket) {
-        self.change(|books| books.ledger.settle(ticket, Settled::Failed));
+    pub(super) fn withdraw(&self, tag: DeliveryTag) {
+        self.change(|books| books.ledger.settle(tag, DeliveryResult::Failed));
     }
 
     /// Has what was rejected made again. Returns how many pieces that are.
@@ -428,7 +428,7 @@ impl Shared {
     }
 
     /// Looks at the ledger. Must be quick, for everything else waits.
-    pub(super) fn with_ledger<T>(&self, look: impl FnOnce(&Ledger<Content>) -> T) -> T {
+    pub(super) fn with_ledger<T>(&self, look: impl FnOnce(&Ledger<BilledObject>) -> T) -> T {
         look(&self.books().ledger)
     }
 

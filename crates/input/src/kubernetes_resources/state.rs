@@ -22,14 +22,14 @@ use std::{
 };
 
 use meterline_core::Reads;
-use meterline_ledger::{Changes, Group, GroupKey, Head, Record, Uid, UnixSeconds};
+use meterline_ledger::{Changes, Checkpoint, Group, GroupKey, Record, Uid, UnixSeconds};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tracing::warn;
 
 use self::contents::Contents;
 use super::{
-    object::Content,
+    object::BilledObject,
     place::{Change, PATIENCE, Place},
 };
 use crate::sqlite;
@@ -48,7 +48,7 @@ const MIGRATIONS: &[&str] = &[
     // holds that itself.
     "CREATE TABLE rejected_contents (key TEXT PRIMARY KEY, content BLOB NOT NULL, sum INTEGER NOT NULL)
          WITHOUT ROWID;",
-    // 4: rows for each segment, late span and late emission, and for contents. The tables before go once
+    // 4: rows for each segment, late span and late window batch, and for contents. The tables before go once
     // these are written.
     tables::MIGRATION,
 ];
@@ -84,10 +84,10 @@ const KEYS: [&str; 4] = ["head", "seen", "subject", "reads"];
 
 /// What the file held.
 pub(super) struct Saved {
-    pub(super) head: Head<Content>,
-    pub(super) records: Vec<(Uid, Record<Content>)>,
+    pub(super) checkpoint: Checkpoint<BilledObject>,
+    pub(super) records: Vec<(Uid, Record<BilledObject>)>,
     /// What was rejected.
-    pub(super) rejected: Vec<(GroupKey, Group<Content>)>,
+    pub(super) rejected: Vec<(GroupKey, Group<BilledObject>)>,
     pub(super) seen: SeenUntil,
     /// What was kept of objects.
     pub(super) reads: Reads,
@@ -205,18 +205,18 @@ impl StateFile {
     fn load(&mut self) -> Result<Option<Saved>, StateError> {
         let connection = self.connect()?;
         self.is_older = older::is_there(&connection)?;
-        let saved = match value::<Head<Content>>(&connection, "head")? {
+        let saved = match value::<Checkpoint<BilledObject>>(&connection, "head")? {
             None => None,
-            Some(head) => {
+            Some(checkpoint) => {
                 let held = if self.is_older {
-                    older::read(&connection, head)?
+                    older::read(&connection, checkpoint)?
                 } else {
-                    let (held, contents) = tables::read(&connection, head)?;
+                    let (held, contents) = tables::read(&connection, checkpoint)?;
                     self.contents = contents;
                     held
                 };
                 Some(Saved {
-                    head: held.head,
+                    checkpoint: held.checkpoint,
                     records: held.records,
                     rejected: held.rejected,
                     seen: value(&connection, "seen")?.unwrap_or_default(),
@@ -292,19 +292,19 @@ impl StateFile {
     /// must be everything that the ledger holds.
     pub(super) fn write(
         &mut self,
-        changes: &Changes<Content>,
+        changes: &Changes<BilledObject>,
         seen: &SeenUntil,
     ) -> Result<(), StateError> {
         let everything = self.needs_everything();
         let rows = [
-            bytes(&changes.head)?,
+            bytes(&changes.checkpoint)?,
             bytes(seen)?,
             bytes(&self.subject)?,
             bytes(&self.reads)?,
         ];
         let is_head_only = changes.records.is_empty()
             && changes.late.is_empty()
-            && changes.emissions.is_empty()
+            && changes.batches.is_empty()
             && changes.rejected.is_empty();
         if is_head_only && self.rows == rows && !everything {
             return Ok(());

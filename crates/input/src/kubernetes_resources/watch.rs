@@ -404,7 +404,7 @@ impl Watch {
                 observed_at: now,
             });
         }
-        self.shared.gone(&uid, end);
+        self.shared.deleted(&uid, end);
         self.seen_version(view);
     }
 

@@ -1,7 +1,7 @@
 //! How much may wait, and what happens beyond that.
 
 use super::{Books, deliver, ledger, seen};
-use crate::{Budget, Settled, Waiting};
+use crate::{Budget, DeliveryResult, Waiting};
 
 const BUDGET: Budget = Budget {
     segments: 2,
@@ -105,10 +105,10 @@ fn what_was_handed_out_comes_again_as_it_was() {
     for (content, at) in [("1e", 11), ("1f", 12), ("1g", 13), ("1h", 14)] {
         see(&mut books, "x", content, at);
     }
-    books.settle(first.ticket, Settled::Failed);
+    books.settle(first.tag, DeliveryResult::Failed);
     let again = books.next(10).unwrap();
     assert_eq!(again.pieces, first.pieces);
-    books.settle(again.ticket, Settled::Delivered);
+    books.settle(again.tag, DeliveryResult::Delivered);
     assert_eq!(deliver(&mut books, 20), ["x 10..14 1d", "x 14..20 1h"]);
 }
 

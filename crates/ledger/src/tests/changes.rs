@@ -15,7 +15,7 @@ fn the_changes_are_what_changed() {
         uids(books.take_changes()).is_empty(),
         "nothing is written that is there"
     );
-    books.gone("a", 12);
+    books.deleted("a", 12);
     assert_eq!(uids(books.take_changes()), ["a".into()]);
     deliver(&mut books, 100);
     let changes = books.take_changes();
@@ -50,7 +50,7 @@ fn of_many_segments_those_are_written_that_changed() {
     // A second change in the same second replaces the content.
     books.apply(seen("a", Some(0), None, "y", 100));
     assert_eq!(segments(&mut books), [(100, None, content("y"))]);
-    books.gone("a", 105);
+    books.deleted("a", 105);
     assert_eq!(segments(&mut books), [(100, Some(105), None)]);
     assert_eq!(
         books.take_everything().records["a"]
@@ -66,28 +66,28 @@ fn of_many_segments_those_are_written_that_changed() {
 fn what_is_learned_late_leaves_the_head_as_small_as_it_is() {
     let mut books = ledger(10);
     assert!(deliver(&mut books, 100).is_empty());
-    let head = |books: &mut Books| {
+    let checkpoint = |books: &mut Books| {
         let changes = books.take_changes();
-        let head = serde_json::to_string(&changes.head).unwrap().len();
-        (head, changes.late.len(), changes.emissions.len())
+        let checkpoint = serde_json::to_string(&changes.checkpoint).unwrap().len();
+        (checkpoint, changes.late.len(), changes.batches.len())
     };
-    let (empty, ..) = head(&mut books);
+    let (empty, ..) = checkpoint(&mut books);
     for pod in 0..50 {
         let content = "x".repeat(1_000);
         books.apply(seen(&format!("pod-{pod}"), Some(60), None, &content, 101));
     }
-    assert_eq!(head(&mut books), (empty, 50, 0));
-    assert_eq!(head(&mut books), (empty, 0, 0));
+    assert_eq!(checkpoint(&mut books), (empty, 50, 0));
+    assert_eq!(checkpoint(&mut books), (empty, 0, 0));
     // The pieces of the first window, and what is left of the spans.
-    let emission = books.next(100).unwrap();
-    let (length, late, emissions) = head(&mut books);
+    let batch = books.next(100).unwrap();
+    let (length, late, batches) = checkpoint(&mut books);
     assert!(length < empty + 10, "{length}");
-    assert_eq!((late, emissions), (100, 1));
-    books.settle(emission.ticket, Settled::Failed);
-    assert_eq!(head(&mut books).2, 0, "it is there");
+    assert_eq!((late, batches), (100, 1));
+    books.settle(batch.tag, DeliveryResult::Failed);
+    assert_eq!(checkpoint(&mut books).2, 0, "it is there");
     let again = books.next(100).unwrap();
-    assert_eq!(again.pieces, emission.pieces);
-    books.settle(again.ticket, Settled::Delivered);
+    assert_eq!(again.pieces, batch.pieces);
+    books.settle(again.tag, DeliveryResult::Delivered);
     let changes = books.take_changes();
-    assert!(changes.emissions.len() == 1 && changes.emissions.values().all(Option::is_none));
+    assert!(changes.batches.len() == 1 && changes.batches.values().all(Option::is_none));
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::disk::Disk;
-use crate::{Accounting, Content, Fate, Interval, Ledger, Observation, Refusal, Settled};
+use crate::{Accounting, Content, DeliveryResult, Fate, Interval, Ledger, Observation, Refusal};
 
 /// What is reserved; nobody knows it where it was not kept.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -52,8 +52,8 @@ fn known(written: i64) -> Ledger<Kept> {
 
 /// Start, end and content of what is handed out next.
 fn next(ledger: &mut Ledger<Kept>, until: i64) -> Vec<(i64, i64, Option<u32>)> {
-    let emission = ledger.next(until).unwrap();
-    let pieces = emission.pieces.iter();
+    let batch = ledger.next(until).unwrap();
+    let pieces = batch.pieces.iter();
     pieces.map(|it| (it.start, it.end, it.content.0)).collect()
 }
 
@@ -84,14 +84,14 @@ fn an_object_that_was_written_to_meanwhile_is_known_from_then_on() {
 #[test]
 fn of_an_object_that_went_meanwhile_nothing_more_is_known() {
     let mut ledger = restored(&mut known(0));
-    ledger.gone("pod", 8);
+    ledger.deleted("pod", 8);
     assert_eq!(next(&mut ledger, 10), [(0, 8, None)]);
 }
 
 #[test]
 fn rejected_pieces_are_whole_again_too() {
     let mut ledger = known(0);
-    let emission = ledger.next(10).unwrap();
+    let batch = ledger.next(10).unwrap();
     let refusal = Refusal {
         cause: Arc::from("processing"),
         component: Arc::from("mapping"),
@@ -99,10 +99,10 @@ fn rejected_pieces_are_whole_again_too() {
         subject: None,
         may_pass: false,
     };
-    let undelivered = vec![(emission.pieces[0].clone(), Fate::Rejected(refusal))];
+    let undelivered = vec![(batch.pieces[0].clone(), Fate::Rejected(refusal))];
     ledger.settle(
-        emission.ticket,
-        Settled::Done {
+        batch.tag,
+        DeliveryResult::Done {
             at: 10,
             undelivered,
         },

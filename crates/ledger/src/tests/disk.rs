@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    Accounting, Changes, Content, Group, GroupKey, Head, Interval, Ledger, Record, RecordChange,
-    Uid, UnixSeconds,
+    Accounting, Changes, Checkpoint, Content, Group, GroupKey, Interval, Ledger, Record,
+    RecordChange, Uid, UnixSeconds,
 };
 
 type Segments<C> = BTreeMap<UnixSeconds, (Option<UnixSeconds>, C)>;
@@ -14,10 +14,10 @@ type Segments<C> = BTreeMap<UnixSeconds, (Option<UnixSeconds>, C)>;
 /// Rows as JSON, but for what is found again by its value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Disk<C> {
-    head: Option<String>,
+    checkpoint: Option<String>,
     lives: BTreeMap<Uid, (String, Segments<C>)>,
     late: BTreeMap<(Uid, UnixSeconds), String>,
-    emissions: BTreeMap<u64, String>,
+    batches: BTreeMap<u64, String>,
     rejected: BTreeMap<GroupKey, Group<()>>,
     contents: BTreeMap<GroupKey, C>,
 }
@@ -25,10 +25,10 @@ pub(super) struct Disk<C> {
 impl<C> Default for Disk<C> {
     fn default() -> Self {
         Self {
-            head: None,
+            checkpoint: None,
             lives: BTreeMap::new(),
             late: BTreeMap::new(),
-            emissions: BTreeMap::new(),
+            batches: BTreeMap::new(),
             rejected: BTreeMap::new(),
             contents: BTreeMap::new(),
         }
@@ -60,7 +60,7 @@ impl<C: Content + Serialize + DeserializeOwned> Disk<C> {
     }
 
     pub(super) fn write(&mut self, changes: &Changes<C>) {
-        self.head = Some(json(&changes.head));
+        self.checkpoint = Some(json(&changes.checkpoint));
         for (uid, change) in &changes.records {
             match change {
                 Some(change) => self.write_record(uid, change),
@@ -68,7 +68,7 @@ impl<C: Content + Serialize + DeserializeOwned> Disk<C> {
             }
         }
         put(&mut self.late, &changes.late);
-        put(&mut self.emissions, &changes.emissions);
+        put(&mut self.batches, &changes.batches);
         for (key, change) in &changes.rejected {
             let Some(change) = change else {
                 self.rejected.remove(key);
@@ -106,15 +106,15 @@ impl<C: Content + Serialize + DeserializeOwned> Disk<C> {
 
     /// The ledger that comes back from it, if anything was written.
     pub(super) fn read(&self, interval: Interval, accounting: Accounting) -> Option<Ledger<C>> {
-        let head: Head<C> = serde_json::from_str(self.head.as_ref()?).unwrap();
+        let checkpoint: Checkpoint<C> = serde_json::from_str(self.checkpoint.as_ref()?).unwrap();
         let late = self
             .late
             .iter()
             .map(|(key, span)| (key.clone(), serde_json::from_str(span).unwrap()));
-        let emissions = self.emissions.values();
-        let head = head.with_late(
+        let batches = self.batches.values();
+        let checkpoint = checkpoint.with_late(
             late,
-            emissions.map(|emission| serde_json::from_str(emission).unwrap()),
+            batches.map(|batch| serde_json::from_str(batch).unwrap()),
         );
         let records = self.lives.iter().map(|(uid, (life, segments))| {
             let life: Record<C> = serde_json::from_str(life).unwrap();
@@ -126,7 +126,7 @@ impl<C: Content + Serialize + DeserializeOwned> Disk<C> {
             let group = group.clone().with(self.contents[key].clone());
             (key.clone(), group)
         });
-        let ledger = Ledger::restore(interval, accounting, head, records, rejected);
+        let ledger = Ledger::restore(interval, accounting, checkpoint, records, rejected);
         Some(ledger)
     }
 }

@@ -2,13 +2,13 @@
 
 use super::{Books, balance, deliver, describe, disk::Disk, ledger, refusal, seen};
 use crate::{
-    Accounting, Emission, Fate, Head, Interval, Kind, Ledger, Piece, RecordChange, Seconds,
-    Settled, Tally, Unbilled,
+    Accounting, Checkpoint, DeliveryResult, Fate, Interval, Kind, Ledger, RecordChange, Seconds,
+    Tally, Unbilled, UsageInterval, WindowBatch,
 };
 
-/// Ends an emission at `at`; pieces whose content holds a word are not delivered.
-fn settle(books: &mut Books, emission: &Emission<String>, at: i64) {
-    let fate = |piece: &Piece<String>| {
+/// Ends a batch at `at`; pieces whose content holds a word are not delivered.
+fn settle(books: &mut Books, batch: &WindowBatch<String>, at: i64) {
+    let fate = |piece: &UsageInterval<String>| {
         let fate = match piece.content.rsplit(':').next() {
             Some("bad") => Fate::Rejected(refusal("refused_by_sink", false)),
             Some("poison") => Fate::Rejected(refusal("poison", true)),
@@ -19,8 +19,8 @@ fn settle(books: &mut Books, emission: &Emission<String>, at: i64) {
         };
         Some((piece.clone(), fate))
     };
-    let undelivered = emission.pieces.iter().filter_map(fate).collect();
-    books.settle(emission.ticket, Settled::Done { at, undelivered });
+    let undelivered = batch.pieces.iter().filter_map(fate).collect();
+    books.settle(batch.tag, DeliveryResult::Done { at, undelivered });
     balance(books, at);
 }
 
@@ -36,8 +36,8 @@ fn settled(contents: &[&str]) -> Books {
             10,
         ));
     }
-    let emission = books.next(10).unwrap();
-    settle(&mut books, &emission, 13);
+    let batch = books.next(10).unwrap();
+    settle(&mut books, &batch, 13);
     books
 }
 
@@ -107,9 +107,9 @@ fn what_may_pass_is_tried_again_by_itself_and_ever_more_seldom() {
     let mut tries = Vec::new();
     for now in 10..20_000 {
         // The windows of this time are empty.
-        if let Some(emission) = books.next(now) {
+        if let Some(batch) = books.next(now) {
             tries.push(now);
-            settle(&mut books, &emission, now);
+            settle(&mut books, &batch, now);
         }
     }
     let pauses: Vec<_> = tries.windows(2).map(|it| it[1] - it[0]).collect();
@@ -126,8 +126,8 @@ fn an_object_that_is_rejected_for_long_is_a_list_of_times() {
     let mut books = ledger(10);
     books.apply(seen("a", Some(0), None, "bad", 0));
     for end in 1..=300 {
-        let emission = books.next(end * 10).unwrap();
-        settle(&mut books, &emission, end * 10);
+        let batch = books.next(end * 10).unwrap();
+        settle(&mut books, &batch, end * 10);
     }
     let sizes: Vec<_> = books
         .rejected(None)
@@ -173,7 +173,7 @@ fn what_is_given_up_is_unproved_also_when_it_failed_or_was_late_or_was_rejected(
     let mut books = settled(&["a:bad"]);
     books.apply(seen("b", Some(10), None, "b:good", 11));
     let failed = books.next(20).unwrap();
-    books.settle(failed.ticket, Settled::Failed);
+    books.settle(failed.tag, DeliveryResult::Failed);
     books.apply(seen("c", Some(15), None, "c:good", 21));
     assert_eq!(books.give_up(40), 10 + 5 + 20 + 20);
     books.forget_rejected(40);
@@ -198,11 +198,11 @@ fn what_another_replica_delivered_is_its_own_to_count() {
     books.apply(seen("a", Some(0), None, "good", 0));
     let on_its_way = books.next(10).unwrap();
     let failed = books.next(20).unwrap();
-    books.settle(failed.ticket, Settled::Failed);
+    books.settle(failed.tag, DeliveryResult::Failed);
     books.adopt(100);
     balance(&books, 105);
     assert_eq!(books.seconds(105).ran, 5);
-    books.settle(on_its_way.ticket, Settled::Delivered);
+    books.settle(on_its_way.tag, DeliveryResult::Delivered);
     balance(&books, 105);
     assert_eq!(books.seconds(105).ran, 5);
 }
@@ -213,11 +213,11 @@ fn a_state_of_an_older_program_balances() {
     books.apply(seen("a", Some(0), None, "good", 0));
     books.lose(7, "");
     let first = books.next(10).unwrap();
-    books.settle(first.ticket, Settled::Delivered);
+    books.settle(first.tag, DeliveryResult::Delivered);
     let _on_its_way = books.next(20).unwrap();
     let changes = books.take_changes();
-    let mut head = serde_json::to_value(&changes.head).unwrap();
-    let fields = head.as_object_mut().unwrap();
+    let mut checkpoint = serde_json::to_value(&changes.checkpoint).unwrap();
+    let fields = checkpoint.as_object_mut().unwrap();
     for key in ["unbilled", "counts_fates"] {
         fields.remove(key).unwrap();
     }
@@ -230,7 +230,7 @@ fn a_state_of_an_older_program_balances() {
     ] {
         stats.remove(key).unwrap();
     }
-    let head: Head<String> = serde_json::from_value(head).unwrap();
+    let checkpoint: Checkpoint<String> = serde_json::from_value(checkpoint).unwrap();
     let records = changes.records.into_iter().map(|(uid, change)| {
         let RecordChange { life, segments, .. } = change.unwrap();
         let segments = segments.into_iter();
@@ -238,7 +238,7 @@ fn a_state_of_an_older_program_balances() {
         (uid, whole)
     });
     let interval = Interval::new(10).unwrap();
-    let books: Books = Ledger::restore(interval, Accounting::Exact, head, records, []);
+    let books: Books = Ledger::restore(interval, Accounting::Exact, checkpoint, records, []);
     balance(&books, 25);
     assert_eq!(books.seconds(25).ran, 25 + 7);
 }
@@ -278,12 +278,12 @@ fn what_is_tried_again_is_little_at_a_time_and_lets_every_window_pass() {
     for window in 1..=1_000 {
         let content = if window <= 500 { "bad" } else { "poison" };
         books.apply(seen("hostile", Some(0), None, content, window * 10 - 10));
-        let emission = books.next(window * 10).unwrap();
+        let batch = books.next(window * 10).unwrap();
         // One that is due by now waits: it is no part of this test.
-        assert_eq!(emission.kind, Kind::Window);
-        settle(&mut books, &emission, window * 10);
+        assert_eq!(batch.kind, Kind::Window);
+        settle(&mut books, &batch, window * 10);
     }
-    books.gone("hostile", 10_000);
+    books.deleted("hostile", 10_000);
     let mut books = restored(&mut books);
     assert_eq!(books.rejected_pieces(), 1_000);
     books.apply(seen("honest", Some(10_000), None, "good", 10_000));
@@ -299,11 +299,11 @@ fn what_is_tried_again_is_little_at_a_time_and_lets_every_window_pass() {
         settle(&mut books, &first, now);
         let again: Vec<_> = std::iter::from_fn(|| books.next(now)).collect();
         assert!(again.len() <= 2, "no more than two groups are on their way");
-        for emission in again {
-            assert_eq!(emission.kind, Kind::Again);
-            assert!(emission.pieces.len() <= 64);
-            tried += emission.pieces.len();
-            settle(&mut books, &emission, now);
+        for batch in again {
+            assert_eq!(batch.kind, Kind::Again);
+            assert!(batch.pieces.len() <= 64);
+            tried += batch.pieces.len();
+            settle(&mut books, &batch, now);
         }
     }
     assert!(tried >= 1_000, "{tried}");
@@ -318,8 +318,8 @@ fn a_group_writes_its_content_once_and_a_ledger_that_came_back_writes_nothing() 
     books.apply(seen("a", Some(0), None, "a:bad", 0));
     let mut written = Vec::new();
     for window in 1..=65 {
-        let emission = books.next(window * 10).unwrap();
-        settle(&mut books, &emission, window * 10);
+        let batch = books.next(window * 10).unwrap();
+        settle(&mut books, &batch, window * 10);
         let changes = books.take_changes().rejected;
         assert_eq!(changes.len(), 1);
         written.extend(changes.into_values().map(|it| it.unwrap().is_new));
@@ -335,8 +335,8 @@ fn a_group_writes_its_content_once_and_a_ledger_that_came_back_writes_nothing() 
         .map(|piece| (piece, Fate::Rejected(refusal("poison", true))))
         .collect();
     books.settle(
-        again.ticket,
-        Settled::Done {
+        again.tag,
+        DeliveryResult::Done {
             at: 700,
             undelivered,
         },
@@ -363,9 +363,9 @@ fn what_a_sink_says_takes_room_as_well() {
             10,
         ));
     }
-    let emission = books.next(10).unwrap();
+    let batch = books.next(10).unwrap();
     let long: std::sync::Arc<str> = "x".repeat(1 << 20).into();
-    let undelivered = emission
+    let undelivered = batch
         .pieces
         .iter()
         .map(|piece| {
@@ -374,11 +374,11 @@ fn what_a_sink_says_takes_room_as_well() {
             (piece.clone(), Fate::Rejected(refusal))
         })
         .collect();
-    let settled = Settled::Done {
+    let settled = DeliveryResult::Done {
         at: 10,
         undelivered,
     };
-    books.settle(emission.ticket, settled);
+    books.settle(batch.tag, settled);
     assert_eq!(books.rejected_pieces(), 63);
     assert!(
         books
@@ -404,8 +404,8 @@ fn whole_windows_are_what_ran_also_ahead_and_given_up() {
     let (mut handed_out, mut given_up) = (nominal(), nominal());
     let mut before = 0;
     for now in 0..=60 {
-        while let Some(emission) = handed_out.next(now) {
-            handed_out.settle(emission.ticket, Settled::Delivered);
+        while let Some(batch) = handed_out.next(now) {
+            handed_out.settle(batch.tag, DeliveryResult::Delivered);
         }
         balance(&handed_out, now);
         let ran = handed_out.seconds(now).ran;

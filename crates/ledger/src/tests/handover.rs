@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{Books, balance, histories, seen};
-use crate::{Accounting, Interval, Ledger, Settled};
+use crate::{Accounting, DeliveryResult, Interval, Ledger};
 
 /// One pod: when it starts, how long it runs, how late the API server knows that it started, and how
 /// late each replica then sees its start and its end.
@@ -19,7 +19,7 @@ struct History {
     /// When the lease goes to the other replica; whether what the old one knows last is left behind;
     /// and how long the old one goes on unaware.
     handovers: Vec<(i64, bool, i64)>,
-    /// Whether each emission is acknowledged.
+    /// Whether each batch is acknowledged.
     acknowledged: Vec<bool>,
 }
 
@@ -68,7 +68,7 @@ fn play(history: &History) -> BTreeMap<(String, i64), i64> {
                 }
                 if now == (end + later).max(start + late) {
                     books.apply(seen(&uid, Some(*start), Some(end), "c", now));
-                    books.gone(&uid, end);
+                    books.deleted(&uid, end);
                 }
             }
         }
@@ -88,19 +88,19 @@ fn play(history: &History) -> BTreeMap<(String, i64), i64> {
             }
             let books = &mut replicas[index];
             for _ in 0..20 {
-                let Some(emission) = books.next(now - SETTLE) else {
+                let Some(batch) = books.next(now - SETTLE) else {
                     break;
                 };
-                for piece in emission.pieces {
+                for piece in batch.pieces {
                     let id = (piece.uid.to_string(), piece.start);
                     let end = *arrived.entry(id).or_insert(piece.end);
                     assert_eq!(end, piece.end, "one id, two events");
                 }
                 let settled = match acknowledged.next() {
-                    Some(false) => Settled::Failed,
-                    _ => Settled::Delivered,
+                    Some(false) => DeliveryResult::Failed,
+                    _ => DeliveryResult::Delivered,
                 };
-                books.settle(emission.ticket, settled);
+                books.settle(batch.tag, settled);
             }
             balance(books, now);
             if index == leader {
@@ -129,7 +129,7 @@ fn what_another_replica_delivered_is_neither_lost_nor_overbilled_here() {
     assert_eq!(books.vanished("vanished", 45, 103), 3);
     // The other billed it to its end. Five seconds before the other began this one handed out.
     books.apply(seen("ended", Some(0), Some(35), "c", 103));
-    books.gone("ended", 35);
+    books.deleted("ended", 35);
     balance(&books, 103);
     let stats = books.stats();
     assert_eq!((stats.lost_seconds, stats.overbilled_seconds), (3, 5));

@@ -14,7 +14,8 @@ use super::{
     refusal,
 };
 use crate::{
-    Accounting, Budget, Emission, Fate, Interval, Ledger, Piece, Seconds, Settled, Ticket,
+    Accounting, Budget, DeliveryResult, DeliveryTag, Fate, Interval, Ledger, Seconds,
+    UsageInterval, WindowBatch,
 };
 
 const LAST_SECOND: i64 = 90;
@@ -34,7 +35,7 @@ struct Run {
     arrived: Arrived,
     /// What was dropped on purpose, by object and second.
     dropped: BTreeSet<(String, i64)>,
-    slow: Vec<(i64, Ticket)>,
+    slow: Vec<(i64, DeliveryTag)>,
     deliveries: Box<dyn Iterator<Item = Delivery>>,
 }
 
@@ -62,7 +63,7 @@ impl Run {
                 };
                 self.books.apply_within(observation, self.budget, billed);
             }
-            Sighting::Gone(uid, at) => self.books.gone(&uid, at),
+            Sighting::Gone(uid, at) => self.books.deleted(&uid, at),
         }
     }
 
@@ -117,10 +118,10 @@ impl Run {
 
     fn tick(&mut self, now: i64, settle: i64) -> Result<(), Crash> {
         let due: Vec<_> = self.slow.extract_if(.., |(at, _)| *at <= now).collect();
-        for (_, ticket) in due {
-            self.books.settle(ticket, Settled::Delivered);
+        for (_, tag) in due {
+            self.books.settle(tag, DeliveryResult::Delivered);
             // Whoever acknowledges twice changes nothing.
-            self.books.settle(ticket, Settled::Failed);
+            self.books.settle(tag, DeliveryResult::Failed);
             self.write()?;
         }
         if now % 10 == 0 {
@@ -132,20 +133,20 @@ impl Run {
             if now % 7 == 0 {
                 self.compare();
             }
-            let Some(emission) = self.books.next(now - settle) else {
+            let Some(batch) = self.books.next(now - settle) else {
                 break;
             };
             // What a window is made of is written before the window goes out.
             self.write()?;
             let delivery = self.deliveries.next().unwrap_or(Delivery::Arrives);
-            let mut undelivered = undelivered(delivery, &emission);
+            let mut undelivered = undelivered(delivery, &batch);
             // What arrived before a crash is not dropped after it: the configuration is the same.
             undelivered.retain(|(it, fate)| {
                 matches!(fate, Fate::Rejected(_))
                     || !self.arrived.contains_key(&(it.uid.to_string(), it.start))
             });
             if !matches!(delivery, Delivery::Fails) {
-                for piece in emission.pieces {
+                for piece in batch.pieces {
                     if undelivered.iter().any(|(it, _)| *it == piece) {
                         continue;
                     }
@@ -156,16 +157,16 @@ impl Run {
                 }
             }
             match delivery {
-                Delivery::Arrives => self.books.settle(emission.ticket, Settled::Delivered),
+                Delivery::Arrives => self.books.settle(batch.tag, DeliveryResult::Delivered),
                 Delivery::Fails | Delivery::ArrivesUnacknowledged => {
-                    self.books.settle(emission.ticket, Settled::Failed);
+                    self.books.settle(batch.tag, DeliveryResult::Failed);
                 }
-                Delivery::ArrivesSlowly => self.slow.push((now + 3, emission.ticket)),
+                Delivery::ArrivesSlowly => self.slow.push((now + 3, batch.tag)),
                 Delivery::IsRejected(_) | Delivery::IsDropped(_) => {
                     assert!(
                         undelivered
                             .iter()
-                            .all(|(it, _)| self.books.handed_out(emission.ticket).contains(it)),
+                            .all(|(it, _)| self.books.handed_out(batch.tag).contains(it)),
                         "what was handed out can be asked for until it is settled"
                     );
                     let drops = undelivered
@@ -175,11 +176,11 @@ impl Run {
                             (it.start..it.end).map(|second| (it.uid.to_string(), second))
                         })
                         .collect::<Vec<_>>();
-                    let settled = Settled::Done {
+                    let settled = DeliveryResult::Done {
                         at: now,
                         undelivered,
                     };
-                    self.books.settle(emission.ticket, settled);
+                    self.books.settle(batch.tag, settled);
                     // What a crash makes happen again may end otherwise.
                     self.write()?;
                     self.dropped.extend(drops);
@@ -193,7 +194,10 @@ impl Run {
 }
 
 /// The pieces with these numbers, and what became of them.
-fn undelivered(delivery: Delivery, emission: &Emission<String>) -> Vec<(Piece<String>, Fate)> {
+fn undelivered(
+    delivery: Delivery,
+    batch: &WindowBatch<String>,
+) -> Vec<(UsageInterval<String>, Fate)> {
     let (numbers, fate) = match delivery {
         Delivery::IsRejected(numbers) => (
             numbers,
@@ -207,7 +211,7 @@ fn undelivered(delivery: Delivery, emission: &Emission<String>) -> Vec<(Piece<St
         ),
         _ => return Vec::new(),
     };
-    emission
+    batch
         .pieces
         .iter()
         .enumerate()

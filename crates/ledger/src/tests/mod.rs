@@ -12,7 +12,8 @@ mod model;
 use proptest::prelude::ProptestConfig;
 
 use crate::{
-    Accounting, Content, Emission, Interval, Kind, Ledger, Observation, Refusal, Settled, Window,
+    Accounting, Content, DeliveryResult, Interval, Kind, Ledger, Observation, Refusal, Window,
+    WindowBatch,
 };
 
 type Books = Ledger<String>;
@@ -97,20 +98,20 @@ fn entries_are_empty(books: &Books) -> bool {
 /// Everything that can be handed out now, delivered: `uid start..end content`.
 fn deliver(books: &mut Books, complete_until: i64) -> Vec<String> {
     let mut lines = Vec::new();
-    while let Some(emission) = books.next(complete_until) {
-        lines.extend(describe(&emission));
-        books.settle(emission.ticket, Settled::Delivered);
+    while let Some(batch) = books.next(complete_until) {
+        lines.extend(describe(&batch));
+        books.settle(batch.tag, DeliveryResult::Delivered);
     }
     lines
 }
 
-fn describe(emission: &Emission<String>) -> Vec<String> {
-    let late = match emission.kind {
+fn describe(batch: &WindowBatch<String>) -> Vec<String> {
+    let late = match batch.kind {
         Kind::Window => "",
         Kind::Late => " late",
         Kind::Again => " again",
     };
-    emission
+    batch
         .pieces
         .iter()
         .map(|it| format!("{} {}..{} {}{late}", it.uid, it.start, it.end, it.content))
@@ -150,16 +151,16 @@ fn the_watermark_moves_in_order_and_only_on_delivery() {
     books.apply(seen("a", Some(0), None, "x", 0));
     let first = books.next(20).unwrap();
     let second = books.next(20).unwrap();
-    books.settle(second.ticket, Settled::Delivered);
+    books.settle(second.tag, DeliveryResult::Delivered);
     assert_eq!(books.watermark(), 0);
-    books.settle(first.ticket, Settled::Failed);
+    books.settle(first.tag, DeliveryResult::Failed);
     assert_eq!(books.watermark(), 0);
-    books.settle(first.ticket, Settled::Delivered);
-    assert_eq!(books.watermark(), 0, "a ticket counts once");
+    books.settle(first.tag, DeliveryResult::Delivered);
+    assert_eq!(books.watermark(), 0, "a tag counts once");
     let again = books.next(20).unwrap();
     assert_eq!(again.window, first.window);
     assert_eq!(again.pieces, first.pieces);
-    books.settle(again.ticket, Settled::Delivered);
+    books.settle(again.tag, DeliveryResult::Delivered);
     assert_eq!(books.watermark(), 20);
 }
 
@@ -169,10 +170,10 @@ fn a_window_in_flight_does_not_change_by_what_is_learned() {
     books.apply(seen("a", Some(5), None, "x", 5));
     let first = books.next(10).unwrap();
     books.apply(seen("a", Some(2), Some(7), "y", 11));
-    books.settle(first.ticket, Settled::Failed);
+    books.settle(first.tag, DeliveryResult::Failed);
     let again = books.next(10).unwrap();
     assert_eq!(again.pieces, first.pieces);
-    books.settle(again.ticket, Settled::Delivered);
+    books.settle(again.tag, DeliveryResult::Delivered);
     assert_eq!(deliver(&mut books, 30), ["a 2..5 x late"]);
     assert_eq!(books.stats().overbilled_seconds, 3);
 }
@@ -200,7 +201,7 @@ fn late_pieces_that_failed_come_again() {
     assert!(deliver(&mut books, 20).is_empty());
     books.apply(seen("a", Some(4), Some(6), "x", 23));
     let first = books.next(20).unwrap();
-    books.settle(first.ticket, Settled::Failed);
+    books.settle(first.tag, DeliveryResult::Failed);
     assert_eq!(deliver(&mut books, 20), ["a 4..6 x late"]);
 }
 
@@ -216,7 +217,7 @@ fn a_restarted_container_changes_nothing() {
 fn a_pod_that_does_not_run_is_not_billed() {
     let mut books = ledger(10);
     books.apply(seen("a", None, None, "x", 2));
-    books.gone("a", 5);
+    books.deleted("a", 5);
     books.apply(seen("b", Some(5), Some(5), "x", 6));
     assert!(deliver(&mut books, 20).is_empty());
 }
@@ -291,10 +292,10 @@ fn a_finished_pod_is_not_billed_again_while_it_exists() {
     assert_eq!(deliver(&mut books, 100), ["a 2..6 x"]);
     books.apply(seen("a", Some(2), Some(6), "x", 101));
     assert!(deliver(&mut books, 200).is_empty());
-    books.gone("a", 201);
+    books.deleted("a", 201);
     assert!(entries_are_empty(&books));
     books.apply(seen("b", Some(202), Some(206), "x", 206));
-    books.gone("b", 206);
+    books.deleted("b", 206);
     assert_eq!(deliver(&mut books, 260), ["b 202..206 x"]);
     assert!(!entries_are_empty(&books), "it may still turn out to run");
     deliver(&mut books, 270);
@@ -305,7 +306,7 @@ fn a_finished_pod_is_not_billed_again_while_it_exists() {
 fn what_was_taken_for_gone_and_runs_goes_on_without_a_hole() {
     let mut books = ledger(10);
     books.apply(seen("a", Some(0), None, "x", 0));
-    books.gone("a", 4);
+    books.deleted("a", 4);
     assert_eq!(deliver(&mut books, 20), ["a 0..4 x"]);
     books.apply(seen("a", Some(0), None, "x", 25));
     assert_eq!(
@@ -322,10 +323,10 @@ fn what_was_taken_for_gone_while_it_was_billed_late_is_billed_once() {
     books.apply(seen("a", Some(3), None, "x", 31));
     let first = books.next(30).unwrap();
     assert_eq!(describe(&first), ["a 3..10 x late"]);
-    books.gone("a", 5);
+    books.deleted("a", 5);
     assert_eq!(books.stats().overbilled_seconds, 5);
     books.apply(seen("a", Some(3), None, "x", 33));
-    books.settle(first.ticket, Settled::Delivered);
+    books.settle(first.tag, DeliveryResult::Delivered);
     assert_eq!(
         deliver(&mut books, 40),
         ["a 10..20 x late", "a 20..30 x late", "a 30..40 x"]
@@ -339,7 +340,7 @@ fn what_was_billed_behind_a_late_stretch_is_not_billed_again() {
     books.apply(seen("a", Some(8), None, "x", 8));
     assert_eq!(deliver(&mut books, 30).len(), 3);
     books.apply(seen("a", Some(3), None, "x", 31));
-    books.gone("a", 5);
+    books.deleted("a", 5);
     assert_eq!(books.stats().overbilled_seconds, 22);
     assert_eq!(deliver(&mut books, 30), ["a 3..5 x late"]);
     books.apply(seen("a", Some(3), None, "x", 33));
@@ -355,7 +356,12 @@ fn a_standby_keeps_of_what_another_delivers_only_what_may_be_news() {
     books.apply(seen("new", Some(990), None, "x", 1_002));
     for delivered in 1_001..1_100 {
         books.adopt(delivered);
-        let kept: Vec<_> = books.head.late.values().flat_map(|it| it.keys()).collect();
+        let kept: Vec<_> = books
+            .checkpoint
+            .late
+            .values()
+            .flat_map(|it| it.keys())
+            .collect();
         assert!(kept.iter().all(|uid| &***uid == "new"), "{kept:?}");
         assert_eq!(kept.is_empty(), delivered >= 1_062);
     }
@@ -392,7 +398,7 @@ fn hostile_times_are_survived() {
             ..seen("a", start, None, "x", i64::MAX)
         });
         books.apply(seen("a", start, end, "y", i64::MIN));
-        books.gone("a", i64::MIN);
+        books.deleted("a", i64::MIN);
         let _ = books.next(20);
     }
 }
@@ -401,8 +407,8 @@ fn hostile_times_are_survived() {
 fn windows_after_a_border_that_is_not_aligned_end_at_the_next_aligned_one() {
     let mut books: Books = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 7);
     books.apply(seen("a", Some(0), None, "x", 8));
-    let emission = books.next(20).unwrap();
-    assert_eq!(emission.window, Window { start: 7, end: 10 });
+    let batch = books.next(20).unwrap();
+    assert_eq!(batch.window, Window { start: 7, end: 10 });
 }
 
 #[test]
@@ -410,7 +416,7 @@ fn what_is_given_up_is_counted_and_not_billed() {
     let mut books = ledger(10);
     books.apply(seen("a", Some(3), None, "x", 3));
     let first = books.next(10).unwrap();
-    books.settle(first.ticket, Settled::Failed);
+    books.settle(first.tag, DeliveryResult::Failed);
     assert_eq!(books.give_up(25), 17);
     assert_eq!((books.watermark(), books.stats().lost_seconds), (20, 17));
     assert_eq!(deliver(&mut books, 40), ["a 20..30 x", "a 30..40 x"]);
@@ -426,7 +432,7 @@ fn what_may_still_arrive_is_not_given_up() {
     assert_eq!(books.give_up(25), 10);
     assert_eq!(books.give_up(25), 0, "it is counted once");
     assert_eq!(books.watermark(), 0, "the first one is on its way");
-    books.settle(first.ticket, Settled::Delivered);
+    books.settle(first.tag, DeliveryResult::Delivered);
     assert_eq!((books.watermark(), books.stats().lost_seconds), (20, 10));
     assert_eq!(deliver(&mut books, 30), ["a 20..30 x"]);
     assert_eq!(books.stats().billed_seconds, 17);
@@ -441,8 +447,8 @@ fn what_was_learned_late_is_given_up_and_counted_as_well() {
     books.apply(seen("b", Some(3), None, "x", 31));
     assert_eq!(books.give_up(20), 17);
     assert_eq!(deliver(&mut books, 30), ["b 20..30 x late"]);
-    for emission in handed_out {
-        books.settle(emission.ticket, Settled::Delivered);
+    for batch in handed_out {
+        books.settle(batch.tag, DeliveryResult::Delivered);
     }
     assert_eq!((books.watermark(), books.stats().lost_seconds), (30, 17));
     assert_eq!(books.stats().billed_seconds, 40);
@@ -460,11 +466,11 @@ fn what_comes_into_scope_is_billed_from_then_on() {
     // What is seen of it later says again when it started.
     books.apply(at(None, 36));
     assert_eq!(deliver(&mut books, 40), ["a 34..40 x"]);
-    books.gone("a", 45);
+    books.deleted("a", 45);
     assert_eq!(deliver(&mut books, 60), ["a 40..45 x"]);
     // It went out of scope, and comes back into it.
     books.apply(at(Some(67), 68));
     assert_eq!(deliver(&mut books, 70), ["a 67..70 x"]);
-    books.gone("a", 75);
+    books.deleted("a", 75);
     assert_eq!(deliver(&mut books, 90), ["a 70..75 x"]);
 }

@@ -158,8 +158,8 @@ impl Input for Windows {
 
     async fn close(&mut self) {}
 
-    fn left(&self) -> Left {
-        Left::default()
+    fn left(&self) -> Undelivered {
+        Undelivered::default()
     }
 }
 

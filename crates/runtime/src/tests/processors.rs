@@ -108,7 +108,7 @@ impl Processor for Gate {
 #[tokio::test]
 async fn what_is_still_processed_at_the_end_is_lost_to_the_input_before_that_is_closed() {
     /// Waits in `close` for what it yielded.
-    struct Strict(Source, Left);
+    struct Strict(Source, Undelivered);
 
     #[async_trait]
     impl Input for Strict {
@@ -126,7 +126,7 @@ async fn what_is_still_processed_at_the_end_is_lost_to_the_input_before_that_is_
             self.1.lost = lost.count();
         }
 
-        fn left(&self) -> Left {
+        fn left(&self) -> Undelivered {
             self.1
         }
     }
@@ -137,13 +137,23 @@ async fn what_is_still_processed_at_the_end_is_lost_to_the_input_before_that_is_
         settlements: Arc::default(),
     };
     let chains = vec![vec![Box::new(Gate(Arc::clone(&gate))) as _]];
-    let mut input = processed(Box::new(Strict(source, Left::default())), chains, &cx());
+    let mut input = processed(
+        Box::new(Strict(source, Undelivered::default())),
+        chains,
+        &cx(),
+    );
     let held = gate.lock().unwrap();
     assert!(input.read().now_or_never().is_none());
     assert!(input.stop(), "a batch is still under way");
     assert!(input.read().now_or_never().is_none());
     input.close().now_or_never().unwrap();
-    assert_eq!(input.left(), Left { lost: 1, kept: 0 });
+    assert_eq!(
+        input.left(),
+        Undelivered {
+            lost: 1,
+            persisted: 0
+        }
+    );
     drop(held);
 }
 

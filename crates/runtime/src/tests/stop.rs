@@ -10,7 +10,7 @@ struct Holder {
     /// Handed out after a stop as well.
     after_stop: u32,
     stopped: bool,
-    left: Left,
+    left: Undelivered,
     settlements: Arc<Mutex<Vec<Settlement>>>,
 }
 
@@ -41,7 +41,7 @@ impl Input for Holder {
 
     async fn close(&mut self) {}
 
-    fn left(&self) -> Left {
+    fn left(&self) -> Undelivered {
         self.left
     }
 }
@@ -135,7 +135,7 @@ async fn what_only_the_process_has_is_read_after_a_stop_and_counted_if_it_is_los
         let input = Holder {
             batches: 1,
             after_stop: 5,
-            left: Left { lost, kept: 3 },
+            left: Undelivered { lost, persisted: 3 },
             ..Holder::default()
         };
         let settlements = Arc::clone(&input.settlements);
@@ -147,7 +147,7 @@ async fn what_only_the_process_has_is_read_after_a_stop_and_counted_if_it_is_los
         let at = Duration::from_secs(2);
         let (report, outcomes) = stopped_input(input, &settlements, output, at).await;
         assert_eq!(report.ended, Ended::Stopped);
-        assert_eq!(report.kept, 3);
+        assert_eq!(report.persisted, 3);
         assert_eq!(report.unsettled, lost);
         if lost == 0 {
             assert_eq!(outcomes, vec![Outcome::Delivered; 6]);

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, Transaction, params};
 use sha2::{Digest, Sha256};
 
-use super::{Content, StateError, bytes, damaged};
+use super::{BilledObject, StateError, bytes, damaged};
 
 /// The first bytes of the SHA-256 of a content as it is written.
 type Hash = [u8; 16];
@@ -35,7 +35,7 @@ impl Contents {
     pub(super) fn add(
         &mut self,
         transaction: &Transaction<'_>,
-        content: &Content,
+        content: &BilledObject,
     ) -> Result<i64, StateError> {
         let content = bytes(content)?;
         let hash = hash(&content);
@@ -92,7 +92,7 @@ impl Contents {
 /// The contents while a file is read.
 #[derive(Default)]
 pub(super) struct Loaded {
-    contents: HashMap<i64, Content>,
+    contents: HashMap<i64, BilledObject>,
     ids: HashMap<Hash, i64>,
     counts: HashMap<i64, u32>,
 }
@@ -119,7 +119,7 @@ impl Loaded {
     }
 
     /// The content that a row refers to.
-    pub(super) fn get(&mut self, id: i64) -> Result<Content, StateError> {
+    pub(super) fn get(&mut self, id: i64) -> Result<BilledObject, StateError> {
         let content = self.contents.get(&id).cloned();
         let count = self.counts.entry(id).or_default();
         *count = count.saturating_add(1);

@@ -3,10 +3,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use meterline_ledger::{Group, GroupKey, Head, Record};
+use meterline_ledger::{Checkpoint, Group, GroupKey, Record};
 use rusqlite::Connection;
 
-use super::{Content, StateError, rows, tables::Held};
+use super::{BilledObject, StateError, rows, tables::Held};
 
 /// The tables that later versions do not have.
 const TABLES: [&str; 3] = ["objects", "rejected", "rejected_contents"];
@@ -30,23 +30,26 @@ pub(super) fn remove(connection: &Connection) -> Result<(), StateError> {
 }
 
 /// Reads all that it holds.
-pub(super) fn read(connection: &Connection, head: Head<Content>) -> Result<Held, StateError> {
-    let records: Vec<(Arc<str>, Record<Content>)> =
+pub(super) fn read(
+    connection: &Connection,
+    checkpoint: Checkpoint<BilledObject>,
+) -> Result<Held, StateError> {
+    let records: Vec<(Arc<str>, Record<BilledObject>)> =
         rows(connection, "SELECT uid, record, sum FROM objects")?;
     Ok(Held {
-        head,
+        checkpoint,
         records,
         rejected: rejected(connection)?,
     })
 }
 
-fn rejected(connection: &Connection) -> Result<Vec<(GroupKey, Group<Content>)>, StateError> {
+fn rejected(connection: &Connection) -> Result<Vec<(GroupKey, Group<BilledObject>)>, StateError> {
     let contents = rows(
         connection,
         "SELECT key, content, sum FROM rejected_contents",
     )?;
-    let mut contents: HashMap<_, Content> = contents.into_iter().collect();
-    let groups: Vec<(Arc<str>, Group<Option<Content>>)> =
+    let mut contents: HashMap<_, BilledObject> = contents.into_iter().collect();
+    let groups: Vec<(Arc<str>, Group<Option<BilledObject>>)> =
         rows(connection, "SELECT key, pieces, sum FROM rejected")?;
     let whole = groups.into_iter().map(|(key, mut group)| {
         let content = group.content.take().or_else(|| contents.remove(&key));

@@ -1,4 +1,4 @@
-//! The tables of the state file: one row for each life, segment, late span, late emission and group of
+//! The tables of the state file: one row for each life, segment, late span, late window batch and group of
 //! rejected pieces, and one for each content that these refer to.
 //!
 //! A change writes the rows that changed and no others. What belongs to one object is in one table
@@ -7,13 +7,13 @@
 use std::sync::Arc;
 
 use meterline_ledger::{
-    Changes, Group, GroupKey, Head, LateEmission, LateSpan, Record, RecordChange, SegmentChange,
+    Changes, Checkpoint, Group, GroupKey, LateBatch, LateSpan, Record, RecordChange, SegmentChange,
     Uid, UnixSeconds,
 };
 use rusqlite::{Connection, Row, Transaction, params, params_from_iter, types::Value};
 
 use super::{
-    Content, StateError, bytes,
+    BilledObject, StateError, bytes,
     contents::{Contents, Loaded},
     damaged, parse,
 };
@@ -26,7 +26,7 @@ pub(super) const MIGRATION: &str =
          uid TEXT NOT NULL, part INTEGER NOT NULL, start INTEGER NOT NULL, end INTEGER,
          content INTEGER, record BLOB, sum INTEGER NOT NULL, PRIMARY KEY (uid, part, start)
      ) WITHOUT ROWID;
-     CREATE TABLE emissions (number INTEGER PRIMARY KEY, record BLOB NOT NULL, sum INTEGER NOT NULL);
+     CREATE TABLE window_batches (number INTEGER PRIMARY KEY, record BLOB NOT NULL, sum INTEGER NOT NULL);
      CREATE TABLE groups (
          key TEXT PRIMARY KEY, content INTEGER NOT NULL, record BLOB NOT NULL, sum INTEGER NOT NULL
      ) WITHOUT ROWID;";
@@ -80,18 +80,18 @@ impl Part {
 
 /// What the tables held.
 pub(super) struct Held {
-    pub(super) head: Head<Content>,
-    pub(super) records: Vec<(Uid, Record<Content>)>,
-    pub(super) rejected: Vec<(GroupKey, Group<Content>)>,
+    pub(super) checkpoint: Checkpoint<BilledObject>,
+    pub(super) records: Vec<(Uid, Record<BilledObject>)>,
+    pub(super) rejected: Vec<(GroupKey, Group<BilledObject>)>,
 }
 
 /// Reads all that the tables hold.
 pub(super) fn read(
     connection: &Connection,
-    head: Head<Content>,
+    checkpoint: Checkpoint<BilledObject>,
 ) -> Result<(Held, Contents), StateError> {
     let mut contents = Loaded::read(connection)?;
-    let mut records: Vec<(Uid, Record<Content>, Vec<_>)> = Vec::new();
+    let mut records: Vec<(Uid, Record<BilledObject>, Vec<_>)> = Vec::new();
     let mut late = Vec::new();
     let mut statement = connection.prepare(
         "SELECT uid, part, start, end, content, record, sum FROM parts ORDER BY uid, part, start",
@@ -120,9 +120,9 @@ pub(super) fn read(
             }
         }
     }
-    let emissions = emissions(connection, &mut contents)?;
+    let window_batches = window_batches(connection, &mut contents)?;
     let held = Held {
-        head: head.with_late(late, emissions),
+        checkpoint: checkpoint.with_late(late, window_batches),
         records: records
             .into_iter()
             .map(|(uid, life, segments)| (uid, life.with_segments(segments)))
@@ -132,28 +132,28 @@ pub(super) fn read(
     Ok((held, contents.finish()))
 }
 
-fn emissions(
+fn window_batches(
     connection: &Connection,
     contents: &mut Loaded,
-) -> Result<Vec<LateEmission<Content>>, StateError> {
+) -> Result<Vec<LateBatch<BilledObject>>, StateError> {
     let mut statement =
-        connection.prepare("SELECT number, record, sum FROM emissions ORDER BY number")?;
+        connection.prepare("SELECT number, record, sum FROM window_batches ORDER BY number")?;
     let mut rows = statement.query([])?;
-    let mut emissions = Vec::new();
+    let mut window_batches = Vec::new();
     while let Some(row) = rows.next()? {
         let number: i64 = row.get(0).map_err(damaged)?;
         let record: Vec<u8> = row.get(1).map_err(damaged)?;
         let sum = row.get(2).map_err(damaged)?;
-        let emission: LateEmission<i64> = parse(&format!("emission {number}"), &record, sum)?;
-        emissions.push(emission.try_map(|id| contents.get(id))?);
+        let window_batch: LateBatch<i64> = parse(&format!("window_batch {number}"), &record, sum)?;
+        window_batches.push(window_batch.try_map(|id| contents.get(id))?);
     }
-    Ok(emissions)
+    Ok(window_batches)
 }
 
 fn groups(
     connection: &Connection,
     contents: &mut Loaded,
-) -> Result<Vec<(GroupKey, Group<Content>)>, StateError> {
+) -> Result<Vec<(GroupKey, Group<BilledObject>)>, StateError> {
     let mut statement = connection.prepare("SELECT key, content, record, sum FROM groups")?;
     let mut rows = statement.query([])?;
     let mut groups = Vec::new();
@@ -198,12 +198,12 @@ impl<'a> Writer<'a> {
     pub(super) fn clear(&mut self) -> Result<(), StateError> {
         *self.contents = Contents::default();
         self.transaction.execute_batch(
-            "DELETE FROM contents; DELETE FROM parts; DELETE FROM emissions; DELETE FROM groups;",
+            "DELETE FROM contents; DELETE FROM parts; DELETE FROM window_batches; DELETE FROM groups;",
         )?;
         Ok(())
     }
 
-    pub(super) fn write(&mut self, changes: &Changes<Content>) -> Result<(), StateError> {
+    pub(super) fn write(&mut self, changes: &Changes<BilledObject>) -> Result<(), StateError> {
         for (uid, change) in &changes.records {
             match change {
                 Some(change) => self.record(uid, change)?,
@@ -215,8 +215,8 @@ impl<'a> Writer<'a> {
         for ((uid, start), span) in &changes.late {
             self.late(uid, *start, span.as_ref())?;
         }
-        for (number, emission) in &changes.emissions {
-            self.emission(*number, emission.as_ref())?;
+        for (number, window_batch) in &changes.batches {
+            self.window_batch(*number, window_batch.as_ref())?;
         }
         for (key, change) in &changes.rejected {
             let group = change.as_ref().map(|it| (&it.group, it.is_new));
@@ -225,7 +225,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn record(&mut self, uid: &Uid, change: &RecordChange<Content>) -> Result<(), StateError> {
+    fn record(&mut self, uid: &Uid, change: &RecordChange<BilledObject>) -> Result<(), StateError> {
         self.put(&Part {
             uid: Arc::clone(uid),
             part: LIFE,
@@ -247,7 +247,11 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn segment(&mut self, uid: &Uid, segment: &SegmentChange<Content>) -> Result<(), StateError> {
+    fn segment(
+        &mut self,
+        uid: &Uid,
+        segment: &SegmentChange<BilledObject>,
+    ) -> Result<(), StateError> {
         let content = match &segment.content {
             Some(content) => self.contents.add(self.transaction, content)?,
             None => {
@@ -276,7 +280,7 @@ impl<'a> Writer<'a> {
         &mut self,
         uid: &Uid,
         start: UnixSeconds,
-        span: Option<&LateSpan<Content>>,
+        span: Option<&LateSpan<BilledObject>>,
     ) -> Result<(), StateError> {
         let Some(span) = span else {
             let that = format!("uid = ?1 AND part = {LATE} AND start = ?2");
@@ -293,33 +297,36 @@ impl<'a> Writer<'a> {
         })
     }
 
-    fn emission(
+    fn window_batch(
         &mut self,
         number: u64,
-        emission: Option<&LateEmission<Content>>,
+        window_batch: Option<&LateBatch<BilledObject>>,
     ) -> Result<(), StateError> {
         let number = i64::try_from(number)
-            .map_err(|_| StateError::Unusable("too many late emissions".to_owned()))?;
-        let row = emission.cloned().map(|emission| {
-            let emission = emission.try_map(|it| self.contents.add(self.transaction, &it))?;
-            bytes(&emission)
+            .map_err(|_| StateError::Unusable("too many late window_batches".to_owned()))?;
+        let row = window_batch.cloned().map(|window_batch| {
+            let window_batch =
+                window_batch.try_map(|it| self.contents.add(self.transaction, &it))?;
+            bytes(&window_batch)
         });
         let row = row.transpose()?;
         let mut delete = self
             .transaction
-            .prepare_cached("DELETE FROM emissions WHERE number = ?1 RETURNING record")?;
+            .prepare_cached("DELETE FROM window_batches WHERE number = ?1 RETURNING record")?;
         let mut gone = Vec::new();
         for record in delete.query_map([number], |row| row.get::<_, Vec<u8>>(0))? {
-            let emission: LateEmission<i64> = from_json("an emission", &record?)?;
-            emission.try_map(|id| {
+            let window_batch: LateBatch<i64> = from_json("a window_batch", &record?)?;
+            window_batch.try_map(|id| {
                 gone.push(id);
                 Ok::<_, StateError>(())
             })?;
         }
         if let Some(row) = row {
-            let sum = sqlite::sum(&format!("emission {number}"), &row);
+            let sum = sqlite::sum(&format!("window_batch {number}"), &row);
             self.transaction
-                .prepare_cached("INSERT INTO emissions (number, record, sum) VALUES (?1, ?2, ?3)")?
+                .prepare_cached(
+                    "INSERT INTO window_batches (number, record, sum) VALUES (?1, ?2, ?3)",
+                )?
                 .execute(params![number, row, sum])?;
         }
         gone.into_iter()
@@ -330,7 +337,7 @@ impl<'a> Writer<'a> {
     fn group(
         &mut self,
         key: &str,
-        group: Option<(&Group<Content>, bool)>,
+        group: Option<(&Group<BilledObject>, bool)>,
     ) -> Result<(), StateError> {
         let before = self
             .transaction

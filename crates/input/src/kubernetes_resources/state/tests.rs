@@ -1,4 +1,6 @@
-use meterline_ledger::{Accounting, Fate, Interval, Kind, Ledger, Observation, Refusal, Settled};
+use meterline_ledger::{
+    Accounting, DeliveryResult, Fate, Interval, Kind, Ledger, Observation, Refusal,
+};
 use serde_json::json;
 
 mod any;
@@ -12,14 +14,14 @@ use super::{
     *,
 };
 
-fn content(name: &str) -> Content {
+fn content(name: &str) -> BilledObject {
     let object =
         json!({"metadata": {"name": name, "uid": name, "annotations": {"a": "x".repeat(300)}}});
     let object: Object = serde_json::from_value(object).unwrap();
     object.content
 }
 
-fn start(ledger: &mut Ledger<Content>, name: &str) {
+fn start(ledger: &mut Ledger<BilledObject>, name: &str) {
     ledger.apply(Observation {
         uid: name.into(),
         start: Some(1),
@@ -31,7 +33,7 @@ fn start(ledger: &mut Ledger<Content>, name: &str) {
     });
 }
 
-fn ledger(pods: usize) -> Ledger<Content> {
+fn ledger(pods: usize) -> Ledger<BilledObject> {
     let mut ledger = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 0);
     for index in 0..pods {
         start(&mut ledger, &format!("pod-{index}"));
@@ -39,18 +41,18 @@ fn ledger(pods: usize) -> Ledger<Content> {
     ledger
 }
 
-fn restored(saved: Saved) -> Ledger<Content> {
+fn restored(saved: Saved) -> Ledger<BilledObject> {
     let interval = Interval::new(10).unwrap();
     Ledger::restore(
         interval,
         Accounting::Exact,
-        saved.head,
+        saved.checkpoint,
         saved.records,
         saved.rejected,
     )
 }
 
-fn names(ledger: &Ledger<Content>) -> Vec<String> {
+fn names(ledger: &Ledger<BilledObject>) -> Vec<String> {
     ledger.existing().map(|(uid, _)| uid.to_string()).collect()
 }
 
@@ -85,16 +87,16 @@ fn what_was_written_comes_back() {
     assert_eq!(saved.seen, seen(77));
     let mut books = restored(saved);
     assert_eq!(names(&books), names(&ledger(40)));
-    let emission = books.next(10).unwrap();
-    assert_eq!(emission.pieces.len(), 40);
-    assert_eq!(emission.pieces[0].content, content("pod-0"));
-    books.gone("pod-3", 5);
+    let window_batch = books.next(10).unwrap();
+    assert_eq!(window_batch.pieces.len(), 40);
+    assert_eq!(window_batch.pieces[0].content, content("pod-0"));
+    books.deleted("pod-3", 5);
     file.write(&books.take_changes(), &seen(80)).unwrap();
     drop(file);
     // It was handed out and nobody said that it arrived, so it comes again as it was.
     let (_, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     let again = restored(saved.unwrap()).next(0).unwrap();
-    assert_eq!(again.pieces, emission.pieces);
+    assert_eq!(again.pieces, window_batch.pieces);
 }
 
 #[test]
@@ -221,9 +223,9 @@ fn what_cannot_be_made_says_so() {
 }
 
 /// A ledger in which one of two pods was rejected for a window.
-fn with_rejected() -> Ledger<Content> {
+fn with_rejected() -> Ledger<BilledObject> {
     let mut ledger = ledger(2);
-    let emission = ledger.next(10).unwrap();
+    let window_batch = ledger.next(10).unwrap();
     let refusal = Refusal {
         cause: "refused_by_sink".into(),
         component: "openmeter".into(),
@@ -231,12 +233,12 @@ fn with_rejected() -> Ledger<Content> {
         subject: Some("customer".into()),
         may_pass: false,
     };
-    let undelivered = vec![(emission.pieces[1].clone(), Fate::Rejected(refusal))];
-    let settled = Settled::Done {
+    let undelivered = vec![(window_batch.pieces[1].clone(), Fate::Rejected(refusal))];
+    let settled = DeliveryResult::Done {
         at: 12,
         undelivered,
     };
-    ledger.settle(emission.ticket, settled);
+    ledger.settle(window_batch.tag, settled);
     ledger
 }
 
@@ -260,7 +262,7 @@ fn what_was_rejected_comes_back_and_goes_when_it_is_delivered() {
     // A start is a reason to try again.
     let again = ledger.next(12).unwrap();
     assert_eq!((again.kind, again.pieces.len()), (Kind::Again, 1));
-    ledger.settle(again.ticket, Settled::Delivered);
+    ledger.settle(again.tag, DeliveryResult::Delivered);
     file.write(&ledger.take_changes(), &seen(13)).unwrap();
     drop(file);
     let (_, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();

@@ -39,7 +39,13 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn seen_pod(pod: u8, label: u8, start: i64, end: Option<i64>, now: i64) -> Observation<Content> {
+fn seen_pod(
+    pod: u8,
+    label: u8,
+    start: i64,
+    end: Option<i64>,
+    now: i64,
+) -> Observation<BilledObject> {
     let object = json!({
         "metadata": {"name": format!("pod-{pod}"), "labels": {"l": format!("{label}")}},
     });
@@ -59,8 +65,8 @@ struct Run {
     dir: tempfile::TempDir,
     now: i64,
     file: StateFile,
-    books: Ledger<Content>,
-    on_the_way: Vec<meterline_ledger::Emission<Content>>,
+    books: Ledger<BilledObject>,
+    on_the_way: Vec<meterline_ledger::WindowBatch<BilledObject>>,
 }
 
 impl Run {
@@ -77,10 +83,10 @@ impl Run {
         }
     }
 
-    fn end(&mut self, emission: &meterline_ledger::Emission<Content>, how: u8) {
+    fn end(&mut self, window_batch: &meterline_ledger::WindowBatch<BilledObject>, how: u8) {
         let settled = match how % 4 {
-            0 => Settled::Delivered,
-            1 => Settled::Failed,
+            0 => DeliveryResult::Delivered,
+            1 => DeliveryResult::Failed,
             _ => {
                 let refusal = Refusal {
                     cause: "poison".into(),
@@ -89,8 +95,8 @@ impl Run {
                     subject: None,
                     may_pass: how % 4 == 2,
                 };
-                let pieces = emission.pieces.iter().take(usize::from(how / 4 % 4));
-                Settled::Done {
+                let pieces = window_batch.pieces.iter().take(usize::from(how / 4 % 4));
+                DeliveryResult::Done {
                     at: self.now,
                     undelivered: pieces
                         .map(|it| (it.clone(), Fate::Rejected(refusal.clone())))
@@ -98,7 +104,7 @@ impl Run {
                 }
             }
         };
-        self.books.settle(emission.ticket, settled);
+        self.books.settle(window_batch.tag, settled);
     }
 
     fn take(&mut self, step: Step) {
@@ -111,19 +117,19 @@ impl Run {
                 self.books
                     .apply(seen_pod(pod, 0, now - 40, Some(now - ago), now));
             }
-            Step::Gone(pod) => self.books.gone(&format!("pod-{pod}"), now),
+            Step::Gone(pod) => self.books.deleted(&format!("pod-{pod}"), now),
             Step::HandOut(how) => {
-                if let Some(emission) = self.books.next(now - 3) {
+                if let Some(window_batch) = self.books.next(now - 3) {
                     if how % 5 == 0 {
-                        self.on_the_way.push(emission);
+                        self.on_the_way.push(window_batch);
                     } else {
-                        self.end(&emission, how);
+                        self.end(&window_batch, how);
                     }
                 }
             }
             Step::Settle(how) => {
-                if let Some(emission) = self.on_the_way.pop() {
-                    self.end(&emission, how);
+                if let Some(window_batch) = self.on_the_way.pop() {
+                    self.end(&window_batch, how);
                 }
             }
             Step::Retry => drop(self.books.retry_rejected()),
@@ -158,7 +164,7 @@ impl Run {
         let everything = self.books.take_everything();
         self.file.write(&everything, &seen(self.now)).unwrap();
         let other_file = std::mem::replace(&mut self.file, file);
-        for table in ["parts", "contents", "emissions", "groups"] {
+        for table in ["parts", "contents", "window_batches", "groups"] {
             let (one, other) = (count(&self.file, table), count(&other_file, table));
             assert_eq!(one, other, "{table}");
         }

@@ -43,7 +43,7 @@ fn written_bytes() -> [u64; 2] {
 }
 
 /// The pod with another value of an annotation that is read.
-fn changed(pod: &Object, value: usize) -> Content {
+fn changed(pod: &Object, value: usize) -> BilledObject {
     let mut object = pod.content.document.root().to_value();
     let plan = Value::String(format!("plan-{value}"));
     object["metadata"]["annotations"]["data.openmeter.io/plan"] = plan;
@@ -52,7 +52,7 @@ fn changed(pod: &Object, value: usize) -> Content {
     object.content
 }
 
-fn observe(books: &mut Ledger<Content>, pod: &Object, content: Content, at: i64) {
+fn observe(books: &mut Ledger<BilledObject>, pod: &Object, content: BilledObject, at: i64) {
     books.apply(Observation {
         uid: pod.uid(),
         start: Some(1),

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 
-fn labelled(name: &str, label: &str, at: i64) -> Observation<Content> {
+fn labelled(name: &str, label: &str, at: i64) -> Observation<BilledObject> {
     let object = json!({"metadata": {"name": name, "uid": name, "labels": {"l": label}}});
     let object: Object = serde_json::from_value(object).unwrap();
     Observation {
@@ -34,15 +34,15 @@ fn a_content_is_there_once_and_goes_with_what_refers_to_it() {
     assert_eq!((count(&file, "parts"), count(&file, "contents")), (21, 2));
     // Half of the segments go behind the watermark, and then all but the last.
     for until in [10, 20] {
-        let emission = books.next(until).unwrap();
+        let window_batch = books.next(until).unwrap();
         file.write(&books.take_changes(), &seen(21)).unwrap();
-        books.settle(emission.ticket, Settled::Delivered);
+        books.settle(window_batch.tag, DeliveryResult::Delivered);
         file.write(&books.take_changes(), &seen(21)).unwrap();
     }
     assert_eq!((count(&file, "parts"), count(&file, "contents")), (2, 1));
-    books.gone("pod", 25);
-    while let Some(emission) = books.next(200) {
-        books.settle(emission.ticket, Settled::Delivered);
+    books.deleted("pod", 25);
+    while let Some(window_batch) = books.next(200) {
+        books.settle(window_batch.tag, DeliveryResult::Delivered);
     }
     file.write(&books.take_changes(), &seen(200)).unwrap();
     assert_eq!((count(&file, "parts"), count(&file, "contents")), (0, 0));

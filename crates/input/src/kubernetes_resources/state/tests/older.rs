@@ -28,7 +28,7 @@ fn write_older(path: &Path, version: usize) {
     connection
         .pragma_update(None, "user_version", i64::try_from(version).unwrap())
         .unwrap();
-    let head = json!({
+    let checkpoint = json!({
         "horizon": 0, "emitted": 30, "watermark": 20,
         "windows": {"20": {
             "window": {"start": 20, "end": 30}, "state": {"InFlight": 4}, "seconds": 10,
@@ -59,7 +59,7 @@ fn write_older(path: &Path, version: usize) {
         "exists": true, "learned": 1, "written": 25, "in_scope_since": null,
     });
     let ledger = "INSERT INTO ledger (key, value, sum) VALUES (?1, ?2, ?3)";
-    insert(&connection, ledger, "head", &head);
+    insert(&connection, ledger, "head", &checkpoint);
     insert(&connection, ledger, "subject", &json!("pod"));
     let seen = json!({"at": 29, "versions": {"*": 7}});
     insert(&connection, ledger, "seen", &seen);
@@ -83,16 +83,16 @@ fn write_older(path: &Path, version: usize) {
 }
 
 /// Object, start, end and label of all that is handed out.
-fn handed_out(ledger: &mut Ledger<Content>) -> Vec<(String, i64, i64, String)> {
+fn handed_out(ledger: &mut Ledger<BilledObject>) -> Vec<(String, i64, i64, String)> {
     let mut all = Vec::new();
-    while let Some(emission) = ledger.next(40) {
-        for piece in &emission.pieces {
+    while let Some(window_batch) = ledger.next(40) {
+        for piece in &window_batch.pieces {
             let root = piece.content.document.root();
             let label = root.path(&["metadata", "labels", "l"]).unwrap();
             let label = label.as_str().unwrap().to_owned();
             all.push((piece.uid.to_string(), piece.start, piece.end, label));
         }
-        ledger.settle(emission.ticket, Settled::Delivered);
+        ledger.settle(window_batch.tag, DeliveryResult::Delivered);
     }
     all.sort();
     all

@@ -5,7 +5,7 @@ use std::fs;
 use super::*;
 
 /// A file in use that holds forty pods, and the ledger that it is of.
-fn in_use(dir: &tempfile::TempDir) -> (PathBuf, StateFile, Ledger<Content>) {
+fn in_use(dir: &tempfile::TempDir) -> (PathBuf, StateFile, Ledger<BilledObject>) {
     let path = written(dir);
     let (mut file, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     let mut books = restored(saved.unwrap());
@@ -15,7 +15,7 @@ fn in_use(dir: &tempfile::TempDir) -> (PathBuf, StateFile, Ledger<Content>) {
 }
 
 /// Writes as the journal does.
-fn write(file: &mut StateFile, books: &mut Ledger<Content>) -> Result<(), StateError> {
+fn write(file: &mut StateFile, books: &mut Ledger<BilledObject>) -> Result<(), StateError> {
     let changes = if file.needs_everything() {
         books.take_everything()
     } else {

@@ -41,7 +41,7 @@ pub struct Observation<C> {
 
 /// A stretch of time of one object, to become one event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Piece<C> {
+pub struct UsageInterval<C> {
     /// Which object.
     pub uid: Uid,
     /// The first second.
@@ -52,7 +52,7 @@ pub struct Piece<C> {
     pub content: C,
 }
 
-impl<C> Piece<C> {
+impl<C> UsageInterval<C> {
     /// Its length.
     #[must_use]
     pub fn seconds(&self) -> i64 {
@@ -60,9 +60,9 @@ impl<C> Piece<C> {
     }
 }
 
-/// Names an emission when it is settled. Each is settled once; whatever comes later is ignored.
+/// Names a batch when it is settled. Each is settled once; whatever comes later is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Ticket(pub(crate) u64);
+pub struct DeliveryTag(pub(crate) u64);
 
 /// What is billed of an object.
 pub trait Content: Clone + PartialEq {
@@ -78,15 +78,15 @@ pub trait Content: Clone + PartialEq {
 
 /// What is handed out at once: the pieces of one window.
 #[derive(Debug, Clone)]
-pub struct Emission<C> {
-    /// Says which emission ended how.
-    pub ticket: Ticket,
+pub struct WindowBatch<C> {
+    /// Says which batch ended how.
+    pub tag: DeliveryTag,
     /// The window.
     pub window: Window,
     /// Why it is handed out.
     pub kind: Kind,
     /// In the order of UID and start.
-    pub pieces: Vec<Piece<C>>,
+    pub pieces: Vec<UsageInterval<C>>,
 }
 
 /// Why pieces are handed out.
@@ -100,9 +100,9 @@ pub enum Kind {
     Again,
 }
 
-/// How an emission ended.
+/// How a batch ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Settled<C> {
+pub enum DeliveryResult<C> {
     /// All of it arrived.
     Delivered,
     /// It need not come again, and all of it arrived but for some pieces.
@@ -110,7 +110,7 @@ pub enum Settled<C> {
         /// When this was learned.
         at: UnixSeconds,
         /// Pieces that did not arrive, as they were handed out, and what became of each.
-        undelivered: Vec<(Piece<C>, Fate)>,
+        undelivered: Vec<(UsageInterval<C>, Fate)>,
     },
     /// It has to come again.
     Failed,
@@ -164,7 +164,7 @@ pub struct Stats {
     /// Rejected pieces that are no longer kept, for there were too many or they were too old.
     #[serde(default)]
     pub rejected_not_kept: u64,
-    /// Object-seconds delivered in late emissions, a part of the former.
+    /// Object-seconds delivered in late batches, a part of the former.
     pub late_seconds: i64,
     /// Object-seconds handed out beyond an end that was learned too late.
     pub overbilled_seconds: i64,
