@@ -19,6 +19,7 @@ mod metrics;
 mod nearest;
 mod reads;
 mod rejected;
+mod scratch;
 pub mod template;
 mod traits;
 

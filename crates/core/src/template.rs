@@ -11,7 +11,10 @@ use std::sync::{
 
 use bytes::Bytes;
 
-use crate::document::{Document, Node, encode_text};
+use crate::{
+    document::{Document, Node, encode_text},
+    scratch::Scratch,
+};
 
 /// Tells apart who leaves something with documents and templates: another number each time, never 0.
 #[must_use]
@@ -40,8 +43,7 @@ impl JsonTemplate {
         if !value.is_object() {
             return None;
         }
-        // An event is rarely longer; what the buffer has too much is given back below.
-        let mut text = Vec::with_capacity(1024);
+        let mut text = Scratch::default();
         text.push(b'{');
         let (mut places, mut order) = (Vec::new(), Vec::new());
         let mut fields = value.entries();
@@ -62,7 +64,7 @@ impl JsonTemplate {
         }
         text.push(b'}');
         let template = Self {
-            text: text.into(),
+            text: text.to_box(),
             gaps: places.into(),
             checked_by: AtomicU64::new(0),
         };

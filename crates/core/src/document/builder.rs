@@ -7,6 +7,8 @@ use serde::{
     de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor},
 };
 
+use crate::scratch::Scratch;
+
 use super::{
     ARRAY, Document, Entries, FALSE, FLOAT, INTEGER, KNOWN, LONGEST_SHORT, NULL, NUMBER, Node,
     OBJECT, SHORT, Scalar, TEXT, TRUE, UNSIGNED, keys,
@@ -19,7 +21,7 @@ use super::{
 /// and pass everything else through [`Builder::value`].
 #[derive(Debug, Default)]
 pub struct Builder {
-    bytes: Vec<u8>,
+    bytes: Scratch,
     /// Whether a float was deserialised, which may have had more digits in the text.
     has_floats: bool,
     /// For each float that comes, its text where the float is not exactly that.
@@ -40,7 +42,7 @@ impl Builder {
     #[must_use]
     pub fn with_capacity(bytes: usize) -> Self {
         Self {
-            bytes: Vec::with_capacity(bytes),
+            bytes: Scratch::with_capacity(bytes),
             ..Self::default()
         }
     }
@@ -153,7 +155,7 @@ impl Builder {
     /// The finished document.
     #[must_use]
     pub fn finish(self) -> Document {
-        Document::new(self.bytes.into())
+        Document::new(self.bytes.to_box())
     }
 
     /// Leaves of each field of the object that was begun at `open`, and has not ended, the last.
