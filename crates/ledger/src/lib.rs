@@ -17,7 +17,7 @@
 //! Time comes in as an argument, in Unix seconds.
 //!
 //! ```
-//! use meterline_ledger::{Accounting, Content, Interval, Ledger, Observation, Settled};
+//! use meterline_ledger::{Accounting, Content, DeliveryResult, Interval, Ledger, Observation};
 //!
 //! #[derive(Debug, Clone, PartialEq)]
 //! struct Pod {
