@@ -13,9 +13,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    entry::{Entry, Segment},
+    entry::Entry,
     interval::UnixSeconds,
     ledger::Ledger,
+    segment::Segment,
     types::{Content, Observation, Uid},
 };
 

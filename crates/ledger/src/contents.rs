@@ -7,9 +7,10 @@
 use std::{collections::HashSet, sync::Arc};
 
 use crate::{
-    entry::{Entry, Segment},
+    entry::Entry,
     interval::UnixSeconds,
     ledger::Ledger,
+    segment::Segment,
     types::{Content, Observation, Uid},
 };
 

@@ -8,14 +8,17 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    entry::{Entry, HandedOut, LateBatch, LateSpan, Segment, SegmentChange, WindowState},
+    entry::Entry,
+    group::{Group, GroupChange, GroupKey},
     interval::{Interval, UnixSeconds, Window},
-    late::{BatchChanges, LateChanges, Unsaved},
+    late::{BatchChanges, LateBatch, LateChanges, LateSpan, Unsaved},
     ledger::{Ledger, REMEMBERED},
     others::Others,
-    quarantine::{Group, GroupChange, GroupKey, Quarantine},
+    quarantine::Quarantine,
     seconds::{Tallies, Unbilled},
+    segment::{Segment, SegmentChange},
     types::{Accounting, Content, Stats, Uid, UsageInterval},
+    windows::{HandedOut, WindowState},
 };
 
 /// All of a ledger but its objects.

@@ -5,13 +5,75 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     durable::Checkpoint,
-    entry::{LateBatch, LateSpan},
     interval::{UnixSeconds, Window},
     ledger::{Ledger, REMEMBERED},
     types::{Accounting, Content, Kind, Uid, UsageInterval, WindowBatch},
 };
+
+/// A stretch of time of an object that was learned of too late for its windows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LateSpan<C> {
+    /// The second after the last.
+    pub end: UnixSeconds,
+    /// What is billed.
+    pub content: C,
+    /// When it was learned of.
+    pub learned: UnixSeconds,
+}
+
+impl<C> LateSpan<C> {
+    /// The same with another content.
+    #[must_use]
+    pub fn with<D>(&self, content: D) -> LateSpan<D> {
+        LateSpan {
+            end: self.end,
+            content,
+            learned: self.learned,
+        }
+    }
+}
+
+/// A late batch that was handed out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LateBatch<C> {
+    /// By which the state finds it; states before that was so have none.
+    #[serde(default)]
+    pub(crate) number: u64,
+    pub(crate) window: Window,
+    pub(crate) pieces: Vec<UsageInterval<C>>,
+    /// When the last of it was learned of.
+    pub(crate) learned: UnixSeconds,
+}
+
+impl<C> LateBatch<C> {
+    /// The same with contents that are made of its own.
+    ///
+    /// # Errors
+    /// The first that one cannot be made.
+    pub fn try_map<D, E>(
+        self,
+        mut content: impl FnMut(C) -> Result<D, E>,
+    ) -> Result<LateBatch<D>, E> {
+        let pieces = self.pieces.into_iter().map(|piece| {
+            Ok(UsageInterval {
+                content: content(piece.content)?,
+                uid: piece.uid,
+                start: piece.start,
+                end: piece.end,
+            })
+        });
+        Ok(LateBatch {
+            pieces: pieces.collect::<Result<_, E>>()?,
+            number: self.number,
+            window: self.window,
+            learned: self.learned,
+        })
+    }
+}
 
 /// What was learned late and is not as the state has it.
 #[derive(Debug, Clone, Default)]

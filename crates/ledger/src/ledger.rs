@@ -8,13 +8,15 @@ use std::{
 use crate::{
     budget::Usages,
     durable::Checkpoint,
-    entry::{Entry, HandedOut, Segment, WindowState},
+    entry::Entry,
     interval::{Interval, UnixSeconds, Window},
     quarantine::Quarantine,
+    segment::Segment,
     types::{
         Accounting, Content, DeliveryResult, DeliveryTag, Kind, Observation, Stats, Uid,
         UsageInterval, WindowBatch,
     },
+    windows::{HandedOut, WindowState},
 };
 
 /// How long, in seconds behind the watermark, an object that is gone is remembered: should it turn

@@ -70,26 +70,29 @@ mod completeness;
 mod contents;
 mod durable;
 mod entry;
+mod group;
 mod interval;
 mod late;
 mod ledger;
 mod others;
 mod quarantine;
 mod seconds;
+mod segment;
 #[cfg(test)]
 mod tests;
 mod types;
 mod unproved;
+mod windows;
 
 pub use budget::{Budget, Waiting};
 pub use completeness::Completeness;
 pub use durable::{Changes, Checkpoint, Record, RecordChange};
-pub use entry::{LateBatch, LateSpan, SegmentChange};
+pub use group::{Group, GroupChange, GroupKey};
 pub use interval::{Interval, UnixSeconds, Window};
-pub use late::{BatchChanges, LateChanges};
+pub use late::{BatchChanges, LateBatch, LateChanges, LateSpan};
 pub use ledger::Ledger;
-pub use quarantine::{Group, GroupChange, GroupKey};
 pub use seconds::{OTHER, Seconds, Tally, Unbilled};
+pub use segment::SegmentChange;
 pub use types::{
     Accounting, Content, DeliveryResult, DeliveryTag, Fate, Kind, Observation, Refusal, Stats, Uid,
     UsageInterval, WindowBatch,

@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    entry::WindowState,
+    group::Group,
     interval::{UnixSeconds, Window},
     ledger::Ledger,
-    quarantine::Group,
     types::{Content, DeliveryResult, DeliveryTag, Fate, Kind, UsageInterval},
+    windows::WindowState,
 };
 
 /// So many owners of unbilled time are told apart. When another one comes, the one with least, which is

@@ -8,6 +8,7 @@ mod fates;
 mod handover;
 mod history;
 mod model;
+mod unproved;
 
 use proptest::prelude::ProptestConfig;
 

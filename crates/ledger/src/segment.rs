@@ -1,0 +1,133 @@
+//! A stretch of time in which an object ran with unchanged content.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    interval::{Interval, UnixSeconds, Window},
+    types::Accounting,
+};
+
+/// A stretch of unchanged content. The last one of a life that goes on has no end.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Segment<C> {
+    pub(crate) start: UnixSeconds,
+    pub(crate) end: Option<UnixSeconds>,
+    /// Of this module alone: whoever changes it has to have it written.
+    content: C,
+    /// Start and end as the state has them, while it has the content.
+    #[serde(skip)]
+    saved: Option<(UnixSeconds, Option<UnixSeconds>)>,
+}
+
+impl<C> Segment<C> {
+    /// One that the state does not have yet.
+    pub(crate) fn new(start: UnixSeconds, end: Option<UnixSeconds>, content: C) -> Self {
+        Self {
+            start,
+            end,
+            content,
+            saved: None,
+        }
+    }
+
+    /// One as the state has it.
+    pub(crate) fn saved(start: UnixSeconds, end: Option<UnixSeconds>, content: C) -> Self {
+        Self {
+            saved: Some((start, end)),
+            ..Self::new(start, end, content)
+        }
+    }
+
+    pub(crate) fn content(&self) -> &C {
+        &self.content
+    }
+
+    pub(crate) fn replace(&mut self, content: C) {
+        self.content = content;
+        self.mark_dirty();
+    }
+
+    /// Has `change` change the content; it says whether it did.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut C) -> bool) -> bool {
+        let is_changed = change(&mut self.content);
+        if is_changed {
+            self.mark_dirty();
+        }
+        is_changed
+    }
+
+    /// The state is to get all of it.
+    pub(crate) fn mark_dirty(&mut self) {
+        self.saved = None;
+    }
+
+    /// What the state has to write of it. Afterwards it is taken for written.
+    pub(crate) fn take_change(&mut self) -> Option<SegmentChange<C>>
+    where
+        C: Clone,
+    {
+        let is = (self.start, self.end);
+        let was = self.saved.replace(is);
+        let has_content = was.is_some_and(|(start, _)| start == self.start);
+        (was != Some(is)).then(|| SegmentChange {
+            start: self.start,
+            end: self.end,
+            content: (!has_content).then(|| self.content.clone()),
+        })
+    }
+
+    /// The part of it that lies in a window.
+    pub(crate) fn clip(&self, window: Window) -> Option<(UnixSeconds, UnixSeconds)> {
+        let start = self.start.max(window.start);
+        let end = self.end.map_or(window.end, |end| end.min(window.end));
+        (start < end).then_some((start, end))
+    }
+
+    /// What is billed of it in one window.
+    pub(crate) fn billed(
+        &self,
+        window: Window,
+        accounting: Accounting,
+    ) -> Option<(UnixSeconds, UnixSeconds)> {
+        match accounting {
+            Accounting::Exact => self.clip(window),
+            Accounting::Nominal => {
+                let ran_at_start =
+                    self.start <= window.start && self.end.is_none_or(|end| window.start < end);
+                ran_at_start.then_some((window.start, window.end))
+            }
+        }
+    }
+
+    /// What is billed of it in all windows of a stretch, of which the last may be cut off.
+    pub(crate) fn billed_over(
+        &self,
+        stretch: Window,
+        accounting: Accounting,
+        interval: Interval,
+    ) -> Option<(UnixSeconds, UnixSeconds)> {
+        if accounting == Accounting::Exact {
+            return self.clip(stretch);
+        }
+        let (start, end) = self.clip(stretch)?;
+        let start = if start == stretch.start {
+            start
+        } else {
+            interval.ceil(start)
+        };
+        let end = interval.ceil(end).min(stretch.end);
+        (start < end).then_some((start, end))
+    }
+}
+
+/// A segment that is not as the state has it. What the state has of the object between its start and its
+/// end is no longer there: segments do not overlap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentChange<C> {
+    /// The first second, by which the state finds it.
+    pub start: UnixSeconds,
+    /// The second after the last, if it is over.
+    pub end: Option<UnixSeconds>,
+    /// The content; `None` where the state has a segment with this start and this content.
+    pub content: Option<C>,
+}
