@@ -10,15 +10,9 @@
 //! Only segments behind which there is another of the same object count: the last one of an object is
 //! what it is now.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
-use crate::{
-    entry::Entry,
-    interval::UnixSeconds,
-    ledger::Ledger,
-    segment::Segment,
-    types::{Content, Observation, Uid},
-};
+use crate::{entry::Entry, interval::UnixSeconds, segment::Segment, types::Content};
 
 /// How much may wait of one owner before segments are joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,60 +127,34 @@ impl Usages {
         }
         outcome
     }
-}
 
-impl<C: Content> Ledger<C> {
-    /// Learns the state of an object, as [`Ledger::apply`] does, within the budget of its owner. `billed`
-    /// leaves of a content what the bill is made from: the id, the subject and all numbers, without
-    /// labels. `None`: that is not known.
-    pub fn apply_within(
+    /// Joins the two newest closed segments of an object if its owner is beyond the budget. Returns what came
+    /// of it and, if they were joined, where they met.
+    pub(crate) fn join_newest<C: Content>(
         &mut self,
-        observation: Observation<C>,
+        entry: &mut Entry<C>,
         budget: Budget,
+        emitted: UnixSeconds,
         billed: impl Fn(&C) -> Option<C>,
-    ) -> Waiting {
-        let uid = Arc::clone(&observation.uid);
-        let count = |it: &Self| {
-            let entry = it.entries.get(&uid);
-            entry.map_or(0, |entry| entry.segments.len())
-        };
-        let before = count(self);
-        self.apply(observation);
-        // Nothing waits behind one that is the first of its object.
-        if count(self) <= before.max(1) {
-            return Waiting::Within;
-        }
-        self.join_newest(&uid, budget, billed)
-    }
-
-    /// Joins the two newest segments of an object that are over.
-    fn join_newest(
-        &mut self,
-        uid: &Uid,
-        budget: Budget,
-        billed: impl Fn(&C) -> Option<C>,
-    ) -> Waiting {
-        let Some(entry) = self.entries.get_mut(uid) else {
-            return Waiting::Within;
-        };
+    ) -> (Waiting, Option<UnixSeconds>) {
         let Some((last, over)) = entry.segments.split_last_mut() else {
-            return Waiting::Within;
+            return (Waiting::Within, None);
         };
         let owner = last.content().owner();
-        if !self.waiting.is_beyond(owner, budget) {
-            return Waiting::Within;
+        if !self.is_beyond(owner, budget) {
+            return (Waiting::Within, None);
         }
         let (earlier, later) = match over {
             [.., earlier, later] => (Some(earlier), later),
             [later] => (None, later),
-            [] => return Waiting::Within,
+            [] => return (Waiting::Within, None),
         };
         // What lies before was handed out, and is never changed.
-        let is_open = self.checkpoint.emitted <= later.start && !later.content().is_partial();
+        let is_open = emitted <= later.start && !later.content().is_partial();
         let Some(bill) = is_open.then(|| billed(later.content())).flatten() else {
-            return Waiting::Beyond;
+            return (Waiting::Beyond, None);
         };
-        let gone = Usage {
+        let removed = Usage {
             segments: 1,
             bytes: later.content().weight(),
         };
@@ -195,43 +163,20 @@ impl<C: Content> Ledger<C> {
                 && !earlier.content().is_partial()
                 && billed(earlier.content()).is_some_and(|it| it == bill)
         };
-        self.waiting.remove(owner, gone);
+        self.remove(owner, removed);
         let Some(earlier) = earlier.filter(is_same) else {
             later.replace(bill);
             let left = Usage {
                 bytes: later.content().weight(),
-                ..gone
+                ..removed
             };
-            self.waiting.add(owner, left);
-            return Waiting::Beyond;
+            self.add(owner, left);
+            return (Waiting::Beyond, None);
         };
         let border = later.start;
         earlier.end = later.end;
         let at = entry.segments.len().saturating_sub(2);
         entry.segments.remove(at);
-        self.no_longer_closes_at(border, uid);
-        Waiting::Joined
-    }
-
-    /// Nothing of an object closes at `at` after all.
-    fn no_longer_closes_at(&mut self, at: UnixSeconds, uid: &Uid) {
-        let Some(closing) = self.expirations.get_mut(&at) else {
-            return;
-        };
-        if let Some(place) = closing.iter().position(|it| it == uid) {
-            closing.swap_remove(place);
-        }
-        if closing.is_empty() {
-            self.expirations.remove(&at);
-        }
-    }
-
-    /// What waits, counted anew.
-    pub(crate) fn count_waiting(&self) -> Usages {
-        let mut usages = Usages::default();
-        for entry in self.entries.values() {
-            usages.grown(entry, 0);
-        }
-        usages
+        (Waiting::Joined, Some(border))
     }
 }

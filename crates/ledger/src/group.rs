@@ -129,3 +129,12 @@ pub struct GroupChange<C> {
     /// Whether the content changed as well; it does not for as long as a group keeps its name.
     pub is_new: bool,
 }
+
+/// What became of a group that was handed out again.
+#[derive(Debug, Default)]
+pub(crate) struct Retried {
+    /// Object-seconds that are no longer rejected.
+    pub(crate) settled: i64,
+    /// Those of them that were dropped on purpose: object-seconds, place and owner.
+    pub(crate) dropped: Vec<(i64, Arc<str>, Arc<str>)>,
+}

@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 /// Seconds since 1970-01-01T00:00:00Z.
 pub type UnixSeconds = i64;
 
-/// A half-open stretch of time, `[start, end)`.
+/// A half-open span of time: the first second, and the second after the last.
+pub(crate) type Span = (UnixSeconds, UnixSeconds);
+
+/// A half-open span of time, `[start, end)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Window {
     /// The first second.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::interval::UnixSeconds;
+use crate::interval::{Span, UnixSeconds};
 
 /// So many stretches are remembered, one a change of leaders. Of what is older nobody learns anything new.
 const MOST: usize = 64;
@@ -10,7 +10,7 @@ const MOST: usize = 64;
 /// Stretches of time that others handed out, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Others(Vec<(UnixSeconds, UnixSeconds)>);
+pub(crate) struct Others(Vec<Span>);
 
 impl Others {
     /// Others handed out `[from, to)`, which is later than all before.
@@ -27,7 +27,7 @@ impl Others {
     }
 
     /// How many seconds of a stretch others did not hand out.
-    pub(crate) fn without(&self, (from, to): (UnixSeconds, UnixSeconds)) -> i64 {
+    pub(crate) fn without(&self, (from, to): Span) -> i64 {
         let shared = self
             .0
             .iter()

@@ -11,9 +11,9 @@ use std::{
 };
 
 use crate::{
-    group::{Group, GroupChange, GroupKey},
+    group::{Group, GroupChange, GroupKey, Retried},
     interval::UnixSeconds,
-    types::{Content, DeliveryTag, Refusal, Uid, UsageInterval},
+    types::{Content, DeliveryResult, DeliveryTag, Fate, Refusal, Uid, UsageInterval},
 };
 
 /// The most bytes of contents, and the most pieces, that are kept.
@@ -113,7 +113,7 @@ impl<C: Content> Quarantine<C> {
             .collect()
     }
 
-    pub(crate) fn touch_all(&mut self) {
+    pub(crate) fn mark_all_dirty(&mut self) {
         let all = self.groups.keys().map(|key| (key.clone(), true));
         self.changed.extend(all);
     }
@@ -338,21 +338,42 @@ impl<C: Content> Quarantine<C> {
             .and_then(|key| self.groups.get(key))
     }
 
-    /// Takes the group back that was handed out by this tag; it is no longer kept.
-    pub(crate) fn take_back(&mut self, tag: DeliveryTag) -> Option<(GroupKey, Group<C>)> {
-        let key = self.in_flight.remove(&tag.0)?;
-        let group = self.remove(&key)?;
-        Some((key, group))
-    }
-
-    /// Keeps what of a group was rejected again.
-    pub(crate) fn keep(
+    /// Learns what became of a group that was handed out again. `None` if no group was handed out with this
+    /// tag.
+    pub(crate) fn settle(
         &mut self,
-        key: GroupKey,
-        mut group: Group<C>,
-        last: Option<Refusal>,
-        at: UnixSeconds,
-    ) {
+        tag: DeliveryTag,
+        result: &DeliveryResult<C>,
+    ) -> Option<Retried> {
+        let key = self.in_flight.remove(&tag.0)?;
+        let mut group = self.remove(&key)?;
+        let (at, undelivered) = match result {
+            // The group is as it was, and still due.
+            DeliveryResult::Failed => {
+                self.insert(key, group, false);
+                return Some(Retried::default());
+            }
+            DeliveryResult::Delivered => (UnixSeconds::MIN, &[][..]),
+            DeliveryResult::Done { at, undelivered } => (*at, undelivered.as_slice()),
+        };
+        let mut last = None;
+        let mut dropped = Vec::new();
+        let mut kept = Vec::new();
+        for (piece, fate) in undelivered {
+            match fate {
+                Fate::Rejected(refusal) => {
+                    kept.push((piece.start, piece.end));
+                    last = Some(refusal);
+                }
+                Fate::Dropped { place } => {
+                    let owner = piece.content.owner().into();
+                    dropped.push((piece.seconds(), Arc::clone(place), owner));
+                }
+            }
+        }
+        let before = group.seconds();
+        group.pieces = kept;
+        let settled = before.saturating_sub(group.seconds());
         if let Some(refusal) = last {
             group.retries = group.retries.saturating_add(1);
             group.last_try = at;
@@ -360,10 +381,11 @@ impl<C: Content> Quarantine<C> {
                 let doubled = 1_i64 << group.retries.min(6);
                 at.saturating_add(FIRST_PAUSE.saturating_mul(doubled).min(LONGEST_PAUSE))
             });
-            group.refusal = refusal;
+            group.refusal = refusal.clone();
         }
         if !group.pieces.is_empty() {
             self.insert(key, group, false);
         }
+        Some(Retried { settled, dropped })
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    interval::{Interval, UnixSeconds, Window},
+    interval::{Interval, Span, UnixSeconds, Window},
     types::Accounting,
 };
 
@@ -77,18 +77,14 @@ impl<C> Segment<C> {
     }
 
     /// The part of it that lies in a window.
-    pub(crate) fn clip(&self, window: Window) -> Option<(UnixSeconds, UnixSeconds)> {
+    pub(crate) fn clip(&self, window: Window) -> Option<Span> {
         let start = self.start.max(window.start);
         let end = self.end.map_or(window.end, |end| end.min(window.end));
         (start < end).then_some((start, end))
     }
 
     /// What is billed of it in one window.
-    pub(crate) fn billed(
-        &self,
-        window: Window,
-        accounting: Accounting,
-    ) -> Option<(UnixSeconds, UnixSeconds)> {
+    pub(crate) fn billed(&self, window: Window, accounting: Accounting) -> Option<Span> {
         match accounting {
             Accounting::Exact => self.clip(window),
             Accounting::Nominal => {
@@ -105,7 +101,7 @@ impl<C> Segment<C> {
         stretch: Window,
         accounting: Accounting,
         interval: Interval,
-    ) -> Option<(UnixSeconds, UnixSeconds)> {
+    ) -> Option<Span> {
         if accounting == Accounting::Exact {
             return self.clip(stretch);
         }

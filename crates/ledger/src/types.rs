@@ -60,6 +60,12 @@ impl<C> UsageInterval<C> {
     }
 }
 
+/// The sum of their lengths.
+pub(crate) fn seconds_of<'a, C: 'a>(pieces: impl IntoIterator<Item = &'a UsageInterval<C>>) -> i64 {
+    let seconds = pieces.into_iter().map(UsageInterval::seconds);
+    seconds.fold(0, i64::saturating_add)
+}
+
 /// Names a batch when it is settled. Each is settled once; whatever comes later is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DeliveryTag(pub(crate) u64);

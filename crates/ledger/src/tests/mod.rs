@@ -43,8 +43,8 @@ fn refusal(cause: &str, may_pass: bool) -> Refusal {
 /// Every second has one fate.
 fn balance(books: &Books, now: i64) {
     assert_eq!(
-        books.waiting,
-        books.count_waiting(),
+        *books.timeline.objects.waiting(),
+        books.timeline.objects.count_waiting(),
         "what waits is counted as it changes"
     );
     let seconds = books.seconds(now);
@@ -93,7 +93,7 @@ fn histories(cases: u32) -> ProptestConfig {
 
 /// Whether nothing is remembered of any object.
 fn entries_are_empty(books: &Books) -> bool {
-    books.entries.is_empty()
+    books.timeline.objects.is_empty()
 }
 
 /// Everything that can be handed out now, delivered: `uid start..end content`.
@@ -357,12 +357,7 @@ fn a_standby_keeps_of_what_another_delivers_only_what_may_be_news() {
     books.apply(seen("new", Some(990), None, "x", 1_002));
     for delivered in 1_001..1_100 {
         books.adopt(delivered);
-        let kept: Vec<_> = books
-            .checkpoint
-            .late
-            .values()
-            .flat_map(|it| it.keys())
-            .collect();
+        let kept: Vec<_> = books.timeline.late.uids().collect();
         assert!(kept.iter().all(|uid| &***uid == "new"), "{kept:?}");
         assert_eq!(kept.is_empty(), delivered >= 1_062);
     }

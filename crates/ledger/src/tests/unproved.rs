@@ -28,7 +28,10 @@ fn what_was_not_handed_out_is_counted_and_not_made() {
     // 30 of the one and 13 of the other, and 3 beyond a border of windows.
     assert_eq!(ledger.adopt_unproved(43, true), 46);
     assert_eq!(ledger.stats().lost_seconds, 46);
-    assert_eq!((ledger.watermark(), ledger.emitted()), (43, 43));
+    assert_eq!(
+        (ledger.watermark(), ledger.timeline.windows.emitted),
+        (43, 43)
+    );
     let next = ledger.next(50).unwrap();
     let pieces: Vec<_> = next.pieces.iter().map(|it| (it.start, it.end)).collect();
     assert_eq!(pieces, [(43, 50)]);
@@ -39,7 +42,7 @@ fn what_was_not_handed_out_is_counted_and_not_made() {
 fn what_was_handed_out_is_no_news_and_a_ledger_without_a_past_has_nothing_to_compare() {
     let mut ledger = ledger();
     assert_eq!(ledger.adopt_unproved(40, true), 0);
-    assert_eq!(ledger.emitted(), 40);
+    assert_eq!(ledger.timeline.windows.emitted, 40);
     run(&mut ledger, "a", 40, None);
     let window = ledger.next(50).unwrap();
     assert_eq!(ledger.adopt_unproved(50, true), 0);
@@ -76,6 +79,6 @@ fn nobodys_word_keeps_no_ledger_from_beginning_where_it_was_to() {
         let interval = Interval::new(10).unwrap();
         let mut ledger: Ledger<String> = Ledger::new(interval, Accounting::Exact, 100);
         assert_eq!(ledger.adopt_unproved(said, false), 0);
-        assert_eq!(ledger.emitted(), begins);
+        assert_eq!(ledger.timeline.windows.emitted, begins);
     }
 }
