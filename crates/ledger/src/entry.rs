@@ -287,14 +287,16 @@ impl<C: Content> Entry<C> {
     pub(crate) fn take_change(&mut self) -> RecordChange<C> {
         let first = self.segments.first().map(|it| it.start);
         let last = self.segments.last().map(|it| it.start);
+        let mut segments = Vec::new();
+        let mut after = UnixSeconds::MIN;
+        for segment in &mut self.segments {
+            segments.extend(segment.take_change(after));
+            after = segment.end.unwrap_or(after);
+        }
         RecordChange {
             life: Record(self.life()),
             starts: first.zip(last),
-            segments: self
-                .segments
-                .iter_mut()
-                .filter_map(Segment::take_change)
-                .collect(),
+            segments,
         }
     }
 }

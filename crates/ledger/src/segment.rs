@@ -61,8 +61,9 @@ impl<C> Segment<C> {
         self.saved = None;
     }
 
-    /// What the state has to write of it. Afterwards it is taken for written.
-    pub(crate) fn take_change(&mut self) -> Option<SegmentChange<C>>
+    /// Returns what the state has to write of it, and takes that for written. The segment before ends at
+    /// `after`.
+    pub(crate) fn take_change(&mut self, after: UnixSeconds) -> Option<SegmentChange<C>>
     where
         C: Clone,
     {
@@ -70,6 +71,7 @@ impl<C> Segment<C> {
         let was = self.saved.replace(is);
         let has_content = was.is_some_and(|(start, _)| start == self.start);
         (was != Some(is)).then(|| SegmentChange {
+            after,
             start: self.start,
             end: self.end,
             content: (!has_content).then(|| self.content.clone()),
@@ -116,10 +118,12 @@ impl<C> Segment<C> {
     }
 }
 
-/// A segment that is not as the state has it. What the state has of the object between its start and its
-/// end is no longer there: segments do not overlap.
+/// A segment that the state does not hold as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentChange<C> {
+    /// The end of the segment before, or the beginning of time. Other segments that the state holds of the
+    /// object from here to the end of this one no longer exist.
+    pub after: UnixSeconds,
     /// The first second, by which the state finds it.
     pub start: UnixSeconds,
     /// The second after the last, if it is over.

@@ -1,5 +1,7 @@
 //! What changed is what is written.
 
+use proptest::prelude::*;
+
 use super::*;
 
 #[test]
@@ -90,4 +92,53 @@ fn what_is_learned_late_leaves_the_head_as_small_as_it_is() {
     books.settle(again.tag, DeliveryResult::Delivered);
     let changes = books.take_changes();
     assert!(changes.batches.len() == 1 && changes.batches.values().all(Option::is_none));
+}
+
+#[test]
+fn a_segment_that_was_dropped_before_a_gap_is_removed_from_the_state() {
+    let mut ledger = ledger(100);
+    let mut disk = disk::Disk::default();
+    ledger.apply(seen("a", Some(0), None, "x", 0));
+    ledger.apply(seen("a", Some(0), None, "y", 10));
+    disk.write(&ledger.take_changes());
+    // Its label goes in the second in which the content changed, and comes back later.
+    ledger.deleted("a", 10);
+    ledger.apply(Observation {
+        in_scope_since: Some(12),
+        ..seen("a", Some(0), None, "x", 12)
+    });
+    disk.write(&ledger.take_changes());
+    assert_eq!(disk, disk::Disk::of(&mut ledger));
+}
+
+proptest! {
+    #![proptest_config(histories(512))]
+
+    /// Whatever an object does between two writes, in and out of scope, in any order of times.
+    #[test]
+    fn written_changes_are_what_a_full_write_holds(
+        steps in prop::collection::vec((0..5_u8, 0..4_i64, 0..30_i64, 0..3_u8), 1..60),
+    ) {
+        let mut ledger = ledger(10);
+        let mut disk = disk::Disk::default();
+        let mut now = 0;
+        for (step, passes, ago, content) in steps {
+            now += passes;
+            let content = content.to_string();
+            match step {
+                0 => ledger.deleted("a", now - ago),
+                1 => ledger.apply(seen("a", Some(now - ago), Some(now), &content, now)),
+                2 => ledger.apply(Observation {
+                    in_scope_since: Some(now),
+                    ..seen("a", Some(now - ago), None, &content, now)
+                }),
+                3 => drop(deliver(&mut ledger, now - ago)),
+                _ => ledger.apply(seen("a", Some(now - ago), None, &content, now)),
+            }
+            if ago % 2 == 0 {
+                disk.write(&ledger.take_changes());
+                prop_assert_eq!(&disk, &disk::Disk::of(&mut ledger.clone()));
+            }
+        }
+    }
 }

@@ -99,7 +99,7 @@ impl<C: Content + Serialize + DeserializeOwned> Disk<C> {
                 .content
                 .clone()
                 .unwrap_or_else(|| segments[&segment.start].1.clone());
-            segments.retain(|start, _| *start < segment.start || *start >= end);
+            segments.retain(|start, _| *start < segment.after || *start >= end);
             segments.insert(segment.start, (segment.end, content));
         }
     }
