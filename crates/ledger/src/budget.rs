@@ -1,14 +1,14 @@
 //! How many segments of one owner may wait.
 //!
 //! Each change of content starts a segment, which is kept until its time was delivered. While the sink
-//! is away an owner decides how many that are. Beyond a budget the segment that a change closed is joined
-//! to the one before it, whose content stays, where both are billed the same and nothing of the time
-//! between them was handed out: so no second moves from one event to another that was handed out, and no
-//! id changes. What is billed differently is never joined, however much of it waits; of its content only
-//! what is billed stays.
+//! is unavailable, an owner decides how many segments wait. Beyond a budget, the segment that a change
+//! closed is joined to the one before it, whose content stays, if both are billed the same and nothing of
+//! the later one was handed out. So no second moves to an event that was handed out, and no id changes.
+//! Segments that are billed differently are never joined, however many wait; of their contents only what
+//! is billed is kept.
 //!
-//! Only segments behind which there is another of the same object count: the last one of an object is
-//! what it is now.
+//! Only segments that are followed by another one of the same object count: the last one of an object is
+//! its present state.
 
 use std::collections::HashMap;
 
@@ -32,7 +32,7 @@ impl Default for Budget {
     }
 }
 
-/// What came of a budget when an object was seen.
+/// The effect of a budget on an observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waiting {
     /// The owner is within it, or nothing more waits than before.
@@ -43,7 +43,7 @@ pub enum Waiting {
     Beyond,
 }
 
-/// What waits of one owner.
+/// How much waits of one owner.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     segments: usize,
@@ -51,7 +51,7 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// What waits of an object behind its first `from` segments.
+    /// How much waits of an object after its first `from` segments.
     fn of<C: Content>(segments: &[Segment<C>], from: usize) -> Self {
         let inner = segments.len().saturating_sub(1);
         let mut usage = Self::default();
@@ -63,7 +63,7 @@ impl Usage {
     }
 }
 
-/// What waits, by owner.
+/// How much waits, by owner.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Usages(HashMap<Box<str>, Usage>);
 
@@ -98,8 +98,8 @@ impl Usages {
             .is_some_and(|usage| usage.segments > budget.segments || usage.bytes > budget.bytes)
     }
 
-    /// An object has more segments than the `before` that it had; none was taken away, and no content
-    /// changed but that of the last.
+    /// Counts the segments that an object has beyond the `before` that it had. None was removed, and only the
+    /// content of the last one changed.
     pub(crate) fn grown<C: Content>(&mut self, entry: &Entry<C>, before: usize) {
         if let Some(last) = entry
             .segments
@@ -111,7 +111,7 @@ impl Usages {
         }
     }
 
-    /// Changes segments of an object in any way.
+    /// Counts what waits of an object again after `change`.
     pub(crate) fn change<C: Content, T>(
         &mut self,
         entry: &mut Entry<C>,
@@ -128,8 +128,8 @@ impl Usages {
         outcome
     }
 
-    /// Joins the two newest closed segments of an object if its owner is beyond the budget. Returns what came
-    /// of it and, if they were joined, where they met.
+    /// Joins the two newest closed segments of an object if its owner is beyond the budget. Returns the
+    /// effect and, if they were joined, where they met.
     pub(crate) fn join_newest<C: Content>(
         &mut self,
         entry: &mut Entry<C>,

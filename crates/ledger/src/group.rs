@@ -1,4 +1,4 @@
-//! Rejected pieces that have everything in common but their times.
+//! Rejected pieces that have everything in common except their times.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
 /// The most pieces in one group, which is written and handed out as one.
 const MOST_IN_GROUP: usize = 64;
 
-/// Names a group: the start of the piece with which it began, and its object.
+/// The key of a group: the start of its first piece when it was created, and its object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GroupKey {
     pub(crate) start: UnixSeconds,
@@ -44,7 +44,7 @@ pub struct Group<C> {
     pub uid: Uid,
     /// What was to be billed.
     pub content: C,
-    /// Why it was not, the last time it was tried.
+    /// Why it was not billed at the last try.
     pub refusal: Refusal,
     /// Start and end of each piece, in the order of the starts.
     pub pieces: Vec<(UnixSeconds, UnixSeconds)>,
@@ -54,7 +54,7 @@ pub struct Group<C> {
     pub last_try: UnixSeconds,
     /// How often the group as a whole was tried again.
     pub retries: u32,
-    /// When it is tried again by itself, if it is.
+    /// When it is tried again automatically, if it is.
     pub next_try: Option<UnixSeconds>,
 }
 
@@ -74,7 +74,7 @@ impl<C> Group<C> {
         }
     }
 
-    /// How long the pieces are together.
+    /// The length of all pieces together.
     #[must_use]
     pub fn seconds(&self) -> i64 {
         self.pieces
@@ -85,7 +85,7 @@ impl<C> Group<C> {
 }
 
 impl<C: Content> Group<C> {
-    /// The pieces as they are handed out.
+    /// The pieces that are handed out.
     pub(crate) fn to_pieces(&self) -> Vec<UsageInterval<C>> {
         let piece = |(start, end): &(UnixSeconds, UnixSeconds)| UsageInterval {
             uid: Arc::clone(&self.uid),
@@ -126,7 +126,7 @@ impl<C: Content> Group<C> {
 pub struct GroupChange<C> {
     /// The group as it is now.
     pub group: Group<C>,
-    /// Whether the content changed as well; it does not for as long as a group keeps its name.
+    /// Whether the content changed as well; it does not while a group keeps its key.
     pub is_new: bool,
 }
 

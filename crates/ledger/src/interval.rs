@@ -1,4 +1,4 @@
-//! Windows: time cut in the same places by everybody.
+//! Windows: aligned spans of time, the same for every replica.
 
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,7 @@ impl Interval {
         at.saturating_sub(at.rem_euclid(self.0))
     }
 
-    /// The first border of windows at or after `at`.
+    /// The first window boundary at or after `at`.
     #[must_use]
     pub fn ceil(self, at: UnixSeconds) -> UnixSeconds {
         match self.floor(at) {
@@ -44,7 +44,7 @@ impl Interval {
         }
     }
 
-    /// The first border of windows after `at`.
+    /// The first window boundary after `at`.
     #[must_use]
     pub fn next_boundary(self, at: UnixSeconds) -> UnixSeconds {
         self.floor(at).saturating_add(self.0)

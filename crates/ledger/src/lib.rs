@@ -3,16 +3,16 @@
 //! The ledger keeps, for each object, the *segments* in which it ran with unchanged content. Time is
 //! cut into aligned *windows*; a window cuts segments into *pieces*, and each piece becomes one
 //! event. **The pieces of a window are a function of the ledger and the window**: what was handed out
-//! is never changed, only added to, so whatever has to come again comes again as it was. The
+//! is never changed, only added to, so a window that is handed out again has the same pieces. The
 //! *watermark* is the end of the last window of the unbroken run that was delivered.
 //!
 //! What is learned after a window was handed out:
-//! - a start becomes a *late* piece of its own for the old window;
+//! - a start becomes a separate *late* piece of the old window;
 //! - an end cannot be taken back, and is counted in [`Stats::overbilled_seconds`];
 //! - a change of content counts from the end of the last window that was handed out.
 //!
-//! What was delivered, what was not and why is counted by object-second ([`Seconds`]): each that ran has
-//! one fate. Rejected pieces are kept, and handed out again when that is asked for.
+//! The ledger counts by object-second what was delivered, what was not, and why ([`Seconds`]): each
+//! object-second that ran has one fate. Rejected pieces are kept, and handed out again on request.
 //!
 //! Time is an argument, in Unix seconds. [`Ledger`] has an example.
 

@@ -1,9 +1,9 @@
-//! Pieces that were rejected, kept so that they can be made again under their ids.
+//! Pieces that were rejected. They are kept so that they can be handed out again under their ids.
 //!
-//! Pieces of one object with the same content and the same cause are one *group*, so that an object
-//! that is rejected for a day costs one content and a list of times. A group keeps its name for as long
-//! as it has pieces. What is kept is bounded; when it is too much, the oldest group of the owner that has
-//! most goes, for one tenant must not push out what others need. What goes is counted.
+//! Pieces of one object with the same content and the same cause form one *group*, so that an object
+//! that is rejected for a day costs one content and a list of times. A group keeps its key for as long
+//! as it has pieces. What is kept is bounded: beyond the bound the oldest group of the owner that holds
+//! most is evicted, so that one tenant cannot evict what others need. Evictions are counted.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -19,10 +19,10 @@ use crate::{
 /// The most bytes of contents, and the most pieces, that are kept.
 const MOST_BYTES: usize = 64 << 20;
 const MOST_PIECES: usize = 1_000_000;
-/// The most groups that are handed out at once. What was rejected is likely to be rejected again, and
-/// must not take up an output.
+/// The most groups that are handed out at once. They are likely to be rejected again, and must not
+/// occupy an output.
 const MOST_IN_FLIGHT: usize = 2;
-/// The first pause, in seconds, before a group that may pass is tried again; it doubles.
+/// The first pause, in seconds, before a group whose rejection may pass is tried again. It doubles.
 const FIRST_PAUSE: i64 = 60;
 const LONGEST_PAUSE: i64 = 3_600;
 
@@ -50,7 +50,7 @@ pub(crate) struct Quarantine<C> {
     owners: BTreeMap<Arc<str>, Owned>,
     /// Owners by how much is kept of them.
     by_weight: BTreeSet<(usize, Arc<str>)>,
-    /// Groups that are not as they were when the changes were last taken, and whether they are new.
+    /// Groups that changed since the changes were last taken, and whether they are new.
     changed: BTreeMap<GroupKey, bool>,
 }
 
@@ -71,7 +71,7 @@ impl<C> Default for Quarantine<C> {
 }
 
 impl<C: Content> Quarantine<C> {
-    /// What was kept. All of it is tried again, for what it waited for may have been done.
+    /// The groups that the state holds. All are tried again, because their cause may have been fixed.
     pub(crate) fn restore(groups: impl IntoIterator<Item = (GroupKey, Group<C>)>) -> Self {
         let mut quarantine = Self::default();
         for (key, group) in groups {
@@ -118,7 +118,7 @@ impl<C: Content> Quarantine<C> {
         self.changed.extend(all);
     }
 
-    /// Has `change` change each content; it says whether it did.
+    /// Calls `change` for each content; it returns whether it changed the content.
     pub(crate) fn each_content(&mut self, change: &mut dyn FnMut(&Uid, &mut C) -> bool) {
         for key in self.groups.keys().cloned().collect::<Vec<_>>() {
             let Some(mut content) = self.groups.get(&key).map(|it| it.content.clone()) else {
@@ -130,8 +130,7 @@ impl<C: Content> Quarantine<C> {
         }
     }
 
-    /// The content of an object has been this since `written`: what is partial of it since then is
-    /// whole.
+    /// Completes partial contents of an object, whose content has been `content` since `written`.
     pub(crate) fn complete(&mut self, uid: &Uid, written: UnixSeconds, content: &C) {
         let partial = self.groups.iter().filter(|(_, group)| {
             let since = group.pieces.first().map(|(start, _)| *start);
@@ -158,7 +157,7 @@ impl<C: Content> Quarantine<C> {
         }
     }
 
-    /// Keeps a piece. Gives back the groups that had to go for it.
+    /// Keeps a piece. Returns the groups that were evicted for it.
     pub(crate) fn add(
         &mut self,
         piece: UsageInterval<C>,
@@ -181,7 +180,7 @@ impl<C: Content> Quarantine<C> {
                     start: piece.start,
                     uid: Arc::clone(&piece.uid),
                 };
-                // One that is there already has the same first piece: it was handed out again.
+                // A group with this key has the same first piece: the piece was handed out again.
                 if self.groups.contains_key(&key) {
                     return Vec::new();
                 }
@@ -204,7 +203,7 @@ impl<C: Content> Quarantine<C> {
         group.pieces.insert(before, (piece.start, piece.end));
         group.last_try = group.last_try.max(at);
         self.insert(key, group, is_new);
-        self.make_room()
+        self.evict()
     }
 
     fn is_in_flight(&self, key: &GroupKey) -> bool {
@@ -234,8 +233,8 @@ impl<C: Content> Quarantine<C> {
         Some(group)
     }
 
-    /// Counts a group that comes or goes.
-    fn count(&mut self, key: &GroupKey, group: &Group<C>, comes: bool) {
+    /// Counts a group that is added or removed.
+    fn count(&mut self, key: &GroupKey, group: &Group<C>, is_added: bool) {
         let (weight, pieces, seconds) = (group.weight(), group.pieces.len(), group.seconds());
         let owner: Arc<str> = group.content.owner().into();
         let owned = self.owners.entry(Arc::clone(&owner)).or_default();
@@ -244,7 +243,7 @@ impl<C: Content> Quarantine<C> {
             .seconds
             .entry(Arc::clone(&group.refusal.cause))
             .or_default();
-        if comes {
+        if is_added {
             self.pieces = self.pieces.saturating_add(pieces);
             self.bytes = self.bytes.saturating_add(weight);
             owned.weight = owned.weight.saturating_add(weight);
@@ -267,21 +266,21 @@ impl<C: Content> Quarantine<C> {
         }
     }
 
-    fn make_room(&mut self) -> Vec<Group<C>> {
-        let mut gone = Vec::new();
+    fn evict(&mut self) -> Vec<Group<C>> {
+        let mut evicted = Vec::new();
         while self.bytes > MOST_BYTES || self.pieces > MOST_PIECES {
             let most = self.by_weight.last();
             let Some(owned) = most.and_then(|(_, owner)| self.owners.get(owner)) else {
                 break;
             };
-            // There are few in flight.
+            // Few groups are in flight, so this looks at few.
             let oldest = owned.groups.iter().find(|key| !self.is_in_flight(key));
             let Some(group) = oldest.cloned().and_then(|key| self.remove(&key)) else {
                 break;
             };
-            gone.push(group);
+            evicted.push(group);
         }
-        gone
+        evicted
     }
 
     /// Drops groups that end at or before `until`.
@@ -299,7 +298,7 @@ impl<C: Content> Quarantine<C> {
         old.iter().filter_map(|key| self.remove(key)).collect()
     }
 
-    /// Has everything tried again now. Gives back how many pieces that are.
+    /// Makes every group due now. Returns how many pieces they have.
     pub(crate) fn retry(&mut self) -> usize {
         for (key, group) in &mut self.groups {
             if let Some(at) = group.next_try.replace(UnixSeconds::MIN) {
@@ -310,7 +309,7 @@ impl<C: Content> Quarantine<C> {
         self.pieces
     }
 
-    /// The next group that is due, if fewer are in flight than may be.
+    /// The pieces of the next group that is due, unless the most groups are in flight.
     pub(crate) fn next(
         &mut self,
         now: UnixSeconds,
@@ -331,7 +330,7 @@ impl<C: Content> Quarantine<C> {
         Some(pieces)
     }
 
-    /// The pieces that were handed out by this tag.
+    /// The group that was handed out with this tag.
     pub(crate) fn handed_out(&self, tag: DeliveryTag) -> Option<&Group<C>> {
         self.in_flight
             .get(&tag.0)

@@ -1,4 +1,4 @@
-//! Every object-second has one fate, and the books say how many have which.
+//! Every object-second has one fate. The counters hold how many have which.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,29 +14,29 @@ pub(crate) const UNPROVED: &str = "no_proof";
 /// The reason of time that came too late.
 pub(crate) const TOO_OLD: &str = "max_backlog";
 
-/// So many owners of unbilled time are told apart. When another one comes, the one with least, which is
-/// not that one, is counted for [`OTHER`]: whoever has many owners cannot hide what others lose.
+/// The most owners of unbilled time that are counted separately. When another owner is added, the one with the
+/// least unbilled time is counted as [`OTHER`]: whoever creates many owners cannot hide what others lose.
 const MOST_OWNERS: usize = 256;
 
-/// Stands for all owners that are not told apart.
+/// Stands for all owners that are not counted separately.
 pub const OTHER: &str = "other";
 
 /// Object-seconds by fate. `ran` is the sum of all others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seconds {
-    /// What ran, as far as is known, and is for this ledger to bill. Seconds that were handed out
-    /// before an earlier end was learned are among them; they are counted in
-    /// [`Stats::overbilled_seconds`](crate::Stats::overbilled_seconds) as well. Where whole windows are
-    /// billed ([`Accounting::Nominal`](crate::Accounting::Nominal)), what ran is those windows, and
-    /// what runs within one only is nothing.
+    /// What ran, as far as is known, and is billed by this ledger. It includes seconds that were handed out
+    /// before an earlier end was learned; they are also counted in
+    /// [`Stats::overbilled_seconds`](crate::Stats::overbilled_seconds). If whole windows are billed
+    /// ([`Accounting::Nominal`](crate::Accounting::Nominal)), these windows are what ran, and an object
+    /// that runs within one window only does not count.
     pub ran: i64,
     /// What arrived.
     pub delivered: i64,
-    /// What cannot arrive as things are: a mapping failed, or the sink refused it.
+    /// What cannot be delivered at present: a mapping failed, or the sink refused it.
     pub rejected: i64,
     /// What the configuration drops on purpose.
     pub dropped: i64,
-    /// What was not handed out yet, or is on its way.
+    /// What was not handed out yet, or is in flight.
     pub waiting: i64,
     /// What may have run but cannot be proved, or came too late.
     pub unproved: i64,
@@ -54,12 +54,12 @@ pub enum Unbilled {
     Unproved,
 }
 
-/// Unbilled time by owner, fate and reason. Of reasons there are only as many as a configuration has.
+/// Unbilled time by owner, fate and reason. The configuration bounds the number of reasons.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(from = "Vec<Tally>", into = "Vec<Tally>")]
 pub(crate) struct Tallies {
     owners: BTreeMap<Arc<str>, Owned>,
-    /// How often something was added.
+    /// How many times something was added.
     added: u64,
 }
 
@@ -76,18 +76,18 @@ struct Owned {
 pub struct Tally {
     /// Its fate.
     pub fate: Unbilled,
-    /// Why, in a word or by the place in the configuration.
+    /// Why: a word, or a place in the configuration.
     pub reason: Arc<str>,
-    /// Whose objects these are; [`OTHER`] stands for those that are not told apart.
+    /// Whose objects these are; [`OTHER`] stands for those that are not counted separately.
     pub owner: Arc<str>,
-    /// How much.
+    /// Object-seconds.
     pub seconds: i64,
 }
 
 impl From<Vec<Tally>> for Tallies {
     fn from(list: Vec<Tally>) -> Self {
         let mut tallies = Self::default();
-        // They were bounded when they were counted, and come back as they were.
+        // They were bounded when they were counted, so they are taken as they are.
         for it in list {
             tallies.count(it.fate, &it.reason, &it.owner, it.seconds);
         }
@@ -120,7 +120,7 @@ impl Tallies {
         *sum = sum.saturating_add(seconds);
     }
 
-    /// Counts the owner with least, of several the one that did not get more for longest, for [`OTHER`].
+    /// Counts the owner with the least as [`OTHER`]; of several, the one that was added to least recently.
     fn merge_least(&mut self) {
         let owners = self.owners.iter().filter(|(it, _)| it.as_ref() != OTHER);
         let least = owners.min_by_key(|(_, owned)| {

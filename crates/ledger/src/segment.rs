@@ -1,4 +1,4 @@
-//! A stretch of time in which an object ran with unchanged content.
+//! A span of time in which an object ran with unchanged content.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,20 +7,20 @@ use crate::{
     types::Accounting,
 };
 
-/// A stretch of unchanged content. The last one of a life that goes on has no end.
+/// A span of unchanged content. The last one of a life that goes on has no end.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Segment<C> {
     pub(crate) start: UnixSeconds,
     pub(crate) end: Option<UnixSeconds>,
-    /// Of this module alone: whoever changes it has to have it written.
+    /// Private to this module, because a change has to be written.
     content: C,
-    /// Start and end as the state has them, while it has the content.
+    /// Start and end as the state holds them, while it holds the content.
     #[serde(skip)]
     saved: Option<(UnixSeconds, Option<UnixSeconds>)>,
 }
 
 impl<C> Segment<C> {
-    /// One that the state does not have yet.
+    /// A segment that the state does not hold yet.
     pub(crate) fn new(start: UnixSeconds, end: Option<UnixSeconds>, content: C) -> Self {
         Self {
             start,
@@ -30,7 +30,7 @@ impl<C> Segment<C> {
         }
     }
 
-    /// One as the state has it.
+    /// A segment that the state holds.
     pub(crate) fn saved(start: UnixSeconds, end: Option<UnixSeconds>, content: C) -> Self {
         Self {
             saved: Some((start, end)),
@@ -47,7 +47,7 @@ impl<C> Segment<C> {
         self.mark_dirty();
     }
 
-    /// Has `change` change the content; it says whether it did.
+    /// Calls `change` with the content; it returns whether it changed the content.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut C) -> bool) -> bool {
         let is_changed = change(&mut self.content);
         if is_changed {
@@ -56,7 +56,7 @@ impl<C> Segment<C> {
         is_changed
     }
 
-    /// The state is to get all of it.
+    /// Has all of it written.
     pub(crate) fn mark_dirty(&mut self) {
         self.saved = None;
     }
@@ -97,23 +97,23 @@ impl<C> Segment<C> {
         }
     }
 
-    /// What is billed of it in all windows of a stretch, of which the last may be cut off.
+    /// What is billed of it in all windows of a span, of which the last may be cut off.
     pub(crate) fn billed_over(
         &self,
-        stretch: Window,
+        span: Window,
         accounting: Accounting,
         interval: Interval,
     ) -> Option<Span> {
         if accounting == Accounting::Exact {
-            return self.clip(stretch);
+            return self.clip(span);
         }
-        let (start, end) = self.clip(stretch)?;
-        let start = if start == stretch.start {
+        let (start, end) = self.clip(span)?;
+        let start = if start == span.start {
             start
         } else {
             interval.ceil(start)
         };
-        let end = interval.ceil(end).min(stretch.end);
+        let end = interval.ceil(end).min(span.end);
         (start < end).then_some((start, end))
     }
 }
@@ -124,10 +124,10 @@ pub struct SegmentChange<C> {
     /// The end of the segment before, or the beginning of time. Other segments that the state holds of the
     /// object from here to the end of this one no longer exist.
     pub after: UnixSeconds,
-    /// The first second, by which the state finds it.
+    /// The first second: its key in the state.
     pub start: UnixSeconds,
-    /// The second after the last, if it is over.
+    /// The second after the last, if it has ended.
     pub end: Option<UnixSeconds>,
-    /// The content; `None` where the state has a segment with this start and this content.
+    /// The content; `None` if the state holds a segment with this start and this content.
     pub content: Option<C>,
 }

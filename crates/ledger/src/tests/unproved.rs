@@ -1,4 +1,4 @@
-//! What somebody says was delivered and nothing here proves.
+//! A watermark that was not written by another ledger, and that nothing here proves.
 
 use crate::{Accounting, DeliveryResult, Interval, Ledger, Observation};
 
@@ -19,13 +19,13 @@ fn run(ledger: &mut Ledger<String>, uid: &str, start: i64, end: Option<i64>) {
 }
 
 #[test]
-fn what_was_not_handed_out_is_counted_and_not_made() {
+fn what_was_not_handed_out_is_counted_as_lost() {
     let mut ledger = ledger();
     run(&mut ledger, "a", 2, None);
     run(&mut ledger, "b", 5, Some(23));
     let first = ledger.next(10).unwrap();
     ledger.settle(first.tag, DeliveryResult::Delivered);
-    // 30 of the one and 13 of the other, and 3 beyond a border of windows.
+    // 30 of the one and 13 of the other, and 3 after a window boundary.
     assert_eq!(ledger.adopt_unproved(43, true), 46);
     assert_eq!(ledger.stats().lost_seconds, 46);
     assert_eq!(
@@ -39,7 +39,7 @@ fn what_was_not_handed_out_is_counted_and_not_made() {
 }
 
 #[test]
-fn what_was_handed_out_is_no_news_and_a_ledger_without_a_past_has_nothing_to_compare() {
+fn an_own_watermark_counts_nothing_that_was_handed_out_or_without_a_past() {
     let mut ledger = ledger();
     assert_eq!(ledger.adopt_unproved(40, true), 0);
     assert_eq!(ledger.timeline.windows.emitted, 40);
@@ -47,13 +47,13 @@ fn what_was_handed_out_is_no_news_and_a_ledger_without_a_past_has_nothing_to_com
     let window = ledger.next(50).unwrap();
     assert_eq!(ledger.adopt_unproved(50, true), 0);
     assert_eq!(ledger.stats().lost_seconds, 0);
-    // Its acknowledgement is no news either.
+    // Its acknowledgement changes nothing either.
     ledger.settle(window.tag, DeliveryResult::Delivered);
     assert_eq!(ledger.watermark(), 50);
 }
 
 #[test]
-fn on_nobodys_word_what_was_handed_out_is_counted_unless_it_arrived() {
+fn an_unsigned_watermark_counts_as_lost_what_did_not_arrive() {
     let mut ledger = ledger();
     run(&mut ledger, "a", 0, None);
     let first = ledger.next(10).unwrap();
@@ -65,7 +65,7 @@ fn on_nobodys_word_what_was_handed_out_is_counted_unless_it_arrived() {
     ledger.settle(failed.tag, DeliveryResult::Failed);
     assert_eq!(ledger.adopt_unproved(5, false), 0);
     assert_eq!(ledger.adopt_unproved(30, false), 20);
-    // It is counted already.
+    // It has been counted.
     ledger.settle(on_its_way.tag, DeliveryResult::Delivered);
     let seconds = ledger.seconds(35);
     assert_eq!((seconds.delivered, seconds.unproved), (10, 20));
@@ -74,7 +74,7 @@ fn on_nobodys_word_what_was_handed_out_is_counted_unless_it_arrived() {
 }
 
 #[test]
-fn nobodys_word_keeps_no_ledger_from_beginning_where_it_was_to() {
+fn an_unsigned_watermark_does_not_move_the_horizon_forward() {
     for (said, begins) in [(80, 80), (100, 100), (150, 100)] {
         let interval = Interval::new(10).unwrap();
         let mut ledger: Ledger<String> = Ledger::new(interval, Accounting::Exact, 100);
