@@ -2,28 +2,28 @@
 
 use std::time::Duration;
 
-/// How replicas elect the one that bills: by a Lease of the API group `coordination.k8s.io/v1`.
+/// How replicas elect the one that bills: with a Lease of the API group `coordination.k8s.io/v1`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaderElection {
     /// Namespace of the Lease.
     pub namespace: String,
     /// Name of the Lease.
     pub name: String,
-    /// Who this replica is; no other has the same.
+    /// The identity of this replica, which is unique.
     pub identity: String,
-    /// How long a leader that is not heard of is taken for one.
+    /// How long other replicas wait after the last renewal before they take over.
     pub lease_duration: Duration,
-    /// How long a leader that cannot renew the Lease takes itself for one; shorter.
+    /// How long a leader that cannot renew the Lease keeps leading; shorter than `duration`.
     pub renew_deadline: Duration,
     /// How often the Lease is renewed; shorter still.
     pub retry_period: Duration,
 }
 
 impl LeaderElection {
-    /// Whether the three times fit together, as client-go requires it.
+    /// Checks that the three durations fit together, as client-go requires.
     ///
     /// # Errors
-    /// Says which does not.
+    /// A message that names the variable that does not fit.
     pub fn check(&self) -> Result<(), String> {
         if self.lease_duration <= self.renew_deadline {
             return Err("LEASE_DURATION must be longer than LEASE_RENEW_DEADLINE".to_owned());
