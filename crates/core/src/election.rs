@@ -2,28 +2,28 @@
 
 use std::time::Duration;
 
-/// How replicas elect the one that bills: with a Lease of the API group `coordination.k8s.io/v1`.
+/// How replicas elect the one that bills: by a Lease of the API group `coordination.k8s.io/v1`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaderElection {
     /// Namespace of the Lease.
     pub namespace: String,
     /// Name of the Lease.
     pub name: String,
-    /// The identity of this replica, which is unique.
+    /// Who this replica is; no other has the same.
     pub identity: String,
-    /// How long other replicas wait after the last renewal before they take over.
+    /// How long a leader that is not heard of is taken for one.
     pub lease_duration: Duration,
-    /// How long a leader that cannot renew the Lease keeps leading; shorter than `duration`.
+    /// How long a leader that cannot renew the Lease takes itself for one; shorter.
     pub renew_deadline: Duration,
     /// How often the Lease is renewed; shorter still.
     pub retry_period: Duration,
 }
 
 impl LeaderElection {
-    /// Checks that the three durations fit together, as client-go requires.
+    /// Whether the three times fit together, as client-go requires it.
     ///
     /// # Errors
-    /// A message that names the variable that does not fit.
+    /// Says which does not.
     pub fn check(&self) -> Result<(), String> {
         if self.lease_duration <= self.renew_deadline {
             return Err("LEASE_DURATION must be longer than LEASE_RENEW_DEADLINE".to_owned());

@@ -18,11 +18,11 @@ pub struct BuildContext {
     pub label: Arc<str>,
     /// Its metrics.
     pub metrics: Metrics,
-    /// Where it reports its readiness.
+    /// Where it says that it is ready.
     pub health: Health,
-    /// How the replica that bills is elected, if there are several.
+    /// How the replica that bills is elected, where there are several.
     pub leader_election: Option<Arc<LeaderElection>>,
-    /// Where an input that keeps rejected usage registers its store.
+    /// Where an input that keeps rejected usage can be asked for it.
     pub rejected: Rejected,
     /// How the processors of an input are run; `None` if nothing runs any.
     pub processing: Option<Processing>,
