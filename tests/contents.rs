@@ -9,7 +9,7 @@ use meterline_testkit::{
 use serde_json::{Value, json};
 
 use crate::{
-    corners::events_of,
+    pod_lifecycle::events_of,
     support::{MINUTE, preset, seconds, settled, stop, until},
 };
 

@@ -8,7 +8,7 @@ pub(super) struct Row(
 );
 
 const WATCH: &str = "tests/watch.rs cuts_and_errors_cost_no_second";
-const MAIN: &str = "tests/main_job.rs fifty_pods_are_billed_to_the_second_through_outages";
+const MAIN: &str = "tests/exact_billing.rs fifty_pods_are_billed_to_the_second_through_outages";
 const KILLS: &str = "tests/crashes.rs killed_a_hundred_times_nothing_is_missing_and_nothing_double";
 
 pub(super) const FAULTS: &[Row] = &[
@@ -93,7 +93,7 @@ pub(super) const FAULTS: &[Row] = &[
     Row(
         "No API server, no rights",
         "it starts, says so in the log and in `/ready`, and goes on trying",
-        Ok(&["tests/corners.rs it_starts_without_a_server_and_without_rights"]),
+        Ok(&["tests/pod_lifecycle.rs it_starts_without_a_server_and_without_rights"]),
     ),
     Row(
         "The service account's token, or the authority of the API server's certificate, is replaced",
@@ -337,8 +337,8 @@ pub(super) const FAULTS: &[Row] = &[
         "Short lives, restarts of containers, names that come again, evictions, finished jobs",
         "each UID is billed for what it ran",
         Ok(&[
-            "tests/corners.rs every_rule_of_a_pod_s_life_and_of_its_metrics",
-            "tests/corners.rs pods_that_kwok_runs_are_billed_exactly",
+            "tests/pod_lifecycle.rs every_rule_of_a_pod_s_life_and_of_its_metrics",
+            "tests/pod_lifecycle.rs pods_that_kwok_runs_are_billed_exactly",
         ]),
     ),
     Row(

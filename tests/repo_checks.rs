@@ -224,7 +224,8 @@ fn reference() -> String {
 
 #[test]
 fn the_function_reference_is_what_the_functions_say() {
-    const MARK: &str = "<!-- What follows is made by tests/tidy.rs; UPDATE_DOCS=1 writes it. -->\n";
+    const MARK: &str =
+        "<!-- What follows is made by tests/repo_checks.rs; UPDATE_DOCS=1 writes it. -->\n";
     let path = root().join("docs/mapping.md");
     let text = fs::read_to_string(&path).unwrap();
     let (before, after) = text.split_once(MARK).unwrap();
