@@ -1,6 +1,6 @@
 //! Faults that are brought about on the real parts, each ending with the audit.
 
-mod answers;
+mod api_server;
 mod clock;
 mod disk;
 mod dns;

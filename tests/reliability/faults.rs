@@ -55,9 +55,9 @@ pub(super) const FAULTS: &[Row] = &[
         "A watch line without an end, pages that are too large, a list without an end",
         "cut off at 16 MiB, asked for with fewer objects, told",
         Ok(&[
-            "tests/faults/answers.rs a_watch_line_without_end_is_cut_off_and_the_watch_begins_anew",
-            "tests/faults/answers.rs pages_that_are_too_large_are_asked_for_with_fewer_objects",
-            "tests/faults/answers.rs a_list_without_end_is_told",
+            "tests/faults/api_server.rs a_watch_line_without_end_is_cut_off_and_the_watch_begins_anew",
+            "tests/faults/api_server.rs pages_that_are_too_large_are_asked_for_with_fewer_objects",
+            "tests/faults/api_server.rs a_list_without_end_is_told",
         ]),
     ),
     Row(
