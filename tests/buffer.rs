@@ -2,7 +2,7 @@
 
 use meterline_testkit::ingest::{Behaviour, RecordingIngest};
 
-use crate::support::{MINUTE, meterline, stop};
+use crate::support::{MINUTE, meterline};
 
 /// Lines that were read while the API is away are in the file; killed and begun anew, without the
 /// lines, it delivers them, each with the id that it would have had.
@@ -55,7 +55,7 @@ output:
         .map(|event| event["data"]["n"].as_str().unwrap())
         .collect();
     assert_eq!(names.len(), 40);
-    stop(&second).await;
+    second.stop().await;
     ingest.assert_clean();
 }
 

@@ -6,11 +6,9 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use meterline_testkit::{
-    control_plane::ControlPlane, ingest::RecordingIngest, pods::Pods, pods::pod, process::Meterline,
-};
+use meterline_testkit::{process::Meterline, scene::Scene};
 
-use crate::support::{MINUTE, root, stop};
+use crate::support::{BINARY, root};
 
 /// The shell blocks of a page.
 pub(crate) fn blocks(page: &str) -> Vec<String> {
@@ -48,7 +46,7 @@ fn folder() -> tempfile::TempDir {
     }
     std::fs::copy(root().join("examples/limits.yaml"), here("my-config.yaml")).unwrap();
     std::fs::create_dir(here("bin")).unwrap();
-    symlink(env!("CARGO_BIN_EXE_meterline"), here("bin/meterline")).unwrap();
+    symlink(BINARY, here("bin/meterline")).unwrap();
     std::fs::write(here("pod.json"), r#"{"metadata":{"name":"worker"}}"#).unwrap();
     folder
 }
@@ -77,37 +75,26 @@ fn shell(folder: &Path, lines: &str) -> Output {
 
 /// Runs lines the last of which is the collector, until it has delivered an event of a pod.
 async fn bills(lines: &str) {
-    let control_plane = ControlPlane::start().await.unwrap();
-    control_plane.grant_pods("reader", "default").await.unwrap();
-    let client = control_plane.admin_client().await.unwrap();
-    let pods = Pods::new(client, "default");
-    pods.create(&pod("worker")).await.unwrap();
-    pods.set_running("worker", meterline_testkit::pods::now())
-        .await
-        .unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
+    let scene = Scene::with(BINARY, 1).await;
     let folder = folder();
     // The port that the test found free is given last, and the last one counts.
     let lines = lines
-        .replace("https://openmeter.cloud", &ingest.url())
+        .replace("https://openmeter.cloud", &scene.ingest.url())
         .replace("\nmeterline --config", "\nexec meterline --config");
     let lines = format!("{} \"$@\"", lines.trim_end());
     assert!(lines.contains("\nexec "), "{lines}");
     let meterline = Meterline::command("sh")
         .args(["-ec", &lines, "sh"])
-        .kubeconfig(&control_plane.kubeconfig_for("reader").unwrap())
+        .kubeconfig(scene.kubeconfig())
         .env("PATH", path(folder.path()))
-        .env("OPENMETER_URL", ingest.url())
+        .env("OPENMETER_URL", scene.ingest.url())
         .env("BATCH_PERIOD", "1s")
         .work_dir(folder.path())
-        .start()
-        .unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
-    ingest
-        .wait_until(MINUTE, |state| !state.events.is_empty())
+        .start_ready()
         .await
         .unwrap();
-    stop(&meterline).await;
+    scene.ingest.wait_for_events(1).await.unwrap();
+    meterline.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,7 +23,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("ledger", &[]),
     ("kubesim", &[]),
     ("meter", &[]),
-    ("testkit", &[]),
+    ("testkit", &["kubesim"]),
     ("config", &["core"]),
     ("script", &["core"]),
     ("runtime", &["core"]),
@@ -107,6 +107,7 @@ fn no_file_has_outgrown_one_meaning() {
 /// What a test begins with that needs a part which is not on every machine.
 const PARTS: &[&str] = &[
     "ControlPlane::start(",
+    "Scene::bare(",
     "Scene::with(",
     "Pair::new(",
     "Cluster::new(",

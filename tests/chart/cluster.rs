@@ -17,7 +17,7 @@ use super::{
     release::{Cluster, NAME, NAMESPACE},
     rendered, text,
 };
-use crate::support::{MINUTE, stop};
+use crate::support::MINUTE;
 
 const PRESET: &str = "preset=kubernetes-pod-exec-time";
 const TOKEN: &str = "om_of-the-release";
@@ -55,10 +55,7 @@ async fn a_release_bills_the_namespaces_it_may_read_and_nothing_else() {
     ]);
     running(&cluster, &["team-a", "team-b", "team-c"]).await;
     let meterline = cluster.run_pod(0).await;
-    ingest
-        .wait_until(MINUTE, |state| state.events.len() >= 8)
-        .await
-        .unwrap();
+    ingest.wait_for_events(8).await.unwrap();
     assert!(of(&ingest, "team-a") > 0 && of(&ingest, "team-b") > 0);
     assert_eq!(of(&ingest, "team-c"), 0);
     ingest.assert_clean();
@@ -88,7 +85,7 @@ async fn a_release_bills_the_namespaces_it_may_read_and_nothing_else() {
             "{refused:?}: {said}"
         );
     }
-    stop(&meterline).await;
+    meterline.stop().await;
 }
 
 /// From one configuration to another, with the state in between; and nothing stays behind.
@@ -117,10 +114,7 @@ async fn a_release_is_upgraded_without_a_hole_and_uninstalled_without_a_trace() 
     );
     running(&cluster, &["team-a", "team-b"]).await;
     let meterline = cluster.run_pod(0).await;
-    ingest
-        .wait_until(MINUTE, |state| state.events.len() >= 3)
-        .await
-        .unwrap();
+    ingest.wait_for_events(3).await.unwrap();
     let checksum = |set: &k8s_openapi::api::apps::v1::StatefulSet| {
         let template = &set.spec.as_ref().unwrap().template;
         let annotations = template.metadata.as_ref().unwrap().annotations.clone();
@@ -140,7 +134,7 @@ async fn a_release_is_upgraded_without_a_hole_and_uninstalled_without_a_trace() 
     ];
     cluster.install(&[&common[..], &own].concat());
     assert!(checksum(&cluster.stateful_set().await).is_some());
-    stop(&meterline).await;
+    meterline.stop().await;
     let meterline = cluster.run_pod(0).await;
     ingest
         .wait_until(MINUTE, |state| {
@@ -151,7 +145,7 @@ async fn a_release_is_upgraded_without_a_hole_and_uninstalled_without_a_trace() 
         })
         .await
         .unwrap_or_else(|error| panic!("{error}{}", meterline.tail()));
-    stop(&meterline).await;
+    meterline.stop().await;
     ingest.assert_clean();
 
     cluster.helm(&["uninstall", NAME]);
@@ -213,7 +207,7 @@ async fn two_replicas_of_a_release_share_a_lease() {
     assert_eq!(held, "meterline-0");
     let kept = cluster.kubectl(&[&lease[..], &["jsonpath={.metadata.annotations}"]].concat());
     assert!(kept.contains("meterline.io/watermark"), "{kept}");
-    stop(&leader).await;
+    leader.stop().await;
     standby
         .wait_for_log("leads now", Duration::from_secs(10))
         .await
@@ -230,7 +224,7 @@ async fn two_replicas_of_a_release_share_a_lease() {
         .await
         .unwrap();
     ingest.assert_clean();
-    stop(&standby).await;
+    standby.stop().await;
     cluster.helm(&["uninstall", NAME]);
     let leases = ["get", "leases", "--namespace", NAMESPACE, "--output=name"];
     assert_eq!(cluster.kubectl(&leases), "");

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
 
 use super::{Tools, release::Cluster};
-use crate::support::{MINUTE, root, stop};
+use crate::support::{MINUTE, root};
 
 /// The alerts as a file of rules.
 fn rules(tools: &Tools) -> String {
@@ -172,10 +172,7 @@ async fn prometheus_finds_every_metric_of_the_dashboard_and_the_alerts() {
         .await
         .unwrap();
     let meterline = cluster.run_pod(0).await;
-    ingest
-        .wait_until(MINUTE, |state| state.events.len() >= 3)
-        .await
-        .unwrap();
+    ingest.wait_for_events(3).await.unwrap();
 
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("rules.yml");
@@ -230,7 +227,7 @@ async fn prometheus_finds_every_metric_of_the_dashboard_and_the_alerts() {
     };
     prometheus.wait("alerts", &[], waits).await;
     ingest.refuse_nothing();
-    stop(&meterline).await;
+    meterline.stop().await;
 }
 
 /// `promtool check metrics`, which reads the page from its standard input. That names of counters do

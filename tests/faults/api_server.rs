@@ -1,4 +1,4 @@
-//! An API server, or what stands in its place, that answers without end or too much at once.
+//! An API server, or a server in its place, whose answers do not end or are too large.
 
 use std::{
     collections::HashMap,
@@ -15,40 +15,34 @@ use axum::{
 };
 use chrono::Utc;
 use futures::StreamExt;
-use meterline_kubesim::{Kind, Kubesim, Options, rfc3339};
+use meterline_kubesim::{Kind, Options, rfc3339};
 use meterline_testkit::{
-    ingest::RecordingIngest,
     process::{Meterline, MeterlineCommand},
+    scene::{Scene, Simulated},
 };
 use serde_json::{Value, json};
 
-use crate::support::{MINUTE, root, stop};
+use crate::support::{BINARY, MINUTE};
 
 const MIB: usize = 1024 * 1024;
 
-/// The preset before an API server at this URL, in windows of two seconds. It may not have more than so
-/// much memory in all, of which most is what the threads' allocators reserve and never touch.
-fn bounded(url: &str, ingest: &RecordingIngest, folder: &tempfile::TempDir) -> MeterlineCommand {
-    let kubeconfig = folder.path().join("kubeconfig");
-    let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{"name": "test", "cluster": {"server": url}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        "users": [{"name": "test", "user": {}}],
-    });
-    std::fs::write(&kubeconfig, config.to_string()).unwrap();
-    let preset = root().join("presets/kubernetes-pod-exec-time.yaml");
-    Meterline::command("sh")
-        .args(["-c", "ulimit -v 2000000; exec \"$0\" \"$@\""])
-        .arg(env!("CARGO_BIN_EXE_meterline"))
-        .args(["--config".as_ref(), preset.as_os_str()])
-        .kubeconfig(&kubeconfig)
-        .env("OPENMETER_URL", ingest.url())
-        .env("SCRAPE_INTERVAL", "2s")
+/// The preset may not have more memory in all; most of it is what the allocators of the threads reserve and
+/// never touch.
+const MEMORY: &str = "ulimit -v 2000000";
+
+/// A collector in front of the API server at this URL, in windows of two seconds.
+async fn before(url: &str) -> (Scene<Simulated>, Meterline) {
+    let scene = Scene::simulated(BINARY, Options::default()).await;
+    let meterline = bounded(scene.preset_before(url)).start().unwrap();
+    (scene, meterline)
 }
 
-/// A server that says that it is Kubernetes 1.29, so that it is asked for lists in pages, and answers
-/// the rest as it is told to.
+fn bounded(command: MeterlineCommand) -> MeterlineCommand {
+    command.env("SCRAPE_INTERVAL", "2s").by_shell(MEMORY, "")
+}
+
+/// A server that claims to be Kubernetes 1.29, so that it is asked for lists in pages, and leaves every
+/// other answer to `answer`, which learns whether the request is a watch.
 async fn server<F>(answer: F) -> String
 where
     F: Fn(bool) -> Response + Clone + Send + Sync + 'static,
@@ -85,7 +79,7 @@ fn list(items: &[Value], token: &str) -> Response {
         .into_response()
 }
 
-/// How many bytes of each line without end were taken.
+/// How many bytes of each endless line were taken.
 #[derive(Clone, Default)]
 struct Taken(Arc<Mutex<Vec<usize>>>);
 
@@ -94,7 +88,7 @@ impl Taken {
         self.0.lock().unwrap().clone()
     }
 
-    /// An event whose line goes on for as long as it is read.
+    /// An event whose line goes on as long as somebody reads it.
     fn line(&self) -> Response {
         const CHUNK: usize = 65_536;
         let this = self.clone();
@@ -122,13 +116,9 @@ async fn a_watch_line_without_end_is_cut_off_and_the_watch_begins_anew() {
         },
     )
     .await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let meterline = bounded(&url, &ingest, &folder).start().unwrap();
+    let (_scene, meterline) = before(&url).await;
     meterline
-        .wait_for_page("/ready", MINUTE, |status, page| {
-            status == 503 && page.contains("one line of the watch is longer than 16 MiB")
-        })
+        .wait_unready("one line of the watch is longer than 16 MiB")
         .await
         .unwrap();
     meterline
@@ -137,9 +127,9 @@ async fn a_watch_line_without_end_is_cut_off_and_the_watch_begins_anew() {
         .unwrap();
     let lines = taken.lines();
     assert!(lines.len() >= 4, "{lines:?}");
-    // What lies in the sockets' buffers was sent and never read.
+    // What is in the buffers of the sockets was sent and never read.
     assert!(lines.iter().all(|it| *it < 32 * MIB), "{lines:?}");
-    stop(&meterline).await;
+    meterline.stop().await;
 }
 
 /// A running pod of about so many bytes.
@@ -158,28 +148,25 @@ fn large(name: &str, bytes: usize) -> Value {
     })
 }
 
-/// A server of lists in pages, with pods of so many bytes.
-async fn with_pods(count: usize, bytes: usize) -> Kubesim {
-    let sim = Kubesim::start(Options {
+/// A server of lists in pages, with `count` pods of so many bytes.
+async fn with_pods(count: usize, bytes: usize) -> Scene<Simulated> {
+    let options = Options {
         minor: 29,
         ..Options::default()
-    })
-    .await
-    .unwrap();
-    sim.change(|store| {
+    };
+    let scene = Scene::simulated(BINARY, options).await;
+    scene.sim.change(|store| {
         for index in 0..count {
             store.put(Kind::Pod, large(&format!("pod-{index}"), bytes));
         }
     });
-    sim
+    scene
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_that_are_too_large_are_asked_for_with_fewer_objects() {
-    let sim = with_pods(30, 3 * MIB / 2).await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let meterline = bounded(sim.url(), &ingest, &folder).start().unwrap();
+    let scene = with_pods(30, 3 * MIB / 2).await;
+    let meterline = bounded(scene.preset()).start().unwrap();
     meterline
         .wait_for_log("asking for fewer objects at once", MINUTE)
         .await
@@ -191,15 +178,13 @@ async fn pages_that_are_too_large_are_asked_for_with_fewer_objects() {
         .unwrap();
     let errors = meterline.metric("kubernetes_watch_errors").await.unwrap();
     assert_eq!(errors, Some(0.0));
-    stop(&meterline).await;
+    meterline.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_that_is_too_large_alone_is_told_and_not_asked_for_in_a_hot_loop() {
-    let sim = with_pods(1, 17 * MIB).await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let meterline = bounded(sim.url(), &ingest, &folder).start().unwrap();
+    let scene = with_pods(1, 17 * MIB).await;
+    let meterline = bounded(scene.preset()).start().unwrap();
     meterline
         .wait_for_page("/ready", MINUTE, |status, page| {
             status == 503
@@ -213,24 +198,24 @@ async fn an_object_that_is_too_large_alone_is_told_and_not_asked_for_in_a_hot_lo
         .await
         .unwrap();
     let errors = meterline.metric("kubernetes_watch_errors").await.unwrap();
-    // Each failure is a list and, where a client is new, a look at the version; before the first there
-    // are nine that were halved.
+    // Each failure is a list and, with a new client, a request for the version; before the first one there
+    // are nine lists that were halved.
     let most = errors.unwrap() * 4.0 + 40.0;
-    assert!((sim.requests() as f64) < most, "{} {most}", sim.requests());
-    stop(&meterline).await;
+    assert!(
+        (scene.sim.requests() as f64) < most,
+        "{} {most}",
+        scene.sim.requests()
+    );
+    meterline.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_without_end_is_told() {
     let url = server(|_| list(&[large("pod", 10)], "again")).await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let meterline = bounded(&url, &ingest, &folder).start().unwrap();
+    let (_scene, meterline) = before(&url).await;
     meterline
-        .wait_for_page("/ready", MINUTE, |status, page| {
-            status == 503 && page.contains("the list does not end")
-        })
+        .wait_unready("the list does not end")
         .await
         .unwrap();
-    stop(&meterline).await;
+    meterline.stop().await;
 }

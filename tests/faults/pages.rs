@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meterline_testkit::{ingest::RecordingIngest, process::Meterline};
+use meterline_testkit::{process::Meterline, scene::Scene};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -11,8 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::Scene;
-use crate::support::{MINUTE, meterline, stop};
+use crate::support::{BINARY, MINUTE, meterline};
 
 /// Longer than any time limit of the pages.
 const LONG: Duration = Duration::from_secs(40);
@@ -63,40 +62,38 @@ async fn is_answered(meterline: &Meterline) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn two_thousand_half_sent_headers_cost_little_memory_and_shut_nobody_out() {
-    let scene = Scene::with(2).await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    let meterline = scene.preset(&ingest).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
+    let scene = Scene::with(BINARY, 2).await;
+    let meterline = scene.preset().start_ready().await.unwrap();
     let before = peak_memory(&meterline);
     let header = format!("GET / HTTP/1.1\r\nx: {}", "a".repeat(390_000));
     let held = connections(&meterline, 2_000, &header).await;
     is_answered(&meterline).await;
     let after = peak_memory(&meterline);
     assert!(after < before + 64, "{before} MiB, then {after} MiB");
-    scene.assert_exact(&ingest, &meterline).await;
+    scene.assert_exact(&meterline).await;
     is_answered(&meterline).await;
     drop(held);
-    stop(&meterline).await;
+    meterline.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn idle_connections_take_no_descriptor_from_billing() {
-    let scene = Scene::with(2).await;
-    let ingest = RecordingIngest::start().await.unwrap();
+    let scene = Scene::with(BINARY, 2).await;
+    let ingest = &scene.ingest;
     let meterline = scene
-        .preset(&ingest)
+        .preset()
         .by_shell("ulimit -n 256", "")
-        .start()
+        .start_ready()
+        .await
         .unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
     let request = "GET /ping HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let held = connections(&meterline, 1_100, request).await;
     is_answered(&meterline).await;
     // What goes on now needs new connections.
     ingest.go_away().await;
     ingest.come_back().await.unwrap();
-    scene.assert_exact(&ingest, &meterline).await;
+    scene.assert_exact(&meterline).await;
     is_answered(&meterline).await;
     let descriptors = std::fs::read_dir(format!("/proc/{}/fd", meterline.id()));
     let descriptors = descriptors.unwrap().count();
@@ -104,23 +101,21 @@ async fn idle_connections_take_no_descriptor_from_billing() {
     let log = meterline.log().join("\n");
     assert!(!log.contains("Too many open files"), "{log}");
     drop(held);
-    stop(&meterline).await;
+    meterline.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_waits_for_no_client() {
-    let meterline = meterline().config(IDLE).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
+    let meterline = meterline().config(IDLE).start_ready().await.unwrap();
     let held = connections(&meterline, 40, "GET /metrics HTTP/1.1\r\n").await;
-    stop(&meterline).await;
+    meterline.stop().await;
     drop(held);
 }
 
 /// Clients are told apart by their address.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_holds_many_connections_shuts_out_only_itself() {
-    let meterline = meterline().config(IDLE).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
+    let meterline = meterline().config(IDLE).start_ready().await.unwrap();
     let address = address(&meterline);
     let mut kept = TcpStream::connect(&address).await.unwrap();
     let mut greedy = Vec::new();
@@ -140,8 +135,7 @@ async fn who_holds_many_connections_shuts_out_only_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_takes_no_answer_is_let_go() {
-    let meterline = meterline().config(IDLE).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
+    let meterline = meterline().config(IDLE).start_ready().await.unwrap();
     let stream = TcpStream::connect(address(&meterline)).await.unwrap();
     let (_never_read, mut requests) = stream.into_split();
     let request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(1_000);
@@ -155,8 +149,7 @@ const IDLE: &str = "input: {generate: {mapping: 'root = 1', interval: 1h}}\noutp
 
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_have_a_limit_of_time_and_one_of_size() {
-    let meterline = meterline().config(IDLE).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
+    let meterline = meterline().config(IDLE).start_ready().await.unwrap();
     let open = async |sent: &str| connections(&meterline, 1, sent).await.pop().unwrap();
     let half = open("GET /ping HTTP/1.1\r\nhost:").await;
     let nothing = open("").await;
@@ -183,9 +176,9 @@ async fn the_limit_of_open_files_is_raised_as_far_as_it_goes() {
     let meterline = meterline()
         .config(IDLE)
         .by_shell("ulimit -Sn 64\nulimit -Hn 512", "")
-        .start()
+        .start_ready()
+        .await
         .unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", meterline.id())).unwrap();
     let line = limits.lines().find(|line| line.contains("open files"));
     let numbers: Vec<_> = line.unwrap().split_whitespace().skip(3).take(2).collect();
@@ -218,8 +211,7 @@ async fn admin(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_names_customers_is_listed_on_loopback_for_no_page_of_a_browser() {
-    let meterline = meterline().config(IDLE).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
+    let meterline = meterline().config(IDLE).start_ready().await.unwrap();
     let get =
         async |page: &str, header| admin(&meterline, reqwest::Method::GET, page, header).await;
     let post =
@@ -256,17 +248,21 @@ async fn what_names_customers_is_listed_on_loopback_for_no_page_of_a_browser() {
     }
     // The pages for everybody do not have it.
     assert_eq!(meterline.get("/rejected").await.unwrap().0, 404);
-    stop(&meterline).await;
+    meterline.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_admin_address_being_taken_stops_no_billing() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
-    let meterline = meterline().config(IDLE).admin_port(port).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
+    let meterline = meterline()
+        .config(IDLE)
+        .admin_port(port)
+        .start_ready()
+        .await
+        .unwrap();
     let told = meterline.wait_for_log("cannot listen on", MINUTE).await;
     let told = told.unwrap();
     assert!(told.contains("--set admin.address=HOST:PORT"), "{told}");
-    stop(&meterline).await;
+    meterline.stop().await;
 }

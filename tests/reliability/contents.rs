@@ -62,8 +62,11 @@ pub(super) const CONTENTS: &[Row] = &[
         "400, 413 or 200 from something that is not the API, or an answer that is cut off",
         "no verdict and no success: held, told, tried again",
         Ok(&[
-            "tests/faults/poison.rs what_is_not_the_apis_own_word_holds_and_is_told",
-            "tests/faults/poison.rs an_answer_that_is_cut_off_is_no_success_and_what_it_answered_is_sent_again",
+            "tests/faults/answers.rs a_400_in_plain_text_is_no_verdict",
+            "tests/faults/answers.rs a_413_of_a_proxy_is_no_verdict",
+            "tests/faults/answers.rs a_200_that_names_an_error_is_no_success",
+            "tests/faults/answers.rs a_sink_that_has_taken_nothing_yet_cannot_reject",
+            "tests/faults/answers.rs an_answer_that_is_cut_off_is_no_success_and_what_it_answered_is_sent_again",
             "crates/output/src/openmeter/tests.rs an_answer_that_is_cut_off_counts_for_nothing",
         ]),
     ),

@@ -229,8 +229,11 @@ pub(super) const FAULTS: &[Row] = &[
         "The sink asks for a pause (429, `Retry-After`)",
         "kept to, within reason",
         Ok(&[
-            "tests/sink.rs the_pause_that_the_server_asks_for_is_kept",
-            "tests/faults/sink.rs every_form_of_retry_after_is_kept_to_within_reason",
+            "tests/sink.rs a_retry_after_in_seconds_is_kept",
+            "tests/sink.rs a_retry_after_as_a_date_is_kept",
+            "tests/sink.rs a_retry_after_that_has_passed_means_the_usual_pause",
+            "tests/sink.rs a_retry_after_that_cannot_be_read_means_the_usual_pause",
+            "tests/faults/sink.rs a_retry_after_of_years_holds_up_nothing_but_its_request",
         ]),
     ),
     Row(
@@ -270,7 +273,7 @@ pub(super) const FAULTS: &[Row] = &[
         "The answer is lost after the events were taken, or an error came after some of them",
         "the same bytes again, with the same ids",
         Ok(&[
-            "tests/faults/sink.rs what_may_have_been_taken_is_sent_again_with_the_same_bytes",
+            "tests/faults/answers.rs what_may_have_been_taken_is_sent_again_with_the_same_bytes",
             MAIN,
         ]),
     ),
@@ -284,15 +287,17 @@ pub(super) const FAULTS: &[Row] = &[
         "not followed, no success and no rejection",
         Ok(&[
             "tests/sink.rs a_redirect_is_not_followed_and_nothing_is_lost",
-            "tests/faults/sink.rs a_web_page_is_no_success",
-            "tests/faults/sink.rs a_web_page_is_no_verdict_either",
+            "tests/faults/answers.rs a_web_page_is_no_success",
+            "tests/faults/answers.rs a_web_page_is_no_verdict_either",
         ]),
     ),
     Row(
         "The sink's certificate is expired, for another host or of an unknown authority",
         "retried slowly, with the reason in `/ready`; never insecure, and nothing is lost",
         Ok(&[
-            "tests/faults/sink.rs a_certificate_that_is_not_right_is_never_trusted_and_nothing_is_lost",
+            "tests/faults/answers.rs an_expired_certificate_is_not_trusted",
+            "tests/faults/answers.rs a_certificate_for_another_host_is_not_trusted",
+            "tests/faults/answers.rs a_certificate_of_an_unknown_authority_is_not_trusted",
         ]),
     ),
     Row(
