@@ -17,7 +17,12 @@ use crate::support::{BINARY, MINUTE, seconds, until};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// The preset, which bills from its start on.
+/// The preset for all namespaces, from before the first pod on.
+fn whole(scene: &Scene<Simulated>) -> MeterlineCommand {
+    scene.preset().env("SCRAPE_NAMESPACE", "")
+}
+
+/// The preset, from its own start on.
 fn preset(scene: &Scene<Simulated>) -> MeterlineCommand {
     scene.preset().env("LOOKBACK", "0s")
 }
@@ -303,7 +308,7 @@ async fn assert_pause(retry_after: &str, pause: Range<f64>) {
     let scene = Scene::simulated_with(BINARY, 3).await;
     let busy = Behaviour::status(429).header("retry-after", retry_after);
     scene.ingest.respond(1, &busy);
-    let meterline = scene.preset().start().unwrap();
+    let meterline = whole(&scene).start().unwrap();
     let mut found = None;
     scene
         .ingest
@@ -331,7 +336,7 @@ async fn a_redirect_is_not_followed_and_nothing_is_lost() {
     let elsewhere = RecordingIngest::start().await.unwrap();
     let redirect = Behaviour::redirect(&format!("{}/api/v1/events", elsewhere.url()));
     scene.ingest.respond(2, &redirect);
-    let meterline = scene.preset().start().unwrap();
+    let meterline = whole(&scene).start().unwrap();
     scene
         .ingest
         .wait_until(MINUTE, |state| first_came_again(state).is_some())
@@ -345,7 +350,7 @@ async fn a_redirect_is_not_followed_and_nothing_is_lost() {
 async fn a_sink_that_is_away_at_the_start_gets_every_window_later() {
     let scene = Scene::simulated_with(BINARY, 3).await;
     scene.ingest.go_away().await;
-    let meterline = batched(&scene).env("LOOKBACK", "2m").start().unwrap();
+    let meterline = whole(&scene).start().unwrap();
     meterline.wait_unready("openmeter").await.unwrap();
     let away_until = pods::now();
     until(away_until + seconds(2)).await;
