@@ -185,7 +185,7 @@ async fn every_second_has_a_fate_with_its_reason_and_its_namespace() {
 /// A mapping is corrected: what it rejected is delivered after a restart under the same ids, also of a
 /// pod that is gone.
 #[tokio::test]
-async fn what_was_rejected_is_delivered_once_the_mapping_is_mended() {
+async fn what_was_rejected_is_delivered_after_the_mapping_is_corrected() {
     let scene = scene().await;
     let state = scene.file("state.sqlite");
     let state = state.display().to_string();

@@ -85,7 +85,7 @@ async fn a_half_open_connection_costs_no_second() {
 /// What is given up is logged and counted, to the second.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_sink_that_is_away_longer_than_the_backlog_costs_what_is_told() {
+async fn a_sink_that_is_away_longer_than_the_backlog_costs_what_is_counted() {
     const PODS: [&str; 4] = ["pod-0", "pod-1", "pod-2", "new"];
     let scene = Scene::with(BINARY, 0).await;
     let meterline = scene

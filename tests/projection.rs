@@ -17,7 +17,7 @@ const SECRET: &str = "correct-horse-battery-staple";
 /// a secret.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn what_no_mapping_reads_is_not_kept_and_cuts_no_piece() {
+async fn what_no_mapping_reads_is_not_kept_and_splits_no_interval() {
     let scene = Scene::with(BINARY, 1).await;
     let ingest = &scene.ingest;
     let containers = json!([{

@@ -1,4 +1,4 @@
-//! The commands of the README, run to the letter but for where the events go and the port.
+//! The commands of the README, run as written except for the URL of the sink and the port.
 
 use std::{
     os::unix::fs::symlink,
@@ -36,7 +36,7 @@ fn block(part: &str) -> String {
     found.remove(0)
 }
 
-/// What a user has at hand: the program by its name, what the repository holds, a pod, and a
+/// A folder as a user has it: the program by its name, the files of the repository, a pod and a
 /// configuration.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -56,7 +56,7 @@ fn path(folder: &Path) -> String {
     format!("{}:{rest}", folder.join("bin").display())
 }
 
-/// Runs lines that end by themselves.
+/// Runs commands that end by themselves.
 fn shell(folder: &Path, lines: &str) -> Output {
     let output = Command::new("sh")
         .args(["-ec", lines])
@@ -73,11 +73,11 @@ fn shell(folder: &Path, lines: &str) -> Output {
     output
 }
 
-/// Runs lines the last of which is the collector, until it has delivered an event of a pod.
+/// Runs commands of which the last starts the collector, until it has delivered an event of a pod.
 async fn bills(lines: &str) {
     let scene = Scene::with(BINARY, 1).await;
     let folder = folder();
-    // The port that the test found free is given last, and the last one counts.
+    // The free port that the test chose comes last, and the last one counts.
     let lines = lines
         .replace("https://openmeter.cloud", &scene.ingest.url())
         .replace("\nmeterline --config", "\nexec meterline --config");
@@ -100,7 +100,7 @@ async fn bills(lines: &str) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn the_preset_runs_as_the_readme_says() {
-    // What stands behind the URL is for the reader.
+    // The comment behind the URL is for the reader.
     bills(&block("export OPENMETER_URL")).await;
 }
 

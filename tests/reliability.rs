@@ -1,7 +1,7 @@
-//! `docs/reliability.md`: what happens in which fault, which test shows it, and whether it did. The
-//! table is made from the lists in `reliability/contents.rs` and `reliability/faults.rs` and from what
-//! a run of all tests printed: `TEST_RESULTS` names the file with it, as `.ci/run` does. Without it
-//! only what is written is checked.
+//! `docs/reliability.md`: which failures can happen, what the program does, which test shows it, and how
+//! that test ended. The table is made from the lists in `reliability/contents.rs` and
+//! `reliability/faults.rs` and from the output of a run of all tests, whose file `TEST_RESULTS` names, as
+//! in `.ci/run`. Without it only the page is checked.
 
 use std::{fmt::Write as _, path::PathBuf};
 
@@ -13,7 +13,7 @@ mod faults;
 use contents::CONTENTS;
 use faults::{FAULTS, Row};
 
-/// What a run of all tests printed; `None` when this run is on its own.
+/// The output of a run of all tests; `None` when there is none.
 fn results() -> Option<String> {
     let path = PathBuf::from(std::env::var_os("TEST_RESULTS")?);
     Some(std::fs::read_to_string(path).unwrap())

@@ -107,7 +107,7 @@ impl Taken {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_line_without_end_is_cut_off_and_the_watch_begins_anew() {
+async fn a_watch_line_without_end_is_cut_off_and_the_watch_restarts() {
     let taken = Taken::default();
     let line = taken.clone();
     let url = server(
@@ -182,7 +182,7 @@ async fn pages_that_are_too_large_are_asked_for_with_fewer_objects() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_that_is_too_large_alone_is_told_and_not_asked_for_in_a_hot_loop() {
+async fn an_object_that_is_too_large_alone_is_reported_and_not_requested_in_a_hot_loop() {
     let scene = with_pods(1, 17 * MIB).await;
     let meterline = bounded(scene.preset()).start().unwrap();
     meterline
@@ -210,7 +210,7 @@ async fn an_object_that_is_too_large_alone_is_told_and_not_asked_for_in_a_hot_lo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_without_end_is_told() {
+async fn an_endless_list_is_reported() {
     let url = server(|_| list(&[large("pod", 10)], "again")).await;
     let (_scene, meterline) = before(&url).await;
     meterline

@@ -78,7 +78,7 @@ async fn on_a_full_disk_no_window_goes_out_and_none_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_state_that_cannot_be_synced_is_not_trusted_and_written_anew() {
+async fn a_state_that_cannot_be_synced_is_not_trusted_and_is_rewritten() {
     let scene = Scene::with(BINARY, 3).await;
     let preload = Preload::compile().unwrap();
     let state = scene.file("state.sqlite");

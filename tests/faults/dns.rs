@@ -23,7 +23,7 @@ async fn forward(from: TcpListener, target: String) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_name_that_fails_or_changes_is_resolved_anew() {
+async fn a_name_that_fails_or_changes_is_resolved_again() {
     const NAME: &str = "ingest.test";
     let scene = Scene::with(BINARY, 3).await;
     let preload = Preload::compile().unwrap();

@@ -17,7 +17,7 @@ const OVERBILLED: &str = "ledger_overbilled_seconds";
 /// deletion.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_watch_that_lags_behind_prompt_lists_is_told_and_its_windows_wait() {
+async fn a_watch_that_lags_behind_prompt_lists_is_reported_and_its_windows_wait() {
     let scene = Scene::with(BINARY, 4).await;
     let proxy = LaggingProxy::start(&scene.control_plane, "reader")
         .await

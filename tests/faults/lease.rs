@@ -91,7 +91,7 @@ async fn wait_past(scene: &Scene, by: i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_watermark_that_somebody_sets_ahead_costs_no_second_and_is_told() {
+async fn a_watermark_that_somebody_sets_ahead_costs_no_second_and_is_reported() {
     let scene = scene().await;
     let leader = replica(&scene, "a", false).start_ready().await.unwrap();
     scene.ingest.wait_for_events(7).await.unwrap();

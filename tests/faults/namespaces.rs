@@ -9,7 +9,7 @@ const TOLD: &str = "the namespace `mistyped` does not exist";
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_namespace_that_does_not_exist_is_told_to_whoever_can_know_until_it_is_made() {
+async fn a_missing_namespace_is_reported_until_it_exists_where_namespaces_may_be_read() {
     let scene = Scene::bare(BINARY).await;
     let control_plane = &scene.control_plane;
     for (user, resources) in [

@@ -1,4 +1,4 @@
-//! Clients of the pages that mean no good, and the pages that name customers.
+//! Hostile clients of the HTTP server, and the admin endpoints, which name customers.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use tokio::{
 
 use crate::support::{BINARY, MINUTE, meterline};
 
-/// Longer than any time limit of the pages.
+/// Longer than any time limit of the server.
 const LONG: Duration = Duration::from_secs(40);
 
-/// The address of the pages.
+/// The address of the HTTP server.
 fn address(meterline: &Meterline) -> String {
     meterline.url("").trim_start_matches("http://").to_owned()
 }
 
-/// The most memory that the process has had, in MiB.
+/// The most memory that the process had resident, in MiB.
 fn peak_memory(meterline: &Meterline) -> u64 {
     let status = format!("/proc/{}/status", meterline.id());
     let status = std::fs::read_to_string(status).unwrap();
@@ -30,14 +30,14 @@ fn peak_memory(meterline: &Meterline) -> u64 {
     kib.parse::<u64>().unwrap() / 1024
 }
 
-/// So many connections that have sent this and wait; also those that were closed already.
+/// Opens so many connections that send this and wait. The server may have closed some already.
 async fn connections(meterline: &Meterline, count: usize, sent: &str) -> Vec<TcpStream> {
     let mut opening = JoinSet::new();
     for _ in 0..count {
         let (address, sent) = (address(meterline), sent.to_owned());
         opening.spawn(async move {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            // It may be closed by now, which is what the others are there for.
+            // The server may have closed it by now.
             let _ = timeout(LONG, stream.write_all(sent.as_bytes())).await;
             stream
         });
@@ -45,7 +45,7 @@ async fn connections(meterline: &Meterline, count: usize, sent: &str) -> Vec<Tcp
     opening.join_all().await
 }
 
-/// Waits until the server closes the connection; returns what it said before.
+/// Waits until the server closes the connection, and returns what it sent before.
 async fn until_closed(mut stream: TcpStream) -> String {
     let mut said = Vec::new();
     // A reset is an end as well.
@@ -90,7 +90,7 @@ async fn idle_connections_take_no_descriptor_from_billing() {
     let request = "GET /ping HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let held = connections(&meterline, 1_100, request).await;
     is_answered(&meterline).await;
-    // What goes on now needs new connections.
+    // From now on delivery needs new connections.
     ingest.go_away().await;
     ingest.come_back().await.unwrap();
     scene.assert_exact(&meterline).await;
@@ -112,7 +112,7 @@ async fn a_stop_waits_for_no_client() {
     drop(held);
 }
 
-/// Clients are told apart by their address.
+/// The server limits the connections of each address.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_holds_many_connections_shuts_out_only_itself() {
     let meterline = meterline().config(IDLE).start_ready().await.unwrap();
@@ -144,7 +144,7 @@ async fn a_client_that_takes_no_answer_is_let_go() {
     assert!(ended.is_ok(), "the connection stays open");
 }
 
-/// Goes on until it is stopped, and delivers nothing.
+/// Runs until it is stopped, and delivers nothing.
 const IDLE: &str = "input: {generate: {mapping: 'root = 1', interval: 1h}}\noutput: {drop: {}}\n";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,7 +185,7 @@ async fn the_limit_of_open_files_is_raised_as_far_as_it_goes() {
     assert_eq!(numbers, ["512", "512"]);
 }
 
-/// Status and JSON of a page of the admin listener.
+/// Status and JSON of an endpoint of the admin server.
 async fn admin(
     meterline: &Meterline,
     method: reqwest::Method,
@@ -234,7 +234,7 @@ async fn what_names_customers_is_listed_on_loopback_for_no_page_of_a_browser() {
     let (status, page) = get("/rejected?limit=0", None).await;
     assert_eq!(status, 400);
     assert!(page["error"].as_str().unwrap().contains("from 1 to 1000"));
-    // What a page in a browser cannot help but send.
+    // Headers that a browser always sends.
     for header in [
         ("host", "rebound.example:4196"),
         ("origin", "http://x.example"),
@@ -246,7 +246,7 @@ async fn what_names_customers_is_listed_on_loopback_for_no_page_of_a_browser() {
             "{header:?}"
         );
     }
-    // The pages for everybody do not have it.
+    // The other server does not have it.
     assert_eq!(meterline.get("/rejected").await.unwrap().0, 404);
     meterline.stop().await;
 }

@@ -22,7 +22,7 @@ async fn nothing_waits(scene: &Scene, meterline: &Meterline) {
 /// Every event of one pod makes the sink answer 500, in every window and every request.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn an_event_that_the_sink_chokes_on_stops_nobody_elses_billing() {
+async fn an_event_that_makes_the_sink_fail_stops_nobody_elses_billing() {
     let scene = Scene::with(BINARY, 4).await;
     let ingest = &scene.ingest;
     ingest.poison_when(|event| pod_of(event) == "pod-1");
@@ -43,7 +43,7 @@ async fn an_event_that_the_sink_chokes_on_stops_nobody_elses_billing() {
 /// The program is killed meanwhile: what was rejected stays rejected, and the other pods are exact.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn what_is_parked_survives_the_process_and_costs_the_others_nothing() {
+async fn what_is_rejected_survives_the_process_and_costs_the_others_nothing() {
     let scene = Scene::with(BINARY, 4).await;
     let ingest = &scene.ingest;
     ingest.poison_when(|event| pod_of(event) == "pod-1");
@@ -87,7 +87,7 @@ async fn what_is_parked_survives_the_process_and_costs_the_others_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_pod_whose_events_the_sink_chokes_on_may_be_deleted_meanwhile() {
+async fn a_pod_whose_events_make_the_sink_fail_may_be_deleted_meanwhile() {
     let scene = Scene::with(BINARY, 3).await;
     let ingest = &scene.ingest;
     ingest.poison_when(|event| pod_of(event) == "pod-1");

@@ -40,7 +40,7 @@ async fn assert_told(meterline: &Meterline, times: f64, what: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_state_file_that_is_deleted_or_replaced_is_written_anew_and_stays_guarded() {
+async fn a_state_file_that_is_deleted_or_replaced_is_rewritten_and_stays_locked() {
     let scene = Scene::with(BINARY, 3).await;
     let state = scene.file("state.sqlite");
     let command = || scene.preset().env("STATE_PATH", &state);

@@ -283,7 +283,7 @@ async fn a_second_signal_ends_it_at_once_while_a_request_is_held() {
 /// program has to notice that it is up to date.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn begun_anew_after_a_while_without_news_of_pods_it_bills_on() {
+async fn a_restart_after_a_time_without_pod_changes_bills_on() {
     let scene = Scene::with(BINARY, 2).await;
     let ingest = &scene.ingest;
     let command = || scene.preset().env("STATE_PATH", scene.file("state.sqlite"));

@@ -93,7 +93,7 @@ fn read_until(from: PipeReader, said: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn log_lines_beyond_the_room_are_counted_and_told_once_there_is_room_again() {
+async fn log_lines_beyond_the_buffer_are_counted_and_reported_later() {
     let (reader, full) = full_pipe();
     let log = "{log: {message: '${! content() }'}}";
     let meterline = generate(200_000, log, "{drop: {}}")
@@ -107,7 +107,7 @@ async fn log_lines_beyond_the_room_are_counted_and_told_once_there_is_room_again
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_that_standard_output_does_not_take_are_counted_and_told() {
+async fn messages_that_standard_output_does_not_take_are_counted_and_reported() {
     let (_never_read, full) = full_pipe();
     let meterline = generate(200_000, "", "{stdout: {when_blocked: drop}}")
         .stdout(full)
@@ -156,7 +156,7 @@ async fn the_last_lines_come_out_before_the_process_ends() {
 /// A process that ends before the log is set up says why on standard error, and ends with the documented
 /// exit code also when nobody can read it.
 #[tokio::test]
-async fn a_configuration_error_is_told_on_standard_error_if_anybody_reads_it() {
+async fn a_configuration_error_is_printed_on_standard_error_if_anybody_reads_it() {
     let invalid = || meterline().config("output: {stdout: {when_blocked: perhaps}}\n");
     let told = invalid().start().unwrap();
     let status = told.wait_exit(MINUTE).await.unwrap();

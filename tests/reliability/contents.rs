@@ -21,7 +21,7 @@ pub(super) const CONTENTS: &[Row] = &[
         "counted in seconds by reason and namespace; rejected usage is kept, listed, and made again under its ids",
         Ok(&[
             "tests/fates.rs every_second_has_a_fate_with_its_reason_and_its_namespace",
-            "tests/fates.rs what_was_rejected_is_delivered_once_the_mapping_is_mended",
+            "tests/fates.rs what_was_rejected_is_delivered_after_the_mapping_is_corrected",
             "tests/fates.rs what_was_rejected_is_listed_and_delivered_when_asked_for",
         ]),
     ),
@@ -29,11 +29,11 @@ pub(super) const CONTENTS: &[Row] = &[
         "One event makes the sink answer 500, whichever batch it is in",
         "found by halving and set aside while others are taken; in an outage nothing is set aside",
         Ok(&[
-            "tests/faults/poison.rs an_event_that_the_sink_chokes_on_stops_nobody_elses_billing",
+            "tests/faults/poison.rs an_event_that_makes_the_sink_fail_stops_nobody_elses_billing",
             "crates/runtime/src/tests/poison.rs one_message_that_makes_the_sink_fail_is_set_aside_and_the_others_arrive",
             "crates/runtime/src/tests/poison.rs an_outage_sets_nothing_aside_however_long_it_lasts",
-            "tests/faults/poison.rs what_is_parked_survives_the_process_and_costs_the_others_nothing",
-            "tests/faults/poison.rs a_pod_whose_events_the_sink_chokes_on_may_be_deleted_meanwhile",
+            "tests/faults/poison.rs what_is_rejected_survives_the_process_and_costs_the_others_nothing",
+            "tests/faults/poison.rs a_pod_whose_events_make_the_sink_fail_may_be_deleted_meanwhile",
         ]),
     ),
     Row(
@@ -100,7 +100,7 @@ pub(super) const CONTENTS: &[Row] = &[
         "billing goes on; what is dropped is counted and told",
         Ok(&[
             "tests/faults/streams.rs a_debug_output_that_nobody_reads_stops_neither_billing_nor_the_stop",
-            "tests/faults/streams.rs messages_that_standard_output_does_not_take_are_counted_and_told",
+            "tests/faults/streams.rs messages_that_standard_output_does_not_take_are_counted_and_reported",
         ]),
     ),
     Row(
@@ -120,7 +120,7 @@ pub(super) const CONTENTS: &[Row] = &[
         "The state file is deleted or replaced while it is in use",
         "noticed, written anew and told; a second process is refused all the same",
         Ok(&[
-            "tests/faults/state.rs a_state_file_that_is_deleted_or_replaced_is_written_anew_and_stays_guarded",
+            "tests/faults/state.rs a_state_file_that_is_deleted_or_replaced_is_rewritten_and_stays_locked",
         ]),
     ),
 ];

@@ -24,7 +24,7 @@ pub(super) const FAULTS: &[Row] = &[
         "The watermark in the Lease is set ahead, or the state is older than the Lease",
         "one that its holder did not write is refused and told; what cannot be known is counted in `lost_time`",
         Ok(&[
-            "tests/faults/lease.rs a_watermark_that_somebody_sets_ahead_costs_no_second_and_is_told",
+            "tests/faults/lease.rs a_watermark_that_somebody_sets_ahead_costs_no_second_and_is_reported",
             "tests/faults/lease.rs a_watermark_beyond_what_this_replica_handed_out_is_adopted_with_a_count",
             "tests/faults/lease.rs a_watermark_that_is_set_ahead_between_two_runs_costs_no_second",
             "tests/faults/lease.rs a_standby_takes_over_without_a_hole_where_the_watermark_was_set_ahead",
@@ -34,7 +34,7 @@ pub(super) const FAULTS: &[Row] = &[
     Row(
         "A state file has a thousand rejected pieces of one pod at a start",
         "an honest pod is billed window by window beside them",
-        Ok(&["tests/retries.rs retries_of_a_thousand_bad_pieces_hold_up_no_honest_pod"]),
+        Ok(&["tests/retries.rs retries_of_a_thousand_rejected_intervals_hold_up_no_honest_pod"]),
     ),
     Row(
         "The configuration reads more than before, with usage of before still to be delivered",
@@ -48,23 +48,23 @@ pub(super) const FAULTS: &[Row] = &[
         "Lists are answered promptly while the watch lags",
         "found by resource versions, told, and waited for; what was billed beyond is counted",
         Ok(&[
-            "tests/faults/lag.rs a_watch_that_lags_behind_prompt_lists_is_told_and_its_windows_wait",
+            "tests/faults/lag.rs a_watch_that_lags_behind_prompt_lists_is_reported_and_its_windows_wait",
         ]),
     ),
     Row(
         "A watch line without an end, pages that are too large, a list without an end",
         "cut off at 16 MiB, asked for with fewer objects, told",
         Ok(&[
-            "tests/faults/api_server.rs a_watch_line_without_end_is_cut_off_and_the_watch_begins_anew",
+            "tests/faults/api_server.rs a_watch_line_without_end_is_cut_off_and_the_watch_restarts",
             "tests/faults/api_server.rs pages_that_are_too_large_are_asked_for_with_fewer_objects",
-            "tests/faults/api_server.rs a_list_without_end_is_told",
+            "tests/faults/api_server.rs an_endless_list_is_reported",
         ]),
     ),
     Row(
         "A namespace that is named does not exist",
         "told to whoever may read namespaces, until it does",
         Ok(&[
-            "tests/faults/namespaces.rs a_namespace_that_does_not_exist_is_told_to_whoever_can_know_until_it_is_made",
+            "tests/faults/namespaces.rs a_missing_namespace_is_reported_until_it_exists_where_namespaces_may_be_read",
         ]),
     ),
     Row(
@@ -121,7 +121,7 @@ pub(super) const FAULTS: &[Row] = &[
         "billed to the second, as long as the API server remembers; `lost_time` counts what it does not",
         Ok(&[
             "tests/crashes.rs what_came_and_went_while_the_collector_was_down_is_billed",
-            "tests/faults/stop.rs begun_anew_after_a_while_without_news_of_pods_it_bills_on",
+            "tests/faults/stop.rs a_restart_after_a_time_without_pod_changes_bills_on",
             KILLS,
         ]),
     ),
@@ -173,7 +173,7 @@ pub(super) const FAULTS: &[Row] = &[
         "no window goes out that is not written; once there is room everything is written anew",
         Ok(&[
             "tests/faults/disk.rs on_a_full_disk_no_window_goes_out_and_none_is_lost",
-            "tests/faults/disk.rs a_state_that_cannot_be_synced_is_not_trusted_and_written_anew",
+            "tests/faults/disk.rs a_state_that_cannot_be_synced_is_not_trusted_and_is_rewritten",
             "crates/input/src/kubernetes_resources/state/tests.rs a_full_disk_is_told_and_once_there_is_room_everything_is_written",
         ]),
     ),
@@ -304,7 +304,7 @@ pub(super) const FAULTS: &[Row] = &[
         "The sink was away longer than `max_backlog`",
         "what is older is given up with an error, and counted in `lost_time`",
         Ok(&[
-            "tests/outages.rs a_sink_that_is_away_longer_than_the_backlog_costs_what_is_told",
+            "tests/outages.rs a_sink_that_is_away_longer_than_the_backlog_costs_what_is_counted",
             "crates/ledger/src/tests/mod.rs what_is_given_up_is_counted_and_not_billed",
         ]),
     ),
@@ -331,7 +331,7 @@ pub(super) const FAULTS: &[Row] = &[
     Row(
         "The sink's name is not resolved, or leads elsewhere",
         "tried again, and resolved anew each time",
-        Ok(&["tests/faults/dns.rs a_name_that_fails_or_changes_is_resolved_anew"]),
+        Ok(&["tests/faults/dns.rs a_name_that_fails_or_changes_is_resolved_again"]),
     ),
     Row(
         "Two clusters report under one `source`",

@@ -148,7 +148,7 @@ impl Pods {
         tokio::time::sleep(delay).await;
         let name = &pod.name;
         let made = until_done(|| async {
-            // A pod that was created before the server went away is found again after it.
+            // The server may have created the pod before it went away.
             match self.api.get_opt(name).await? {
                 Some(made) => Ok(made),
                 None => self.create(pod).await,
@@ -196,7 +196,7 @@ impl Pods {
         Ok(life)
     }
 
-    /// The API itself, for what is not here.
+    /// The API itself, for calls that have no method here.
     #[must_use]
     pub fn api(&self) -> &Api<Pod> {
         &self.api
@@ -341,7 +341,7 @@ impl Pods {
             .await?)
     }
 
-    /// Removes an annotation that another manager set: no time of that is left in the object.
+    /// Removes an annotation as another field manager: the object keeps no time of the removal.
     ///
     /// # Errors
     /// When the API server refuses.
@@ -406,7 +406,7 @@ fn status_of(container: &Container, ready: bool, state: Value, before: Option<Va
         "restartCount": u8::from(before.is_some()),
         "state": state,
         "lastState": before.unwrap_or_else(|| json!({})),
-        // Without them the API server takes the node for one that cannot resize.
+        // Without them the API server assumes that the node cannot resize.
         "resources": container.resources.clone().unwrap_or_default(),
     })
 }

@@ -1,9 +1,9 @@
 //! When each pod ran, as the API server tells a watch that is independent of the program under test.
 //!
-//! It takes the plainest reading: a pod lives from the earliest
-//! `startedAt` of its containers to the latest `finishedAt` once it has succeeded or failed. A pod
-//! that is deleted without an end ends in the second in which the deletion was seen, which another
-//! watcher may see a second apart: [`Truth::unreported`] names those, and exact tests have none.
+//! A pod lives from the earliest `startedAt` of its containers to the latest `finishedAt` once it has
+//! succeeded or failed. A pod that is deleted without an end ends in the second in which the watch saw
+//! the deletion; another watch may see it a second apart. [`Truth::unreported`] names those pods, and
+//! exact tests have none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

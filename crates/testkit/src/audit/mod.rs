@@ -15,7 +15,7 @@ use serde_json::Value;
 #[cfg(test)]
 mod tests;
 
-/// What is true about one pod: when it ran. Whole seconds, as Kubernetes reports them.
+/// When one pod ran. Whole seconds, as Kubernetes reports them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Life {
     /// The pod's UID.
@@ -147,7 +147,7 @@ pub fn audit<'a>(
     })
 }
 
-/// As [`audit`], with the caller's own way to tell which pod a life and an event belong to.
+/// As [`audit`]; the caller says which pod a life and an event belong to.
 pub fn audit_by<'a>(
     lives: &[Life],
     events: impl IntoIterator<Item = &'a Value>,
@@ -234,7 +234,7 @@ impl Timeline {
     }
 }
 
-/// Adds a stretch, joined to the last one when it goes on from there.
+/// Adds a stretch, or extends the last one when the new one follows it.
 fn extend(stretches: &mut Vec<Stretch>, next: Stretch) {
     if next.times == 0 {
         return;
