@@ -89,8 +89,8 @@ async fn a_thousand_changes_a_second_cost_no_memory_and_no_log() {
         })
         .collect();
     scene.assert_billed(&lives, &meterline).await;
-    let told = meterline.lines(Stream::Stderr).split_off(lines);
-    assert!(told.len() < 10, "{}", told.join("\n"));
+    let new = meterline.lines(Stream::Stderr).split_off(lines);
+    assert!(new.len() < 10, "{}", new.join("\n"));
     assert!(growth < MOST_GROWTH, "{growth} bytes more than {before}");
     meterline.stop().await;
 }

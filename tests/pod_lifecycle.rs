@@ -262,8 +262,8 @@ async fn it_starts_without_a_server_and_without_rights() {
     // The pauses grow and the lines get rarer: it logs the first, the second and the fourth failure.
     meterline.wait_for_log("failures=4", MINUTE).await.unwrap();
     let lines = meterline.log();
-    let told = lines.iter().filter(|it| it.contains("cannot be reached"));
-    assert_eq!(told.count(), 3, "{}", meterline.tail());
+    let warnings = lines.iter().filter(|it| it.contains("cannot be reached"));
+    assert_eq!(warnings.count(), 3, "{}", meterline.tail());
     let staleness = "ledger_staleness_seconds";
     meterline
         .wait_for_metric(staleness, MINUTE, |it| it >= 3.0)

@@ -37,12 +37,12 @@ fn result(name: &str, results: Option<&str>) -> &'static str {
 
 fn page(results: Option<&str>) -> String {
     let mut page = String::from(
-        "# Reliability\n\nWhat happens in which fault, the test that brings it about, and what came of it \
-         in `.ci/run`, where all of\nthem run, the end-to-end ones on a real kube-apiserver and etcd. The \
+        "# Reliability\n\nWhat can fail, what the program does then, the test that causes it, and how that test \
+         ended in `.ci/run`, which\nruns all of them, the end-to-end ones on a real kube-apiserver and etcd. The \
          promise is always the same: the\nintervals of the distinct events of a pod are disjoint and cover \
-         its life, and every event is delivered\nor rejected with its reason.\n\nThis page is made by \
-         `tests/reliability.rs` from the result of the whole suite; `.ci/run` fails when it\ndiffers.\n\n\
-         | Fault | What happens | Shown by | Result |\n| --- | --- | --- | --- |\n",
+         its life, and every event is delivered\nor rejected with its reason.\n\n`tests/reliability.rs` makes \
+         this page from the result of the whole suite; `.ci/run` fails when it\ndiffers.\n\n\
+         | Failure | What happens | Shown by | Result |\n| --- | --- | --- | --- |\n",
     );
     for Row(fault, promise, shown) in CONTENTS.iter().chain(FAULTS) {
         let (shown, ended) = match shown {

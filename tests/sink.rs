@@ -63,7 +63,7 @@ async fn without_a_period_a_request_waits_for_batch_size_events_and_says_so_once
         "{}",
         meterline.tail()
     );
-    // What waits goes out when the program is told to stop.
+    // A stop signal makes it send what waits.
     let before = ingest.state().events.len();
     meterline.stop().await;
     assert!(ingest.state().events.len() >= before);

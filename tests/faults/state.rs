@@ -26,7 +26,7 @@ async fn assert_refused(command: MeterlineCommand) {
 }
 
 /// Asserts that `/ready` reports what happened and that the metric counts it, while billing goes on.
-async fn assert_told(meterline: &Meterline, times: f64, what: &str) {
+async fn assert_reported(meterline: &Meterline, times: f64, what: &str) {
     meterline.wait_for_log(what, NOTICED).await.unwrap();
     meterline
         .wait_for_page("/ready", MINUTE, |status, page| {
@@ -52,13 +52,13 @@ async fn a_state_file_that_is_deleted_or_replaced_is_rewritten_and_stays_locked(
 
     fs::remove_file(&state).unwrap();
     assert_refused(command()).await;
-    assert_told(&meterline, 1.0, "the state file was deleted").await;
+    assert_reported(&meterline, 1.0, "the state file was deleted").await;
     assert_refused(command()).await;
 
     let other = scene.file("other");
     fs::write(&other, "none of its files").unwrap();
     fs::rename(&other, &state).unwrap();
-    assert_told(&meterline, 2.0, "the state file was replaced").await;
+    assert_reported(&meterline, 2.0, "the state file was replaced").await;
     assert!(has_file(scene.folder(), "state.sqlite.replaced-"));
 
     // The file that is there now survives a crash.

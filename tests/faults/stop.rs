@@ -1,4 +1,4 @@
-//! The program is told to stop, at any moment.
+//! The program gets a stop signal at any moment.
 
 use std::{
     io::{PipeWriter, Write},
@@ -26,7 +26,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// `shutdown_timeout` and what may come after it, on a machine that is busy.
 const LONGEST_STOP: Duration = Duration::from_secs(5);
 
-/// Whether it ended as the README says when it is told to stop. Once the log says `begun`, it listens for
+/// Whether it ended as the README says after a stop signal. Once the log says `begun`, it listens for
 /// signals for sure.
 fn is_documented(status: ExitStatus, meterline: &Meterline, begun: &str) -> bool {
     match status.code() {
@@ -37,8 +37,8 @@ fn is_documented(status: ExitStatus, meterline: &Meterline, begun: &str) -> bool
     }
 }
 
-/// Tells it to stop and returns its exit code, which has to be one that the README names, in time.
-async fn told_to_stop(meterline: &Meterline, begun: &str) -> Option<i32> {
+/// Sends it a stop signal and returns its exit code, which has to be one that the README names, in time.
+async fn stop_within_limit(meterline: &Meterline, begun: &str) -> Option<i32> {
     meterline.terminate().unwrap();
     let told = Instant::now();
     let status = meterline.wait_exit(SOON).await.unwrap();
@@ -94,7 +94,7 @@ async fn stopped_at_any_moment_with_a_state_file_every_second_is_billed_once() {
         misbehave(ingest, &mut chance);
         let meterline = command().start().unwrap();
         sleep(Duration::from_millis(20 + chance.below(1_800))).await;
-        codes.push(told_to_stop(&meterline, "billing begins").await);
+        codes.push(stop_within_limit(&meterline, "billing begins").await);
     }
     eprintln!("ended with {codes:?}");
     ingest.respond_normally();
@@ -155,7 +155,7 @@ shutdown_timeout: 1s
         // At least so many: one that does not answer yet took none that the test knows of.
         let received = meterline.metric("buffer_received").await;
         taken.push(received.ok().flatten().unwrap_or_default() as usize);
-        let code = told_to_stop(&meterline, "serving /ping").await;
+        let code = stop_within_limit(&meterline, "serving /ping").await;
         eprintln!("run {run} ended with {code:?}, {} lines taken", taken[run]);
     }
     ingest.respond_normally();
@@ -181,7 +181,7 @@ shutdown_timeout: 1s
     assert!(taken.iter().sum::<usize>() > 0, "{taken:?}");
 }
 
-/// When the program is told to stop, lines that the buffer refused wait in an input with processors of its
+/// When the program gets a stop signal, lines that the buffer refused wait in an input with processors of its
 /// own. The buffer takes them if it can; what it cannot take is counted as lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_in_an_input_with_processors_is_kept_at_a_stop_or_counted_as_lost() {
