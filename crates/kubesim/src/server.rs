@@ -57,7 +57,7 @@ struct Shared {
     version: watch::Sender<u64>,
     /// How often all watches were cut.
     cuts: watch::Sender<u64>,
-    /// Watches send nothing while this is set, and their connections stay.
+    /// The status of the requests that are refused, and how many are left.
     refuse_status: AtomicU32,
     refuse_left: AtomicU64,
     requests: AtomicU64,

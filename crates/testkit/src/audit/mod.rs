@@ -140,31 +140,16 @@ pub fn audit<'a>(
     events: impl IntoIterator<Item = &'a Value>,
     range: Range<DateTime<Utc>>,
 ) -> Report {
-    audit_by(lives, events, range, Life::key, |event| {
-        let namespace = event.pointer("/data/pod_namespace")?.as_str()?;
-        let name = event.pointer("/data/pod_name")?.as_str()?;
-        Some(format!("{namespace}/{name}"))
-    })
-}
-
-/// As [`audit`]; the caller says which pod a life and an event belong to.
-pub fn audit_by<'a>(
-    lives: &[Life],
-    events: impl IntoIterator<Item = &'a Value>,
-    range: Range<DateTime<Utc>>,
-    life_key: impl Fn(&Life) -> String,
-    event_key: impl Fn(&Value) -> Option<String>,
-) -> Report {
     let range = range.start.timestamp()..range.end.timestamp();
     let mut report = Report::default();
     let mut pods: BTreeMap<String, Timeline> = BTreeMap::new();
     for life in lives {
         let end = life.end.map_or(range.end, |end| end.timestamp());
-        let timeline = pods.entry(life_key(life)).or_default();
+        let timeline = pods.entry(life.key()).or_default();
         timeline.add(life.start.timestamp()..end, &range, |step| &mut step.lives);
     }
     for event in events {
-        match (event_key(event), interval(event)) {
+        match (key(event), interval(event)) {
             (Some(key), Ok(interval)) => {
                 let timeline = pods.entry(key).or_default();
                 timeline.add(interval, &range, |step| &mut step.events);
@@ -179,6 +164,13 @@ pub fn audit_by<'a>(
         }
     }
     report
+}
+
+/// The key of the pod that an event bills, as [`Life::key`].
+fn key(event: &Value) -> Option<String> {
+    let namespace = event.pointer("/data/pod_namespace")?.as_str()?;
+    let name = event.pointer("/data/pod_name")?.as_str()?;
+    Some(format!("{namespace}/{name}"))
 }
 
 /// What changes at one second.

@@ -51,16 +51,6 @@ pub struct ControlPlane {
     tokens: Vec<(&'static str, String)>,
 }
 
-/// Whether the binaries are there.
-///
-/// # Errors
-/// What is missing and how to get it.
-pub fn is_available() -> Result<(), String> {
-    binary("etcd")
-        .and_then(|_| binary("kube-apiserver"))
-        .map(drop)
-}
-
 /// The path of a binary in [`ASSETS`].
 pub(crate) fn binary(name: &str) -> Result<PathBuf, String> {
     const REMEDY: &str = "build it with `export KUBEBUILDER_ASSETS=$(tests/envtest/build.sh)`";
@@ -141,30 +131,6 @@ impl ControlPlane {
     pub async fn restart_apiserver(&self) -> anyhow::Result<()> {
         self.stop_apiserver();
         self.start_apiserver().await
-    }
-
-    /// Stops the API server where it is (SIGSTOP): connections stay open and nobody answers.
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub fn pause_apiserver(&self) -> anyhow::Result<()> {
-        let apiserver = self.apiserver();
-        apiserver
-            .as_ref()
-            .context("kube-apiserver is stopped")?
-            .pause()
-    }
-
-    /// Lets a paused API server go on.
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub fn resume_apiserver(&self) -> anyhow::Result<()> {
-        let apiserver = self.apiserver();
-        apiserver
-            .as_ref()
-            .context("kube-apiserver is stopped")?
-            .resume()
     }
 
     /// Where the API server listens.
