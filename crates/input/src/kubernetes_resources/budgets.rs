@@ -14,7 +14,7 @@ use meterline_ledger::Waiting;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{content::BilledObject, object::Known};
+use super::object::{BilledObject, Known};
 
 /// The shortest and the longest interval between two log lines of one namespace.
 const SHORTEST: Duration = Duration::from_secs(60);

@@ -9,7 +9,7 @@ use meterline_ledger::{
     UnixSeconds, UsageInterval,
 };
 
-use super::{emit, object::BilledObject, resource_type::ResourceType};
+use super::{messages, object::BilledObject, resource_type::ResourceType};
 
 /// So many namespaces are told apart in the metrics: those with most. The rest is [`OTHER`].
 const MOST_NAMESPACES: usize = 50;
@@ -154,7 +154,7 @@ fn item(
     let namespace = group.content.owner();
     RejectedItem {
         uid: Arc::clone(&group.uid),
-        about: emit::about(&group.content, kind),
+        about: messages::about(&group.content, kind),
         namespace: (!namespace.is_empty()).then(|| namespace.into()),
         start,
         seconds: end.saturating_sub(start),
@@ -272,7 +272,7 @@ pub(super) fn summary(ledger: &Ledger<BilledObject>, kind: ResourceType) -> Stri
                 })
                 .flatten()
                 .map(|(_, group)| {
-                    let about = emit::about(&group.content, kind);
+                    let about = messages::about(&group.content, kind);
                     format!(", such as {about}: {}", group.refusal.reason)
                 });
             let example = example.unwrap_or_default();

@@ -9,34 +9,19 @@
 //! for the ledger has to stay true while the sink is away.
 
 mod budgets;
-mod claim;
-mod client;
 mod clock;
-mod content;
-mod emit;
-mod errors;
 mod fates;
-mod gauges;
-mod journal;
-mod lease;
-mod life;
-mod limits;
-mod line;
-mod namespace;
+mod input;
+mod leader;
+mod ledger;
+mod lifetime;
+mod messages;
+mod metrics;
 mod object;
-mod place;
-mod projection;
-mod proofs;
-mod reader;
-mod recover;
 mod rejected;
-mod remarks;
 mod resource_type;
-mod shared;
 mod state;
-mod view;
 mod watch;
-mod writes;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -54,16 +39,14 @@ use tracing::{error, info};
 
 use self::{
     clock::Clock,
-    lease::Candidate,
-    projection::Projection,
-    reader::{Journal, KubernetesResources},
+    input::{Journal, KubernetesResources},
+    leader::Candidate,
+    ledger::{Shared, Subject},
+    object::Projection,
     rejected::Kept,
-    remarks::Remarks,
     resource_type::ResourceType,
-    shared::{Shared, Subject},
-    state::{Saved, StateFile},
-    view::Restored,
-    watch::Watch,
+    state::{Report, Saved, StateFile},
+    watch::{Remarks, Restored, Watch},
 };
 
 /// The component.
@@ -304,7 +287,7 @@ impl InputPlan for Plan {
             }
             None => Ledger::new(interval, self.accounting, self.horizon(interval, &clock)),
         };
-        info!(label = %cx.label, from = %emit::rfc3339(ledger.watermark()), "billing begins");
+        info!(label = %cx.label, from = %messages::rfc3339(ledger.watermark()), "billing begins");
         let is_namespaced = self.resource_type.is_namespaced();
         let shared = Arc::new(Shared::new(
             ledger,
@@ -365,7 +348,7 @@ impl InputPlan for Plan {
         let watches = watches.collect();
         let journal = file.map(|file| {
             let health = cx.health.register(format!("state {}", cx.label));
-            let report = journal::Report::new(health, &cx.metrics, &cx.label);
+            let report = Report::new(health, &cx.metrics, &cx.label);
             Journal::Waiting(Box::new((file, report)))
         });
         let candidate = cx.leader_election.as_ref().map(|election| {

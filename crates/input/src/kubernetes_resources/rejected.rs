@@ -6,7 +6,7 @@ use meterline_core::{RejectedPage, RejectedStore};
 
 use super::{
     fates::{self, Place},
-    shared::Shared,
+    ledger::Shared,
 };
 
 /// The rejected usage of one input, for as long as the input is there.

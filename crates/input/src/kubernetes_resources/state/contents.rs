@@ -10,7 +10,8 @@ use std::collections::HashMap;
 use rusqlite::{Connection, Transaction, params};
 use sha2::{Digest, Sha256};
 
-use super::{BilledObject, StateError, bytes, damaged};
+use super::rows::{StateError, bytes, damaged};
+use crate::kubernetes_resources::object::BilledObject;
 
 /// The first bytes of the SHA-256 of a content as it is written.
 type Hash = [u8; 16];

@@ -6,7 +6,11 @@ use std::{collections::HashMap, sync::Arc};
 use meterline_ledger::{Checkpoint, Group, GroupKey, Record};
 use rusqlite::Connection;
 
-use super::{BilledObject, StateError, rows, tables::Held};
+use super::{
+    rows::{StateError, rows},
+    tables::Held,
+};
+use crate::kubernetes_resources::object::BilledObject;
 
 /// The tables that later versions do not have.
 const TABLES: [&str; 3] = ["objects", "rejected", "rejected_contents"];

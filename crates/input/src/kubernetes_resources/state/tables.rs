@@ -13,11 +13,10 @@ use meterline_ledger::{
 use rusqlite::{Connection, Row, Transaction, params, params_from_iter, types::Value};
 
 use super::{
-    BilledObject, StateError, bytes,
     contents::{Contents, Loaded},
-    damaged, parse,
+    rows::{StateError, bytes, damaged, parse},
 };
-use crate::sqlite;
+use crate::{kubernetes_resources::object::BilledObject, sqlite};
 
 /// What makes the tables.
 pub(super) const MIGRATION: &str =

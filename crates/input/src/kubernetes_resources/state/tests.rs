@@ -1,6 +1,13 @@
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use meterline_core::Reads;
 use meterline_ledger::{
     Accounting, DeliveryResult, Fate, Interval, Kind, Ledger, Observation, Refusal,
 };
+use rusqlite::{Connection, params};
 use serde_json::json;
 
 mod any;
@@ -9,9 +16,13 @@ mod kept;
 mod older;
 mod replaced;
 
-use super::{
-    super::{object::Object, projection::Projection, resource_type::ResourceType},
-    *,
+use super::{file::*, place::*, rows::*};
+use crate::{
+    kubernetes_resources::{
+        object::{BilledObject, Object, Projection},
+        resource_type::ResourceType,
+    },
+    sqlite,
 };
 
 fn content(name: &str) -> BilledObject {

@@ -25,10 +25,8 @@ use kube::client::Body as KubeBody;
 use tokio::{sync::Notify, time::Instant};
 use tower::{BoxError, Layer, Service};
 
-use super::{
-    clock::Clock,
-    limits::{Pages, Read},
-};
+use super::limits::{Pages, Read};
+use crate::kubernetes_resources::clock::Clock;
 
 /// The clock that an answer tells of was read some time in so long.
 const FRESH: Duration = Duration::from_secs(2);
@@ -37,7 +35,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// What is known of the connection under one watch. Cloning shares it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Line(Arc<LineState>);
+pub(crate) struct Line(Arc<LineState>);
 
 #[derive(Debug, Default)]
 struct LineState {
@@ -68,7 +66,7 @@ struct Opened {
 
 impl Line {
     /// A line on which the API server's clock is heard.
-    pub(super) fn with(clock: Clock) -> Self {
+    pub(crate) fn with(clock: Clock) -> Self {
         Self(Arc::new(LineState {
             clock,
             ..LineState::default()
@@ -76,23 +74,23 @@ impl Line {
     }
 
     /// Since when the present watch has been open; `None` while there is none.
-    pub(super) fn open_since(&self) -> Option<Instant> {
+    pub(crate) fn open_since(&self) -> Option<Instant> {
         self.read().since
     }
 
     /// When bytes last arrived on the present watch.
-    pub(super) fn heard_at(&self) -> Option<Instant> {
+    pub(crate) fn heard_at(&self) -> Option<Instant> {
         let opened = self.read();
         opened.since.and(opened.heard)
     }
 
     /// When the server itself ended the watch that was open last.
-    pub(super) fn ended_at(&self) -> Option<Instant> {
+    pub(crate) fn ended_at(&self) -> Option<Instant> {
         self.read().ended
     }
 
     /// How long the API server wants to be left alone.
-    pub(super) fn pause(&self) -> Duration {
+    pub(crate) fn pause(&self) -> Duration {
         let pause = self.read().pause;
         pause.map_or(Duration::ZERO, |until| {
             until.saturating_duration_since(Instant::now())
@@ -100,7 +98,7 @@ impl Line {
     }
 
     /// Waits until a watch is answered or ends.
-    pub(super) async fn changed(&self) {
+    pub(crate) async fn changed(&self) {
         self.0.changed.notified().await;
     }
 
@@ -179,7 +177,7 @@ impl Line {
     }
 }
 
-pub(super) struct Listen(pub(super) Line);
+pub(crate) struct Listen(pub(super) Line);
 
 impl<S> Layer<S> for Listen {
     type Service = Listening<S>;
@@ -192,7 +190,7 @@ impl<S> Layer<S> for Listen {
     }
 }
 
-pub(super) struct Listening<S> {
+pub(crate) struct Listening<S> {
     inner: S,
     line: Line,
 }
@@ -275,7 +273,7 @@ impl Drop for OpenWatch {
 }
 
 /// A response body that is listened to.
-pub(super) struct Heard<B> {
+pub(crate) struct Heard<B> {
     body: B,
     /// Bounds what is read.
     read: Read,

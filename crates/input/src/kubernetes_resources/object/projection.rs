@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use meterline_core::{Document, Limits, Reads};
 
-use super::{life, resource_type::ResourceType};
+use crate::kubernetes_resources::{lifetime, resource_type::ResourceType};
 
 /// The most bytes that are kept of one object: of what is billed, of which a change starts a new segment,
 /// and of the rest, such as a pod's status. Each has a bound of its own, so that a change of the one
 /// never changes what is left out of the other.
-pub(super) const MOST_BYTES: [usize; 2] = [192 << 10, 64 << 10];
+pub(crate) const MOST_BYTES: [usize; 2] = [192 << 10, 64 << 10];
 
 /// What of objects is billed, and of a pod no status.
 const BILLED: &[&str] = &["metadata.labels", "metadata.annotations", "spec"];
@@ -37,22 +37,22 @@ const MEASURED: &[&str] = &[
 
 /// What is kept of objects of one type: what the pipeline reads, and by what an object is found again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Projection {
+pub(crate) struct Projection {
     /// What is kept.
-    pub(super) kept: Reads,
+    pub(crate) kept: Reads,
     /// What is seen when an object comes.
-    pub(super) seen: Reads,
+    pub(crate) seen: Reads,
     /// What is never left out.
     needed: Reads,
     /// What of an object is billed.
     billed: Reads,
     /// What of that is no label.
-    pub(super) billed_by: Reads,
+    pub(crate) billed_by: Reads,
 }
 
 impl Projection {
     /// For a pipeline that reads this of each object.
-    pub(super) fn of(reads: &Reads, resource_type: ResourceType) -> Self {
+    pub(crate) fn of(reads: &Reads, resource_type: ResourceType) -> Self {
         let mut kept = reads.clone();
         kept.join(&Reads::of(&[
             "metadata.name",
@@ -65,7 +65,7 @@ impl Projection {
         }
         let mut seen = kept.clone();
         seen.join(&Reads::of(&["metadata.uid"]));
-        seen.join(&Reads::of(life::READS));
+        seen.join(&Reads::of(lifetime::READS));
         let billed_by = kept.named();
         let mut needed = billed_by.clone();
         needed.join(&Reads::of(MEASURED));
@@ -83,19 +83,19 @@ impl Projection {
     }
 
     /// Everything.
-    pub(super) fn everything() -> Self {
+    pub(crate) fn everything() -> Self {
         Self::of(&Reads::All, ResourceType::Pod)
     }
 
     /// The values that are read by name, without those of which it counts only that they are there.
-    pub(super) fn values(&self) -> Reads {
+    pub(crate) fn values(&self) -> Reads {
         let paths = self.kept.named().paths();
         let values = paths.iter().filter(|it| !it.ends_with('~'));
         Reads::of(&values.map(String::as_str).collect::<Vec<_>>())
     }
 
     /// What is kept of this, and of how many values that is not all for there is too much.
-    pub(super) fn keep(&self, document: &Document) -> (Document, usize) {
+    pub(crate) fn keep(&self, document: &Document) -> (Document, usize) {
         let limits = Limits {
             first: &self.billed,
             bytes: MOST_BYTES,
@@ -107,10 +107,10 @@ impl Projection {
 tokio::task_local! {
     /// What the task that reads from the API server keeps of objects. `kube` parses them by itself, so
     /// it cannot be handed this.
-    pub(super) static PROJECTION: Arc<Projection>;
+    pub(crate) static PROJECTION: Arc<Projection>;
 }
 
 /// Parses objects by this projection while `work` runs.
-pub(super) async fn keeping<T>(projection: Arc<Projection>, work: impl Future<Output = T>) -> T {
+pub(crate) async fn keeping<T>(projection: Arc<Projection>, work: impl Future<Output = T>) -> T {
     PROJECTION.scope(projection, work).await
 }

@@ -19,8 +19,14 @@ use tokio::{
 use tracing::{error, warn};
 
 use super::{
-    budgets::Budgets, claim::Word, clock::Clock, content::BilledObject, fates, gauges::Gauges,
-    object::Known, projection::Projection, resource_type::ResourceType, state::SeenUntil,
+    budgets::Budgets,
+    clock::Clock,
+    fates,
+    leader::claim::Word,
+    metrics::Gauges,
+    object::{BilledObject, Known, Projection},
+    resource_type::ResourceType,
+    state::SeenUntil,
 };
 
 /// How often it is told what is not billed.

@@ -15,13 +15,13 @@ const MOST: usize = 1_000;
 
 /// An answer of the API server.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// When it was asked for.
-    pub(super) asked: Instant,
+    pub(crate) asked: Instant,
     /// When it came.
-    pub(super) came: Instant,
+    pub(crate) came: Instant,
     /// The resource version that the server was at.
-    pub(super) version: u64,
+    pub(crate) version: u64,
 }
 
 /// Answers with one version.
@@ -36,7 +36,7 @@ struct Proof {
 
 /// What is known of how late events of a watch come.
 #[derive(Debug, Default)]
-pub(super) struct Proofs {
+pub(crate) struct Proofs {
     /// By version.
     taken: VecDeque<Proof>,
     lag: Duration,
@@ -44,13 +44,13 @@ pub(super) struct Proofs {
 
 /// When what an event tells of happened.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Dated {
+pub(crate) struct Dated {
     /// At the latest: when it came or, where an answer is newer than the event, when that came.
-    pub(super) by: Instant,
+    pub(crate) by: Instant,
     /// At the earliest, where events come late.
-    pub(super) late_since: Option<Instant>,
+    pub(crate) late_since: Option<Instant>,
     /// Whether events come later than was known, by a second or more.
-    pub(super) is_news: bool,
+    pub(crate) is_news: bool,
 }
 
 /// Less is no news.
@@ -59,17 +59,17 @@ const WORTH_A_WORD: Duration = Duration::from_secs(1);
 impl Proofs {
     /// A list is complete: what was known of versions before no longer counts, for the server may have
     /// been set back.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.taken.clear();
     }
 
     /// How late events come, as far as was seen.
-    pub(super) fn lag(&self) -> Duration {
+    pub(crate) fn lag(&self) -> Duration {
         self.lag
     }
 
     /// Takes an answer as proof.
-    pub(super) fn take(&mut self, answer: Answer) {
+    pub(crate) fn take(&mut self, answer: Answer) {
         match self.taken.back_mut() {
             Some(last) if last.version == answer.version => {
                 last.asked = last.asked.max(answer.asked);
@@ -90,7 +90,7 @@ impl Proofs {
 
     /// An event of this version came at `now`, on a watch that was read without a break since `since`. An
     /// event may come behind the answer by `tolerance`: windows wait for as long.
-    pub(super) fn event(
+    pub(crate) fn event(
         &mut self,
         version: u64,
         (since, now): (Instant, Instant),

@@ -14,7 +14,11 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    emit, journal, lease::Candidate, object::BilledObject, shared::Shared, state::StateFile,
+    leader::Candidate,
+    ledger::Shared,
+    messages,
+    object::BilledObject,
+    state::{Report, StateFile, keep},
     watch::Watch,
 };
 
@@ -65,7 +69,7 @@ pub(super) struct KubernetesResources {
 /// What keeps the state file.
 pub(super) enum Journal {
     /// Begun by the first read.
-    Waiting(Box<(StateFile, journal::Report)>),
+    Waiting(Box<(StateFile, Report)>),
     /// The task, and what ends it.
     Running(JoinHandle<()>, Arc<Notify>),
 }
@@ -112,7 +116,7 @@ impl KubernetesResources {
                 let (file, report) = *waiting;
                 let end = Arc::new(Notify::new());
                 let shared = Arc::clone(&self.shared);
-                let task = tokio::spawn(journal::keep(shared, file, report, Arc::clone(&end)));
+                let task = tokio::spawn(keep(shared, file, report, Arc::clone(&end)));
                 Journal::Running(task, end)
             }
             running @ Journal::Running(..) => running,
@@ -139,7 +143,7 @@ impl KubernetesResources {
         let pieces = going.window_batch.pieces.len();
         let end = going.sent.saturating_add(PIECES).min(pieces);
         let ack = going.acks.next()?;
-        let batch = emit::batch(
+        let batch = messages::batch(
             &going.window_batch,
             going.sent..end,
             self.shared.windows(),
@@ -176,7 +180,7 @@ impl KubernetesResources {
             return None;
         }
         debug!(
-            window = %emit::rfc3339(window_batch.window.start),
+            window = %messages::rfc3339(window_batch.window.start),
             pieces = window_batch.pieces.len(),
             kind = ?window_batch.kind,
             "a window goes out"

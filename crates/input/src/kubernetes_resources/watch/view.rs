@@ -16,18 +16,20 @@ use meterline_ledger::UnixSeconds;
 use tokio::time::Instant;
 
 use super::{
-    life::created,
     limits::LARGEST_PAGE,
-    line::Line,
-    object::{Known, Object},
+    liveness::Line,
     proofs::{Answer, Proofs},
-    remarks::whole,
-    shared::Shared,
+    warnings::whole,
+};
+use crate::kubernetes_resources::{
+    ledger::Shared,
+    lifetime::created,
+    object::{Known, Object},
 };
 
 /// How often it is looked whether a window waits, at the least and at the most.
-pub(super) const LONGEST_LOOK: Duration = Duration::from_secs(1);
-pub(super) const SHORTEST_LOOK: Duration = Duration::from_millis(100);
+pub(crate) const LONGEST_LOOK: Duration = Duration::from_secs(1);
+pub(crate) const SHORTEST_LOOK: Duration = Duration::from_millis(100);
 
 /// How old the last answer may be while the watch lags: answers say when things happened.
 const WHILE_IT_LAGS: Duration = Duration::from_secs(2);
@@ -38,55 +40,55 @@ const SHORTEST_TOLERANCE: Duration = Duration::from_millis(500);
 const OLD: i64 = 60;
 
 /// What is known of a collection from before.
-pub(super) struct Restored {
+pub(crate) struct Restored {
     /// The objects that were there.
-    pub(super) known: Vec<Known>,
+    pub(crate) known: Vec<Known>,
     /// When the view was last complete.
-    pub(super) seen_at: UnixSeconds,
+    pub(crate) seen_at: UnixSeconds,
     /// The resource version up to which everything was seen.
-    pub(super) version: Option<u64>,
+    pub(crate) version: Option<u64>,
 }
 
 /// What a watch remembers between events.
-pub(super) struct View {
+pub(crate) struct View {
     /// Everything that exists, and the version at which it was last seen.
-    pub(super) known: HashMap<Arc<str>, Known>,
+    pub(crate) known: HashMap<Arc<str>, Known>,
     /// What a list that is under way has shown so far.
-    pub(super) listed: Option<HashSet<Arc<str>>>,
+    pub(crate) listed: Option<HashSet<Arc<str>>>,
     /// When that list was asked for: it shows what there was at the earliest then.
-    pub(super) list_began: i64,
+    pub(crate) list_began: i64,
     /// Whether the view was complete before, in this process or in the one that the state is from: what
     /// it does not know is new to it.
-    pub(super) has_seen: bool,
+    pub(crate) has_seen: bool,
     /// The watch was added when its ledger had a past: what it lists was none to bill before this.
-    pub(super) added_at: Option<i64>,
+    pub(crate) added_at: Option<i64>,
     /// The last moment at which the view was current; from here on lies the gap, if there is one.
-    pub(super) current_at: i64,
+    pub(crate) current_at: i64,
     /// The newest resource version that was seen.
-    pub(super) version: Option<u64>,
+    pub(crate) version: Option<u64>,
     /// The version at which the server was when the last list began.
-    pub(super) listed_from: Option<u64>,
+    pub(crate) listed_from: Option<u64>,
     /// Whether the view is behind: after a break or a stall, until the watch has settled.
-    pub(super) behind: bool,
+    pub(crate) behind: bool,
     /// When this task was last found not to have read for long.
-    pub(super) stalled_at: Option<Instant>,
+    pub(crate) stalled_at: Option<Instant>,
     /// The last answer.
-    pub(super) answer: Option<Answer>,
+    pub(crate) answer: Option<Answer>,
     /// The answers that were taken as proof.
-    pub(super) proofs: Proofs,
+    pub(crate) proofs: Proofs,
     /// What the present event tells of happened after this, if it came late.
-    pub(super) late_since: Option<i64>,
+    pub(crate) late_since: Option<i64>,
     /// Whether something was heard that the ledger has yet to be told, once all that came with it is
     /// read.
-    pub(super) unnoted: bool,
-    pub(super) failures: u32,
+    pub(crate) unnoted: bool,
+    pub(crate) failures: u32,
     /// So many objects are asked for at once.
-    pub(super) page: u32,
+    pub(crate) page: u32,
 }
 
 impl View {
     /// Of a watch that begins at `now`, with what is known from before.
-    pub(super) fn new(restored: Option<Restored>, now: i64) -> Self {
+    pub(crate) fn new(restored: Option<Restored>, now: i64) -> Self {
         let is_restored = restored.is_some();
         let restored = restored.unwrap_or(Restored {
             known: Vec::new(),
@@ -116,14 +118,14 @@ impl View {
     }
 
     /// Nothing was read for so long that what comes now may be old, and more of it be on its way.
-    pub(super) fn stall(&mut self) {
+    pub(crate) fn stall(&mut self) {
         self.stalled_at = Some(Instant::now());
         self.behind |= self.listed.is_none();
     }
 
     /// Since when an object that was not known is one to bill, if it ran before that: its namespace was
     /// added to what is watched, or it was given the label that is selected by.
-    pub(super) fn in_scope_since(&self, object: &Object, shared: &Shared, now: i64) -> Option<i64> {
+    pub(crate) fn in_scope_since(&self, object: &Object, shared: &Shared, now: i64) -> Option<i64> {
         if self.listed.is_some()
             && let Some(added_at) = self.added_at
         {
@@ -138,7 +140,7 @@ impl View {
     }
 
     /// Tells the ledger how current the view is, once all that was heard is read.
-    pub(super) fn note_life(&mut self, watch: &Arc<str>, shared: &Shared, line: &Line) {
+    pub(crate) fn note_life(&mut self, watch: &Arc<str>, shared: &Shared, line: &Line) {
         let clock = &shared.clock;
         let Some(open_since) = line.open_since() else {
             if !self.behind && self.listed.is_none() {
@@ -178,7 +180,7 @@ impl View {
     /// The second in which what an event tells of had happened at the latest: now or, where an answer that
     /// was taken as proof is newer than the event, when that came. With it how late the event came, if
     /// that is news.
-    pub(super) fn happened_by(
+    pub(crate) fn happened_by(
         &mut self,
         object: &Object,
         shared: &Shared,
@@ -204,7 +206,7 @@ impl View {
 
     /// How long to wait before looking again; `None` if a window waits for a sign of life, which the
     /// server has to be asked for.
-    pub(super) fn look_for(
+    pub(crate) fn look_for(
         &self,
         look: Duration,
         shared: &Shared,

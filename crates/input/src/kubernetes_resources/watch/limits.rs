@@ -13,16 +13,16 @@ use std::{
 use thiserror::Error as ThisError;
 
 /// The most bytes of one line of a watch, and of one page of a list.
-pub(super) const MOST_BYTES: usize = 16 * 1_024 * 1_024;
+pub(crate) const MOST_BYTES: usize = 16 * 1_024 * 1_024;
 /// So many objects are asked for at once, where their size allows.
-pub(super) const LARGEST_PAGE: u32 = 500;
+pub(crate) const LARGEST_PAGE: u32 = 500;
 /// The most pages of one list. The smallest page that an honest server makes necessary holds ten
 /// objects, and no cluster has a million.
 const MOST_PAGES: u32 = 100_000;
 
 /// Why an answer is not read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ThisError)]
-pub(super) enum TooMuch {
+pub(crate) enum TooMuch {
     #[error(
         "one line of the watch is longer than 16 MiB, more than any object may have; look for a proxy \
          between here and the API server that answers in its place"
@@ -43,7 +43,7 @@ pub(super) enum TooMuch {
 
 impl TooMuch {
     /// What cut an answer off, if it is why a request failed.
-    pub(super) fn of(error: &(dyn Error + 'static)) -> Option<Self> {
+    pub(crate) fn of(error: &(dyn Error + 'static)) -> Option<Self> {
         let mut cause = Some(error);
         while let Some(error) = cause {
             if let Some(found) = error.downcast_ref::<Self>() {
@@ -63,7 +63,7 @@ impl TooMuch {
 
 /// What was read of an answer.
 #[derive(Debug)]
-pub(super) enum Read {
+pub(crate) enum Read {
     /// The bytes of the line that is under way.
     Line(usize),
     /// All bytes.
@@ -72,7 +72,7 @@ pub(super) enum Read {
 
 impl Read {
     /// Whether nothing is under way of which only a part has come.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         matches!(self, Self::Line(0))
     }
 
@@ -80,7 +80,7 @@ impl Read {
     ///
     /// # Errors
     /// When it is too much.
-    pub(super) fn add(&mut self, bytes: &[u8]) -> Result<(), TooMuch> {
+    pub(crate) fn add(&mut self, bytes: &[u8]) -> Result<(), TooMuch> {
         match self {
             Self::Page(read) => {
                 *read = read.saturating_add(bytes.len());
@@ -108,7 +108,7 @@ impl Read {
 
 /// The pages of the list that is under way.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Pages {
+pub(crate) struct Pages {
     count: u32,
     /// What says where the last one began.
     last: Option<u64>,
@@ -119,7 +119,7 @@ impl Pages {
     ///
     /// # Errors
     /// When the list does not end.
-    pub(super) fn ask(&mut self, query: &str) -> Result<(), TooMuch> {
+    pub(crate) fn ask(&mut self, query: &str) -> Result<(), TooMuch> {
         let token = query
             .split('&')
             .find_map(|pair| pair.strip_prefix("continue="));

@@ -18,7 +18,7 @@ use kube::{
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use super::object::{Known, Object};
+use crate::kubernetes_resources::object::{Known, Object};
 
 /// So long windows may wait for what became of objects. What is not found by then ends when it was
 /// last seen.
@@ -29,7 +29,7 @@ const MOST_STEPS: u32 = 40;
 const AT_ONCE: usize = 8;
 
 /// Something that happened while nobody watched.
-pub(super) enum Missed {
+pub(crate) enum Missed {
     /// An object was made or changed.
     Is(Object),
     /// An object went; this is how it was then.
@@ -40,7 +40,7 @@ pub(super) enum Missed {
 /// shows in no list. A server remembers a minute or more, but nothing from before its own start; then
 /// what it does remember is found by bisection. What it does not repeat a list makes up for, as well as
 /// a list can. Gives back how much there was.
-pub(super) async fn missed(
+pub(crate) async fn missed(
     api: &Api<Object>,
     label_selector: Option<&str>,
     (version, now): (u64, u64),
@@ -73,7 +73,7 @@ pub(super) async fn missed(
 }
 
 /// The version that the server is at.
-pub(super) async fn version_now(api: &Api<Object>) -> Option<u64> {
+pub(crate) async fn version_now(api: &Api<Object>) -> Option<u64> {
     let params = ListParams::default().limit(1);
     let list = timeout(LONGEST, api.list_metadata(&params)).await;
     list.ok()?.ok()?.metadata.resource_version?.parse().ok()
@@ -132,15 +132,15 @@ enum Then {
 }
 
 /// Where to search.
-pub(super) struct Past<'a> {
-    pub(super) client: &'a Client,
-    pub(super) resource: &'a ApiResource,
-    pub(super) label_selector: Option<&'a str>,
+pub(crate) struct Past<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) resource: &'a ApiResource,
+    pub(crate) label_selector: Option<&'a str>,
 }
 
 impl Past<'_> {
     /// The last states of objects, those that could be found. `api` is what they were listed by.
-    pub(super) async fn last_states(&self, api: &Api<Object>, vanished: &[Known]) -> Vec<Object> {
+    pub(crate) async fn last_states(&self, api: &Api<Object>, vanished: &[Known]) -> Vec<Object> {
         let mut found = Vec::new();
         if vanished.is_empty() {
             return found;

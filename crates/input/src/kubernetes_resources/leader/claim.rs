@@ -9,7 +9,7 @@ use k8s_openapi::{
     api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp,
 };
 
-use super::emit;
+use crate::kubernetes_resources::messages;
 
 /// Up to where all was acknowledged, RFC 3339.
 const WATERMARK: &str = "meterline.io/watermark";
@@ -18,20 +18,20 @@ const SIGNED: &str = "meterline.io/watermark-signed";
 
 /// What a Lease says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Claim {
+pub(crate) struct Claim {
     /// Up to where windows were delivered, as far as it can be believed.
-    pub(super) watermark: Option<i64>,
+    pub(crate) watermark: Option<i64>,
     /// Who signed it.
-    pub(super) by: String,
+    pub(crate) by: String,
     /// Whether it is signed.
-    pub(super) is_signed: bool,
+    pub(crate) is_signed: bool,
     /// What the annotation says instead, if it cannot be believed, and why.
-    pub(super) refused: Option<(String, &'static str)>,
+    pub(crate) refused: Option<(String, &'static str)>,
 }
 
 /// Whose word it is up to where all was delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Word {
+pub(crate) enum Word {
     /// That of another replica, good for what that one handed out.
     Anothers,
     /// That of this one, perhaps before it was restarted.
@@ -42,7 +42,7 @@ pub(super) enum Word {
 
 impl Claim {
     /// Whose word it is to the replica with this identity.
-    pub(super) fn word(&self, identity: &str) -> Word {
+    pub(crate) fn word(&self, identity: &str) -> Word {
         match (self.is_signed, self.by == identity) {
             (false, _) => Word::Nobodys,
             (true, true) => Word::Own,
@@ -52,7 +52,7 @@ impl Claim {
 }
 
 /// What the Lease says, where no clock shows more than `latest` yet.
-pub(super) fn read(lease: &Lease, latest: i64) -> Claim {
+pub(crate) fn read(lease: &Lease, latest: i64) -> Claim {
     let annotations = lease.metadata.annotations.as_ref();
     let annotation = |name| annotations.and_then(|it| it.get(name)).map(String::as_str);
     let spec = lease.spec.as_ref();
@@ -90,8 +90,8 @@ pub(super) fn read(lease: &Lease, latest: i64) -> Claim {
 }
 
 /// Writes a watermark into the Lease that `by` holds and has just renewed.
-pub(super) fn write(lease: &mut Lease, watermark: i64, by: &str) {
-    let text = emit::rfc3339(watermark);
+pub(crate) fn write(lease: &mut Lease, watermark: i64, by: &str) {
+    let text = messages::rfc3339(watermark);
     let renewed = lease.spec.as_ref().and_then(|it| it.renew_time.as_ref());
     let renewed = micros(renewed).unwrap_or_default();
     let annotations = lease.metadata.annotations.get_or_insert_default();
@@ -100,7 +100,7 @@ pub(super) fn write(lease: &mut Lease, watermark: i64, by: &str) {
 }
 
 /// The present moment, as precise as the API server keeps it.
-pub(super) fn now() -> MicroTime {
+pub(crate) fn now() -> MicroTime {
     let now = Timestamp::now();
     MicroTime(Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now))
 }

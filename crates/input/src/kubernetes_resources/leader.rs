@@ -7,6 +7,8 @@
 //! somebody else wrote there is told and written over by the next renewal. What lies beyond what this
 //! replica handed out, and what no other replica says that it delivered, is counted as unproved.
 
+pub(super) mod claim;
+
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -18,11 +20,11 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+use self::claim::Word;
 use super::{
-    claim::{self, Word},
-    client, emit,
-    line::Line,
-    shared::Shared,
+    ledger::Shared,
+    messages,
+    watch::{Line, client},
 };
 
 /// One replica's part in the election.
@@ -145,7 +147,7 @@ impl Candidate {
             let config = self.shared.cluster().await?;
             // What the API server's clock shows says which watermark can be.
             let line = Line::with(self.shared.clock.clone());
-            memory.client = Some(client::client(config, line).map_err(|error| error.to_string())?);
+            memory.client = Some(client(config, line).map_err(|error| error.to_string())?);
         }
         let Some(api) = memory.client.as_ref().map(|client| self.api(client)) else {
             return Ok(());
@@ -207,7 +209,7 @@ impl Candidate {
             let most = left.max(self.shared.safe_watermark());
             let own = claim.watermark.filter(|it| is_its_own && *it <= most);
             if claim.refused.is_none() && own.is_none() {
-                let said = claim.watermark.map_or("nothing".into(), emit::rfc3339);
+                let said = claim.watermark.map_or("nothing".into(), messages::rfc3339);
                 claim.refused = Some((said.to_string(), "this replica leads and did not write it"));
             }
             claim.watermark = Some(left).max(own);
@@ -228,7 +230,7 @@ impl Candidate {
             return;
         }
         memory.lost = memory.lost.saturating_add(lost);
-        let until = emit::rfc3339(claim.watermark.unwrap_or_default());
+        let until = messages::rfc3339(claim.watermark.unwrap_or_default());
         error!(
             object_seconds = lost,
             "the Lease says that all up to {until} was delivered, which is more than this replica knows \
@@ -255,14 +257,14 @@ impl Candidate {
         self.refused.inc();
         let instead = claim.watermark.map_or_else(
             || "and no other is known".to_owned(),
-            |watermark| format!("and {} counts", emit::rfc3339(watermark)),
+            |watermark| format!("and {} counts", messages::rfc3339(watermark)),
         );
         let (namespace, name) = (&self.election.namespace, &self.election.name);
         error!(
             "the watermark in the Lease {namespace}/{name} says {said} and is not followed: {why}, \
              {instead}. Whoever leads writes it over; find out who else writes to the Lease"
         );
-        let at = emit::rfc3339(self.shared.clock.seconds());
+        let at = messages::rfc3339(self.shared.clock.seconds());
         memory.remark =
             format!("; at {at} the watermark in the Lease said {said} and was not followed: {why}");
     }

@@ -9,6 +9,10 @@
 //! been taken from them), the `last-applied-configuration` annotation, and `kind` and `apiVersion`,
 //! which a list does not carry and a watch does.
 
+mod billed_object;
+mod projection;
+mod writes;
+
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use kube::{
@@ -21,10 +25,13 @@ use serde::{
     de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
 };
 
-pub(super) use super::{content::BilledObject, projection::keeping};
-use super::{
-    content::is_pod,
-    projection::{PROJECTION, Projection},
+pub(super) use self::{
+    billed_object::BilledObject,
+    projection::{Projection, keeping},
+};
+use self::{
+    billed_object::is_pod,
+    projection::PROJECTION,
     writes::{ManagedFields, Writes, newest_writes},
 };
 
@@ -280,10 +287,10 @@ mod tests {
 
     use super::{
         super::{
-            life::{self, seconds},
-            projection::MOST_BYTES,
+            lifetime::{self, seconds},
             resource_type::ResourceType,
         },
+        projection::MOST_BYTES,
         *,
     };
 
@@ -361,7 +368,7 @@ mod tests {
         );
         assert_eq!(pod.written, seconds("2025-01-01T00:00:05Z"));
         assert_eq!(pod.known().name, "a");
-        let life = life::life(pod.seen.root(), ResourceType::Pod, false, 0);
+        let life = lifetime::life(pod.seen.root(), ResourceType::Pod, false, 0);
         assert_eq!(life.start, seconds("2025-01-01T00:00:03Z"));
     }
 

@@ -24,24 +24,26 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    client,
+    client::client,
     errors::{explain, refuses_streaming_list},
-    life::{Seen, deleted_at, life},
+    history::{self, Missed, Past},
     limits::{LARGEST_PAGE, TooMuch},
-    line::Line,
-    object::{Known, Object, keeping},
+    liveness::Line,
     proofs::Answer,
-    recover::{self, Missed, Past},
-    remarks::{Remarks, whole},
-    shared::Shared,
     view::{LONGEST_LOOK, Restored, SHORTEST_LOOK, View},
+    warnings::{Remarks, whole},
+};
+use crate::kubernetes_resources::{
+    ledger::Shared,
+    lifetime::{Seen, deleted_at, life},
+    object::{Known, Object, keeping},
 };
 
 /// How long a watch lives before it is begun anew. Over HTTP/1.1 this, together with the watcher's
 /// margin, is the longest time for which a connection whose other end is gone can go unnoticed.
 const WATCH_SECONDS: u32 = 50;
 /// A server that does not answer so small a question in this time is away.
-pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// After so many failures in a row the kubeconfig or the service account is read again: a token or
@@ -51,17 +53,17 @@ const FAILURES_BEFORE_NEW_CLIENT: u32 = 3;
 const STREAMING_LIST_MINOR: u32 = 34;
 
 /// One watched collection.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     /// The name under which the ledger knows this watch; the namespace, or `*` for all.
-    pub(super) name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// The namespace, or none for all of them.
-    pub(super) namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// What to watch and where what is seen goes.
-    pub(super) shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     /// What people should know of it.
-    pub(super) remarks: Arc<Remarks>,
+    pub(crate) remarks: Arc<Remarks>,
     /// What a restored ledger knows of it.
-    pub(super) restored: Option<Restored>,
+    pub(crate) restored: Option<Restored>,
 }
 
 /// What talks to the API server.
@@ -91,7 +93,7 @@ enum Woken {
 
 impl Watch {
     /// Follows the collection for ever. Ends only by being aborted.
-    pub(super) async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let restored = self.restored.take();
         let projection = Arc::clone(&self.shared.projection);
         tokio::select! {
@@ -122,7 +124,7 @@ impl Watch {
     /// Clients with the credentials as they are now.
     async fn connect(&self, line: Line) -> Result<Clients, String> {
         let config = self.shared.cluster().await?;
-        let make = |line| client::client(config.clone(), line).map_err(|error| error.to_string());
+        let make = |line| client(config.clone(), line).map_err(|error| error.to_string());
         let (client, past) = (make(line)?, make(Line::default())?);
         let version = timeout(PROBE_TIMEOUT, client.apiserver_version())
             .await
@@ -361,12 +363,12 @@ impl Watch {
     /// Applies what happened since the version that was seen last, as far as the server remembers.
     async fn replay(&self, api: &Api<Object>, view: &mut View) {
         // A list that begins now shows at least what is there at this version.
-        view.listed_from = recover::version_now(api).await;
+        view.listed_from = history::version_now(api).await;
         let (Some(version), Some(now)) = (view.version, view.listed_from) else {
             return;
         };
         let selector = self.shared.label_selector.as_deref();
-        let count = recover::missed(api, selector, (version, now), |event| {
+        let count = history::missed(api, selector, (version, now), |event| {
             let now = self.now();
             match event {
                 Missed::Is(object) => self.observe(object, view, now),
@@ -462,7 +464,7 @@ impl Watch {
         }
     }
 
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let plural = self.shared.resource_type.api_resource().plural;
         match &self.namespace {
             Some(namespace) => format!("{plural} in namespace {namespace}"),

@@ -9,11 +9,11 @@ use super::projection::Projection;
 
 /// What is billed: equal contents are one segment. Cloning shares the document.
 #[derive(Debug, Clone)]
-pub(super) struct BilledObject {
+pub(crate) struct BilledObject {
     /// What is kept of the object.
-    pub(super) document: Document,
+    pub(crate) document: Document,
     /// How many values were left out of it because there was too much.
-    pub(super) cut: usize,
+    pub(crate) cut: usize,
     /// What was read when it was kept, where that is not all that is read now: the rest is missing.
     kept_for: Option<Arc<Reads>>,
 }
@@ -30,7 +30,7 @@ impl From<Document> for BilledObject {
 
 impl BilledObject {
     /// What is kept of an object.
-    pub(super) fn of(seen: &Document, projection: &Projection) -> Self {
+    pub(crate) fn of(seen: &Document, projection: &Projection) -> Self {
         let (document, cut) = projection.keep(seen);
         Self {
             document,
@@ -41,7 +41,7 @@ impl BilledObject {
 
     /// Makes of a content that was kept for `kept_for` one for what is read now. Returns whether that
     /// changed it.
-    pub(super) fn adapt(&mut self, kept_for: &Arc<Reads>, projection: &Projection) -> bool {
+    pub(crate) fn adapt(&mut self, kept_for: &Arc<Reads>, projection: &Projection) -> bool {
         let before = self.kept_for.take();
         let kept_for = before.as_ref().unwrap_or(kept_for);
         // Of what was cut all is there that was needed then, and no more for sure.
@@ -60,7 +60,7 @@ impl BilledObject {
 
     /// What its bill is made from: what is read by name. What is read beside that are labels. `None` where
     /// everything is read: then nobody knows.
-    pub(super) fn bill(&self, projection: &Projection) -> Option<Self> {
+    pub(crate) fn bill(&self, projection: &Projection) -> Option<Self> {
         (!projection.kept.is_all()).then(|| Self {
             document: self.document.project(&projection.billed_by),
             ..self.clone()
@@ -68,7 +68,7 @@ impl BilledObject {
     }
 
     /// Why no bill can be made of it, if none can.
-    pub(super) fn is_missing(&self) -> Option<String> {
+    pub(crate) fn is_missing(&self) -> Option<String> {
         let kept_for = self.kept_for.as_deref()?;
         Some(format!(
             "what is known of this object was kept by an earlier configuration, which read other \
@@ -126,7 +126,7 @@ impl meterline_ledger::Content for BilledObject {
 
 /// Whether this is a pod: nothing else that is metered has containers, and nothing of a document tells
 /// its kind.
-pub(super) fn is_pod(root: Node<'_>) -> bool {
+pub(crate) fn is_pod(root: Node<'_>) -> bool {
     root.path(&["spec", "containers"]).is_some()
 }
 

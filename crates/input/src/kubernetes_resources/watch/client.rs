@@ -18,7 +18,7 @@ use kube::{
 };
 use tower::{BoxError, ServiceBuilder};
 
-use super::line::{Line, Listen};
+use super::liveness::{Line, Listen};
 
 /// Between two signs of life that a connection is asked for.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When the configuration names certificates or credentials that cannot be used.
-pub(super) fn client(config: Config, line: Line) -> Result<Client, BoxError> {
+pub(crate) fn client(config: Config, line: Line) -> Result<Client, BoxError> {
     if config.proxy_url.is_some() {
         // What `kube` knows about proxies is all in its own client.
         let builder = ClientBuilder::try_from(config)?;

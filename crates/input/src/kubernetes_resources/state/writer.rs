@@ -6,12 +6,8 @@ use meterline_core::{HealthHandle, IntCounter, Metrics};
 use tokio::{sync::Notify, time::timeout};
 use tracing::{error, info};
 
-use super::{
-    emit,
-    place::Change,
-    shared::Shared,
-    state::{StateError, StateFile},
-};
+use super::{file::StateFile, place::Change, rows::StateError};
+use crate::kubernetes_resources::{ledger::Shared, messages};
 
 /// Changes that come closer together than this are written as one.
 const GATHER: Duration = Duration::from_millis(20);
@@ -22,7 +18,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What people learn of the file.
-pub(super) struct Report {
+pub(crate) struct Report {
     health: HealthHandle,
     replaced: IntCounter,
     failures: u32,
@@ -34,7 +30,7 @@ pub(super) struct Report {
 
 impl Report {
     /// Of the file of the input `label`.
-    pub(super) fn new(health: HealthHandle, metrics: &Metrics, label: &str) -> Self {
+    pub(crate) fn new(health: HealthHandle, metrics: &Metrics, label: &str) -> Self {
         health.ready("");
         Self {
             health,
@@ -58,7 +54,7 @@ impl Report {
         self.replaced.inc();
         self.detail = format!(
             "at {} the state file {change}",
-            emit::rfc3339(shared.clock.seconds())
+            messages::rfc3339(shared.clock.seconds())
         );
         error!(
             "the state file {change} while this process used it; all of the ledger is written anew, and \
@@ -108,7 +104,7 @@ impl Report {
 
 /// Writes what changes until `end`, and then what is left. Nothing goes out that is not written, so
 /// a disk that is full holds back windows; it loses none.
-pub(super) async fn keep(
+pub(crate) async fn keep(
     shared: Arc<Shared>,
     mut file: StateFile,
     mut report: Report,

@@ -9,7 +9,7 @@ use std::{
 use meterline_core::{HealthHandle, IntGauge, Metrics};
 
 /// The remarks of all watches of one input.
-pub(super) struct Remarks {
+pub(crate) struct Remarks {
     health: HealthHandle,
     known: Mutex<Known>,
     lag: IntGauge,
@@ -26,7 +26,7 @@ struct Known {
 
 impl Remarks {
     /// Of the input `label`.
-    pub(super) fn new(health: HealthHandle, metrics: &Metrics, label: &str) -> Self {
+    pub(crate) fn new(health: HealthHandle, metrics: &Metrics, label: &str) -> Self {
         health.ready("");
         let labels = [("label", label)];
         let gauge = |name, help| metrics.gauge(name, help, &labels);
@@ -50,14 +50,14 @@ impl Remarks {
     }
 
     /// Events of this watch come so late.
-    pub(super) fn lags(&self, watch: &str, lag: Duration) {
+    pub(crate) fn lags(&self, watch: &str, lag: Duration) {
         let mut known = self.known();
         known.lags.insert(watch.to_owned(), lag);
         self.show(&known);
     }
 
     /// Whether a namespace that is watched is missing. Returns whether that is news.
-    pub(super) fn is_missing(&self, namespace: &str, is_missing: bool) -> bool {
+    pub(crate) fn is_missing(&self, namespace: &str, is_missing: bool) -> bool {
         let mut known = self.known();
         let is_news = if is_missing {
             known.missing.insert(namespace.to_owned())
@@ -91,7 +91,7 @@ impl Remarks {
 }
 
 /// Seconds, rounded up.
-pub(super) fn whole(lag: Duration) -> i64 {
+pub(crate) fn whole(lag: Duration) -> i64 {
     i64::try_from(lag.as_millis().div_ceil(1_000)).unwrap_or(i64::MAX)
 }
 

@@ -9,13 +9,8 @@
 //! and once, with the changes of many commits, to the file. So pages are small, and the log is long. What
 //! is deleted is overwritten: nobody finds in the file what no mapping reads any more.
 
-mod contents;
-mod older;
-mod tables;
-
 use std::{
     collections::BTreeMap,
-    fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -23,19 +18,21 @@ use std::{
 
 use meterline_core::Reads;
 use meterline_ledger::{Changes, Checkpoint, Group, GroupKey, Record, Uid, UnixSeconds};
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use self::contents::Contents;
 use super::{
-    object::BilledObject,
+    contents::Contents,
+    older,
     place::{Change, PATIENCE, Place},
+    rows::{StateError, bytes, put, value},
+    tables,
 };
-use crate::sqlite;
+use crate::{kubernetes_resources::object::BilledObject, sqlite};
 
 /// What makes of version `n` of the file version `n + 1`. Never changed, only added to.
-const MIGRATIONS: &[&str] = &[
+pub(crate) const MIGRATIONS: &[&str] = &[
     // 1: all of the ledger but its objects, and the objects.
     "CREATE TABLE ledger (key TEXT PRIMARY KEY, value BLOB NOT NULL, sum INTEGER NOT NULL)
          WITHOUT ROWID;
@@ -55,12 +52,12 @@ const MIGRATIONS: &[&str] = &[
 
 /// Bytes of a page. Most changes touch one or two rows of a hundred bytes on pages of which they change
 /// nothing else.
-const PAGE_SIZE: u32 = 1_024;
+pub(crate) const PAGE_SIZE: u32 = 1_024;
 /// So many pages are written to the log before they are written to the file.
-const LOG_PAGES: i64 = 8_192;
+pub(super) const LOG_PAGES: i64 = 8_192;
 
 /// The file, held by this process.
-pub(super) struct StateFile {
+pub(crate) struct StateFile {
     path: PathBuf,
     place: Place,
     /// What happened to the file under this process, until it is written anew.
@@ -71,10 +68,10 @@ pub(super) struct StateFile {
     /// What is kept of objects.
     reads: Reads,
     /// `None` after a write failed: what such a connection believes is not trusted.
-    connection: Option<Connection>,
+    pub(super) connection: Option<Connection>,
     /// The rows of the table `ledger` as they were written, in the order of [`KEYS`].
     rows: [Vec<u8>; 4],
-    contents: Contents,
+    pub(super) contents: Contents,
     /// Whether it is of an earlier version, and is to be written anew.
     is_older: bool,
 }
@@ -83,69 +80,23 @@ pub(super) struct StateFile {
 const KEYS: [&str; 4] = ["head", "seen", "subject", "reads"];
 
 /// What the file held.
-pub(super) struct Saved {
-    pub(super) checkpoint: Checkpoint<BilledObject>,
-    pub(super) records: Vec<(Uid, Record<BilledObject>)>,
+pub(crate) struct Saved {
+    pub(crate) checkpoint: Checkpoint<BilledObject>,
+    pub(crate) records: Vec<(Uid, Record<BilledObject>)>,
     /// What was rejected.
-    pub(super) rejected: Vec<(GroupKey, Group<BilledObject>)>,
-    pub(super) seen: SeenUntil,
+    pub(crate) rejected: Vec<(GroupKey, Group<BilledObject>)>,
+    pub(crate) seen: SeenUntil,
     /// What was kept of objects.
-    pub(super) reads: Reads,
+    pub(crate) reads: Reads,
 }
 
 /// How far the view of the API server went.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SeenUntil {
+pub(crate) struct SeenUntil {
     /// Up to when it was complete.
-    pub(super) at: UnixSeconds,
+    pub(crate) at: UnixSeconds,
     /// The resource version up to which each watch had seen everything.
-    pub(super) versions: BTreeMap<Arc<str>, u64>,
-}
-
-/// Why the file cannot be used.
-#[derive(Debug)]
-pub(super) enum StateError {
-    /// Another process holds it.
-    InUse,
-    /// It holds something else than it should, for this reason.
-    Damaged(String),
-    /// It was written for objects of this other type.
-    OtherSubject(String),
-    /// It cannot be opened, read or written.
-    Unusable(String),
-}
-
-impl fmt::Display for StateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::InUse => {
-                f.write_str("another process uses it; each collector needs a state file of its own")
-            }
-            Self::Damaged(reason) => write!(f, "it is damaged: {reason}"),
-            Self::OtherSubject(other) => write!(
-                f,
-                "it was written for another configuration ({other}); give each input a file of its \
-                 own"
-            ),
-            Self::Unusable(reason) => f.write_str(reason),
-        }
-    }
-}
-
-impl From<rusqlite::Error> for StateError {
-    fn from(error: rusqlite::Error) -> Self {
-        sqlite::Error::from(error).into()
-    }
-}
-
-impl From<sqlite::Error> for StateError {
-    fn from(error: sqlite::Error) -> Self {
-        match error {
-            sqlite::Error::InUse => Self::InUse,
-            sqlite::Error::Damaged(reason) => Self::Damaged(reason),
-            sqlite::Error::Unusable(reason) => Self::Unusable(reason),
-        }
-    }
+    pub(crate) versions: BTreeMap<Arc<str>, u64>,
 }
 
 impl StateFile {
@@ -155,7 +106,7 @@ impl StateFile {
     ///
     /// # Errors
     /// When it cannot be used; a damaged one can.
-    pub(super) fn open(
+    pub(crate) fn open(
         path: &Path,
         subject: &str,
         reads: &Reads,
@@ -236,7 +187,7 @@ impl StateFile {
     /// Looks whether the file is still what this process wrote. If it is not, it is no longer relied on,
     /// and what is written next must be everything that the ledger holds. Returns what happened, until
     /// that is done.
-    pub(super) fn check(&mut self) -> Option<Change> {
+    pub(crate) fn check(&mut self) -> Option<Change> {
         if self.lost.is_none() {
             self.lost = self.place.change();
         }
@@ -284,13 +235,13 @@ impl StateFile {
     }
 
     /// Whether the next write must be of everything: the file does not hold what it should.
-    pub(super) fn needs_everything(&self) -> bool {
+    pub(crate) fn needs_everything(&self) -> bool {
         self.connection.is_none() || self.is_older
     }
 
     /// Writes changes as one. After an error nothing of them is relied on, and what is written next
     /// must be everything that the ledger holds.
-    pub(super) fn write(
+    pub(crate) fn write(
         &mut self,
         changes: &Changes<BilledObject>,
         seen: &SeenUntil,
@@ -355,41 +306,9 @@ impl StateFile {
     }
 
     /// Where what was there instead of the file was moved to, since this was last asked.
-    pub(super) fn take_aside(&mut self) -> Option<PathBuf> {
+    pub(crate) fn take_aside(&mut self) -> Option<PathBuf> {
         self.aside.take()
     }
-}
-
-/// The rows of a query for key, value and sum.
-fn rows<T: DeserializeOwned>(
-    connection: &Connection,
-    query: &str,
-) -> Result<Vec<(Arc<str>, T)>, StateError> {
-    let mut statement = connection.prepare(query)?;
-    let mut rows = statement.query([])?;
-    let mut values = Vec::new();
-    while let Some(row) = rows.next()? {
-        let key: String = row.get(0).map_err(damaged)?;
-        let bytes: Vec<u8> = row.get(1).map_err(damaged)?;
-        let value = parse(&key, &bytes, row.get(2).map_err(damaged)?)?;
-        values.push((Arc::from(key), value));
-    }
-    Ok(values)
-}
-
-fn value<T: DeserializeOwned>(connection: &Connection, key: &str) -> Result<Option<T>, StateError> {
-    let row = connection
-        .query_row(
-            "SELECT value, sum FROM ledger WHERE key = ?1",
-            [key],
-            |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?)),
-        )
-        .optional()
-        .map_err(|error| match error {
-            rusqlite::Error::InvalidColumnType(..) => damaged(error),
-            error => error.into(),
-        })?;
-    row.map(|(bytes, sum)| parse(key, &bytes, sum)).transpose()
 }
 
 /// Makes the file as small as it can be, and the log empty: what an earlier configuration kept is in
@@ -406,31 +325,3 @@ fn compact(connection: &Connection) {
         warn!("the state file stays larger than it need be: {error}");
     }
 }
-
-fn put(transaction: &Transaction<'_>, key: &str, bytes: &[u8]) -> Result<(), StateError> {
-    transaction.execute(
-        "INSERT OR REPLACE INTO ledger (key, value, sum) VALUES (?1, ?2, ?3)",
-        params![key, bytes, sqlite::sum(key, bytes)],
-    )?;
-    Ok(())
-}
-
-fn bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, StateError> {
-    serde_json::to_vec(value)
-        .map_err(|error| StateError::Unusable(format!("it cannot be written: {error}")))
-}
-
-fn parse<T: DeserializeOwned>(key: &str, bytes: &[u8], expected: i64) -> Result<T, StateError> {
-    if sqlite::sum(key, bytes) != expected {
-        return Err(StateError::Damaged(format!("`{key}` has another sum")));
-    }
-    serde_json::from_slice(bytes)
-        .map_err(|error| StateError::Damaged(format!("`{key}` is not what it was: {error}")))
-}
-
-fn damaged(error: rusqlite::Error) -> StateError {
-    StateError::Damaged(error.to_string())
-}
-
-#[cfg(test)]
-mod tests;

@@ -51,7 +51,7 @@ impl Mark {
 
 /// What happened to the file under this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
+pub(crate) enum Change {
     /// It is not there any more.
     Deleted,
     /// Another file is in its place.

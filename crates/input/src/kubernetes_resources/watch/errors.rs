@@ -5,7 +5,7 @@ use kube::runtime::watcher;
 use super::limits::TooMuch;
 
 /// Whether an API server refuses streaming lists by this.
-pub(super) fn refuses_streaming_list(error: &watcher::Error) -> bool {
+pub(crate) fn refuses_streaming_list(error: &watcher::Error) -> bool {
     matches!(
         error,
         watcher::Error::WatchStartFailed(kube::Error::Api(status))
@@ -14,7 +14,7 @@ pub(super) fn refuses_streaming_list(error: &watcher::Error) -> bool {
 }
 
 /// What happened, in words that name the remedy.
-pub(super) fn explain(error: &watcher::Error, what: &str) -> String {
+pub(crate) fn explain(error: &watcher::Error, what: &str) -> String {
     if let Some(too_much) = TooMuch::of(error) {
         return format!(
             "what the API server answers to list or watch {what} is cut off: {too_much}"

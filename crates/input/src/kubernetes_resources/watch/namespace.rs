@@ -12,9 +12,9 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    client,
-    line::Line,
-    watch::{PROBE_TIMEOUT, Watch},
+    client::client,
+    liveness::Line,
+    task::{PROBE_TIMEOUT, Watch},
 };
 
 /// Between two looks; one that is missing may be made any time.
@@ -23,7 +23,7 @@ const WHILE_IT_IS_MISSING: Duration = Duration::from_secs(10);
 
 impl Watch {
     /// Looks now and then, for ever.
-    pub(super) async fn look_for_namespace(&self) -> Infallible {
+    pub(crate) async fn look_for_namespace(&self) -> Infallible {
         let Some(namespace) = &self.namespace else {
             return std::future::pending().await;
         };
@@ -54,7 +54,7 @@ impl Watch {
     /// Whether it is there, or is not known not to be.
     async fn is_there(&self, namespace: &str) -> Result<bool, String> {
         let config = self.shared.cluster().await?;
-        let client = client::client(config, Line::default()).map_err(|error| error.to_string())?;
+        let client = client(config, Line::default()).map_err(|error| error.to_string())?;
         let api: Api<Namespace> = Api::all(client);
         match api.get_metadata_opt(namespace).await {
             Ok(found) => Ok(found.is_some()),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, de::IgnoredAny};
 
-use super::life::seconds;
+use crate::kubernetes_resources::lifetime::seconds;
 
 /// When parts of an object were last written, as far as that is recorded.
 #[derive(Debug, Clone, Copy, Default)]

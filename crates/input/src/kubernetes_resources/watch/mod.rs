@@ -1,0 +1,16 @@
+//! Follows a collection of objects.
+
+mod client;
+mod errors;
+mod history;
+mod limits;
+mod liveness;
+mod namespace;
+mod proofs;
+mod task;
+mod view;
+mod warnings;
+
+pub(super) use self::{
+    client::client, liveness::Line, task::Watch, view::Restored, warnings::Remarks,
+};
