@@ -33,9 +33,9 @@ pub(super) struct Budgets {
 /// Whose turn it is to be told of what.
 #[derive(Default)]
 struct Told {
-    cut: Turns,
-    joined: Turns,
-    beyond: Turns,
+    cut: LogThrottle,
+    joined: LogThrottle,
+    beyond: LogThrottle,
 }
 
 impl Budgets {
@@ -61,7 +61,7 @@ impl Budgets {
         }
     }
 
-    fn turn(&self, namespace: &str, turns: impl Fn(&mut Told) -> &mut Turns) -> Option<u64> {
+    fn turn(&self, namespace: &str, turns: impl Fn(&mut Told) -> &mut LogThrottle) -> Option<u64> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         turns(&mut told).turn(namespace, Instant::now())
     }
@@ -126,16 +126,16 @@ impl Budgets {
 
 /// Whose turn it is to be told of.
 #[derive(Debug, Default)]
-struct Turns(HashMap<String, Turn>);
+struct LogThrottle(HashMap<String, Throttled>);
 
 #[derive(Debug)]
-struct Turn {
+struct Throttled {
     next: Instant,
     interval: Duration,
     untold: u64,
 }
 
-impl Turns {
+impl LogThrottle {
     /// Something happened in a namespace. If it is to be told, how many times it was not before.
     fn turn(&mut self, namespace: &str, now: Instant) -> Option<u64> {
         let is_known = self.0.contains_key(namespace);
@@ -146,7 +146,7 @@ impl Turns {
             "*"
         };
         let Some(turn) = self.0.get_mut(key) else {
-            let turn = Turn {
+            let turn = Throttled {
                 next: now + SHORTEST,
                 interval: SHORTEST,
                 untold: 0,
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_namespace_is_told_of_at_once_and_then_ever_more_seldom() {
-        let mut turns = Turns::default();
+        let mut turns = LogThrottle::default();
         let start = Instant::now();
         let told: Vec<_> = (0..100_000)
             .filter_map(|second| {
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn namespaces_beyond_a_bound_share_a_turn() {
-        let mut turns = Turns::default();
+        let mut turns = LogThrottle::default();
         let now = Instant::now();
         let told = (0..5_000)
             .filter(|number| turns.turn(&format!("n-{number}"), now).is_some())

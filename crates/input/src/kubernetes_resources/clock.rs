@@ -1,6 +1,6 @@
 //! The time by which is billed.
 //!
-//! Windows are cut by the wall clock, which somebody may set while the program runs. Then it differs
+//! Windows are cut by the wall clock, which somebody may set while the program runs. StateAt it differs
 //! from the time that passed, and one of the two is wrong: the API server's clock, which every answer
 //! tells, says which. Until it has spoken the time that passed counts, for that is what pods ran.
 

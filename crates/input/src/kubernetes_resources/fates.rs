@@ -84,12 +84,12 @@ fn shortened(text: &Arc<str>) -> Arc<str> {
 /// A place in the list, which stays the same whatever comes and goes: a group, and the start of the last
 /// of its pieces that was shown.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Cursor {
     group: GroupKey,
     shown: UnixSeconds,
 }
 
-impl Place {
+impl Cursor {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let parsed = text.rsplit_once('/').and_then(|(group, shown)| {
             Some(Self {
@@ -103,7 +103,7 @@ impl Place {
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for Cursor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.group, self.shown)
     }
@@ -112,7 +112,7 @@ impl std::fmt::Display for Place {
 /// A page of what is rejected.
 pub(super) fn page(
     ledger: &Ledger<BilledObject>,
-    from: Option<&Place>,
+    from: Option<&Cursor>,
     limit: usize,
     kind: ResourceType,
     now: UnixSeconds,
@@ -137,7 +137,7 @@ pub(super) fn page(
         items,
         next: next.map(|(group, shown)| {
             let group = group.clone();
-            Place { group, shown }.to_string()
+            Cursor { group, shown }.to_string()
         }),
         total: ledger.rejected_pieces(),
         total_seconds: ledger.rejected_seconds(),
@@ -379,19 +379,19 @@ mod tests {
     fn pages_hold_everything_once() {
         let ledger = ledger(&vec![rejected(); 25]);
         let mut seen = Vec::new();
-        let mut after: Option<Place> = None;
+        let mut after: Option<Cursor> = None;
         loop {
             let page = page(&ledger, after.as_ref(), 10, ResourceType::Pod, 20);
             assert_eq!((page.total, page.total_seconds), (25, 250));
             assert!(page.items.len() <= 10);
             seen.extend(page.items.into_iter().map(|it| it.uid.to_string()));
             let Some(next) = page.next else { break };
-            after = Some(Place::parse(&next).unwrap());
+            after = Some(Cursor::parse(&next).unwrap());
         }
         let all: Vec<_> = (0..25).map(|number| format!("uid-{number:03}")).collect();
         assert_eq!(seen, all);
         for wrong in ["", "x", "1/u", "1/u/x", "a/u/1"] {
-            assert!(Place::parse(wrong).is_err(), "{wrong}");
+            assert!(Cursor::parse(wrong).is_err(), "{wrong}");
         }
     }
 
@@ -430,10 +430,10 @@ mod tests {
         ledger.retry_rejected();
         let again = ledger.next(60).unwrap();
         reject(&mut ledger, again.tag, &[10, 20, 40, 50]);
-        let after = Place::parse(&first.next.unwrap()).unwrap();
+        let after = Cursor::parse(&first.next.unwrap()).unwrap();
         let second = page(&ledger, Some(&after), 2, ResourceType::Pod, 70);
         assert_eq!(shown(&second), [20, 40]);
-        let after = Place::parse(&second.next.unwrap()).unwrap();
+        let after = Cursor::parse(&second.next.unwrap()).unwrap();
         let third = page(&ledger, Some(&after), 2, ResourceType::Pod, 70);
         assert_eq!((shown(&third), third.next), (vec![50], None));
     }

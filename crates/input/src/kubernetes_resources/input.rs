@@ -14,8 +14,8 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    leader::Candidate,
-    ledger::Shared,
+    leader::LeaderElector,
+    ledger::SharedLedger,
     messages,
     object::BilledObject,
     state::{Report, StateFile, keep},
@@ -33,7 +33,7 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 type Unsettled = Pin<Box<dyn Future<Output = (DeliveryTag, Settled)> + Send>>;
 
 /// A window that goes out.
-struct Going {
+struct OutgoingWindow {
     window_batch: WindowBatch<BilledObject>,
     /// How many of its pieces went out.
     sent: usize,
@@ -48,26 +48,26 @@ pub(super) struct KubernetesResources {
     /// Ended when this is dropped.
     watches: JoinSet<()>,
     /// Keeps the state file, if there is one.
-    journal: Option<Journal>,
+    journal: Option<StateWriter>,
     /// Takes part in the election of a leader, if there is one.
-    candidate: Option<Candidate>,
+    candidate: Option<LeaderElector>,
     /// The candidate's task, and what ends it.
     election: Option<(JoinHandle<()>, Arc<Notify>)>,
     /// A window that goes out once the state file has it, which is from this generation on.
     held: Option<(WindowBatch<BilledObject>, u64)>,
     /// A window of which a part went out.
-    going: Option<Going>,
+    outgoing: Option<OutgoingWindow>,
     /// Whether no further window is begun.
     is_stopping: bool,
     unsettled: FuturesUnordered<Unsettled>,
     cluster: Option<Arc<str>>,
-    shared: Arc<Shared>,
+    shared: Arc<SharedLedger>,
     /// After a window failed, the pause before it comes again.
     paused_until: Option<Instant>,
 }
 
 /// What keeps the state file.
-pub(super) enum Journal {
+pub(super) enum StateWriter {
     /// Begun by the first read.
     Waiting(Box<(StateFile, Report)>),
     /// The task, and what ends it.
@@ -77,10 +77,10 @@ pub(super) enum Journal {
 impl KubernetesResources {
     pub(super) fn new(
         waiting: Vec<Watch>,
-        journal: Option<Journal>,
-        candidate: Option<Candidate>,
+        journal: Option<StateWriter>,
+        candidate: Option<LeaderElector>,
         cluster: Option<Arc<str>>,
-        shared: Arc<Shared>,
+        shared: Arc<SharedLedger>,
     ) -> Self {
         Self {
             waiting,
@@ -89,7 +89,7 @@ impl KubernetesResources {
             candidate,
             election: None,
             held: None,
-            going: None,
+            outgoing: None,
             is_stopping: false,
             unsettled: FuturesUnordered::new(),
             cluster,
@@ -112,14 +112,14 @@ impl KubernetesResources {
             self.watches.spawn(watch.run());
         }
         self.journal = self.journal.take().map(|journal| match journal {
-            Journal::Waiting(waiting) => {
+            StateWriter::Waiting(waiting) => {
                 let (file, report) = *waiting;
                 let end = Arc::new(Notify::new());
                 let shared = Arc::clone(&self.shared);
                 let task = tokio::spawn(keep(shared, file, report, Arc::clone(&end)));
-                Journal::Running(task, end)
+                StateWriter::Running(task, end)
             }
-            running @ Journal::Running(..) => running,
+            running @ StateWriter::Running(..) => running,
         });
     }
 
@@ -136,30 +136,30 @@ impl KubernetesResources {
 
     /// The next batch if one is ready.
     fn next(&mut self) -> Option<(Batch, Ack)> {
-        if self.going.is_none() {
-            self.going = self.next_window();
+        if self.outgoing.is_none() {
+            self.outgoing = self.next_window();
         }
-        let going = self.going.as_mut()?;
-        let pieces = going.window_batch.pieces.len();
-        let end = going.sent.saturating_add(PIECES).min(pieces);
-        let ack = going.acks.next()?;
+        let outgoing = self.outgoing.as_mut()?;
+        let pieces = outgoing.window_batch.pieces.len();
+        let end = outgoing.sent.saturating_add(PIECES).min(pieces);
+        let ack = outgoing.acks.next()?;
         let batch = messages::batch(
-            &going.window_batch,
-            going.sent..end,
+            &outgoing.window_batch,
+            outgoing.sent..end,
             self.shared.windows(),
             self.shared.resource_type,
             self.cluster.as_ref(),
         );
-        going.sent = end;
+        outgoing.sent = end;
         // If the Lease ran out meanwhile the rest is not settled, and all of the window comes again.
         if end == pieces || !self.shared.is_leader() {
-            self.going = None;
+            self.outgoing = None;
         }
         Some((batch, ack))
     }
 
     /// The next window if one is ready.
-    fn next_window(&mut self) -> Option<Going> {
+    fn next_window(&mut self) -> Option<OutgoingWindow> {
         let is_paused = self
             .paused_until
             .is_some_and(|until| Instant::now() < until);
@@ -189,7 +189,7 @@ impl KubernetesResources {
         self.unsettled
             .push(Box::pin(settled(window_batch.tag, settlement)));
         let batches = window_batch.pieces.len().div_ceil(PIECES).max(1);
-        Some(Going {
+        Some(OutgoingWindow {
             window_batch,
             sent: 0,
             acks: ack.split(batches).into_iter(),
@@ -237,12 +237,12 @@ impl Input for KubernetesResources {
     /// arrive again.
     fn stop(&mut self) -> bool {
         self.is_stopping = true;
-        self.going.is_some()
+        self.outgoing.is_some()
     }
 
     async fn close(&mut self) {
         self.watches.shutdown().await;
-        self.going = None;
+        self.outgoing = None;
         // Every acknowledgement has been resolved or dropped by now.
         while let Some((tag, outcomes)) = self.unsettled.next().await {
             self.settle(tag, outcomes);
@@ -253,7 +253,7 @@ impl Input for KubernetesResources {
             // It gives the Lease back, within a time limit of its own.
             let _ = task.await;
         }
-        if let Some(Journal::Running(task, end)) = self.journal.take() {
+        if let Some(StateWriter::Running(task, end)) = self.journal.take() {
             end.notify_one();
             // It ends with a last write; a disk that hangs is not waited for.
             let _ = timeout(LAST_WRITE, task).await;

@@ -20,17 +20,17 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use self::claim::Word;
+use self::claim::Signer;
 use super::{
-    ledger::Shared,
+    ledger::SharedLedger,
     messages,
-    watch::{Line, client},
+    watch::{WatchLiveness, client},
 };
 
 /// One replica's part in the election.
-pub(super) struct Candidate {
+pub(super) struct LeaderElector {
     pub(super) election: Arc<LeaderElection>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<SharedLedger>,
     pub(super) health: HealthHandle,
     pub(super) is_leader: IntGauge,
     refused: IntCounter,
@@ -38,9 +38,9 @@ pub(super) struct Candidate {
 
 /// What one replica remembers between two looks at the Lease.
 #[derive(Default)]
-struct Memory {
+struct Observations {
     client: Option<Client>,
-    other: Option<Other>,
+    other: Option<ObservedLease>,
     /// The watermark that this replica wrote last, since it leads.
     left: Option<i64>,
     /// A watermark that was refused, as it was written.
@@ -52,16 +52,16 @@ struct Memory {
 }
 
 /// What was last seen of the Lease in somebody else's hands.
-struct Other {
+struct ObservedLease {
     version: Option<String>,
     /// Since when it has been the same, by our clock.
     since: Instant,
 }
 
-impl Candidate {
+impl LeaderElector {
     pub(super) fn new(
         election: Arc<LeaderElection>,
-        shared: Arc<Shared>,
+        shared: Arc<SharedLedger>,
         health: HealthHandle,
         metrics: &Metrics,
     ) -> Self {
@@ -89,7 +89,7 @@ impl Candidate {
 
     /// Takes part until `end`, and then gives the Lease back if it is ours.
     pub(super) async fn run(self, end: Arc<Notify>) {
-        let mut memory = Memory::default();
+        let mut memory = Observations::default();
         let mut failures = 0_u32;
         let mut since = Instant::now();
         loop {
@@ -142,11 +142,11 @@ impl Candidate {
     }
 
     /// Renews the Lease, takes it, or learns from whoever holds it.
-    async fn attempt(&self, memory: &mut Memory) -> Result<(), String> {
+    async fn attempt(&self, memory: &mut Observations) -> Result<(), String> {
         if memory.client.is_none() {
             let config = self.shared.cluster().await?;
             // What the API server's clock shows says which watermark can be.
-            let line = Line::with(self.shared.clock.clone());
+            let line = WatchLiveness::with(self.shared.clock.clone());
             memory.client = Some(client(config, line).map_err(|error| error.to_string())?);
         }
         let Some(api) = memory.client.as_ref().map(|client| self.api(client)) else {
@@ -158,7 +158,7 @@ impl Candidate {
         // What is proved by an answer holds from when it was asked.
         let asked = Instant::now();
         let Some(lease) = api.get_opt(&self.election.name).await.map_err(told)? else {
-            self.shared.learn(None, Word::Nobodys);
+            self.shared.learn(None, Signer::Unsigned);
             let mine = self.mine(None, None);
             let created = api.create(&PostParams::default(), &mine).await;
             return self.won(created, asked, memory);
@@ -170,7 +170,7 @@ impl Candidate {
             let version = lease.metadata.resource_version.clone();
             let seen = match &mut memory.other {
                 Some(seen) if seen.version == version => seen,
-                seen => seen.insert(Other {
+                seen => seen.insert(ObservedLease {
                     version,
                     since: asked,
                 }),
@@ -195,7 +195,7 @@ impl Candidate {
     }
 
     /// Up to where windows were delivered, as the Lease says and as far as that can be believed.
-    fn delivered(&self, lease: &Lease, memory: &mut Memory) -> Option<i64> {
+    fn delivered(&self, lease: &Lease, memory: &mut Observations) -> Option<i64> {
         let mut claim = claim::read(lease, self.shared.clock.latest());
         let holder = lease
             .spec
@@ -205,7 +205,7 @@ impl Candidate {
         let left = memory.left.filter(|_| holds);
         if let Some(left) = left {
             // This replica leads and so knows; of a write that was not answered it may not know.
-            let is_its_own = claim.word(&self.election.identity) == Word::Own;
+            let is_its_own = claim.signer(&self.election.identity) == Signer::ThisReplica;
             let most = left.max(self.shared.safe_watermark());
             let own = claim.watermark.filter(|it| is_its_own && *it <= most);
             if claim.refused.is_none() && own.is_none() {
@@ -223,8 +223,8 @@ impl Candidate {
     }
 
     /// Learns what was delivered.
-    fn learn(&self, claim: &claim::Claim, memory: &mut Memory) {
-        let word = claim.word(&self.election.identity);
+    fn learn(&self, claim: &claim::Claim, memory: &mut Observations) {
+        let word = claim.signer(&self.election.identity);
         let lost = self.shared.learn(claim.watermark, word);
         if lost == 0 {
             return;
@@ -245,7 +245,7 @@ impl Candidate {
     }
 
     /// Tells once of a watermark that is not followed.
-    fn tell(&self, claim: &claim::Claim, memory: &mut Memory) {
+    fn tell(&self, claim: &claim::Claim, memory: &mut Observations) {
         let Some((said, why)) = &claim.refused else {
             memory.refused = None;
             return;
@@ -302,7 +302,7 @@ impl Candidate {
         &self,
         written: Result<Lease, kube::Error>,
         asked: Instant,
-        memory: &mut Memory,
+        memory: &mut Observations,
     ) -> Result<(), String> {
         match written {
             Ok(lease) => {
@@ -325,7 +325,7 @@ impl Candidate {
     }
 
     /// Gives the Lease back, with the watermark, so that another replica need not wait.
-    async fn release(&self, mut memory: Memory) {
+    async fn release(&self, mut memory: Observations) {
         let (true, Some(client)) = (self.shared.is_leader(), memory.client.take()) else {
             return;
         };

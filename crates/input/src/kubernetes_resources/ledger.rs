@@ -22,8 +22,8 @@ use super::{
     budgets::Budgets,
     clock::Clock,
     fates,
-    leader::claim::Word,
-    metrics::Gauges,
+    leader::claim::Signer,
+    metrics::LedgerMetrics,
     object::{BilledObject, Known, Projection},
     resource_type::ResourceType,
     state::SeenUntil,
@@ -40,7 +40,7 @@ enum Leadership {
     Until(Instant),
 }
 
-struct Books {
+struct State {
     ledger: Ledger<BilledObject>,
     completeness: Completeness,
     /// Grows with all that may have changed the ledger.
@@ -65,8 +65,8 @@ struct Books {
 }
 
 /// See the module documentation.
-pub(super) struct Shared {
-    books: Mutex<Books>,
+pub(super) struct SharedLedger {
+    state: Mutex<State>,
     /// Something happened that may make a window ready.
     pub(super) changed: Notify,
     /// The state file has something to write.
@@ -83,12 +83,12 @@ pub(super) struct Shared {
     health: HealthHandle,
     /// Says what is not billed.
     billing: HealthHandle,
-    gauges: Gauges,
+    metrics: LedgerMetrics,
     budgets: Budgets,
 }
 
-/// What [`Shared::new`] needs to know beside the books.
-pub(super) struct Subject {
+/// What [`SharedLedger::new`] needs to know beside the state.
+pub(super) struct Options {
     pub(super) resource_type: ResourceType,
     pub(super) projection: Arc<Projection>,
     pub(super) label_selector: Option<String>,
@@ -102,11 +102,11 @@ pub(super) struct Subject {
     pub(super) is_elected: bool,
 }
 
-impl Shared {
+impl SharedLedger {
     pub(super) fn new(
         ledger: Ledger<BilledObject>,
         completeness: Completeness,
-        subject: Subject,
+        options: Options,
         health: HealthHandle,
         billing: HealthHandle,
         metrics: &Metrics,
@@ -115,14 +115,14 @@ impl Shared {
         health.not_ready("connecting to the API server");
         billing.ready("");
         Self {
-            books: Mutex::new(Books {
+            state: Mutex::new(State {
                 ledger,
                 completeness,
                 generation: 0,
-                written: subject.is_kept.then_some(0),
+                written: options.is_kept.then_some(0),
                 seen: SeenUntil::default(),
                 unplaced: HashSet::new(),
-                leadership: if subject.is_elected {
+                leadership: if options.is_elected {
                     Leadership::Until(Instant::now())
                 } else {
                     Leadership::Alone
@@ -136,23 +136,23 @@ impl Shared {
             }),
             changed: Notify::new(),
             dirty: Notify::new(),
-            clock: subject.clock,
-            resource_type: subject.resource_type,
-            projection: subject.projection,
-            label_selector: subject.label_selector,
-            include_pending: subject.include_pending,
-            settle: subject.settle,
-            opened: Semaphore::new(usize::from(!subject.is_elected)),
-            max_backlog: i64::try_from(subject.max_backlog.as_secs()).unwrap_or(i64::MAX),
+            clock: options.clock,
+            resource_type: options.resource_type,
+            projection: options.projection,
+            label_selector: options.label_selector,
+            include_pending: options.include_pending,
+            settle: options.settle,
+            opened: Semaphore::new(usize::from(!options.is_elected)),
+            max_backlog: i64::try_from(options.max_backlog.as_secs()).unwrap_or(i64::MAX),
             health,
             billing,
-            gauges: Gauges::new(metrics, label),
+            metrics: LedgerMetrics::new(metrics, label),
             budgets: Budgets::new(metrics, label),
         }
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The cluster's address and credentials as they are now.
@@ -162,12 +162,12 @@ impl Shared {
             .map_err(|error| format!("no usable cluster configuration: {error}"))
     }
 
-    /// Changes the books, and has the state file follow.
-    fn change<T>(&self, change: impl FnOnce(&mut Books) -> T) -> T {
-        let mut books = self.books();
-        books.generation = books.generation.saturating_add(1);
-        let outcome = change(&mut books);
-        drop(books);
+    /// Changes the state, and has the state file follow.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state();
+        state.generation = state.generation.saturating_add(1);
+        let outcome = change(&mut state);
+        drop(state);
         self.dirty.notify_one();
         outcome
     }
@@ -176,10 +176,10 @@ impl Shared {
     pub(super) fn observe(&self, observation: Observation<BilledObject>) {
         self.budgets.came(&observation.uid, &observation.content);
         let owner = meterline_ledger::Content::owner(&observation.content).to_owned();
-        let waiting = self.change(|books| {
-            books.unplaced.remove(&observation.uid);
+        let waiting = self.change(|state| {
+            state.unplaced.remove(&observation.uid);
             let bill = |content: &BilledObject| content.bill(&self.projection);
-            books
+            state
                 .ledger
                 .apply_within(observation, Budget::default(), bill)
         });
@@ -188,7 +188,7 @@ impl Shared {
 
     /// A watch has seen everything up to this resource version.
     pub(super) fn seen_version(&self, watch: &Arc<str>, version: u64) {
-        self.books()
+        self.state()
             .seen
             .versions
             .insert(Arc::clone(watch), version);
@@ -196,13 +196,13 @@ impl Shared {
 
     /// The ledger learns that an object is gone.
     pub(super) fn deleted(&self, uid: &str, at: UnixSeconds) {
-        self.change(|books| books.ledger.deleted(uid, at));
+        self.change(|state| state.ledger.deleted(uid, at));
     }
 
     /// An object is gone, and nobody can say since when: it was there at `seen`, and at `now` it is
     /// not. It is billed up to when it was seen; what may lie between is counted.
     pub(super) fn vanished(&self, uid: &str, seen: UnixSeconds, now: UnixSeconds) {
-        self.change(|books| books.ledger.vanished(uid, seen, now));
+        self.change(|state| state.ledger.vanished(uid, seen, now));
     }
 
     /// Waits until it is known from where on this ledger bills. Watches begin after that: what they
@@ -214,24 +214,24 @@ impl Shared {
 
     /// All up to there was delivered, on this word of the Lease. Whoever leads knows by itself. Returns
     /// how many object-seconds are counted as unproved for it.
-    pub(super) fn learn(&self, delivered: Option<UnixSeconds>, word: Word) -> i64 {
+    pub(super) fn learn(&self, delivered: Option<UnixSeconds>, word: Signer) -> i64 {
         let is_first = self.opened.available_permits() == 0;
         let learned = delivered.filter(|_| is_first || !self.is_leader());
         let lost = learned.map_or(0, |delivered| {
-            self.change(|books| {
-                let ledger = &mut books.ledger;
+            self.change(|state| {
+                let ledger = &mut state.ledger;
                 match word {
                     _ if !is_first && delivered <= ledger.watermark() => 0,
-                    Word::Anothers if is_first => {
+                    Signer::Another if is_first => {
                         ledger.begin_at(delivered);
                         0
                     }
-                    Word::Anothers => {
+                    Signer::Another => {
                         ledger.adopt(delivered);
                         0
                     }
-                    Word::Own => ledger.adopt_unproved(delivered, true),
-                    Word::Nobodys => ledger.adopt_unproved(delivered, false),
+                    Signer::ThisReplica => ledger.adopt_unproved(delivered, true),
+                    Signer::Unsigned => ledger.adopt_unproved(delivered, false),
                 }
             })
         });
@@ -243,26 +243,26 @@ impl Shared {
 
     /// Another replica leads.
     pub(super) fn is_led_by(&self, leader: &str) {
-        let mut books = self.books();
-        if books.leader.as_ref() != leader {
-            books.leader = leader.into();
+        let mut state = self.state();
+        if state.leader.as_ref() != leader {
+            state.leader = leader.into();
         }
     }
 
     /// Who leads instead of this replica, if another one does.
     pub(super) fn leader(&self) -> Option<Arc<str>> {
-        (!self.is_leader()).then(|| Arc::clone(&self.books().leader))
+        (!self.is_leader()).then(|| Arc::clone(&self.state().leader))
     }
 
     /// This replica leads until then.
     pub(super) fn lead_until(&self, until: Instant) {
-        self.books().leadership = Leadership::Until(until);
+        self.state().leadership = Leadership::Until(until);
         self.changed.notify_one();
     }
 
     /// Whether this replica bills.
     pub(super) fn is_leader(&self) -> bool {
-        match self.books().leadership {
+        match self.state().leadership {
             Leadership::Alone => true,
             Leadership::Until(until) => Instant::now() < until,
         }
@@ -270,7 +270,7 @@ impl Shared {
 
     /// Up to where nothing has to come again.
     pub(super) fn safe_watermark(&self) -> UnixSeconds {
-        self.books().ledger.safe_watermark()
+        self.state().ledger.safe_watermark()
     }
 
     /// What a restored ledger knows: the objects that each watch has to look for. `place` says
@@ -281,12 +281,12 @@ impl Shared {
         place: impl Fn(&Known) -> Option<Arc<str>>,
     ) -> HashMap<Arc<str>, Vec<Known>> {
         let mut placed: HashMap<_, Vec<_>> = HashMap::new();
-        self.change(|books| {
-            books.seen = seen.clone();
+        self.change(|state| {
+            state.seen = seen.clone();
             let mut elsewhere = Vec::new();
-            for (uid, content) in books.ledger.existing() {
+            for (uid, content) in state.ledger.existing() {
                 let Some(content) = content else {
-                    books.unplaced.insert(Arc::clone(uid));
+                    state.unplaced.insert(Arc::clone(uid));
                     continue;
                 };
                 let known = Known::of(uid, content);
@@ -297,7 +297,7 @@ impl Shared {
             }
             for uid in elsewhere {
                 // No longer watched, as the configuration now says.
-                books.ledger.deleted(&uid, seen.at);
+                state.ledger.deleted(&uid, seen.at);
             }
         });
         placed
@@ -306,72 +306,72 @@ impl Shared {
     /// What the state file has to write: changes since this was last called, or `everything`; their
     /// generation; and how far the view went.
     pub(super) fn take_changes(&self, everything: bool) -> (Changes<BilledObject>, u64, SeenUntil) {
-        let mut books = self.books();
-        if let Some(current) = books.completeness.complete_until(i64::MAX) {
-            books.seen.at = books.seen.at.max(current);
+        let mut state = self.state();
+        if let Some(current) = state.completeness.complete_until(i64::MAX) {
+            state.seen.at = state.seen.at.max(current);
         }
         let changes = if everything {
-            books.ledger.take_everything()
+            state.ledger.take_everything()
         } else {
-            books.ledger.take_changes()
+            state.ledger.take_changes()
         };
-        (changes, books.generation, books.seen.clone())
+        (changes, state.generation, state.seen.clone())
     }
 
     /// The state file has all up to this generation.
     pub(super) fn written(&self, generation: u64) {
-        self.books().written = Some(generation);
+        self.state().written = Some(generation);
         self.changed.notify_one();
     }
 
     /// Whether the state file has all up to this generation, or there is none.
     pub(super) fn is_written(&self, generation: u64) -> bool {
-        self.books().written.is_none_or(|it| it >= generation)
+        self.state().written.is_none_or(|it| it >= generation)
     }
 
     /// A watch has a complete view, or no longer has one.
     pub(super) fn synced(&self, watch: &str, synced: bool) {
-        let mut books = self.books();
-        books.completeness.synced(watch, synced);
+        let mut state = self.state();
+        state.completeness.synced(watch, synced);
         if synced {
-            books.troubles.remove(watch);
+            state.troubles.remove(watch);
             // Ready is who has the whole view, and so bills.
-            if books.completeness.complete_until(i64::MAX).is_some() {
-                self.health.ready(if books.written.is_some() {
+            if state.completeness.complete_until(i64::MAX).is_some() {
+                self.health.ready(if state.written.is_some() {
                     "watching"
                 } else {
                     "watching; the ledger is in memory only and does not survive a restart"
                 });
                 // Every watch has listed what there is, and these were not among it.
-                for uid in std::mem::take(&mut books.unplaced) {
-                    let seen = books.seen.at;
-                    books.ledger.deleted(&uid, seen);
+                for uid in std::mem::take(&mut state.unplaced) {
+                    let seen = state.seen.at;
+                    state.ledger.deleted(&uid, seen);
                 }
             }
         }
-        drop(books);
+        drop(state);
         self.changed.notify_one();
     }
 
     /// A watch lost its view, for a reason that people should know.
     pub(super) fn unsynced(&self, watch: &Arc<str>, reason: &str) {
-        let mut books = self.books();
-        books.completeness.synced(watch, false);
-        books.troubles.insert(Arc::clone(watch), reason.to_owned());
-        let all: Vec<_> = books.troubles.values().map(String::as_str).collect();
+        let mut state = self.state();
+        state.completeness.synced(watch, false);
+        state.troubles.insert(Arc::clone(watch), reason.to_owned());
+        let all: Vec<_> = state.troubles.values().map(String::as_str).collect();
         self.health.not_ready(all.join("; "));
-        self.gauges.watch_errors.inc();
+        self.metrics.watch_errors.inc();
     }
 
     /// A watch was current at `at`.
     pub(super) fn alive(&self, watch: &str, at: UnixSeconds) {
-        self.books().completeness.alive(watch, at);
+        self.state().completeness.alive(watch, at);
         self.changed.notify_one();
     }
 
     /// The end of the next window.
     pub(super) fn next_due(&self) -> UnixSeconds {
-        self.books().ledger.next_due()
+        self.state().ledger.next_due()
     }
 
     /// The next window that may be made now, and the generation that the state file must have before
@@ -380,11 +380,11 @@ impl Shared {
         if !self.is_leader() {
             return None;
         }
-        self.change(|books| {
-            let complete_until = books.completeness.complete_until(now)?;
+        self.change(|state| {
+            let complete_until = state.completeness.complete_until(now)?;
             let oldest = now.saturating_sub(self.max_backlog);
-            books.ledger.forget_rejected(oldest);
-            let lost = books.ledger.give_up(oldest);
+            state.ledger.forget_rejected(oldest);
+            let lost = state.ledger.give_up(oldest);
             if lost > 0 {
                 error!(
                     seconds = lost,
@@ -392,111 +392,113 @@ impl Shared {
                      object-seconds are not billed"
                 );
             }
-            let window_batch = books.ledger.next(complete_until)?;
-            Some((window_batch, books.generation))
+            let window_batch = state.ledger.next(complete_until)?;
+            Some((window_batch, state.generation))
         })
     }
 
     /// How the events of a window ended.
     pub(super) fn settle(&self, tag: DeliveryTag, outcomes: Settled) {
         let now = self.clock.seconds();
-        self.change(|books| {
+        self.change(|state| {
             let is_plain =
                 outcomes.outcome == Outcome::Delivered && outcomes.undelivered.is_empty();
-            self.gauges
+            self.metrics
                 .windows
                 .inc_by(u64::from(outcomes.outcome.is_settled()));
             let settled = if is_plain {
                 DeliveryResult::Delivered
             } else {
-                let pieces = books.ledger.handed_out(tag);
+                let pieces = state.ledger.handed_out(tag);
                 fates::settled(pieces, outcomes, now)
             };
-            books.ledger.settle(tag, settled);
+            state.ledger.settle(tag, settled);
         });
     }
 
     /// A window was not sent and has to come again.
     pub(super) fn withdraw(&self, tag: DeliveryTag) {
-        self.change(|books| books.ledger.settle(tag, DeliveryResult::Failed));
+        self.change(|state| state.ledger.settle(tag, DeliveryResult::Failed));
     }
 
     /// Has what was rejected made again. Returns how many pieces that are.
     pub(super) fn retry_rejected(&self) -> usize {
-        let pieces = self.change(|books| books.ledger.retry_rejected());
+        let pieces = self.change(|state| state.ledger.retry_rejected());
         self.changed.notify_one();
         pieces
     }
 
     /// The length of windows.
     pub(super) fn windows(&self) -> Interval {
-        self.books().ledger.interval()
+        self.state().ledger.interval()
     }
 
     /// Looks at the ledger. Must be quick, for everything else waits.
     pub(super) fn with_ledger<T>(&self, look: impl FnOnce(&Ledger<BilledObject>) -> T) -> T {
-        look(&self.books().ledger)
+        look(&self.state().ledger)
     }
 
     /// Brings the metrics of what became of all seconds up to date.
     pub(super) fn show(&self, metrics: &Metrics, label: &Arc<str>) {
         let now = self.clock.seconds();
-        fates::show(&self.books().ledger, metrics, label, now);
+        fates::show(&self.state().ledger, metrics, label, now);
     }
 
     /// Says on `/ready` what is not billed and why, and once of each piece more that is not kept.
-    fn tell_of_unbilled(&self, books: &mut Books) {
-        if books
+    fn tell_of_unbilled(&self, state: &mut State) {
+        if state
             .unbilled_told
             .is_some_and(|at| at.elapsed() < UNBILLED_EVERY)
         {
             return;
         }
-        books.unbilled_told = Some(Instant::now());
-        let summary = fates::summary(&books.ledger, self.resource_type);
+        state.unbilled_told = Some(Instant::now());
+        let summary = fates::summary(&state.ledger, self.resource_type);
         if summary.is_empty() {
             self.billing.ready("");
         } else {
             self.billing.ready(format!("not billed: {summary}"));
         }
-        let not_kept = books.ledger.stats().rejected_not_kept;
-        if not_kept > books.not_kept_told {
+        let not_kept = state.ledger.stats().rejected_not_kept;
+        if not_kept > state.not_kept_told {
             error!(
-                pieces = not_kept - books.not_kept_told,
+                pieces = not_kept - state.not_kept_told,
                 "there is too much that was rejected, or it is too old: the oldest of the namespace \
                  with most is no longer kept, and can not be delivered later"
             );
-            books.not_kept_told = not_kept;
+            state.not_kept_told = not_kept;
         }
     }
 
     /// Brings the metrics up to date and tells once of what cannot be taken back.
     pub(super) fn update_gauges(&self, now: UnixSeconds) {
-        let mut books = self.books();
-        self.tell_of_unbilled(&mut books);
-        let stats = books.ledger.stats();
-        let watermark = books.ledger.watermark();
-        self.gauges.watermark.set(watermark);
-        self.gauges.watermark_age.set(now.saturating_sub(watermark));
-        self.gauges.open.set(clamp(stats.open));
-        self.gauges.overbilled.set(clamp(stats.overbilled_seconds));
-        self.gauges.late.set(clamp(stats.late_seconds));
-        self.gauges.billed.set(clamp(stats.billed_seconds));
-        self.gauges.lost.set(clamp(stats.lost_seconds));
-        let current = books.completeness.complete_until(i64::MAX);
-        let current = current.or(books.current_until).unwrap_or(now);
-        books.current_until = Some(current);
-        self.gauges
+        let mut state = self.state();
+        self.tell_of_unbilled(&mut state);
+        let stats = state.ledger.stats();
+        let watermark = state.ledger.watermark();
+        self.metrics.watermark.set(watermark);
+        self.metrics
+            .watermark_age
+            .set(now.saturating_sub(watermark));
+        self.metrics.open.set(clamp(stats.open));
+        self.metrics.overbilled.set(clamp(stats.overbilled_seconds));
+        self.metrics.late.set(clamp(stats.late_seconds));
+        self.metrics.billed.set(clamp(stats.billed_seconds));
+        self.metrics.lost.set(clamp(stats.lost_seconds));
+        let current = state.completeness.complete_until(i64::MAX);
+        let current = current.or(state.current_until).unwrap_or(now);
+        state.current_until = Some(current);
+        self.metrics
             .staleness
             .set(now.saturating_sub(current).max(0));
         let overbilled: i64 = clamp(stats.overbilled_seconds);
-        if overbilled > books.overbilled_told {
+        if overbilled > state.overbilled_told {
             warn!(
-                seconds = overbilled - books.overbilled_told,
+                seconds = overbilled - state.overbilled_told,
                 "an object ended before the end of a window that was already billed; \
                  these seconds cannot be taken back (a longer `settle` prevents this)"
             );
-            books.overbilled_told = overbilled;
+            state.overbilled_told = overbilled;
         }
     }
 }

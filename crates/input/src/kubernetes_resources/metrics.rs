@@ -3,7 +3,7 @@
 use meterline_core::{IntCounter, IntGauge, Metrics};
 
 /// The ledger's own metrics.
-pub(super) struct Gauges {
+pub(super) struct LedgerMetrics {
     pub(super) watermark: IntGauge,
     pub(super) watermark_age: IntGauge,
     pub(super) staleness: IntGauge,
@@ -16,7 +16,7 @@ pub(super) struct Gauges {
     pub(super) windows: IntCounter,
 }
 
-impl Gauges {
+impl LedgerMetrics {
     pub(super) fn new(metrics: &Metrics, label: &str) -> Self {
         let labels = [("label", label)];
         let gauge = |name, help| metrics.gauge(name, help, &labels);

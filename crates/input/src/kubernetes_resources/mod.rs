@@ -39,14 +39,14 @@ use tracing::{error, info};
 
 use self::{
     clock::Clock,
-    input::{Journal, KubernetesResources},
-    leader::Candidate,
-    ledger::{Shared, Subject},
+    input::{KubernetesResources, StateWriter},
+    leader::LeaderElector,
+    ledger::{Options, SharedLedger},
     object::Projection,
-    rejected::Kept,
+    rejected::RejectedUsage,
     resource_type::ResourceType,
     state::{Report, Saved, StateFile},
-    watch::{Remarks, Restored, Watch},
+    watch::{Restored, Watch, WatchWarnings},
 };
 
 /// The component.
@@ -289,10 +289,10 @@ impl InputPlan for Plan {
         };
         info!(label = %cx.label, from = %messages::rfc3339(ledger.watermark()), "billing begins");
         let is_namespaced = self.resource_type.is_namespaced();
-        let shared = Arc::new(Shared::new(
+        let shared = Arc::new(SharedLedger::new(
             ledger,
             completeness,
-            Subject {
+            Options {
                 resource_type: self.resource_type,
                 projection,
                 label_selector: self.label_selector,
@@ -310,7 +310,7 @@ impl InputPlan for Plan {
         ));
         cx.rejected.register(
             Arc::clone(&cx.label),
-            Arc::new(Kept(Arc::downgrade(&shared))),
+            Arc::new(RejectedUsage(Arc::downgrade(&shared))),
         );
         let (shown, metrics, label) = (
             Arc::downgrade(&shared),
@@ -333,7 +333,7 @@ impl InputPlan for Plan {
             })
         });
         let health = cx.health.register(format!("watches {}", cx.label));
-        let remarks = Arc::new(Remarks::new(health, &cx.metrics, &cx.label));
+        let remarks = Arc::new(WatchWarnings::new(health, &cx.metrics, &cx.label));
         let watches = names.into_iter().map(|(name, namespace)| Watch {
             restored: seen.as_ref().map(|seen| Restored {
                 known: placed.remove(&name).unwrap_or_default(),
@@ -349,13 +349,13 @@ impl InputPlan for Plan {
         let journal = file.map(|file| {
             let health = cx.health.register(format!("state {}", cx.label));
             let report = Report::new(health, &cx.metrics, &cx.label);
-            Journal::Waiting(Box::new((file, report)))
+            StateWriter::Waiting(Box::new((file, report)))
         });
         let candidate = cx.leader_election.as_ref().map(|election| {
             let health = cx
                 .health
                 .register(format!("lease {}/{}", election.namespace, election.name));
-            Candidate::new(
+            LeaderElector::new(
                 Arc::clone(election),
                 Arc::clone(&shared),
                 health,

@@ -5,16 +5,16 @@ use std::sync::Weak;
 use meterline_core::{RejectedPage, RejectedStore};
 
 use super::{
-    fates::{self, Place},
-    ledger::Shared,
+    fates::{self, Cursor},
+    ledger::SharedLedger,
 };
 
 /// The rejected usage of one input, for as long as the input is there.
-pub(super) struct Kept(pub(super) Weak<Shared>);
+pub(super) struct RejectedUsage(pub(super) Weak<SharedLedger>);
 
-impl RejectedStore for Kept {
+impl RejectedStore for RejectedUsage {
     fn page(&self, after: Option<&str>, limit: usize) -> Result<RejectedPage, String> {
-        let from = after.map(Place::parse).transpose()?;
+        let from = after.map(Cursor::parse).transpose()?;
         let Some(shared) = self.0.upgrade() else {
             return Err("the input has ended".to_owned());
         };

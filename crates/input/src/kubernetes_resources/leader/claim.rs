@@ -31,22 +31,22 @@ pub(crate) struct Claim {
 
 /// Whose word it is up to where all was delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Word {
+pub(crate) enum Signer {
     /// That of another replica, good for what that one handed out.
-    Anothers,
+    Another,
     /// That of this one, perhaps before it was restarted.
-    Own,
+    ThisReplica,
     /// It is not signed by anybody.
-    Nobodys,
+    Unsigned,
 }
 
 impl Claim {
     /// Whose word it is to the replica with this identity.
-    pub(crate) fn word(&self, identity: &str) -> Word {
+    pub(crate) fn signer(&self, identity: &str) -> Signer {
         match (self.is_signed, self.by == identity) {
-            (false, _) => Word::Nobodys,
-            (true, true) => Word::Own,
-            (true, false) => Word::Anothers,
+            (false, _) => Signer::Unsigned,
+            (true, true) => Signer::ThisReplica,
+            (true, false) => Signer::Another,
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) const READS: &[&str] = &[
 
 /// What is known about an object's life from the object alone, in Unix seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Life {
+pub(super) struct Lifetime {
     /// When it began to be billed; `None` while it has not.
     pub(super) start: Option<i64>,
     /// When it stopped, if the object says so.
@@ -43,11 +43,11 @@ pub(super) struct Life {
 
 /// How a deletion was learned of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(super) enum Deletion {
     /// As it happened, by a live watch, at this second.
-    Live(i64),
+    Observed(i64),
     /// Some time in a gap of the watch: it was last known to exist at `since`, and noticed at `now`.
-    Gap {
+    InGap {
         /// The last moment at which the watch was current.
         since: i64,
         /// The moment at which the deletion was noticed.
@@ -61,12 +61,12 @@ pub(super) fn life(
     resource_type: ResourceType,
     include_pending: bool,
     now: i64,
-) -> Life {
+) -> Lifetime {
     match resource_type {
         ResourceType::Pod => pod_life(object, include_pending, now),
         ResourceType::Node
         | ResourceType::PersistentVolume
-        | ResourceType::PersistentVolumeClaim => Life {
+        | ResourceType::PersistentVolumeClaim => Lifetime {
             start: created(object),
             end: None,
         },
@@ -84,20 +84,20 @@ pub(super) fn created(object: Node<'_>) -> Option<i64> {
 /// up to a grace period after the request. If the deletion fell into a gap of the watch, that request
 /// or the last sign of a container is the best the server still knows, and it cannot have been
 /// before the object was last known to exist.
-pub(super) fn deleted_at(object: Node<'_>, life: Life, seen: Seen) -> i64 {
+pub(super) fn deleted_at(object: Node<'_>, life: Lifetime, deletion: Deletion) -> i64 {
     if let Some(end) = life.end.or_else(|| end::stopped(object)) {
         return end;
     }
-    match seen {
-        Seen::Live(now) => now,
-        Seen::Gap { since, now } => end::requested(object)
+    match deletion {
+        Deletion::Observed(now) => now,
+        Deletion::InGap { since, now } => end::requested(object)
             .max(end::last_sign(object))
             .unwrap_or(since)
             .clamp(since.min(now), now),
     }
 }
 
-fn pod_life(pod: Node<'_>, include_pending: bool, now: i64) -> Life {
+fn pod_life(pod: Node<'_>, include_pending: bool, now: i64) -> Lifetime {
     let status = pod.get("status");
     let phase = status
         .and_then(|it| it.get("phase"))
@@ -114,7 +114,7 @@ fn pod_life(pod: Node<'_>, include_pending: bool, now: i64) -> Life {
                 .flatten()
         })
     };
-    Life {
+    Lifetime {
         start: start.map(|start| mirrored(pod).map_or(start, |since| shown(start, since))),
         end: end::end(pod, phase, now),
     }

@@ -13,7 +13,7 @@ fn at(seconds: i64) -> String {
         .to_rfc3339()
 }
 
-fn pod(value: &Value) -> Life {
+fn pod(value: &Value) -> Lifetime {
     let whole = Document::from(value);
     let life = life(whole.root(), ResourceType::Pod, false, NOW);
     // What is declared to be read here is all that is read.
@@ -39,7 +39,7 @@ fn a_pod_starts_with_its_first_container() {
         "containerStatuses": [running(120), running(100)]}}));
     assert_eq!(
         life,
-        Life {
+        Lifetime {
             start: Some(100),
             end: None
         }
@@ -51,7 +51,7 @@ fn a_pending_pod_has_not_started() {
     let waiting = json!({"state": {"waiting": {"reason": "ContainerCreating"}}});
     let value = json!({"metadata": {"creationTimestamp": at(50)},
         "status": {"phase": "Pending", "containerStatuses": [waiting]}});
-    assert_eq!(pod(&value), Life::default());
+    assert_eq!(pod(&value), Lifetime::default());
     let life = life(Document::from(&value).root(), ResourceType::Pod, true, NOW);
     assert_eq!(life.start, Some(50));
 }
@@ -63,7 +63,7 @@ fn a_restarted_container_started_when_it_first_did() {
     let life = pod(&json!({"status": {"phase": "Running", "containerStatuses": [container]}}));
     assert_eq!(
         life,
-        Life {
+        Lifetime {
             start: Some(100),
             end: None
         }
@@ -84,7 +84,7 @@ fn a_finished_pod_ends_with_its_last_container() {
         "containerStatuses": [terminated(100, 200), terminated(100, 230)]}}));
     assert_eq!(
         life,
-        Life {
+        Lifetime {
             start: Some(100),
             end: Some(230)
         }
@@ -103,7 +103,7 @@ fn a_sidecar_may_outlive_the_containers_and_an_init_container_does_not_count() {
             "initContainerStatuses": [init, sidecar]}}));
     assert_eq!(
         life,
-        Life {
+        Lifetime {
             start: Some(100),
             end: Some(240)
         }
@@ -116,7 +116,7 @@ fn a_pod_that_is_running_with_all_containers_stopped_goes_on() {
         "containerStatuses": [terminated(100, 200)]}}));
     assert_eq!(
         life,
-        Life {
+        Lifetime {
             start: Some(100),
             end: None
         }
@@ -128,7 +128,7 @@ fn an_evicted_pod_that_never_started_has_no_life() {
     let life = pod(&json!({"status": {"phase": "Failed", "reason": "Evicted"}}));
     assert_eq!(
         life,
-        Life {
+        Lifetime {
             start: None,
             end: Some(NOW)
         }
@@ -142,7 +142,7 @@ fn a_container_whose_times_are_unknown_is_passed_over() {
             {"state": {"terminated": {"startedAt": "1970-01-01T00:00:00Z"}}}]}}));
     assert_eq!(
         life,
-        Life {
+        Lifetime {
             start: None,
             end: Some(NOW)
         }
@@ -161,7 +161,7 @@ fn other_objects_live_from_their_creation() {
     let node = Document::from(&json!({"metadata": {"creationTimestamp": at(70)}}));
     assert_eq!(
         life(node.root(), ResourceType::Node, false, NOW),
-        Life {
+        Lifetime {
             start: Some(70),
             end: None
         }
@@ -174,8 +174,11 @@ fn a_deletion_that_a_live_watch_saw_happened_then() {
         "status": {"phase": "Running", "containerStatuses": [running(100)]}});
     let document = Document::from(&value);
     let life = pod(&value);
-    assert_eq!(deleted_at(document.root(), life, Seen::Live(530)), 530);
-    let gap = |since, now| deleted_at(document.root(), life, Seen::Gap { since, now });
+    assert_eq!(
+        deleted_at(document.root(), life, Deletion::Observed(530)),
+        530
+    );
+    let gap = |since, now| deleted_at(document.root(), life, Deletion::InGap { since, now });
     assert_eq!(gap(490, 530), 500);
     assert_eq!(gap(510, 530), 510);
     assert_eq!(gap(400, 450), 450);
@@ -187,7 +190,7 @@ fn a_deleted_pod_whose_containers_all_finished_ended_then() {
         "containerStatuses": [terminated(100, 200), terminated(100, 210)]}});
     let document = Document::from(&value);
     assert_eq!(
-        deleted_at(document.root(), pod(&value), Seen::Live(999)),
+        deleted_at(document.root(), pod(&value), Deletion::Observed(999)),
         210
     );
 }
@@ -196,7 +199,7 @@ fn a_deleted_pod_whose_containers_all_finished_ended_then() {
 fn a_deleted_pod_without_any_status_ended_when_seen() {
     let document = Document::from(&json!({}));
     assert_eq!(
-        deleted_at(document.root(), Life::default(), Seen::Live(7)),
+        deleted_at(document.root(), Lifetime::default(), Deletion::Observed(7)),
         7
     );
 }
@@ -232,8 +235,8 @@ fn deleting(asked: i64, grace: i64, restart: &str, phase: &str, containers: &[Va
         "status": {"phase": phase, "containerStatuses": containers}})
 }
 
-fn deleted(value: &Value, seen: Seen) -> i64 {
-    deleted_at(Document::from(value).root(), pod(value), seen)
+fn deleted(value: &Value, deletion: Deletion) -> i64 {
+    deleted_at(Document::from(value).root(), pod(value), deletion)
 }
 
 #[test]
@@ -244,10 +247,13 @@ fn a_sidecar_that_runs_keeps_a_deleted_pod_alive() {
             "status": {"phase": "Running", "containerStatuses": [terminated(100, 110)],
                 "initContainerStatuses": [named("proxy", sidecar)]}})
     };
-    assert_eq!(deleted(&with(running(90)), Seen::Live(5_000)), 5_000);
-    assert_eq!(deleted(&with(waiting()), Seen::Live(5_000)), 5_000);
     assert_eq!(
-        deleted(&with(terminated(90, 112)), Seen::Live(5_000)),
+        deleted(&with(running(90)), Deletion::Observed(5_000)),
+        5_000
+    );
+    assert_eq!(deleted(&with(waiting()), Deletion::Observed(5_000)), 5_000);
+    assert_eq!(
+        deleted(&with(terminated(90, 112)), Deletion::Observed(5_000)),
         112,
         "the kubelet stops sidecars when the containers are done"
     );
@@ -362,7 +368,7 @@ fn a_pod_that_waits_to_be_restarted_is_billed_until_it_is_to_go() {
     // Deleted at once, while it waited.
     let value = json!({"spec": {"restartPolicy": "Always"}, "status": {"phase": "Running",
         "containerStatuses": [again(&waiting(), &terminated(100, 150))]}});
-    assert_eq!(deleted(&value, Seen::Live(400)), 400);
+    assert_eq!(deleted(&value, Deletion::Observed(400)), 400);
 }
 
 #[test]
@@ -378,7 +384,7 @@ fn a_pod_that_was_over_before_its_deletion_was_asked_for_stays_so() {
 #[test]
 fn the_grace_period_is_no_part_of_the_request() {
     let value = deleting(500, 30, "Always", "Running", &[running(100)]);
-    let gap = |since, now| deleted(&value, Seen::Gap { since, now });
+    let gap = |since, now| deleted(&value, Deletion::InGap { since, now });
     assert_eq!(gap(490, 600), 500);
     assert_eq!(gap(510, 600), 510);
     let value = deleting(
@@ -391,7 +397,7 @@ fn the_grace_period_is_no_part_of_the_request() {
     assert_eq!(
         deleted(
             &value,
-            Seen::Gap {
+            Deletion::InGap {
                 since: 490,
                 now: 600
             }

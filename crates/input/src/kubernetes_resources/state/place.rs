@@ -145,7 +145,7 @@ impl Place {
                     return Err(Error::InUse);
                 }
                 Err(TryLockError::WouldBlock) => std::thread::sleep(POLL),
-                // Then there is SQLite's own, which is not of that kind.
+                // StateAt there is SQLite's own, which is not of that kind.
                 Err(TryLockError::Error(error))
                     if error.kind() == ErrorKind::Unsupported
                         || error.raw_os_error() == Some(NO_LOCKS) =>

@@ -7,7 +7,7 @@ use tokio::{sync::Notify, time::timeout};
 use tracing::{error, info};
 
 use super::{file::StateFile, place::Change, rows::StateError};
-use crate::kubernetes_resources::{ledger::Shared, messages};
+use crate::kubernetes_resources::{ledger::SharedLedger, messages};
 
 /// Changes that come closer together than this are written as one.
 const GATHER: Duration = Duration::from_millis(20);
@@ -46,7 +46,7 @@ impl Report {
     }
 
     /// The file was looked at.
-    fn looked(&mut self, shared: &Shared, change: Option<Change>) {
+    fn looked(&mut self, shared: &SharedLedger, change: Option<Change>) {
         let (Some(change), None) = (change, self.lost) else {
             return;
         };
@@ -105,7 +105,7 @@ impl Report {
 /// Writes what changes until `end`, and then what is left. Nothing goes out that is not written, so
 /// a disk that is full holds back windows; it loses none.
 pub(crate) async fn keep(
-    shared: Arc<Shared>,
+    shared: Arc<SharedLedger>,
     mut file: StateFile,
     mut report: Report,
     end: Arc<Notify>,

@@ -18,7 +18,7 @@ use kube::{
 };
 use tower::{BoxError, ServiceBuilder};
 
-use super::liveness::{Line, Listen};
+use super::liveness::{LivenessLayer, WatchLiveness};
 
 /// Between two signs of life that a connection is asked for.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -31,11 +31,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When the configuration names certificates or credentials that cannot be used.
-pub(crate) fn client(config: Config, line: Line) -> Result<Client, BoxError> {
+pub(crate) fn client(config: Config, line: WatchLiveness) -> Result<Client, BoxError> {
     if config.proxy_url.is_some() {
         // What `kube` knows about proxies is all in its own client.
         let builder = ClientBuilder::try_from(config)?;
-        return Ok(builder.with_layer(&Listen(line)).build());
+        return Ok(builder.with_layer(&LivenessLayer(line)).build());
     }
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
@@ -54,7 +54,7 @@ pub(crate) fn client(config: Config, line: Line) -> Result<Client, BoxError> {
         .http2_keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .build::<_, Body>(connector);
     let service = ServiceBuilder::new()
-        .layer(Listen(line))
+        .layer(LivenessLayer(line))
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)

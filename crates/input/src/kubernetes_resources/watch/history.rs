@@ -29,7 +29,7 @@ const MOST_STEPS: u32 = 40;
 const AT_ONCE: usize = 8;
 
 /// Something that happened while nobody watched.
-pub(crate) enum Missed {
+pub(crate) enum MissedEvent {
     /// An object was made or changed.
     Is(Object),
     /// An object went; this is how it was then.
@@ -44,7 +44,7 @@ pub(crate) async fn missed(
     api: &Api<Object>,
     label_selector: Option<&str>,
     (version, now): (u64, u64),
-    mut apply: impl FnMut(Missed),
+    mut apply: impl FnMut(MissedEvent),
 ) -> usize {
     let deadline = Instant::now() + LONGEST;
     if now <= version {
@@ -85,13 +85,13 @@ async fn repeated(
     label_selector: Option<&str>,
     from: u64,
     until: u64,
-) -> Option<Vec<Missed>> {
+) -> Option<Vec<MissedEvent>> {
     // The end of so short a watch says that there is nothing more, unless it was cut off while it told.
     let mut params = WatchParams::default().timeout(1);
     params.label_selector = label_selector.map(str::to_owned);
     let (mut missed, mut told) = (Vec::new(), from);
     // What was told before something went wrong is kept.
-    let so_far = |missed: Vec<Missed>| (!missed.is_empty()).then_some(missed);
+    let so_far = |missed: Vec<MissedEvent>| (!missed.is_empty()).then_some(missed);
     loop {
         let begun = told;
         let asked = timeout(LONGEST, api.watch(&params, &begun.to_string())).await;
@@ -101,8 +101,8 @@ async fn repeated(
         let mut events = pin!(events);
         while let Ok(Some(Ok(event))) = timeout(LONGEST, events.next()).await {
             let event = match event {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) => Missed::Is(object),
-                WatchEvent::Deleted(object) => Missed::Gone(object),
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => MissedEvent::Is(object),
+                WatchEvent::Deleted(object) => MissedEvent::Gone(object),
                 WatchEvent::Bookmark(bookmark) => {
                     let version = bookmark.metadata.resource_version.parse();
                     told = told.max(version.unwrap_or(0));
@@ -110,7 +110,7 @@ async fn repeated(
                 }
                 WatchEvent::Error(_) => return so_far(missed),
             };
-            let (Missed::Is(object) | Missed::Gone(object)) = &event;
+            let (MissedEvent::Is(object) | MissedEvent::Gone(object)) = &event;
             told = told.max(object.known().version);
             missed.push(event);
             if told >= until {
@@ -124,7 +124,7 @@ async fn repeated(
 }
 
 /// How it was at one version.
-enum Then {
+enum StateAt {
     There(Box<Object>),
     Absent,
     /// The server does not know any more.
@@ -132,13 +132,13 @@ enum Then {
 }
 
 /// Where to search.
-pub(crate) struct Past<'a> {
+pub(crate) struct History<'a> {
     pub(crate) client: &'a Client,
     pub(crate) resource: &'a ApiResource,
     pub(crate) label_selector: Option<&'a str>,
 }
 
-impl Past<'_> {
+impl History<'_> {
     /// The last states of objects, those that could be found. `api` is what they were listed by.
     pub(crate) async fn last_states(&self, api: &Api<Object>, vanished: &[Known]) -> Vec<Object> {
         let mut found = Vec::new();
@@ -181,19 +181,24 @@ impl Past<'_> {
             }
             let middle = present + (absent - present) / 2;
             match self.at(&api, &gone, middle).await? {
-                Then::There(object) => {
+                StateAt::There(object) => {
                     last = Some(*object);
                     present = middle;
                 }
-                Then::Absent => absent = middle,
+                StateAt::Absent => absent = middle,
                 // The store keeps minutes, and the gap is younger: it was there then.
-                Then::Compacted => present = middle,
+                StateAt::Compacted => present = middle,
             }
         }
         Ok(last)
     }
 
-    async fn at(&self, api: &Api<Object>, gone: &Known, version: u64) -> Result<Then, kube::Error> {
+    async fn at(
+        &self,
+        api: &Api<Object>,
+        gone: &Known,
+        version: u64,
+    ) -> Result<StateAt, kube::Error> {
         let mut params = ListParams::default()
             .fields(&format!("metadata.name={}", gone.name))
             .at(&version.to_string())
@@ -204,9 +209,9 @@ impl Past<'_> {
                 let mut items = list.items.into_iter();
                 Ok(items
                     .find(|object| object.uid() == gone.uid)
-                    .map_or(Then::Absent, |object| Then::There(Box::new(object))))
+                    .map_or(StateAt::Absent, |object| StateAt::There(Box::new(object))))
             }
-            Err(kube::Error::Api(status)) if status.code == 410 => Ok(Then::Compacted),
+            Err(kube::Error::Api(status)) if status.code == 410 => Ok(StateAt::Compacted),
             Err(error) => Err(error),
         }
     }

@@ -35,10 +35,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// What is known of the connection under one watch. Cloning shares it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Line(Arc<LineState>);
+pub(crate) struct WatchLiveness(Arc<LivenessState>);
 
 #[derive(Debug, Default)]
-struct LineState {
+struct LivenessState {
     /// Learns what the API server's clock shows.
     clock: Clock,
     state: Mutex<Opened>,
@@ -64,12 +64,12 @@ struct Opened {
     pause: Option<Instant>,
 }
 
-impl Line {
+impl WatchLiveness {
     /// A line on which the API server's clock is heard.
     pub(crate) fn with(clock: Clock) -> Self {
-        Self(Arc::new(LineState {
+        Self(Arc::new(LivenessState {
             clock,
-            ..LineState::default()
+            ..LivenessState::default()
         }))
     }
 
@@ -177,30 +177,30 @@ impl Line {
     }
 }
 
-pub(crate) struct Listen(pub(super) Line);
+pub(crate) struct LivenessLayer(pub(super) WatchLiveness);
 
-impl<S> Layer<S> for Listen {
-    type Service = Listening<S>;
+impl<S> Layer<S> for LivenessLayer {
+    type Service = LivenessService<S>;
 
-    fn layer(&self, inner: S) -> Listening<S> {
-        Listening {
+    fn layer(&self, inner: S) -> LivenessService<S> {
+        LivenessService {
             inner,
             line: self.0.clone(),
         }
     }
 }
 
-pub(crate) struct Listening<S> {
+pub(crate) struct LivenessService<S> {
     inner: S,
-    line: Line,
+    line: WatchLiveness,
 }
 
-impl<S, B> Service<Request<KubeBody>> for Listening<S>
+impl<S, B> Service<Request<KubeBody>> for LivenessService<S>
 where
     S: Service<Request<KubeBody>, Response = Response<B>, Error = BoxError>,
     S::Future: Send + 'static,
 {
-    type Response = Response<Heard<B>>;
+    type Response = Response<TrackedBody<B>>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
@@ -241,7 +241,7 @@ where
                     None
                 }
             };
-            Ok(response.map(|body| Heard {
+            Ok(response.map(|body| TrackedBody {
                 body,
                 read: if is_watch {
                     Read::Line(0)
@@ -262,7 +262,7 @@ fn shared_connection<T>(response: &Response<T>) -> Option<SocketAddr> {
 
 /// Closes its watch when it is dropped, however the body ends.
 struct OpenWatch {
-    line: Line,
+    line: WatchLiveness,
     generation: u64,
 }
 
@@ -273,14 +273,14 @@ impl Drop for OpenWatch {
 }
 
 /// A response body that is listened to.
-pub(crate) struct Heard<B> {
+pub(crate) struct TrackedBody<B> {
     body: B,
     /// Bounds what is read.
     read: Read,
     watch: Option<OpenWatch>,
 }
 
-impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for Heard<B> {
+impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for TrackedBody<B> {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_watch_that_was_left_behind_on_an_old_connection_ends() {
-        let line = Line::default();
+        let line = WatchLiveness::default();
         let old = line.open(address(1));
         line.answered(address(1));
         assert!(line.open_since().is_some());
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn over_http_1_every_answer_comes_on_a_connection_of_its_own() {
-        let line = Line::default();
+        let line = WatchLiveness::default();
         line.open(None);
         line.answered(None);
         line.answered(address(1));
@@ -360,7 +360,7 @@ mod tests {
     #[test]
     fn the_api_server_is_left_alone_as_long_as_it_asks_within_reason() {
         let pause = |value: &str| {
-            let line = Line::default();
+            let line = WatchLiveness::default();
             let response = Response::builder().status(429).header(RETRY_AFTER, value);
             line.refused(&response.body(()).unwrap());
             line.pause().as_secs_f64().round()

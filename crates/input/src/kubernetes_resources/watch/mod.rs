@@ -12,5 +12,5 @@ mod view;
 mod warnings;
 
 pub(super) use self::{
-    client::client, liveness::Line, task::Watch, view::Restored, warnings::Remarks,
+    client::client, liveness::WatchLiveness, task::Watch, view::Restored, warnings::WatchWarnings,
 };

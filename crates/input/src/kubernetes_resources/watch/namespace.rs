@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     client::client,
-    liveness::Line,
+    liveness::WatchLiveness,
     task::{PROBE_TIMEOUT, Watch},
 };
 
@@ -54,7 +54,7 @@ impl Watch {
     /// Whether it is there, or is not known not to be.
     async fn is_there(&self, namespace: &str) -> Result<bool, String> {
         let config = self.shared.cluster().await?;
-        let client = client(config, Line::default()).map_err(|error| error.to_string())?;
+        let client = client(config, WatchLiveness::default()).map_err(|error| error.to_string())?;
         let api: Api<Namespace> = Api::all(client);
         match api.get_metadata_opt(namespace).await {
             Ok(found) => Ok(found.is_some()),

@@ -26,16 +26,16 @@ use tracing::{debug, info, warn};
 use super::{
     client::client,
     errors::{explain, refuses_streaming_list},
-    history::{self, Missed, Past},
+    history::{self, History, MissedEvent},
     limits::{LARGEST_PAGE, TooMuch},
-    liveness::Line,
+    liveness::WatchLiveness,
     proofs::Answer,
     view::{LONGEST_LOOK, Restored, SHORTEST_LOOK, View},
-    warnings::{Remarks, whole},
+    warnings::{WatchWarnings, whole},
 };
 use crate::kubernetes_resources::{
-    ledger::Shared,
-    lifetime::{Seen, deleted_at, life},
+    ledger::SharedLedger,
+    lifetime::{Deletion, deleted_at, life},
     object::{Known, Object, keeping},
 };
 
@@ -59,9 +59,9 @@ pub(crate) struct Watch {
     /// The namespace, or none for all of them.
     pub(crate) namespace: Option<String>,
     /// What to watch and where what is seen goes.
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<SharedLedger>,
     /// What people should know of it.
-    pub(crate) remarks: Arc<Remarks>,
+    pub(crate) remarks: Arc<WatchWarnings>,
     /// What a restored ledger knows of it.
     pub(crate) restored: Option<Restored>,
 }
@@ -86,7 +86,7 @@ enum Woken {
     Event(Option<Result<Event<Object>, watcher::Error>>),
     /// All that was heard is read.
     Drained,
-    Line,
+    WatchLiveness,
     Answer(Option<Answer>),
     Look,
 }
@@ -108,7 +108,7 @@ impl Watch {
         let mut view = View::new(restored, now);
         let mut streaming = true;
         loop {
-            let line = Line::with(self.shared.clock.clone());
+            let line = WatchLiveness::with(self.shared.clock.clone());
             match self.connect(line.clone()).await {
                 Ok(mut clients) => {
                     clients.streaming_list &= streaming;
@@ -122,10 +122,10 @@ impl Watch {
     }
 
     /// Clients with the credentials as they are now.
-    async fn connect(&self, line: Line) -> Result<Clients, String> {
+    async fn connect(&self, line: WatchLiveness) -> Result<Clients, String> {
         let config = self.shared.cluster().await?;
         let make = |line| client(config.clone(), line).map_err(|error| error.to_string());
-        let (client, past) = (make(line)?, make(Line::default())?);
+        let (client, past) = (make(line)?, make(WatchLiveness::default())?);
         let version = timeout(PROBE_TIMEOUT, client.apiserver_version())
             .await
             .map_err(|_| "the API server does not answer".to_owned())?;
@@ -145,11 +145,11 @@ impl Watch {
         })
     }
 
-    async fn follow(&self, clients: Clients, line: &Line, view: &mut View) -> End {
+    async fn follow(&self, clients: Clients, line: &WatchLiveness, view: &mut View) -> End {
         let resource = self.shared.resource_type.api_resource();
         let api = self.api(clients.client, &resource);
         let past_api = self.api(clients.past.clone(), &resource);
-        let past = Past {
+        let past = History {
             client: &clients.past,
             resource: &resource,
             label_selector: self.shared.label_selector.as_deref(),
@@ -167,7 +167,7 @@ impl Watch {
                 biased;
                 event = unconstrained(events.next()) => Woken::Event(event),
                 () = ready(()), if view.unnoted => Woken::Drained,
-                () = line.changed() => Woken::Line,
+                () = line.changed() => Woken::WatchLiveness,
                 answered = &mut probe => Woken::Answer(answered),
                 () = tokio::time::sleep_until(look_at) => Woken::Look,
             };
@@ -199,7 +199,7 @@ impl Watch {
                     view.unnoted = false;
                     view.note_life(&self.name, &self.shared, line);
                 }
-                Woken::Line => view.unnoted = true,
+                Woken::WatchLiveness => view.unnoted = true,
                 Woken::Answer(answered) => {
                     view.answer = answered.or(view.answer);
                     view.unnoted = true;
@@ -262,7 +262,7 @@ impl Watch {
         &self,
         event: Event<Object>,
         now: i64,
-        past: &Past<'_>,
+        past: &History<'_>,
         api: &Api<Object>,
         view: &mut View,
     ) {
@@ -287,7 +287,7 @@ impl Watch {
     }
 
     /// A list is complete: what it did not show is gone.
-    async fn listed(&self, past: &Past<'_>, api: &Api<Object>, view: &mut View) {
+    async fn listed(&self, past: &History<'_>, api: &Api<Object>, view: &mut View) {
         let listed = view.listed.take().unwrap_or_default();
         let vanished: Vec<_> = view
             .known
@@ -371,8 +371,8 @@ impl Watch {
         let count = history::missed(api, selector, (version, now), |event| {
             let now = self.now();
             match event {
-                Missed::Is(object) => self.observe(object, view, now),
-                Missed::Gone(object) => self.deleted(&object, view, now),
+                MissedEvent::Is(object) => self.observe(object, view, now),
+                MissedEvent::Gone(object) => self.deleted(&object, view, now),
             }
         })
         .await;
@@ -388,8 +388,8 @@ impl Watch {
         let life = life(document, resource_type, self.shared.include_pending, now);
         let since = view.behind.then_some(view.current_at);
         let seen = match since.or(view.late_since) {
-            Some(since) => Seen::Gap { since, now },
-            None => Seen::Live(now),
+            Some(since) => Deletion::InGap { since, now },
+            None => Deletion::Observed(now),
         };
         let end = deleted_at(document, life, seen);
         view.known.remove(&uid);
@@ -416,7 +416,7 @@ impl Watch {
     }
 
     /// The second in which what an event tells of had happened at the latest.
-    fn happened_by(&self, object: &Object, line: &Line, view: &mut View) -> i64 {
+    fn happened_by(&self, object: &Object, line: &WatchLiveness, view: &mut View) -> i64 {
         let (at, lag) = view.happened_by(object, &self.shared, line);
         if let Some(lag) = lag {
             self.remarks.lags(&self.describe(), lag);

@@ -17,12 +17,12 @@ use tokio::time::Instant;
 
 use super::{
     limits::LARGEST_PAGE,
-    liveness::Line,
+    liveness::WatchLiveness,
     proofs::{Answer, Proofs},
     warnings::whole,
 };
 use crate::kubernetes_resources::{
-    ledger::Shared,
+    ledger::SharedLedger,
     lifetime::created,
     object::{Known, Object},
 };
@@ -125,7 +125,12 @@ impl View {
 
     /// Since when an object that was not known is one to bill, if it ran before that: its namespace was
     /// added to what is watched, or it was given the label that is selected by.
-    pub(crate) fn in_scope_since(&self, object: &Object, shared: &Shared, now: i64) -> Option<i64> {
+    pub(crate) fn in_scope_since(
+        &self,
+        object: &Object,
+        shared: &SharedLedger,
+        now: i64,
+    ) -> Option<i64> {
         if self.listed.is_some()
             && let Some(added_at) = self.added_at
         {
@@ -140,7 +145,12 @@ impl View {
     }
 
     /// Tells the ledger how current the view is, once all that was heard is read.
-    pub(crate) fn note_life(&mut self, watch: &Arc<str>, shared: &Shared, line: &Line) {
+    pub(crate) fn note_life(
+        &mut self,
+        watch: &Arc<str>,
+        shared: &SharedLedger,
+        line: &WatchLiveness,
+    ) {
         let clock = &shared.clock;
         let Some(open_since) = line.open_since() else {
             if !self.behind && self.listed.is_none() {
@@ -183,8 +193,8 @@ impl View {
     pub(crate) fn happened_by(
         &mut self,
         object: &Object,
-        shared: &Shared,
-        line: &Line,
+        shared: &SharedLedger,
+        line: &WatchLiveness,
     ) -> (i64, Option<Duration>) {
         let now = Instant::now();
         let clock = &shared.clock;
@@ -209,8 +219,8 @@ impl View {
     pub(crate) fn look_for(
         &self,
         look: Duration,
-        shared: &Shared,
-        line: &Line,
+        shared: &SharedLedger,
+        line: &WatchLiveness,
     ) -> Option<Duration> {
         let now = shared.clock.seconds();
         let due = shared.next_due();

@@ -9,7 +9,7 @@ use std::{
 use meterline_core::{HealthHandle, IntGauge, Metrics};
 
 /// The remarks of all watches of one input.
-pub(crate) struct Remarks {
+pub(crate) struct WatchWarnings {
     health: HealthHandle,
     known: Mutex<Known>,
     lag: IntGauge,
@@ -24,7 +24,7 @@ struct Known {
     missing: BTreeSet<String>,
 }
 
-impl Remarks {
+impl WatchWarnings {
     /// Of the input `label`.
     pub(crate) fn new(health: HealthHandle, metrics: &Metrics, label: &str) -> Self {
         health.ready("");
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn what_is_remarked_is_shown_and_goes_when_it_is_over() {
         let (health, metrics) = (Health::default(), Metrics::default());
-        let remarks = Remarks::new(health.register("watches x"), &metrics, "x");
+        let remarks = WatchWarnings::new(health.register("watches x"), &metrics, "x");
         let shown = || {
             let report = health.report();
             assert!(report.ready);
