@@ -54,12 +54,12 @@ impl Clock {
         self.now().timestamp()
     }
 
-    /// Unix seconds at a moment that lies not in the future, rounded down, by the API server's clock
-    /// where this one is certainly ahead of it: what the cluster has yet to live through is not known.
-    pub(super) fn cluster_seconds_at(&self, moment: Instant) -> i64 {
-        let ago = TimeDelta::from_std(moment.elapsed()).unwrap_or_default();
+    /// The present moment, by all clocks.
+    pub(super) fn moment(&self) -> Moment {
+        let at = Instant::now();
+        let local = self.now();
         let ahead = (self.steady().ahead - TimeDelta::seconds(1)).max(TimeDelta::zero());
-        (self.now() - ago - ahead).timestamp()
+        Moment { at, local, ahead }
     }
 
     /// No clock of the cluster shows a later second, as far as is known.
@@ -89,6 +89,54 @@ impl Clock {
         if let Ok(date) = DateTime::parse_from_rfc2822(date) {
             self.steady()
                 .server_says(date.to_utc(), Utc::now(), Instant::now());
+        }
+    }
+}
+
+/// One moment by the monotonic clock, by this machine's and by the cluster's: what is computed from it needs
+/// no clock.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    at: Instant,
+    local: DateTime<Utc>,
+    /// By how much this machine's clock is certainly ahead of the API server's.
+    ahead: TimeDelta,
+}
+
+impl Moment {
+    /// By the monotonic clock.
+    pub(super) fn at(self) -> Instant {
+        self.at
+    }
+
+    /// Unix seconds by this machine's clock, rounded down.
+    pub(super) fn seconds(self) -> i64 {
+        self.local.timestamp()
+    }
+
+    /// Unix seconds, rounded down, by the API server's clock where this machine's is certainly ahead of it:
+    /// what the cluster has yet to live through is not known.
+    pub(super) fn cluster_seconds(self) -> i64 {
+        self.cluster_seconds_at(self.at)
+    }
+
+    /// The same at an earlier moment.
+    pub(super) fn cluster_seconds_at(self, earlier: Instant) -> i64 {
+        let ago = self.at.saturating_duration_since(earlier);
+        let ago = TimeDelta::from_std(ago).unwrap_or_default();
+        (self.local - ago - self.ahead).timestamp()
+    }
+}
+
+#[cfg(test)]
+impl Moment {
+    /// The moment `at`, at which all clocks show the Unix time `seconds`.
+    pub(super) fn new(at: Instant, seconds: f64) -> Self {
+        let local = DateTime::UNIX_EPOCH + TimeDelta::milliseconds((seconds * 1_000.0) as i64);
+        Self {
+            at,
+            local,
+            ahead: TimeDelta::zero(),
         }
     }
 }
@@ -198,7 +246,7 @@ mod tests {
     #[test]
     fn a_clock_that_is_ahead_of_the_cluster_knows_of_nothing_later() {
         let clock = Clock::default();
-        let here = |of: &Clock| (of.seconds(), of.cluster_seconds_at(Instant::now()));
+        let here = |of: &Clock| (of.seconds(), of.moment().cluster_seconds());
         let told = |seconds| (Utc::now() - TimeDelta::seconds(seconds)).to_rfc2822();
         let (now, cluster) = here(&clock);
         assert!((0..=1).contains(&(cluster - now)), "{now} {cluster}");

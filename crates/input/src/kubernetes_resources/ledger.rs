@@ -1,125 +1,82 @@
-//! What the watches and the reader of one input share: the ledger, and how current it is.
+//! The ledger that all parts of one input share, and how complete it is, behind one mutex.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use kube::Config;
-use meterline_core::{HealthHandle, Metrics, Outcome, Settled};
 use meterline_ledger::{
     Budget, Changes, Completeness, DeliveryResult, DeliveryTag, Interval, Ledger, Observation, Uid,
-    UnixSeconds, WindowBatch,
+    UnixSeconds, Waiting, WindowBatch,
 };
 use tokio::{
     sync::{Notify, Semaphore},
     time::Instant,
 };
-use tracing::{error, warn};
 
 use super::{
-    budgets::Budgets,
-    clock::Clock,
-    fates,
     leader::claim::Signer,
-    metrics::LedgerMetrics,
     object::{BilledObject, Known, Projection},
-    resource_type::ResourceType,
+    options::Options,
     state::SeenUntil,
 };
-
-/// How often it is told what is not billed.
-const UNBILLED_EVERY: Duration = Duration::from_secs(1);
 
 /// Whether this replica bills.
 enum Leadership {
     /// It is the only one.
     Alone,
-    /// Until then, by its own clock; the past while it stands by.
+    /// Until this moment by its own clock; a moment in the past while it stands by.
     Until(Instant),
 }
 
 struct State {
     ledger: Ledger<BilledObject>,
     completeness: Completeness,
-    /// Grows with all that may have changed the ledger.
+    /// Grows with everything that may have changed the ledger.
     generation: u64,
-    /// Up to which generation the state file has it; none is needed without one.
+    /// The generation up to which the state file has the ledger; `None` without a state file.
     written: Option<u64>,
-    /// How far the view went, the last time that it was complete.
+    /// How far the view went the last time that it was complete.
     seen: SeenUntil,
-    /// Objects of a restored ledger of which nobody knows which watch they belong to.
+    /// Objects of a restored ledger that no watch is known to see.
     unplaced: HashSet<Uid>,
     leadership: Leadership,
-    /// Who was last seen to lead while this replica stood by.
+    /// The replica that was last seen to lead while this one stood by.
     leader: Arc<str>,
-    /// Why watches are not current, by watch.
-    troubles: BTreeMap<Arc<str>, String>,
-    overbilled_told: i64,
-    not_kept_told: u64,
-    /// When it was last told what is not billed.
-    unbilled_told: Option<Instant>,
-    /// As of when the view was complete, the last time that it was; before that, since when it is asked.
-    current_until: Option<UnixSeconds>,
+}
+
+/// A window that may be sent.
+pub(super) struct DueWindow {
+    pub(super) batch: WindowBatch<BilledObject>,
+    /// The generation that the state file must have before the window is sent.
+    pub(super) generation: u64,
 }
 
 /// See the module documentation.
 pub(super) struct SharedLedger {
     state: Mutex<State>,
+    projection: Arc<Projection>,
+    max_backlog: i64,
     /// Something happened that may make a window ready.
     pub(super) changed: Notify,
     /// The state file has something to write.
     pub(super) dirty: Notify,
-    pub(super) clock: Clock,
-    pub(super) resource_type: ResourceType,
-    pub(super) projection: Arc<Projection>,
-    pub(super) label_selector: Option<String>,
-    pub(super) include_pending: bool,
-    pub(super) settle: Duration,
-    max_backlog: i64,
-    /// Has a permit once it is known from where on this ledger bills.
+    /// Has a permit once it is known from which second on this ledger bills.
     opened: Semaphore,
-    health: HealthHandle,
-    /// Says what is not billed.
-    billing: HealthHandle,
-    metrics: LedgerMetrics,
-    budgets: Budgets,
-}
-
-/// What [`SharedLedger::new`] needs to know beside the state.
-pub(super) struct Options {
-    pub(super) resource_type: ResourceType,
-    pub(super) projection: Arc<Projection>,
-    pub(super) label_selector: Option<String>,
-    pub(super) include_pending: bool,
-    pub(super) settle: Duration,
-    pub(super) max_backlog: Duration,
-    pub(super) clock: Clock,
-    /// Whether there is a state file.
-    pub(super) is_kept: bool,
-    /// Whether there are other replicas, of which one bills.
-    pub(super) is_elected: bool,
 }
 
 impl SharedLedger {
     pub(super) fn new(
         ledger: Ledger<BilledObject>,
         completeness: Completeness,
-        options: Options,
-        health: HealthHandle,
-        billing: HealthHandle,
-        metrics: &Metrics,
-        label: &str,
+        options: &Options,
     ) -> Self {
-        health.not_ready("connecting to the API server");
-        billing.ready("");
         Self {
             state: Mutex::new(State {
                 ledger,
                 completeness,
                 generation: 0,
-                written: options.is_kept.then_some(0),
+                written: options.has_state.then_some(0),
                 seen: SeenUntil::default(),
                 unplaced: HashSet::new(),
                 leadership: if options.is_elected {
@@ -128,38 +85,17 @@ impl SharedLedger {
                     Leadership::Alone
                 },
                 leader: "another replica".into(),
-                troubles: BTreeMap::new(),
-                overbilled_told: 0,
-                not_kept_told: 0,
-                unbilled_told: None,
-                current_until: None,
             }),
+            projection: Arc::clone(&options.projection),
+            max_backlog: options.max_backlog,
             changed: Notify::new(),
             dirty: Notify::new(),
-            clock: options.clock,
-            resource_type: options.resource_type,
-            projection: options.projection,
-            label_selector: options.label_selector,
-            include_pending: options.include_pending,
-            settle: options.settle,
             opened: Semaphore::new(usize::from(!options.is_elected)),
-            max_backlog: i64::try_from(options.max_backlog.as_secs()).unwrap_or(i64::MAX),
-            health,
-            billing,
-            metrics: LedgerMetrics::new(metrics, label),
-            budgets: Budgets::new(metrics, label),
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The cluster's address and credentials as they are now.
-    pub(super) async fn cluster(&self) -> Result<Config, String> {
-        Config::infer()
-            .await
-            .map_err(|error| format!("no usable cluster configuration: {error}"))
     }
 
     /// Changes the state, and has the state file follow.
@@ -172,55 +108,134 @@ impl SharedLedger {
         outcome
     }
 
-    /// The ledger learns of an object's state.
-    pub(super) fn observe(&self, observation: Observation<BilledObject>) {
-        self.budgets.came(&observation.uid, &observation.content);
-        let owner = meterline_ledger::Content::owner(&observation.content).to_owned();
-        let waiting = self.change(|state| {
+    /// Reads the ledger. Must be quick: everything else waits.
+    pub(super) fn with_ledger<T>(&self, read: impl FnOnce(&Ledger<BilledObject>) -> T) -> T {
+        read(&self.state().ledger)
+    }
+
+    /// Tells the ledger of the state of an object. Returns what its namespace may still have waiting.
+    pub(super) fn observe(&self, observation: Observation<BilledObject>) -> Waiting {
+        self.change(|state| {
             state.unplaced.remove(&observation.uid);
             let bill = |content: &BilledObject| content.bill(&self.projection);
             state
                 .ledger
                 .apply_within(observation, Budget::default(), bill)
-        });
-        self.budgets.waits(&owner, waiting);
+        })
     }
 
-    /// A watch has seen everything up to this resource version.
-    pub(super) fn seen_version(&self, watch: &Arc<str>, version: u64) {
-        self.state()
-            .seen
-            .versions
-            .insert(Arc::clone(watch), version);
-    }
-
-    /// The ledger learns that an object is gone.
+    /// An object is gone since `at`.
     pub(super) fn deleted(&self, uid: &str, at: UnixSeconds) {
         self.change(|state| state.ledger.deleted(uid, at));
     }
 
-    /// An object is gone, and nobody can say since when: it was there at `seen`, and at `now` it is
-    /// not. It is billed up to when it was seen; what may lie between is counted.
+    /// An object is gone, and nothing says since when: it existed at `seen`, and at `now` it does not. It is
+    /// billed until it was seen; the seconds between are counted.
     pub(super) fn vanished(&self, uid: &str, seen: UnixSeconds, now: UnixSeconds) {
         self.change(|state| state.ledger.vanished(uid, seen, now));
     }
 
-    /// Waits until it is known from where on this ledger bills. Watches begin after that: what they
-    /// see is cut there.
+    /// A watch has seen everything up to this resource version.
+    pub(super) fn seen_version(&self, watch: &Arc<str>, version: u64) {
+        let versions = &mut self.state().seen.versions;
+        versions.insert(Arc::clone(watch), version);
+    }
+
+    /// A watch has a complete view, or no longer has one. Returns whether all watches have one.
+    pub(super) fn synced(&self, watch: &str, is_synced: bool) -> bool {
+        let mut state = self.state();
+        state.completeness.synced(watch, is_synced);
+        let is_complete = state.completeness.complete_until(i64::MAX).is_some();
+        if is_synced && is_complete {
+            // Every watch has listed what exists, and these were not in any list.
+            for uid in std::mem::take(&mut state.unplaced) {
+                let seen = state.seen.at;
+                state.ledger.deleted(&uid, seen);
+            }
+        }
+        drop(state);
+        if is_synced {
+            self.changed.notify_one();
+        }
+        is_complete
+    }
+
+    /// The view of a watch was current at `at`.
+    pub(super) fn alive(&self, watch: &str, at: UnixSeconds) {
+        self.state().completeness.alive(watch, at);
+        self.changed.notify_one();
+    }
+
+    /// The second up to which every watch is current; `None` while one has no complete view.
+    pub(super) fn complete_until(&self) -> Option<UnixSeconds> {
+        self.state().completeness.complete_until(i64::MAX)
+    }
+
+    /// The end of the next window.
+    pub(super) fn next_due(&self) -> UnixSeconds {
+        self.state().ledger.next_due()
+    }
+
+    /// The next window that may be made now, if there is one, and how many object-seconds were given up
+    /// because they are older than `max_backlog`.
+    pub(super) fn next(&self, now: UnixSeconds) -> (Option<DueWindow>, i64) {
+        if !self.is_leader() {
+            return (None, 0);
+        }
+        self.change(|state| {
+            let Some(complete_until) = state.completeness.complete_until(now) else {
+                return (None, 0);
+            };
+            let oldest = now.saturating_sub(self.max_backlog);
+            state.ledger.forget_rejected(oldest);
+            let lost = state.ledger.give_up(oldest);
+            let batch = state.ledger.next(complete_until);
+            let generation = state.generation;
+            let window = batch.map(|batch| DueWindow { batch, generation });
+            (window, lost)
+        })
+    }
+
+    /// Settles a window that was handed out. `result` makes the result of its pieces.
+    pub(super) fn settle(
+        &self,
+        tag: DeliveryTag,
+        result: impl FnOnce(&Ledger<BilledObject>) -> DeliveryResult<BilledObject>,
+    ) {
+        self.change(|state| {
+            let result = result(&state.ledger);
+            state.ledger.settle(tag, result);
+        });
+    }
+
+    /// Makes all rejected usage again. Returns how many pieces that are.
+    pub(super) fn retry_rejected(&self) -> usize {
+        let pieces = self.change(|state| state.ledger.retry_rejected());
+        self.changed.notify_one();
+        pieces
+    }
+
+    /// The length of windows.
+    pub(super) fn interval(&self) -> Interval {
+        self.state().ledger.interval()
+    }
+
+    /// Waits until it is known from which second on this ledger bills. Watches begin after that, since the
+    /// ledger cuts there what they see.
     pub(super) async fn is_open(&self) {
-        // The semaphore is never closed, and the permit goes back at once.
+        // The semaphore is never closed, and the permit is returned at once.
         let _ = self.opened.acquire().await;
     }
 
-    /// All up to there was delivered, on this word of the Lease. Whoever leads knows by itself. Returns
-    /// how many object-seconds are counted as unproved for it.
-    pub(super) fn learn(&self, delivered: Option<UnixSeconds>, word: Signer) -> i64 {
+    /// The Lease, signed by `signer`, says that everything up to `delivered` was delivered. A leader knows
+    /// that by itself. Returns how many object-seconds are counted as unproved because of it.
+    pub(super) fn learn(&self, delivered: Option<UnixSeconds>, signer: Signer) -> i64 {
         let is_first = self.opened.available_permits() == 0;
         let learned = delivered.filter(|_| is_first || !self.is_leader());
         let lost = learned.map_or(0, |delivered| {
             self.change(|state| {
                 let ledger = &mut state.ledger;
-                match word {
+                match signer {
                     _ if !is_first && delivered <= ledger.watermark() => 0,
                     Signer::Another if is_first => {
                         ledger.begin_at(delivered);
@@ -231,7 +246,7 @@ impl SharedLedger {
                         0
                     }
                     Signer::ThisReplica => ledger.adopt_unproved(delivered, true),
-                    Signer::Unsigned => ledger.adopt_unproved(delivered, false),
+                    Signer::Nobody => ledger.adopt_unproved(delivered, false),
                 }
             })
         });
@@ -249,7 +264,7 @@ impl SharedLedger {
         }
     }
 
-    /// Who leads instead of this replica, if another one does.
+    /// The replica that leads instead of this one, if another one does.
     pub(super) fn leader(&self) -> Option<Arc<str>> {
         (!self.is_leader()).then(|| Arc::clone(&self.state().leader))
     }
@@ -268,13 +283,13 @@ impl SharedLedger {
         }
     }
 
-    /// Up to where nothing has to come again.
+    /// The second up to which nothing has to be sent again.
     pub(super) fn safe_watermark(&self) -> UnixSeconds {
         self.state().ledger.safe_watermark()
     }
 
-    /// What a restored ledger knows: the objects that each watch has to look for. `place` says
-    /// which watch an object belongs to, if any.
+    /// Returns what a restored ledger knows: for each watch the objects that existed. `place` says which watch
+    /// an object belongs to, if any.
     pub(super) fn restored(
         &self,
         seen: &SeenUntil,
@@ -296,14 +311,14 @@ impl SharedLedger {
                 }
             }
             for uid in elsewhere {
-                // No longer watched, as the configuration now says.
+                // The configuration no longer watches it.
                 state.ledger.deleted(&uid, seen.at);
             }
         });
         placed
     }
 
-    /// What the state file has to write: changes since this was last called, or `everything`; their
+    /// Returns what the state file has to write: the changes since the last call, or `everything`; their
     /// generation; and how far the view went.
     pub(super) fn take_changes(&self, everything: bool) -> (Changes<BilledObject>, u64, SeenUntil) {
         let mut state = self.state();
@@ -318,191 +333,156 @@ impl SharedLedger {
         (changes, state.generation, state.seen.clone())
     }
 
-    /// The state file has all up to this generation.
+    /// The state file has everything up to this generation.
     pub(super) fn written(&self, generation: u64) {
         self.state().written = Some(generation);
         self.changed.notify_one();
     }
 
-    /// Whether the state file has all up to this generation, or there is none.
+    /// Whether the state file has everything up to this generation, or there is none.
     pub(super) fn is_written(&self, generation: u64) -> bool {
         self.state().written.is_none_or(|it| it >= generation)
     }
-
-    /// A watch has a complete view, or no longer has one.
-    pub(super) fn synced(&self, watch: &str, synced: bool) {
-        let mut state = self.state();
-        state.completeness.synced(watch, synced);
-        if synced {
-            state.troubles.remove(watch);
-            // Ready is who has the whole view, and so bills.
-            if state.completeness.complete_until(i64::MAX).is_some() {
-                self.health.ready(if state.written.is_some() {
-                    "watching"
-                } else {
-                    "watching; the ledger is in memory only and does not survive a restart"
-                });
-                // Every watch has listed what there is, and these were not among it.
-                for uid in std::mem::take(&mut state.unplaced) {
-                    let seen = state.seen.at;
-                    state.ledger.deleted(&uid, seen);
-                }
-            }
-        }
-        drop(state);
-        self.changed.notify_one();
-    }
-
-    /// A watch lost its view, for a reason that people should know.
-    pub(super) fn unsynced(&self, watch: &Arc<str>, reason: &str) {
-        let mut state = self.state();
-        state.completeness.synced(watch, false);
-        state.troubles.insert(Arc::clone(watch), reason.to_owned());
-        let all: Vec<_> = state.troubles.values().map(String::as_str).collect();
-        self.health.not_ready(all.join("; "));
-        self.metrics.watch_errors.inc();
-    }
-
-    /// A watch was current at `at`.
-    pub(super) fn alive(&self, watch: &str, at: UnixSeconds) {
-        self.state().completeness.alive(watch, at);
-        self.changed.notify_one();
-    }
-
-    /// The end of the next window.
-    pub(super) fn next_due(&self) -> UnixSeconds {
-        self.state().ledger.next_due()
-    }
-
-    /// The next window that may be made now, and the generation that the state file must have before
-    /// the window goes out.
-    pub(super) fn next(&self, now: UnixSeconds) -> Option<(WindowBatch<BilledObject>, u64)> {
-        if !self.is_leader() {
-            return None;
-        }
-        self.change(|state| {
-            let complete_until = state.completeness.complete_until(now)?;
-            let oldest = now.saturating_sub(self.max_backlog);
-            state.ledger.forget_rejected(oldest);
-            let lost = state.ledger.give_up(oldest);
-            if lost > 0 {
-                error!(
-                    seconds = lost,
-                    "windows older than `max_backlog` could not be delivered and are given up: these \
-                     object-seconds are not billed"
-                );
-            }
-            let window_batch = state.ledger.next(complete_until)?;
-            Some((window_batch, state.generation))
-        })
-    }
-
-    /// How the events of a window ended.
-    pub(super) fn settle(&self, tag: DeliveryTag, outcomes: Settled) {
-        let now = self.clock.seconds();
-        self.change(|state| {
-            let is_plain =
-                outcomes.outcome == Outcome::Delivered && outcomes.undelivered.is_empty();
-            self.metrics
-                .windows
-                .inc_by(u64::from(outcomes.outcome.is_settled()));
-            let settled = if is_plain {
-                DeliveryResult::Delivered
-            } else {
-                let pieces = state.ledger.handed_out(tag);
-                fates::settled(pieces, outcomes, now)
-            };
-            state.ledger.settle(tag, settled);
-        });
-    }
-
-    /// A window was not sent and has to come again.
-    pub(super) fn withdraw(&self, tag: DeliveryTag) {
-        self.change(|state| state.ledger.settle(tag, DeliveryResult::Failed));
-    }
-
-    /// Has what was rejected made again. Returns how many pieces that are.
-    pub(super) fn retry_rejected(&self) -> usize {
-        let pieces = self.change(|state| state.ledger.retry_rejected());
-        self.changed.notify_one();
-        pieces
-    }
-
-    /// The length of windows.
-    pub(super) fn windows(&self) -> Interval {
-        self.state().ledger.interval()
-    }
-
-    /// Looks at the ledger. Must be quick, for everything else waits.
-    pub(super) fn with_ledger<T>(&self, look: impl FnOnce(&Ledger<BilledObject>) -> T) -> T {
-        look(&self.state().ledger)
-    }
-
-    /// Brings the metrics of what became of all seconds up to date.
-    pub(super) fn show(&self, metrics: &Metrics, label: &Arc<str>) {
-        let now = self.clock.seconds();
-        fates::show(&self.state().ledger, metrics, label, now);
-    }
-
-    /// Says on `/ready` what is not billed and why, and once of each piece more that is not kept.
-    fn tell_of_unbilled(&self, state: &mut State) {
-        if state
-            .unbilled_told
-            .is_some_and(|at| at.elapsed() < UNBILLED_EVERY)
-        {
-            return;
-        }
-        state.unbilled_told = Some(Instant::now());
-        let summary = fates::summary(&state.ledger, self.resource_type);
-        if summary.is_empty() {
-            self.billing.ready("");
-        } else {
-            self.billing.ready(format!("not billed: {summary}"));
-        }
-        let not_kept = state.ledger.stats().rejected_not_kept;
-        if not_kept > state.not_kept_told {
-            error!(
-                pieces = not_kept - state.not_kept_told,
-                "there is too much that was rejected, or it is too old: the oldest of the namespace \
-                 with most is no longer kept, and can not be delivered later"
-            );
-            state.not_kept_told = not_kept;
-        }
-    }
-
-    /// Brings the metrics up to date and tells once of what cannot be taken back.
-    pub(super) fn update_gauges(&self, now: UnixSeconds) {
-        let mut state = self.state();
-        self.tell_of_unbilled(&mut state);
-        let stats = state.ledger.stats();
-        let watermark = state.ledger.watermark();
-        self.metrics.watermark.set(watermark);
-        self.metrics
-            .watermark_age
-            .set(now.saturating_sub(watermark));
-        self.metrics.open.set(clamp(stats.open));
-        self.metrics.overbilled.set(clamp(stats.overbilled_seconds));
-        self.metrics.late.set(clamp(stats.late_seconds));
-        self.metrics.billed.set(clamp(stats.billed_seconds));
-        self.metrics.lost.set(clamp(stats.lost_seconds));
-        let current = state.completeness.complete_until(i64::MAX);
-        let current = current.or(state.current_until).unwrap_or(now);
-        state.current_until = Some(current);
-        self.metrics
-            .staleness
-            .set(now.saturating_sub(current).max(0));
-        let overbilled: i64 = clamp(stats.overbilled_seconds);
-        if overbilled > state.overbilled_told {
-            warn!(
-                seconds = overbilled - state.overbilled_told,
-                "an object ended before the end of a window that was already billed; \
-                 these seconds cannot be taken back (a longer `settle` prevents this)"
-            );
-            state.overbilled_told = overbilled;
-        }
-    }
 }
 
-fn clamp<T: TryInto<i64>>(number: T) -> i64 {
-    number.try_into().unwrap_or(i64::MAX)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes_resources::{
+        testing::{WATCH, ledger, object, observation, options, pod},
+        watch::Cluster,
+    };
+
+    fn shared(change: impl FnOnce(&mut Options)) -> Arc<SharedLedger> {
+        let mut options = options(Cluster::default());
+        change(&mut options);
+        ledger(&options, 0)
+    }
+
+    /// The view is complete and current as of 1,000.
+    fn complete(ledger: &SharedLedger) {
+        ledger.synced(WATCH, true);
+        ledger.alive(WATCH, 1_000);
+    }
+
+    #[test]
+    fn a_window_waits_until_the_view_is_complete_past_its_end() {
+        let ledger = shared(|_| ());
+        ledger.observe(observation("a", 1, None));
+        assert!(ledger.next(1_000).0.is_none());
+        ledger.synced(WATCH, true);
+        ledger.alive(WATCH, 9);
+        assert!(ledger.next(1_000).0.is_none());
+        ledger.alive(WATCH, 10);
+        let window = ledger.next(1_000).0.unwrap();
+        assert_eq!(window.batch.pieces.len(), 1);
+        ledger.synced(WATCH, false);
+        assert!(ledger.next(1_000).0.is_none());
+    }
+
+    #[test]
+    fn a_window_is_sent_only_once_the_state_file_has_what_it_is_made_of() {
+        let ledger = shared(|it| it.has_state = true);
+        ledger.observe(observation("a", 1, None));
+        complete(&ledger);
+        let window = ledger.next(1_000).0.unwrap();
+        let (_, before, _) = ledger.take_changes(false);
+        assert!(!ledger.is_written(window.generation));
+        ledger.written(window.generation - 1);
+        assert!(!ledger.is_written(window.generation));
+        ledger.written(before);
+        assert!(ledger.is_written(window.generation));
+    }
+
+    #[test]
+    fn without_a_state_file_everything_counts_as_written() {
+        let ledger = shared(|_| ());
+        ledger.observe(observation("a", 1, None));
+        assert!(ledger.is_written(u64::MAX));
+    }
+
+    #[test]
+    fn windows_that_are_too_old_are_given_up_and_counted() {
+        let ledger = shared(|it| it.max_backlog = 100);
+        ledger.observe(observation("a", 1, Some(50)));
+        complete(&ledger);
+        let (window, lost) = ledger.next(1_000);
+        assert_eq!((window.is_none(), lost), (true, 49));
+    }
+
+    #[tokio::test]
+    async fn a_standby_makes_no_window_and_opens_once_it_knows_the_watermark() {
+        let ledger = shared(|it| it.is_elected = true);
+        assert_eq!(ledger.leader().as_deref(), Some("another replica"));
+        ledger.is_led_by("a");
+        assert_eq!(ledger.leader().as_deref(), Some("a"));
+        let opens = ledger.is_open();
+        assert!(futures::FutureExt::now_or_never(opens).is_none());
+        // Another replica has delivered everything up to 20.
+        assert_eq!(ledger.learn(Some(20), Signer::Another), 0);
+        ledger.is_open().await;
+        ledger.observe(observation("a", 1, None));
+        complete(&ledger);
+        assert!(ledger.next(1_000).0.is_none());
+        ledger.lead_until(Instant::now() + std::time::Duration::from_secs(60));
+        assert_eq!(ledger.leader(), None);
+        let window = ledger.next(1_000).0.unwrap();
+        assert_eq!(window.batch.window.start, 20);
+        ledger.lead_until(Instant::now());
+        assert!(ledger.next(1_000).0.is_none());
+    }
+
+    #[test]
+    fn what_nobody_proves_to_be_delivered_is_counted() {
+        let standby = || {
+            let ledger = shared(|it| it.is_elected = true);
+            ledger.observe(observation("a", 1, Some(15)));
+            ledger
+        };
+        assert_eq!(standby().learn(Some(20), Signer::Nobody), 14);
+        assert_eq!(standby().learn(Some(20), Signer::ThisReplica), 14);
+        assert_eq!(standby().learn(Some(20), Signer::Another), 0);
+    }
+
+    #[test]
+    fn a_leader_does_not_learn_from_the_lease() {
+        let ledger = shared(|it| it.is_elected = true);
+        ledger.learn(None, Signer::Nobody);
+        ledger.lead_until(Instant::now() + std::time::Duration::from_secs(60));
+        ledger.observe(observation("a", 1, Some(15)));
+        assert_eq!(ledger.learn(Some(20), Signer::Nobody), 0);
+        assert_eq!(ledger.safe_watermark(), 0);
+    }
+
+    #[test]
+    fn restored_objects_go_to_their_watch_and_what_no_watch_sees_has_ended() {
+        let ledger = shared(|_| ());
+        for name in ["a", "b"] {
+            ledger.observe(observation(name, 1, None));
+        }
+        let seen = SeenUntil {
+            at: 7,
+            versions: [(WATCH.into(), 3)].into(),
+        };
+        let placed = ledger.restored(&seen, |known| (known.name == "a").then(|| WATCH.into()));
+        let names: Vec<_> = placed[WATCH].iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, ["a"]);
+        complete(&ledger);
+        let window = ledger.next(10).0.unwrap();
+        let pieces = window.batch.pieces.iter();
+        let ends: Vec<_> = pieces.map(|it| (it.uid.as_ref(), it.end)).collect();
+        assert_eq!(ends, [("a", 10), ("b", 7)]);
+        let (.., seen) = ledger.take_changes(false);
+        assert_eq!(seen.versions[WATCH], 3);
+    }
+
+    #[test]
+    fn known_objects_have_what_finds_them_again() {
+        let known = object(pod("a", 1), 5).known();
+        assert_eq!(
+            (known.name.as_str(), known.namespace.as_deref()),
+            ("a", Some("n"))
+        );
+        assert_eq!(known.version, 5);
+    }
 }

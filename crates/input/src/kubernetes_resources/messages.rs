@@ -111,3 +111,132 @@ pub(super) fn rfc3339(seconds: i64) -> Arc<str> {
 fn interval(seconds: i64) -> Arc<str> {
     duration::format_seconds(seconds).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use meterline_core::{Cause, Outcome, Reads};
+    use meterline_ledger::DeliveryResult;
+
+    use super::*;
+    use crate::kubernetes_resources::{
+        delivery,
+        ledger::SharedLedger,
+        object::Projection,
+        testing::{self, WATCH, observation, options},
+        watch::Cluster,
+    };
+
+    fn ledger() -> Arc<SharedLedger> {
+        let ledger = testing::ledger(&options(Cluster::default()), 0);
+        ledger.synced(WATCH, true);
+        ledger.alive(WATCH, 1_000);
+        ledger
+    }
+
+    fn next(ledger: &SharedLedger) -> WindowBatch<BilledObject> {
+        ledger.next(20).0.unwrap().batch
+    }
+
+    fn messages(ledger: &SharedLedger, batch: &WindowBatch<BilledObject>) -> Batch {
+        let cluster = Arc::from("c");
+        let pieces = 0..batch.pieces.len();
+        let interval = ledger.interval();
+        super::batch(batch, pieces, interval, ResourceType::Pod, Some(&cluster))
+    }
+
+    /// Its metadata as one text.
+    fn times(message: &Message) -> String {
+        let keys = [
+            "schedule_time",
+            "schedule_interval",
+            "window_time",
+            "window_interval",
+        ];
+        let values = keys.map(|key| message.metadata.get(key).unwrap().to_string());
+        values.join(" ")
+    }
+
+    #[test]
+    fn each_message_says_which_time_it_bills_and_of_which_window() {
+        let ledger = ledger();
+        ledger.observe(observation("a", 0, None));
+        ledger.observe(observation("b", 3, Some(7)));
+        let window = next(&ledger);
+        let messages = messages(&ledger, &window);
+        assert_eq!(
+            messages.iter().map(times).collect::<Vec<_>>(),
+            [
+                "1970-01-01T00:00:00Z 10s 1970-01-01T00:00:00Z 10s",
+                "1970-01-01T00:00:03Z 4s 1970-01-01T00:00:00Z 10s",
+            ]
+        );
+        let identity = messages[1].identity().unwrap();
+        assert_eq!((identity.start, identity.end), (3, 7));
+        assert_eq!((&*identity.about, &*identity.uid), ("pod n/b", "b"));
+        assert_eq!(identity.cluster.as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn a_part_of_a_window_has_the_messages_that_the_whole_has_there() {
+        let ledger = ledger();
+        for name in ["a", "b", "c"] {
+            ledger.observe(observation(name, 1, None));
+        }
+        let window = next(&ledger);
+        let part = super::batch(&window, 1..3, ledger.interval(), ResourceType::Pod, None);
+        let uids: Vec<_> = part
+            .iter()
+            .map(|it| it.identity().unwrap().uid.to_string())
+            .collect();
+        assert_eq!(uids, ["b", "c"]);
+    }
+
+    #[test]
+    fn what_was_rejected_is_sent_again_with_its_own_window() {
+        let ledger = ledger();
+        ledger.observe(observation("a", 3, Some(17)));
+        let rejected = Outcome::rejected(Cause::Processing, "mapping", "no");
+        for _ in 0..2 {
+            let window = next(&ledger);
+            let fate = delivery::fate(&rejected).unwrap();
+            let undelivered = window.pieces.iter().map(|it| (it.clone(), fate.clone()));
+            let (at, undelivered) = (20, undelivered.collect());
+            ledger.settle(window.tag, |_| DeliveryResult::Done { at, undelivered });
+        }
+        assert_eq!(ledger.retry_rejected(), 2);
+        let again = next(&ledger);
+        assert_eq!(again.kind, Kind::Again);
+        assert_eq!(
+            messages(&ledger, &again)
+                .iter()
+                .map(times)
+                .collect::<Vec<_>>(),
+            [
+                "1970-01-01T00:00:03Z 7s 1970-01-01T00:00:00Z 10s",
+                "1970-01-01T00:00:10Z 7s 1970-01-01T00:00:10Z 10s",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_message_of_which_something_was_not_kept_has_failed() {
+        let ledger = ledger();
+        let mut less = observation("a", 1, None);
+        let kept_for = Arc::new(Reads::of(&["metadata.name"]));
+        less.content.adapt(&kept_for, &Projection::everything());
+        ledger.observe(less);
+        ledger.observe(observation("b", 1, None));
+        let messages = messages(&ledger, &next(&ledger));
+        let failure = messages[0].failure().unwrap();
+        assert_eq!(&*failure.component, "kubernetes_resources");
+        assert!(messages[1].failure().is_none());
+    }
+
+    #[test]
+    fn an_object_without_a_namespace_is_named_by_its_type_and_name() {
+        let document =
+            meterline_core::Document::from(&serde_json::json!({"metadata": {"name": "x"}}));
+        let about = about(&BilledObject::from(document), ResourceType::Node);
+        assert_eq!(&*about, "node x");
+    }
+}

@@ -37,14 +37,14 @@ pub(crate) enum Signer {
     /// That of this one, perhaps before it was restarted.
     ThisReplica,
     /// It is not signed by anybody.
-    Unsigned,
+    Nobody,
 }
 
 impl Claim {
     /// Whose word it is to the replica with this identity.
     pub(crate) fn signer(&self, identity: &str) -> Signer {
         match (self.is_signed, self.by == identity) {
-            (false, _) => Signer::Unsigned,
+            (false, _) => Signer::Nobody,
             (true, true) => Signer::ThisReplica,
             (true, false) => Signer::Another,
         }

@@ -1,87 +1,51 @@
 //! When a pod stopped.
 //!
-//! A phase says that a pod is over, but not since when. The containers say it, where each of them
-//! does; else it is what was recorded of the pod as a whole. Whatever is said here comes from the
-//! object alone, so that every replica and every restart says the same.
+//! A phase says that a pod is over, but not since when. The containers say it, if each of them does; otherwise
+//! the conditions of the pod do. All of it comes from the object alone, so that every replica and every restart
+//! concludes the same.
 //!
-//! What was read beside the API reference: the kubelet's `TerminatePod` and
-//! `convertToAPIContainerStatuses` (a container that it lost sight of is `terminated` without times;
-//! one that waits to be restarted is `waiting`) and the API server's `BeforeDelete` (whoever asks again
-//! for a deletion moves `deletionTimestamp` and `deletionGracePeriodSeconds` together).
+//! Sources beside the API reference: the kubelet's `TerminatePod` and `convertToAPIContainerStatuses` (a
+//! container that it lost sight of is `terminated` without times; one that waits for a restart is `waiting`)
+//! and the API server's `BeforeDelete` (a further request for the deletion moves `deletionTimestamp` and
+//! `deletionGracePeriodSeconds` together).
 
 use meterline_core::Node;
 
-use super::{containers, sidecars, time};
+use super::status::{
+    condition, containers, grace, is_over, last_sign, phase, requested, sidecars, time,
+};
 
-/// When a pod stopped, if it says that it has. `now` is the last resort: for a pod that is over and of
-/// which nothing at all is recorded.
-pub(super) fn end(pod: Node<'_>, phase: &str, now: i64) -> Option<i64> {
-    if is_over(phase) {
+/// Returns when a pod stopped, if it says that it has. `now` is the last resort, for a pod that is over and of
+/// which nothing is recorded.
+pub(super) fn end(pod: Node<'_>, now: i64) -> Option<i64> {
+    if is_over(phase(pod)) {
         let end = stopped(pod).or_else(|| all_finished(pod, true));
         return Some(end.or_else(|| recorded(pod)).unwrap_or(now));
     }
-    // Nothing is started again in a pod that is being deleted. It may be kept by a finalizer, and
-    // not every kubelet then says that it is over.
+    // A kubelet starts nothing again in a pod that is being deleted. A finalizer may keep the pod, and not every
+    // kubelet then sets a phase that says it is over.
     requested(pod).and_then(|_| stopped(pod))
 }
 
-/// When the last container finished, if no container runs and none will be started again.
+/// Returns when the last container finished, if no container runs and none will be started again.
 ///
-/// A pod whose containers are restarted keeps its reservation while it waits for that, up to five
-/// minutes of back-off: it stopped when it was asked to, unless a container took longer.
+/// A pod whose containers are restarted keeps its reservation while it waits for the restart, up to five
+/// minutes of back-off: it stopped when its deletion was requested, unless a container took longer.
 pub(super) fn stopped(pod: Node<'_>) -> Option<i64> {
-    let over = pod
-        .path(&["status", "phase"])
-        .and_then(Node::as_str)
-        .is_some_and(is_over);
+    let over = is_over(phase(pod));
     let finish = all_finished(pod, over)?;
     if !is_restarted(pod) {
         return Some(finish);
     }
-    // The API server lets nobody wait for a pod that is over. So this one was over before.
+    // The API server sets a grace period of 0 for a pod that is over. So this pod was over before the request.
     let asked = requested(pod).filter(|_| !over || grace(pod) > 0);
     disrupted(pod).max(asked).map(|asked| asked.max(finish))
 }
 
-/// When somebody asked for the deletion. `deletionTimestamp` is when the time is up that the
-/// containers are given to finish.
-pub(super) fn requested(object: Node<'_>) -> Option<i64> {
-    let deletion = time(object.path(&["metadata", "deletionTimestamp"]))?;
-    Some(deletion.saturating_sub(grace(object)))
-}
-
-/// The last second in which a container is known to have started or finished.
-pub(super) fn last_sign(pod: Node<'_>) -> Option<i64> {
-    containers(pod)
-        .chain(sidecars(pod))
-        .flat_map(|container| {
-            [
-                time(container.path(&["state", "running", "startedAt"])),
-                time(container.path(&["state", "terminated", "startedAt"])),
-                time(container.path(&["state", "terminated", "finishedAt"])),
-                time(container.path(&["lastState", "terminated", "finishedAt"])),
-            ]
-        })
-        .flatten()
-        .max()
-}
-
-fn is_over(phase: &str) -> bool {
-    matches!(phase, "Succeeded" | "Failed")
-}
-
-fn grace(object: Node<'_>) -> i64 {
-    object
-        .path(&["metadata", "deletionGracePeriodSeconds"])
-        .and_then(Node::as_i64)
-        .unwrap_or_default()
-        .max(0)
-}
-
-/// When the last container or sidecar finished, if each that ever ran says when it did.
+/// Returns when the last container or sidecar finished, if each that ever ran says when it did.
 ///
-/// The one before counts for a container that waits only if the pod is `over`, since nothing else
-/// says that it waits in vain.
+/// For a container that waits, the run before counts only if the pod is `over`: nothing else says that the
+/// container will not be started again.
 fn all_finished(pod: Node<'_>, over: bool) -> Option<i64> {
     let mut last = None;
     for container in containers(pod).chain(sidecars(pod)) {
@@ -99,7 +63,7 @@ fn all_finished(pod: Node<'_>, over: bool) -> Option<i64> {
     last
 }
 
-/// Whether containers that finish as the last ones did are started again.
+/// Whether the kubelet restarts containers that finish as these did.
 fn is_restarted(pod: Node<'_>) -> bool {
     match pod.path(&["spec", "restartPolicy"]).and_then(Node::as_str) {
         Some("Always") => true,
@@ -113,9 +77,9 @@ fn is_restarted(pod: Node<'_>) -> bool {
     }
 }
 
-/// What is recorded of the end of a pod whose containers do not say it: the node was lost, or the
-/// kubelet lost sight of them. Nothing counts that was before the last sign of a container: a pod
-/// that never was ready is not ready since it was made.
+/// Returns the recorded end of a pod whose containers do not say it: the node was lost, or the kubelet lost
+/// sight of them. A condition from before the last sign of a container does not count: a pod that never was
+/// ready is not ready since its creation.
 fn recorded(pod: Node<'_>) -> Option<i64> {
     let sign = last_sign(pod);
     let unready = condition(pod, "Ready", "False").max(condition(pod, "ContainersReady", "False"));
@@ -124,22 +88,11 @@ fn recorded(pod: Node<'_>) -> Option<i64> {
         .into_iter()
         .flatten()
         .find(|at| Some(*at) >= sign)
-        // Where a container is said to run still, its last sign is its start.
+        // The last sign of a container whose status still says that it runs is its start, and no end.
         .or_else(|| sign.filter(|_| !containers(pod).chain(sidecars(pod)).any(runs)))
 }
 
-/// When the pod was to go for a reason of the cluster: its node is gone, others need the room.
+/// Returns when the cluster decided to evict the pod: its node is gone, or other pods need the room.
 fn disrupted(pod: Node<'_>) -> Option<i64> {
     condition(pod, "DisruptionTarget", "True")
-}
-
-/// Since when a condition has this status, if it has.
-pub(super) fn condition(pod: Node<'_>, name: &str, status: &str) -> Option<i64> {
-    pod.path(&["status", "conditions"])?
-        .items()
-        .find(|condition| {
-            let is = |key, value| condition.get(key).is_some_and(|it| it.is_text(value));
-            is("type", name) && is("status", status)
-        })
-        .and_then(|condition| time(condition.get("lastTransitionTime")))
 }

@@ -15,11 +15,11 @@ fn at(seconds: i64) -> String {
 
 fn pod(value: &Value) -> Lifetime {
     let whole = Document::from(value);
-    let life = life(whole.root(), ResourceType::Pod, false, NOW);
+    let life = lifetime(whole.root(), ResourceType::Pod, false, NOW);
     // What is declared to be read here is all that is read.
     let seen = whole.project(&Reads::of(READS));
     assert_eq!(
-        super::life(seen.root(), ResourceType::Pod, false, NOW),
+        super::lifetime(seen.root(), ResourceType::Pod, false, NOW),
         life
     );
     life
@@ -52,7 +52,7 @@ fn a_pending_pod_has_not_started() {
     let value = json!({"metadata": {"creationTimestamp": at(50)},
         "status": {"phase": "Pending", "containerStatuses": [waiting]}});
     assert_eq!(pod(&value), Lifetime::default());
-    let life = life(Document::from(&value).root(), ResourceType::Pod, true, NOW);
+    let life = lifetime(Document::from(&value).root(), ResourceType::Pod, true, NOW);
     assert_eq!(life.start, Some(50));
 }
 
@@ -160,7 +160,7 @@ fn a_running_pod_without_container_status_started_when_the_kubelet_took_it() {
 fn other_objects_live_from_their_creation() {
     let node = Document::from(&json!({"metadata": {"creationTimestamp": at(70)}}));
     assert_eq!(
-        life(node.root(), ResourceType::Node, false, NOW),
+        lifetime(node.root(), ResourceType::Node, false, NOW),
         Lifetime {
             start: Some(70),
             end: None

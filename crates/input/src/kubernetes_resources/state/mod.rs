@@ -10,7 +10,7 @@ mod writer;
 
 pub(super) use self::{
     file::{Saved, SeenUntil, StateFile},
-    writer::{Report, keep},
+    writer::StateWriter,
 };
 
 #[cfg(test)]

@@ -58,3 +58,61 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     }
     cause.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn api(code: u16, message: &str) -> kube::Error {
+        let mut status = Status::failure(message, "Test");
+        status.code = code;
+        kube::Error::Api(Box::new(status))
+    }
+
+    fn explained(error: kube::Error) -> String {
+        explain(&watcher::Error::InitialListFailed(error), "pods")
+    }
+
+    #[test]
+    fn an_error_names_the_remedy() {
+        let forbidden = explained(api(403, "no"));
+        assert!(
+            forbidden.contains("grant the verbs get, list and watch"),
+            "{forbidden}"
+        );
+        let unauthorized = explained(api(401, "no"));
+        assert!(unauthorized.contains("check the token"), "{unauthorized}");
+        assert_eq!(
+            explained(api(500, "etcd is away")),
+            "the API server answered 500 to list or watch pods: etcd is away"
+        );
+    }
+
+    #[test]
+    fn of_a_chain_of_causes_the_innermost_is_shown() {
+        let refused = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "refused");
+        assert_eq!(
+            explained(kube::Error::ReadEvents(refused)),
+            "the API server cannot be reached: refused"
+        );
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_off_says_where_to_look() {
+        let told = explained(kube::Error::Service(TooMuch::Page.into()));
+        assert!(told.contains("list or watch pods is cut off"), "{told}");
+        assert!(told.contains("`label_selector`"), "{told}");
+    }
+
+    #[test]
+    fn only_a_refusal_of_the_request_itself_is_one_of_streaming_lists() {
+        for (code, is_refused) in [(400, true), (422, true), (403, false), (500, false)] {
+            let error = watcher::Error::WatchStartFailed(api(code, "no"));
+            assert_eq!(refuses_streaming_list(&error), is_refused, "{code}");
+            let error = watcher::Error::InitialListFailed(api(code, "no"));
+            assert!(!refuses_streaming_list(&error));
+        }
+    }
+}

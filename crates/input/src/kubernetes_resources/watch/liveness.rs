@@ -1,9 +1,9 @@
-//! An ear on the connections of a watch.
+//! Tracks whether the connection under a watch is alive.
 //!
-//! `kube`'s watcher says nothing while it resumes a watch on which nothing changes, and a window
-//! may only be made while the watch is known to be current. So a layer under the watcher notes
-//! when a watch is answered, when bytes arrive on it, when it ends, and whether other answers come
-//! over the same connection.
+//! `kube`'s watcher yields nothing while it resumes a watch on which nothing changes, and a window may only
+//! be made while the watch is known to be current. So a layer under the watcher records when the server
+//! answers a watch, when bytes arrive on it, when it ends, and whether other answers come over the same
+//! connection.
 
 use std::{
     net::SocketAddr,
@@ -28,68 +28,68 @@ use tower::{BoxError, Layer, Service};
 use super::limits::{Pages, Read};
 use crate::kubernetes_resources::clock::Clock;
 
-/// The clock that an answer tells of was read some time in so long.
+/// An answer that took longer says too little of the server's clock.
 const FRESH: Duration = Duration::from_secs(2);
 /// The longest pause that the API server may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// What is known of the connection under one watch. Cloning shares it.
+/// The connection of a watch at one moment.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Connection {
+    /// Since when the present watch has been open; `None` while there is none.
+    pub(crate) open_since: Option<Instant>,
+    /// When bytes last arrived on it.
+    pub(crate) last_bytes_at: Option<Instant>,
+    /// When the server itself ended the watch that was open last, and so had sent everything.
+    pub(crate) ended_at: Option<Instant>,
+}
+
+/// What is known of the connection under one watch. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct WatchLiveness(Arc<LivenessState>);
+pub(crate) struct WatchLiveness(Arc<Tracked>);
 
 #[derive(Debug, Default)]
-struct LivenessState {
+struct Tracked {
     /// Learns what the API server's clock shows.
     clock: Clock,
-    state: Mutex<Opened>,
+    state: Mutex<LivenessState>,
     changed: Notify,
-    /// Of the list that is under way.
+    /// The pages of the list that is being received.
     pages: Mutex<Pages>,
-    /// The reader of the present watch.
+    /// Whoever reads the present watch.
     reader: AtomicWaker,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Opened {
+struct LivenessState {
     /// Counts the watches, so that the late end of an old one does not close a new one.
     generation: u64,
-    since: Option<Instant>,
-    /// When bytes last arrived.
-    heard: Option<Instant>,
-    /// When the server itself ended the present watch, and so had said all that there was.
-    ended: Option<Instant>,
-    /// The connection, by its own address, if others may share it.
+    connection: Connection,
+    /// Our address of the connection, if others may share it.
     shared: Option<SocketAddr>,
-    /// The API server asked to be left alone until then.
+    /// Until when the API server asked for no further requests.
     pause: Option<Instant>,
 }
 
 impl WatchLiveness {
-    /// A line on which the API server's clock is heard.
-    pub(crate) fn with(clock: Clock) -> Self {
-        Self(Arc::new(LivenessState {
+    /// Tells `clock` what the API server's clock shows.
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self(Arc::new(Tracked {
             clock,
-            ..LivenessState::default()
+            ..Tracked::default()
         }))
     }
 
-    /// Since when the present watch has been open; `None` while there is none.
-    pub(crate) fn open_since(&self) -> Option<Instant> {
-        self.read().since
+    /// The connection as it is now.
+    pub(crate) fn connection(&self) -> Connection {
+        let connection = self.read().connection;
+        Connection {
+            last_bytes_at: connection.open_since.and(connection.last_bytes_at),
+            ..connection
+        }
     }
 
-    /// When bytes last arrived on the present watch.
-    pub(crate) fn heard_at(&self) -> Option<Instant> {
-        let opened = self.read();
-        opened.since.and(opened.heard)
-    }
-
-    /// When the server itself ended the watch that was open last.
-    pub(crate) fn ended_at(&self) -> Option<Instant> {
-        self.read().ended
-    }
-
-    /// How long the API server wants to be left alone.
+    /// How long the API server wants no further requests.
     pub(crate) fn pause(&self) -> Duration {
         let pause = self.read().pause;
         pause.map_or(Duration::ZERO, |until| {
@@ -102,23 +102,25 @@ impl WatchLiveness {
         self.0.changed.notified().await;
     }
 
-    fn read(&self) -> Opened {
+    fn read(&self) -> LivenessState {
         *self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, change: impl FnOnce(&mut Opened)) {
+    fn write(&self, change: impl FnOnce(&mut LivenessState)) {
         change(&mut self.0.state.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn open(&self, shared: Option<SocketAddr>) -> u64 {
+    /// The server answered a watch. Returns its generation.
+    fn opened(&self, shared: Option<SocketAddr>) -> u64 {
         let mut generation = 0;
-        self.write(|opened| {
-            generation = opened.generation.wrapping_add(1);
-            *opened = Opened {
+        self.write(|state| {
+            generation = state.generation.wrapping_add(1);
+            *state = LivenessState {
                 generation,
-                since: Some(Instant::now()),
-                heard: None,
-                ended: None,
+                connection: Connection {
+                    open_since: Some(Instant::now()),
+                    ..Connection::default()
+                },
                 shared,
                 pause: None,
             };
@@ -127,19 +129,20 @@ impl WatchLiveness {
         generation
     }
 
-    /// Something else was answered over `shared`. A watch that is not on this connection was left
+    /// The server answered another request over `shared`. A watch that is not on this connection was left
     /// behind on one that is being closed or is dead: it ends, so that it is resumed on the new one.
     fn answered(&self, shared: Option<SocketAddr>) {
-        let mut left_behind = false;
-        self.write(|opened| {
-            left_behind =
-                opened.since.is_some() && opened.shared.is_some() && opened.shared != shared;
-            if left_behind {
-                opened.generation = opened.generation.wrapping_add(1);
-                opened.since = None;
+        let mut is_left_behind = false;
+        self.write(|state| {
+            is_left_behind = state.connection.open_since.is_some()
+                && state.shared.is_some()
+                && state.shared != shared;
+            if is_left_behind {
+                state.generation = state.generation.wrapping_add(1);
+                state.connection.open_since = None;
             }
         });
-        if left_behind {
+        if is_left_behind {
             self.0.reader.wake();
             self.0.changed.notify_one();
         }
@@ -150,7 +153,7 @@ impl WatchLiveness {
         let seconds = seconds.and_then(|it| it.to_str().ok()?.trim().parse().ok());
         if let Some(seconds) = seconds {
             let pause = Duration::from_secs(seconds).min(LONGEST_PAUSE);
-            self.write(|opened| opened.pause = Some(Instant::now() + pause));
+            self.write(|state| state.pause = Some(Instant::now() + pause));
         }
     }
 
@@ -159,25 +162,26 @@ impl WatchLiveness {
         self.read().generation != generation
     }
 
-    fn hear(&self) {
-        self.write(|opened| opened.heard = Some(Instant::now()));
+    fn received(&self) {
+        self.write(|state| state.connection.last_bytes_at = Some(Instant::now()));
     }
 
-    fn end(&self) {
-        self.write(|opened| opened.ended = Some(Instant::now()));
+    fn ended(&self) {
+        self.write(|state| state.connection.ended_at = Some(Instant::now()));
     }
 
-    fn close(&self, generation: u64) {
-        self.write(|opened| {
-            if opened.generation == generation {
-                opened.since = None;
+    fn closed(&self, generation: u64) {
+        self.write(|state| {
+            if state.generation == generation {
+                state.connection.open_since = None;
             }
         });
         self.0.changed.notify_one();
     }
 }
 
-pub(crate) struct LivenessLayer(pub(super) WatchLiveness);
+/// Puts a [`LivenessService`] around the service of a client.
+pub(crate) struct LivenessLayer(pub(crate) WatchLiveness);
 
 impl<S> Layer<S> for LivenessLayer {
     type Service = LivenessService<S>;
@@ -185,14 +189,15 @@ impl<S> Layer<S> for LivenessLayer {
     fn layer(&self, inner: S) -> LivenessService<S> {
         LivenessService {
             inner,
-            line: self.0.clone(),
+            liveness: self.0.clone(),
         }
     }
 }
 
+/// Records what the server answers to watches and other requests.
 pub(crate) struct LivenessService<S> {
     inner: S,
-    line: WatchLiveness,
+    liveness: WatchLiveness,
 }
 
 impl<S, B> Service<Request<KubeBody>> for LivenessService<S>
@@ -213,10 +218,14 @@ where
             .uri()
             .query()
             .is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"));
-        let line = self.line.clone();
+        let liveness = self.liveness.clone();
         if !is_watch {
             let query = request.uri().query().unwrap_or_default();
-            let mut pages = line.0.pages.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut pages = liveness
+                .0
+                .pages
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             if let Err(too_many) = pages.ask(query) {
                 return Box::pin(async move { Err(too_many.into()) });
             }
@@ -226,18 +235,18 @@ where
         Box::pin(async move {
             let response = response.await?;
             let date = response.headers().get(DATE).map(|it| it.to_str());
-            // An answer that lay about says nothing of the clock: this process may have slept.
+            // An answer that waited to be read says nothing of the clock: this process may have slept.
             if let (Some(Ok(date)), true) = (date, asked.elapsed() < FRESH) {
-                line.0.clock.server_says(date);
+                liveness.0.clock.server_says(date);
             }
             let generation = match (response.status().is_success(), is_watch) {
-                (true, true) => Some(line.open(shared_connection(&response))),
+                (true, true) => Some(liveness.opened(shared_connection(&response))),
                 (true, false) => {
-                    line.answered(shared_connection(&response));
+                    liveness.answered(shared_connection(&response));
                     None
                 }
                 (false, _) => {
-                    line.refused(&response);
+                    liveness.refused(&response);
                     None
                 }
             };
@@ -248,7 +257,10 @@ where
                 } else {
                     Read::Page(0)
                 },
-                watch: generation.map(|generation| OpenWatch { line, generation }),
+                watch: generation.map(|generation| OpenWatch {
+                    liveness,
+                    generation,
+                }),
             }))
         })
     }
@@ -262,17 +274,17 @@ fn shared_connection<T>(response: &Response<T>) -> Option<SocketAddr> {
 
 /// Closes its watch when it is dropped, however the body ends.
 struct OpenWatch {
-    line: WatchLiveness,
+    liveness: WatchLiveness,
     generation: u64,
 }
 
 impl Drop for OpenWatch {
     fn drop(&mut self) {
-        self.line.close(self.generation);
+        self.liveness.closed(self.generation);
     }
 }
 
-/// A response body that is listened to.
+/// A response body whose bytes are recorded and bounded.
 pub(crate) struct TrackedBody<B> {
     body: B,
     /// Bounds what is read.
@@ -289,8 +301,8 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for TrackedBody<
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Some(watch) = &self.watch {
-            watch.line.0.reader.register(cx.waker());
-            if watch.line.is_over(watch.generation) {
+            watch.liveness.0.reader.register(cx.waker());
+            if watch.liveness.is_over(watch.generation) {
                 self.watch = None;
                 return Poll::Ready(None);
             }
@@ -303,12 +315,12 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for TrackedBody<
         });
         match (&frame, &self.watch) {
             // Part of a line says nothing of when the rest of it happened.
-            (Some(Ok(_)), Some(watch)) if self.read.is_whole() => watch.line.hear(),
+            (Some(Ok(_)), Some(watch)) if self.read.is_whole() => watch.liveness.received(),
             (Some(Ok(_)), _) => {}
             (Some(Err(_)), _) => self.watch = None,
             (None, _) => {
                 if let Some(watch) = self.watch.take() {
-                    watch.line.end();
+                    watch.liveness.ended();
                 }
             }
         }
@@ -336,34 +348,34 @@ mod tests {
 
     #[test]
     fn a_watch_that_was_left_behind_on_an_old_connection_ends() {
-        let line = WatchLiveness::default();
-        let old = line.open(address(1));
-        line.answered(address(1));
-        assert!(line.open_since().is_some());
-        line.answered(address(2));
-        assert!(line.open_since().is_none() && line.is_over(old));
-        let new = line.open(address(2));
-        line.close(old);
-        line.answered(address(2));
-        assert!(line.open_since().is_some() && !line.is_over(new));
+        let liveness = WatchLiveness::default();
+        let old = liveness.opened(address(1));
+        liveness.answered(address(1));
+        assert!(liveness.connection().open_since.is_some());
+        liveness.answered(address(2));
+        assert!(liveness.connection().open_since.is_none() && liveness.is_over(old));
+        let new = liveness.opened(address(2));
+        liveness.closed(old);
+        liveness.answered(address(2));
+        assert!(liveness.connection().open_since.is_some() && !liveness.is_over(new));
     }
 
     #[test]
     fn over_http_1_every_answer_comes_on_a_connection_of_its_own() {
-        let line = WatchLiveness::default();
-        line.open(None);
-        line.answered(None);
-        line.answered(address(1));
-        assert!(line.open_since().is_some());
+        let liveness = WatchLiveness::default();
+        liveness.opened(None);
+        liveness.answered(None);
+        liveness.answered(address(1));
+        assert!(liveness.connection().open_since.is_some());
     }
 
     #[test]
-    fn the_api_server_is_left_alone_as_long_as_it_asks_within_reason() {
+    fn a_pause_that_the_api_server_asks_for_is_kept_up_to_a_minute() {
         let pause = |value: &str| {
-            let line = WatchLiveness::default();
+            let liveness = WatchLiveness::default();
             let response = Response::builder().status(429).header(RETRY_AFTER, value);
-            line.refused(&response.body(()).unwrap());
-            line.pause().as_secs_f64().round()
+            liveness.refused(&response.body(()).unwrap());
+            liveness.pause().as_secs_f64().round()
         };
         assert_eq!(pause("7"), 7.0);
         assert_eq!(pause("1000000000"), 60.0);

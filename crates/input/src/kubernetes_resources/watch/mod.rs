@@ -1,4 +1,4 @@
-//! Follows a collection of objects.
+//! Follows collections of objects, one task each: [`task`] does the I/O, [`view`] decides.
 
 mod client;
 mod errors;
@@ -6,11 +6,17 @@ mod history;
 mod limits;
 mod liveness;
 mod namespace;
+mod objects;
 mod proofs;
 mod task;
 mod view;
 mod warnings;
+mod watched;
 
 pub(super) use self::{
-    client::client, liveness::WatchLiveness, task::Watch, view::Restored, warnings::WatchWarnings,
+    client::{Cluster, ConnectError, client},
+    liveness::WatchLiveness,
+    objects::{Restored, Rules},
+    task::Watch,
+    watched::Watched,
 };

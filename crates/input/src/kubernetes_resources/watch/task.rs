@@ -1,14 +1,11 @@
-//! Follows one collection of objects and keeps the ledger true to it.
-//!
-//! The only file that talks to the API server. One task a watched namespace: it applies what the
-//! watch says, tells the ledger how current the view is, and asks the server for a sign of life
-//! when a window waits for one.
+//! The task of one watch: it talks to the API server, feeds the view ([`super::view`]) with what happens, and
+//! tells the ledger what the view makes of it.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures::{
     FutureExt, StreamExt,
-    future::{Fuse, FusedFuture, ready},
+    future::{BoxFuture, Fuse, FusedFuture, ready},
 };
 use kube::{
     Api, Client,
@@ -16,7 +13,6 @@ use kube::{
     core::ApiResource,
     runtime::watcher::{self, Event},
 };
-use meterline_ledger::Observation;
 use tokio::{
     task::coop::unconstrained,
     time::{Instant, timeout},
@@ -24,57 +20,51 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    client::client,
+    client::{ANSWER_TIMEOUT, Clients},
     errors::{explain, refuses_streaming_list},
     history::{self, History, MissedEvent},
     limits::{LARGEST_PAGE, TooMuch},
     liveness::WatchLiveness,
+    namespace::NamespaceCheck,
+    objects::Restored,
     proofs::Answer,
-    view::{LONGEST_LOOK, Restored, SHORTEST_LOOK, View},
-    warnings::{WatchWarnings, whole},
+    view::{Check, WatchState},
+    warnings::whole_seconds,
+    watched::Watched,
 };
 use crate::kubernetes_resources::{
-    ledger::SharedLedger,
-    lifetime::{Deletion, deleted_at, life},
-    object::{Known, Object, keeping},
+    clock::Moment,
+    object::{Object, keeping},
 };
 
-/// How long a watch lives before it is begun anew. Over HTTP/1.1 this, together with the watcher's
-/// margin, is the longest time for which a connection whose other end is gone can go unnoticed.
+/// How long a watch lives before it is requested anew. Over HTTP/1.1 this, together with the watcher's margin,
+/// is the longest time for which a dead connection can go unnoticed.
 const WATCH_SECONDS: u32 = 50;
-/// A server that does not answer so small a question in this time is away.
-pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// After so many failures in a row the kubeconfig or the service account is read again: a token or
-/// a certificate authority may have been replaced.
+/// After so many failures in a row the kubeconfig or the service account is read again: a token or a
+/// certificate authority may have been replaced.
 const FAILURES_BEFORE_NEW_CLIENT: u32 = 3;
-/// Streaming lists are on by default from this minor version of Kubernetes 1.
-const STREAMING_LIST_MINOR: u32 = 34;
 
 /// One watched collection.
 pub(crate) struct Watch {
-    /// The name under which the ledger knows this watch; the namespace, or `*` for all.
+    /// The name under which the ledger knows this watch.
     pub(crate) name: Arc<str>,
     /// The namespace, or none for all of them.
     pub(crate) namespace: Option<String>,
-    /// What to watch and where what is seen goes.
-    pub(crate) shared: Arc<SharedLedger>,
-    /// What people should know of it.
-    pub(crate) remarks: Arc<WatchWarnings>,
-    /// What a restored ledger knows of it.
+    pub(crate) watched: Arc<Watched>,
+    /// What a restored ledger knows of the collection.
     pub(crate) restored: Option<Restored>,
 }
 
-/// What talks to the API server.
-struct Clients {
-    /// Follows what happens, and is listened to.
-    client: Client,
-    /// Asks for what happened. Not heard on the line: a watch of the past is none of the present,
-    /// which waits, with its list begun, until the past is known.
-    past: Client,
-    /// Whether the server has streaming lists.
-    streaming_list: bool,
+/// What the next request depends on.
+struct Attempts {
+    /// How many requests failed in a row.
+    failures: u32,
+    /// How many objects a page of a list may have.
+    page: u32,
+    /// Whether the server refused a streaming list.
+    refused_streaming: bool,
 }
 
 /// What a watch wakes up for.
@@ -84,170 +74,145 @@ struct Clients {
 )]
 enum Woken {
     Event(Option<Result<Event<Object>, watcher::Error>>),
-    /// All that was heard is read.
+    /// Everything that arrived is read.
     Drained,
-    WatchLiveness,
-    Answer(Option<Answer>),
-    Look,
+    ConnectionChanged,
+    Answered(Option<Answer>),
+    CheckDue,
 }
 
+/// The watch has to begin again with new clients.
+struct Broken;
+
 impl Watch {
-    /// Follows the collection for ever. Ends only by being aborted.
+    /// Follows the collection for ever. Ends only when it is aborted.
     pub(crate) async fn run(mut self) {
         let restored = self.restored.take();
-        let projection = Arc::clone(&self.shared.projection);
+        let options = &self.watched.options;
+        let projection = Arc::clone(&options.projection);
+        let check = self.namespace.clone().map(|namespace| NamespaceCheck {
+            namespace,
+            cluster: options.cluster.clone(),
+            warnings: Arc::clone(&self.watched.warnings),
+        });
+        let check = async {
+            match check {
+                Some(check) => check.run().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = keeping(projection, self.follow_for_ever(restored)) => {}
-            never = self.look_for_namespace() => match never {},
+            never = check => match never {},
         }
     }
 
     async fn follow_for_ever(&self, restored: Option<Restored>) {
-        self.shared.is_open().await;
-        let now = self.shared.clock.seconds();
-        let mut view = View::new(restored, now);
-        let mut streaming = true;
+        let options = &self.watched.options;
+        self.watched.ledger.is_open().await;
+        let mut state = WatchState::new(
+            options.rules(),
+            options.settle,
+            restored,
+            options.clock.moment(),
+        );
+        let mut attempts = Attempts {
+            failures: 0,
+            page: LARGEST_PAGE,
+            refused_streaming: false,
+        };
         loop {
-            let line = WatchLiveness::with(self.shared.clock.clone());
-            match self.connect(line.clone()).await {
+            let liveness = WatchLiveness::new(options.clock.clone());
+            match Clients::connect(&options.cluster, liveness.clone()).await {
                 Ok(mut clients) => {
-                    clients.streaming_list &= streaming;
-                    let end = self.follow(clients, &line, &mut view).await;
-                    streaming &= end != End::NoStreamingList;
+                    clients.has_streaming_lists &= !attempts.refused_streaming;
+                    self.follow(clients, &liveness, &mut state, &mut attempts)
+                        .await;
                 }
-                Err(reason) => self.failed(&mut view, &reason),
+                Err(error) => self.failed(&mut state, &mut attempts, &error.to_string()),
             }
-            tokio::time::sleep(pause(view.failures).max(line.pause())).await;
+            tokio::time::sleep(pause(attempts.failures).max(liveness.pause())).await;
         }
     }
 
-    /// Clients with the credentials as they are now.
-    async fn connect(&self, line: WatchLiveness) -> Result<Clients, String> {
-        let config = self.shared.cluster().await?;
-        let make = |line| client(config.clone(), line).map_err(|error| error.to_string());
-        let (client, past) = (make(line)?, make(WatchLiveness::default())?);
-        let version = timeout(PROBE_TIMEOUT, client.apiserver_version())
-            .await
-            .map_err(|_| "the API server does not answer".to_owned())?;
-        // Whoever may not read the version may still watch pods; the paged list works everywhere.
-        let minor = version.ok().and_then(|version| {
-            let digits: String = version
-                .minor
-                .chars()
-                .take_while(char::is_ascii_digit)
-                .collect();
-            digits.parse::<u32>().ok()
-        });
-        Ok(Clients {
-            client,
-            past,
-            streaming_list: minor.is_some_and(|minor| minor >= STREAMING_LIST_MINOR),
-        })
-    }
-
-    async fn follow(&self, clients: Clients, line: &WatchLiveness, view: &mut View) -> End {
-        let resource = self.shared.resource_type.api_resource();
+    /// Follows the collection until it has to begin again with new clients.
+    async fn follow(
+        &self,
+        clients: Clients,
+        liveness: &WatchLiveness,
+        state: &mut WatchState,
+        attempts: &mut Attempts,
+    ) {
+        let options = &self.watched.options;
+        let resource = options.resource_type.api_resource();
         let api = self.api(clients.client, &resource);
-        let past_api = self.api(clients.past.clone(), &resource);
-        let past = History {
-            client: &clients.past,
-            resource: &resource,
-            label_selector: self.shared.label_selector.as_deref(),
+        let past = Past {
+            api: self.api(clients.history.clone(), &resource),
+            history: History {
+                client: &clients.history,
+                resource: &resource,
+                label_selector: options.label_selector.as_deref(),
+            },
         };
-        let config = self.config(clients.streaming_list, view.page);
+        let config = self.config(clients.has_streaming_lists, attempts.page);
         let mut events = std::pin::pin!(watcher::watcher(api.clone(), config));
-        let mut probe = std::pin::pin!(Fuse::terminated());
-        // So often it is looked, and so late may a look be, that what is settled is read by then.
-        let look = (self.shared.settle / 3).clamp(SHORTEST_LOOK, LONGEST_LOOK);
-        let mut look_at = Instant::now();
+        let mut probe: Fuse<BoxFuture<'_, _>> = Fuse::terminated();
+        state.connected(options.clock.moment());
         loop {
             let woken = tokio::select! {
-                // Events first: a sign of life counts only when everything before it is applied. No
-                // budget of the runtime's, for it would make what waits look as if there were nothing.
+                // Events first: a sign of life counts only once everything before it is applied. No budget of
+                // the runtime's, which would make unread events look as if there were none.
                 biased;
                 event = unconstrained(events.next()) => Woken::Event(event),
-                () = ready(()), if view.unnoted => Woken::Drained,
-                () = line.changed() => Woken::WatchLiveness,
-                answered = &mut probe => Woken::Answer(answered),
-                () = tokio::time::sleep_until(look_at) => Woken::Look,
+                () = ready(()), if state.has_sign() => Woken::Drained,
+                () = liveness.changed() => Woken::ConnectionChanged,
+                answer = &mut probe => Woken::Answered(answer),
+                () = tokio::time::sleep_until(state.check_at()) => Woken::CheckDue,
             };
-            if look_at.elapsed() > look {
-                view.stall();
-                look_at = Instant::now();
-            }
+            let now = options.clock.moment();
+            state.woke(now);
             match woken {
                 Woken::Event(Some(Ok(event))) => {
-                    // That a list begins says nothing of whether the server answers.
+                    // That a list begins does not show that the server answers.
                     if !matches!(event, Event::Init) {
-                        view.failures = 0;
+                        attempts.failures = 0;
                     }
-                    let now = match &event {
-                        Event::Apply(it) | Event::Delete(it) => self.happened_by(it, line, view),
-                        _ => self.now(),
-                    };
-                    self.apply(event, now, &past, &past_api, view).await;
-                    view.unnoted = true;
+                    self.happened(event, (liveness, now), &past, state, attempts)
+                        .await;
+                    state.signed();
                 }
                 Woken::Event(Some(Err(error))) => {
-                    if let Some(end) = self.broken(&error, clients.streaming_list, view) {
-                        return end;
+                    let streaming = clients.has_streaming_lists;
+                    if let Err(Broken) = self.broken(&error, streaming, state, attempts) {
+                        return;
                     }
-                    tokio::time::sleep(pause(view.failures).max(line.pause())).await;
+                    tokio::time::sleep(pause(attempts.failures).max(liveness.pause())).await;
                 }
-                Woken::Event(None) => return End::Broken,
-                Woken::Drained => {
-                    view.unnoted = false;
-                    view.note_life(&self.name, &self.shared, line);
-                }
-                Woken::WatchLiveness => view.unnoted = true,
-                Woken::Answer(answered) => {
-                    view.answer = answered.or(view.answer);
-                    view.unnoted = true;
-                }
-                Woken::Look => {
-                    view.unnoted = true;
-                    self.shared.update_gauges(self.shared.clock.seconds());
-                    let pause = view.look_for(look, &self.shared, line);
-                    if pause.is_none() && probe.is_terminated() {
-                        probe.set(self.probe(api.clone()).boxed().fuse());
+                Woken::Event(None) => return,
+                Woken::Drained => state.drained(liveness.connection(), now),
+                Woken::ConnectionChanged => state.signed(),
+                Woken::Answered(answer) => state.answered(answer),
+                Woken::CheckDue => {
+                    if self.is_asking(state, liveness) && probe.is_terminated() {
+                        probe = self.probe(api.clone()).boxed().fuse();
                     }
-                    look_at = Instant::now() + pause.unwrap_or(look).max(line.pause());
                 }
             }
+            self.tell_ledger(state);
         }
     }
 
-    fn config(&self, streaming_list: bool, page: u32) -> watcher::Config {
+    fn config(&self, has_streaming_lists: bool, page: u32) -> watcher::Config {
         let mut config = watcher::Config::default()
             .timeout(WATCH_SECONDS)
             .page_size(page);
-        if let Some(selector) = &self.shared.label_selector {
+        if let Some(selector) = &self.watched.options.label_selector {
             config = config.labels(selector);
         }
-        if streaming_list {
+        if has_streaming_lists {
             config = config.streaming_lists();
         }
         config
-    }
-
-    /// Notes that the watch failed. Gives back how it ends, if it is not to be tried again as it is.
-    fn broken(&self, error: &watcher::Error, streaming_list: bool, view: &mut View) -> Option<End> {
-        if streaming_list && refuses_streaming_list(error) {
-            debug!(watch = %self.name, "the API server has no streaming lists; listing in pages");
-            return Some(End::NoStreamingList);
-        }
-        if TooMuch::of(error) == Some(TooMuch::Page) && view.page > 1 {
-            view.page /= 2;
-            info!(
-                watch = %self.describe(),
-                page = view.page,
-                "a page of the list is larger than 16 MiB; asking for fewer objects at once"
-            );
-            return Some(End::Broken);
-        }
-        self.failed(view, &explain(error, &self.describe()));
-        let is_many = view.failures.is_multiple_of(FAILURES_BEFORE_NEW_CLIENT);
-        is_many.then_some(End::Broken)
     }
 
     fn api(&self, client: Client, resource: &ApiResource) -> Api<Object> {
@@ -257,185 +222,162 @@ impl Watch {
         }
     }
 
-    /// Applies one event to the ledger, which tells of what had happened by `now`.
-    async fn apply(
+    /// The watcher failed.
+    ///
+    /// # Errors
+    /// When it must not go on as it is.
+    fn broken(
         &self,
-        event: Event<Object>,
-        now: i64,
-        past: &History<'_>,
-        api: &Api<Object>,
-        view: &mut View,
-    ) {
-        match event {
-            Event::Init => {
-                view.behind = true;
-                self.shared.synced(&self.name, false);
-                self.replay(api, view).await;
-                view.list_began = self.now();
-                view.listed = Some(HashSet::new());
-            }
-            Event::InitApply(object) => {
-                if let Some(listed) = &mut view.listed {
-                    listed.insert(object.uid());
-                }
-                self.observe(object, view, now);
-            }
-            Event::Apply(object) => self.observe(object, view, now),
-            Event::Delete(object) => self.deleted(&object, view, now),
-            Event::InitDone => self.listed(past, api, view).await,
+        error: &watcher::Error,
+        is_streaming: bool,
+        state: &mut WatchState,
+        attempts: &mut Attempts,
+    ) -> Result<(), Broken> {
+        if is_streaming && refuses_streaming_list(error) {
+            debug!(watch = %self.name, "the API server has no streaming lists; listing in pages");
+            attempts.refused_streaming = true;
+            return Err(Broken);
         }
-    }
-
-    /// A list is complete: what it did not show is gone.
-    async fn listed(&self, past: &History<'_>, api: &Api<Object>, view: &mut View) {
-        let listed = view.listed.take().unwrap_or_default();
-        let vanished: Vec<_> = view
-            .known
-            .values()
-            .filter(|known| !listed.contains(&known.uid))
-            .cloned()
-            .collect();
-        let states = past.last_states(api, &vanished).await;
-        let now = self.now();
-        for object in &states {
-            self.deleted(object, view, now);
+        if TooMuch::of(error) == Some(TooMuch::Page) && attempts.page > 1 {
+            attempts.page /= 2;
+            info!(
+                watch = %self.describe(),
+                page = attempts.page,
+                "a page of the list is larger than 16 MiB; asking for fewer objects at once"
+            );
+            return Err(Broken);
         }
-        for Known { uid, .. } in &vanished {
-            if view.known.remove(uid).is_some() {
-                // Nobody can say when it went; it was there when the view was last current.
-                self.shared.vanished(uid, view.current_at.min(now), now);
-            }
+        self.failed(state, attempts, &explain(error, &self.describe()));
+        if attempts.failures.is_multiple_of(FAILURES_BEFORE_NEW_CLIENT) {
+            return Err(Broken);
         }
-        // A list is the state of a moment: nothing is owed from before it. What happened since comes
-        // with the watch.
-        view.behind = false;
-        view.has_seen = true;
-        view.added_at = None;
-        view.proofs.clear();
-        // The next one may be of smaller objects.
-        view.page = view.page.saturating_mul(2).min(LARGEST_PAGE);
-        view.current_at = view.list_began;
-        view.version = view.version.max(view.listed_from);
-        self.seen_version(view);
-        self.shared.synced(&self.name, true);
-        self.shared.alive(&self.name, view.list_began);
-        info!(
-            watch = %self.describe(),
-            objects = view.known.len(),
-            "watching"
-        );
+        Ok(())
     }
 
-    fn observe(&self, object: Object, view: &mut View, now: i64) {
-        let uid = object.uid();
-        let document = object.seen.root();
-        let life = life(
-            document,
-            self.shared.resource_type,
-            self.shared.include_pending,
-            now,
-        );
-        let known = object.known();
-        view.version = view.version.max(Some(known.version));
-        let in_scope_since = (!view.known.contains_key(&uid))
-            .then(|| view.in_scope_since(&object, &self.shared, now))
-            .flatten();
-        view.known.insert(Arc::clone(&uid), known);
-        self.shared.observe(Observation {
-            uid,
-            in_scope_since,
-            start: life.start,
-            end: life.end,
-            content_since: object.written,
-            content: object.content,
-            observed_at: now,
-        });
-        self.seen_version(view);
-    }
-
-    /// What is under way of a list comes in no order, so only after it a version says something.
-    fn seen_version(&self, view: &View) {
-        if let (Some(version), None) = (view.version, &view.listed) {
-            self.shared.seen_version(&self.name, version);
-        }
-    }
-
-    /// Applies what happened since the version that was seen last, as far as the server remembers.
-    async fn replay(&self, api: &Api<Object>, view: &mut View) {
-        // A list that begins now shows at least what is there at this version.
-        view.listed_from = history::version_now(api).await;
-        let (Some(version), Some(now)) = (view.version, view.listed_from) else {
-            return;
-        };
-        let selector = self.shared.label_selector.as_deref();
-        let count = history::missed(api, selector, (version, now), |event| {
-            let now = self.now();
-            match event {
-                MissedEvent::Is(object) => self.observe(object, view, now),
-                MissedEvent::Gone(object) => self.deleted(&object, view, now),
-            }
-        })
-        .await;
-        if count > 0 {
-            info!(watch = %self.describe(), events = count, "what happened meanwhile was repeated");
-        }
-    }
-
-    fn deleted(&self, object: &Object, view: &mut View, now: i64) {
-        let uid = object.uid();
-        let document = object.seen.root();
-        let resource_type = self.shared.resource_type;
-        let life = life(document, resource_type, self.shared.include_pending, now);
-        let since = view.behind.then_some(view.current_at);
-        let seen = match since.or(view.late_since) {
-            Some(since) => Deletion::InGap { since, now },
-            None => Deletion::Observed(now),
-        };
-        let end = deleted_at(document, life, seen);
-        view.known.remove(&uid);
-        view.version = view.version.max(Some(object.known().version));
-        if life.start.is_some() {
-            // The last state may be news, too: a pod may start and go between two looks.
-            self.shared.observe(Observation {
-                uid: Arc::clone(&uid),
-                in_scope_since: None,
-                start: life.start,
-                end: Some(end),
-                content_since: object.written,
-                content: object.content.clone(),
-                observed_at: now,
-            });
-        }
-        self.shared.deleted(&uid, end);
-        self.seen_version(view);
-    }
-
-    /// The second in which something is learned.
-    fn now(&self) -> i64 {
-        self.shared.clock.cluster_seconds_at(Instant::now())
-    }
-
-    /// The second in which what an event tells of had happened at the latest.
-    fn happened_by(&self, object: &Object, line: &WatchLiveness, view: &mut View) -> i64 {
-        let (at, lag) = view.happened_by(object, &self.shared, line);
-        if let Some(lag) = lag {
-            self.remarks.lags(&self.describe(), lag);
+    fn failed(&self, state: &mut WatchState, attempts: &mut Attempts, reason: &str) {
+        attempts.failures = attempts.failures.saturating_add(1);
+        state.failed();
+        let Watched {
+            ledger,
+            report,
+            options,
+            ..
+        } = &*self.watched;
+        ledger.synced(&self.name, false);
+        report.watch_failed(&self.name, reason);
+        report.update(ledger, options.clock.seconds());
+        // The first failure and then ever fewer, so that an hour's outage is a dozen lines.
+        if attempts.failures.is_power_of_two() {
             warn!(
                 watch = %self.describe(),
-                seconds = whole(lag),
-                "an event came this late at most, although the API server answered a list meanwhile as if \
-                 there were none; what was billed beyond an end is counted, and from now on windows wait \
-                 for as long. Look for a proxy that holds back watches, or for an API server that is busy"
+                failures = attempts.failures,
+                "{reason}; trying again, windows wait until the view is current"
             );
         }
-        at
+    }
+
+    /// Feeds one event to the view.
+    async fn happened(
+        &self,
+        event: Event<Object>,
+        (liveness, now): (&WatchLiveness, Moment),
+        past: &Past<'_>,
+        state: &mut WatchState,
+        attempts: &mut Attempts,
+    ) {
+        let clock = &self.watched.options.clock;
+        match event {
+            Event::Init => {
+                state.list_requested();
+                self.tell_ledger(state);
+                // A list that begins after this shows at least what exists at this version.
+                let version = history::version_now(&past.api).await;
+                self.replay(past, version, state).await;
+                state.list_began(version, clock.moment());
+            }
+            Event::InitApply(object) => state.listed(object, now),
+            Event::Apply(object) => {
+                let lag = state.changed(object, liveness.connection(), now);
+                self.warn_of_lag(lag);
+            }
+            Event::Delete(object) => {
+                let lag = state.deleted(&object, liveness.connection(), now);
+                self.warn_of_lag(lag);
+            }
+            Event::InitDone => {
+                let missing = state.missing_in_list();
+                let last_states = past.history.last_states(&past.api, &missing).await;
+                state.list_completed(missing, &last_states, clock.moment());
+                // The next list may be of smaller objects.
+                attempts.page = attempts.page.saturating_mul(2).min(LARGEST_PAGE);
+                info!(watch = %self.describe(), objects = state.objects(), "watching");
+            }
+        }
+    }
+
+    /// Applies what happened between the version that was seen last and `now`, as far as the server remembers.
+    async fn replay(&self, past: &Past<'_>, now: Option<u64>, state: &mut WatchState) {
+        let (Some(seen), Some(now)) = (state.version(), now) else {
+            return;
+        };
+        let selector = past.history.label_selector;
+        let events = history::missed(&past.api, selector, (seen, now)).await;
+        let count = events.len();
+        for event in events {
+            let now = self.watched.options.clock.moment();
+            match event {
+                MissedEvent::Changed(object) => state.changed_meanwhile(object, now),
+                MissedEvent::Deleted(object) => state.deleted_meanwhile(&object, now),
+            }
+            self.tell_ledger(state);
+        }
+        if count > 0 {
+            info!(
+                watch = %self.describe(),
+                events = count,
+                "the API server repeated what happened while nothing was watched"
+            );
+        }
+    }
+
+    /// Tells the ledger what the view has made of what happened.
+    fn tell_ledger(&self, state: &mut WatchState) {
+        for change in state.changes() {
+            self.watched.apply(&self.name, change);
+        }
+    }
+
+    fn warn_of_lag(&self, lag: Option<Duration>) {
+        let Some(lag) = lag else { return };
+        self.watched.warnings.set_lag(&self.describe(), lag);
+        warn!(
+            watch = %self.describe(),
+            seconds = whole_seconds(lag),
+            "an event came this late at most, although the API server answered a list meanwhile as if \
+             there were none; what was billed beyond an end is counted, and from now on windows wait \
+             for as long. Look for a proxy that holds back watches, or for an API server that is busy"
+        );
+    }
+
+    /// Whether the server has to be asked for a sign of life now.
+    fn is_asking(&self, state: &mut WatchState, liveness: &WatchLiveness) -> bool {
+        let Watched {
+            ledger,
+            report,
+            options,
+            ..
+        } = &*self.watched;
+        let now = options.clock.moment();
+        report.update(ledger, now.seconds());
+        let (due, pause) = (ledger.next_due(), liveness.pause());
+        state.check(due, pause, liveness.connection(), now) == Check::Ask
     }
 
     /// Asks the server for a sign of life. Returns the answer, if one came.
     async fn probe(&self, api: Api<Object>) -> Option<Answer> {
         let asked = Instant::now();
         let params = ListParams::default().limit(1);
-        match timeout(PROBE_TIMEOUT, api.list_metadata(&params)).await {
+        match timeout(ANSWER_TIMEOUT, api.list_metadata(&params)).await {
             Ok(Ok(list)) => {
                 let version = list.metadata.resource_version;
                 return Some(Answer {
@@ -449,44 +391,26 @@ impl Watch {
         }
         None
     }
-    fn failed(&self, view: &mut View, reason: &str) {
-        view.failures = view.failures.saturating_add(1);
-        view.behind = true;
-        self.shared.unsynced(&self.name, reason);
-        self.shared.update_gauges(self.shared.clock.seconds());
-        // The first failure and then ever fewer, so that an hour's outage is a dozen lines.
-        if view.failures.is_power_of_two() {
-            warn!(
-                watch = %self.describe(),
-                failures = view.failures,
-                "{reason}; trying again, windows wait until the view is current"
-            );
-        }
-    }
 
-    pub(crate) fn describe(&self) -> String {
-        let plural = self.shared.resource_type.api_resource().plural;
+    fn describe(&self) -> String {
+        let resource_type = self.watched.options.resource_type;
+        let plural = resource_type.api_resource().plural;
         match &self.namespace {
             Some(namespace) => format!("{plural} in namespace {namespace}"),
-            None if self.shared.resource_type.is_namespaced() => {
-                format!("{plural} in all namespaces")
-            }
+            None if resource_type.is_namespaced() => format!("{plural} in all namespaces"),
             None => plural,
         }
     }
 }
 
-/// Why following ended.
-#[derive(Debug, PartialEq, Eq)]
-enum End {
-    /// Begin again with a new client.
-    Broken,
-    /// The server refuses streaming lists; begin again with pages.
-    NoStreamingList,
+/// The past of the collection.
+struct Past<'a> {
+    api: Api<Object>,
+    history: History<'a>,
 }
 
 /// Exponential back-off with jitter.
-#[expect(clippy::disallowed_methods, reason = "chance, not time")]
+#[expect(clippy::disallowed_methods, reason = "a random number, not a time")]
 fn pause(failures: u32) -> Duration {
     if failures == 0 {
         return Duration::ZERO;
@@ -494,8 +418,149 @@ fn pause(failures: u32) -> Duration {
     let longest = FIRST_PAUSE
         .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)))
         .min(LONGEST_PAUSE);
-    // Half of it is certain and half of it chance, from the clock's nanoseconds: many collectors
-    // that lost the same server shall not come back in the same instant.
-    let chance = chrono::Utc::now().timestamp_subsec_nanos() % 1_000;
-    longest / 2 + longest.saturating_mul(chance) / 2_000
+    // Half of it is certain and half of it random, from the clock's nanoseconds: collectors that lost the same
+    // server do not all come back in the same instant.
+    let random = chrono::Utc::now().timestamp_subsec_nanos() % 1_000;
+    longest / 2 + longest.saturating_mul(random) / 2_000
+}
+
+#[cfg(test)]
+mod tests {
+    use meterline_kubesim::{Kind, Kubesim, Options as Server};
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::kubernetes_resources::testing::{Parts, WATCH, at, options, pod, until};
+
+    struct Scene {
+        sim: Kubesim,
+        parts: Parts,
+        /// Ends the watch when it is dropped.
+        task: JoinSet<()>,
+    }
+
+    impl Scene {
+        /// A server with one pod. The watch does not run yet.
+        async fn new(server: Server) -> Self {
+            let sim = Kubesim::start(server).await.unwrap();
+            sim.change(|store| store.put(Kind::Pod, pod("a", 1)));
+            let parts = Parts::new(options(at(sim.url())), 0);
+            let task = JoinSet::new();
+            Self { sim, parts, task }
+        }
+
+        fn run(&mut self) {
+            let watch = Watch {
+                name: WATCH.into(),
+                namespace: None,
+                watched: self.parts.watched(),
+                restored: None,
+            };
+            self.task.spawn(watch.run());
+        }
+
+        async fn exist(&self, names: &[&str]) {
+            until(|| self.parts.existing() == names).await;
+        }
+
+        /// Waits until the view is known to be current as of now.
+        async fn is_current(&self) {
+            let now = self.parts.options.clock.seconds();
+            let is_current = || self.parts.ledger.complete_until() >= Some(now);
+            until(is_current).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_watch_sees_reaches_the_ledger() {
+        let mut scene = Scene::new(Server::default()).await;
+        scene.run();
+        scene.exist(&["a"]).await;
+        scene.sim.change(|store| store.put(Kind::Pod, pod("b", 2)));
+        scene.exist(&["a", "b"]).await;
+        scene
+            .sim
+            .change(|store| store.delete(Kind::Pod, pod("a", 1)));
+        scene.exist(&["b"]).await;
+        scene.is_current().await;
+        assert!(scene.parts.ready("input x").0);
+    }
+
+    #[tokio::test]
+    async fn a_server_without_streaming_lists_is_listed_in_pages() {
+        let server = Server {
+            minor: 30,
+            ..Server::default()
+        };
+        let mut scene = Scene::new(server).await;
+        let many: Vec<_> = (0..1_200).map(|number| format!("p-{number:04}")).collect();
+        scene.sim.change(|store| {
+            for name in &many {
+                store.put(Kind::Pod, pod(name, 1));
+            }
+        });
+        scene.run();
+        until(|| scene.parts.existing().len() == 1_201).await;
+        scene.is_current().await;
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_is_cut_is_resumed_and_misses_nothing() {
+        let mut scene = Scene::new(Server::default()).await;
+        scene.run();
+        scene.is_current().await;
+        for name in ["b", "c", "d"] {
+            scene.sim.cut_watches();
+            scene.sim.change(|store| store.put(Kind::Pod, pod(name, 2)));
+            until(|| scene.parts.existing().contains(&name.to_owned())).await;
+        }
+        scene.is_current().await;
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_was_away_for_too_long_lists_anew_and_ends_what_is_gone() {
+        let mut scene = Scene::new(Server::default()).await;
+        scene.run();
+        scene.exist(&["a"]).await;
+        scene.sim.refuse(500, 3);
+        scene.sim.change(|store| {
+            store.put(Kind::Pod, pod("b", 2));
+            store.delete(Kind::Pod, pod("a", 1));
+            store.compact();
+        });
+        scene.sim.cut_watches();
+        scene.exist(&["b"]).await;
+        scene.is_current().await;
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_is_refused_says_why_and_is_tried_again() {
+        let mut scene = Scene::new(Server::default()).await;
+        scene.sim.refuse(403, u64::MAX);
+        scene.run();
+        until(|| scene.parts.metric("kubernetes_watch_errors") >= 1.0).await;
+        let (is_ready, told) = scene.parts.ready("input x");
+        assert!(!is_ready && told.contains("grant the verbs"), "{told}");
+        assert_eq!(scene.parts.ledger.complete_until(), None);
+        scene.sim.refuse(403, 0);
+        scene.exist(&["a"]).await;
+        scene.is_current().await;
+        assert!(scene.parts.ready("input x").0);
+    }
+
+    #[test]
+    fn the_pause_grows_with_each_failure_up_to_a_bound() {
+        assert_eq!(pause(0), Duration::ZERO);
+        for (failures, longest) in [
+            (1, 200),
+            (2, 400),
+            (5, 3_200),
+            (6, 5_000),
+            (u32::MAX, 5_000),
+        ] {
+            let longest = Duration::from_millis(longest);
+            let pause = pause(failures);
+            assert!(longest / 2 <= pause && pause <= longest, "{pause:?}");
+        }
+    }
 }

@@ -1,244 +1,457 @@
-//! As of when the view of a watch is current: what it remembers between events, and what it takes for a
-//! sign of life. A window waits until its end is known to be behind.
+//! What a watch knows of its collection, and as of when that is current. Pure: no I/O, no clock, no
+//! ledger. The task of the watch ([`super::task`]) feeds it with what happens and the moment at which it
+//! happens, and carries out the [`Change`]s.
 //!
-//! Bytes on the watch or an answer on its connection are a sign that all from before them has arrived,
-//! but only once what arrived with them is read; and after a time in which nothing was read (the process
-//! slept, or was kept from running) not before the server had time to send what it held back. Where an
-//! event shows that the watch lags behind the answers, a sign proves only what lies further back than that.
+//! A window waits until every watch is known to be current past its end. Bytes on the watch, or an answer
+//! on its connection, are a sign of life: everything from before them has arrived. It counts only once
+//! everything that arrived with it is read. After a stall, in which the process read nothing (it slept, or
+//! had no CPU), it counts only once the server has had `settle` to send what it held back. Where an event
+//! shows that the watch lags behind the answers, a sign proves only what lies further back than that lag.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
-use meterline_ledger::UnixSeconds;
+use meterline_ledger::{Observation, Uid, UnixSeconds};
 use tokio::time::Instant;
 
 use super::{
-    limits::LARGEST_PAGE,
-    liveness::WatchLiveness,
+    liveness::Connection,
+    objects::{Objects, Restored, Rules},
     proofs::{Answer, Proofs},
-    warnings::whole,
+    warnings::whole_seconds,
 };
 use crate::kubernetes_resources::{
-    ledger::SharedLedger,
-    lifetime::created,
-    object::{Known, Object},
+    clock::Moment,
+    object::{BilledObject, Known, Object},
 };
 
-/// How often it is looked whether a window waits, at the least and at the most.
-pub(crate) const LONGEST_LOOK: Duration = Duration::from_secs(1);
-pub(crate) const SHORTEST_LOOK: Duration = Duration::from_millis(100);
-
+/// How often the task checks whether a window waits, at least and at most.
+const LONGEST_CHECK: Duration = Duration::from_secs(1);
+const SHORTEST_CHECK: Duration = Duration::from_millis(100);
 /// How old the last answer may be while the watch lags: answers say when things happened.
-const WHILE_IT_LAGS: Duration = Duration::from_secs(2);
-/// An event may come behind an answer by half of `settle`, and by this in any case.
+const ANSWERS_WHILE_LAGGING: Duration = Duration::from_secs(2);
+/// An event may come after a newer answer by half of `settle`, and by this in any case.
 const SHORTEST_TOLERANCE: Duration = Duration::from_millis(500);
+/// Room for the changes of one event.
+const MOST_CHANGES: usize = 16;
 
-/// How old an object is at least that a watch did not show when it was made, in seconds.
-const OLD: i64 = 60;
-
-/// What is known of a collection from before.
-pub(crate) struct Restored {
-    /// The objects that were there.
-    pub(crate) known: Vec<Known>,
-    /// When the view was last complete.
-    pub(crate) seen_at: UnixSeconds,
-    /// The resource version up to which everything was seen.
-    pub(crate) version: Option<u64>,
+/// How far the view of a watch can be relied on.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum View {
+    /// A list is being received: it shows what there is, but not all of it yet.
+    Listing {
+        /// When the list was requested: it shows a state of that moment or a later one.
+        since: UnixSeconds,
+        /// The resource version that the server was at then.
+        version: Option<u64>,
+        /// The objects that the list has shown so far.
+        listed: HashSet<Uid>,
+    },
+    /// Something may have happened that has not arrived: after a start, an error, a stall or the end of a
+    /// watch, until the watch has settled.
+    Behind,
+    /// Everything that happened up to the last sign of life is known.
+    Current,
 }
 
-/// What a watch remembers between events.
-pub(crate) struct View {
-    /// Everything that exists, and the version at which it was last seen.
-    pub(crate) known: HashMap<Arc<str>, Known>,
-    /// What a list that is under way has shown so far.
-    pub(crate) listed: Option<HashSet<Arc<str>>>,
-    /// When that list was asked for: it shows what there was at the earliest then.
-    pub(crate) list_began: i64,
-    /// Whether the view was complete before, in this process or in the one that the state is from: what
-    /// it does not know is new to it.
-    pub(crate) has_seen: bool,
-    /// The watch was added when its ledger had a past: what it lists was none to bill before this.
-    pub(crate) added_at: Option<i64>,
-    /// The last moment at which the view was current; from here on lies the gap, if there is one.
-    pub(crate) current_at: i64,
-    /// The newest resource version that was seen.
-    pub(crate) version: Option<u64>,
-    /// The version at which the server was when the last list began.
-    pub(crate) listed_from: Option<u64>,
-    /// Whether the view is behind: after a break or a stall, until the watch has settled.
-    pub(crate) behind: bool,
-    /// When this task was last found not to have read for long.
-    pub(crate) stalled_at: Option<Instant>,
-    /// The last answer.
-    pub(crate) answer: Option<Answer>,
+/// What the ledger has to be told.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// An object was created or changed.
+    Observed(Observation<BilledObject>),
+    /// An object is gone since `at`.
+    Deleted { uid: Uid, at: UnixSeconds },
+    /// An object is gone, and nothing says since when: it existed at `seen`, and at `now` it does not.
+    Vanished {
+        uid: Uid,
+        seen: UnixSeconds,
+        now: UnixSeconds,
+    },
+    /// Everything up to this resource version was seen.
+    SeenVersion(u64),
+    /// The view is complete (true), or no longer is.
+    Synced(bool),
+    /// The view is current as of this second.
+    Alive(UnixSeconds),
+}
+
+/// What the task does next to prove that the view is current.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// Check again after this time.
+    After(Duration),
+    /// A window waits for a sign of life: ask the server for one.
+    Ask,
+}
+
+/// Everything that a watch remembers between events.
+pub(crate) struct WatchState {
+    /// How long events may take to arrive.
+    settle: Duration,
+    view: View,
+    objects: Objects,
+    /// The last second at which the view was current. From there on lies the gap, if there is one.
+    current_at: UnixSeconds,
+    /// When the task last had read nothing for too long.
+    stalled_at: Option<Instant>,
+    /// The last answer of the server.
+    answer: Option<Answer>,
     /// The answers that were taken as proof.
-    pub(crate) proofs: Proofs,
-    /// What the present event tells of happened after this, if it came late.
-    pub(crate) late_since: Option<i64>,
-    /// Whether something was heard that the ledger has yet to be told, once all that came with it is
-    /// read.
-    pub(crate) unnoted: bool,
-    pub(crate) failures: u32,
-    /// So many objects are asked for at once.
-    pub(crate) page: u32,
+    proofs: Proofs,
+    /// Whether there may be a sign of life that the ledger has not been told of.
+    has_sign: bool,
+    /// When the next check is due.
+    check_at: Instant,
+    changes: Vec<Change>,
 }
 
-impl View {
-    /// Of a watch that begins at `now`, with what is known from before.
-    pub(crate) fn new(restored: Option<Restored>, now: i64) -> Self {
-        let is_restored = restored.is_some();
-        let restored = restored.unwrap_or(Restored {
-            known: Vec::new(),
-            seen_at: now,
-            version: None,
-        });
-        let is_known = restored.version.is_some();
-        let known = restored.known.into_iter();
+/// When something happened, as far as the order of events and answers tells.
+#[derive(Debug, Clone, Copy)]
+struct Dated {
+    /// The second by which it had happened.
+    by: UnixSeconds,
+    /// Where the event came late: the second after which it happened.
+    late_since: Option<UnixSeconds>,
+}
+
+impl WatchState {
+    /// A watch that begins at `now`, with what is known from before.
+    pub(crate) fn new(
+        rules: Rules,
+        settle: Duration,
+        restored: Option<Restored>,
+        now: Moment,
+    ) -> Self {
+        let seen_at = restored.as_ref().map_or(now.seconds(), |it| it.seen_at);
         Self {
-            known: known.map(|it| (Arc::clone(&it.uid), it)).collect(),
-            listed: None,
-            list_began: now,
-            has_seen: is_known,
-            added_at: (is_restored && !is_known).then_some(restored.seen_at),
-            current_at: restored.seen_at.min(now),
-            version: restored.version,
-            listed_from: None,
-            behind: true,
+            settle,
+            view: View::Behind,
+            objects: Objects::new(rules, restored),
+            current_at: seen_at.min(now.seconds()),
             stalled_at: None,
             answer: None,
             proofs: Proofs::default(),
-            late_since: None,
-            unnoted: false,
-            failures: 0,
-            page: LARGEST_PAGE,
+            has_sign: false,
+            check_at: now.at(),
+            changes: Vec::new(),
         }
     }
 
-    /// Nothing was read for so long that what comes now may be old, and more of it be on its way.
-    pub(crate) fn stall(&mut self) {
-        self.stalled_at = Some(Instant::now());
-        self.behind |= self.listed.is_none();
+    /// What the ledger has to be told since this was last called, in this order.
+    pub(crate) fn changes(&mut self) -> std::vec::Drain<'_, Change> {
+        self.changes.drain(..)
     }
 
-    /// Since when an object that was not known is one to bill, if it ran before that: its namespace was
-    /// added to what is watched, or it was given the label that is selected by.
-    pub(crate) fn in_scope_since(
-        &self,
-        object: &Object,
-        shared: &SharedLedger,
-        now: i64,
-    ) -> Option<i64> {
-        if self.listed.is_some()
-            && let Some(added_at) = self.added_at
-        {
-            return Some(added_at);
+    /// How many objects exist.
+    pub(crate) fn objects(&self) -> usize {
+        self.objects.count()
+    }
+
+    /// The newest resource version that was seen.
+    pub(crate) fn version(&self) -> Option<u64> {
+        self.objects.version()
+    }
+
+    /// When the next check is due.
+    pub(crate) fn check_at(&self) -> Instant {
+        self.check_at
+    }
+
+    /// Whether [`Self::drained`] is to be called as soon as nothing is left to read.
+    pub(crate) fn has_sign(&self) -> bool {
+        self.has_sign
+    }
+
+    /// A new connection to the server begins.
+    pub(crate) fn connected(&mut self, now: Moment) {
+        self.check_at = now.at();
+    }
+
+    /// The task woke up. If the check is overdue by more than the time between two checks, the task was
+    /// kept from reading: what comes now may be old, and more may be on its way.
+    pub(crate) fn woke(&mut self, now: Moment) {
+        let overdue = now.at().saturating_duration_since(self.check_at);
+        if overdue > self.between_checks() {
+            self.stalled_at = Some(now.at());
+            self.fall_behind();
+            self.check_at = now.at();
         }
-        let created = created(object.seen.root())?;
-        let is_old = self.has_seen && created.saturating_add(OLD) < now.min(self.current_at);
-        (is_old && shared.label_selector.is_some()).then(|| {
-            let written = object.written.filter(|it| *it > created);
-            written.map_or(now, |it| it.min(now))
-        })
     }
 
-    /// Tells the ledger how current the view is, once all that was heard is read.
-    pub(crate) fn note_life(
+    /// Something arrived that may be a sign of life.
+    pub(crate) fn signed(&mut self) {
+        self.has_sign = true;
+    }
+
+    /// The server answered, or did not answer in time (`None`).
+    pub(crate) fn answered(&mut self, answer: Option<Answer>) {
+        self.answer = answer.or(self.answer);
+        self.has_sign = true;
+    }
+
+    /// The watch failed.
+    pub(crate) fn failed(&mut self) {
+        self.fall_behind();
+    }
+
+    /// A watch that is complete falls behind. A list that is being received stays one: it is requested anew.
+    fn fall_behind(&mut self) {
+        if self.view == View::Current {
+            self.view = View::Behind;
+        }
+    }
+
+    /// The watcher is about to request a list.
+    pub(crate) fn list_requested(&mut self) {
+        self.fall_behind();
+        self.changes.push(Change::Synced(false));
+    }
+
+    /// The watcher requests the list. The server was at `version` just before.
+    pub(crate) fn list_began(&mut self, version: Option<u64>, now: Moment) {
+        self.view = View::Listing {
+            since: now.cluster_seconds(),
+            version,
+            listed: HashSet::new(),
+        };
+    }
+
+    /// The list shows an object.
+    pub(crate) fn listed(&mut self, object: Object, now: Moment) {
+        if let View::Listing { listed, .. } = &mut self.view {
+            listed.insert(object.uid());
+        }
+        self.observe(object, now.cluster_seconds());
+    }
+
+    /// The objects that existed and that the complete list did not show.
+    pub(crate) fn missing_in_list(&self) -> Vec<Known> {
+        let View::Listing { listed, .. } = &self.view else {
+            return Vec::new();
+        };
+        self.objects.except(listed)
+    }
+
+    /// The list is complete. `missing` are the objects that it did not show, and `last_states` the last
+    /// states of those of them that the server still knew.
+    pub(crate) fn list_completed(
         &mut self,
-        watch: &Arc<str>,
-        shared: &SharedLedger,
-        line: &WatchLiveness,
+        missing: Vec<Known>,
+        last_states: &[Object],
+        now: Moment,
     ) {
-        let clock = &shared.clock;
-        let Some(open_since) = line.open_since() else {
-            if !self.behind && self.listed.is_none() {
-                // The end of a watch's natural life is no failure: it is resumed at once, and up to
-                // then everything was told.
-                self.behind = true;
-                let ended = line.ended_at().map(|at| clock.cluster_seconds_at(at));
+        let View::Listing { since, version, .. } = std::mem::replace(&mut self.view, View::Behind)
+        else {
+            return;
+        };
+        let now = now.cluster_seconds();
+        let dated = Dated {
+            by: now,
+            late_since: None,
+        };
+        for object in last_states {
+            self.delete(object, dated);
+        }
+        for Known { uid, .. } in missing {
+            if self.objects.remove(&uid) {
+                // Nothing says when it went; it existed when the view was last current.
+                let seen = self.current_at.min(now);
+                self.changes.push(Change::Vanished { uid, seen, now });
+            }
+        }
+        // A list is the state of one moment, so it settles nothing from before. What happened since comes
+        // with the watch.
+        self.view = View::Current;
+        self.objects.listed(version);
+        self.proofs.clear();
+        self.current_at = since;
+        self.tell_version();
+        self.changes.push(Change::Synced(true));
+        self.changes.push(Change::Alive(since));
+    }
+
+    /// The server repeats what happened while nothing was watched: an object was created or changed.
+    pub(crate) fn changed_meanwhile(&mut self, object: Object, now: Moment) {
+        self.observe(object, now.cluster_seconds());
+    }
+
+    /// The server repeats what happened while nothing was watched: an object was deleted.
+    pub(crate) fn deleted_meanwhile(&mut self, object: &Object, now: Moment) {
+        let dated = Dated {
+            by: now.cluster_seconds(),
+            late_since: None,
+        };
+        self.delete(object, dated);
+    }
+
+    /// The watch says that an object was created or changed. Returns how late events come if this one shows
+    /// that it is later than was known.
+    pub(crate) fn changed(
+        &mut self,
+        object: Object,
+        connection: Connection,
+        now: Moment,
+    ) -> Option<Duration> {
+        let (dated, lag) = self.date(&object, connection, now);
+        self.observe(object, dated.by);
+        lag
+    }
+
+    /// The watch says that an object was deleted. Returns the same as [`Self::changed`].
+    pub(crate) fn deleted(
+        &mut self,
+        object: &Object,
+        connection: Connection,
+        now: Moment,
+    ) -> Option<Duration> {
+        let (dated, lag) = self.date(object, connection, now);
+        self.delete(object, dated);
+        lag
+    }
+
+    /// Everything that arrived is read: the ledger is told how current the view is.
+    pub(crate) fn drained(&mut self, connection: Connection, now: Moment) {
+        self.has_sign = false;
+        // A list that misses many objects makes many changes at once.
+        self.changes.shrink_to(MOST_CHANGES);
+        let Some(open_since) = connection.open_since else {
+            if self.view == View::Current {
+                // The server ends each watch after a while. That is no error: the watch is resumed at once,
+                // and up to its end the server had sent everything.
+                self.view = View::Behind;
+                let ended = connection.ended_at.map(|at| now.cluster_seconds_at(at));
                 self.current_at = self.current_at.max(ended.unwrap_or(i64::MIN));
             }
             return;
         };
-        if self.listed.is_some() {
+        if let View::Listing { .. } = self.view {
             return;
         }
-        let Some(heard) = line.heard_at().max(self.answer.map(|it| it.asked)) else {
+        let asked = self.answer.map(|it| it.asked);
+        let Some(sign) = connection.last_bytes_at.max(asked) else {
             return;
         };
         let lag = self.proofs.lag();
-        if self.behind {
-            // What happened while the watch was down comes right behind its answer, and what happened
-            // while nothing was read, in the moments after.
+        if self.view == View::Behind {
+            // What happened while the watch was down comes right after the answer to it, and what happened
+            // during a stall in the moments after it.
             let since = self.stalled_at.max(Some(open_since));
-            if since.is_some_and(|since| heard < since + shared.settle + lag) {
+            if since.is_some_and(|since| sign < since + self.settle + lag) {
                 return;
             }
-            self.behind = false;
-            shared.synced(watch, true);
+            self.view = View::Current;
+            self.changes.push(Change::Synced(true));
         }
         if let Some(answer) = self.answer {
             self.proofs.take(answer);
         }
-        let at = clock.cluster_seconds_at(heard.checked_sub(lag).unwrap_or(open_since));
+        let at = now.cluster_seconds_at(sign.checked_sub(lag).unwrap_or(open_since));
         self.current_at = self.current_at.max(at);
-        shared.alive(watch, at);
+        self.changes.push(Change::Alive(at));
     }
 
-    /// The second in which what an event tells of had happened at the latest: now or, where an answer that
-    /// was taken as proof is newer than the event, when that came. With it how late the event came, if
-    /// that is news.
-    pub(crate) fn happened_by(
+    /// The check is due: says whether the server has to be asked for a sign of life, because a window ends at
+    /// `due`. The next check is not before `pause` is over, which the server asked for.
+    pub(crate) fn check(
         &mut self,
-        object: &Object,
-        shared: &SharedLedger,
-        line: &WatchLiveness,
-    ) -> (i64, Option<Duration>) {
-        let now = Instant::now();
-        let clock = &shared.clock;
-        self.late_since = None;
-        // What a list shows is of any age.
-        if self.listed.is_some() {
-            return (clock.cluster_seconds_at(now), None);
-        }
-        let since = self.stalled_at.max(line.open_since()).unwrap_or(now);
-        let tolerance = (shared.settle / 2).max(SHORTEST_TOLERANCE);
-        let dated = self
-            .proofs
-            .event(object.known().version, (since, now), tolerance);
-        let seconds_at = |at| clock.cluster_seconds_at(at);
-        self.late_since = dated.late_since.map(seconds_at);
-        let lag = dated.is_news.then(|| self.proofs.lag());
-        (seconds_at(dated.by), lag)
+        due: UnixSeconds,
+        pause: Duration,
+        connection: Connection,
+        now: Moment,
+    ) -> Check {
+        self.has_sign = true;
+        let check = self.next_check(due, connection, now);
+        let after = match &check {
+            Check::After(after) => *after,
+            Check::Ask => self.between_checks(),
+        };
+        self.check_at = now.at() + after.max(pause);
+        check
     }
 
-    /// How long to wait before looking again; `None` if a window waits for a sign of life, which the
-    /// server has to be asked for.
-    pub(crate) fn look_for(
-        &self,
-        look: Duration,
-        shared: &SharedLedger,
-        line: &WatchLiveness,
-    ) -> Option<Duration> {
-        let now = shared.clock.seconds();
-        let due = shared.next_due();
-        if self.listed.is_some() || line.open_since().is_none() {
-            return Some(look);
+    fn next_check(&self, due: UnixSeconds, connection: Connection, now: Moment) -> Check {
+        let regular = self.between_checks();
+        if matches!(self.view, View::Listing { .. }) || connection.open_since.is_none() {
+            return Check::After(regular);
         }
-        let lags = !self.proofs.lag().is_zero();
+        let lag = self.proofs.lag();
         let asked = self.answer.map(|it| it.asked);
-        if lags && asked.is_none_or(|it| it.elapsed() > WHILE_IT_LAGS) {
-            return None;
+        let is_old = |at: Instant| now.at().saturating_duration_since(at) > ANSWERS_WHILE_LAGGING;
+        if !lag.is_zero() && asked.is_none_or(is_old) {
+            return Check::Ask;
         }
-        let due_at = due.saturating_add(whole(self.proofs.lag()));
-        if !self.behind && now < due_at {
-            let until_due = u64::try_from(due_at.saturating_sub(now)).unwrap_or(1);
-            return Some(Duration::from_secs(until_due.max(1)).min(look));
+        let due_at = due.saturating_add(whole_seconds(lag));
+        if self.view == View::Current && now.seconds() < due_at {
+            let until_due = u64::try_from(due_at.saturating_sub(now.seconds())).unwrap_or(1);
+            return Check::After(Duration::from_secs(until_due.max(1)).min(regular));
         }
         // Bytes alone do not show whether the watch lags: each window waits for an answer, too.
-        let is_answered = asked.is_some_and(|it| shared.clock.cluster_seconds_at(it) >= due_at);
-        (!self.behind && self.current_at >= due && is_answered).then_some(look)
+        let is_answered = asked.is_some_and(|it| now.cluster_seconds_at(it) >= due_at);
+        if self.view == View::Current && self.current_at >= due && is_answered {
+            Check::After(regular)
+        } else {
+            Check::Ask
+        }
+    }
+
+    /// The time between two checks: what has settled is read by then.
+    fn between_checks(&self) -> Duration {
+        (self.settle / 3).clamp(SHORTEST_CHECK, LONGEST_CHECK)
+    }
+
+    /// When what an event tells of had happened: now or, where an answer that was taken as proof is newer
+    /// than the event, when that answer came.
+    fn date(
+        &mut self,
+        object: &Object,
+        connection: Connection,
+        now: Moment,
+    ) -> (Dated, Option<Duration>) {
+        // What a list shows is of any age.
+        if let View::Listing { .. } = self.view {
+            let dated = Dated {
+                by: now.cluster_seconds(),
+                late_since: None,
+            };
+            return (dated, None);
+        }
+        let since = self
+            .stalled_at
+            .max(connection.open_since)
+            .unwrap_or(now.at());
+        let tolerance = (self.settle / 2).max(SHORTEST_TOLERANCE);
+        let version = object.known().version;
+        let dated = self.proofs.event(version, (since, now.at()), tolerance);
+        let lag = dated.is_news.then(|| self.proofs.lag());
+        let dated = Dated {
+            by: now.cluster_seconds_at(dated.by),
+            late_since: dated.late_since.map(|it| now.cluster_seconds_at(it)),
+        };
+        (dated, lag)
+    }
+
+    fn observe(&mut self, object: Object, now: UnixSeconds) {
+        let observation = self.objects.observed(object, now, self.current_at);
+        self.changes.push(Change::Observed(observation));
+        self.tell_version();
+    }
+
+    fn delete(&mut self, object: &Object, dated: Dated) {
+        let gap = (self.view != View::Current).then_some(self.current_at);
+        let since = gap.or(dated.late_since);
+        let (observation, at) = self.objects.deleted(object, since, dated.by);
+        self.changes.extend(observation.map(Change::Observed));
+        let uid = object.uid();
+        self.changes.push(Change::Deleted { uid, at });
+        self.tell_version();
+    }
+
+    /// The objects of a list come in no order, so a version says something only once the list is complete.
+    fn tell_version(&mut self) {
+        if let (Some(version), View::Behind | View::Current) = (self.version(), &self.view) {
+            self.changes.push(Change::SeenVersion(version));
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
-//! What people should know of the watches although they work: `/ready` and `/metrics` show it.
+//! Warnings about watches that work: events that come late, and namespaces that do not exist. `/ready` and
+//! `/metrics` show them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,19 +9,19 @@ use std::{
 
 use meterline_core::{HealthHandle, IntGauge, Metrics};
 
-/// The remarks of all watches of one input.
+/// The warnings of all watches of one input.
 pub(crate) struct WatchWarnings {
     health: HealthHandle,
-    known: Mutex<Known>,
+    known: Mutex<Warned>,
     lag: IntGauge,
     missing: IntGauge,
 }
 
 #[derive(Default)]
-struct Known {
+struct Warned {
     /// How late events come, by watch.
     lags: BTreeMap<String, Duration>,
-    /// Namespaces that are not there.
+    /// Namespaces that do not exist.
     missing: BTreeSet<String>,
 }
 
@@ -45,41 +46,41 @@ impl WatchWarnings {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, Warned> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Events of this watch come so late.
-    pub(crate) fn lags(&self, watch: &str, lag: Duration) {
+    /// Sets how late events of this watch come.
+    pub(crate) fn set_lag(&self, watch: &str, lag: Duration) {
         let mut known = self.known();
         known.lags.insert(watch.to_owned(), lag);
         self.show(&known);
     }
 
-    /// Whether a namespace that is watched is missing. Returns whether that is news.
-    pub(crate) fn is_missing(&self, namespace: &str, is_missing: bool) -> bool {
+    /// Sets whether a namespace that is watched is missing. Returns whether that has changed.
+    pub(crate) fn set_missing(&self, namespace: &str, is_missing: bool) -> bool {
         let mut known = self.known();
-        let is_news = if is_missing {
+        let has_changed = if is_missing {
             known.missing.insert(namespace.to_owned())
         } else {
             known.missing.remove(namespace)
         };
-        if is_news {
+        if has_changed {
             self.show(&known);
         }
-        is_news
+        has_changed
     }
 
-    fn show(&self, known: &Known) {
+    fn show(&self, known: &Warned) {
         let longest = known.lags.values().max().copied().unwrap_or_default();
-        self.lag.set(whole(longest));
+        self.lag.set(whole_seconds(longest));
         self.missing
             .set(i64::try_from(known.missing.len()).unwrap_or(i64::MAX));
         let lags = known.lags.iter().map(|(watch, lag)| {
             format!(
                 "events of {watch} came up to {} s late while lists were answered at once; windows wait \
                  for as long",
-                whole(*lag)
+                whole_seconds(*lag)
             )
         });
         let missing = known.missing.iter().map(|namespace| {
@@ -91,7 +92,7 @@ impl WatchWarnings {
 }
 
 /// Seconds, rounded up.
-pub(crate) fn whole(lag: Duration) -> i64 {
+pub(crate) fn whole_seconds(lag: Duration) -> i64 {
     i64::try_from(lag.as_millis().div_ceil(1_000)).unwrap_or(i64::MAX)
 }
 
@@ -102,25 +103,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_remarked_is_shown_and_goes_when_it_is_over() {
+    fn ready_shows_each_warning_until_its_cause_is_gone() {
         let (health, metrics) = (Health::default(), Metrics::default());
-        let remarks = WatchWarnings::new(health.register("watches x"), &metrics, "x");
+        let warnings = WatchWarnings::new(health.register("watches x"), &metrics, "x");
         let shown = || {
             let report = health.report();
             assert!(report.ready);
             report.parts[0].2.to_string()
         };
         assert_eq!(shown(), "");
-        assert!(remarks.is_missing("b", true) && !remarks.is_missing("b", true));
-        assert!(remarks.is_missing("a", true));
-        remarks.lags("pods in all namespaces", Duration::from_millis(4_100));
+        assert!(warnings.set_missing("b", true) && !warnings.set_missing("b", true));
+        assert!(warnings.set_missing("a", true));
+        warnings.set_lag("pods in all namespaces", Duration::from_millis(4_100));
         assert_eq!(
             shown(),
             "events of pods in all namespaces came up to 5 s late while lists were answered at once; \
              windows wait for as long; the namespace `a` does not exist, so nothing in it is billed; the \
              namespace `b` does not exist, so nothing in it is billed"
         );
-        assert!(remarks.is_missing("a", false) && !remarks.is_missing("a", false));
+        assert!(warnings.set_missing("a", false) && !warnings.set_missing("a", false));
         let values = metrics.values();
         assert_eq!(values["kubernetes_missing_namespaces{label=\"x\"}"], 1.0);
         assert_eq!(values["kubernetes_watch_lag_seconds{label=\"x\"}"], 5.0);
