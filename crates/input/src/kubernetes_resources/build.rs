@@ -119,26 +119,8 @@ impl Plan {
             &cx.label,
         ));
         let watches = self.watches(names, seen.as_ref(), &watched);
-        let writer = file.map(|file| {
-            let health = cx.health.register(format!("state {}", cx.label));
-            StateWriter::new(
-                file,
-                Arc::clone(&ledger),
-                clock,
-                health,
-                &cx.metrics,
-                &cx.label,
-            )
-        });
-        let elector = cx.leader_election.as_ref().map(|election| {
-            LeaderElector::new(
-                Arc::clone(election),
-                Arc::clone(&ledger),
-                &options,
-                &cx.health,
-                &cx.metrics,
-            )
-        });
+        let writer = file.map(|file| writer(file, &ledger, clock, cx));
+        let elector = elector(&ledger, &options, cx);
         Ok(KubernetesResources::new(
             watches, writer, elector, options, ledger, report,
         ))
@@ -274,6 +256,33 @@ impl Plan {
         }
         Ok(Some((file, saved)))
     }
+}
+
+fn writer(
+    file: StateFile,
+    ledger: &Arc<SharedLedger>,
+    clock: Clock,
+    cx: &BuildContext,
+) -> StateWriter {
+    let health = cx.health.register(format!("state {}", cx.label));
+    let ledger = Arc::clone(ledger);
+    StateWriter::new(file, ledger, clock, health, &cx.metrics, &cx.label)
+}
+
+fn elector(
+    ledger: &Arc<SharedLedger>,
+    options: &Options,
+    cx: &BuildContext,
+) -> Option<LeaderElector> {
+    let election = Arc::clone(cx.leader_election.as_ref()?);
+    let ledger = Arc::clone(ledger);
+    Some(LeaderElector::new(
+        election,
+        ledger,
+        options,
+        &cx.health,
+        &cx.metrics,
+    ))
 }
 
 /// Registers what the ledger shows to the endpoints.

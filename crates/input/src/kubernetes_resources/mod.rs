@@ -131,6 +131,38 @@ impl Configure for Config {
 
     fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn InputPlan>> {
         cx.foresee(Foreseen::usage());
+        let namespaces = self.namespaces(cx);
+        let label_selector = self
+            .label_selector
+            .map(|it| it.value)
+            .filter(|it| !it.trim().is_empty());
+        Some(Box::new(Plan {
+            namespaces,
+            resource_type: self.resource_type,
+            label_selector,
+            include_pending: self.include_pending_pods,
+            accounting: match self.accounting {
+                Accounting::Exact => meterline_ledger::Accounting::Exact,
+                Accounting::Nominal => meterline_ledger::Accounting::Nominal,
+            },
+            settle: self.settle.0,
+            state: self
+                .state
+                .path
+                .filter(|it| !it.trim().is_empty())
+                .map(Into::into),
+            lookback: self.lookback.0,
+            max_backlog: self.max_backlog.0,
+            cluster_name: self.cluster.filter(|it| !it.is_empty()).map(Into::into),
+            interval: DEFAULT_INTERVAL,
+            reads: Reads::All,
+        }))
+    }
+}
+
+impl Config {
+    /// The namespaces to watch; none for all.
+    fn namespaces(&self, cx: &mut PlanContext<'_>) -> Vec<String> {
         let mut namespaces = BTreeSet::new();
         let mut all = self.namespaces.is_empty();
         for entry in &self.namespaces {
@@ -165,31 +197,7 @@ impl Configure for Config {
             }
             namespaces.clear();
         }
-        let label_selector = self
-            .label_selector
-            .map(|it| it.value)
-            .filter(|it| !it.trim().is_empty());
-        Some(Box::new(Plan {
-            namespaces: namespaces.into_iter().collect(),
-            resource_type: self.resource_type,
-            label_selector,
-            include_pending: self.include_pending_pods,
-            accounting: match self.accounting {
-                Accounting::Exact => meterline_ledger::Accounting::Exact,
-                Accounting::Nominal => meterline_ledger::Accounting::Nominal,
-            },
-            settle: self.settle.0,
-            state: self
-                .state
-                .path
-                .filter(|it| !it.trim().is_empty())
-                .map(Into::into),
-            lookback: self.lookback.0,
-            max_backlog: self.max_backlog.0,
-            cluster_name: self.cluster.filter(|it| !it.is_empty()).map(Into::into),
-            interval: DEFAULT_INTERVAL,
-            reads: Reads::All,
-        }))
+        namespaces.into_iter().collect()
     }
 }
 

@@ -265,24 +265,8 @@ impl StateFile {
             None => self.reconnect()?,
         };
         let connection = self.connection.insert(connection);
-        let written = connection
-            .transaction()
-            .map_err(StateError::from)
-            .and_then(|transaction| {
-                let mut writer = tables::Writer::new(&transaction, &mut self.contents);
-                if everything {
-                    writer.clear()?;
-                    older::remove(&transaction)?;
-                }
-                writer.write(changes)?;
-                for ((key, row), before) in KEYS.iter().zip(&rows).zip(&self.rows) {
-                    if everything || row != before {
-                        put(&transaction, key, row)?;
-                    }
-                }
-                transaction.commit()?;
-                Ok(())
-            });
+        let before = (!everything).then_some(&self.rows);
+        let written = transact(connection, &mut self.contents, changes, &rows, before);
         // What was written to a file that nobody finds any more is not kept.
         let written = written.and_then(|()| match self.place.moved() {
             None => Ok(()),
@@ -309,6 +293,31 @@ impl StateFile {
     pub(crate) fn take_aside(&mut self) -> Option<PathBuf> {
         self.aside.take()
     }
+}
+
+/// Writes the changes and the rows that differ from those before in one transaction; all of them where there is
+/// nothing `before`.
+fn transact(
+    connection: &mut Connection,
+    contents: &mut Contents,
+    changes: &Changes<BilledObject>,
+    rows: &[Vec<u8>; 4],
+    before: Option<&[Vec<u8>; 4]>,
+) -> Result<(), StateError> {
+    let transaction = connection.transaction()?;
+    let mut writer = tables::Writer::new(&transaction, contents);
+    if before.is_none() {
+        writer.clear()?;
+        older::remove(&transaction)?;
+    }
+    writer.write(changes)?;
+    for (index, (key, row)) in KEYS.iter().zip(rows).enumerate() {
+        if before.and_then(|it| it.get(index)) != Some(row) {
+            put(&transaction, key, row)?;
+        }
+    }
+    transaction.commit()?;
+    Ok(())
 }
 
 /// Makes the file as small as it can be, and the log empty: what an earlier configuration kept is in

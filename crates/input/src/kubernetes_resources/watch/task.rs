@@ -146,14 +146,7 @@ impl Watch {
         let options = &self.watched.options;
         let resource = options.resource_type.api_resource();
         let api = self.api(clients.client, &resource);
-        let past = Past {
-            api: self.api(clients.history.clone(), &resource),
-            history: History {
-                client: &clients.history,
-                resource: &resource,
-                label_selector: options.label_selector.as_deref(),
-            },
-        };
+        let past = self.past(&clients.history, &resource);
         let config = self.config(clients.has_streaming_lists, attempts.page);
         let mut events = std::pin::pin!(watcher::watcher(api.clone(), config));
         let mut probe: Fuse<BoxFuture<'_, _>> = Fuse::terminated();
@@ -219,6 +212,17 @@ impl Watch {
         match &self.namespace {
             Some(namespace) => Api::namespaced_with(client, namespace, resource),
             None => Api::all_with(client, resource),
+        }
+    }
+
+    fn past<'a>(&'a self, client: &'a Client, resource: &'a ApiResource) -> Past<'a> {
+        Past {
+            api: self.api(client.clone(), resource),
+            history: History {
+                client,
+                resource,
+                label_selector: self.watched.options.label_selector.as_deref(),
+            },
         }
     }
 
