@@ -15,7 +15,7 @@ use tracing::{error, info};
 use super::{
     clock::Clock,
     input::KubernetesResources,
-    leader::LeaderElector,
+    leader::{LeaderElection, LeaderElector},
     ledger::SharedLedger,
     messages,
     metrics::LedgerReport,
@@ -135,7 +135,7 @@ impl Plan {
             settle: self.settle,
             max_backlog: i64::try_from(self.max_backlog.as_secs()).unwrap_or(i64::MAX),
             has_state: self.state.is_some(),
-            is_elected: cx.leader_election.is_some(),
+            is_elected: cx.extensions.get::<LeaderElection>().is_some(),
             cluster_name: self.cluster_name.clone(),
             clock: Clock::default(),
             cluster,
@@ -274,7 +274,7 @@ fn elector(
     options: &Options,
     cx: &BuildContext,
 ) -> Option<LeaderElector> {
-    let election = Arc::clone(cx.leader_election.as_ref()?);
+    let election = cx.extensions.get::<LeaderElection>()?;
     let ledger = Arc::clone(ledger);
     Some(LeaderElector::new(
         election,
@@ -307,7 +307,7 @@ fn register(ledger: &Arc<SharedLedger>, options: &Options, cx: &BuildContext) {
 
 #[cfg(test)]
 mod tests {
-    use meterline_core::{Health, Metrics, Rejected};
+    use meterline_core::{Extensions, Health, Metrics, Rejected};
 
     use super::*;
     use crate::kubernetes_resources::testing::{Parts, WATCH, observation};
@@ -334,7 +334,7 @@ mod tests {
             label: "x".into(),
             metrics: Metrics::default(),
             health: Health::default(),
-            leader_election: None,
+            extensions: Extensions::default(),
             rejected: Rejected::default(),
             processing: None,
         }

@@ -9,12 +9,13 @@
 //! unproved.
 
 pub(super) mod claim;
+mod election;
 
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use kube::{Api, Client, api::PostParams};
-use meterline_core::{Health, HealthHandle, IntCounter, IntGauge, LeaderElection, Metrics};
+use meterline_core::{Health, HealthHandle, IntCounter, IntGauge, Metrics};
 use thiserror::Error;
 use tokio::{
     sync::Notify,
@@ -23,6 +24,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use self::claim::{Claim, Signer};
+pub use self::election::LeaderElection;
 use super::{
     clock::Clock,
     ledger::SharedLedger,

@@ -34,6 +34,7 @@ use meterline_config::{Configure, GoDuration, InputSpec, Located, PlanContext, S
 use meterline_core::{InputPlan, Reads, foreseen::Foreseen};
 use serde::Deserialize;
 
+pub use self::leader::LeaderElection;
 use self::{build::Plan, resource_type::ResourceType};
 
 /// The component.
