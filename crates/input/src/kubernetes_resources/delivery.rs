@@ -10,7 +10,7 @@ use super::object::BilledObject;
 /// How many bytes of a reason, and of a subject, are kept.
 const LONGEST_TEXT: usize = 1_024;
 
-/// How a window batch of these pieces ended, as the acknowledgement says.
+/// Returns the result of a window batch of these pieces, as the acknowledgement says.
 pub(super) fn result(
     pieces: Vec<UsageInterval<BilledObject>>,
     outcomes: Settled,
@@ -26,7 +26,7 @@ pub(super) fn result(
     if undelivered.is_empty() {
         return match fate(&outcome) {
             None => DeliveryResult::Delivered,
-            // Said of the batch as a whole, and so of each piece.
+            // The outcome of the whole batch is that of each piece.
             Some(fate) => DeliveryResult::Done {
                 at,
                 undelivered: pieces.into_iter().map(|it| (it, fate.clone())).collect(),
@@ -53,7 +53,7 @@ pub(super) fn fate(outcome: &Outcome) -> Option<Fate> {
     }
 }
 
-/// What is kept of a rejection, which a mapping or a sink may have made long.
+/// Returns what is kept of a rejection; a mapping or a sink may have written a long text.
 fn refusal(rejection: &Rejection) -> Refusal {
     Refusal {
         cause: rejection.cause.word().into(),
@@ -64,7 +64,7 @@ fn refusal(rejection: &Rejection) -> Refusal {
     }
 }
 
-/// The beginning of a text that is too long, which says how much there was.
+/// Returns the beginning of a text that is too long, with its full length.
 fn shortened(text: &Arc<str>) -> Arc<str> {
     match text.get(..text.floor_char_boundary(LONGEST_TEXT)) {
         Some(start) if start.len() < text.len() => {
@@ -88,7 +88,7 @@ pub(super) mod tests {
         ))
     }
 
-    /// A ledger in which as many pods as there are outcomes ran from 0 to 10, and that ended so.
+    /// A ledger in which one pod for each outcome ran from 0 to 10, and was settled with it.
     pub(crate) fn ledger(outcomes: &[Outcome]) -> Ledger<BilledObject> {
         let mut ledger = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 0);
         for number in 0..outcomes.len() {
@@ -128,7 +128,7 @@ pub(super) mod tests {
             (seconds.delivered, seconds.rejected, seconds.dropped),
             (10, 10, 10)
         );
-        // What is said of the whole is said of each.
+        // The outcome of the whole batch is that of each piece.
         let pieces = vec![UsageInterval {
             uid: "u".into(),
             start: 0,
@@ -146,7 +146,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_beginning_of_a_long_reason_is_kept_and_it_says_so() {
+    fn of_a_long_reason_the_beginning_and_the_length_are_kept() {
         let long = "ä".repeat(600) + "end";
         let rejection = Rejection::new(Cause::Refused, "openmeter", long.as_str());
         let kept = refusal(&rejection).reason;

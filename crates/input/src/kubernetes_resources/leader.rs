@@ -283,9 +283,9 @@ impl LeaderElector {
         let until = messages::rfc3339(claim.watermark.unwrap_or_default());
         error!(
             object_seconds = lost,
-            "the Lease says that all up to {until} was delivered, which is more than this replica knows \
-             of: its state is older than the Lease, or the Lease is wrong. These object-seconds are not \
-             billed and counted in `lost_time`"
+            "the Lease says that everything up to {until} was delivered, which is more than this replica \
+             knows of: its state is older than the Lease, or the Lease is wrong. These object-seconds \
+             are not billed and are counted in `lost_time`"
         );
         state.remark = format!(
             "; {} object-seconds before {until} are not billed: the Lease says that they were delivered, \
@@ -312,7 +312,7 @@ impl LeaderElector {
         let (namespace, name) = (&self.election.namespace, &self.election.name);
         error!(
             "the watermark in the Lease {namespace}/{name} says {said} and is not followed: {why}, \
-             {instead}. Whoever leads writes it over; find out who else writes to the Lease"
+             {instead}. The leader overwrites it; find out who else writes to the Lease"
         );
         let at = messages::rfc3339(self.clock.seconds());
         state.remark =

@@ -7,7 +7,7 @@ use meterline_ledger::{Interval, Kind, UsageInterval, Window, WindowBatch};
 
 use super::{object::BilledObject, resource_type::ResourceType};
 
-/// The batch of `pieces` of one window. Each message carries the object, and as metadata which time it
+/// Returns the batch of `pieces` of one window. Each message carries the object, and as metadata the time that it
 /// bills: `schedule_time` (RFC 3339) and `schedule_interval` (a Go duration) of its piece, `window_time`
 /// and `window_interval` of the window.
 pub(super) fn batch(
@@ -28,7 +28,7 @@ pub(super) fn batch(
         .skip(from)
         .take(count)
         .map(|(piece, number)| {
-            // What was rejected comes again whichever window it was of.
+            // Rejected pieces of several windows are sent again together.
             if window_batch.kind == Kind::Again && !holds(window, piece) {
                 window = Window {
                     start: windows.floor(piece.start),
@@ -38,7 +38,7 @@ pub(super) fn batch(
                 window_interval = interval(window.end.saturating_sub(window.start));
             }
             let seconds = piece.end.saturating_sub(piece.start);
-            // Nearly every piece is the whole window: those share the window's own texts.
+            // Nearly every piece is the whole window, and shares the window's texts.
             let schedule_time = if piece.start == window.start {
                 Arc::clone(&window_time)
             } else {
@@ -87,7 +87,7 @@ fn identity(
     }
 }
 
-/// An object for people: `pod default/web-0`.
+/// Returns the name of an object for people: `pod default/web-0`.
 pub(super) fn about(content: &BilledObject, resource_type: ResourceType) -> Arc<str> {
     let metadata = content.document.root().get("metadata");
     let field = |key| metadata.and_then(|it| it.get(key)).and_then(Node::as_str);

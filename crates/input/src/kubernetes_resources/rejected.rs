@@ -36,15 +36,15 @@ impl RejectedStore for RejectedUsage {
         match ledger.leader() {
             None => Ok(ledger.retry_rejected()),
             Some(leader) => Err(format!(
-                "this replica does not lead, and delivers nothing; ask `{leader}`, which does. What was \
-                 rejected while this one led is tried again once it leads"
+                "this replica does not lead, and delivers nothing; ask `{leader}`, which leads. What was \
+                 rejected while this replica led is tried again once it leads"
             )),
         }
     }
 }
 
-/// A place in the list, which stays the same whatever comes and goes: a group, and the start of the last
-/// of its pieces that was shown.
+/// A position in the list that additions and removals do not move: a group, and the start of the last of its
+/// pieces that was shown.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Cursor {
     group: GroupKey,
@@ -71,7 +71,7 @@ impl std::fmt::Display for Cursor {
     }
 }
 
-/// A page of what is rejected.
+/// Returns a page of the rejected usage.
 pub(super) fn page(
     ledger: &Ledger<BilledObject>,
     from: Option<&Cursor>,
@@ -127,7 +127,7 @@ fn item(
         first_try: group.first_try,
         last_try: group.last_try,
         tries: group.retries.saturating_add(1),
-        // One that was asked for is due since ever.
+        // A retry that was requested is due at once.
         next_try: group.next_try.map(|at| at.max(now)),
     }
 }
@@ -145,7 +145,7 @@ mod tests {
     };
 
     #[test]
-    fn pages_hold_everything_once() {
+    fn pages_show_everything_once() {
         let ledger = ledger(&vec![rejected(); 25]);
         let mut seen = Vec::new();
         let mut after: Option<Cursor> = None;
@@ -164,9 +164,9 @@ mod tests {
         }
     }
 
-    /// Of one pod with six pieces two are shown; then pieces go that were shown, and one that was not.
+    /// A page shows two of the six pieces of a pod. Then both of these go, and one that it did not show.
     #[test]
-    fn a_page_goes_on_where_the_one_before_stopped_whatever_goes_in_between() {
+    fn a_page_continues_where_the_last_one_ended_although_pieces_go_in_between() {
         let mut ledger = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 0);
         ledger.apply(Observation {
             uid: "u/1".into(),

@@ -10,7 +10,7 @@ use super::{messages, object::BilledObject, resource_type::ResourceType};
 /// How many namespaces have a name in the metrics: those with most. The rest is [`OTHER`].
 const MOST_NAMESPACES: usize = 50;
 
-/// Shows what became of all seconds, and of the unbilled ones why and whose they are.
+/// Shows the fate of all seconds, and the reason and the namespace of those that are not billed.
 pub(super) fn show(
     ledger: &Ledger<BilledObject>,
     metrics: &Metrics,
@@ -64,7 +64,7 @@ const fn word(fate: Unbilled) -> &'static str {
     }
 }
 
-/// Sums by fate, reason and namespace, where only the namespaces with most have a name.
+/// Sums by fate, reason and namespace. Only the namespaces with most seconds have a name.
 fn by_largest_namespaces(tallies: Vec<Tally>) -> BTreeMap<(Unbilled, Arc<str>, Arc<str>), i64> {
     let mut by_namespace: BTreeMap<Arc<str>, i64> = BTreeMap::new();
     for tally in &tallies {
@@ -88,9 +88,9 @@ fn by_largest_namespaces(tallies: Vec<Tally>) -> BTreeMap<(Unbilled, Arc<str>, A
     sums
 }
 
-/// What is not billed and why, with an example, in words; blank if all is.
+/// Returns what is not billed and why, with an example, as a text; empty if everything is billed.
 pub(super) fn summary(ledger: &Ledger<BilledObject>, kind: ResourceType) -> String {
-    /// So many reasons are named.
+    /// How many reasons the text names.
     const MOST_REASONS: usize = 5;
     let mut by_reason: BTreeMap<(Unbilled, Arc<str>), i64> = BTreeMap::new();
     for tally in ledger.unbilled() {

@@ -1,9 +1,9 @@
-//! What the Lease says of how far windows were delivered, and who says it.
+//! The claim of a Lease: the second up to which windows were delivered, and the replica that signed it.
 //!
-//! The watermark is an annotation, so that people can read it, and so that people can change it. Beside
-//! it stands, in another one, the same together with the time of the renewal that it was written with and
-//! with who wrote it. What does not fit was written by somebody who does not hold the Lease. Of one that is
-//! not signed nobody knows who wrote it: it is followed only with a count of what that skips.
+//! The watermark is an annotation, so people can read it and can also change it. A second annotation, the
+//! signature, repeats it with the time of the renewal and the identity of the writer. If the two differ, somebody
+//! wrote the watermark who does not hold the Lease. The writer of an unsigned watermark is unknown: it is followed,
+//! and what it skips is counted.
 
 use k8s_openapi::{
     api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp,
@@ -11,37 +11,37 @@ use k8s_openapi::{
 
 use crate::kubernetes_resources::messages;
 
-/// Up to where all was acknowledged, RFC 3339.
+/// The second up to which everything was acknowledged, RFC 3339.
 const WATERMARK: &str = "meterline.io/watermark";
-/// The watermark again, the microsecond of the renewal and the identity of whoever wrote both.
+/// The signature: the watermark again, the microsecond of the renewal and the identity of the writer.
 const SIGNED: &str = "meterline.io/watermark-signed";
 
-/// What a Lease says.
+/// What a Lease says of the watermark.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Claim {
-    /// Up to where windows were delivered, as far as it can be believed.
+    /// The second up to which windows were delivered, as far as it can be believed.
     pub(crate) watermark: Option<i64>,
-    /// Who signed it.
+    /// The replica that signed it.
     pub(crate) by: String,
     /// Whether it is signed.
     pub(crate) is_signed: bool,
-    /// What the annotation says instead, if it cannot be believed, and why.
+    /// The text of the annotation, if it is refused, and the reason.
     pub(crate) refused: Option<(String, &'static str)>,
 }
 
-/// Whose word it is up to where all was delivered.
+/// Who signed a watermark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signer {
-    /// That of another replica, good for what that one handed out.
+    /// Another replica: it knows what it delivered.
     Another,
-    /// That of this one, perhaps before it was restarted.
+    /// This replica, perhaps before it was restarted.
     ThisReplica,
-    /// It is not signed by anybody.
+    /// Nobody: there is no valid signature.
     Nobody,
 }
 
 impl Claim {
-    /// Whose word it is to the replica with this identity.
+    /// Returns who signed it, for the replica with this identity.
     pub(crate) fn signer(&self, identity: &str) -> Signer {
         match (self.is_signed, self.by == identity) {
             (false, _) => Signer::Nobody,
@@ -51,7 +51,7 @@ impl Claim {
     }
 }
 
-/// What the Lease says, where no clock shows more than `latest` yet.
+/// Reads the claim of a Lease. No clock of the cluster shows a later second than `latest`.
 pub(crate) fn read(lease: &Lease, latest: i64) -> Claim {
     let annotations = lease.metadata.annotations.as_ref();
     let annotation = |name| annotations.and_then(|it| it.get(name)).map(String::as_str);
@@ -59,7 +59,7 @@ pub(crate) fn read(lease: &Lease, latest: i64) -> Claim {
     let text = annotation(WATERMARK);
     let is_past = |at: &i64| *at <= latest;
     let signed = annotation(SIGNED).and_then(signed);
-    // An older version renews and leaves the signature as it was.
+    // An older version of this program renews the Lease and does not change the signature.
     let signed =
         signed.filter(|it| Some(it.renewed) == spec.and_then(|it| micros(it.renew_time.as_ref())));
     let Some(signed) = signed else {
@@ -70,14 +70,14 @@ pub(crate) fn read(lease: &Lease, latest: i64) -> Claim {
             is_signed: false,
             refused: text
                 .filter(|_| watermark.is_none_or(|it| !is_past(&it)))
-                .map(|text| (text.to_owned(), "it is no time that has been")),
+                .map(|text| (text.to_owned(), "it is not a time in the past")),
         };
     };
     let refused = if text != Some(signed.text) {
         let changed = "whoever holds the Lease did not write it";
         Some((text.unwrap_or("nothing").to_owned(), changed))
     } else if seconds(signed.text).is_none_or(|it| !is_past(&it)) {
-        Some((signed.text.to_owned(), "it is no time that has been"))
+        Some((signed.text.to_owned(), "it is not a time in the past"))
     } else {
         None
     };
@@ -99,7 +99,7 @@ pub(crate) fn write(lease: &mut Lease, watermark: i64, by: &str) {
     annotations.insert(WATERMARK.to_owned(), text.to_string());
 }
 
-/// The present moment, as precise as the API server keeps it.
+/// Returns the present moment, as precise as the API server stores it.
 pub(crate) fn now() -> MicroTime {
     let now = Timestamp::now();
     MicroTime(Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now))
@@ -153,7 +153,7 @@ mod tests {
         annotations.insert(name.to_owned(), text.to_owned());
     }
 
-    /// As it comes back from the API server.
+    /// Returns it as the API server does.
     fn stored(lease: &Lease) -> Lease {
         serde_json::from_value(serde_json::to_value(lease).unwrap()).unwrap()
     }
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_holder_wrote_is_believed() {
+    fn a_watermark_that_the_holder_signed_is_believed() {
         let mut lease = held();
         write(&mut lease, 999_990, "b with spaces");
         assert_eq!(
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_changed_is_refused_and_the_holders_word_counts() {
+    fn a_watermark_that_somebody_changed_is_refused_and_the_signed_one_counts() {
         for text in ["1970-01-12T13:46:39Z", "soon", "2099-01-01T00:00:00Z"] {
             let mut lease = held();
             write(&mut lease, 999_990, "a");
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_older_version_wrote_is_nobodys_word() {
+    fn a_watermark_that_an_older_version_wrote_is_unsigned() {
         let mut lease = held();
         write(&mut lease, 999_980, "b");
         lease.spec.as_mut().unwrap().renew_time = Some(MicroTime(Timestamp::UNIX_EPOCH));
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watermark_is_a_time_that_was() {
+    fn a_watermark_in_the_future_is_refused() {
         for (watermark, is_believed) in [(LATEST, true), (LATEST + 1, false), (LATEST + 48, false)]
         {
             let mut lease = held();

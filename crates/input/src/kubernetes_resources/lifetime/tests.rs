@@ -16,7 +16,7 @@ fn at(seconds: i64) -> String {
 fn pod(value: &Value) -> Lifetime {
     let whole = Document::from(value);
     let life = lifetime(whole.root(), ResourceType::Pod, false, NOW);
-    // What is declared to be read here is all that is read.
+    // The rules read no other fields than they declare.
     let seen = whole.project(&Reads::of(READS));
     assert_eq!(
         super::lifetime(seen.root(), ResourceType::Pod, false, NOW),
@@ -124,7 +124,7 @@ fn a_pod_that_is_running_with_all_containers_stopped_goes_on() {
 }
 
 #[test]
-fn an_evicted_pod_that_never_started_has_no_life() {
+fn an_evicted_pod_that_never_started_has_no_lifetime() {
     let life = pod(&json!({"status": {"phase": "Failed", "reason": "Evicted"}}));
     assert_eq!(
         life,
@@ -136,7 +136,7 @@ fn an_evicted_pod_that_never_started_has_no_life() {
 }
 
 #[test]
-fn a_container_whose_times_are_unknown_is_passed_over() {
+fn a_container_without_times_does_not_count() {
     let life = pod(&json!({"status": {"phase": "Failed",
         "containerStatuses": [{"state": {"terminated": {"startedAt": null, "finishedAt": null}}},
             {"state": {"terminated": {"startedAt": "1970-01-01T00:00:00Z"}}}]}}));
@@ -150,14 +150,14 @@ fn a_container_whose_times_are_unknown_is_passed_over() {
 }
 
 #[test]
-fn a_running_pod_without_container_status_started_when_the_kubelet_took_it() {
+fn a_running_pod_without_container_status_started_when_the_kubelet_accepted_it() {
     let life = pod(&json!({"metadata": {"creationTimestamp": at(90)},
         "status": {"phase": "Running", "startTime": at(95)}}));
     assert_eq!(life.start, Some(95));
 }
 
 #[test]
-fn other_objects_live_from_their_creation() {
+fn other_objects_are_billed_from_their_creation() {
     let node = Document::from(&json!({"metadata": {"creationTimestamp": at(70)}}));
     assert_eq!(
         lifetime(node.root(), ResourceType::Node, false, NOW),
@@ -169,7 +169,7 @@ fn other_objects_live_from_their_creation() {
 }
 
 #[test]
-fn a_deletion_that_a_live_watch_saw_happened_then() {
+fn a_deletion_that_a_current_watch_sees_happened_in_that_second() {
     let value = json!({"metadata": {"deletionTimestamp": at(500)},
         "status": {"phase": "Running", "containerStatuses": [running(100)]}});
     let document = Document::from(&value);
@@ -204,7 +204,7 @@ fn a_deleted_pod_without_any_status_ended_when_seen() {
     );
 }
 
-/// A container that is said to run but ran before as well.
+/// A container in this state that ran before as well.
 fn again(state: &Value, before: &Value) -> Value {
     json!({"state": state["state"], "lastState": before["state"], "restartCount": 1})
 }
@@ -227,7 +227,7 @@ fn condition(name: &str, status: &str, since: i64) -> Value {
     json!({"type": name, "status": status, "lastTransitionTime": at(since)})
 }
 
-/// A pod that somebody asked to be deleted at `asked`.
+/// A pod whose deletion was requested at `asked`.
 fn deleting(asked: i64, grace: i64, restart: &str, phase: &str, containers: &[Value]) -> Value {
     json!({
         "metadata": {"deletionTimestamp": at(asked + grace), "deletionGracePeriodSeconds": grace},
@@ -260,7 +260,7 @@ fn a_sidecar_that_runs_keeps_a_deleted_pod_alive() {
 }
 
 #[test]
-fn a_pod_that_is_being_deleted_and_of_which_nothing_runs_is_over() {
+fn a_pod_that_is_being_deleted_and_has_no_running_container_is_over() {
     let end = |containers: &[Value]| pod(&deleting(300, 30, "Never", "Running", containers)).end;
     assert_eq!(
         end(&[terminated(100, 305), terminated(100, 310)]),
@@ -303,7 +303,7 @@ fn a_container_whose_end_is_unknown_does_not_say_when_the_pod_ended() {
         Some(290),
         "the last of what is known"
     );
-    // One that waits in vain does not run.
+    // A container that waits for ever does not run.
     let waits = json!([
         terminated(100, 200),
         waiting(),
@@ -313,7 +313,7 @@ fn a_container_whose_end_is_unknown_does_not_say_when_the_pod_ended() {
 }
 
 #[test]
-fn a_pod_whose_containers_do_not_say_when_ended_when_something_else_was_recorded() {
+fn a_pod_whose_containers_have_no_end_ended_when_a_condition_says_so() {
     let end = |metadata: Value, conditions: Value| {
         pod(
             &json!({"metadata": metadata, "status": {"phase": "Failed", "conditions": conditions,
@@ -344,7 +344,7 @@ fn a_pod_whose_containers_do_not_say_when_ended_when_something_else_was_recorded
 }
 
 #[test]
-fn a_pod_that_waits_to_be_restarted_is_billed_until_it_is_to_go() {
+fn a_pod_that_waits_for_a_restart_is_billed_until_its_deletion_is_requested() {
     let end = |restart, phase, containers: &[Value]| {
         pod(&deleting(400, 30, restart, phase, containers)).end
     };
@@ -365,15 +365,15 @@ fn a_pod_that_waits_to_be_restarted_is_billed_until_it_is_to_go() {
     };
     assert_eq!(end("OnFailure", "Failed", &with_code(1)), Some(400));
     assert_eq!(end("OnFailure", "Succeeded", &with_code(0)), Some(150));
-    // Deleted at once, while it waited.
+    // It was deleted without a grace period while it waited.
     let value = json!({"spec": {"restartPolicy": "Always"}, "status": {"phase": "Running",
         "containerStatuses": [again(&waiting(), &terminated(100, 150))]}});
     assert_eq!(deleted(&value, Deletion::Observed(400)), 400);
 }
 
 #[test]
-fn a_pod_that_was_over_before_its_deletion_was_asked_for_stays_so() {
-    // The API server gives a pod that is over no time; here a finalizer keeps it.
+fn a_pod_that_was_over_before_its_deletion_was_requested_keeps_its_end() {
+    // The API server sets no grace period for a pod that is over; here a finalizer keeps it.
     let evicted = deleting(5_000, 0, "Always", "Failed", &[terminated(100, 150)]);
     assert_eq!(pod(&evicted).end, Some(150));
     let mut evicted = deleting(5_000, 0, "Always", "Failed", &[terminated(100, 150)]);
@@ -408,7 +408,7 @@ fn the_grace_period_is_no_part_of_the_request() {
 }
 
 #[test]
-fn the_mirror_of_a_static_pod_is_billed_from_when_it_was_made() {
+fn the_mirror_of_a_static_pod_is_billed_from_its_creation() {
     let mut value = json!({
         "metadata": {"creationTimestamp": at(400), "annotations": {"kubernetes.io/config.mirror": "abc"}},
         "status": {"phase": "Running", "containerStatuses": [running(100)]}});

@@ -7,14 +7,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::Serialize
 
 use super::projection::Projection;
 
-/// What is billed: equal contents are one segment. Cloning shares the document.
+/// The billed content of an object: equal contents are one segment. Clones share the document.
 #[derive(Debug, Clone)]
 pub(crate) struct BilledObject {
     /// What is kept of the object.
     pub(crate) document: Document,
-    /// How many values were left out of it because there was too much.
+    /// How many values were left out because the object exceeds its budget.
     pub(crate) cut: usize,
-    /// What was read when it was kept, where that is not all that is read now: the rest is missing.
+    /// What the pipeline read when the object was kept, if the pipeline reads more now: the rest is missing.
     kept_for: Option<Arc<Reads>>,
 }
 
@@ -29,7 +29,7 @@ impl From<Document> for BilledObject {
 }
 
 impl BilledObject {
-    /// What is kept of an object.
+    /// Keeps of an object what the projection says.
     pub(crate) fn of(seen: &Document, projection: &Projection) -> Self {
         let (document, cut) = projection.keep(seen);
         Self {
@@ -39,12 +39,12 @@ impl BilledObject {
         }
     }
 
-    /// Makes of a content that was kept for `kept_for` one for what is read now. Returns whether that
-    /// changed it.
+    /// Adapts a content that was kept for `kept_for` to what the pipeline reads now. Returns whether that changed
+    /// it.
     pub(crate) fn adapt(&mut self, kept_for: &Arc<Reads>, projection: &Projection) -> bool {
         let before = self.kept_for.take();
         let kept_for = before.as_ref().unwrap_or(kept_for);
-        // Of what was cut all is there that was needed then, and no more for sure.
+        // A content that was cut has everything that was read by name then, and nothing else for sure.
         let is_whole = self.cut == 0 || kept_for.named().covers(&projection.values());
         if is_whole && kept_for.covers(&projection.kept) {
             let (document, cut) = projection.keep(&self.document);
@@ -58,8 +58,8 @@ impl BilledObject {
         is_changed
     }
 
-    /// What its bill is made from: what is read by name. What is read beside that are labels. `None` where
-    /// everything is read: then nobody knows.
+    /// Returns the part that determines the bill: the fields that are read by name. All other fields are labels.
+    /// `None` if the pipeline reads everything, because then nothing tells the two apart.
     pub(crate) fn bill(&self, projection: &Projection) -> Option<Self> {
         (!projection.kept.is_all()).then(|| Self {
             document: self.document.project(&projection.billed_by),
@@ -67,11 +67,11 @@ impl BilledObject {
         })
     }
 
-    /// Why no bill can be made of it, if none can.
+    /// Returns why it cannot be billed, if it cannot.
     pub(crate) fn is_missing(&self) -> Option<String> {
         let kept_for = self.kept_for.as_deref()?;
         Some(format!(
-            "what is known of this object was kept by an earlier configuration, which read other \
+            "this object was kept by an earlier configuration, which read other \
              fields ({kept_for}), and the object went or changed before this one saw it; to bill \
              this time start once with that configuration"
         ))
@@ -79,10 +79,9 @@ impl BilledObject {
 }
 
 impl PartialEq for BilledObject {
-    /// Labels, annotations and spec are what an operator's mapping bills by. A pod's status changes all
-    /// the time without changing what is reserved, so it does not count. Of other objects it says how
-    /// much they hold: a device plugin tells of a node's GPUs, and a claim has no capacity, and is not
-    /// bound, when it is made.
+    /// Compares labels, annotations and spec, by which mappings bill. A pod's status changes all the time without
+    /// changing what the pod reserves, so it does not count. The status of other objects contains their capacity:
+    /// a device plugin adds a node's GPUs, and a new claim has no capacity and is not bound.
     fn eq(&self, other: &Self) -> bool {
         fn field<'a>(of: Option<Node<'a>>, key: &str) -> Option<&'a [u8]> {
             of.and_then(|it| it.get(key)).map(Node::raw)
@@ -106,7 +105,7 @@ impl PartialEq for BilledObject {
 }
 
 impl meterline_ledger::Content for BilledObject {
-    /// The namespace; blank for what belongs to none.
+    /// The namespace; empty for an object that belongs to none.
     fn owner(&self) -> &str {
         self.document
             .root()
@@ -124,13 +123,12 @@ impl meterline_ledger::Content for BilledObject {
     }
 }
 
-/// Whether this is a pod: nothing else that is metered has containers, and nothing of a document tells
-/// its kind.
+/// Whether this is a pod: no other metered object has containers, and the document has no kind.
 pub(crate) fn is_pod(root: Node<'_>) -> bool {
     root.path(&["spec", "containers"]).is_some()
 }
 
-/// The fields of a content that is not whole. No object has fields of these names.
+/// The fields of a content that is not complete. No object has fields of these names.
 const KEPT_FOR: &str = "kept_for";
 const CUT: &str = "cut";
 const OBJECT: &str = "object";

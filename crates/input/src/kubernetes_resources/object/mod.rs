@@ -1,13 +1,13 @@
-//! An object of the Kubernetes API: what is seen of it when it comes, and what the ledger keeps of it.
+//! An object of the Kubernetes API: what is parsed of it when it arrives, and what the ledger keeps of it.
 //!
-//! An object is tens of kilobytes of which a pipeline reads a few hundred bytes. What it reads is
-//! known before the first object comes ([`Projection`]), so the rest is left out while the response is
-//! being read and never costs memory: environment variables, the status, and whatever else nobody
-//! asks for. The fields that say when an object lived are seen and not kept.
+//! An object has tens of kilobytes, of which a pipeline reads a few hundred bytes. What the pipeline reads is
+//! known before the first object arrives ([`Projection`]), so the parser skips the rest, which never costs
+//! memory: environment variables, the status, and other fields that nothing reads. The fields that determine
+//! the lifetime of an object are parsed and not kept.
 //!
-//! Left out in any case are managed fields (after the newest time of a write to what is billed has
-//! been taken from them), the `last-applied-configuration` annotation, and `kind` and `apiVersion`,
-//! which a list does not carry and a watch does.
+//! Some fields are never kept: managed fields (the parser takes the newest time of a write to a billed field
+//! from them), the `last-applied-configuration` annotation, and `kind` and `apiVersion`, which a watch carries
+//! and a list does not.
 
 mod billed_object;
 mod projection;
@@ -42,16 +42,16 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 pub(super) struct Object {
     /// Name, namespace, UID and resource version; the rest of the metadata is in the documents.
     meta: ObjectMeta,
-    /// The newest write to what is billed that the server recorded, Unix seconds: to metadata or spec
-    /// and, but for pods, to the status.
+    /// The newest write to a billed field that the server recorded, Unix seconds: to metadata or spec and,
+    /// except for pods, to the status.
     pub(super) written: Option<i64>,
-    /// What is seen of it, and not kept: when it lived.
+    /// Everything that is parsed of it, with the fields that determine its lifetime.
     pub(super) seen: Document,
-    /// What is kept of it.
+    /// What the ledger keeps of it.
     pub(super) content: BilledObject,
 }
 
-/// An object that was seen.
+/// The identity of an object that was seen.
 #[derive(Debug, Clone)]
 pub(super) struct Known {
     pub(super) uid: Arc<str>,
@@ -62,7 +62,7 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// What a ledger knows of an object.
+    /// From what a ledger keeps of an object.
     pub(super) fn of(uid: &Arc<str>, content: &BilledObject) -> Self {
         let metadata = content.document.root().get("metadata");
         let field = |key| metadata.and_then(|it| it.get(key)).and_then(Node::as_str);
@@ -83,7 +83,7 @@ impl Object {
         self.meta.uid.as_deref().unwrap_or_default().into()
     }
 
-    /// By what it can be found again.
+    /// Returns its identity.
     pub(super) fn known(&self) -> Known {
         let version = self.meta.resource_version.as_deref();
         Known {
@@ -186,7 +186,7 @@ impl<'de> Visitor<'de> for ObjectVisitor {
     }
 }
 
-/// Writes what is seen of `metadata`, without managed fields. Returns the newest recorded writes.
+/// Writes what is parsed of `metadata`, without managed fields. Returns the newest recorded writes.
 struct Metadata<'a> {
     builder: &'a mut Builder,
     reads: &'a Reads,
@@ -235,8 +235,7 @@ impl<'de> Visitor<'de> for Metadata<'_> {
     }
 }
 
-/// Writes what is seen of `annotations`, without the copy of the object that `kubectl apply` keeps
-/// there.
+/// Writes what is parsed of `annotations`, without the copy of the object that `kubectl apply` keeps there.
 struct Annotations<'a> {
     builder: &'a mut Builder,
     reads: &'a Reads,

@@ -1,8 +1,8 @@
-//! What is kept of objects: what the pipeline reads, within a bound.
+//! The projection of objects: the fields that the pipeline reads, within a budget.
 //!
-//! A tenant decides how much there is of what is read by the start of its key, or because everything is
-//! read. Beyond the bound ([`MOST_BYTES`]) the largest of these values are left out. What is read by its
-//! name is never left out, nor what an object reserves.
+//! A tenant decides the size of values that the pipeline reads by a prefix of their key, or because it reads
+//! everything. Beyond the budget ([`MOST_BYTES`]) the largest of these values are left out. Values that are read
+//! by name are never left out, nor what an object reserves.
 
 use std::sync::Arc;
 
@@ -10,16 +10,16 @@ use meterline_core::{Document, Limits, Reads};
 
 use crate::kubernetes_resources::{lifetime, resource_type::ResourceType};
 
-/// The most bytes that are kept of one object: of what is billed, of which a change starts a new segment,
-/// and of the rest, such as a pod's status. Each has a bound of its own, so that a change of the one
-/// never changes what is left out of the other.
+/// How many bytes of one object are kept: of the billed fields, whose changes start a new segment, and of the
+/// rest, such as a pod's status. Each part has its own budget, so that a change of the one never changes what is
+/// left out of the other.
 pub(crate) const MOST_BYTES: [usize; 2] = [192 << 10, 64 << 10];
 
-/// What of objects is billed, and of a pod no status.
+/// The billed fields; for pods without the status.
 const BILLED: &[&str] = &["metadata.labels", "metadata.annotations", "spec"];
 const BILLED_STATUS: &[&str] = &["status.capacity", "status.allocatable", "status.phase"];
 
-/// What metrics are made from, however a mapping comes to it.
+/// The fields that metrics are made from, however a mapping reads them.
 const MEASURED: &[&str] = &[
     "metadata.uid",
     "spec.capacity",
@@ -35,23 +35,23 @@ const MEASURED: &[&str] = &[
     "status.phase",
 ];
 
-/// What is kept of objects of one type: what the pipeline reads, and by what an object is found again.
+/// What is kept of objects of one type: what the pipeline reads, and the identity of the object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Projection {
     /// What is kept.
     pub(crate) kept: Reads,
-    /// What is seen when an object comes.
+    /// What is parsed when an object arrives.
     pub(crate) seen: Reads,
     /// What is never left out.
     needed: Reads,
-    /// What of an object is billed.
+    /// The billed fields.
     billed: Reads,
-    /// What of that is no label.
+    /// The fields that determine the bill.
     pub(crate) billed_by: Reads,
 }
 
 impl Projection {
-    /// For a pipeline that reads this of each object.
+    /// For a pipeline that reads these fields of each object.
     pub(crate) fn of(reads: &Reads, resource_type: ResourceType) -> Self {
         let mut kept = reads.clone();
         kept.join(&Reads::of(&[
@@ -60,7 +60,7 @@ impl Projection {
             "metadata.resourceVersion",
         ]));
         if resource_type == ResourceType::Pod {
-            // That there are containers tells a pod from anything else.
+            // Only pods have containers.
             kept.join(&Reads::of(&["spec.containers.*~"]));
         }
         let mut seen = kept.clone();
@@ -87,14 +87,14 @@ impl Projection {
         Self::of(&Reads::All, ResourceType::Pod)
     }
 
-    /// The values that are read by name, without those of which it counts only that they are there.
+    /// Returns the values that are read by name, without fields of which only the presence is read.
     pub(crate) fn values(&self) -> Reads {
         let paths = self.kept.named().paths();
         let values = paths.iter().filter(|it| !it.ends_with('~'));
         Reads::of(&values.map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// What is kept of this, and of how many values that is not all for there is too much.
+    /// Returns what is kept of this document, and how many values are left out because it exceeds its budget.
     pub(crate) fn keep(&self, document: &Document) -> (Document, usize) {
         let limits = Limits {
             first: &self.billed,
@@ -105,8 +105,8 @@ impl Projection {
 }
 
 tokio::task_local! {
-    /// What the task that reads from the API server keeps of objects. `kube` parses them by itself, so
-    /// it cannot be handed this.
+    /// The projection of the task that reads from the API server. `kube` parses objects by itself and takes no
+    /// arguments for it.
     pub(crate) static PROJECTION: Arc<Projection>;
 }
 

@@ -16,7 +16,7 @@ fn object(value: &serde_json::Value) -> Object {
 }
 
 #[test]
-fn what_nobody_bills_is_kept_in_no_case() {
+fn managed_fields_and_the_last_applied_configuration_are_never_kept() {
     let pod = object(&json!({
         "kind": "Pod", "apiVersion": "v1",
         "metadata": {
@@ -68,7 +68,7 @@ fn tenants_pod(label: &str, cpu: &str) -> serde_json::Value {
 }
 
 #[test]
-fn only_what_is_read_and_by_what_it_is_found_again_is_kept() {
+fn only_the_fields_that_are_read_and_the_identity_are_kept() {
     let reads = Reads::of(&[
         "metadata.annotations.openmeter~1io/subject",
         "spec.containers.*.resources",
@@ -120,7 +120,7 @@ fn annotations(content: &BilledObject) -> Vec<&str> {
 }
 
 #[test]
-fn of_too_much_the_largest_labels_go_and_what_is_billed_stays() {
+fn beyond_the_budget_the_largest_labels_are_left_out_and_billed_fields_stay() {
     let reads = Reads::of(&[
         "metadata.annotations.data/^",
         "metadata.annotations.subject",
@@ -139,7 +139,7 @@ fn of_too_much_the_largest_labels_go_and_what_is_billed_stays() {
 }
 
 #[test]
-fn where_everything_is_read_a_pod_is_cut_to_its_bound_and_the_same_however_its_status_is() {
+fn where_everything_is_read_a_pod_is_cut_to_its_budget_whatever_its_status_is() {
     let mut reads = Reads::of(&["metadata.annotations.data/b"]);
     reads.join(&Reads::All);
     let projection = Projection::of(&reads, ResourceType::Pod);
@@ -202,7 +202,7 @@ fn two_contents_are_billed_the_same_where_only_labels_differ() {
 }
 
 #[test]
-fn what_was_cut_is_not_whole_for_who_reads_more_of_it_by_name() {
+fn a_content_that_was_cut_is_incomplete_for_a_mapping_that_reads_more_by_name() {
     let projection = |paths| Projection::of(&Reads::of(paths), ResourceType::Pod);
     let all = Projection::everything();
     let named = projection(&["metadata.annotations.data/b"]);
@@ -230,7 +230,7 @@ fn what_was_cut_is_not_whole_for_who_reads_more_of_it_by_name() {
 }
 
 #[test]
-fn a_change_of_what_nobody_reads_is_no_change_of_content() {
+fn a_change_of_a_field_that_nothing_reads_is_no_change_of_content() {
     let reads = Reads::of(&["spec.containers.*.resources"]);
     let content = |label, cpu| {
         let projection = Projection::of(&reads, ResourceType::Pod);
@@ -241,7 +241,7 @@ fn a_change_of_what_nobody_reads_is_no_change_of_content() {
 }
 
 #[test]
-fn a_pod_of_which_nothing_is_read_is_still_a_pod() {
+fn a_pod_without_any_field_that_is_read_is_still_a_pod() {
     let projection = Projection::of(&Reads::default(), ResourceType::Pod);
     let pod = projected(projection, &tenants_pod("x", "1"));
     assert!(is_pod(pod.content.document.root()));
@@ -256,7 +256,7 @@ fn a_pod_of_which_nothing_is_read_is_still_a_pod() {
 }
 
 #[test]
-fn what_was_kept_for_less_is_marked_and_what_was_kept_for_more_is_cut() {
+fn a_content_kept_for_fewer_fields_is_marked_and_one_kept_for_more_is_reduced() {
     let projection = |paths| Projection::of(&Reads::of(paths), ResourceType::Pod);
     let (less, more) = (
         projection(&["metadata.labels"]),
@@ -283,7 +283,7 @@ fn what_was_kept_for_less_is_marked_and_what_was_kept_for_more_is_cut() {
 }
 
 #[test]
-fn the_newest_write_to_metadata_or_spec_is_known() {
+fn the_newest_write_to_metadata_or_spec_is_read_from_managed_fields() {
     let pod = object(&json!({"metadata": {"managedFields": [
         {"time": "2025-01-01T00:00:05Z", "fieldsV1": {"f:metadata": {}}},
         {"time": "2025-01-01T00:00:09Z", "subresource": "resize", "fieldsV1": {"f:spec": {}}},
@@ -305,7 +305,7 @@ fn the_newest_write_to_the_status_counts_for_what_is_not_a_pod() {
 }
 
 #[test]
-fn what_other_objects_hold_is_a_part_of_their_content() {
+fn capacity_is_part_of_the_content_of_other_objects() {
     let content = |spec: serde_json::Value, status: serde_json::Value| {
         object(&json!({"metadata": {"name": "a"}, "spec": spec, "status": status})).content
     };

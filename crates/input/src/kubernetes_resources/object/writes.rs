@@ -1,4 +1,4 @@
-//! When an object was last written, as its managed fields say.
+//! Reads from its managed fields when an object was last written.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, de::IgnoredAny};
 
 use crate::kubernetes_resources::lifetime::seconds;
 
-/// When parts of an object were last written, as far as that is recorded.
+/// When parts of an object were last written, as far as the server recorded it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Writes {
     /// Metadata or spec.
@@ -46,8 +46,8 @@ struct Fields {
     status: Option<IgnoredAny>,
 }
 
-/// The newest times at which metadata or spec, and the status, were written. The kubelet's writes to a
-/// pod's status say nothing about when what is billed of it changed.
+/// Returns the newest times at which metadata or spec, and the status, were written. The kubelet's writes to a
+/// pod's status say nothing about when a billed field changed.
 pub(super) fn newest_writes(entries: &[ManagedFields<'_>]) -> Writes {
     let newest = |of: fn(&ManagedFields<'_>) -> bool| {
         entries

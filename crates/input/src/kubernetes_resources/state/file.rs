@@ -1,13 +1,12 @@
-//! The state file: the ledger where a crash does not reach.
+//! The state file, which survives a crash.
 //!
-//! SQLite with a write-ahead log and `synchronous=FULL`: what was committed is there after a power
-//! cut. One process holds the file. Each row carries a sum of its bytes, for SQLite notices a damaged
-//! page only where it has structure. A damaged file is moved aside, never deleted; the ledger is then
-//! rebuilt from the API server.
+//! SQLite with a write-ahead log and `synchronous=FULL`: a commit survives a power cut. One process holds the
+//! file. Each row has a checksum, because SQLite detects a damaged page only where the page has structure. A
+//! damaged file is moved aside, never deleted; the ledger is then rebuilt from the API server.
 //!
-//! A change writes the rows that it changes ([`tables`]), and of the pages of these each once to the log
-//! and once, with the changes of many commits, to the file. So pages are small, and the log is long. What
-//! is deleted is overwritten: nobody finds in the file what no mapping reads any more.
+//! A change writes only the rows that it changes ([`tables`]). SQLite writes each of their pages once to the log
+//! and once, with the changes of many commits, to the file. So pages are small, and the log is long. Deleted rows
+//! are overwritten: the file contains nothing that no mapping reads any more.
 
 use std::{
     collections::BTreeMap,
@@ -31,9 +30,9 @@ use super::{
 };
 use crate::{kubernetes_resources::object::BilledObject, sqlite};
 
-/// What makes of version `n` of the file version `n + 1`. Never changed, only added to.
+/// Step `n` turns version `n` of the file into version `n + 1`. Steps are only added, never changed.
 pub(crate) const MIGRATIONS: &[&str] = &[
-    // 1: all of the ledger but its objects, and the objects.
+    // 1: the ledger without its objects, and the objects.
     "CREATE TABLE ledger (key TEXT PRIMARY KEY, value BLOB NOT NULL, sum INTEGER NOT NULL)
          WITHOUT ROWID;
      CREATE TABLE objects (uid TEXT PRIMARY KEY, record BLOB NOT NULL, sum INTEGER NOT NULL)
@@ -41,71 +40,70 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     // 2: pieces that were rejected.
     "CREATE TABLE rejected (key TEXT PRIMARY KEY, pieces BLOB NOT NULL, sum INTEGER NOT NULL)
          WITHOUT ROWID;",
-    // 3: what they bill, which stays as it is while pieces come and go. Without it a row of `rejected`
-    // holds that itself.
+    // 3: the content of rejected pieces, which does not change while pieces come and go. A row of `rejected`
+    // without a row here contains its content itself.
     "CREATE TABLE rejected_contents (key TEXT PRIMARY KEY, content BLOB NOT NULL, sum INTEGER NOT NULL)
          WITHOUT ROWID;",
-    // 4: rows for each segment, late span and late window batch, and for contents. The tables before go once
-    // these are written.
+    // 4: rows for each segment, late span and late window batch, and for contents. The older tables are dropped
+    // once these are written.
     tables::MIGRATION,
 ];
 
 /// Bytes of a page. Most changes touch one or two rows of a hundred bytes on pages of which they change
 /// nothing else.
 pub(crate) const PAGE_SIZE: u32 = 1_024;
-/// So many pages are written to the log before they are written to the file.
+/// How many pages the log has before SQLite writes them to the file.
 pub(super) const LOG_PAGES: i64 = 8_192;
 
 /// The file, held by this process.
 pub(crate) struct StateFile {
     path: PathBuf,
     place: Place,
-    /// What happened to the file under this process, until it is written anew.
+    /// What another process did to the file, until it is written anew.
     lost: Option<Change>,
-    /// Where what was there instead was moved to.
+    /// Where a file that another process put there was moved to.
     aside: Option<PathBuf>,
     subject: String,
     /// What is kept of objects.
     reads: Reads,
-    /// `None` after a write failed: what such a connection believes is not trusted.
+    /// `None` after a write failed: the connection's view of the file is not trusted any more.
     pub(super) connection: Option<Connection>,
     /// The rows of the table `ledger` as they were written, in the order of [`KEYS`].
     rows: [Vec<u8>; 4],
     pub(super) contents: Contents,
-    /// Whether it is of an earlier version, and is to be written anew.
+    /// Whether it has an earlier version, and has to be written anew.
     is_older: bool,
 }
 
 /// The keys of the table `ledger`.
 const KEYS: [&str; 4] = ["head", "seen", "subject", "reads"];
 
-/// What the file held.
+/// What the file contained.
 pub(crate) struct Saved {
     pub(crate) checkpoint: Checkpoint<BilledObject>,
     pub(crate) records: Vec<(Uid, Record<BilledObject>)>,
     /// What was rejected.
     pub(crate) rejected: Vec<(GroupKey, Group<BilledObject>)>,
     pub(crate) seen: SeenUntil,
-    /// What was kept of objects.
+    /// What the configuration that wrote it kept of objects.
     pub(crate) reads: Reads,
 }
 
 /// How far the view of the API server went.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SeenUntil {
-    /// Up to when it was complete.
+    /// The second up to which it was complete.
     pub(crate) at: UnixSeconds,
     /// The resource version up to which each watch had seen everything.
     pub(crate) versions: BTreeMap<Arc<str>, u64>,
 }
 
 impl StateFile {
-    /// Takes the file at `path`, which is made if it is not there, for the ledger of `subject`, of
-    /// which `reads` is kept.
-    /// Gives back what it held, and where a damaged file was moved to and why.
+    /// Opens or creates the file at `path` for the ledger of `subject`, of whose objects `reads` is kept. Returns
+    /// what the file contained, and why a damaged file was moved aside, and where to.
     ///
     /// # Errors
-    /// When it cannot be used; a damaged one can.
+    /// When the file cannot be used. A damaged file is replaced and is no error.
     pub(crate) fn open(
         path: &Path,
         subject: &str,
@@ -131,8 +129,8 @@ impl StateFile {
                 file.connection = None;
                 let aside = sqlite::move_aside(path, "damaged", now)?;
                 file.load()?;
-                let told = format!("{reason}; it was moved to {}", aside.display());
-                Ok((file, None, Some(told)))
+                let reason = format!("{reason}; it was moved to {}", aside.display());
+                Ok((file, None, Some(reason)))
             }
             Err(error) => Err(error),
         }
@@ -152,7 +150,7 @@ impl StateFile {
         }
     }
 
-    /// Opens the file and reads all that it holds.
+    /// Opens the file and reads everything that it contains.
     fn load(&mut self) -> Result<Option<Saved>, StateError> {
         let connection = self.connect()?;
         self.is_older = older::is_there(&connection)?;
@@ -171,7 +169,7 @@ impl StateFile {
                     records: held.records,
                     rejected: held.rejected,
                     seen: value(&connection, "seen")?.unwrap_or_default(),
-                    // Earlier versions kept everything, and did not say so.
+                    // Earlier versions kept everything, and did not record it.
                     reads: value(&connection, "reads")?.unwrap_or(Reads::All),
                 })
             }
@@ -184,9 +182,8 @@ impl StateFile {
         Ok(saved)
     }
 
-    /// Looks whether the file is still what this process wrote. If it is not, it is no longer relied on,
-    /// and what is written next must be everything that the ledger holds. Returns what happened, until
-    /// that is done.
+    /// Checks that the file is still what this process wrote. If it is not, the file is no longer trusted, and the
+    /// next write must contain the whole ledger. Returns what happened, until that write.
     pub(crate) fn check(&mut self) -> Option<Change> {
         if self.lost.is_none() {
             self.lost = self.place.change();
@@ -194,14 +191,14 @@ impl StateFile {
         if self.lost.is_some() {
             self.connection = None;
         } else if self.connection.is_some() {
-            // If somebody else has the lock now, the file itself still is this process's.
+            // Another process may have the lock now, but the file itself is still this process's.
             let _ = self.place.hold(Duration::ZERO);
         }
         self.lost
     }
 
-    /// Opens the file again after it was given up. What is there instead, or is damaged, is moved aside:
-    /// everything is written anew.
+    /// Opens the file again after it was given up. A file that another process put there, or that is damaged, is
+    /// moved aside, and everything is written anew.
     fn reconnect(&mut self) -> Result<Connection, StateError> {
         #[expect(
             clippy::disallowed_methods,
@@ -224,7 +221,7 @@ impl StateFile {
         Ok(connection)
     }
 
-    /// After a failed write: what SQLite does to the file when it is closed is this process's doing.
+    /// Closes the file after a failed write. What SQLite changes while it closes the file is this process's change.
     fn disconnect(&mut self) {
         let moved = self.place.moved();
         self.connection = None;
@@ -234,13 +231,13 @@ impl StateFile {
         }
     }
 
-    /// Whether the next write must be of everything: the file does not hold what it should.
+    /// Whether the next write must contain the whole ledger.
     pub(crate) fn needs_everything(&self) -> bool {
         self.connection.is_none() || self.is_older
     }
 
-    /// Writes changes as one. After an error nothing of them is relied on, and what is written next
-    /// must be everything that the ledger holds.
+    /// Writes changes in one transaction. After an error the file is not trusted, and the next write must contain
+    /// the whole ledger.
     pub(crate) fn write(
         &mut self,
         changes: &Changes<BilledObject>,
@@ -267,7 +264,7 @@ impl StateFile {
         let connection = self.connection.insert(connection);
         let before = (!everything).then_some(&self.rows);
         let written = transact(connection, &mut self.contents, changes, &rows, before);
-        // What was written to a file that nobody finds any more is not kept.
+        // A write to a file that is no longer at its path is lost.
         let written = written.and_then(|()| match self.place.moved() {
             None => Ok(()),
             Some(change) => Err(StateError::Unusable(format!("it {change}"))),
@@ -283,13 +280,13 @@ impl StateFile {
                 }
                 self.place.note();
             }
-            // A failed sync says nothing of what it had before it.
+            // After a failed sync nobody knows which of the bytes are on the disk.
             Err(_) => self.disconnect(),
         }
         written
     }
 
-    /// Where what was there instead of the file was moved to, since this was last asked.
+    /// Returns where a file that another process put there was moved to, if that happened since the last call.
     pub(crate) fn take_aside(&mut self) -> Option<PathBuf> {
         self.aside.take()
     }
@@ -320,8 +317,8 @@ fn transact(
     Ok(())
 }
 
-/// Makes the file as small as it can be, and the log empty: what an earlier configuration kept is in
-/// neither.
+/// Makes the file as small as possible and the log empty, so that neither contains what an earlier configuration
+/// kept.
 fn compact(connection: &Connection) {
     let compacted = sqlite::is_wasteful(connection, PAGE_SIZE).and_then(|is_wasteful| {
         if is_wasteful {
@@ -331,6 +328,8 @@ fn compact(connection: &Connection) {
     });
     if let Err(error) = compacted {
         let error = StateError::from(error);
-        warn!("the state file stays larger than it need be: {error}");
+        warn!(
+            "cannot make the state file smaller: {error}; it stays in use, and takes more room on the disk"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The state file: where the ledger survives a restart and a crash.
+//! The state file, in which the ledger survives a restart and a crash.
 
 mod contents;
 mod file;

@@ -1,9 +1,9 @@
-//! The place of the state file: that it is this process's alone, and that what lies there is still what
-//! this process wrote.
+//! The path of the state file: a lock keeps it for this process alone, and checks show whether the file there is
+//! still the one that this process wrote.
 //!
-//! SQLite locks the file that it has open, wherever that is. When it is deleted or another one is moved
-//! over it, a second process could take the new one. So the place has a lock of its own, a file beside
-//! it, and each write begins and ends with a look at what is there.
+//! SQLite locks the file that it has open, wherever that file is. If somebody deletes the file or moves another one
+//! over it, a second process could open the new one. So the path has a lock of its own, a file beside it, and each
+//! write begins and ends with a check of the files at the path.
 
 use std::{
     fmt,
@@ -16,14 +16,14 @@ use std::{
 
 use crate::sqlite::{self, Error};
 
-/// How long another process that is about to end may hold the place.
+/// How long another process that is about to end may keep the lock.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-/// Between two tries to lock.
+/// The time between two attempts to lock.
 const POLL: Duration = Duration::from_millis(50);
 /// `ENOLCK`: the file system has no locks.
 const NO_LOCKS: i32 = 37;
 
-/// Which file it is, and how long.
+/// The identity of a file, and its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mark {
     device: u64,
@@ -49,16 +49,16 @@ impl Mark {
     }
 }
 
-/// What happened to the file under this process.
+/// What another process did to the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// It is not there any more.
+    /// It was deleted.
     Deleted,
-    /// Another file is in its place.
+    /// Another file is at its path.
     Replaced,
-    /// Somebody else wrote into it or cut it off.
+    /// Another process wrote to it or truncated it.
     Overwritten,
-    /// What belongs to it, its write-ahead log, is not what it was.
+    /// Its write-ahead log was deleted or replaced.
     LogLost,
 }
 
@@ -73,18 +73,18 @@ impl fmt::Display for Change {
     }
 }
 
-/// What this process left at the place.
+/// The files that this process left at the path.
 #[derive(Debug, Clone, Copy)]
 struct Left {
     file: Mark,
     log: Option<Mark>,
 }
 
-/// A path that this process holds.
+/// The path of the state file, locked by this process.
 #[derive(Debug)]
 pub(super) struct Place {
     path: PathBuf,
-    /// Held as long as it is open.
+    /// Locked as long as it is open.
     lock: Option<File>,
     left: Option<Left>,
 }
@@ -104,11 +104,10 @@ impl Place {
         name.into()
     }
 
-    /// Makes the place this process's own, also when the lock was deleted; waits for so long until
-    /// another process has gone.
+    /// Locks the path, also if the lock file was deleted. Waits up to `patience` for another process to end.
     ///
     /// # Errors
-    /// [`Error::InUse`] while another process holds it; another when nothing can be made there.
+    /// [`Error::InUse`] while another process has the lock; another error if the lock file cannot be created.
     pub(super) fn hold(&mut self, patience: Duration) -> Result<(), Error> {
         let path = self.beside(".lock");
         let is_there = |lock: &File| {
@@ -135,7 +134,7 @@ impl Place {
             let lock = options.open(&path).map_err(unusable)?;
             sqlite::narrow(&path);
             match lock.try_lock() {
-                // Whoever deleted it meanwhile may have made another.
+                // Somebody may have deleted the lock file meanwhile, and another process may have created a new one.
                 Ok(()) if is_there(&lock) => {
                     self.lock = Some(lock);
                     return Ok(());
@@ -145,7 +144,7 @@ impl Place {
                     return Err(Error::InUse);
                 }
                 Err(TryLockError::WouldBlock) => std::thread::sleep(POLL),
-                // StateAt there is SQLite's own, which is not of that kind.
+                // SQLite's own lock remains, which is of another kind.
                 Err(TryLockError::Error(error))
                     if error.kind() == ErrorKind::Unsupported
                         || error.raw_os_error() == Some(NO_LOCKS) =>
@@ -157,7 +156,7 @@ impl Place {
         }
     }
 
-    /// Remembers what is there: this process has just written it, or found it when it began.
+    /// Remembers the files at the path: this process has just written them, or found them at its start.
     pub(super) fn note(&mut self) {
         self.left = Mark::at(&self.path).map(|file| Left {
             file,
@@ -165,7 +164,7 @@ impl Place {
         });
     }
 
-    /// What happened to the file since, if anything.
+    /// Returns what another process did to the file since then, if anything.
     pub(super) fn change(&self) -> Option<Change> {
         let left = self.left?;
         self.moved().or_else(|| {
@@ -179,7 +178,8 @@ impl Place {
         })
     }
 
-    /// Whether other files are there than those that this process has open, whatever is in them.
+    /// Returns whether the files at the path are others than those that this process has open, whatever they
+    /// contain.
     pub(super) fn moved(&self) -> Option<Change> {
         let left = self.left?;
         let log = || Mark::at(&self.beside("-wal"));
@@ -196,17 +196,17 @@ impl Place {
         }
     }
 
-    /// Makes room for a file that is written anew, after this process has closed its own. What is there
-    /// instead is moved aside, never deleted, unless another program uses it. Returns its new name.
+    /// Clears the path for a file that is written anew, after this process has closed its own. A file that another
+    /// process put there is moved aside, never deleted, unless that process uses it. Returns its new path.
     ///
     /// # Errors
-    /// [`Error::InUse`] when another program uses it; another when it cannot be moved.
+    /// [`Error::InUse`] if another process uses the file; another error if it cannot be moved.
     pub(super) fn clear(&self, change: Change, now: i64) -> Result<Option<PathBuf>, Error> {
         let log = self.beside("-wal");
         let ours = self.left.and_then(|it| it.log);
         let is_ours = |there: Mark| ours.is_some_and(|ours| there.is_same_file(ours));
         if Mark::at(&log).is_some_and(is_ours) {
-            // It belongs to a file that is gone, and would be read as that of the next.
+            // This log belongs to a file that is gone, and SQLite would apply it to the next file.
             std::fs::remove_file(&log).map_err(|error| {
                 Error::Unusable(format!("cannot remove {}: {error}", log.display()))
             })?;

@@ -1,4 +1,4 @@
-//! How a row is written and read back, with a sum of its bytes, and why that can fail.
+//! Writes and reads rows with a checksum, and says why that can fail.
 
 use std::{fmt, sync::Arc};
 
@@ -12,9 +12,9 @@ use crate::sqlite;
 pub(crate) enum StateError {
     /// Another process holds it.
     InUse,
-    /// It holds something else than it should, for this reason.
+    /// It is damaged, for this reason.
     Damaged(String),
-    /// It was written for objects of this other type.
+    /// It was written for this other type of objects.
     OtherSubject(String),
     /// It cannot be opened, read or written.
     Unusable(String),
@@ -53,7 +53,7 @@ impl From<sqlite::Error> for StateError {
     }
 }
 
-/// The rows of a query for key, value and sum.
+/// Returns the rows of a query for key, value and checksum.
 pub(super) fn rows<T: DeserializeOwned>(
     connection: &Connection,
     query: &str,
@@ -111,10 +111,12 @@ pub(super) fn parse<T: DeserializeOwned>(
     expected: i64,
 ) -> Result<T, StateError> {
     if sqlite::sum(key, bytes) != expected {
-        return Err(StateError::Damaged(format!("`{key}` has another sum")));
+        return Err(StateError::Damaged(format!(
+            "`{key}` does not match its checksum"
+        )));
     }
     serde_json::from_slice(bytes)
-        .map_err(|error| StateError::Damaged(format!("`{key}` is not what it was: {error}")))
+        .map_err(|error| StateError::Damaged(format!("`{key}` cannot be parsed: {error}")))
 }
 
 pub(super) fn damaged(error: rusqlite::Error) -> StateError {

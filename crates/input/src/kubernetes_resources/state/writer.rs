@@ -30,7 +30,7 @@ struct FileReport {
     health: HealthHandle,
     replaced: IntCounter,
     failures: u32,
-    /// What happened to the file under the process, until it is written anew.
+    /// What another process did to the file, until it is written anew.
     lost: Option<Change>,
     /// The last thing that happened to it, for `/ready`.
     detail: String,
@@ -89,8 +89,8 @@ impl StateWriter {
                 Ok(outcome) => outcome,
                 // Writing does not panic. If it ever did, nothing more would be sent.
                 Err(panic) => {
-                    let told = format!("the state file is lost: {panic}");
-                    report.health.not_ready(told);
+                    let text = format!("the state file is lost: {panic}");
+                    report.health.not_ready(text);
                     return;
                 }
             };
@@ -172,16 +172,16 @@ impl FileReport {
 
     fn failed(&mut self, error: &StateError) {
         self.failures = self.failures.saturating_add(1);
-        let told = format!("the state file cannot be written: {error}");
+        let text = format!("the state file cannot be written: {error}");
         if self.failures.is_power_of_two() {
             error!(
                 failures = self.failures,
-                "{told}; trying again, windows wait and nothing is lost"
+                "{text}; trying again, windows wait and nothing is lost"
             );
         }
         self.health.not_ready(match self.lost {
-            Some(_) => format!("{}; {told}", self.detail),
-            None => told,
+            Some(_) => format!("{}; {text}", self.detail),
+            None => text,
         });
     }
 }

@@ -1,8 +1,7 @@
-//! How much of an answer of the API server is read.
+//! Bounds how much of an answer of the API server is read into memory.
 //!
-//! A server is honest with objects of a megabyte and a half, which is what etcd takes. Whatever stands
-//! between may be broken, so no answer is read into memory beyond a bound: a watch is cut off within
-//! the line that is too long, a list within the page.
+//! etcd accepts objects of up to a megabyte and a half. A proxy between here and the server may be broken, so no
+//! answer is read beyond a bound: a watch is cut off within a line that is too long, a list within a page.
 
 use std::{
     collections::hash_map::DefaultHasher,
@@ -14,13 +13,13 @@ use thiserror::Error as ThisError;
 
 /// The most bytes of one line of a watch, and of one page of a list.
 pub(crate) const MOST_BYTES: usize = 16 * 1_024 * 1_024;
-/// So many objects are asked for at once, where their size allows.
+/// How many objects a page has at most, where their size allows it.
 pub(crate) const LARGEST_PAGE: u32 = 500;
-/// The most pages of one list. The smallest page that an honest server makes necessary holds ten
-/// objects, and no cluster has a million.
+/// The most pages of one list. A working server never makes pages of fewer than ten objects necessary, and no
+/// cluster has a million objects.
 const MOST_PAGES: u32 = 100_000;
 
-/// Why an answer is not read to its end.
+/// Why reading an answer stopped before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ThisError)]
 pub(crate) enum TooMuch {
     #[error(
@@ -42,14 +41,14 @@ pub(crate) enum TooMuch {
 }
 
 impl TooMuch {
-    /// What cut an answer off, if it is why a request failed.
+    /// Returns why an answer was cut off, if that is why a request failed.
     pub(crate) fn of(error: &(dyn Error + 'static)) -> Option<Self> {
         let mut cause = Some(error);
         while let Some(error) = cause {
             if let Some(found) = error.downcast_ref::<Self>() {
                 return Some(*found);
             }
-            // An I/O error shows the source of what it carries, and not that itself.
+            // An I/O error shows the source of the error that it carries, and not that error itself.
             let carried = error.downcast_ref::<std::io::Error>();
             let carried = carried.and_then(std::io::Error::get_ref);
             cause = match carried {
@@ -64,14 +63,14 @@ impl TooMuch {
 /// What was read of an answer.
 #[derive(Debug)]
 pub(crate) enum Read {
-    /// The bytes of the line that is under way.
+    /// The bytes of the line that is being received.
     Line(usize),
     /// All bytes.
     Page(usize),
 }
 
 impl Read {
-    /// Whether nothing is under way of which only a part has come.
+    /// Whether no line was received in part only.
     pub(crate) fn is_whole(&self) -> bool {
         matches!(self, Self::Line(0))
     }
@@ -79,7 +78,7 @@ impl Read {
     /// Counts more bytes.
     ///
     /// # Errors
-    /// When it is too much.
+    /// When there are more than the bound allows.
     pub(crate) fn add(&mut self, bytes: &[u8]) -> Result<(), TooMuch> {
         match self {
             Self::Page(read) => {
@@ -106,16 +105,16 @@ impl Read {
     }
 }
 
-/// The pages of the list that is under way.
+/// The pages of the list that is being received.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Pages {
     count: u32,
-    /// What says where the last one began.
+    /// The hash of the `continue` token of the last page.
     last: Option<u64>,
 }
 
 impl Pages {
-    /// A page is asked for by this query; the first of a list has no `continue`.
+    /// Counts the request of a page with this query. The first page of a list has no `continue`.
     ///
     /// # Errors
     /// When the list does not end.
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_may_be_long_and_its_lines_not() {
+    fn a_watch_may_be_of_any_length_and_its_lines_may_not() {
         let mut read = Read::Line(0);
         let mut line = vec![b'x'; 1 << 20];
         line.push(b'\n');
@@ -166,7 +165,7 @@ mod tests {
         for _ in 0..16 {
             read.add(&line).unwrap();
         }
-        // Its end is too late for the first line, and none for the second.
+        // The first line ends too late; the second begins anew.
         let mut again = Read::Line(MOST_BYTES);
         assert_eq!(again.add(b"x\n"), Err(TooMuch::Line));
         assert_eq!(again.add(b"\nx"), Ok(()));
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cut_an_answer_off_is_found_in_what_failed() {
+    fn the_reason_of_a_cut_is_found_among_the_causes_of_an_error() {
         let io = std::io::Error::other(kube::Error::Service(TooMuch::Line.into()));
         let error = kube::Error::ReadEvents(io);
         assert_eq!(TooMuch::of(&error), Some(TooMuch::Line));

@@ -56,7 +56,7 @@ struct Tracked {
     changed: Notify,
     /// The pages of the list that is being received.
     pages: Mutex<Pages>,
-    /// Whoever reads the present watch.
+    /// The task that reads the present watch.
     reader: AtomicWaker,
 }
 
@@ -65,9 +65,9 @@ struct LivenessState {
     /// Counts the watches, so that the late end of an old one does not close a new one.
     generation: u64,
     connection: Connection,
-    /// Our address of the connection, if others may share it.
+    /// The local address of the connection, if other requests may share it.
     shared: Option<SocketAddr>,
-    /// Until when the API server asked for no further requests.
+    /// The end of the pause that the API server asked for.
     pause: Option<Instant>,
 }
 
@@ -89,7 +89,7 @@ impl WatchLiveness {
         }
     }
 
-    /// How long the API server wants no further requests.
+    /// Returns the rest of the pause that the API server asked for.
     pub(crate) fn pause(&self) -> Duration {
         let pause = self.read().pause;
         pause.map_or(Duration::ZERO, |until| {
@@ -266,7 +266,7 @@ where
     }
 }
 
-/// Our address of the connection on which an answer came, if other answers may come on it.
+/// Returns the local address of the connection of an answer, if other answers may come on it.
 fn shared_connection<T>(response: &Response<T>) -> Option<SocketAddr> {
     let info = response.extensions().get::<HttpInfo>()?;
     (response.version() == Version::HTTP_2).then(|| info.local_addr())
@@ -314,7 +314,7 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Body for TrackedBody<
             Ok(frame)
         });
         match (&frame, &self.watch) {
-            // Part of a line says nothing of when the rest of it happened.
+            // A part of a line proves nothing about when the rest of it happened.
             (Some(Ok(_)), Some(watch)) if self.read.is_whole() => watch.liveness.received(),
             (Some(Ok(_)), _) => {}
             (Some(Err(_)), _) => self.watch = None,

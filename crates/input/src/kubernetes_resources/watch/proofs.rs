@@ -1,24 +1,23 @@
-//! Answers of the API server that were taken as proof that a watch is current, and events that refute
-//! them.
+//! Answers of the API server that were taken as proof that a watch is current, and events that refute them.
 //!
-//! A list and a watch come by different ways: a server, or a proxy, that answers a question at once may
-//! hold back a watch. The resource version tells. An answer has all up to its version, so an event that
-//! comes after it with an older one came late, and what it tells of happened before the answer came. And
-//! it happened after the answer before that was asked for, so it was not later by more than since then.
+//! A server or a proxy that answers a list at once may hold back a watch. The resource version shows it: an answer
+//! contains everything up to its version, so an event that arrives after the answer with an older version came
+//! late, and what it reports happened before the answer came. It also happened after the request of the answer
+//! before that one, which bounds how late the event came.
 
 use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-/// So many are remembered: an hour of the usual windows, and a quarter of one of the shortest.
+/// How many proofs are remembered: an hour of the usual windows, and a quarter of an hour of the shortest.
 const MOST: usize = 1_000;
 
 /// An answer of the API server.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Answer {
-    /// When it was asked for.
+    /// When it was requested.
     pub(crate) asked: Instant,
-    /// When it came.
+    /// When it arrived.
     pub(crate) came: Instant,
     /// The resource version that the server was at.
     pub(crate) version: u64,
@@ -28,42 +27,42 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 struct Proof {
     version: u64,
-    /// When the first of them came.
+    /// When the first of them arrived.
     came: Instant,
-    /// When the last of them was asked for.
+    /// When the last of them was requested.
     asked: Instant,
 }
 
 /// What is known of how late events of a watch come.
 #[derive(Debug, Default)]
 pub(crate) struct Proofs {
-    /// By version.
+    /// Ordered by version.
     taken: VecDeque<Proof>,
     lag: Duration,
 }
 
-/// When what an event tells of happened.
+/// When an event happened.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Dated {
-    /// At the latest: when it came or, where an answer is newer than the event, when that came.
+    /// At the latest: when the event arrived or, if an answer is newer than the event, when that answer arrived.
     pub(crate) by: Instant,
-    /// At the earliest, where events come late.
+    /// At the earliest, if events come late.
     pub(crate) late_since: Option<Instant>,
-    /// Whether events come later than was known, by a second or more.
+    /// Whether the known lag has grown by a second or more.
     pub(crate) is_news: bool,
 }
 
-/// Less is no news.
-const WORTH_A_WORD: Duration = Duration::from_secs(1);
+/// The least growth of the lag that is reported.
+const REPORTED_GROWTH: Duration = Duration::from_secs(1);
 
 impl Proofs {
-    /// A list is complete: what was known of versions before no longer counts, for the server may have
-    /// been set back.
+    /// A list is complete: versions from before it no longer count, because the server may have been restored from
+    /// a backup.
     pub(crate) fn clear(&mut self) {
         self.taken.clear();
     }
 
-    /// How late events come, as far as was seen.
+    /// How late events come, as far as they have shown.
     pub(crate) fn lag(&self) -> Duration {
         self.lag
     }
@@ -88,8 +87,8 @@ impl Proofs {
         });
     }
 
-    /// An event of this version came at `now`, on a watch that was read without a break since `since`. An
-    /// event may come behind the answer by `tolerance`: windows wait for as long.
+    /// An event of this version arrived at `now`, on a watch that was read without a break since `since`. An event
+    /// may arrive after a newer answer by `tolerance`, because windows wait for as long.
     pub(crate) fn event(
         &mut self,
         version: u64,
@@ -111,7 +110,7 @@ impl Proofs {
         Dated {
             by,
             late_since: (!self.lag.is_zero()).then(|| earliest.min(by)),
-            is_news: self.lag > known && self.lag >= known + WORTH_A_WORD,
+            is_news: self.lag > known && self.lag >= known + REPORTED_GROWTH,
         }
     }
 }
@@ -139,7 +138,7 @@ mod tests {
             self.begin + Duration::from_secs(seconds)
         }
 
-        /// Asked in one second, and answered in the next.
+        /// Requested in one second, and answered in the next.
         fn take(&mut self, version: u64, asked: u64) {
             self.proofs.take(Answer {
                 asked: self.at(asked),
@@ -148,7 +147,7 @@ mod tests {
             });
         }
 
-        /// By when it happened, and how late events are known to come, in seconds.
+        /// Returns by when an event happened, and the known lag, in seconds.
         fn event(&mut self, version: u64, came: u64) -> (u64, u64) {
             let span = (self.begin, self.at(came));
             let dated = self.proofs.event(version, span, TOLERANCE);
@@ -171,7 +170,7 @@ mod tests {
         scene.take(5, 10);
         scene.take(9, 20);
         scene.take(15, 30);
-        // After 10, when the answer with 5 was asked for, and before 21, when that with 9 came.
+        // After 10, when the answer with 5 was requested, and before 21, when that with 9 arrived.
         assert_eq!(scene.event(7, 40), (21, 30));
         assert_eq!(scene.event(9, 40), (21, 30));
         assert_eq!(scene.event(12, 40), (31, 30));
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_right_behind_an_answer_is_not_late() {
+    fn an_event_right_after_an_answer_is_not_late() {
         let mut scene = Scene::new();
         scene.take(5, 10);
         assert_eq!(scene.event(5, 12), (11, 0));
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_was_set_back_refutes_nothing() {
+    fn events_of_a_server_that_was_restored_refute_nothing() {
         let mut scene = Scene::new();
         scene.take(50, 10);
         scene.take(5, 20);
@@ -211,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_late_happened_no_earlier_than_the_lag() {
+    fn a_late_event_happened_no_earlier_than_the_lag() {
         let mut scene = Scene::new();
         scene.take(5, 10);
         let dated = |scene: &mut Scene, version, came| {
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn the_number_of_proofs_is_bounded() {
         let mut scene = Scene::new();
         for version in 0..3_000 {
             scene.take(version, version);
