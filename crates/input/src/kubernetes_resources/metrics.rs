@@ -13,7 +13,7 @@ use tracing::{error, warn};
 
 use super::{ledger::SharedLedger, object::BilledObject, resource_type::ResourceType, unbilled};
 
-/// The time between two updates of what is not billed.
+/// The time between two summaries of usage that is not billed.
 const BETWEEN_SUMMARIES: Duration = Duration::from_secs(1);
 
 /// The ledger's own metrics.
@@ -88,9 +88,9 @@ struct Reported {
     errors: BTreeMap<Arc<str>, String>,
     overbilled: i64,
     rejected_not_kept: u64,
-    /// When it was last reported what is not billed.
+    /// When usage that is not billed was last summarised.
     summary_at: Option<Instant>,
-    /// As of when the view was complete, the last time that it was; before that, since when it is asked.
+    /// The second up to which the view was last complete; before the first time, when the input started.
     current_until: Option<UnixSeconds>,
 }
 
@@ -101,7 +101,7 @@ pub(super) struct LedgerReport {
     metrics: LedgerMetrics,
     /// Whether the input has the whole view, and so bills.
     health: HealthHandle,
-    /// Says what is not billed.
+    /// Shows usage that is not billed.
     billing: HealthHandle,
     reported: Mutex<Reported>,
 }
@@ -175,7 +175,7 @@ impl LedgerReport {
         });
     }
 
-    /// Says on `/ready` what is not billed and why, and logs each further piece that is not kept.
+    /// Shows on `/ready` which usage is not billed and why, and logs each further rejected piece that is dropped.
     fn summarise(&self, reported: &mut Reported, ledger: &Ledger<BilledObject>) {
         let is_recent = |at: Instant| at.elapsed() < BETWEEN_SUMMARIES;
         if reported.summary_at.is_some_and(is_recent) {

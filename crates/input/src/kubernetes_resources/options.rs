@@ -1,15 +1,10 @@
-//! What all parts of one input are told when they are made.
+//! The configuration of one input, and its clock, for all of its parts.
 
 use std::{sync::Arc, time::Duration};
 
-use super::{
-    clock::Clock,
-    object::Projection,
-    resource_type::ResourceType,
-    watch::{Cluster, Rules},
-};
+use super::{clock::Clock, object::Projection, resource_type::ResourceType, watch::Cluster};
 
-/// What the configuration says, and the clock by which is billed.
+/// The configuration of one input, and its clock.
 #[derive(Debug, Clone)]
 pub(super) struct Options {
     pub(super) resource_type: ResourceType,
@@ -30,15 +25,4 @@ pub(super) struct Options {
     pub(super) clock: Clock,
     /// Where the API server is.
     pub(super) cluster: Cluster,
-}
-
-impl Options {
-    /// What a watch has to know of its objects.
-    pub(super) fn rules(&self) -> Rules {
-        Rules {
-            resource_type: self.resource_type,
-            include_pending: self.include_pending,
-            has_selector: self.label_selector.is_some(),
-        }
-    }
 }

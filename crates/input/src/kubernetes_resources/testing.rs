@@ -51,7 +51,7 @@ pub(super) fn object(mut value: Value, version: u64) -> Object {
     serde_json::from_value(value).unwrap()
 }
 
-/// What the ledger is told of a pod.
+/// The observation of a pod.
 pub(super) fn observation(name: &str, start: i64, end: Option<i64>) -> Observation<BilledObject> {
     let object = object(pod(name, start.max(1)), 1);
     Observation {
@@ -65,7 +65,7 @@ pub(super) fn observation(name: &str, start: i64, end: Option<i64>) -> Observati
     }
 }
 
-/// What an input is told that has neither a state file nor other replicas.
+/// Options of an input without a state file and without other replicas.
 pub(super) fn options(cluster: Cluster) -> Options {
     Options {
         resource_type: ResourceType::Pod,

@@ -16,7 +16,7 @@ mod watched;
 pub(super) use self::{
     client::{Cluster, ConnectError, client},
     liveness::WatchLiveness,
-    objects::{Restored, Rules},
+    objects::Restored,
     task::Watch,
     watched::Watched,
 };

@@ -1,4 +1,4 @@
-//! The objects of a collection: which of them exist, and what the ledger is told of each. Pure, like the view.
+//! The objects of a collection that exist, and what the ledger records of each. Pure, like the view.
 
 use std::{
     collections::{HashMap, HashSet},

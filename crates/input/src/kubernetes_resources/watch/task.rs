@@ -1,5 +1,5 @@
-//! The task of one watch: it talks to the API server, feeds the view ([`super::view`]) with what happens, and
-//! tells the ledger what the view makes of it.
+//! The task of one watch: it talks to the API server, passes events to the view ([`super::view`]), and applies the
+//! changes that the view returns to the ledger.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,7 +26,7 @@ use super::{
     limits::{LARGEST_PAGE, TooMuch},
     liveness::WatchLiveness,
     namespace::NamespaceCheck,
-    objects::Restored,
+    objects::{Restored, Rules},
     proofs::Answer,
     view::{Check, WatchState},
     warnings::whole_seconds,
@@ -42,8 +42,8 @@ use crate::kubernetes_resources::{
 const WATCH_SECONDS: u32 = 50;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// After so many failures in a row the kubeconfig or the service account is read again: a token or a
-/// certificate authority may have been replaced.
+/// After this many failures in a row the kubeconfig or the service account is read again: somebody may have
+/// replaced a token or a certificate authority.
 const FAILURES_BEFORE_NEW_CLIENT: u32 = 3;
 
 /// One watched collection.
@@ -57,7 +57,7 @@ pub(crate) struct Watch {
     pub(crate) restored: Option<Restored>,
 }
 
-/// What the next request depends on.
+/// The state of the attempts to list and watch.
 struct Attempts {
     /// How many requests failed in a row.
     failures: u32,
@@ -111,7 +111,11 @@ impl Watch {
         let options = &self.watched.options;
         self.watched.ledger.is_open().await;
         let mut state = WatchState::new(
-            options.rules(),
+            Rules {
+                resource_type: options.resource_type,
+                include_pending: options.include_pending,
+                has_selector: options.label_selector.is_some(),
+            },
             options.settle,
             restored,
             options.clock.moment(),
@@ -153,8 +157,8 @@ impl Watch {
         state.connected(options.clock.moment());
         loop {
             let woken = tokio::select! {
-                // Events first: a sign of life counts only once everything before it is applied. No budget of
-                // the runtime's, which would make unread events look as if there were none.
+                // Events first: a sign of life counts only once everything before it is applied. Without the
+                // runtime's budget, which would hide events that wait to be read.
                 biased;
                 event = unconstrained(events.next()) => Woken::Event(event),
                 () = ready(()), if state.has_sign() => Woken::Drained,
@@ -270,7 +274,7 @@ impl Watch {
         ledger.synced(&self.name, false);
         report.watch_failed(&self.name, reason);
         report.update(ledger, options.clock.seconds());
-        // The first failure and then ever fewer, so that an hour's outage is a dozen lines.
+        // The failures 1, 2, 4, 8 and so on are logged: a dozen lines in an hour's outage.
         if attempts.failures.is_power_of_two() {
             warn!(
                 watch = %self.describe(),
@@ -280,7 +284,7 @@ impl Watch {
         }
     }
 
-    /// Feeds one event to the view.
+    /// Passes one event to the view.
     async fn happened(
         &self,
         event: Event<Object>,
@@ -344,7 +348,7 @@ impl Watch {
         }
     }
 
-    /// Tells the ledger what the view has made of what happened.
+    /// Applies the changes of the view to the ledger.
     fn tell_ledger(&self, state: &mut WatchState) {
         for change in state.changes() {
             self.watched.apply(&self.name, change);
@@ -363,7 +367,7 @@ impl Watch {
         );
     }
 
-    /// Whether the server has to be asked for a sign of life now.
+    /// Updates the metrics. Returns whether the server has to be asked for a sign of life.
     fn is_asking(&self, state: &mut WatchState, liveness: &WatchLiveness) -> bool {
         let Watched {
             ledger,
@@ -377,7 +381,7 @@ impl Watch {
         state.check(due, pause, liveness.connection(), now) == Check::Ask
     }
 
-    /// Asks the server for a sign of life. Returns the answer, if one came.
+    /// Asks the server for a sign of life. Returns the answer, if one arrives.
     async fn probe(&self, api: Api<Object>) -> Option<Answer> {
         let asked = Instant::now();
         let params = ListParams::default().limit(1);
@@ -390,8 +394,10 @@ impl Watch {
                     version: version.and_then(|it| it.parse().ok()).unwrap_or(0),
                 });
             }
-            Ok(Err(error)) => debug!(watch = %self.name, %error, "no sign of life"),
-            Err(_) => debug!(watch = %self.name, "no sign of life in time"),
+            Ok(Err(error)) => {
+                debug!(watch = %self.name, %error, "the API server answered a probe with an error")
+            }
+            Err(_) => debug!(watch = %self.name, "the API server did not answer a probe in time"),
         }
         None
     }

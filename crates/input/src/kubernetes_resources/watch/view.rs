@@ -1,6 +1,6 @@
-//! What a watch knows of its collection, and as of when that is current. Pure: no I/O, no clock, no
-//! ledger. The task of the watch ([`super::task`]) feeds it with what happens and the moment at which it
-//! happens, and carries out the [`Change`]s.
+//! The view of a watch: what it knows of its collection, and as of when that is current. Pure: no I/O, no clock,
+//! no ledger. The task of the watch ([`super::task`]) passes in each event and its moment, and applies the
+//! [`Change`]s to the ledger.
 //!
 //! A window waits until every watch is known to be current past its end. Bytes on the watch, or an answer
 //! on its connection, are a sign of life: everything from before them has arrived. It counts only once
@@ -53,7 +53,7 @@ pub(crate) enum View {
     Current,
 }
 
-/// What the ledger has to be told.
+/// A change of the ledger.
 #[derive(Debug)]
 pub(crate) enum Change {
     /// An object was created or changed.
@@ -97,14 +97,14 @@ pub(crate) struct WatchState {
     answer: Option<Answer>,
     /// The answers that were taken as proof.
     proofs: Proofs,
-    /// Whether there may be a sign of life that the ledger has not been told of.
+    /// Whether there may be a sign of life that was not evaluated yet.
     has_sign: bool,
     /// When the next check is due.
     check_at: Instant,
     changes: Vec<Change>,
 }
 
-/// When something happened, as far as the order of events and answers tells.
+/// When something happened, as far as the order of events and answers shows.
 #[derive(Debug, Clone, Copy)]
 struct Dated {
     /// The second by which it had happened.
@@ -136,7 +136,7 @@ impl WatchState {
         }
     }
 
-    /// What the ledger has to be told since this was last called, in this order.
+    /// Returns the changes of the ledger since the last call, in order.
     pub(crate) fn changes(&mut self) -> std::vec::Drain<'_, Change> {
         self.changes.drain(..)
     }
@@ -231,8 +231,8 @@ impl WatchState {
         self.objects.except(listed)
     }
 
-    /// The list is complete. `missing` are the objects that it did not show, and `last_states` the last
-    /// states of those of them that the server still knew.
+    /// The list is complete. `missing` are the objects that it did not show, and `last_states` the last states of
+    /// some of them, which the server still knew.
     pub(crate) fn list_completed(
         &mut self,
         missing: Vec<Known>,
@@ -264,7 +264,7 @@ impl WatchState {
         self.objects.listed(version);
         self.proofs.clear();
         self.current_at = since;
-        self.tell_version();
+        self.push_version();
         self.changes.push(Change::Synced(true));
         self.changes.push(Change::Alive(since));
     }
@@ -283,8 +283,8 @@ impl WatchState {
         self.delete(object, dated);
     }
 
-    /// The watch says that an object was created or changed. Returns how late events come if this one shows
-    /// that it is later than was known.
+    /// The watch reports that an object was created or changed. Returns the lag of the watch if this event shows
+    /// that it has grown.
     pub(crate) fn changed(
         &mut self,
         object: Object,
@@ -296,7 +296,7 @@ impl WatchState {
         lag
     }
 
-    /// The watch says that an object was deleted. Returns the same as [`Self::changed`].
+    /// The watch reports that an object was deleted. Returns the same as [`Self::changed`].
     pub(crate) fn deleted(
         &mut self,
         object: &Object,
@@ -308,7 +308,7 @@ impl WatchState {
         lag
     }
 
-    /// Everything that arrived is read: the ledger is told how current the view is.
+    /// Everything that arrived is read: evaluates the last sign of life.
     pub(crate) fn drained(&mut self, connection: Connection, now: Moment) {
         self.has_sign = false;
         // A list that misses many objects makes many changes at once.
@@ -349,8 +349,8 @@ impl WatchState {
         self.changes.push(Change::Alive(at));
     }
 
-    /// The check is due: says whether the server has to be asked for a sign of life, because a window ends at
-    /// `due`. The next check is not before `pause` is over, which the server asked for.
+    /// The check is due, and the next window ends at `due`. Returns whether the server has to be asked for a sign
+    /// of life. The next check is due after `pause`, which the server asked for, or later.
     pub(crate) fn check(
         &mut self,
         due: UnixSeconds,
@@ -398,15 +398,15 @@ impl WatchState {
         (self.settle / 3).clamp(SHORTEST_CHECK, LONGEST_CHECK)
     }
 
-    /// When what an event tells of had happened: now or, where an answer that was taken as proof is newer
-    /// than the event, when that answer came.
+    /// Dates an event: it had happened by now or, if an answer that was taken as proof is newer than the event, by
+    /// the arrival of that answer.
     fn date(
         &mut self,
         object: &Object,
         connection: Connection,
         now: Moment,
     ) -> (Dated, Option<Duration>) {
-        // What a list shows is of any age.
+        // A list shows objects of any age.
         if let View::Listing { .. } = self.view {
             let dated = Dated {
                 by: now.cluster_seconds(),
@@ -432,7 +432,7 @@ impl WatchState {
     fn observe(&mut self, object: Object, now: UnixSeconds) {
         let observation = self.objects.observed(object, now, self.current_at);
         self.changes.push(Change::Observed(observation));
-        self.tell_version();
+        self.push_version();
     }
 
     fn delete(&mut self, object: &Object, dated: Dated) {
@@ -442,11 +442,11 @@ impl WatchState {
         self.changes.extend(observation.map(Change::Observed));
         let uid = object.uid();
         self.changes.push(Change::Deleted { uid, at });
-        self.tell_version();
+        self.push_version();
     }
 
-    /// The objects of a list come in no order, so a version says something only once the list is complete.
-    fn tell_version(&mut self) {
+    /// The objects of a list are in no order of version, so a version counts only once the list is complete.
+    fn push_version(&mut self) {
         if let (Some(version), View::Behind | View::Current) = (self.version(), &self.view) {
             self.changes.push(Change::SeenVersion(version));
         }

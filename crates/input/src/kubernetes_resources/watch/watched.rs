@@ -39,7 +39,7 @@ impl Watched {
         }
     }
 
-    /// Tells the ledger of a change that a watch saw.
+    /// Applies a change that a watch saw to the ledger.
     pub(crate) fn apply(&self, watch: &Arc<str>, change: Change) {
         let Self {
             ledger,

@@ -1,5 +1,6 @@
 //! Each transition of a view, and each rule by which it proves that it is current.
 
+mod any;
 mod lag;
 mod restored;
 
