@@ -244,7 +244,7 @@ fn preset() -> (Vec<Box<dyn Processor>>, Reads) {
         label: "".into(),
         metrics: Metrics::default(),
         health: Health::default(),
-        leader_election: None,
+        extensions: meterline_core::Extensions::default(),
         rejected: Rejected::default(),
         processing: None,
     };

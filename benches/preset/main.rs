@@ -40,7 +40,7 @@ fn processors() -> Vec<Box<dyn Processor>> {
         label: "".into(),
         metrics: Metrics::default(),
         health: Health::default(),
-        leader_election: None,
+        extensions: meterline_core::Extensions::default(),
         rejected: Rejected::default(),
         processing: None,
     };

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use meterline_core::{LeaderElection, duration};
+use meterline_core::duration;
+use meterline_input::LeaderElection;
 
 use crate::{args::ElectionArgs, environment::Environment};
 

@@ -1,11 +1,11 @@
 //! `meterline run`: a pipeline from its configuration to its end.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use meterline_config::{Loaded, LogFormat};
 use meterline_core::{
-    BuildContext, BuildError, Health, HealthHandle, LeaderElection, Metrics, Processing, Processor,
+    BuildContext, BuildError, Extensions, Health, HealthHandle, Metrics, Processing, Processor,
     ProcessorPlan, Rejected,
 };
 use meterline_runtime::{Ended, Pipeline};
@@ -40,8 +40,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit> {
     let Some(loaded) = load::checked(&source, &args.config.set, &environment)? else {
         return Ok(Exit::Faults);
     };
-    let election = match election::election(&args.election, &environment) {
-        Ok(election) => election.map(Arc::new),
+    let extensions = match election::election(&args.election, &environment) {
+        Ok(Some(election)) => Extensions::default().with(election),
+        Ok(None) => Extensions::default(),
         Err(error) => return Ok(Exit::by_fault(&error)),
     };
     let level = args.log_level.unwrap_or(&loaded.logger.level);
@@ -67,7 +68,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit> {
             reason = "it waits for a signal, and ends with the runtime"
         )]
         tokio::spawn(tell_of_stop(stop.clone()));
-        serve(loaded, election, metrics, descriptors, stop).await
+        serve(loaded, extensions, metrics, descriptors, stop).await
     });
     // All is settled or given up. What still blocks a thread, such as a read of standard input that
     // nobody writes to, would be waited for for ever.
@@ -88,7 +89,7 @@ pub(crate) fn runtime(threads: usize) -> Result<tokio::runtime::Runtime> {
 /// Builds the pipeline and its pages and runs them until `stop`.
 async fn serve(
     loaded: Loaded,
-    leader_election: Option<Arc<LeaderElection>>,
+    extensions: Extensions,
     metrics: Metrics,
     descriptors: u64,
     stop: CancellationToken,
@@ -133,7 +134,7 @@ async fn serve(
         label: "".into(),
         metrics,
         health,
-        leader_election,
+        extensions,
         rejected,
         processing: Some(Processing {
             threads: loaded.threads,

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use thiserror::Error;
 
-use crate::{Ack, Batch, Drops, Health, LeaderElection, Message, Metrics, Reads, Rejected};
+use crate::{Ack, Batch, Drops, Extensions, Health, Message, Metrics, Reads, Rejected};
 
 /// What a component gets when it is built.
 #[derive(Debug, Clone)]
@@ -20,8 +20,8 @@ pub struct BuildContext {
     pub metrics: Metrics,
     /// Where it says that it is ready.
     pub health: Health,
-    /// How the replica that bills is elected, where there are several.
-    pub leader_election: Option<Arc<LeaderElection>>,
+    /// What only some components understand, such as how replicas elect the one that bills.
+    pub extensions: Extensions,
     /// Where an input that keeps rejected usage can be asked for it.
     pub rejected: Rejected,
     /// How the processors of an input are run; `None` if nothing runs any.

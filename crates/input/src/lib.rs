@@ -16,7 +16,7 @@ mod stdin;
 
 use meterline_config::InputSpec;
 
-pub use self::buffer::BUFFERS;
+pub use self::{buffer::BUFFERS, kubernetes_resources::LeaderElection};
 
 /// Every input, by the name it has in a configuration.
 pub const SPECS: &[InputSpec] = &[

@@ -243,7 +243,7 @@ mod tests {
             label: "output".into(),
             metrics: Metrics::default(),
             health: Health::default(),
-            leader_election: None,
+            extensions: meterline_core::Extensions::default(),
             rejected: Rejected::default(),
             processing: None,
         }

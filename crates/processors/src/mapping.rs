@@ -245,7 +245,7 @@ mod tests {
             label: "".into(),
             metrics: Metrics::default(),
             health: Health::default(),
-            leader_election: None,
+            extensions: meterline_core::Extensions::default(),
             rejected: meterline_core::Rejected::default(),
             processing: None,
         };

@@ -66,7 +66,7 @@ fn cx() -> BuildContext {
         label: "buffer".into(),
         metrics: Metrics::default(),
         health: Health::default(),
-        leader_election: None,
+        extensions: meterline_core::Extensions::default(),
         rejected: Rejected::default(),
         processing: None,
     }

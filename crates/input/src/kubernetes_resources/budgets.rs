@@ -1,7 +1,7 @@
-//! Counts and tells what tenants have too much of.
+//! Counts and logs what exceeds the budget of an object or of a namespace.
 //!
-//! A tenant decides how often this happens, so a log line comes at once and then at growing intervals
-//! for each namespace.
+//! A tenant decides how often this happens, so each namespace gets a log line at once and then at growing
+//! intervals.
 
 use std::{
     collections::HashMap,
@@ -14,28 +14,28 @@ use meterline_ledger::Waiting;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{content::BilledObject, object::Known};
+use super::object::{BilledObject, Known};
 
 /// The shortest and the longest interval between two log lines of one namespace.
 const SHORTEST: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(3_600);
-/// So many namespaces are told of one by one; all others share one turn.
+/// How many namespaces have log lines of their own; all others share one limit.
 const MOST_NAMESPACES: usize = 1_000;
 
-/// What one input has to tell.
+/// The budgets of one input.
 pub(super) struct Budgets {
     cut: IntCounter,
     joined: IntCounter,
     beyond: IntCounter,
-    told: Mutex<Told>,
+    limits: Mutex<LogLimits>,
 }
 
-/// Whose turn it is to be told of what.
+/// What limits the log lines.
 #[derive(Default)]
-struct Told {
-    cut: Turns,
-    joined: Turns,
-    beyond: Turns,
+struct LogLimits {
+    cut: LogThrottle,
+    joined: LogThrottle,
+    beyond: LogThrottle,
 }
 
 impl Budgets {
@@ -57,50 +57,52 @@ impl Budgets {
                 "ledger_segments_beyond_budget",
                 "Changes of what is billed that wait although too much of their namespace does.",
             ),
-            told: Mutex::default(),
+            limits: Mutex::default(),
         }
     }
 
-    fn turn(&self, namespace: &str, turns: impl Fn(&mut Told) -> &mut Turns) -> Option<u64> {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        turns(&mut told).turn(namespace, Instant::now())
+    /// Whether to log; see [`LogThrottle::pass`].
+    fn log(&self, namespace: &str, of: impl Fn(&mut LogLimits) -> &mut LogThrottle) -> Option<u64> {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        of(&mut limits).pass(namespace, Instant::now())
     }
 
-    /// An object of a namespace changed.
+    /// Counts what became of a change in a namespace.
     pub(super) fn waits(&self, namespace: &str, waiting: Waiting) {
         match waiting {
             Waiting::Within => {}
             Waiting::Joined => {
                 self.joined.inc();
-                if let Some(untold) = self.turn(namespace, |it| &mut it.joined) {
+                if let Some(not_logged) = self.log(namespace, |it| &mut it.joined) {
                     warn!(
                         namespace,
-                        changes_not_told = untold,
+                        changes_not_logged = not_logged,
                         "more than 10,000 changes or 64 MiB of this namespace wait to be delivered: \
                          further changes of labels are joined, and the time between them is billed \
-                         with the label that was there first; seconds, subjects and metrics are as \
-                         they would be. Look whether the sink takes events, and who changes the labels \
-                         of running pods so often"
+                         with the first label; seconds, subjects and metrics do not change. Check \
+                         whether the sink accepts events, and who changes the labels of running pods \
+                         so often"
                     );
                 }
             }
             Waiting::Beyond => {
                 self.beyond.inc();
-                if let Some(untold) = self.turn(namespace, |it| &mut it.beyond) {
+                if let Some(not_logged) = self.log(namespace, |it| &mut it.beyond) {
                     warn!(
                         namespace,
-                        changes_not_told = untold,
+                        changes_not_logged = not_logged,
                         "more than 10,000 changes or 64 MiB of this namespace wait to be delivered, and \
-                         more come that change what is billed: they are kept and take memory, but \
-                         without labels where these are known. Look whether the sink takes events, and who changes what running pods reserve, or \
-                         the fields that the mapping reads by name, so often"
+                         further changes affect the bill: they are kept and take memory, but without \
+                         labels where these are known. Check whether the sink accepts events, and who \
+                         changes what running pods reserve, or the fields that the mapping reads by \
+                         name, so often"
                     );
                 }
             }
         }
     }
 
-    /// An object came, of which values were left out if there was too much.
+    /// Counts the values that were left out of an object.
     pub(super) fn came(&self, uid: &Arc<str>, content: &BilledObject) {
         if content.cut == 0 {
             return;
@@ -109,35 +111,35 @@ impl Budgets {
             .inc_by(u64::try_from(content.cut).unwrap_or(u64::MAX));
         let known = Known::of(uid, content);
         let namespace = known.namespace.unwrap_or_default();
-        if let Some(untold) = self.turn(&namespace, |it| &mut it.cut) {
+        if let Some(not_logged) = self.log(&namespace, |it| &mut it.cut) {
             warn!(
                 namespace,
                 name = known.name,
                 values = content.cut,
-                objects_not_told = untold,
-                "more than 256 KiB are read of this object: its largest values that are read by the \
-                 start of their key, or because everything is read, are left out, and are missing in \
-                 its events; what is read by its name, and what it reserves, is there. Read less of \
-                 each object, or have the tenant put less into it"
+                objects_not_logged = not_logged,
+                "the mapping reads more than 256 KiB of this object: the largest values that it reads \
+                 by a prefix of their key, or because it reads everything, are left out and missing in \
+                 the events; values that it reads by name, and what the object reserves, are kept. Read \
+                 less of each object, or ask the tenant to put less into it"
             );
         }
     }
 }
 
-/// Whose turn it is to be told of.
+/// Limits log lines for each namespace.
 #[derive(Debug, Default)]
-struct Turns(HashMap<String, Turn>);
+struct LogThrottle(HashMap<String, Throttled>);
 
 #[derive(Debug)]
-struct Turn {
+struct Throttled {
     next: Instant,
     interval: Duration,
-    untold: u64,
+    not_logged: u64,
 }
 
-impl Turns {
-    /// Something happened in a namespace. If it is to be told, how many times it was not before.
-    fn turn(&mut self, namespace: &str, now: Instant) -> Option<u64> {
+impl LogThrottle {
+    /// Something happened in a namespace. Returns, if it is to be logged, how often it was not logged before.
+    fn pass(&mut self, namespace: &str, now: Instant) -> Option<u64> {
         let is_known = self.0.contains_key(namespace);
         let key = if is_known || self.0.len() < MOST_NAMESPACES {
             namespace
@@ -145,22 +147,22 @@ impl Turns {
             // No namespace has this name.
             "*"
         };
-        let Some(turn) = self.0.get_mut(key) else {
-            let turn = Turn {
+        let Some(throttled) = self.0.get_mut(key) else {
+            let throttled = Throttled {
                 next: now + SHORTEST,
                 interval: SHORTEST,
-                untold: 0,
+                not_logged: 0,
             };
-            self.0.insert(key.to_owned(), turn);
+            self.0.insert(key.to_owned(), throttled);
             return Some(0);
         };
-        if now < turn.next {
-            turn.untold = turn.untold.saturating_add(1);
+        if now < throttled.next {
+            throttled.not_logged = throttled.not_logged.saturating_add(1);
             return None;
         }
-        turn.interval = turn.interval.saturating_mul(2).min(LONGEST);
-        turn.next = now + turn.interval;
-        Some(std::mem::take(&mut turn.untold))
+        throttled.interval = throttled.interval.saturating_mul(2).min(LONGEST);
+        throttled.next = now + throttled.interval;
+        Some(std::mem::take(&mut throttled.not_logged))
     }
 }
 
@@ -169,34 +171,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_namespace_is_told_of_at_once_and_then_ever_more_seldom() {
-        let mut turns = Turns::default();
+    fn a_namespace_is_logged_at_once_and_then_at_growing_intervals() {
+        let mut throttle = LogThrottle::default();
         let start = Instant::now();
-        let told: Vec<_> = (0..100_000)
+        let logged: Vec<_> = (0..100_000)
             .filter_map(|second| {
-                let untold = turns.turn("a", start + Duration::from_secs(second))?;
-                Some((second, untold))
+                let not_logged = throttle.pass("a", start + Duration::from_secs(second))?;
+                Some((second, not_logged))
             })
             .take(4)
             .collect();
-        assert_eq!(told, [(0, 0), (60, 59), (180, 119), (420, 239)]);
+        assert_eq!(logged, [(0, 0), (60, 59), (180, 119), (420, 239)]);
         let day = 24 * 3_600;
         let lines = (1_000..day)
-            .filter(|it| turns.turn("a", start + Duration::from_secs(*it)).is_some())
+            .filter(|it| {
+                throttle
+                    .pass("a", start + Duration::from_secs(*it))
+                    .is_some()
+            })
             .count();
         assert!(lines < 30, "{lines}");
-        assert_eq!(turns.turn("b", start), Some(0));
+        assert_eq!(throttle.pass("b", start), Some(0));
     }
 
     #[test]
-    fn namespaces_beyond_a_bound_share_a_turn() {
-        let mut turns = Turns::default();
+    fn namespaces_beyond_a_bound_share_one_limit() {
+        let mut throttle = LogThrottle::default();
         let now = Instant::now();
-        let told = (0..5_000)
-            .filter(|number| turns.turn(&format!("n-{number}"), now).is_some())
+        let logged = (0..5_000)
+            .filter(|number| throttle.pass(&format!("n-{number}"), now).is_some())
             .count();
         assert_eq!(
-            (told, turns.0.len()),
+            (logged, throttle.0.len()),
             (MOST_NAMESPACES + 1, MOST_NAMESPACES + 1)
         );
     }

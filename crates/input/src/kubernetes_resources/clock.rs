@@ -1,8 +1,8 @@
-//! The time by which is billed.
+//! The clock that billing uses.
 //!
-//! Windows are cut by the wall clock, which somebody may set while the program runs. Then it differs
-//! from the time that passed, and one of the two is wrong: the API server's clock, which every answer
-//! tells, says which. Until it has spoken the time that passed counts, for that is what pods ran.
+//! Windows are cut by the wall clock, which somebody may set while the program runs. The wall clock then
+//! differs from the time that passed, and one of the two is wrong. The API server's clock, which each answer
+//! carries, decides which. Until an answer arrives the time that passed counts: it is how long pods ran.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,17 +10,17 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-/// A clock that is adjusted by less was not set.
+/// A smaller step of the clock is an adjustment, not a new setting.
 const STEP: TimeDelta = TimeDelta::seconds(2);
-/// Clocks of two machines that differ by more are worth a word.
+/// A larger difference between the clocks of two machines is logged.
 const SKEW: TimeDelta = TimeDelta::seconds(30);
 
-/// By so many seconds the clocks of two machines may differ when nothing is known of them.
+/// How many seconds the clocks of two machines may differ when nothing is known of them.
 const CLOCKS_DIFFER: i64 = 60;
-/// By so many seconds they may when the API server told what its own shows, in whole seconds.
+/// How many seconds they may differ once the API server has sent its time, in whole seconds.
 const PRECISION: i64 = 2;
 
-/// Wall time that does not jump, and the wall time of a monotonic moment. Cloning shares it.
+/// Wall time that does not jump, and the wall time of a monotonic moment. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Clock(Arc<Mutex<Steady>>);
 
@@ -32,11 +32,11 @@ struct Steady {
     server: Option<(DateTime<Utc>, Instant)>,
     /// When the clock was found to have been set, and by how much.
     set: Option<(Instant, TimeDelta)>,
-    /// By how much this clock was ahead of the API server's then. It may have been a second less, for
-    /// the server tells whole seconds.
+    /// How far this clock was ahead of the API server's then. It may have been a second less, because the
+    /// server sends whole seconds.
     ahead: TimeDelta,
-    /// Whether it was told that the API server's clock differs.
-    skew_told: bool,
+    /// Whether the difference to the API server's clock was logged.
+    skew_logged: bool,
 }
 
 impl Clock {
@@ -54,15 +54,15 @@ impl Clock {
         self.now().timestamp()
     }
 
-    /// Unix seconds at a moment that lies not in the future, rounded down, by the API server's clock
-    /// where this one is certainly ahead of it: what the cluster has yet to live through is not known.
-    pub(super) fn cluster_seconds_at(&self, moment: Instant) -> i64 {
-        let ago = TimeDelta::from_std(moment.elapsed()).unwrap_or_default();
+    /// The present moment, by all clocks.
+    pub(super) fn moment(&self) -> Moment {
+        let at = Instant::now();
+        let local = self.now();
         let ahead = (self.steady().ahead - TimeDelta::seconds(1)).max(TimeDelta::zero());
-        (self.now() - ago - ahead).timestamp()
+        Moment { at, local, ahead }
     }
 
-    /// No clock of the cluster shows a later second, as far as is known.
+    /// Returns the latest second that any clock of the cluster shows, as far as is known.
     pub(super) fn latest(&self) -> i64 {
         let server = self.steady().server;
         let here = self.seconds();
@@ -75,7 +75,7 @@ impl Clock {
         }
     }
 
-    /// How long until the clock shows `at`.
+    /// Returns how long it takes until the clock shows `at`.
     pub(super) fn until(&self, at: i64) -> std::time::Duration {
         let now = self.now();
         DateTime::from_timestamp(at, 0)
@@ -83,12 +83,60 @@ impl Clock {
             .unwrap_or_default()
     }
 
-    /// The API server's clock showed this just now, as the header `Date` of an answer.
+    /// Takes the header `Date` of an answer: the API server's clock showed this time just now.
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     pub(super) fn server_says(&self, date: &str) {
         if let Ok(date) = DateTime::parse_from_rfc2822(date) {
             self.steady()
                 .server_says(date.to_utc(), Utc::now(), Instant::now());
+        }
+    }
+}
+
+/// One moment by the monotonic clock, by this machine's and by the cluster's: what is computed from it needs
+/// no clock.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    at: Instant,
+    local: DateTime<Utc>,
+    /// By how much this machine's clock is certainly ahead of the API server's.
+    ahead: TimeDelta,
+}
+
+impl Moment {
+    /// By the monotonic clock.
+    pub(super) fn at(self) -> Instant {
+        self.at
+    }
+
+    /// Unix seconds by this machine's clock, rounded down.
+    pub(super) fn seconds(self) -> i64 {
+        self.local.timestamp()
+    }
+
+    /// Unix seconds, rounded down, by the API server's clock where this machine's is certainly ahead of it:
+    /// what happens in the cluster's future is not known.
+    pub(super) fn cluster_seconds(self) -> i64 {
+        self.cluster_seconds_at(self.at)
+    }
+
+    /// The same at an earlier moment.
+    pub(super) fn cluster_seconds_at(self, earlier: Instant) -> i64 {
+        let ago = self.at.saturating_duration_since(earlier);
+        let ago = TimeDelta::from_std(ago).unwrap_or_default();
+        (self.local - ago - self.ahead).timestamp()
+    }
+}
+
+#[cfg(test)]
+impl Moment {
+    /// The moment `at`, at which all clocks show the Unix time `seconds`.
+    pub(super) fn new(at: Instant, seconds: f64) -> Self {
+        let local = DateTime::UNIX_EPOCH + TimeDelta::milliseconds((seconds * 1_000.0) as i64);
+        Self {
+            at,
+            local,
+            ahead: TimeDelta::zero(),
         }
     }
 }
@@ -119,8 +167,8 @@ impl Steady {
             _ => {
                 warn!(
                     seconds = off.num_seconds(),
-                    "the clock of this machine was set; billing goes on by the time that passed \
-                     unless the API server's clock was right all along"
+                    "the clock of this machine was set; billing continues by the time that passed \
+                     unless the API server's clock agrees with the new time"
                 );
                 self.set = Some((at, off));
                 at
@@ -132,7 +180,7 @@ impl Steady {
             warn!(
                 seconds = off.num_seconds(),
                 "the clock of this machine agrees with the API server's since it was set; billing \
-                 goes on by it"
+                 continues by it"
             );
             self.set = None;
             self.anchor = Some((wall, at));
@@ -146,12 +194,12 @@ impl Steady {
         let ahead = self.now(wall, at) - date;
         self.ahead = ahead;
         if ahead.abs() <= SKEW {
-            self.skew_told = false;
-        } else if !std::mem::replace(&mut self.skew_told, true) {
+            self.skew_logged = false;
+        } else if !std::mem::replace(&mut self.skew_logged, true) {
             warn!(
                 seconds = ahead.num_seconds(),
                 "the clock of this machine is ahead of the API server's, or behind if negative; \
-                 what is billed is only as right as it is"
+                 billed times are off by as much; synchronise the clock"
             );
         }
     }
@@ -196,9 +244,9 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_ahead_of_the_cluster_knows_of_nothing_later() {
+    fn a_clock_that_is_ahead_of_the_cluster_uses_the_cluster_s_seconds() {
         let clock = Clock::default();
-        let here = |of: &Clock| (of.seconds(), of.cluster_seconds_at(Instant::now()));
+        let here = |of: &Clock| (of.seconds(), of.moment().cluster_seconds());
         let told = |seconds| (Utc::now() - TimeDelta::seconds(seconds)).to_rfc2822();
         let (now, cluster) = here(&clock);
         assert!((0..=1).contains(&(cluster - now)), "{now} {cluster}");
@@ -226,17 +274,17 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_put_right_is_followed_once_the_server_has_spoken() {
+    fn a_clock_that_is_corrected_is_followed_once_the_server_confirms_it() {
         for by in [HOUR, -HOUR] {
             let (mut steady, start) = (Steady::default(), Instant::now());
             let at = |seconds| start + Duration::from_secs(seconds);
             steady.server_says(wall(0), wall(0) + by, at(0));
-            assert!(steady.skew_told);
-            // What the server said before says nothing of what happened since.
+            assert!(steady.skew_logged);
+            // An earlier answer of the server proves nothing about the present.
             assert_eq!(steady.now(wall(5), at(5)), wall(5) + by);
             steady.server_says(wall(6), wall(6), at(6));
             assert_eq!(steady.now(wall(7), at(7)), wall(7));
-            assert!(!steady.skew_told);
+            assert!(!steady.skew_logged);
         }
     }
 }

@@ -1,70 +1,41 @@
 //! `kubernetes_resources`: what ran in the cluster, window by window.
 //!
-//! Watches objects, keeps their lives in the ledger and yields one batch a window, with one message
-//! for each stretch in which an object ran unchanged. A window is made once it is complete: its end
-//! lies `settle` behind and every watch is known to be current past that end. Failed batches come
-//! again with the same events.
+//! Watches objects, records their lifetimes in the ledger and yields one batch per window, with one message for
+//! each segment in which an object ran unchanged. A window is made once it is complete: its end lies `settle`
+//! in the past and every watch is known to be current past that end. A batch that failed is sent again with the
+//! same events.
 //!
-//! The watches run in tasks of their own, which the input owns: they must go on while nobody reads,
-//! for the ledger has to stay true while the sink is away.
+//! The watches run in tasks that the input owns: they continue while nobody reads, because the ledger has to be
+//! right when the sink comes back.
 
 mod budgets;
-mod claim;
-mod client;
+mod build;
 mod clock;
-mod content;
-mod emit;
-mod errors;
-mod fates;
-mod gauges;
-mod journal;
-mod lease;
-mod life;
-mod limits;
-mod line;
-mod namespace;
+mod delivery;
+mod input;
+mod leader;
+mod ledger;
+mod lifetime;
+mod messages;
+mod metrics;
 mod object;
-mod place;
-mod projection;
-mod proofs;
-mod reader;
-mod recover;
+mod options;
 mod rejected;
-mod remarks;
 mod resource_type;
-mod shared;
 mod state;
-mod view;
+#[cfg(test)]
+mod testing;
+mod unbilled;
 mod watch;
-mod writes;
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
-use async_trait::async_trait;
 use meterline_config::{Configure, GoDuration, InputSpec, Located, PlanContext, Spec};
-use meterline_core::{BuildContext, BuildError, Input, InputPlan, Reads, foreseen::Foreseen};
-use meterline_ledger::{Completeness, Interval, Ledger};
+use meterline_core::{InputPlan, Reads, foreseen::Foreseen};
 use serde::Deserialize;
-use tracing::{error, info};
 
-use self::{
-    clock::Clock,
-    lease::Candidate,
-    projection::Projection,
-    reader::{Journal, KubernetesResources},
-    rejected::Kept,
-    remarks::Remarks,
-    resource_type::ResourceType,
-    shared::{Shared, Subject},
-    state::{Saved, StateFile},
-    view::Restored,
-    watch::Watch,
-};
+pub use self::leader::LeaderElection;
+use self::{build::Plan, resource_type::ResourceType};
 
 /// The component.
 pub(crate) const SPEC: InputSpec = Spec::new::<Config>(
@@ -161,6 +132,38 @@ impl Configure for Config {
 
     fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn InputPlan>> {
         cx.foresee(Foreseen::usage());
+        let namespaces = self.namespaces(cx);
+        let label_selector = self
+            .label_selector
+            .map(|it| it.value)
+            .filter(|it| !it.trim().is_empty());
+        Some(Box::new(Plan {
+            namespaces,
+            resource_type: self.resource_type,
+            label_selector,
+            include_pending: self.include_pending_pods,
+            accounting: match self.accounting {
+                Accounting::Exact => meterline_ledger::Accounting::Exact,
+                Accounting::Nominal => meterline_ledger::Accounting::Nominal,
+            },
+            settle: self.settle.0,
+            state: self
+                .state
+                .path
+                .filter(|it| !it.trim().is_empty())
+                .map(Into::into),
+            lookback: self.lookback.0,
+            max_backlog: self.max_backlog.0,
+            cluster_name: self.cluster.filter(|it| !it.is_empty()).map(Into::into),
+            interval: DEFAULT_INTERVAL,
+            reads: Reads::All,
+        }))
+    }
+}
+
+impl Config {
+    /// The namespaces to watch; none for all.
+    fn namespaces(&self, cx: &mut PlanContext<'_>) -> Vec<String> {
         let mut namespaces = BTreeSet::new();
         let mut all = self.namespaces.is_empty();
         for entry in &self.namespaces {
@@ -195,31 +198,7 @@ impl Configure for Config {
             }
             namespaces.clear();
         }
-        let label_selector = self
-            .label_selector
-            .map(|it| it.value)
-            .filter(|it| !it.trim().is_empty());
-        Some(Box::new(Plan {
-            namespaces: namespaces.into_iter().collect(),
-            resource_type: self.resource_type,
-            label_selector,
-            include_pending: self.include_pending_pods,
-            accounting: match self.accounting {
-                Accounting::Exact => meterline_ledger::Accounting::Exact,
-                Accounting::Nominal => meterline_ledger::Accounting::Nominal,
-            },
-            settle: self.settle.0,
-            state: self
-                .state
-                .path
-                .filter(|it| !it.trim().is_empty())
-                .map(Into::into),
-            lookback: self.lookback.0,
-            max_backlog: self.max_backlog.0,
-            cluster: self.cluster.filter(|it| !it.is_empty()).map(Into::into),
-            interval: DEFAULT_INTERVAL,
-            reads: Reads::All,
-        }))
+        namespaces.into_iter().collect()
     }
 }
 
@@ -229,216 +208,100 @@ fn is_namespace_name(name: &str) -> bool {
     name.len() <= 63 && name.chars().all(inner) && !name.starts_with('-') && !name.ends_with('-')
 }
 
-#[derive(Debug)]
-struct Plan {
-    /// Empty: all.
-    namespaces: Vec<String>,
-    resource_type: ResourceType,
-    label_selector: Option<String>,
-    include_pending: bool,
-    accounting: meterline_ledger::Accounting,
-    settle: Duration,
-    state: Option<PathBuf>,
-    lookback: Duration,
-    max_backlog: Duration,
-    cluster: Option<Arc<str>>,
-    interval: Duration,
-    /// What the pipeline reads of objects.
-    reads: Reads,
-}
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use meterline_config::{OutputSpec, Registry, Source, load};
+    use meterline_core::{BuildContext, BuildError, OutputNode, OutputPlan};
 
-#[async_trait]
-impl InputPlan for Plan {
-    fn take_schedule(&mut self, interval: Duration) -> bool {
-        self.interval = interval;
-        true
-    }
+    use super::*;
 
-    fn take_reads(&mut self, reads: &Reads) {
-        self.reads = reads.clone();
-    }
+    #[derive(Debug, Deserialize)]
+    struct Nowhere {}
 
-    async fn build(self: Box<Self>, cx: &BuildContext) -> Result<Box<dyn Input>, BuildError> {
-        let fail = |reason: String| BuildError {
-            component: Arc::clone(&cx.label),
-            reason,
-        };
-        let seconds = i64::try_from(self.interval.as_secs()).unwrap_or(i64::MAX);
-        let interval = Interval::new(seconds)
-            .ok_or_else(|| fail("the interval must be at least one second".to_owned()))?;
-        // Nothing is asked of the server here: it may be away, and that is no reason not to start.
-        // But without an address and credentials there is nothing to wait for.
-        kube::Config::infer().await.map_err(|error| {
-            fail(format!(
-                "no usable cluster configuration: {error}; set KUBECONFIG, provide \
-                 ~/.kube/config, or run in a pod with a service account"
-            ))
-        })?;
-        let names = self.watches();
-        let settle_seconds =
-            i64::try_from(self.settle.as_millis().div_ceil(1_000)).unwrap_or(i64::MAX);
-        let mut completeness = Completeness::new(settle_seconds);
-        for (name, _) in &names {
-            completeness.register(name);
+    impl Configure for Nowhere {
+        type Plan = dyn OutputPlan;
+
+        fn plan(self, _: &mut PlanContext<'_>) -> Option<Box<dyn OutputPlan>> {
+            Some(Box::new(Self {}))
         }
-        let projection = Arc::new(Projection::of(&self.reads, self.resource_type));
-        let (file, saved) = match self.open(&projection, cx).map_err(fail)? {
-            Some((file, saved)) => (Some(file), saved),
-            None => (None, None),
+    }
+
+    #[async_trait]
+    impl OutputPlan for Nowhere {
+        async fn build(self: Box<Self>, cx: &BuildContext) -> Result<OutputNode, BuildError> {
+            let component = cx.label.clone();
+            let reason = "there is nowhere to send to".to_owned();
+            Err(BuildError { component, reason })
+        }
+    }
+
+    const OUTPUTS: &[OutputSpec] = &[Spec::new::<Nowhere>("nowhere", "Takes all.", &[])];
+
+    /// The errors and warnings of a configuration of this input.
+    fn found(config: &str) -> Vec<String> {
+        let registry = Registry {
+            inputs: crate::SPECS,
+            buffers: crate::BUFFERS,
+            processors: &[],
+            outputs: OUTPUTS,
+            default_input: "stdin: {}",
+            default_output: "nowhere: {}",
         };
-        let clock = Clock::default();
-        let mut seen = None;
-        let ledger = match saved {
-            Some(saved) => {
-                seen = Some(saved.seen);
-                let mut ledger = Ledger::restore(
-                    interval,
-                    self.accounting,
-                    saved.checkpoint,
-                    saved.records,
-                    saved.rejected,
-                );
-                let kept_for = Arc::new(saved.reads);
-                ledger.each_content(&mut |content| content.adapt(&kept_for, &projection));
-                ledger
-            }
-            None => Ledger::new(interval, self.accounting, self.horizon(interval, &clock)),
+        let source = Source {
+            name: "c".to_owned(),
+            text: format!("input: {{kubernetes_resources: {{{config}}}}}\n"),
+            dir: None,
         };
-        info!(label = %cx.label, from = %emit::rfc3339(ledger.watermark()), "billing begins");
-        let is_namespaced = self.resource_type.is_namespaced();
-        let shared = Arc::new(Shared::new(
-            ledger,
-            completeness,
-            Subject {
-                resource_type: self.resource_type,
-                projection,
-                label_selector: self.label_selector,
-                include_pending: self.include_pending,
-                settle: self.settle,
-                max_backlog: self.max_backlog,
-                clock,
-                is_kept: file.is_some(),
-                is_elected: cx.leader_election.is_some(),
-            },
-            cx.health.register(format!("input {}", cx.label)),
-            cx.health.register(format!("billing {}", cx.label)),
-            &cx.metrics,
-            &cx.label,
-        ));
-        cx.rejected.register(
-            Arc::clone(&cx.label),
-            Arc::new(Kept(Arc::downgrade(&shared))),
-        );
-        let (shown, metrics, label) = (
-            Arc::downgrade(&shared),
-            cx.metrics.clone(),
-            Arc::clone(&cx.label),
-        );
-        cx.metrics.refresh_with(move || {
-            let Some(shared) = shown.upgrade() else {
-                return false;
+        let found = match load(&source, &[], &|_: &str| None, &registry) {
+            Ok((_, warnings)) => warnings,
+            Err(errors) => errors,
+        };
+        let found = found.iter().map(ToString::to_string);
+        // The output reads everything, which is warned of as well.
+        found.filter(|it| it.starts_with("c:")).collect()
+    }
+
+    #[test]
+    fn namespaces_may_be_listed_in_one_text_and_blank_ones_mean_all() {
+        for config in [
+            "",
+            "namespaces: ['a, b-2', c]",
+            "namespaces: ['']",
+            "namespaces: []",
+        ] {
+            assert_eq!(found(config), [""; 0], "{config}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_no_namespace_can_have_is_refused_with_its_place() {
+        for wrong in ["Team", "a_b", "-a", "a-", &"a".repeat(64)] {
+            let found = found(&format!("namespaces: [a, {wrong}]"));
+            let [error] = found.as_slice() else {
+                panic!("{wrong}: {found:?}");
             };
-            shared.show(&metrics, &label);
-            true
-        });
-        let mut placed = seen.as_ref().map_or_else(HashMap::new, |seen| {
-            shared.restored(seen, |known| {
-                let place = names.iter().find(|(_, namespace)| {
-                    !is_namespaced || namespace.is_none() || *namespace == known.namespace
-                });
-                place.map(|(name, _)| Arc::clone(name))
-            })
-        });
-        let health = cx.health.register(format!("watches {}", cx.label));
-        let remarks = Arc::new(Remarks::new(health, &cx.metrics, &cx.label));
-        let watches = names.into_iter().map(|(name, namespace)| Watch {
-            restored: seen.as_ref().map(|seen| Restored {
-                known: placed.remove(&name).unwrap_or_default(),
-                seen_at: seen.at,
-                version: seen.versions.get(&name).copied(),
-            }),
-            name,
-            namespace,
-            shared: Arc::clone(&shared),
-            remarks: Arc::clone(&remarks),
-        });
-        let watches = watches.collect();
-        let journal = file.map(|file| {
-            let health = cx.health.register(format!("state {}", cx.label));
-            let report = journal::Report::new(health, &cx.metrics, &cx.label);
-            Journal::Waiting(Box::new((file, report)))
-        });
-        let candidate = cx.leader_election.as_ref().map(|election| {
-            let health = cx
-                .health
-                .register(format!("lease {}/{}", election.namespace, election.name));
-            Candidate::new(
-                Arc::clone(election),
-                Arc::clone(&shared),
-                health,
-                &cx.metrics,
-            )
-        });
-        Ok(Box::new(KubernetesResources::new(
-            watches,
-            journal,
-            candidate,
-            self.cluster,
-            shared,
-        )))
-    }
-}
-
-impl Plan {
-    /// The watches by name, each with its namespace, if it has one. What is selected otherwise is another
-    /// watch to a ledger that comes back.
-    fn watches(&self) -> Vec<(Arc<str>, Option<String>)> {
-        let name = |namespace: &str| match &self.label_selector {
-            Some(selector) => format!("{namespace} {selector}").into(),
-            None => namespace.into(),
-        };
-        if self.namespaces.is_empty() {
-            return vec![(name("*"), None)];
-        }
-        self.namespaces
-            .iter()
-            .map(|it| (name(it), Some(it.clone())))
-            .collect()
-    }
-
-    /// From where a ledger without a past bills. The window that is running now is billed whole:
-    /// the server still knows when what runs in it began.
-    fn horizon(&self, interval: Interval, clock: &Clock) -> i64 {
-        let lookback = i64::try_from(self.lookback.as_secs()).unwrap_or(i64::MAX);
-        interval.floor(clock.seconds().saturating_sub(lookback))
-    }
-
-    /// Takes the state file, if there is to be one.
-    fn open(
-        &self,
-        projection: &Projection,
-        cx: &BuildContext,
-    ) -> Result<Option<(StateFile, Option<Saved>)>, String> {
-        let Some(path) = &self.state else {
-            info!(
-                label = %cx.label,
-                "no state file is configured: the ledger is in memory only and does not survive a \
-                 restart"
+            assert!(
+                error.contains(&format!("`{wrong}` is not a namespace's name")),
+                "{error}"
             );
-            return Ok(None);
-        };
-        let subject = self.resource_type.word();
-        let (file, saved, damage) =
-            StateFile::open(path, subject, &projection.kept, Clock::default().seconds())
-                .map_err(|error| format!("the state file {}: {error}", path.display()))?;
-        if let Some(damage) = damage {
-            error!(
-                label = %cx.label,
-                path = %path.display(),
-                "the state file was damaged: {damage}. The ledger is rebuilt from the API server; what \
-                 ran before and is gone there cannot be billed any more"
-            );
+            assert!(error.starts_with("c:1:"), "{error}");
         }
-        Ok(Some((file, saved)))
+    }
+
+    #[test]
+    fn namespaces_of_objects_that_belong_to_none_are_warned_of() {
+        let found = found("resource_type: node, namespaces: [a]");
+        assert_eq!(found.len(), 1);
+        assert!(
+            found[0].contains("warning") && found[0].contains("has no effect"),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn a_field_that_does_not_exist_is_refused() {
+        assert!(found("namespace: a")[0].contains("namespaces"));
+        assert!(found("resource_type: pods")[0].contains("pod"));
     }
 }

@@ -51,3 +51,32 @@ impl ResourceType {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_type_is_configured_by_its_word_and_listed_under_its_plural() {
+        for (resource_type, plural, is_namespaced) in [
+            (ResourceType::Pod, "pods", true),
+            (ResourceType::Node, "nodes", false),
+            (ResourceType::PersistentVolume, "persistentvolumes", false),
+            (
+                ResourceType::PersistentVolumeClaim,
+                "persistentvolumeclaims",
+                true,
+            ),
+        ] {
+            let word = serde_json::json!(resource_type.word());
+            assert_eq!(
+                serde_json::from_value::<ResourceType>(word).unwrap(),
+                resource_type
+            );
+            let resource = resource_type.api_resource();
+            assert_eq!(resource.kind.to_lowercase(), resource_type.word());
+            assert_eq!(resource.plural, plural);
+            assert_eq!(resource_type.is_namespaced(), is_namespaced);
+        }
+    }
+}

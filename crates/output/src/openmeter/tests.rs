@@ -63,7 +63,7 @@ async fn writer(base: &str, token: Token, batching: BatchPolicy) -> Arc<dyn Writ
         label: "test".into(),
         metrics: Metrics::default(),
         health: Health::default(),
-        leader_election: None,
+        extensions: meterline_core::Extensions::default(),
         rejected: Rejected::default(),
         processing: None,
     };

@@ -11,7 +11,7 @@ pub(super) fn cx() -> BuildContext {
         label: "the input".into(),
         metrics: Metrics::default(),
         health: Health::default(),
-        leader_election: None,
+        extensions: meterline_core::Extensions::default(),
         rejected: Rejected::default(),
         processing: None,
     }

@@ -1,16 +1,16 @@
-//! The table of contents: each is there once, whatever refers to it, and goes with what refers to it
-//! last.
+//! The table of contents: each content is stored once, and is deleted with the last row that refers to it.
 //!
-//! A content is found again by its hash. Hashes are kept in memory, some fifty bytes for each content: in
-//! the file they would cost a page for each content that is added. Tenants choose contents, so the hash
-//! is one for which nobody can make two contents, and it tells of damage too.
+//! A content is looked up by its hash. The hashes are in memory, some fifty bytes for each content: an index in
+//! the file would cost a page for each content that is added. Tenants choose contents, so the hash is
+//! cryptographic: nobody can make two contents with the same one. It also detects damage.
 
 use std::collections::HashMap;
 
 use rusqlite::{Connection, Transaction, params};
 use sha2::{Digest, Sha256};
 
-use super::{BilledObject, StateError, bytes, damaged};
+use super::rows::{StateError, bytes, damaged};
+use crate::kubernetes_resources::object::BilledObject;
 
 /// The first bytes of the SHA-256 of a content as it is written.
 type Hash = [u8; 16];
@@ -20,18 +20,18 @@ fn hash(content: &[u8]) -> Hash {
     hash.first_chunk().copied().unwrap_or_default()
 }
 
-/// What is in the table.
+/// What the table contains.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Contents {
     ids: HashMap<Hash, i64>,
-    /// How often a content is referred to, if it is more than once.
+    /// The number of references to a content, if it is more than one.
     shared: HashMap<i64, u32>,
-    /// The id that was given last.
+    /// The last id that was assigned.
     last: i64,
 }
 
 impl Contents {
-    /// Adds a content, or refers to the one that is there. Returns its id.
+    /// Adds a content, or a reference to one that is stored. Returns its id.
     pub(super) fn add(
         &mut self,
         transaction: &Transaction<'_>,
@@ -43,7 +43,7 @@ impl Contents {
             self.again(id);
             return Ok(id);
         }
-        // Rows that are added lie beside each other, and so cost few pages.
+        // Rows with growing ids lie next to each other, and so cost few pages.
         let id = self.last.saturating_add(1);
         transaction
             .prepare_cached("INSERT INTO contents (id, content, hash) VALUES (?1, ?2, ?3)")?
@@ -53,13 +53,13 @@ impl Contents {
         Ok(id)
     }
 
-    /// Something more refers to a content.
+    /// Adds a reference to a content.
     pub(super) fn again(&mut self, id: i64) {
         let count = self.shared.entry(id).or_insert(1);
         *count = count.saturating_add(1);
     }
 
-    /// Something no longer refers to a content; it goes with the last.
+    /// Removes a reference to a content, and with the last one the content.
     pub(super) fn remove(
         &mut self,
         transaction: &Transaction<'_>,
@@ -83,13 +83,13 @@ impl Contents {
 
 #[cfg(test)]
 impl Contents {
-    /// Whether the same rows are referred to as often.
+    /// Whether both have the same contents and references.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         (&self.ids, &self.shared) == (&other.ids, &other.shared)
     }
 }
 
-/// The contents while a file is read.
+/// The contents of a file that is being read.
 #[derive(Default)]
 pub(super) struct Loaded {
     contents: HashMap<i64, BilledObject>,
@@ -107,10 +107,12 @@ impl Loaded {
             let content: Vec<u8> = row.get(1).map_err(damaged)?;
             let known: Hash = row.get(2).map_err(damaged)?;
             if hash(&content) != known {
-                return Err(StateError::Damaged(format!("content {id} has another sum")));
+                return Err(StateError::Damaged(format!(
+                    "content {id} does not match its checksum"
+                )));
             }
             let content = serde_json::from_slice(&content).map_err(|error| {
-                StateError::Damaged(format!("content {id} is not what it was: {error}"))
+                StateError::Damaged(format!("content {id} cannot be parsed: {error}"))
             })?;
             loaded.contents.insert(id, content);
             loaded.ids.insert(known, id);
@@ -118,7 +120,7 @@ impl Loaded {
         Ok(loaded)
     }
 
-    /// The content that a row refers to.
+    /// Returns the content that a row refers to.
     pub(super) fn get(&mut self, id: i64) -> Result<BilledObject, StateError> {
         let content = self.contents.get(&id).cloned();
         let count = self.counts.entry(id).or_default();

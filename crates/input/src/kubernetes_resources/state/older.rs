@@ -1,17 +1,21 @@
-//! Files of versions 1 to 3: an object with all its segments and their contents in one row, and what was
-//! learned late in the head.
+//! Files of versions 1 to 3: one row has an object with all its segments and their contents, and the row `head`
+//! has everything that was learned late.
 
 use std::{collections::HashMap, sync::Arc};
 
 use meterline_ledger::{Checkpoint, Group, GroupKey, Record};
 use rusqlite::Connection;
 
-use super::{BilledObject, StateError, rows, tables::Held};
+use super::{
+    rows::{StateError, rows},
+    tables::Held,
+};
+use crate::kubernetes_resources::object::BilledObject;
 
-/// The tables that later versions do not have.
+/// The tables that only these versions have.
 const TABLES: [&str; 3] = ["objects", "rejected", "rejected_contents"];
 
-/// Whether it is such a file.
+/// Whether the file has one of these versions.
 pub(super) fn is_there(connection: &Connection) -> Result<bool, StateError> {
     let count: i64 = connection.query_row(
         "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'objects'",
@@ -21,7 +25,7 @@ pub(super) fn is_there(connection: &Connection) -> Result<bool, StateError> {
     Ok(count > 0)
 }
 
-/// Makes of it a file of this version, in which everything is written anew.
+/// Drops the tables of these versions, before everything is written anew.
 pub(super) fn remove(connection: &Connection) -> Result<(), StateError> {
     for table in TABLES {
         connection.execute_batch(&format!("DROP TABLE IF EXISTS {table}"))?;
@@ -29,7 +33,7 @@ pub(super) fn remove(connection: &Connection) -> Result<(), StateError> {
     Ok(())
 }
 
-/// Reads all that it holds.
+/// Reads everything that it contains.
 pub(super) fn read(
     connection: &Connection,
     checkpoint: Checkpoint<BilledObject>,

@@ -1,8 +1,8 @@
-//! The tables of the state file: one row for each life, segment, late span, late window batch and group of
+//! The tables of the state file: one row for each lifetime, segment, late span, late window batch and group of
 //! rejected pieces, and one for each content that these refer to.
 //!
-//! A change writes the rows that changed and no others. What belongs to one object is in one table
-//! under one key, so it lies on one page or two.
+//! A change writes the rows that changed and no others. All rows of an object are in one table under one key, so
+//! they lie on one page or two.
 
 use std::sync::Arc;
 
@@ -13,13 +13,12 @@ use meterline_ledger::{
 use rusqlite::{Connection, Row, Transaction, params, params_from_iter, types::Value};
 
 use super::{
-    BilledObject, StateError, bytes,
     contents::{Contents, Loaded},
-    damaged, parse,
+    rows::{StateError, bytes, damaged, parse},
 };
-use crate::sqlite;
+use crate::{kubernetes_resources::object::BilledObject, sqlite};
 
-/// What makes the tables.
+/// Creates the tables.
 pub(super) const MIGRATION: &str =
     "CREATE TABLE contents (id INTEGER PRIMARY KEY, content BLOB NOT NULL, hash BLOB NOT NULL);
      CREATE TABLE parts (
@@ -31,7 +30,7 @@ pub(super) const MIGRATION: &str =
          key TEXT PRIMARY KEY, content INTEGER NOT NULL, record BLOB NOT NULL, sum INTEGER NOT NULL
      ) WITHOUT ROWID;";
 
-/// What a row of the table `parts` is.
+/// The kinds of rows of the table `parts`.
 const LIFE: i64 = 0;
 const SEGMENT: i64 = 1;
 const LATE: i64 = 2;
@@ -70,7 +69,7 @@ impl Part {
         let sum: i64 = row.get(6).map_err(damaged)?;
         if part.sum() != sum {
             return Err(StateError::Damaged(format!(
-                "a row of `{}` has another sum",
+                "a row of `{}` does not match its checksum",
                 part.uid
             )));
         }
@@ -78,14 +77,14 @@ impl Part {
     }
 }
 
-/// What the tables held.
+/// What the tables contained.
 pub(super) struct Held {
     pub(super) checkpoint: Checkpoint<BilledObject>,
     pub(super) records: Vec<(Uid, Record<BilledObject>)>,
     pub(super) rejected: Vec<(GroupKey, Group<BilledObject>)>,
 }
 
-/// Reads all that the tables hold.
+/// Reads everything that the tables contain.
 pub(super) fn read(
     connection: &Connection,
     checkpoint: Checkpoint<BilledObject>,
@@ -115,8 +114,8 @@ pub(super) fn read(
                 late.push(((part.uid, part.start), span.with(content)));
             }
             _ => {
-                let told = format!("a row of `{}` lacks what it belongs to", part.uid);
-                return Err(StateError::Damaged(told));
+                let reason = format!("a row of `{}` has no row that it belongs to", part.uid);
+                return Err(StateError::Damaged(reason));
             }
         }
     }
@@ -170,14 +169,14 @@ fn groups(
     Ok(groups)
 }
 
-/// What the sum of a group is made over, beside its record.
+/// Returns the key of a group's checksum.
 fn summed(key: &str, content: i64) -> String {
     format!("{key} {content}")
 }
 
 fn from_json<T: serde::de::DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, StateError> {
     serde_json::from_slice(bytes)
-        .map_err(|error| StateError::Damaged(format!("`{key}` is not what it was: {error}")))
+        .map_err(|error| StateError::Damaged(format!("`{key}` cannot be parsed: {error}")))
 }
 
 /// Writes rows in one transaction.
@@ -194,7 +193,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Makes all tables empty.
+    /// Empties all tables.
     pub(super) fn clear(&mut self) -> Result<(), StateError> {
         *self.contents = Contents::default();
         self.transaction.execute_batch(
@@ -372,7 +371,7 @@ impl<'a> Writer<'a> {
         before.map_or(Ok(()), |id| self.contents.remove(self.transaction, id))
     }
 
-    /// Writes a row in the place of the one under its key. Its content is counted already.
+    /// Writes a row, in place of the one with its key. The reference to its content is counted already.
     fn put(&mut self, part: &Part) -> Result<(), StateError> {
         let before = match part.content {
             Some(_) => self.content_of(&part.uid, part.part, part.start)?,
@@ -395,7 +394,7 @@ impl<'a> Writer<'a> {
         before.map_or(Ok(()), |id| self.contents.remove(self.transaction, id))
     }
 
-    /// The content that a row refers to, if it is there.
+    /// Returns the content that a row refers to, if the row exists.
     fn content_of(
         &self,
         uid: &Uid,

@@ -1,6 +1,13 @@
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use meterline_core::Reads;
 use meterline_ledger::{
     Accounting, DeliveryResult, Fate, Interval, Kind, Ledger, Observation, Refusal,
 };
+use rusqlite::{Connection, params};
 use serde_json::json;
 
 mod any;
@@ -9,9 +16,13 @@ mod kept;
 mod older;
 mod replaced;
 
-use super::{
-    super::{object::Object, projection::Projection, resource_type::ResourceType},
-    *,
+use super::{file::*, place::*, rows::*};
+use crate::{
+    kubernetes_resources::{
+        object::{BilledObject, Object, Projection},
+        resource_type::ResourceType,
+    },
+    sqlite,
 };
 
 fn content(name: &str) -> BilledObject {
@@ -33,7 +44,7 @@ fn start(ledger: &mut Ledger<BilledObject>, name: &str) {
     });
 }
 
-fn ledger(pods: usize) -> Ledger<BilledObject> {
+fn ledger_of(pods: usize) -> Ledger<BilledObject> {
     let mut ledger = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 0);
     for index in 0..pods {
         start(&mut ledger, &format!("pod-{index}"));
@@ -74,26 +85,27 @@ fn written(dir: &tempfile::TempDir) -> PathBuf {
     let path = dir.path().join("deep/state.sqlite");
     let (mut file, saved, damage) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     assert!(saved.is_none() && damage.is_none());
-    file.write(&ledger(40).take_changes(), &seen(77)).unwrap();
+    file.write(&ledger_of(40).take_changes(), &seen(77))
+        .unwrap();
     path
 }
 
 #[test]
-fn what_was_written_comes_back() {
+fn a_file_contains_what_was_written_to_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = written(&dir);
     let (mut file, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     let saved = saved.unwrap();
     assert_eq!(saved.seen, seen(77));
-    let mut books = restored(saved);
-    assert_eq!(names(&books), names(&ledger(40)));
-    let window_batch = books.next(10).unwrap();
+    let mut ledger = restored(saved);
+    assert_eq!(names(&ledger), names(&ledger_of(40)));
+    let window_batch = ledger.next(10).unwrap();
     assert_eq!(window_batch.pieces.len(), 40);
     assert_eq!(window_batch.pieces[0].content, content("pod-0"));
-    books.deleted("pod-3", 5);
-    file.write(&books.take_changes(), &seen(80)).unwrap();
+    ledger.deleted("pod-3", 5);
+    file.write(&ledger.take_changes(), &seen(80)).unwrap();
     drop(file);
-    // It was handed out and nobody said that it arrived, so it comes again as it was.
+    // The window was handed out and never settled, so it is handed out again unchanged.
     let (_, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     let again = restored(saved.unwrap()).next(0).unwrap();
     assert_eq!(again.pieces, window_batch.pieces);
@@ -137,8 +149,8 @@ fn any_damage_is_noticed_and_moved_aside() {
         whole[..100].to_vec(),
         b"this is not a database, and never was one".repeat(100),
     ];
-    // A bit in every part of it. A header field or an unused byte may not matter, so what counts is
-    // that either it is noticed or all is there.
+    // One bit in every part of the file. A header field or an unused byte may not matter, so either the damage
+    // is detected or the content is complete.
     for offset in (0..whole.len()).step_by(whole.len() / 150) {
         let mut flipped = whole.clone();
         flipped[offset] ^= 0x10;
@@ -155,14 +167,14 @@ fn any_damage_is_noticed_and_moved_aside() {
                 noticed += 1;
                 let aside = path.with_file_name(format!("state.sqlite.damaged-{now}"));
                 assert!(damage.contains(aside.to_str().unwrap()), "{damage}");
-                // SQLite may have counted in the header before it noticed.
+                // SQLite may have changed a counter in the header before it detected the damage.
                 let kept = std::fs::read(aside).unwrap();
                 assert!(
                     kept.len() == bytes.len() && kept[100..] == bytes[100..],
                     "{index}"
                 );
-                // And the new one works.
-                file.write(&ledger(1).take_changes(), &seen(1)).unwrap();
+                // The new file works.
+                file.write(&ledger_of(1).take_changes(), &seen(1)).unwrap();
             }
             (saved, damage) => panic!("{index}: {} {damage:?}", saved.is_some()),
         }
@@ -187,19 +199,19 @@ fn a_full_disk_is_told_and_once_there_is_room_everything_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = written(&dir);
     let (mut file, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
-    let mut books = restored(saved.unwrap());
+    let mut ledger = restored(saved.unwrap());
     let connection = file.connection.as_ref().unwrap();
     connection
         .pragma_update(None, "max_page_count", 12)
         .unwrap();
     for index in 0..100 {
-        start(&mut books, &format!("new-{index}"));
+        start(&mut ledger, &format!("new-{index}"));
     }
-    let error = file.write(&books.take_changes(), &seen(90)).unwrap_err();
+    let error = file.write(&ledger.take_changes(), &seen(90)).unwrap_err();
     assert_eq!(error.to_string(), "the disk is full");
     assert!(file.needs_everything());
-    // The next connection has no such limit.
-    file.write(&books.take_everything(), &seen(91)).unwrap();
+    // The next connection has no limit.
+    file.write(&ledger.take_everything(), &seen(91)).unwrap();
     drop(file);
     let (_, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     let saved = saved.unwrap();
@@ -207,7 +219,7 @@ fn a_full_disk_is_told_and_once_there_is_room_everything_is_written() {
 }
 
 #[test]
-fn what_cannot_be_made_says_so() {
+fn a_file_that_cannot_be_created_is_an_error() {
     let error = StateFile::open(Path::new("/proc/nowhere/state"), "pod", &Reads::All, 0)
         .err()
         .unwrap();
@@ -224,7 +236,7 @@ fn what_cannot_be_made_says_so() {
 
 /// A ledger in which one of two pods was rejected for a window.
 fn with_rejected() -> Ledger<BilledObject> {
-    let mut ledger = ledger(2);
+    let mut ledger = ledger_of(2);
     let window_batch = ledger.next(10).unwrap();
     let refusal = Refusal {
         cause: "refused_by_sink".into(),
@@ -243,7 +255,7 @@ fn with_rejected() -> Ledger<BilledObject> {
 }
 
 #[test]
-fn what_was_rejected_comes_back_and_goes_when_it_is_delivered() {
+fn rejected_pieces_are_restored_and_deleted_once_they_are_delivered() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.sqlite");
     let (mut file, ..) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
@@ -259,7 +271,7 @@ fn what_was_rejected_comes_back_and_goes_when_it_is_delivered() {
     let saved = saved.unwrap();
     assert_eq!(saved.rejected, kept);
     let mut ledger = restored(saved);
-    // A start is a reason to try again.
+    // A restart retries rejected pieces.
     let again = ledger.next(12).unwrap();
     assert_eq!((again.kind, again.pieces.len()), (Kind::Again, 1));
     ledger.settle(again.tag, DeliveryResult::Delivered);
@@ -270,7 +282,7 @@ fn what_was_rejected_comes_back_and_goes_when_it_is_delivered() {
 }
 
 #[test]
-fn everything_that_is_written_anew_holds_what_was_rejected() {
+fn a_file_that_is_written_anew_contains_rejected_pieces() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.sqlite");
     let (mut file, ..) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();

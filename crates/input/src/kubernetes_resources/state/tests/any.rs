@@ -1,4 +1,4 @@
-//! Any history: what is written change by change is what is written at once.
+//! For any history a file that is written change by change has the same content as one that is written at once.
 
 use proptest::prelude::*;
 
@@ -6,17 +6,17 @@ use super::*;
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// A pod is seen with this label; it started so long ago.
+    /// A pod is seen with this label that started this many seconds ago.
     Seen(u8, u8, i64),
-    /// It ended so long ago, and is seen to.
+    /// A pod is seen that ended this many seconds ago.
     Ended(u8, i64),
     Gone(u8),
-    /// What is due is handed out and ends like this.
+    /// The due window is handed out and settled like this.
     HandOut(u8),
-    /// What is on its way ends like this.
+    /// A window that is in flight is settled like this.
     Settle(u8),
     Retry,
-    /// Others deliver so much.
+    /// Another replica delivers up to this many seconds ago.
     Adopt(i64),
     GiveUp,
     Pass(i64),
@@ -65,8 +65,8 @@ struct Run {
     dir: tempfile::TempDir,
     now: i64,
     file: StateFile,
-    books: Ledger<BilledObject>,
-    on_the_way: Vec<meterline_ledger::WindowBatch<BilledObject>>,
+    ledger: Ledger<BilledObject>,
+    in_flight: Vec<meterline_ledger::WindowBatch<BilledObject>>,
 }
 
 impl Run {
@@ -78,8 +78,8 @@ impl Run {
             dir,
             now: 50,
             file,
-            books: ledger(0),
-            on_the_way: Vec::new(),
+            ledger: ledger_of(0),
+            in_flight: Vec::new(),
         }
     }
 
@@ -104,37 +104,38 @@ impl Run {
                 }
             }
         };
-        self.books.settle(window_batch.tag, settled);
+        self.ledger.settle(window_batch.tag, settled);
     }
 
     fn take(&mut self, step: Step) {
         let now = self.now;
         match step {
             Step::Seen(pod, label, ago) => {
-                self.books.apply(seen_pod(pod, label, now - ago, None, now));
+                self.ledger
+                    .apply(seen_pod(pod, label, now - ago, None, now));
             }
             Step::Ended(pod, ago) => {
-                self.books
+                self.ledger
                     .apply(seen_pod(pod, 0, now - 40, Some(now - ago), now));
             }
-            Step::Gone(pod) => self.books.deleted(&format!("pod-{pod}"), now),
+            Step::Gone(pod) => self.ledger.deleted(&format!("pod-{pod}"), now),
             Step::HandOut(how) => {
-                if let Some(window_batch) = self.books.next(now - 3) {
+                if let Some(window_batch) = self.ledger.next(now - 3) {
                     if how % 5 == 0 {
-                        self.on_the_way.push(window_batch);
+                        self.in_flight.push(window_batch);
                     } else {
                         self.end(&window_batch, how);
                     }
                 }
             }
             Step::Settle(how) => {
-                if let Some(window_batch) = self.on_the_way.pop() {
+                if let Some(window_batch) = self.in_flight.pop() {
                     self.end(&window_batch, how);
                 }
             }
-            Step::Retry => drop(self.books.retry_rejected()),
-            Step::Adopt(ago) => self.books.adopt(now - ago),
-            Step::GiveUp => drop(self.books.give_up(now - 60)),
+            Step::Retry => drop(self.ledger.retry_rejected()),
+            Step::Adopt(ago) => self.ledger.adopt(now - ago),
+            Step::GiveUp => drop(self.ledger.give_up(now - 60)),
             Step::Pass(seconds) => self.now += seconds,
             Step::Restart => self.restart(),
         }
@@ -142,9 +143,9 @@ impl Run {
 
     fn write(&mut self) {
         let changes = if self.file.needs_everything() {
-            self.books.take_everything()
+            self.ledger.take_everything()
         } else {
-            self.books.take_changes()
+            self.ledger.take_changes()
         };
         self.file.write(&changes, &seen(self.now)).unwrap();
     }
@@ -155,13 +156,13 @@ impl Run {
         let (other_file, ..) = StateFile::open(&other, "pod", &Reads::All, 0).unwrap();
         let before = std::mem::replace(&mut self.file, other_file);
         let kept = before.contents.clone();
-        // Its lock must go before the next takes it.
+        // It must release its lock before the next one takes it.
         drop(before);
         let path = self.dir.path().join("state.sqlite");
         let (file, saved, damage) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
         assert_eq!(damage, None);
-        // What was written at once of the same.
-        let everything = self.books.take_everything();
+        // The same ledger, written at once.
+        let everything = self.ledger.take_everything();
         self.file.write(&everything, &seen(self.now)).unwrap();
         let other_file = std::mem::replace(&mut self.file, file);
         for table in ["parts", "contents", "window_batches", "groups"] {
@@ -176,13 +177,13 @@ impl Run {
             "{:?} {kept:?}",
             self.file.contents
         );
-        self.books = restored(saved.unwrap());
+        self.ledger = restored(saved.unwrap());
         let mut at_once = restored(at_once.unwrap());
         assert_eq!(
-            format!("{:?}", self.books.clone().take_everything()),
+            format!("{:?}", self.ledger.clone().take_everything()),
             format!("{:?}", at_once.take_everything())
         );
-        self.on_the_way.clear();
+        self.in_flight.clear();
     }
 }
 

@@ -1,4 +1,4 @@
-//! How large the file is and what a change costs. Run it with `--nocapture` to see the figures.
+//! The size of the file and the cost of a change. Run it with `--nocapture` to see the figures.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, Config, api::ListParams, core::ApiResource};
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{super::super::object::keeping, *};
 
 const PODS: usize = 10_000;
-/// What the preset reads of a pod.
+/// The fields of a pod that the preset reads.
 const READS: [&str; 8] = [
     "metadata.annotations.openmeter~1io/subject",
     "metadata.annotations.data~1openmeter~1io/*",
@@ -33,7 +33,7 @@ async fn pods() -> Vec<Object> {
     list.items
 }
 
-/// Bytes that this thread wrote: to files, and of pages that go to the disk for that.
+/// Bytes that this thread wrote: to files, and in pages to the disk.
 fn written_bytes() -> [u64; 2] {
     let io = std::fs::read_to_string("/proc/thread-self/io").unwrap();
     ["wchar: ", "write_bytes: "].map(|name| {
@@ -52,8 +52,8 @@ fn changed(pod: &Object, value: usize) -> BilledObject {
     object.content
 }
 
-fn observe(books: &mut Ledger<BilledObject>, pod: &Object, content: BilledObject, at: i64) {
-    books.apply(Observation {
+fn observe(ledger: &mut Ledger<BilledObject>, pod: &Object, content: BilledObject, at: i64) {
+    ledger.apply(Observation {
         uid: pod.uid(),
         start: Some(1),
         end: None,
@@ -70,11 +70,11 @@ async fn ten_thousand_pods_are_small_and_so_is_a_change() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.sqlite");
     let (mut file, ..) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
-    let mut books = ledger(0);
+    let mut ledger = ledger_of(0);
     for pod in &pods {
-        observe(&mut books, pod, pod.content.clone(), 1);
+        observe(&mut ledger, pod, pod.content.clone(), 1);
     }
-    file.write(&books.take_everything(), &seen(1)).unwrap();
+    file.write(&ledger.take_everything(), &seen(1)).unwrap();
     let size = || std::fs::metadata(&path).unwrap().len();
     let contents: usize = pods
         .iter()
@@ -86,7 +86,7 @@ async fn ten_thousand_pods_are_small_and_so_is_a_change() {
     );
     assert!(size() < 20 << 20);
     let mut number = 0;
-    // Each change by itself, and as many as come in between two writes at a thousand in a second.
+    // Each change by itself, and as many together as arrive between two writes at a thousand a second.
     for (changes, together) in [(1_000, 1), (10_000, 20)] {
         let before = written_bytes();
         for _ in 0..changes / together {
@@ -94,10 +94,10 @@ async fn ten_thousand_pods_are_small_and_so_is_a_change() {
                 let pod = &pods[number * 7_919 % PODS];
                 number += 1;
                 let at = 2 + i64::try_from(number / 20).unwrap();
-                observe(&mut books, pod, changed(pod, number), at);
+                observe(&mut ledger, pod, changed(pod, number), at);
             }
             let at = i64::try_from(number).unwrap();
-            file.write(&books.take_changes(), &seen(at)).unwrap();
+            file.write(&ledger.take_changes(), &seen(at)).unwrap();
         }
         let after = written_bytes();
         let each = [0, 1].map(|it| (after[it] - before[it]) / changes as u64);
@@ -109,7 +109,7 @@ async fn ten_thousand_pods_are_small_and_so_is_a_change() {
             size()
         );
         assert!(each[0] < 8 << 10, "{each:?}");
-        // Alone in its page and its commit a byte is a page to the disk.
+        // A byte that is alone in its page and its commit costs a page on the disk.
         assert!(together == 1 || each[1] < 8 << 10, "{each:?}");
     }
     drop(file);
@@ -117,15 +117,15 @@ async fn ten_thousand_pods_are_small_and_so_is_a_change() {
     assert!(size() < 20 << 20);
 }
 
-/// A tenant can have its own content written, and nothing else of its object, however often it changes.
+/// A tenant can cause a write of its own content, and of nothing else of its object, however often it changes.
 #[test]
 fn a_change_of_a_large_object_costs_as_much_after_many_changes_as_after_few() {
     const LARGE: usize = 250_000;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.sqlite");
     let (mut file, ..) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
-    let mut books = ledger(0);
-    file.write(&books.take_everything(), &seen(0)).unwrap();
+    let mut ledger = ledger_of(0);
+    file.write(&ledger.take_everything(), &seen(0)).unwrap();
     let annotation = "x".repeat(LARGE);
     let mut most = 0;
     for at in 1..=100 {
@@ -134,10 +134,10 @@ fn a_change_of_a_large_object_costs_as_much_after_many_changes_as_after_few() {
             "name": "pod", "uid": "pod", "annotations": {"large": annotation, "at": format!("{at}")},
         }});
         let object: Object = serde_json::from_value(object).unwrap();
-        observe(&mut books, &object, object.content.clone(), at);
-        file.write(&books.take_changes(), &seen(at)).unwrap();
+        observe(&mut ledger, &object, object.content.clone(), at);
+        file.write(&ledger.take_changes(), &seen(at)).unwrap();
         let written = written_bytes()[0] - before;
-        // Now and then the log goes to the file.
+        // SQLite writes the log to the file now and then.
         let log = u64::from(PAGE_SIZE) * u64::try_from(LOG_PAGES).unwrap();
         if written < log {
             most = most.max(written);

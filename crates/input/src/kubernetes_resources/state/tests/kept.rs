@@ -1,4 +1,4 @@
-//! What is written, row by row, and who may read it.
+//! The rows that are written, and the rights of the file.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -19,32 +19,32 @@ fn labelled(name: &str, label: &str, at: i64) -> Observation<BilledObject> {
 }
 
 #[test]
-fn a_content_is_there_once_and_goes_with_what_refers_to_it() {
+fn a_content_is_stored_once_and_deleted_with_its_last_reference() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.sqlite");
     let (mut file, ..) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
-    let mut books = ledger(0);
-    file.write(&books.take_everything(), &seen(0)).unwrap();
-    // The label goes back and forth: many segments, two contents.
+    let mut ledger = ledger_of(0);
+    file.write(&ledger.take_everything(), &seen(0)).unwrap();
+    // The label alternates: many segments, two contents.
     for at in 1..=20 {
         let label = if at % 2 == 0 { "a" } else { "b" };
-        books.apply(labelled("pod", label, at));
-        file.write(&books.take_changes(), &seen(at)).unwrap();
+        ledger.apply(labelled("pod", label, at));
+        file.write(&ledger.take_changes(), &seen(at)).unwrap();
     }
     assert_eq!((count(&file, "parts"), count(&file, "contents")), (21, 2));
-    // Half of the segments go behind the watermark, and then all but the last.
+    // The watermark passes half of the segments, and then all but the last.
     for until in [10, 20] {
-        let window_batch = books.next(until).unwrap();
-        file.write(&books.take_changes(), &seen(21)).unwrap();
-        books.settle(window_batch.tag, DeliveryResult::Delivered);
-        file.write(&books.take_changes(), &seen(21)).unwrap();
+        let window_batch = ledger.next(until).unwrap();
+        file.write(&ledger.take_changes(), &seen(21)).unwrap();
+        ledger.settle(window_batch.tag, DeliveryResult::Delivered);
+        file.write(&ledger.take_changes(), &seen(21)).unwrap();
     }
     assert_eq!((count(&file, "parts"), count(&file, "contents")), (2, 1));
-    books.deleted("pod", 25);
-    while let Some(window_batch) = books.next(200) {
-        books.settle(window_batch.tag, DeliveryResult::Delivered);
+    ledger.deleted("pod", 25);
+    while let Some(window_batch) = ledger.next(200) {
+        ledger.settle(window_batch.tag, DeliveryResult::Delivered);
     }
-    file.write(&books.take_changes(), &seen(200)).unwrap();
+    file.write(&ledger.take_changes(), &seen(200)).unwrap();
     assert_eq!((count(&file, "parts"), count(&file, "contents")), (0, 0));
 }
 
@@ -68,29 +68,30 @@ fn only_this_user_may_read_what_is_written_whoever_could_before() {
             }
         }
         let (mut file, ..) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
-        file.write(&ledger(1).take_everything(), &seen(1)).unwrap();
+        file.write(&ledger_of(1).take_everything(), &seen(1))
+            .unwrap();
         assert_eq!(modes(), [0o600; 3]);
         drop(file);
     }
 }
 
 #[test]
-fn what_did_not_change_is_not_written() {
+fn rows_that_did_not_change_are_not_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = written(&dir);
     let (mut file, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
-    let mut books = restored(saved.unwrap());
-    file.write(&books.take_changes(), &seen(77)).unwrap();
-    file.write(&books.take_changes(), &seen(78)).unwrap();
+    let mut ledger = restored(saved.unwrap());
+    file.write(&ledger.take_changes(), &seen(77)).unwrap();
+    file.write(&ledger.take_changes(), &seen(78)).unwrap();
     let length = || {
         std::fs::metadata(path.with_extension("sqlite-wal"))
             .unwrap()
             .len()
     };
     let before = length();
-    file.write(&books.take_changes(), &seen(78)).unwrap();
+    file.write(&ledger.take_changes(), &seen(78)).unwrap();
     assert_eq!(length(), before);
-    file.write(&books.take_changes(), &seen(79)).unwrap();
+    file.write(&ledger.take_changes(), &seen(79)).unwrap();
     let frame = u64::from(PAGE_SIZE) + 24;
     assert_eq!(length() - before, frame, "one row is on one page");
 }

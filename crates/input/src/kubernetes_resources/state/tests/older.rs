@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::*;
 
-/// A content as an earlier configuration kept it, which read everything.
+/// A content that was kept by an earlier configuration, which read everything.
 fn kept(name: &str, label: &str) -> Value {
     json!({
         "metadata": {"name": name, "namespace": "n", "labels": {"l": label}},
@@ -82,7 +82,7 @@ fn write_older(path: &Path, version: usize) {
     insert(&connection, rejected, "4/refused", &group);
 }
 
-/// Object, start, end and label of all that is handed out.
+/// Returns object, start, end and label of everything that is handed out.
 fn handed_out(ledger: &mut Ledger<BilledObject>) -> Vec<(String, i64, i64, String)> {
     let mut all = Vec::new();
     while let Some(window_batch) = ledger.next(40) {
@@ -115,7 +115,7 @@ fn a_file_of_each_earlier_version_comes_back_with_everything_in_it() {
         if version > 1 {
             expected.push(("refused".to_owned(), 4, 9, "x".to_owned()));
         }
-        // Before it was written anew, after a crash in between, and after it.
+        // Before it is written anew, after a crash before that, and afterwards.
         for round in 0..3 {
             let (mut file, saved, damage) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
             assert_eq!(damage, None);
@@ -123,10 +123,10 @@ fn a_file_of_each_earlier_version_comes_back_with_everything_in_it() {
             assert_eq!(saved.seen, seen(29));
             assert_eq!(saved.reads, Reads::All);
             assert_eq!(file.needs_everything(), round < 2);
-            let mut books = restored(saved);
-            assert_eq!(handed_out(&mut books.clone()), expected, "{version}");
+            let mut ledger = restored(saved);
+            assert_eq!(handed_out(&mut ledger.clone()), expected, "{version}");
             if round == 1 {
-                file.write(&books.take_everything(), &seen(29)).unwrap();
+                file.write(&ledger.take_everything(), &seen(29)).unwrap();
                 assert!(!file.needs_everything());
                 assert_eq!(file.check(), None);
             }
@@ -140,7 +140,7 @@ fn a_file_of_each_earlier_version_comes_back_with_everything_in_it() {
 }
 
 #[test]
-fn a_row_of_an_earlier_version_that_has_its_content_nowhere_is_noticed() {
+fn a_row_of_an_earlier_version_without_content_is_damage() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.sqlite");
     write_older(&path, 3);
@@ -153,9 +153,9 @@ fn a_row_of_an_earlier_version_that_has_its_content_nowhere_is_noticed() {
     assert!(damage.unwrap().contains("lacks its content"));
 }
 
-/// What an earlier configuration kept, and no mapping reads any more, is in none of the files.
+/// Neither the file nor its log contains what an earlier configuration kept and no mapping reads any more.
 #[test]
-fn what_is_no_longer_read_is_no_longer_there() {
+fn fields_that_are_no_longer_read_are_erased() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.sqlite");
     write_older(&path, 3);
@@ -169,19 +169,19 @@ fn what_is_no_longer_read_is_no_longer_there() {
                 .any(|it| it == secret.as_bytes())
         })
     };
-    // Labels are read at first, then only names.
+    // The first configuration reads labels, the second only names.
     for (reads, secret) in [(&reads, "hunter2"), (&Reads::default(), "failed")] {
         assert!(holds(secret));
         let projection = Projection::of(reads, ResourceType::Pod);
         let (mut file, saved, _) = StateFile::open(&path, "pod", &projection.kept, 0).unwrap();
         let saved = saved.unwrap();
         let kept_for = Arc::new(saved.reads.clone());
-        let mut books = restored(saved);
-        books.each_content(&mut |content| content.adapt(&kept_for, &projection));
+        let mut ledger = restored(saved);
+        ledger.each_content(&mut |content| content.adapt(&kept_for, &projection));
         let changes = if file.needs_everything() {
-            books.take_everything()
+            ledger.take_everything()
         } else {
-            books.take_changes()
+            ledger.take_changes()
         };
         file.write(&changes, &seen(29)).unwrap();
         assert!(!holds(secret), "{secret}");

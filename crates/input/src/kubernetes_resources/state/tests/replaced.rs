@@ -1,4 +1,4 @@
-//! What happens to the file under the process.
+//! Other processes delete, replace and change the file while it is in use.
 
 use std::fs;
 
@@ -8,18 +8,18 @@ use super::*;
 fn in_use(dir: &tempfile::TempDir) -> (PathBuf, StateFile, Ledger<BilledObject>) {
     let path = written(dir);
     let (mut file, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
-    let mut books = restored(saved.unwrap());
-    file.write(&books.take_changes(), &seen(78)).unwrap();
+    let mut ledger = restored(saved.unwrap());
+    file.write(&ledger.take_changes(), &seen(78)).unwrap();
     assert_eq!(file.check(), None);
-    (path, file, books)
+    (path, file, ledger)
 }
 
-/// Writes as the journal does.
-fn write(file: &mut StateFile, books: &mut Ledger<BilledObject>) -> Result<(), StateError> {
+/// Writes as the state writer does.
+fn write(file: &mut StateFile, ledger: &mut Ledger<BilledObject>) -> Result<(), StateError> {
     let changes = if file.needs_everything() {
-        books.take_everything()
+        ledger.take_everything()
     } else {
-        books.take_changes()
+        ledger.take_changes()
     };
     file.write(&changes, &seen(80))
 }
@@ -40,12 +40,12 @@ fn assert_holds_all(path: &Path, pods: usize) {
 #[test]
 fn a_file_that_is_deleted_is_written_anew_and_a_second_user_refused_all_the_while() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, mut file, mut books) = in_use(&dir);
+    let (path, mut file, mut ledger) = in_use(&dir);
     fs::remove_file(&path).unwrap();
     assert!(is_refused(&path) && !path.exists());
     assert_eq!(file.check(), Some(Change::Deleted));
-    start(&mut books, "new");
-    write(&mut file, &mut books).unwrap();
+    start(&mut ledger, "new");
+    write(&mut file, &mut ledger).unwrap();
     assert_eq!((file.check(), file.take_aside()), (None, None));
     assert!(is_refused(&path));
     drop(file);
@@ -53,34 +53,34 @@ fn a_file_that_is_deleted_is_written_anew_and_a_second_user_refused_all_the_whil
 }
 
 #[test]
-fn a_write_to_a_file_that_is_gone_is_none() {
+fn a_write_to_a_file_that_is_gone_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, mut file, mut books) = in_use(&dir);
+    let (path, mut file, mut ledger) = in_use(&dir);
     fs::remove_file(&path).unwrap();
-    start(&mut books, "new");
-    let error = write(&mut file, &mut books).unwrap_err().to_string();
+    start(&mut ledger, "new");
+    let error = write(&mut file, &mut ledger).unwrap_err().to_string();
     assert_eq!(error, "it was deleted");
     assert_eq!(file.check(), Some(Change::Deleted));
-    write(&mut file, &mut books).unwrap();
+    write(&mut file, &mut ledger).unwrap();
     drop(file);
     assert_holds_all(&path, 41);
 }
 
 #[test]
-fn what_was_moved_over_the_file_is_moved_aside() {
+fn a_file_that_was_moved_over_the_state_file_is_moved_aside() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, mut file, mut books) = in_use(&dir);
-    // Another state, a file of something else, and an empty one.
+    let (path, mut file, mut ledger) = in_use(&dir);
+    // Another state file, a file that is none, and an empty one.
     let other = dir.path().join("other.sqlite");
     let (mut state, _, _) = StateFile::open(&other, "node", &Reads::All, 0).unwrap();
-    state.write(&ledger(3).take_changes(), &seen(1)).unwrap();
+    state.write(&ledger_of(3).take_changes(), &seen(1)).unwrap();
     drop(state);
     let state = fs::read(&other).unwrap();
     for content in [state, b"none of ours ".repeat(500), Vec::new()] {
         fs::write(&other, &content).unwrap();
         fs::rename(&other, &path).unwrap();
         assert_eq!(file.check(), Some(Change::Replaced));
-        write(&mut file, &mut books).unwrap();
+        write(&mut file, &mut ledger).unwrap();
         assert_eq!(file.check(), None);
         let aside = file.take_aside().unwrap();
         assert!(aside.to_str().unwrap().contains(".replaced-"), "{aside:?}");
@@ -91,12 +91,12 @@ fn what_was_moved_over_the_file_is_moved_aside() {
 }
 
 #[test]
-fn a_file_that_somebody_else_wrote_into_is_moved_aside() {
+fn a_file_that_another_process_wrote_to_is_moved_aside() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, mut file, mut books) = in_use(&dir);
+    let (path, mut file, mut ledger) = in_use(&dir);
     fs::write(&path, "").unwrap();
     assert_eq!(file.check(), Some(Change::Overwritten));
-    write(&mut file, &mut books).unwrap();
+    write(&mut file, &mut ledger).unwrap();
     assert!(file.take_aside().is_some());
     drop(file);
     assert_holds_all(&path, 40);
@@ -105,38 +105,38 @@ fn a_file_that_somebody_else_wrote_into_is_moved_aside() {
 #[test]
 fn a_log_that_is_deleted_is_noticed_before_and_while_it_is_written_to() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, mut file, mut books) = in_use(&dir);
+    let (path, mut file, mut ledger) = in_use(&dir);
     let log = path.with_extension("sqlite-wal");
     fs::remove_file(&log).unwrap();
     assert_eq!(file.check(), Some(Change::LogLost));
-    write(&mut file, &mut books).unwrap();
+    write(&mut file, &mut ledger).unwrap();
     fs::remove_file(&log).unwrap();
-    start(&mut books, "new");
-    write(&mut file, &mut books).unwrap_err();
+    start(&mut ledger, "new");
+    write(&mut file, &mut ledger).unwrap_err();
     assert_eq!(file.check(), Some(Change::LogLost));
-    write(&mut file, &mut books).unwrap();
+    write(&mut file, &mut ledger).unwrap();
     assert_eq!((file.check(), file.take_aside()), (None, None));
     drop(file);
     assert_holds_all(&path, 41);
 }
 
-/// With the folder goes the lock, so whoever comes first has the new place.
+/// The lock is deleted with its folder, so the first process to come gets the new path.
 #[test]
-fn a_place_that_another_process_took_meanwhile_is_left_alone_until_it_is_free() {
+fn a_path_that_another_process_locked_is_left_alone_until_it_is_free() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, mut file, mut books) = in_use(&dir);
+    let (path, mut file, mut ledger) = in_use(&dir);
     fs::remove_dir_all(path.parent().unwrap()).unwrap();
     let (mut other, _, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
-    other.write(&ledger(3).take_changes(), &seen(1)).unwrap();
+    other.write(&ledger_of(3).take_changes(), &seen(1)).unwrap();
     for _ in 0..2 {
         assert!(file.check().is_some());
-        let error = write(&mut file, &mut books).unwrap_err();
+        let error = write(&mut file, &mut ledger).unwrap_err();
         assert!(matches!(error, StateError::InUse), "{error}");
     }
-    other.write(&ledger(4).take_changes(), &seen(1)).unwrap();
+    other.write(&ledger_of(4).take_changes(), &seen(1)).unwrap();
     assert_eq!(other.check(), None);
     drop(other);
-    write(&mut file, &mut books).unwrap();
+    write(&mut file, &mut ledger).unwrap();
     assert!(file.take_aside().is_some());
     assert!(is_refused(&path));
     drop(file);
@@ -144,25 +144,25 @@ fn a_place_that_another_process_took_meanwhile_is_left_alone_until_it_is_free() 
 }
 
 #[test]
-fn a_folder_that_cannot_be_made_again_is_told_and_tried_again() {
+fn a_folder_that_cannot_be_created_again_is_reported_and_tried_again() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, mut file, mut books) = in_use(&dir);
+    let (path, mut file, mut ledger) = in_use(&dir);
     let folder = path.parent().unwrap();
     fs::remove_dir_all(folder).unwrap();
     fs::write(folder, "no folder").unwrap();
     assert_eq!(file.check(), Some(Change::Deleted));
-    let error = write(&mut file, &mut books).unwrap_err().to_string();
+    let error = write(&mut file, &mut ledger).unwrap_err().to_string();
     assert!(error.contains("cannot make"), "{error}");
     assert_eq!(file.check(), Some(Change::Deleted));
     fs::remove_file(folder).unwrap();
-    write(&mut file, &mut books).unwrap();
+    write(&mut file, &mut ledger).unwrap();
     assert_eq!(file.check(), None);
     drop(file);
     assert_holds_all(&path, 40);
 }
 
 #[test]
-fn a_lock_that_is_deleted_is_made_again() {
+fn a_lock_file_that_is_deleted_is_created_again() {
     let dir = tempfile::tempdir().unwrap();
     let (path, mut file, _books) = in_use(&dir);
     let lock = path.with_extension("sqlite.lock");

@@ -1,0 +1,228 @@
+//! The claim of a Lease: the second up to which windows were delivered, and the replica that signed it.
+//!
+//! The watermark is an annotation, so people can read it and can also change it. A second annotation, the
+//! signature, repeats it with the time of the renewal and the identity of the writer. If the two differ, somebody
+//! wrote the watermark who does not hold the Lease. The writer of an unsigned watermark is unknown: it is followed,
+//! and what it skips is counted.
+
+use k8s_openapi::{
+    api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp,
+};
+
+use crate::kubernetes_resources::messages;
+
+/// The second up to which everything was acknowledged, RFC 3339.
+const WATERMARK: &str = "meterline.io/watermark";
+/// The signature: the watermark again, the microsecond of the renewal and the identity of the writer.
+const SIGNED: &str = "meterline.io/watermark-signed";
+
+/// What a Lease says of the watermark.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Claim {
+    /// The second up to which windows were delivered, as far as it can be believed.
+    pub(crate) watermark: Option<i64>,
+    /// The replica that signed it.
+    pub(crate) by: String,
+    /// Whether it is signed.
+    pub(crate) is_signed: bool,
+    /// The text of the annotation, if it is refused, and the reason.
+    pub(crate) refused: Option<(String, &'static str)>,
+}
+
+/// Who signed a watermark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signer {
+    /// Another replica: it knows what it delivered.
+    Another,
+    /// This replica, perhaps before it was restarted.
+    ThisReplica,
+    /// Nobody: there is no valid signature.
+    Nobody,
+}
+
+impl Claim {
+    /// Returns who signed it, for the replica with this identity.
+    pub(crate) fn signer(&self, identity: &str) -> Signer {
+        match (self.is_signed, self.by == identity) {
+            (false, _) => Signer::Nobody,
+            (true, true) => Signer::ThisReplica,
+            (true, false) => Signer::Another,
+        }
+    }
+}
+
+/// Reads the claim of a Lease. No clock of the cluster shows a later second than `latest`.
+pub(crate) fn read(lease: &Lease, latest: i64) -> Claim {
+    let annotations = lease.metadata.annotations.as_ref();
+    let annotation = |name| annotations.and_then(|it| it.get(name)).map(String::as_str);
+    let spec = lease.spec.as_ref();
+    let text = annotation(WATERMARK);
+    let is_past = |at: &i64| *at <= latest;
+    let signed = annotation(SIGNED).and_then(signed);
+    // An older version of this program renews the Lease and does not change the signature.
+    let signed =
+        signed.filter(|it| Some(it.renewed) == spec.and_then(|it| micros(it.renew_time.as_ref())));
+    let Some(signed) = signed else {
+        let watermark = text.and_then(seconds);
+        return Claim {
+            watermark: watermark.filter(is_past),
+            by: String::new(),
+            is_signed: false,
+            refused: text
+                .filter(|_| watermark.is_none_or(|it| !is_past(&it)))
+                .map(|text| (text.to_owned(), "it is not a time in the past")),
+        };
+    };
+    let refused = if text != Some(signed.text) {
+        let changed = "whoever holds the Lease did not write it";
+        Some((text.unwrap_or("nothing").to_owned(), changed))
+    } else if seconds(signed.text).is_none_or(|it| !is_past(&it)) {
+        Some((signed.text.to_owned(), "it is not a time in the past"))
+    } else {
+        None
+    };
+    Claim {
+        watermark: seconds(signed.text).filter(is_past),
+        by: signed.by.to_owned(),
+        is_signed: true,
+        refused,
+    }
+}
+
+/// Writes a watermark into the Lease that `by` holds and has just renewed.
+pub(crate) fn write(lease: &mut Lease, watermark: i64, by: &str) {
+    let text = messages::rfc3339(watermark);
+    let renewed = lease.spec.as_ref().and_then(|it| it.renew_time.as_ref());
+    let renewed = micros(renewed).unwrap_or_default();
+    let annotations = lease.metadata.annotations.get_or_insert_default();
+    annotations.insert(SIGNED.to_owned(), format!("{text} {renewed} {by}"));
+    annotations.insert(WATERMARK.to_owned(), text.to_string());
+}
+
+/// Returns the present moment, as precise as the API server stores it.
+pub(crate) fn now() -> MicroTime {
+    let now = Timestamp::now();
+    MicroTime(Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now))
+}
+
+struct Signed<'a> {
+    text: &'a str,
+    renewed: i64,
+    by: &'a str,
+}
+
+fn signed(text: &str) -> Option<Signed<'_>> {
+    let mut parts = text.splitn(3, ' ');
+    Some(Signed {
+        text: parts.next()?,
+        renewed: parts.next()?.parse().ok()?,
+        by: parts.next()?,
+    })
+}
+
+fn micros(time: Option<&MicroTime>) -> Option<i64> {
+    time.map(|it| it.0.as_microsecond())
+}
+
+fn seconds(text: &str) -> Option<i64> {
+    let time = chrono::DateTime::parse_from_rfc3339(text).ok()?;
+    Some(time.timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::coordination::v1::LeaseSpec;
+
+    use super::*;
+
+    const LATEST: i64 = 1_000_002;
+
+    fn held() -> Lease {
+        Lease {
+            spec: Some(LeaseSpec {
+                holder_identity: Some("a".to_owned()),
+                renew_time: Some(now()),
+                ..LeaseSpec::default()
+            }),
+            ..Lease::default()
+        }
+    }
+
+    fn set(lease: &mut Lease, name: &str, text: &str) {
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        annotations.insert(name.to_owned(), text.to_owned());
+    }
+
+    /// Returns it as the API server does.
+    fn stored(lease: &Lease) -> Lease {
+        serde_json::from_value(serde_json::to_value(lease).unwrap()).unwrap()
+    }
+
+    fn believed(watermark: i64, by: &str, is_signed: bool) -> Claim {
+        Claim {
+            watermark: Some(watermark),
+            by: by.to_owned(),
+            is_signed,
+            refused: None,
+        }
+    }
+
+    #[test]
+    fn a_watermark_that_the_holder_signed_is_believed() {
+        let mut lease = held();
+        write(&mut lease, 999_990, "b with spaces");
+        assert_eq!(
+            read(&stored(&lease), LATEST),
+            believed(999_990, "b with spaces", true)
+        );
+    }
+
+    #[test]
+    fn a_watermark_that_somebody_changed_is_refused_and_the_signed_one_counts() {
+        for text in ["1970-01-12T13:46:39Z", "soon", "2099-01-01T00:00:00Z"] {
+            let mut lease = held();
+            write(&mut lease, 999_990, "a");
+            set(&mut lease, WATERMARK, text);
+            let claim = read(&stored(&lease), LATEST);
+            assert_eq!(claim.watermark, Some(999_990));
+            assert_eq!(claim.refused.unwrap().0, text);
+        }
+        let mut lease = held();
+        write(&mut lease, 999_990, "a");
+        lease
+            .metadata
+            .annotations
+            .as_mut()
+            .unwrap()
+            .remove(WATERMARK);
+        let claim = read(&lease, LATEST);
+        assert_eq!(claim.watermark, Some(999_990));
+        assert!(claim.refused.is_some());
+    }
+
+    #[test]
+    fn a_watermark_that_an_older_version_wrote_is_unsigned() {
+        let mut lease = held();
+        write(&mut lease, 999_980, "b");
+        lease.spec.as_mut().unwrap().renew_time = Some(MicroTime(Timestamp::UNIX_EPOCH));
+        set(&mut lease, WATERMARK, "1970-01-12T13:46:30Z");
+        assert_eq!(read(&lease, LATEST), believed(999_990, "", false));
+    }
+
+    #[test]
+    fn a_watermark_in_the_future_is_refused() {
+        for (watermark, is_believed) in [(LATEST, true), (LATEST + 1, false), (LATEST + 48, false)]
+        {
+            let mut lease = held();
+            write(&mut lease, watermark, "a");
+            let claim = read(&lease, LATEST);
+            assert_eq!(claim.watermark.is_some(), is_believed, "{claim:?}");
+            assert_eq!(claim.refused.is_none(), is_believed, "{claim:?}");
+        }
+        let mut lease = held();
+        assert_eq!(read(&lease, LATEST).watermark, None);
+        set(&mut lease, WATERMARK, "soon");
+        assert!(read(&lease, LATEST).refused.is_some());
+        assert_eq!(read(&Lease::default(), LATEST), Claim::default());
+    }
+}

@@ -1,0 +1,488 @@
+//! The ledger that all parts of one input share, and how complete it is, behind one mutex.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use meterline_ledger::{
+    Budget, Changes, Completeness, DeliveryResult, DeliveryTag, Interval, Ledger, Observation, Uid,
+    UnixSeconds, Waiting, WindowBatch,
+};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
+
+use super::{
+    leader::claim::Signer,
+    object::{BilledObject, Known, Projection},
+    options::Options,
+    state::SeenUntil,
+};
+
+/// Whether this replica bills.
+enum Leadership {
+    /// It is the only one.
+    Alone,
+    /// Until this moment by its own clock; a moment in the past while it stands by.
+    Until(Instant),
+}
+
+struct State {
+    ledger: Ledger<BilledObject>,
+    completeness: Completeness,
+    /// Grows with everything that may have changed the ledger.
+    generation: u64,
+    /// The generation up to which the state file has the ledger; `None` without a state file.
+    written: Option<u64>,
+    /// How far the view went the last time that it was complete.
+    seen: SeenUntil,
+    /// Objects of a restored ledger that no watch is known to see.
+    unplaced: HashSet<Uid>,
+    leadership: Leadership,
+    /// The replica that was last seen to lead while this one stood by.
+    leader: Arc<str>,
+}
+
+/// A window that may be sent.
+pub(super) struct DueWindow {
+    pub(super) batch: WindowBatch<BilledObject>,
+    /// The generation that the state file must have before the window is sent.
+    pub(super) generation: u64,
+}
+
+/// See the module documentation.
+pub(super) struct SharedLedger {
+    state: Mutex<State>,
+    projection: Arc<Projection>,
+    max_backlog: i64,
+    /// Something happened that may make a window ready.
+    pub(super) changed: Notify,
+    /// The state file has something to write.
+    pub(super) dirty: Notify,
+    /// Has a permit once it is known from which second on this ledger bills.
+    opened: Semaphore,
+}
+
+impl SharedLedger {
+    pub(super) fn new(
+        ledger: Ledger<BilledObject>,
+        completeness: Completeness,
+        options: &Options,
+    ) -> Self {
+        Self {
+            state: Mutex::new(State {
+                ledger,
+                completeness,
+                generation: 0,
+                written: options.has_state.then_some(0),
+                seen: SeenUntil::default(),
+                unplaced: HashSet::new(),
+                leadership: if options.is_elected {
+                    Leadership::Until(Instant::now())
+                } else {
+                    Leadership::Alone
+                },
+                leader: "another replica".into(),
+            }),
+            projection: Arc::clone(&options.projection),
+            max_backlog: options.max_backlog,
+            changed: Notify::new(),
+            dirty: Notify::new(),
+            opened: Semaphore::new(usize::from(!options.is_elected)),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state, and has the state file follow.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state();
+        state.generation = state.generation.saturating_add(1);
+        let outcome = change(&mut state);
+        drop(state);
+        self.dirty.notify_one();
+        outcome
+    }
+
+    /// Reads the ledger. Must be quick: everything else waits.
+    pub(super) fn with_ledger<T>(&self, read: impl FnOnce(&Ledger<BilledObject>) -> T) -> T {
+        read(&self.state().ledger)
+    }
+
+    /// Tells the ledger of the state of an object. Returns what its namespace may still have waiting.
+    pub(super) fn observe(&self, observation: Observation<BilledObject>) -> Waiting {
+        self.change(|state| {
+            state.unplaced.remove(&observation.uid);
+            let bill = |content: &BilledObject| content.bill(&self.projection);
+            state
+                .ledger
+                .apply_within(observation, Budget::default(), bill)
+        })
+    }
+
+    /// An object is gone since `at`.
+    pub(super) fn deleted(&self, uid: &str, at: UnixSeconds) {
+        self.change(|state| state.ledger.deleted(uid, at));
+    }
+
+    /// An object is gone, and nothing says since when: it existed at `seen`, and at `now` it does not. It is
+    /// billed until it was seen; the seconds between are counted.
+    pub(super) fn vanished(&self, uid: &str, seen: UnixSeconds, now: UnixSeconds) {
+        self.change(|state| state.ledger.vanished(uid, seen, now));
+    }
+
+    /// A watch has seen everything up to this resource version.
+    pub(super) fn seen_version(&self, watch: &Arc<str>, version: u64) {
+        let versions = &mut self.state().seen.versions;
+        versions.insert(Arc::clone(watch), version);
+    }
+
+    /// A watch has a complete view, or no longer has one. Returns whether all watches have one.
+    pub(super) fn synced(&self, watch: &str, is_synced: bool) -> bool {
+        let mut state = self.state();
+        state.completeness.synced(watch, is_synced);
+        let is_complete = state.completeness.complete_until(i64::MAX).is_some();
+        if is_synced && is_complete {
+            // Every watch has listed what exists, and these were not in any list.
+            for uid in std::mem::take(&mut state.unplaced) {
+                let seen = state.seen.at;
+                state.ledger.deleted(&uid, seen);
+            }
+        }
+        drop(state);
+        if is_synced {
+            self.changed.notify_one();
+        }
+        is_complete
+    }
+
+    /// The view of a watch was current at `at`.
+    pub(super) fn alive(&self, watch: &str, at: UnixSeconds) {
+        self.state().completeness.alive(watch, at);
+        self.changed.notify_one();
+    }
+
+    /// The second up to which every watch is current; `None` while one has no complete view.
+    pub(super) fn complete_until(&self) -> Option<UnixSeconds> {
+        self.state().completeness.complete_until(i64::MAX)
+    }
+
+    /// The end of the next window.
+    pub(super) fn next_due(&self) -> UnixSeconds {
+        self.state().ledger.next_due()
+    }
+
+    /// The next window that may be made now, if there is one, and how many object-seconds were given up
+    /// because they are older than `max_backlog`.
+    pub(super) fn next(&self, now: UnixSeconds) -> (Option<DueWindow>, i64) {
+        if !self.is_leader() {
+            return (None, 0);
+        }
+        self.change(|state| {
+            let Some(complete_until) = state.completeness.complete_until(now) else {
+                return (None, 0);
+            };
+            let oldest = now.saturating_sub(self.max_backlog);
+            state.ledger.forget_rejected(oldest);
+            let lost = state.ledger.give_up(oldest);
+            let batch = state.ledger.next(complete_until);
+            let generation = state.generation;
+            let window = batch.map(|batch| DueWindow { batch, generation });
+            (window, lost)
+        })
+    }
+
+    /// Settles a window that was handed out. `result` makes the result of its pieces.
+    pub(super) fn settle(
+        &self,
+        tag: DeliveryTag,
+        result: impl FnOnce(&Ledger<BilledObject>) -> DeliveryResult<BilledObject>,
+    ) {
+        self.change(|state| {
+            let result = result(&state.ledger);
+            state.ledger.settle(tag, result);
+        });
+    }
+
+    /// Makes all rejected usage again. Returns how many pieces that are.
+    pub(super) fn retry_rejected(&self) -> usize {
+        let pieces = self.change(|state| state.ledger.retry_rejected());
+        self.changed.notify_one();
+        pieces
+    }
+
+    /// The length of windows.
+    pub(super) fn interval(&self) -> Interval {
+        self.state().ledger.interval()
+    }
+
+    /// Waits until it is known from which second on this ledger bills. Watches begin after that, since the
+    /// ledger cuts there what they see.
+    pub(super) async fn is_open(&self) {
+        // The semaphore is never closed, and the permit is returned at once.
+        let _ = self.opened.acquire().await;
+    }
+
+    /// The Lease, signed by `signer`, says that everything up to `delivered` was delivered. A leader knows
+    /// that by itself. Returns how many object-seconds are counted as unproved because of it.
+    pub(super) fn learn(&self, delivered: Option<UnixSeconds>, signer: Signer) -> i64 {
+        let is_first = self.opened.available_permits() == 0;
+        let learned = delivered.filter(|_| is_first || !self.is_leader());
+        let lost = learned.map_or(0, |delivered| {
+            self.change(|state| {
+                let ledger = &mut state.ledger;
+                match signer {
+                    _ if !is_first && delivered <= ledger.watermark() => 0,
+                    Signer::Another if is_first => {
+                        ledger.begin_at(delivered);
+                        0
+                    }
+                    Signer::Another => {
+                        ledger.adopt(delivered);
+                        0
+                    }
+                    Signer::ThisReplica => ledger.adopt_unproved(delivered, true),
+                    Signer::Nobody => ledger.adopt_unproved(delivered, false),
+                }
+            })
+        });
+        if is_first {
+            self.opened.add_permits(1);
+        }
+        lost
+    }
+
+    /// Another replica leads.
+    pub(super) fn is_led_by(&self, leader: &str) {
+        let mut state = self.state();
+        if state.leader.as_ref() != leader {
+            state.leader = leader.into();
+        }
+    }
+
+    /// The replica that leads instead of this one, if another one does.
+    pub(super) fn leader(&self) -> Option<Arc<str>> {
+        (!self.is_leader()).then(|| Arc::clone(&self.state().leader))
+    }
+
+    /// This replica leads until then.
+    pub(super) fn lead_until(&self, until: Instant) {
+        self.state().leadership = Leadership::Until(until);
+        self.changed.notify_one();
+    }
+
+    /// Whether this replica bills.
+    pub(super) fn is_leader(&self) -> bool {
+        match self.state().leadership {
+            Leadership::Alone => true,
+            Leadership::Until(until) => Instant::now() < until,
+        }
+    }
+
+    /// The second up to which nothing has to be sent again.
+    pub(super) fn safe_watermark(&self) -> UnixSeconds {
+        self.state().ledger.safe_watermark()
+    }
+
+    /// Returns what a restored ledger knows: for each watch the objects that existed. `place` says which watch
+    /// an object belongs to, if any.
+    pub(super) fn restored(
+        &self,
+        seen: &SeenUntil,
+        place: impl Fn(&Known) -> Option<Arc<str>>,
+    ) -> HashMap<Arc<str>, Vec<Known>> {
+        let mut placed: HashMap<_, Vec<_>> = HashMap::new();
+        self.change(|state| {
+            state.seen = seen.clone();
+            let mut elsewhere = Vec::new();
+            for (uid, content) in state.ledger.existing() {
+                let Some(content) = content else {
+                    state.unplaced.insert(Arc::clone(uid));
+                    continue;
+                };
+                let known = Known::of(uid, content);
+                match place(&known) {
+                    Some(watch) => placed.entry(watch).or_default().push(known),
+                    None => elsewhere.push(Arc::clone(uid)),
+                }
+            }
+            for uid in elsewhere {
+                // The configuration no longer watches it.
+                state.ledger.deleted(&uid, seen.at);
+            }
+        });
+        placed
+    }
+
+    /// Returns what the state file has to write: the changes since the last call, or `everything`; their
+    /// generation; and how far the view went.
+    pub(super) fn take_changes(&self, everything: bool) -> (Changes<BilledObject>, u64, SeenUntil) {
+        let mut state = self.state();
+        if let Some(current) = state.completeness.complete_until(i64::MAX) {
+            state.seen.at = state.seen.at.max(current);
+        }
+        let changes = if everything {
+            state.ledger.take_everything()
+        } else {
+            state.ledger.take_changes()
+        };
+        (changes, state.generation, state.seen.clone())
+    }
+
+    /// The state file has everything up to this generation.
+    pub(super) fn written(&self, generation: u64) {
+        self.state().written = Some(generation);
+        self.changed.notify_one();
+    }
+
+    /// Whether the state file has everything up to this generation, or there is none.
+    pub(super) fn is_written(&self, generation: u64) -> bool {
+        self.state().written.is_none_or(|it| it >= generation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes_resources::{
+        testing::{WATCH, ledger, object, observation, options, pod},
+        watch::Cluster,
+    };
+
+    fn shared(change: impl FnOnce(&mut Options)) -> Arc<SharedLedger> {
+        let mut options = options(Cluster::default());
+        change(&mut options);
+        ledger(&options, 0)
+    }
+
+    /// The view is complete and current as of 1,000.
+    fn complete(ledger: &SharedLedger) {
+        ledger.synced(WATCH, true);
+        ledger.alive(WATCH, 1_000);
+    }
+
+    #[test]
+    fn a_window_waits_until_the_view_is_complete_past_its_end() {
+        let ledger = shared(|_| ());
+        ledger.observe(observation("a", 1, None));
+        assert!(ledger.next(1_000).0.is_none());
+        ledger.synced(WATCH, true);
+        ledger.alive(WATCH, 9);
+        assert!(ledger.next(1_000).0.is_none());
+        ledger.alive(WATCH, 10);
+        let window = ledger.next(1_000).0.unwrap();
+        assert_eq!(window.batch.pieces.len(), 1);
+        ledger.synced(WATCH, false);
+        assert!(ledger.next(1_000).0.is_none());
+    }
+
+    #[test]
+    fn a_window_is_sent_only_once_the_state_file_has_what_it_is_made_of() {
+        let ledger = shared(|it| it.has_state = true);
+        ledger.observe(observation("a", 1, None));
+        complete(&ledger);
+        let window = ledger.next(1_000).0.unwrap();
+        let (_, before, _) = ledger.take_changes(false);
+        assert!(!ledger.is_written(window.generation));
+        ledger.written(window.generation - 1);
+        assert!(!ledger.is_written(window.generation));
+        ledger.written(before);
+        assert!(ledger.is_written(window.generation));
+    }
+
+    #[test]
+    fn without_a_state_file_everything_counts_as_written() {
+        let ledger = shared(|_| ());
+        ledger.observe(observation("a", 1, None));
+        assert!(ledger.is_written(u64::MAX));
+    }
+
+    #[test]
+    fn windows_that_are_too_old_are_given_up_and_counted() {
+        let ledger = shared(|it| it.max_backlog = 100);
+        ledger.observe(observation("a", 1, Some(50)));
+        complete(&ledger);
+        let (window, lost) = ledger.next(1_000);
+        assert_eq!((window.is_none(), lost), (true, 49));
+    }
+
+    #[tokio::test]
+    async fn a_standby_makes_no_window_and_opens_once_it_knows_the_watermark() {
+        let ledger = shared(|it| it.is_elected = true);
+        assert_eq!(ledger.leader().as_deref(), Some("another replica"));
+        ledger.is_led_by("a");
+        assert_eq!(ledger.leader().as_deref(), Some("a"));
+        let opens = ledger.is_open();
+        assert!(futures::FutureExt::now_or_never(opens).is_none());
+        // Another replica has delivered everything up to 20.
+        assert_eq!(ledger.learn(Some(20), Signer::Another), 0);
+        ledger.is_open().await;
+        ledger.observe(observation("a", 1, None));
+        complete(&ledger);
+        assert!(ledger.next(1_000).0.is_none());
+        ledger.lead_until(Instant::now() + std::time::Duration::from_secs(60));
+        assert_eq!(ledger.leader(), None);
+        let window = ledger.next(1_000).0.unwrap();
+        assert_eq!(window.batch.window.start, 20);
+        ledger.lead_until(Instant::now());
+        assert!(ledger.next(1_000).0.is_none());
+    }
+
+    #[test]
+    fn what_nobody_proves_to_be_delivered_is_counted() {
+        let standby = || {
+            let ledger = shared(|it| it.is_elected = true);
+            ledger.observe(observation("a", 1, Some(15)));
+            ledger
+        };
+        assert_eq!(standby().learn(Some(20), Signer::Nobody), 14);
+        assert_eq!(standby().learn(Some(20), Signer::ThisReplica), 14);
+        assert_eq!(standby().learn(Some(20), Signer::Another), 0);
+    }
+
+    #[test]
+    fn a_leader_does_not_learn_from_the_lease() {
+        let ledger = shared(|it| it.is_elected = true);
+        ledger.learn(None, Signer::Nobody);
+        ledger.lead_until(Instant::now() + std::time::Duration::from_secs(60));
+        ledger.observe(observation("a", 1, Some(15)));
+        assert_eq!(ledger.learn(Some(20), Signer::Nobody), 0);
+        assert_eq!(ledger.safe_watermark(), 0);
+    }
+
+    #[test]
+    fn restored_objects_go_to_their_watch_and_what_no_watch_sees_has_ended() {
+        let ledger = shared(|_| ());
+        for name in ["a", "b"] {
+            ledger.observe(observation(name, 1, None));
+        }
+        let seen = SeenUntil {
+            at: 7,
+            versions: [(WATCH.into(), 3)].into(),
+        };
+        let placed = ledger.restored(&seen, |known| (known.name == "a").then(|| WATCH.into()));
+        let names: Vec<_> = placed[WATCH].iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, ["a"]);
+        complete(&ledger);
+        let window = ledger.next(10).0.unwrap();
+        let pieces = window.batch.pieces.iter();
+        let ends: Vec<_> = pieces.map(|it| (it.uid.as_ref(), it.end)).collect();
+        assert_eq!(ends, [("a", 10), ("b", 7)]);
+        let (.., seen) = ledger.take_changes(false);
+        assert_eq!(seen.versions[WATCH], 3);
+    }
+
+    #[test]
+    fn known_objects_have_what_finds_them_again() {
+        let known = object(pod("a", 1), 5).known();
+        assert_eq!(
+            (known.name.as_str(), known.namespace.as_deref()),
+            ("a", Some("n"))
+        );
+        assert_eq!(known.version, 5);
+    }
+}

@@ -1,0 +1,431 @@
+//! One test for each rule of a pod's life.
+
+use meterline_core::{Document, Reads};
+use serde_json::{Value, json};
+
+use super::*;
+
+const NOW: i64 = 1_000;
+
+fn at(seconds: i64) -> String {
+    chrono::DateTime::from_timestamp(seconds, 0)
+        .unwrap()
+        .to_rfc3339()
+}
+
+fn pod(value: &Value) -> Lifetime {
+    let whole = Document::from(value);
+    let life = lifetime(whole.root(), ResourceType::Pod, false, NOW);
+    // The rules read no other fields than they declare.
+    let seen = whole.project(&Reads::of(READS));
+    assert_eq!(
+        super::lifetime(seen.root(), ResourceType::Pod, false, NOW),
+        life
+    );
+    life
+}
+
+fn running(started: i64) -> Value {
+    json!({"state": {"running": {"startedAt": at(started)}}})
+}
+
+fn terminated(started: i64, finished: i64) -> Value {
+    json!({"state": {"terminated": {"startedAt": at(started), "finishedAt": at(finished)}}})
+}
+
+#[test]
+fn a_pod_starts_with_its_first_container() {
+    let life = pod(&json!({"status": {"phase": "Running",
+        "containerStatuses": [running(120), running(100)]}}));
+    assert_eq!(
+        life,
+        Lifetime {
+            start: Some(100),
+            end: None
+        }
+    );
+}
+
+#[test]
+fn a_pending_pod_has_not_started() {
+    let waiting = json!({"state": {"waiting": {"reason": "ContainerCreating"}}});
+    let value = json!({"metadata": {"creationTimestamp": at(50)},
+        "status": {"phase": "Pending", "containerStatuses": [waiting]}});
+    assert_eq!(pod(&value), Lifetime::default());
+    let life = lifetime(Document::from(&value).root(), ResourceType::Pod, true, NOW);
+    assert_eq!(life.start, Some(50));
+}
+
+#[test]
+fn a_restarted_container_started_when_it_first_did() {
+    let mut container = running(300);
+    container["lastState"] = terminated(100, 290)["state"].clone();
+    let life = pod(&json!({"status": {"phase": "Running", "containerStatuses": [container]}}));
+    assert_eq!(
+        life,
+        Lifetime {
+            start: Some(100),
+            end: None
+        }
+    );
+}
+
+#[test]
+fn a_pod_does_not_start_before_it_was_scheduled() {
+    let life = pod(&json!({"status": {"phase": "Running",
+        "conditions": [{"type": "PodScheduled", "status": "True", "lastTransitionTime": at(105)}],
+        "containerStatuses": [running(100)]}}));
+    assert_eq!(life.start, Some(105));
+}
+
+#[test]
+fn a_finished_pod_ends_with_its_last_container() {
+    let life = pod(&json!({"status": {"phase": "Succeeded",
+        "containerStatuses": [terminated(100, 200), terminated(100, 230)]}}));
+    assert_eq!(
+        life,
+        Lifetime {
+            start: Some(100),
+            end: Some(230)
+        }
+    );
+}
+
+#[test]
+fn a_sidecar_may_outlive_the_containers_and_an_init_container_does_not_count() {
+    let mut sidecar = terminated(90, 240);
+    sidecar["name"] = "proxy".into();
+    let mut init = terminated(80, 999);
+    init["name"] = "setup".into();
+    let life = pod(&json!({
+        "spec": {"initContainers": [{"name": "setup"}, {"name": "proxy", "restartPolicy": "Always"}]},
+        "status": {"phase": "Succeeded", "containerStatuses": [terminated(100, 230)],
+            "initContainerStatuses": [init, sidecar]}}));
+    assert_eq!(
+        life,
+        Lifetime {
+            start: Some(100),
+            end: Some(240)
+        }
+    );
+}
+
+#[test]
+fn a_pod_that_is_running_with_all_containers_stopped_goes_on() {
+    let life = pod(&json!({"status": {"phase": "Running",
+        "containerStatuses": [terminated(100, 200)]}}));
+    assert_eq!(
+        life,
+        Lifetime {
+            start: Some(100),
+            end: None
+        }
+    );
+}
+
+#[test]
+fn an_evicted_pod_that_never_started_has_no_lifetime() {
+    let life = pod(&json!({"status": {"phase": "Failed", "reason": "Evicted"}}));
+    assert_eq!(
+        life,
+        Lifetime {
+            start: None,
+            end: Some(NOW)
+        }
+    );
+}
+
+#[test]
+fn a_container_without_times_does_not_count() {
+    let life = pod(&json!({"status": {"phase": "Failed",
+        "containerStatuses": [{"state": {"terminated": {"startedAt": null, "finishedAt": null}}},
+            {"state": {"terminated": {"startedAt": "1970-01-01T00:00:00Z"}}}]}}));
+    assert_eq!(
+        life,
+        Lifetime {
+            start: None,
+            end: Some(NOW)
+        }
+    );
+}
+
+#[test]
+fn a_running_pod_without_container_status_started_when_the_kubelet_accepted_it() {
+    let life = pod(&json!({"metadata": {"creationTimestamp": at(90)},
+        "status": {"phase": "Running", "startTime": at(95)}}));
+    assert_eq!(life.start, Some(95));
+}
+
+#[test]
+fn other_objects_are_billed_from_their_creation() {
+    let node = Document::from(&json!({"metadata": {"creationTimestamp": at(70)}}));
+    assert_eq!(
+        lifetime(node.root(), ResourceType::Node, false, NOW),
+        Lifetime {
+            start: Some(70),
+            end: None
+        }
+    );
+}
+
+#[test]
+fn a_deletion_that_a_current_watch_sees_happened_in_that_second() {
+    let value = json!({"metadata": {"deletionTimestamp": at(500)},
+        "status": {"phase": "Running", "containerStatuses": [running(100)]}});
+    let document = Document::from(&value);
+    let life = pod(&value);
+    assert_eq!(
+        deleted_at(document.root(), life, Deletion::Observed(530)),
+        530
+    );
+    let gap = |since, now| deleted_at(document.root(), life, Deletion::InGap { since, now });
+    assert_eq!(gap(490, 530), 500);
+    assert_eq!(gap(510, 530), 510);
+    assert_eq!(gap(400, 450), 450);
+}
+
+#[test]
+fn a_deleted_pod_whose_containers_all_finished_ended_then() {
+    let value = json!({"status": {"phase": "Running",
+        "containerStatuses": [terminated(100, 200), terminated(100, 210)]}});
+    let document = Document::from(&value);
+    assert_eq!(
+        deleted_at(document.root(), pod(&value), Deletion::Observed(999)),
+        210
+    );
+}
+
+#[test]
+fn a_deleted_pod_without_any_status_ended_when_seen() {
+    let document = Document::from(&json!({}));
+    assert_eq!(
+        deleted_at(document.root(), Lifetime::default(), Deletion::Observed(7)),
+        7
+    );
+}
+
+/// A container in this state that ran before as well.
+fn again(state: &Value, before: &Value) -> Value {
+    json!({"state": state["state"], "lastState": before["state"], "restartCount": 1})
+}
+
+fn waiting() -> Value {
+    json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}})
+}
+
+fn unknown() -> Value {
+    json!({"state": {"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown",
+        "startedAt": null, "finishedAt": null}}})
+}
+
+fn named(name: &str, mut status: Value) -> Value {
+    status["name"] = name.into();
+    status
+}
+
+fn condition(name: &str, status: &str, since: i64) -> Value {
+    json!({"type": name, "status": status, "lastTransitionTime": at(since)})
+}
+
+/// A pod whose deletion was requested at `asked`.
+fn deleting(asked: i64, grace: i64, restart: &str, phase: &str, containers: &[Value]) -> Value {
+    json!({
+        "metadata": {"deletionTimestamp": at(asked + grace), "deletionGracePeriodSeconds": grace},
+        "spec": {"restartPolicy": restart},
+        "status": {"phase": phase, "containerStatuses": containers}})
+}
+
+fn deleted(value: &Value, deletion: Deletion) -> i64 {
+    deleted_at(Document::from(value).root(), pod(value), deletion)
+}
+
+#[test]
+fn a_sidecar_that_runs_keeps_a_deleted_pod_alive() {
+    let with = |sidecar: Value| {
+        json!({
+            "spec": {"restartPolicy": "Never", "initContainers": [{"name": "proxy", "restartPolicy": "Always"}]},
+            "status": {"phase": "Running", "containerStatuses": [terminated(100, 110)],
+                "initContainerStatuses": [named("proxy", sidecar)]}})
+    };
+    assert_eq!(
+        deleted(&with(running(90)), Deletion::Observed(5_000)),
+        5_000
+    );
+    assert_eq!(deleted(&with(waiting()), Deletion::Observed(5_000)), 5_000);
+    assert_eq!(
+        deleted(&with(terminated(90, 112)), Deletion::Observed(5_000)),
+        112,
+        "the kubelet stops sidecars when the containers are done"
+    );
+}
+
+#[test]
+fn a_pod_that_is_being_deleted_and_has_no_running_container_is_over() {
+    let end = |containers: &[Value]| pod(&deleting(300, 30, "Never", "Running", containers)).end;
+    assert_eq!(
+        end(&[terminated(100, 305), terminated(100, 310)]),
+        Some(310)
+    );
+    assert_eq!(end(&[terminated(100, 200)]), Some(200));
+    assert_eq!(end(&[terminated(100, 305), running(100)]), None);
+    assert_eq!(end(&[terminated(100, 305), waiting()]), None);
+    assert_eq!(end(&[terminated(100, 305), unknown()]), None);
+    assert_eq!(end(&[]), None);
+    let mut sidecar = deleting(300, 30, "Never", "Running", &[terminated(100, 305)]);
+    sidecar["spec"]["initContainers"] = json!([{"name": "proxy", "restartPolicy": "Always"}]);
+    sidecar["status"]["initContainerStatuses"] = json!([named("proxy", running(90))]);
+    assert_eq!(pod(&sidecar).end, None);
+}
+
+#[test]
+fn a_container_whose_end_is_unknown_does_not_say_when_the_pod_ended() {
+    let end = |containers: Value, conditions: Value| {
+        pod(
+            &json!({"status": {"phase": "Failed", "conditions": conditions,
+            "containerStatuses": containers}}),
+        )
+        .end
+    };
+    let gone = json!([condition("DisruptionTarget", "True", 700)]);
+    let lost = again(&running(300), &terminated(100, 290));
+    assert_eq!(end(json!([lost]), gone.clone()), Some(700));
+    assert_eq!(
+        end(json!([lost]), json!([])),
+        Some(NOW),
+        "it runs, and nothing says until when"
+    );
+    let two = json!([terminated(100, 200), running(100)]);
+    assert_eq!(end(two, gone.clone()), Some(700));
+    let no_times = json!([again(&unknown(), &terminated(100, 290))]);
+    assert_eq!(end(no_times.clone(), gone), Some(700));
+    assert_eq!(
+        end(no_times, json!([])),
+        Some(290),
+        "the last of what is known"
+    );
+    // A container that waits for ever does not run.
+    let waits = json!([
+        terminated(100, 200),
+        waiting(),
+        again(&waiting(), &terminated(100, 210))
+    ]);
+    assert_eq!(end(waits, json!([])), Some(210));
+}
+
+#[test]
+fn a_pod_whose_containers_have_no_end_ended_when_a_condition_says_so() {
+    let end = |metadata: Value, conditions: Value| {
+        pod(
+            &json!({"metadata": metadata, "status": {"phase": "Failed", "conditions": conditions,
+            "containerStatuses": [running(300)]}}),
+        )
+        .end
+    };
+    let asked = json!({"deletionTimestamp": at(830), "deletionGracePeriodSeconds": 30});
+    let all = json!([
+        condition("Ready", "False", 500),
+        condition("ContainersReady", "False", 510),
+        condition("DisruptionTarget", "True", 700),
+    ]);
+    assert_eq!(end(asked.clone(), all), Some(700));
+    let unready = json!([
+        condition("Ready", "False", 500),
+        condition("ContainersReady", "False", 510),
+        condition("DisruptionTarget", "False", 700),
+    ]);
+    assert_eq!(end(asked.clone(), unready), Some(510));
+    let never_ready = json!([
+        condition("Ready", "False", 299),
+        condition("ContainersReady", "True", 310)
+    ]);
+    assert_eq!(end(asked.clone(), never_ready), Some(800));
+    assert_eq!(end(asked, json!(null)), Some(800));
+    assert_eq!(end(json!({}), json!(null)), Some(NOW));
+}
+
+#[test]
+fn a_pod_that_waits_for_a_restart_is_billed_until_its_deletion_is_requested() {
+    let end = |restart, phase, containers: &[Value]| {
+        pod(&deleting(400, 30, restart, phase, containers)).end
+    };
+    let crashed = [terminated(100, 150)];
+    for phase in ["Running", "Failed", "Succeeded"] {
+        assert_eq!(end("Always", phase, &crashed), Some(400), "{phase}");
+        assert_eq!(end("Never", phase, &crashed), Some(150), "{phase}");
+        assert_eq!(
+            end("Always", phase, &[terminated(100, 420)]),
+            Some(420),
+            "it took its time"
+        );
+    }
+    let with_code = |code: i64| {
+        let mut container = terminated(100, 150);
+        container["state"]["terminated"]["exitCode"] = code.into();
+        [container]
+    };
+    assert_eq!(end("OnFailure", "Failed", &with_code(1)), Some(400));
+    assert_eq!(end("OnFailure", "Succeeded", &with_code(0)), Some(150));
+    // It was deleted without a grace period while it waited.
+    let value = json!({"spec": {"restartPolicy": "Always"}, "status": {"phase": "Running",
+        "containerStatuses": [again(&waiting(), &terminated(100, 150))]}});
+    assert_eq!(deleted(&value, Deletion::Observed(400)), 400);
+}
+
+#[test]
+fn a_pod_that_was_over_before_its_deletion_was_requested_keeps_its_end() {
+    // The API server sets no grace period for a pod that is over; here a finalizer keeps it.
+    let evicted = deleting(5_000, 0, "Always", "Failed", &[terminated(100, 150)]);
+    assert_eq!(pod(&evicted).end, Some(150));
+    let mut evicted = deleting(5_000, 0, "Always", "Failed", &[terminated(100, 150)]);
+    evicted["status"]["conditions"] = json!([condition("DisruptionTarget", "True", 170)]);
+    assert_eq!(pod(&evicted).end, Some(170), "it waited until then");
+}
+
+#[test]
+fn the_grace_period_is_no_part_of_the_request() {
+    let value = deleting(500, 30, "Always", "Running", &[running(100)]);
+    let gap = |since, now| deleted(&value, Deletion::InGap { since, now });
+    assert_eq!(gap(490, 600), 500);
+    assert_eq!(gap(510, 600), 510);
+    let value = deleting(
+        500,
+        30,
+        "Always",
+        "Running",
+        &[running(100), terminated(100, 520)],
+    );
+    assert_eq!(
+        deleted(
+            &value,
+            Deletion::InGap {
+                since: 490,
+                now: 600
+            }
+        ),
+        520,
+        "it ran on after the request"
+    );
+}
+
+#[test]
+fn the_mirror_of_a_static_pod_is_billed_from_its_creation() {
+    let mut value = json!({
+        "metadata": {"creationTimestamp": at(400), "annotations": {"kubernetes.io/config.mirror": "abc"}},
+        "status": {"phase": "Running", "containerStatuses": [running(100)]}});
+    assert_eq!(pod(&value).start, Some(400));
+    for created in [90, 220] {
+        value["metadata"]["creationTimestamp"] = at(created).into();
+        assert_eq!(pod(&value).start, Some(100), "a new static pod");
+    }
+    let other = json!({"metadata": {"creationTimestamp": at(400)},
+        "status": {"phase": "Running", "containerStatuses": [running(100)]}});
+    assert_eq!(pod(&other).start, Some(100));
+}
+
+#[test]
+fn times_that_mean_never_are_none() {
+    assert_eq!(seconds("1970-01-01T00:00:00Z"), None);
+    assert_eq!(seconds("0001-01-01T00:00:00Z"), None);
+    assert_eq!(seconds("yesterday"), None);
+    assert_eq!(seconds("1970-01-01T00:00:01.9Z"), Some(1));
+}

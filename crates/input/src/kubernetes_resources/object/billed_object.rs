@@ -1,0 +1,175 @@
+//! What the ledger keeps of an object.
+
+use std::sync::Arc;
+
+use meterline_core::{Document, Node, Reads};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
+
+use super::projection::Projection;
+
+/// The billed content of an object: equal contents are one segment. Clones share the document.
+#[derive(Debug, Clone)]
+pub(crate) struct BilledObject {
+    /// What is kept of the object.
+    pub(crate) document: Document,
+    /// How many values were left out because the object exceeds its budget.
+    pub(crate) cut: usize,
+    /// What the pipeline read when the object was kept, if the pipeline reads more now: the rest is missing.
+    kept_for: Option<Arc<Reads>>,
+}
+
+impl From<Document> for BilledObject {
+    fn from(document: Document) -> Self {
+        Self {
+            document,
+            cut: 0,
+            kept_for: None,
+        }
+    }
+}
+
+impl BilledObject {
+    /// Keeps of an object what the projection says.
+    pub(crate) fn of(seen: &Document, projection: &Projection) -> Self {
+        let (document, cut) = projection.keep(seen);
+        Self {
+            document,
+            cut,
+            kept_for: None,
+        }
+    }
+
+    /// Adapts a content that was kept for `kept_for` to what the pipeline reads now. Returns whether that changed
+    /// it.
+    pub(crate) fn adapt(&mut self, kept_for: &Arc<Reads>, projection: &Projection) -> bool {
+        let before = self.kept_for.take();
+        let kept_for = before.as_ref().unwrap_or(kept_for);
+        // A content that was cut has everything that was read by name then, and nothing else for sure.
+        let is_whole = self.cut == 0 || kept_for.named().covers(&projection.values());
+        if is_whole && kept_for.covers(&projection.kept) {
+            let (document, cut) = projection.keep(&self.document);
+            let is_changed = before.is_some() || document != self.document;
+            self.document = document;
+            self.cut = self.cut.saturating_add(cut);
+            return is_changed;
+        }
+        let is_changed = before.is_none();
+        self.kept_for = Some(Arc::clone(kept_for));
+        is_changed
+    }
+
+    /// Returns the part that determines the bill: the fields that are read by name. All other fields are labels.
+    /// `None` if the pipeline reads everything, because then nothing tells the two apart.
+    pub(crate) fn bill(&self, projection: &Projection) -> Option<Self> {
+        (!projection.kept.is_all()).then(|| Self {
+            document: self.document.project(&projection.billed_by),
+            ..self.clone()
+        })
+    }
+
+    /// Returns why it cannot be billed, if it cannot.
+    pub(crate) fn is_missing(&self) -> Option<String> {
+        let kept_for = self.kept_for.as_deref()?;
+        Some(format!(
+            "this object was kept by an earlier configuration, which read other \
+             fields ({kept_for}), and the object went or changed before this one saw it; to bill \
+             this time start once with that configuration"
+        ))
+    }
+}
+
+impl PartialEq for BilledObject {
+    /// Compares labels, annotations and spec, by which mappings bill. A pod's status changes all the time without
+    /// changing what the pod reserves, so it does not count. The status of other objects contains their capacity:
+    /// a device plugin adds a node's GPUs, and a new claim has no capacity and is not bound.
+    fn eq(&self, other: &Self) -> bool {
+        fn field<'a>(of: Option<Node<'a>>, key: &str) -> Option<&'a [u8]> {
+            of.and_then(|it| it.get(key)).map(Node::raw)
+        }
+        fn billed(content: &BilledObject) -> [Option<&[u8]>; 6] {
+            let root = content.document.root();
+            let (metadata, spec) = (root.get("metadata"), root.get("spec"));
+            let status = root.get("status").filter(|_| !is_pod(root));
+
+            [
+                field(metadata, "labels"),
+                field(metadata, "annotations"),
+                spec.map(Node::raw),
+                field(status, "capacity"),
+                field(status, "allocatable"),
+                field(status, "phase"),
+            ]
+        }
+        self.kept_for == other.kept_for && billed(self) == billed(other)
+    }
+}
+
+impl meterline_ledger::Content for BilledObject {
+    /// The namespace; empty for an object that belongs to none.
+    fn owner(&self) -> &str {
+        self.document
+            .root()
+            .path(&["metadata", "namespace"])
+            .and_then(Node::as_str)
+            .unwrap_or_default()
+    }
+
+    fn weight(&self) -> usize {
+        self.document.size()
+    }
+
+    fn is_partial(&self) -> bool {
+        self.kept_for.is_some()
+    }
+}
+
+/// Whether this is a pod: no other metered object has containers, and the document has no kind.
+pub(crate) fn is_pod(root: Node<'_>) -> bool {
+    root.path(&["spec", "containers"]).is_some()
+}
+
+/// The fields of a content that is not complete. No object has fields of these names.
+const KEPT_FOR: &str = "kept_for";
+const CUT: &str = "cut";
+const OBJECT: &str = "object";
+
+impl Serialize for BilledObject {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.kept_for.is_none() && self.cut == 0 {
+            return self.document.serialize(serializer);
+        }
+        let mut map = serializer.serialize_map(None)?;
+        if let Some(kept_for) = &self.kept_for {
+            map.serialize_entry(KEPT_FOR, kept_for.as_ref())?;
+        }
+        if self.cut > 0 {
+            map.serialize_entry(CUT, &self.cut)?;
+        }
+        map.serialize_entry(OBJECT, &self.document)?;
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for BilledObject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let document = Document::deserialize(deserializer)?;
+        let root = document.root();
+        let (kept_for, cut) = (root.get(KEPT_FOR), root.get(CUT));
+        let Some(object) = root
+            .get(OBJECT)
+            .filter(|_| kept_for.is_some() || cut.is_some())
+        else {
+            return Ok(Self::from(document));
+        };
+        let kept_for = kept_for.map(|it| Reads::deserialize(it.to_value()));
+        let cut = cut.and_then(Node::as_i64).unwrap_or_default();
+        Ok(Self {
+            document: object.to_document(),
+            cut: usize::try_from(cut).unwrap_or_default(),
+            kept_for: kept_for
+                .transpose()
+                .map_err(de::Error::custom)?
+                .map(Arc::new),
+        })
+    }
+}

@@ -1,0 +1,256 @@
+//! The objects of a collection that exist, and what the ledger records of each. Pure, like the view.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use meterline_ledger::{Observation, Uid, UnixSeconds};
+
+use crate::kubernetes_resources::{
+    lifetime::{Deletion, Lifetime, created, deleted_at, lifetime},
+    object::{BilledObject, Known, Object},
+    resource_type::ResourceType,
+};
+
+/// An object that a complete view did not show within this many seconds of its creation was out of scope.
+const OLD: i64 = 60;
+
+/// What the configuration says of the objects of a watch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    pub(crate) resource_type: ResourceType,
+    pub(crate) include_pending: bool,
+    /// Whether a label selector can take an object into and out of the collection.
+    pub(crate) has_selector: bool,
+}
+
+/// What a restored ledger knows of a collection.
+#[derive(Debug)]
+pub(crate) struct Restored {
+    /// The objects that existed.
+    pub(crate) known: Vec<Known>,
+    /// When the view was last complete.
+    pub(crate) seen_at: UnixSeconds,
+    /// The resource version up to which everything was seen.
+    pub(crate) version: Option<u64>,
+}
+
+/// The objects that exist.
+#[derive(Debug)]
+pub(crate) struct Objects {
+    rules: Rules,
+    /// Each with the version at which it was last seen.
+    known: HashMap<Uid, Known>,
+    /// The newest resource version that was seen.
+    version: Option<u64>,
+    /// Whether the collection was complete before, in this process or in the one that wrote the state: an object
+    /// that is not known is new to it.
+    was_complete: bool,
+    /// Set until the first list is complete if the watch was added to a ledger that has a past: what ran
+    /// before this second was not to be billed.
+    added_at: Option<UnixSeconds>,
+}
+
+impl Objects {
+    pub(crate) fn new(rules: Rules, restored: Option<Restored>) -> Self {
+        let seen_at = restored.as_ref().map(|it| it.seen_at);
+        let (known, version) = restored.map_or_else(Default::default, |it| (it.known, it.version));
+        let known = known.into_iter();
+        Self {
+            rules,
+            known: known.map(|it| (Arc::clone(&it.uid), it)).collect(),
+            version,
+            was_complete: version.is_some(),
+            added_at: seen_at.filter(|_| version.is_none()),
+        }
+    }
+
+    /// How many objects exist.
+    pub(crate) fn count(&self) -> usize {
+        self.known.len()
+    }
+
+    /// The newest resource version that was seen.
+    pub(crate) fn version(&self) -> Option<u64> {
+        self.version
+    }
+
+    /// The objects that are not among these.
+    pub(crate) fn except(&self, listed: &HashSet<Uid>) -> Vec<Known> {
+        let known = self.known.values();
+        known
+            .filter(|it| !listed.contains(&it.uid))
+            .cloned()
+            .collect()
+    }
+
+    /// Removes an object. Returns whether it was there.
+    pub(crate) fn remove(&mut self, uid: &str) -> bool {
+        self.known.remove(uid).is_some()
+    }
+
+    /// A list is complete that was requested when the server was at `version`.
+    pub(crate) fn listed(&mut self, version: Option<u64>) {
+        self.was_complete = true;
+        self.added_at = None;
+        self.version = self.version.max(version);
+    }
+
+    /// An object was seen that had got its present state by `now`. The view was last current at `current_at`.
+    pub(crate) fn observed(
+        &mut self,
+        object: Object,
+        now: UnixSeconds,
+        current_at: UnixSeconds,
+    ) -> Observation<BilledObject> {
+        let uid = object.uid();
+        let known = object.known();
+        self.version = self.version.max(Some(known.version));
+        let in_scope_since = if self.known.contains_key(&uid) {
+            None
+        } else {
+            self.in_scope_since(&object, now, current_at)
+        };
+        self.known.insert(Arc::clone(&uid), known);
+        let lifetime = self.lifetime(&object, now);
+        Observation {
+            uid,
+            in_scope_since,
+            start: lifetime.start,
+            end: lifetime.end,
+            content_since: object.written,
+            content: object.content,
+            observed_at: now,
+        }
+    }
+
+    /// An object was deleted by `now` and, where that is known, after `since`. Returns its last state, if it ever
+    /// ran, and when it stopped.
+    pub(crate) fn deleted(
+        &mut self,
+        object: &Object,
+        since: Option<UnixSeconds>,
+        now: UnixSeconds,
+    ) -> (Option<Observation<BilledObject>>, UnixSeconds) {
+        let uid = object.uid();
+        let lifetime = self.lifetime(object, now);
+        let deletion = match since {
+            Some(since) => Deletion::InGap { since, now },
+            None => Deletion::Observed(now),
+        };
+        let end = deleted_at(object.seen.root(), lifetime, deletion);
+        self.known.remove(&uid);
+        self.version = self.version.max(Some(object.known().version));
+        // The last state may be news, too: a pod may start and go between two events.
+        let last = lifetime.start.map(|start| Observation {
+            uid,
+            in_scope_since: None,
+            start: Some(start),
+            end: Some(end),
+            content_since: object.written,
+            content: object.content.clone(),
+            observed_at: now,
+        });
+        (last, end)
+    }
+
+    fn lifetime(&self, object: &Object, now: UnixSeconds) -> Lifetime {
+        let Rules {
+            resource_type,
+            include_pending,
+            ..
+        } = self.rules;
+        lifetime(object.seen.root(), resource_type, include_pending, now)
+    }
+
+    /// Since when an object that was not known is to be billed, if it ran before: its namespace was added to
+    /// what is watched, or it was given the label that is selected by.
+    fn in_scope_since(
+        &self,
+        object: &Object,
+        now: UnixSeconds,
+        current_at: UnixSeconds,
+    ) -> Option<UnixSeconds> {
+        if let Some(added_at) = self.added_at {
+            return Some(added_at);
+        }
+        let created = created(object.seen.root())?;
+        let is_old = self.was_complete && created.saturating_add(OLD) < now.min(current_at);
+        (is_old && self.rules.has_selector).then(|| {
+            let written = object.written.filter(|it| *it > created);
+            written.map_or(now, |it| it.min(now))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::kubernetes_resources::testing::{object, pod};
+
+    fn objects(restored: Option<Restored>) -> Objects {
+        let rules = Rules {
+            resource_type: ResourceType::Pod,
+            include_pending: false,
+            has_selector: true,
+        };
+        Objects::new(rules, restored)
+    }
+
+    #[test]
+    fn a_deleted_pod_has_its_last_state_unless_it_never_ran() {
+        let mut objects = objects(None);
+        objects.observed(object(pod("a", 100), 1), 100, 100);
+        let (last, end) = objects.deleted(&object(pod("a", 100), 2), None, 130);
+        let last = last.unwrap();
+        assert_eq!((last.start, last.end, end), (Some(100), Some(130), 130));
+        assert_eq!((objects.count(), objects.version()), (0, Some(2)));
+
+        let mut pending = pod("b", 100);
+        pending["status"] = json!({"phase": "Pending"});
+        let pending = object(pending, 3);
+        assert_eq!(objects.observed(pending.clone(), 101, 100).start, None);
+        let (last, end) = objects.deleted(&pending, Some(110), 130);
+        assert!(last.is_none());
+        assert_eq!(end, 110);
+    }
+
+    #[test]
+    fn an_old_pod_that_was_not_known_is_billed_from_when_it_was_labelled() {
+        let mut objects = objects(None);
+        objects.listed(Some(1));
+        let mut labelled = pod("a", 100);
+        labelled["metadata"]["managedFields"] =
+            json!([{"time": "1970-01-01T00:08:20Z", "fieldsV1": {"f:metadata": {}}}]);
+        let seen = objects.observed(object(labelled, 2), 510, 505);
+        assert_eq!(seen.in_scope_since, Some(500));
+        // Without a recorded write it is when the watch saw it.
+        let seen = objects.observed(object(pod("b", 100), 3), 510, 505);
+        assert_eq!(seen.in_scope_since, Some(510));
+        // A pod that is younger than the view is new.
+        let seen = objects.observed(object(pod("c", 450), 4), 510, 505);
+        assert_eq!(seen.in_scope_since, None);
+        let seen = objects.observed(object(pod("b", 100), 5), 510, 505);
+        assert_eq!(seen.in_scope_since, None);
+    }
+
+    #[test]
+    fn a_list_names_what_it_does_not_show() {
+        let known = ["a", "b", "c"].map(|name| object(pod(name, 1), 1).known());
+        let objects = objects(Some(Restored {
+            known: known.to_vec(),
+            seen_at: 50,
+            version: Some(4),
+        }));
+        let listed = HashSet::from(["a".into(), "c".into()]);
+        let missing = objects.except(&listed);
+        let names: Vec<_> = missing.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(
+            (names.as_slice(), objects.version()),
+            (["b"].as_slice(), Some(4))
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! Warnings about watches that work: events that come late, and namespaces that do not exist. `/ready` and
+//! `/metrics` show them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use meterline_core::{HealthHandle, IntGauge, Metrics};
+
+/// The warnings of all watches of one input.
+pub(crate) struct WatchWarnings {
+    health: HealthHandle,
+    known: Mutex<Warned>,
+    lag: IntGauge,
+    missing: IntGauge,
+}
+
+#[derive(Default)]
+struct Warned {
+    /// How late events come, by watch.
+    lags: BTreeMap<String, Duration>,
+    /// Namespaces that do not exist.
+    missing: BTreeSet<String>,
+}
+
+impl WatchWarnings {
+    /// Of the input `label`.
+    pub(crate) fn new(health: HealthHandle, metrics: &Metrics, label: &str) -> Self {
+        health.ready("");
+        let labels = [("label", label)];
+        let gauge = |name, help| metrics.gauge(name, help, &labels);
+        Self {
+            health,
+            known: Mutex::default(),
+            lag: gauge(
+                "kubernetes_watch_lag_seconds",
+                "How late events of a watch came, at most, while lists were answered at once; windows \
+                 wait for as long.",
+            ),
+            missing: gauge(
+                "kubernetes_missing_namespaces",
+                "Namespaces that the configuration names and that do not exist.",
+            ),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Warned> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets how late events of this watch come.
+    pub(crate) fn set_lag(&self, watch: &str, lag: Duration) {
+        let mut known = self.known();
+        known.lags.insert(watch.to_owned(), lag);
+        self.show(&known);
+    }
+
+    /// Sets whether a namespace that is watched is missing. Returns whether that has changed.
+    pub(crate) fn set_missing(&self, namespace: &str, is_missing: bool) -> bool {
+        let mut known = self.known();
+        let has_changed = if is_missing {
+            known.missing.insert(namespace.to_owned())
+        } else {
+            known.missing.remove(namespace)
+        };
+        if has_changed {
+            self.show(&known);
+        }
+        has_changed
+    }
+
+    fn show(&self, known: &Warned) {
+        let longest = known.lags.values().max().copied().unwrap_or_default();
+        self.lag.set(whole_seconds(longest));
+        self.missing
+            .set(i64::try_from(known.missing.len()).unwrap_or(i64::MAX));
+        let lags = known.lags.iter().map(|(watch, lag)| {
+            format!(
+                "events of {watch} came up to {} s late while lists were answered at once; windows wait \
+                 for as long",
+                whole_seconds(*lag)
+            )
+        });
+        let missing = known.missing.iter().map(|namespace| {
+            format!("the namespace `{namespace}` does not exist, so nothing in it is billed")
+        });
+        let all: Vec<_> = lags.chain(missing).collect();
+        self.health.ready(all.join("; "));
+    }
+}
+
+/// Seconds, rounded up.
+pub(crate) fn whole_seconds(lag: Duration) -> i64 {
+    i64::try_from(lag.as_millis().div_ceil(1_000)).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use meterline_core::Health;
+
+    use super::*;
+
+    #[test]
+    fn ready_shows_each_warning_until_its_cause_is_gone() {
+        let (health, metrics) = (Health::default(), Metrics::default());
+        let warnings = WatchWarnings::new(health.register("watches x"), &metrics, "x");
+        let shown = || {
+            let report = health.report();
+            assert!(report.ready);
+            report.parts[0].2.to_string()
+        };
+        assert_eq!(shown(), "");
+        assert!(warnings.set_missing("b", true) && !warnings.set_missing("b", true));
+        assert!(warnings.set_missing("a", true));
+        warnings.set_lag("pods in all namespaces", Duration::from_millis(4_100));
+        assert_eq!(
+            shown(),
+            "events of pods in all namespaces came up to 5 s late while lists were answered at once; \
+             windows wait for as long; the namespace `a` does not exist, so nothing in it is billed; the \
+             namespace `b` does not exist, so nothing in it is billed"
+        );
+        assert!(warnings.set_missing("a", false) && !warnings.set_missing("a", false));
+        let values = metrics.values();
+        assert_eq!(values["kubernetes_missing_namespaces{label=\"x\"}"], 1.0);
+        assert_eq!(values["kubernetes_watch_lag_seconds{label=\"x\"}"], 5.0);
+    }
+}

@@ -1,0 +1,109 @@
+//! What all watches of one input use together.
+
+use std::sync::Arc;
+
+use meterline_core::{Health, Metrics};
+use meterline_ledger::Content as _;
+
+use super::{view::Change, warnings::WatchWarnings};
+use crate::kubernetes_resources::{
+    budgets::Budgets, ledger::SharedLedger, metrics::LedgerReport, options::Options,
+};
+
+/// What all watches of one input use together.
+pub(crate) struct Watched {
+    pub(crate) options: Options,
+    pub(crate) ledger: Arc<SharedLedger>,
+    pub(crate) report: Arc<LedgerReport>,
+    pub(crate) warnings: Arc<WatchWarnings>,
+    pub(crate) budgets: Budgets,
+}
+
+impl Watched {
+    /// Of the input `label`.
+    pub(crate) fn new(
+        options: Options,
+        ledger: Arc<SharedLedger>,
+        report: Arc<LedgerReport>,
+        health: &Health,
+        metrics: &Metrics,
+        label: &str,
+    ) -> Self {
+        let health = health.register(format!("watches {label}"));
+        Self {
+            options,
+            ledger,
+            report,
+            warnings: Arc::new(WatchWarnings::new(health, metrics, label)),
+            budgets: Budgets::new(metrics, label),
+        }
+    }
+
+    /// Applies a change that a watch saw to the ledger.
+    pub(crate) fn apply(&self, watch: &Arc<str>, change: Change) {
+        let Self {
+            ledger,
+            report,
+            budgets,
+            ..
+        } = self;
+        match change {
+            Change::Observed(observation) => {
+                let content = &observation.content;
+                budgets.came(&observation.uid, content);
+                let owner = content.owner().to_owned();
+                budgets.waits(&owner, ledger.observe(observation));
+            }
+            Change::Deleted { uid, at } => ledger.deleted(&uid, at),
+            Change::Vanished { uid, seen, now } => ledger.vanished(&uid, seen, now),
+            Change::SeenVersion(version) => ledger.seen_version(watch, version),
+            Change::Synced(is_synced) => {
+                let is_complete = ledger.synced(watch, is_synced);
+                if is_synced {
+                    report.watch_synced(watch, is_complete);
+                }
+            }
+            Change::Alive(at) => ledger.alive(watch, at),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes_resources::{
+        testing::{Parts, WATCH, observation, options},
+        watch::Cluster,
+    };
+
+    #[test]
+    fn changes_reach_the_ledger_and_a_complete_view_is_ready() {
+        let parts = Parts::new(options(Cluster::default()), 0);
+        let watched = parts.watched();
+        let watch: Arc<str> = WATCH.into();
+        let apply = |change| watched.apply(&watch, change);
+        apply(Change::Observed(observation("a", 1, None)));
+        apply(Change::Observed(observation("b", 1, None)));
+        apply(Change::Observed(observation("c", 1, None)));
+        apply(Change::SeenVersion(7));
+        assert_eq!(parts.existing(), ["a", "b", "c"]);
+        assert!(!parts.ready("input x").0);
+        apply(Change::Synced(true));
+        assert!(parts.ready("input x").0);
+        apply(Change::Alive(20));
+        assert_eq!(parts.ledger.complete_until(), Some(20));
+        let at = 5;
+        apply(Change::Deleted {
+            uid: "a".into(),
+            at,
+        });
+        let (seen, now) = (4, 9);
+        let uid = "b".into();
+        apply(Change::Vanished { uid, seen, now });
+        assert_eq!(parts.existing(), ["c"]);
+        let (.., seen) = parts.ledger.take_changes(false);
+        assert_eq!((seen.at, seen.versions[&watch]), (20, 7));
+        apply(Change::Synced(false));
+        assert_eq!(parts.ledger.complete_until(), None);
+    }
+}
