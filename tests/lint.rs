@@ -270,13 +270,13 @@ fn a_schema_that_is_not_there_is_a_fault() {
         let step = format!("    - json_schema: {{schema_path: '{url}'}}\n");
         lint(&pods(&[EVENT]).replace("output:", &format!("{step}output:")))
     };
-    assert_snapshot!(schema("file://./nope/x.json"), @r"
-    c.yaml:9:34: pipeline.processors.1.json_schema.schema_path: there is no schema file at ./nope/x.json; name a file that is there, or write `file://./cloudevents.spec.json` for the CloudEvents schema that comes with the program
+    assert_snapshot!(schema("file://./nope/cloudevents.spec.json"), @r"
+    c.yaml:9:34: pipeline.processors.1.json_schema.schema_path: there is no schema file at ./nope/cloudevents.spec.json; name a file that is there, or write `file://./cloudevents.spec.json` for the CloudEvents schema that comes with the program
     1 fault
     exit 1
     ");
-    assert_snapshot!(schema("file://./nope/cloudevents.spec.json"), @r"
-    c.yaml:9:34: pipeline.processors.1.json_schema.schema_path: there is no schema file at ./nope/cloudevents.spec.json; name a file that is there, or write `file://./cloudevents.spec.json` for the CloudEvents schema that comes with the program
+    assert_snapshot!(schema("file://./nope/x.json"), @r"
+    c.yaml:9:34: pipeline.processors.1.json_schema.schema_path: there is no schema file at ./nope/x.json; name a file that is there, or write `file://./cloudevents.spec.json` for the CloudEvents schema that comes with the program
     1 fault
     exit 1
     ");

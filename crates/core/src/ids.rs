@@ -1,5 +1,6 @@
 //! The stable id of an event.
 
+use sha1::{Digest, Sha1};
 use uuid::Uuid;
 
 /// The UUID namespace of all event ids.
@@ -23,7 +24,22 @@ pub fn event_id(cluster: Option<&str>, event_type: &str, uid: &str, start: i64) 
     part(&mut name, event_type);
     part(&mut name, uid);
     name.extend(start.to_be_bytes());
-    Uuid::new_v5(&USAGE, &name)
+    uuid_v5(&USAGE, &name)
+}
+
+/// The UUID of a name in a namespace (RFC 9562, version 5). One is computed for each event, so the hash uses
+/// the instructions of the processor if it has them.
+#[must_use]
+pub fn uuid_v5(namespace: &Uuid, name: &[u8]) -> Uuid {
+    let hash = Sha1::new()
+        .chain_update(namespace.as_bytes())
+        .chain_update(name)
+        .finalize();
+    let mut bytes = [0; 16];
+    for (byte, of_hash) in bytes.iter_mut().zip(hash) {
+        *byte = of_hash;
+    }
+    uuid::Builder::from_sha1_bytes(bytes).into_uuid()
 }
 
 fn part(name: &mut Vec<u8>, text: &str) {

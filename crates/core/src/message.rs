@@ -1,6 +1,6 @@
 //! Messages and batches.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -24,11 +24,52 @@ pub enum Content {
 #[error("the message is not valid JSON: {0}")]
 pub struct ContentError(#[from] serde_json::Error);
 
+/// A readable name of what a message is about: `pod default/web-0`. The text is made on request, because it
+/// is not needed for most messages.
+#[derive(Clone)]
+pub enum About {
+    /// The text itself.
+    Text(Arc<str>),
+    /// An object of this kind, and the function that describes it.
+    Object(&'static str, Document, fn(&str, &Document) -> String),
+}
+
+impl About {
+    /// The text.
+    #[must_use]
+    pub fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Text(text) => Cow::Borrowed(text),
+            Self::Object(kind, document, describe) => Cow::Owned(describe(kind, document)),
+        }
+    }
+}
+
+impl From<&str> for About {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl fmt::Debug for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.text(), f)
+    }
+}
+
+impl PartialEq for About {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text()
+    }
+}
+
+impl Eq for About {}
+
 /// Which usage a message represents. The stable id of its event is computed from this.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// A readable name of what the message is about: `pod default/web-0`.
-    pub about: Arc<str>,
+    /// A readable name of what the message is about.
+    pub about: About,
     /// The object's UID.
     pub uid: Arc<str>,
     /// Start of the usage interval, Unix seconds.
@@ -50,9 +91,10 @@ pub struct Failure {
     pub cause: Cause,
 }
 
-/// Text values by name. A message has few, so a list is smaller and faster than a map.
+/// Text values by name. A message has few, so a list is smaller and faster than a map. Clones share
+/// the list until one of them changes it, because the messages of a window have equal metadata.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Metadata(Vec<(Cow<'static, str>, Arc<str>)>);
+pub struct Metadata(Arc<Vec<(Cow<'static, str>, Arc<str>)>>);
 
 impl Metadata {
     /// The value of `key`.
@@ -67,15 +109,21 @@ impl Metadata {
     /// Sets `key`, replacing its previous value.
     pub fn set(&mut self, key: impl Into<Cow<'static, str>>, value: impl Into<Arc<str>>) {
         let (key, value) = (key.into(), value.into());
-        match self.0.iter_mut().find(|(name, _)| *name == key) {
+        if self.get(&key) == Some(&value) {
+            return;
+        }
+        let list = Arc::make_mut(&mut self.0);
+        match list.iter_mut().find(|(name, _)| *name == key) {
             Some((_, old)) => *old = value,
-            None => self.0.push((key, value)),
+            None => list.push((key, value)),
         }
     }
 
     /// Removes `key`.
     pub fn remove(&mut self, key: &str) {
-        self.0.retain(|(name, _)| name != key);
+        if self.get(key).is_some() {
+            Arc::make_mut(&mut self.0).retain(|(name, _)| name != key);
+        }
     }
 
     /// All entries, in the order in which they were set.
@@ -167,8 +215,9 @@ impl Message {
 
     /// What the message is about, for logs: the name of its identity, or "message".
     #[must_use]
-    pub fn about(&self) -> &str {
-        self.identity().map_or("message", |it| &it.about)
+    pub fn about(&self) -> Cow<'_, str> {
+        self.identity()
+            .map_or(Cow::Borrowed("message"), |it| it.about.text())
     }
 
     /// The content in its present form.

@@ -10,7 +10,10 @@ use std::sync::{
 
 use bytes::Bytes;
 
-use crate::document::{Document, Node, encode_text};
+use crate::{
+    document::{Document, Node, encode_text},
+    scratch::Scratch,
+};
 
 /// Returns a new number, never 0, that identifies whoever stores something with documents and templates.
 #[must_use]
@@ -39,8 +42,7 @@ impl JsonTemplate {
         if !value.is_object() {
             return None;
         }
-        // An event is rarely longer; the excess capacity is freed below.
-        let mut text = Vec::with_capacity(1024);
+        let mut text = Scratch::default();
         text.push(b'{');
         let (mut places, mut order) = (Vec::new(), Vec::new());
         let mut fields = value.entries();
@@ -61,7 +63,7 @@ impl JsonTemplate {
         }
         text.push(b'}');
         let template = Self {
-            text: text.into(),
+            text: text.to_box(),
             gaps: places.into(),
             checked_by: AtomicU64::new(0),
         };

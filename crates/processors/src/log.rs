@@ -143,7 +143,7 @@ impl Log {
             Ok(fields) => fields,
             Err(reason) => format!("(the fields of this log line failed: {reason})"),
         };
-        let (path, about) = (self.path.as_ref(), message.about());
+        let (path, about) = (self.path.as_ref(), &*message.about());
         macro_rules! print {
             ($macro:ident) => {
                 if fields.is_empty() {

@@ -7,6 +7,8 @@ use serde::{
     de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor},
 };
 
+use crate::scratch::Scratch;
+
 use super::{
     ARRAY, Document, Entries, FALSE, FLOAT, INTEGER, KNOWN, LONGEST_SHORT, NULL, NUMBER, Node,
     OBJECT, SHORT, Scalar, TEXT, TRUE, UNSIGNED, keys,
@@ -19,7 +21,7 @@ use super::{
 /// methods and everything else with [`Builder::value`].
 #[derive(Debug, Default)]
 pub struct Builder {
-    bytes: Vec<u8>,
+    bytes: Scratch,
     /// Whether a float was deserialised. It may have had more digits in the text.
     has_floats: bool,
     /// For each float to come, its text if the float is not exactly that number.
@@ -40,7 +42,7 @@ impl Builder {
     #[must_use]
     pub fn with_capacity(bytes: usize) -> Self {
         Self {
-            bytes: Vec::with_capacity(bytes),
+            bytes: Scratch::with_capacity(bytes),
             ..Self::default()
         }
     }
@@ -152,7 +154,7 @@ impl Builder {
     /// The finished document.
     #[must_use]
     pub fn finish(self) -> Document {
-        Document::new(self.bytes.into())
+        Document::new(self.bytes.to_box())
     }
 
     /// Of repeated fields of the unfinished object at `open`, keeps the last.

@@ -1,5 +1,6 @@
 //! Ids.
 
+use meterline_core::uuid_v5;
 use rhai::{Engine, NativeCallContext};
 use uuid::Uuid;
 
@@ -53,7 +54,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
 pub(super) fn register(engine: &mut Engine) {
     engine.register_fn("uuid_v4", || Uuid::new_v4().to_string());
     engine.register_fn("uuid_v5", |name: &str| {
-        Uuid::new_v5(&Uuid::nil(), name.as_bytes()).to_string()
+        uuid_v5(&Uuid::nil(), name.as_bytes()).to_string()
     });
     engine.register_fn("uuid_v5", |name: &str, namespace: &str| -> Answer<String> {
         let namespace = match namespace {
@@ -65,7 +66,7 @@ pub(super) fn register(engine: &mut Engine) {
                 format!("`{other}` is neither a UUID nor one of dns, url, oid and x500")
             })?,
         };
-        Ok(Uuid::new_v5(&namespace, name.as_bytes()).to_string())
+        Ok(uuid_v5(&namespace, name.as_bytes()).to_string())
     });
     engine.register_fn("event_id", |call: NativeCallContext| event_id(&call, ""));
     engine.register_fn("event_id", |call: NativeCallContext, event_type: &str| {
@@ -87,7 +88,7 @@ fn event_id(call: &NativeCallContext<'_>, event_type: &str) -> Answer<String> {
             // A type has no NUL in it, so no two pairs of type and content make one name.
             name.push(0);
             name.extend(context.bytes()?);
-            Uuid::new_v5(&CONTENT, &name)
+            uuid_v5(&CONTENT, &name)
         }
     };
     Ok(id.to_string())
