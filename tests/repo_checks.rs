@@ -141,6 +141,24 @@ fn a_test_whose_part_may_be_missing_is_ignored_with_the_reason() {
     assert!(needy > 0);
 }
 
+/// Otherwise a test could end without the audit of the bill and of the fates.
+#[test]
+fn only_a_scene_starts_an_api_server() {
+    // A release of the chart has an API server of its own, in which helm makes the rights.
+    let may = [Path::new("tests/chart/release.rs"), Path::new(file!())];
+    for path in files("rs") {
+        let path = path.strip_prefix(root()).unwrap();
+        let text = fs::read_to_string(root().join(path)).unwrap();
+        let starts = ["ControlPlane", "Kubesim"].map(|it| format!("{it}::start("));
+        let does = path.starts_with("tests") && starts.iter().any(|it| text.contains(it));
+        assert!(
+            !does || may.contains(&path),
+            "{}: set the test up with a testkit::Scene",
+            path.display()
+        );
+    }
+}
+
 #[test]
 fn links_and_named_files_lead_somewhere() {
     for path in files("md") {
