@@ -7,11 +7,13 @@
 //! output tree routes each message to its leaves, and a leaf gathers, writes and retries. Every
 //! message carries its share of its batch's acknowledgement; back-pressure is a full channel.
 
+mod attempt;
 mod backoff;
 mod batcher;
 mod delivery;
 mod ends;
 mod failure_rate;
+mod outage;
 mod output_tree;
 mod panics;
 mod part;
@@ -22,6 +24,7 @@ mod processed;
 mod pulse;
 mod rejections;
 mod room;
+mod search_limit;
 mod size_limit;
 mod standing;
 mod suspects;

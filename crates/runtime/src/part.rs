@@ -41,6 +41,8 @@ pub(crate) struct Part {
     pub(crate) alone: Alone,
     /// It failed as it is.
     pub(crate) stumbled: bool,
+    /// It, or what it was cut from, took long to fail.
+    pub(crate) has_hung: bool,
     /// It is about an object of which an event failed while others were taken.
     pub(crate) is_known: bool,
     /// It is the one event of a convicted object that is tried after a pause.
@@ -62,6 +64,9 @@ pub(crate) struct Alone {
     pub(crate) failures: u32,
     /// The other side failed for it in another way than by saying that it is too large.
     pub(crate) failed_otherwise: bool,
+    /// It failed often enough to be set aside, but within a short time limit: it is sent again with the
+    /// configured one.
+    pub(crate) needs_full_limit: bool,
 }
 
 fn next_number() -> u64 {
@@ -86,6 +91,7 @@ impl Part {
             too_large: None,
             alone: Alone::default(),
             stumbled: false,
+            has_hung: false,
             is_known: false,
             is_admitted: false,
             held: false,
@@ -123,6 +129,13 @@ impl Part {
     /// Whether another request was taken since it failed.
     pub(crate) fn others_pass(&self, pulse: &Pulse) -> bool {
         self.failed.is_some_and(|mark| pulse.took_since(mark))
+    }
+
+    /// Whether it may hold the message that makes the server hang, while the server takes others: it is
+    /// looked for with a short time limit. What decides has the configured one.
+    pub(crate) fn is_searched(&self, pulse: &Pulse) -> bool {
+        let decides = self.is_admitted || self.alone.needs_full_limit;
+        self.has_hung && !decides && self.others_pass(pulse)
     }
 
     /// Cuts off what is behind `at`. It was part of everything that happened to the whole, but was

@@ -93,8 +93,8 @@ impl Room {
         }
     }
 
-    /// The rights that a request needs beyond the slot of its batch.
-    pub(crate) async fn rights(&self, parts: &Parts) -> Rights<'_> {
+    /// The rights that a request needs beyond the slot of its batch; `is_short` if its time limit is.
+    pub(crate) async fn rights(&self, parts: &Parts, is_short: bool) -> Rights<'_> {
         let lane = async {
             Rights {
                 _trial: self.lane.acquire().await.ok(),
@@ -114,6 +114,11 @@ impl Room {
             },
             Lane::Suspects => lane.await,
             Lane::Unproven => spare.await,
+            // A suspect may take the lane for half a minute, and a slot is not missed for some seconds.
+            Lane::Slow if is_short => tokio::select! {
+                rights = lane => rights,
+                rights = spare => rights,
+            },
             // Where there is one slot only it is for others.
             Lane::Slow if parts.leads.is_some() || self.is_single => lane.await,
             Lane::Slow => spare.await,

@@ -137,7 +137,9 @@ impl Suspects {
         if !others_pass {
             return false;
         }
-        let by_itself = pulse.is_at_fault(since, part.alone.failures, is_crowded);
+        let is_proven = pulse.is_at_fault(since, part.alone.failures, is_crowded);
+        part.alone.needs_full_limit |= is_proven;
+        let by_itself = is_proven && !trouble.is_cut_short;
         let Some(object) = part.object() else {
             return by_itself;
         };
@@ -181,9 +183,11 @@ impl Suspects {
         let at = Instant::now();
         let mut known = self.known();
         if let Some(suspect) = known.get_mut(object) {
+            // One that was sent with a short time limit says less of how long a try takes.
+            let before = suspect.conviction.as_ref().map(|it| it.lasted);
             suspect.conviction = Some(Conviction {
                 reason: reason.into(),
-                lasted,
+                lasted: before.unwrap_or_default().max(lasted),
                 until: at,
             });
             pause(&mut known, object, at);

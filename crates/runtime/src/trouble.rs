@@ -20,6 +20,8 @@ pub(crate) struct Trouble {
     pub(crate) lasted: Duration,
     /// What a message is set aside for if the failure is its doing; `None` where it cannot be.
     pub(crate) cause: Option<Cause>,
+    /// It was not given the configured time limit, but a shorter one.
+    pub(crate) is_cut_short: bool,
 }
 
 /// What takes longer to fail keeps others from being written.
@@ -51,6 +53,22 @@ impl Trouble {
             slow,
             lasted,
             cause,
+            is_cut_short: false,
+        }
+    }
+
+    /// A request that was to show which message makes the server hang was not answered within this time.
+    pub(crate) fn cut_short(limit: Duration) -> Self {
+        Self {
+            reason: format!(
+                "no answer within {limit:.1?}, the time limit while the event is searched for that the \
+                 server does not answer"
+            ),
+            asked: None,
+            slow: None,
+            lasted: limit,
+            cause: Some(Cause::Poison),
+            is_cut_short: true,
         }
     }
 }

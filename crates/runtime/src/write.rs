@@ -10,31 +10,31 @@ use std::sync::{
 };
 
 use meterline_core::{
-    Cause, Health, IntCounter, Message, Metrics, RetryPolicy, WriteError, Writer, WriterNode,
+    Cause, Health, IntCounter, Message, Metrics, RetryPolicy, Writer, WriterNode,
 };
 use tokio::{
-    sync::{Mutex, MutexGuard, OwnedSemaphorePermit},
-    time::{Duration, Instant, sleep, timeout},
+    sync::OwnedSemaphorePermit,
+    time::{Duration, sleep, timeout},
 };
 use tracing::{debug, info, warn};
 
 use crate::{
+    attempt::{Attempt, Failed, Verdict},
     backoff,
     delivery::Delivery,
     ends::{End, Ends},
+    outage::{Gate, Outage},
     part::{Lane, Part, Parts},
-    probe::Probes,
     pulse::Pulse,
     rejections::Rejections,
     room::Room,
+    search_limit::SearchLimit,
     size_limit::{Limit, Seen},
     standing::{OutputStatus, Tally},
     suspects::{Admission, Suspects},
     trouble::{SLOW, Trouble},
 };
 
-/// After so many failures in a row one batch at a time tries; the others wait for it.
-const FAILURES_BEFORE_ONE_BY_ONE: u32 = 3;
 /// The pauses of a message that fails alone while others are taken grow up to that of this failure.
 const PATIENCE: u32 = 3;
 
@@ -48,14 +48,11 @@ pub(crate) struct BatchWriter {
     ends: Ends,
     standing: OutputStatus,
     pulse: Pulse,
-    probes: Probes,
+    outage: Outage,
     suspects: Suspects,
-    /// Failures in a row, of whichever batch.
-    failures: AtomicU32,
+    search_limit: SearchLimit,
     /// Verdicts while nothing was taken yet.
     held: AtomicU32,
-    /// Held by the one batch that tries while everything fails.
-    retry_gate: Mutex<()>,
     room: Room,
     limit: Limit,
     retry: RetryPolicy,
@@ -92,11 +89,10 @@ impl BatchWriter {
             writer: node.writer,
             standing: OutputStatus::new(Arc::clone(&node.label), handle),
             pulse: Pulse::default(),
-            probes: Probes::default(),
+            outage: Outage::default(),
             suspects: Suspects::default(),
-            failures: AtomicU32::new(0),
+            search_limit: SearchLimit::default(),
             held: AtomicU32::new(0),
-            retry_gate: Mutex::new(()),
             room: Room::new(node.max_in_flight),
             limit: Limit::default(),
             errors: metrics.counter(
@@ -168,93 +164,88 @@ impl BatchWriter {
         }
     }
 
-    /// The turn to try, if everything fails.
-    async fn turn(&self) -> Option<MutexGuard<'_, ()>> {
-        if !self.is_outage() {
-            return None;
-        }
-        let turn = self.retry_gate.lock().await;
-        self.is_outage().then_some(turn)
-    }
-
-    fn is_outage(&self) -> bool {
-        self.failures.load(Ordering::Relaxed) >= FAILURES_BEFORE_ONE_BY_ONE
-    }
-
-    /// Writes a part, or while everything fails perhaps a piece of it.
+    /// Sends a part, or while every request fails perhaps a piece of it.
     async fn try_once(&self, part: Part, batch: &mut Batch) {
         let Some(part) = self.admitted(part, batch).await else {
             return;
         };
-        let _rights = self.room.rights(&batch.parts).await;
+        let is_short = part.is_searched(&self.pulse);
+        let _rights = self.room.rights(&batch.parts, is_short).await;
         let Some(mut part) = self.admitted(part, batch).await else {
             return;
         };
-        let turn = if part.is_suspect() && self.is_outage() {
+        let gate = if part.is_suspect() && self.outage.is_on() {
             // Its failure would say nothing now: it waits for others to be taken while there are any.
-            let Ok(turn) = self.retry_gate.try_lock() else {
+            let Some(gate) = self.outage.try_gate() else {
                 let early = self.short_pause(&part);
                 return batch.parts.put_back(part, self.retry.longest, early);
             };
-            Some(turn)
+            Some(gate)
+        } else if part.has_hung && !part.others_pass(&self.pulse) && !self.outage.is_on() {
+            // A piece shows within seconds whether it is the batch or the server.
+            self.outage.try_gate()
         } else {
-            self.turn().await
+            self.outage.gate().await
         };
-        let failures = self.failures.load(Ordering::Relaxed);
-        let piece = turn.as_ref().and_then(|_| {
-            self.probes
-                .piece(part.len(), failures, |at| part.object_at(at))
-        });
-        let range = piece.clone().unwrap_or(0..part.len());
         if std::mem::take(&mut part.held) {
             // A verdict is an answer, and waiting until something is taken is no try in vain.
             part.forget_tries();
         }
-        if piece.is_none() {
-            part.tries = part.tries.saturating_add(1);
-        }
+        let attempt = Attempt::new(&part, gate, &self.outage, &self.pulse, &self.search_limit);
+        part.tries = part.tries.saturating_add(u32::from(attempt.is_try()));
         batch.tally.request();
-        let messages = part.messages.get(range).unwrap_or(&part.messages);
-        let (start, before) = (Instant::now(), self.pulse.now());
-        let written = self.writer.write(messages).await;
-        let Err(error) = written else {
-            self.answered();
-            if let Some(piece) = piece {
-                let behind = part.split_off(piece.end);
-                let taken = part.split_off(piece.start);
-                batch.parts.put(behind, true);
-                batch.parts.put(part, true);
-                part = taken;
+        let before = self.pulse.now();
+        match attempt.send(self.writer.as_ref(), &part).await {
+            Ok(()) => {
+                self.search_limit.succeeded(attempt.lasted());
+                self.answered();
+                if let Some(piece) = attempt.piece {
+                    let behind = part.split_off(piece.end);
+                    let taken = part.split_off(piece.start);
+                    batch.parts.put(behind, true);
+                    batch.parts.put(part, true);
+                    part = taken;
+                }
+                self.took(part, batch).await;
             }
-            return self.took(part, batch).await;
-        };
-        self.errors.inc();
-        match error {
-            WriteError::Retry { .. }
-            | WriteError::Failed { .. }
-            | WriteError::Unauthorized { .. }
-            | WriteError::Strange { .. } => {
-                let trouble = Trouble::new(error, start.elapsed());
-                let may_be_its_doing = trouble.cause.is_some() && piece.is_none();
+            Err(Failed::Trouble(trouble)) => {
+                self.errors.inc();
+                let may_be_its_doing = trouble.cause.is_some() && attempt.piece.is_none();
                 if may_be_its_doing && trouble.is_slow() && part.failed.is_none() {
                     // Others that are taken while it takes long to fail say as much as those after it.
                     part.failed = Some(before);
                 }
-                self.stumble(part, trouble, piece.is_some(), turn, batch)
-                    .await;
+                self.stumble(part, trouble, attempt, batch).await;
             }
-            WriteError::Unsendable { reason } => {
-                let first = piece.map_or(0, |piece| piece.start);
+            Err(Failed::Verdict(verdict, reason)) => {
+                self.errors.inc();
+                self.judged(part, verdict, reason, attempt, batch).await;
+            }
+        }
+    }
+
+    /// The server says something of the messages.
+    async fn judged(
+        &self,
+        mut part: Part,
+        verdict: Verdict,
+        reason: String,
+        attempt: Attempt<'_>,
+        batch: &mut Batch,
+    ) {
+        match verdict {
+            Verdict::Unsendable => {
+                let first = attempt.piece.map_or(0, |piece| piece.start);
                 self.unsendable(part, first, reason, batch).await;
             }
             // What is said of a piece is said of the whole when that is written.
-            _ if piece.is_some() => {
+            _ if attempt.piece.is_some() => {
                 self.answered();
                 batch.parts.put(part, false);
             }
-            WriteError::TooLarge { reason } => self.too_large(part, reason, turn, batch).await,
-            WriteError::Rejected { reason } => self.refused(part, reason, batch).await,
-            WriteError::Dropped { reason } => {
+            Verdict::TooLarge => self.too_large(part, reason, attempt, batch).await,
+            Verdict::Rejected => self.refused(part, reason, batch).await,
+            Verdict::Dropped => {
                 self.answered();
                 batch.seen.fit(&part.messages);
                 if !self.halve(&mut part, &reason, batch) {
@@ -266,7 +257,7 @@ impl BatchWriter {
 
     /// The part, unless nothing of it is sent now. While everything fails nothing is set aside.
     async fn admitted(&self, part: Part, batch: &mut Batch) -> Option<Part> {
-        if self.is_outage() {
+        if self.outage.is_on() {
             return Some(part);
         }
         let longest = self.retry.longest;
@@ -307,7 +298,7 @@ impl BatchWriter {
         &self,
         mut part: Part,
         reason: String,
-        turn: Option<MutexGuard<'_, ()>>,
+        attempt: Attempt<'_>,
         batch: &mut Batch,
     ) {
         let before = part.too_large.replace(self.pulse.now());
@@ -331,8 +322,9 @@ impl BatchWriter {
             slow: Some(SLOW),
             lasted: Duration::ZERO,
             cause: Some(Cause::TooLarge),
+            is_cut_short: false,
         };
-        self.stumble(part, trouble, false, turn, batch).await;
+        self.stumble(part, trouble, attempt, batch).await;
     }
 
     /// The other side refuses something in a part for good. As long as it never took anything it is
@@ -367,10 +359,10 @@ impl BatchWriter {
         &self,
         mut part: Part,
         trouble: Trouble,
-        is_piece: bool,
-        turn: Option<MutexGuard<'_, ()>>,
+        attempt: Attempt<'_>,
         batch: &mut Batch,
     ) {
+        let is_piece = attempt.piece.is_some();
         let reason = &trouble.reason;
         let others_pass = trouble.cause.is_some() && part.others_pass(&self.pulse);
         let is_suspect = others_pass || part.is_suspect();
@@ -379,15 +371,16 @@ impl BatchWriter {
             debug!(output = %self.label, events = part.len(), "{reason}; others are taken");
             1
         } else {
-            self.failed(&trouble)
+            self.failed(&trouble, is_piece)
         };
-        if self.ends.is_dropped(reason) {
+        if !trouble.is_cut_short && self.ends.is_dropped(reason) {
             return self.settle(part, End::Dropped, batch).await;
         }
         if let Some(cause) = trouble.cause
             && !is_piece
         {
             part.stumbled = true;
+            part.has_hung |= trouble.is_slow();
             if cause != Cause::TooLarge && part.len() == 1 {
                 // It is not its size then, whatever was said of what it was cut from.
                 part.too_large = None;
@@ -416,11 +409,15 @@ impl BatchWriter {
             }
             part.failed = Some(self.pulse.now());
         }
-        if !is_piece && !part.may_retry(&self.retry) {
+        let is_over = !is_piece && !part.may_retry(&self.retry);
+        if is_over && trouble.is_cut_short {
+            part.alone.needs_full_limit = true;
+        } else if is_over {
             let end = End::Rejected(Cause::GivenUp, trouble.reason);
             return self.settle(part, end, batch).await;
         }
-        self.pause(part, &trouble, failures, turn, batch).await;
+        self.pause(part, &trouble, failures, attempt.gate, batch)
+            .await;
     }
 
     /// Ends a part that is cut no further.
@@ -437,13 +434,13 @@ impl BatchWriter {
         backoff::pause(&self.retry, failures, None)
     }
 
-    /// Puts a part that failed back. While everything fails the turn is kept for the pause.
+    /// Puts a part that failed back. While every request fails the right to send is kept for the pause.
     async fn pause(
         &self,
         part: Part,
         trouble: &Trouble,
         failures: u32,
-        turn: Option<MutexGuard<'_, ()>>,
+        gate: Option<Gate<'_>>,
         batch: &mut Batch,
     ) {
         let asked = trouble.asked.or(trouble.slow);
@@ -454,7 +451,7 @@ impl BatchWriter {
         } else {
             pause
         };
-        if turn.is_none() || part.is_suspect() {
+        if gate.is_none() || !self.outage.is_on() || part.is_suspect() {
             return batch.parts.put_back(part, pause, early);
         }
         let mut taken = self.pulse.subscribe();
@@ -478,23 +475,17 @@ impl BatchWriter {
     }
 
     /// Notes a failure; returns how many there were in a row.
-    fn failed(&self, trouble: &Trouble) -> u32 {
-        let failures = self
-            .failures
-            .fetch_add(1, Ordering::Relaxed)
-            .saturating_add(1);
+    fn failed(&self, trouble: &Trouble, is_piece: bool) -> u32 {
+        let failures = self.outage.failed(trouble, is_piece);
         let pause = trouble.asked.or(trouble.slow).unwrap_or(self.retry.first);
         let is_brief = pause.max(trouble.lasted) < BRIEF;
         self.standing.failed(&trouble.reason, failures, is_brief);
         failures
     }
 
-    /// The other side works, whether it took this batch or not.
+    /// The server works, whether it took this batch or not.
     fn answered(&self) {
-        let failures = self.failures.swap(0, Ordering::Relaxed);
-        if failures > 0 {
-            self.probes.reset();
-        }
+        let failures = self.outage.ends();
         self.standing.works(failures);
     }
 }

@@ -7,7 +7,7 @@ use futures::FutureExt;
 use meterline_core::Identity;
 use rand::Rng;
 
-use super::{outputs::Letters, *};
+use super::*;
 
 /// A sink in simulated time. It keeps what it takes unless it is away, fails by chance, or fails
 /// because of a message.
@@ -21,6 +21,8 @@ struct Fragile {
     most: Option<usize>,
     /// So many seconds it takes to fail because of a message.
     hangs: u64,
+    /// So many seconds it takes to take a message of an object whose name starts with "slow".
+    slow: u64,
     /// What it says because of a message: in a batch that it is too large, and alone now and then.
     says_too_large: bool,
     answers: Mutex<usize>,
@@ -42,6 +44,9 @@ impl Writer for Fragile {
         let started = *self.started.lock().unwrap().get_or_insert(now);
         let second = now.duration_since(started).as_secs();
         let names = names(batch);
+        if names.iter().any(|name| name.starts_with("slow")) {
+            tokio::time::sleep(Duration::from_secs(self.slow)).await;
+        }
         let fails = self
             .away
             .iter()
@@ -164,11 +169,59 @@ impl Input for Windows {
     }
 }
 
+/// Records what is set aside, and in which second after the start.
+#[derive(Debug)]
+struct SetAside {
+    start: tokio::time::Instant,
+    messages: Mutex<Vec<(String, u64)>>,
+}
+
+impl SetAside {
+    fn new() -> Self {
+        Self {
+            start: tokio::time::Instant::now(),
+            messages: Mutex::default(),
+        }
+    }
+
+    /// The longest time from the first window of an object to the first of its messages that was set
+    /// aside.
+    fn longest_search(&self, windows: &[Vec<String>]) -> u64 {
+        let messages = self.messages.lock().unwrap();
+        let mut found = BTreeMap::<&str, u64>::new();
+        for (message, second) in messages.iter() {
+            let object = message.split(' ').next().unwrap();
+            found.entry(object).or_insert(*second);
+        }
+        let search = |(object, found): (&str, u64)| {
+            let is_in = |names: &Vec<String>| names.iter().any(|name| name == object);
+            let first = windows.iter().position(is_in).unwrap() as u64 + 1;
+            found.saturating_sub(first)
+        };
+        found.into_iter().map(search).max().unwrap_or_default()
+    }
+}
+
+#[async_trait]
+impl Writer for SetAside {
+    async fn write(&self, batch: &[Message]) -> Result<(), WriteError> {
+        let second = self.start.elapsed().as_secs();
+        let mut set_aside = self.messages.lock().unwrap();
+        for (name, message) in names(batch).into_iter().zip(batch) {
+            assert!(message.metadata.get(FALLBACK_ERROR).is_some());
+            set_aside.push((name, second));
+        }
+        Ok(())
+    }
+}
+
 struct Story {
     sink: Arc<Fragile>,
     fates: Vec<Settled>,
     /// The names of what was rejected, once for each time.
     rejected: Vec<String>,
+    /// In seconds.
+    longest_search: u64,
     complaint: Option<String>,
     seconds: u64,
     most_open: usize,
@@ -206,7 +259,7 @@ fn story_of(
         let sink = Arc::new(sink);
         let fates = Arc::new(Mutex::new(Vec::new()));
         let most_open = Arc::new(Mutex::new(0));
-        let (health, letters) = (Health::default(), Arc::new(Letters::default()));
+        let (health, letters) = (Health::default(), Arc::new(SetAside::new()));
         let mut first = writer(Arc::clone(&sink) as _, count(0));
         first.each_writer(&mut |writer| set(writer));
         let mut last = writer(Arc::clone(&letters) as _, count(0));
@@ -243,9 +296,10 @@ fn story_of(
             .iter()
             .find(|it| it.0.as_ref() == "output output");
         let complaint = part.and_then(|(_, ready, why)| (!ready).then(|| why.to_string()));
-        let letters = letters.0.lock().unwrap();
+        let set_aside = letters.messages.lock().unwrap().clone();
         Story {
-            rejected: letters.iter().map(|(name, _)| name.clone()).collect(),
+            longest_search: letters.longest_search(windows),
+            rejected: set_aside.into_iter().map(|(name, _)| name).collect(),
             fates: std::mem::take(&mut *fates.lock().unwrap()),
             sink,
             complaint,
