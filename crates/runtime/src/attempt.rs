@@ -1,4 +1,4 @@
-//! One request: what is sent of a part, and within which time limit.
+//! One request: what is sent of a chunk, and within which time limit.
 
 use std::ops::Range;
 
@@ -6,16 +6,16 @@ use meterline_core::{Message, WriteError, Writer};
 use tokio::time::{Duration, Instant, timeout};
 
 use crate::{
+    chunk::Chunk,
+    evidence::Evidence,
+    failure::TransientFailure,
     outage::{Gate, Outage},
-    part::Part,
-    pulse::Pulse,
     search_limit::{SHORTEST, SearchLimit},
-    trouble::Trouble,
 };
 
 /// A request that is to be sent.
 pub(crate) struct Attempt<'a> {
-    /// The places of the messages that are sent, if it is a piece of the part.
+    /// The places of the messages that are sent, if it is a piece of the chunk.
     pub(crate) piece: Option<Range<usize>>,
     /// The time limit, if it is a short one; else the writer has its configured one.
     limit: Option<Duration>,
@@ -27,7 +27,7 @@ pub(crate) struct Attempt<'a> {
 /// Why a request did not succeed.
 pub(crate) enum Failed {
     /// May pass, and may or may not be the messages' doing.
-    Trouble(Trouble),
+    Transient(TransientFailure),
     /// Says something of the messages, for this reason.
     Verdict(Verdict, String),
 }
@@ -42,19 +42,19 @@ pub(crate) enum Verdict {
 }
 
 impl<'a> Attempt<'a> {
-    /// The next request for a part. Where the server hangs it may be a piece of it, and the limit may be a
+    /// The next request for a chunk. Where the server hangs it may be a piece of it, and the limit may be a
     /// short one.
     pub(crate) fn new(
-        part: &Part,
+        chunk: &Chunk,
         gate: Option<Gate<'a>>,
         outage: &Outage,
-        pulse: &Pulse,
+        evidence: &Evidence,
         search_limit: &SearchLimit,
     ) -> Self {
-        let piece = gate.as_ref().and_then(|_| outage.piece(part));
+        let piece = gate.as_ref().and_then(|_| outage.piece(chunk));
         let least = match &piece {
             Some(piece) => piece.limit,
-            None => part.is_searched(pulse).then_some(SHORTEST),
+            None => chunk.is_searched(evidence).then_some(SHORTEST),
         };
         Self {
             piece: piece.map(|piece| piece.range),
@@ -64,7 +64,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Whether its failure counts as one of the part: it is all of it, within the configured limit.
+    /// Whether its failure counts as one of the chunk: it is all of it, within the configured limit.
     pub(crate) fn is_try(&self) -> bool {
         self.piece.is_none() && self.limit.is_none()
     }
@@ -75,19 +75,25 @@ impl<'a> Attempt<'a> {
     }
 
     /// Sends it.
-    pub(crate) async fn send(&self, writer: &dyn Writer, part: &Part) -> Result<(), Failed> {
-        let range = self.piece.clone().unwrap_or(0..part.len());
-        let messages = part.messages.get(range).unwrap_or(&part.messages);
+    pub(crate) async fn send(&self, writer: &dyn Writer, chunk: &Chunk) -> Result<(), Failed> {
+        let range = self.piece.clone().unwrap_or(0..chunk.len());
+        let messages = chunk.messages.get(range).unwrap_or(&chunk.messages);
         let error = match self.write(writer, messages).await {
             Some(Ok(())) => return Ok(()),
             Some(Err(error)) => error,
-            None => return Err(Failed::Trouble(Trouble::cut_short(self.lasted()))),
+            None => {
+                return Err(Failed::Transient(TransientFailure::cut_short(
+                    self.lasted(),
+                )));
+            }
         };
         Err(match error {
             WriteError::Retry { .. }
             | WriteError::Failed { .. }
             | WriteError::Unauthorized { .. }
-            | WriteError::Strange { .. } => Failed::Trouble(Trouble::new(error, self.lasted())),
+            | WriteError::Strange { .. } => {
+                Failed::Transient(TransientFailure::new(error, self.lasted()))
+            }
             WriteError::TooLarge { reason } => Failed::Verdict(Verdict::TooLarge, reason),
             WriteError::Rejected { reason } => Failed::Verdict(Verdict::Rejected, reason),
             WriteError::Dropped { reason } => Failed::Verdict(Verdict::Dropped, reason),

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
-    part::Part,
-    probe::{Piece, Probes},
-    trouble::Trouble,
+    chunk::Chunk,
+    failure::TransientFailure,
+    probes::{Piece, Probes},
 };
 
 /// After this many failures in a row one request at a time is sent; the other batches wait for it.
@@ -44,16 +44,16 @@ impl Outage {
         self.retry_gate.try_lock().ok()
     }
 
-    /// The piece of a part to send in place of the whole, if it is time for one.
-    pub(crate) fn piece(&self, part: &Part) -> Option<Piece> {
+    /// The piece of a chunk to send in place of the whole, if it is time for one.
+    pub(crate) fn piece(&self, chunk: &Chunk) -> Option<Piece> {
         let failures = self.failures.load(Ordering::Relaxed);
         self.probes
-            .piece(part.len(), failures, |at| part.object_at(at))
+            .piece(chunk.len(), failures, |at| chunk.object_at(at))
     }
 
     /// Notes a failure; returns how many there were in a row.
-    pub(crate) fn failed(&self, trouble: &Trouble, is_piece: bool) -> u32 {
-        self.probes.failed(trouble, is_piece);
+    pub(crate) fn failed(&self, failure: &TransientFailure, is_piece: bool) -> u32 {
+        self.probes.failed(failure, is_piece);
         let failures = self.failures.fetch_add(1, Ordering::Relaxed);
         failures.saturating_add(1)
     }

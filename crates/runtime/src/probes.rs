@@ -12,7 +12,7 @@ use std::{
 use rand::Rng;
 use tokio::time::{Duration, Instant};
 
-use crate::{search_limit::SHORTEST, trouble::Trouble};
+use crate::{failure::TransientFailure, search_limit::SHORTEST};
 
 /// After so many failures in a row every second request is a piece of a batch.
 const PATIENCE: u32 = 4;
@@ -126,15 +126,15 @@ impl Probes {
     }
 
     /// A request failed, of a piece or of a whole batch.
-    pub(crate) fn failed(&self, trouble: &Trouble, is_piece: bool) {
+    pub(crate) fn failed(&self, failure: &TransientFailure, is_piece: bool) {
         let mut tried = self.tried();
         if is_piece {
             let since = tried.since.unwrap_or_default();
-            tried.since = Some(since.saturating_add(trouble.lasted));
+            tried.since = Some(since.saturating_add(failure.lasted));
             tried.limit = tried.hung.map(|_| tried.limit().saturating_mul(2));
         } else {
-            let hangs = trouble.cause.is_some() && trouble.is_slow();
-            tried.hung = hangs.then_some(trouble.lasted);
+            let hangs = failure.cause.is_some() && failure.is_slow();
+            tried.hung = hangs.then_some(failure.lasted);
             tried.since = None;
         }
     }
@@ -156,12 +156,12 @@ mod tests {
     use super::*;
 
     /// Something failed at once, or after some seconds.
-    fn failure(seconds: u64) -> Trouble {
+    fn failure(seconds: u64) -> TransientFailure {
         let error = WriteError::Failed {
             reason: "500".to_owned(),
             after: None,
         };
-        Trouble::new(error, Duration::from_secs(seconds))
+        TransientFailure::new(error, Duration::from_secs(seconds))
     }
 
     /// Pieces of batches of `len` messages, each failing like its whole batch, at once.

@@ -10,7 +10,7 @@ const UNAUTHORIZED: Duration = Duration::from_secs(10);
 pub(crate) const SLOW: Duration = Duration::from_secs(30);
 
 /// A failure that may pass.
-pub(crate) struct Trouble {
+pub(crate) struct TransientFailure {
     pub(crate) reason: String,
     /// The pause that the other side asked for.
     pub(crate) asked: Option<Duration>,
@@ -27,7 +27,7 @@ pub(crate) struct Trouble {
 /// What takes longer to fail keeps others from being written.
 const LONG: Duration = Duration::from_secs(1);
 
-impl Trouble {
+impl TransientFailure {
     /// Whether it took long to fail.
     pub(crate) fn is_slow(&self) -> bool {
         self.lasted > LONG
