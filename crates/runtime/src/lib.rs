@@ -9,6 +9,7 @@
 
 mod attempt;
 mod backoff;
+mod batch;
 mod batcher;
 mod chunk;
 mod delivery;

@@ -21,17 +21,18 @@ use tracing::{debug, info, warn};
 use crate::{
     attempt::{Attempt, Failed, Verdict},
     backoff,
-    chunk::{Chunk, Chunks, Lane},
+    batch::Batch,
+    chunk::{Chunk, Lane},
     delivery::Delivery,
     evidence::Evidence,
     failure::{SLOW, TransientFailure},
     lanes::Lanes,
     outage::{Gate, Outage},
-    output_status::{OutputStatus, Tally},
+    output_status::OutputStatus,
     rejections::Rejections,
     search_limit::SearchLimit,
     settle::{End, Settler},
-    size_limit::{Limit, Seen},
+    size_limit::Limit,
     suspects::{Admission, Suspects},
 };
 
@@ -57,23 +58,6 @@ pub(crate) struct BatchWriter {
     limit: Limit,
     retry: RetryPolicy,
     errors: IntCounter,
-}
-
-/// A batch on its way.
-struct Batch {
-    chunks: Chunks,
-    seen: Seen,
-    tally: Tally,
-}
-
-impl Batch {
-    fn new(evidence: &Evidence, slot: Option<OwnedSemaphorePermit>) -> Self {
-        Self {
-            chunks: Chunks::new(evidence, slot),
-            seen: Seen::default(),
-            tally: Tally::default(),
-        }
-    }
 }
 
 impl BatchWriter {
@@ -254,7 +238,7 @@ impl BatchWriter {
             Verdict::Dropped => {
                 self.answered();
                 batch.seen.fit(&chunk.messages);
-                if !self.halve(&mut chunk, &reason, batch) {
+                if !batch.halve(&mut chunk, &reason, &self.status) {
                     self.settle(chunk, End::Dropped, batch).await;
                 }
             }
@@ -345,7 +329,7 @@ impl BatchWriter {
             self.answered();
             batch.seen.fit(&chunk.messages);
         }
-        if self.halve(&mut chunk, &reason, batch) {
+        if batch.halve(&mut chunk, &reason, &self.status) {
             return;
         }
         if counts {
@@ -396,7 +380,7 @@ impl BatchWriter {
                 chunk.too_large = None;
                 chunk.alone.failed_otherwise = true;
             }
-            if others_succeed && self.halve(&mut chunk, reason, batch) {
+            if others_succeed && batch.halve(&mut chunk, reason, &self.status) {
                 return;
             }
             if chunk.len() == 1 {
@@ -480,16 +464,6 @@ impl BatchWriter {
             sleep(pause).await;
         }
         batch.chunks.put(chunk, false);
-    }
-
-    /// Cuts a chunk of several messages in two and says so; false for a single one.
-    fn halve(&self, chunk: &mut Chunk, reason: &str, batch: &mut Batch) -> bool {
-        if chunk.len() < 2 {
-            return false;
-        }
-        self.status.bisects(chunk.len(), reason, &mut batch.tally);
-        batch.chunks.halve(chunk);
-        true
     }
 
     /// Notes a failure; returns how many there were in a row.
