@@ -1,9 +1,9 @@
 //! An hour without the sink: 10,000 pods in windows of 15 s, all of whose events wait.
 //!
-//! The real binary with a state file, between a simulated API server and a sink that is away at
-//! first; that the hour lies in the past, and not in the run, changes nothing for the ledger. Prints
-//! how much more memory that takes than delivering a minute does, and how long everything takes once
-//! the sink is back, and how large the state file has become. Run it with `cargo bench --bench outage`.
+//! The real binary with a state file runs between a simulated API server and a sink that is away at
+//! first. The hour lies in the past and not in the run, which makes no difference to the ledger. Prints
+//! how much more memory that takes than delivering a minute, how long everything takes when the sink is
+//! back, and how large the state file has become. Run it with `cargo bench --bench outage`.
 
 #![expect(clippy::print_stdout, reason = "what a benchmark prints is its result")]
 
@@ -13,22 +13,22 @@ mod support;
 use std::{
     env,
     path::Path,
-    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
+use meterline_testkit::ingest::{Behaviour, RecordingIngest};
 
-use crate::support::{Running, Sink, cluster, cpu_seconds, meterline, number, peak_megabytes};
+use crate::support::{Running, arrival, cluster, cpu_seconds, meterline, number, peak_megabytes};
 
 struct Measured {
     events: u64,
-    /// From when the sink is back to when everything is there.
+    /// From the return of the sink until every event has arrived.
     seconds: f64,
     cpu: f64,
     megabytes: f64,
     disordered: u64,
-    /// The state file with what belongs to it.
+    /// The state file with the files that belong to it.
     state_megabytes: f64,
 }
 
@@ -46,29 +46,31 @@ fn state_megabytes(dir: &Path) -> Result<f64> {
 
 async fn run(pods: u64, minutes: u64, away: Duration) -> Result<Measured> {
     let sim = cluster(usize::try_from(pods)?, 7_200).await?;
-    let (sink, url) = Sink::start().await?;
-    sink.is_away.store(!away.is_zero(), Ordering::Relaxed);
+    let ingest = RecordingIngest::start_counting().await?;
+    if !away.is_zero() {
+        ingest.respond_always(Behaviour::status(503));
+    }
     let dir = tempfile::tempdir()?;
     let kubeconfig = dir.path().join("kubeconfig");
     sim.write_kubeconfig(&kubeconfig)?;
-    let child = meterline(&kubeconfig, &url)
+    let child = meterline(&kubeconfig, &ingest.url())
         .env("SCRAPE_INTERVAL", "15s")
         .env("STATE_PATH", dir.path().join("state.sqlite"))
         .env("LOOKBACK", format!("{minutes}m"))
         .spawn();
     let running = Running(child.context("cannot start meterline")?);
     tokio::time::sleep(away).await;
-    sink.is_away.store(false, Ordering::Relaxed);
+    ingest.respond_normally();
     let back = Instant::now();
     // The windows of the past, and those that end meanwhile.
-    let events = sink.wait(pods * (minutes * 4 + 1)).await?;
+    let tally = arrival(&ingest, pods * (minutes * 4 + 1)).await?;
     let pid = running.0.id();
     Ok(Measured {
-        events,
+        events: tally.events,
         seconds: back.elapsed().as_secs_f64(),
         cpu: cpu_seconds(pid)?,
         megabytes: peak_megabytes(pid)?,
-        disordered: sink.disordered.load(Ordering::Relaxed),
+        disordered: tally.disordered,
         state_megabytes: state_megabytes(dir.path())?,
     })
 }

@@ -1,5 +1,5 @@
 //! What a million events cost: the real binary with the real preset between a simulated API server
-//! with 10,000 realistic pods and a recording sink, over HTTP, in batches of 1,000.
+//! with 10,000 realistic pods and a sink that counts, over HTTP, in batches of 1,000.
 //!
 //! Prints CPU-seconds per million events, start-up and the first list included, and the most memory
 //! that was resident. Run it with `cargo bench --bench whole_process`.
@@ -9,39 +9,34 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use std::{env, sync::atomic::Ordering};
+use std::env;
 
 use anyhow::{Context, Result};
+use meterline_testkit::ingest::RecordingIngest;
 
-use crate::support::{Running, Sink, cluster, cpu_seconds, meterline, number, peak_megabytes};
+use crate::support::{Running, arrival, cluster, cpu_seconds, meterline, number, peak_megabytes};
 
 async fn measure(pods: usize, wanted: u64) -> Result<()> {
     let sim = cluster(pods, 60).await?;
-    let (sink, url) = Sink::start().await?;
+    let ingest = RecordingIngest::start_counting().await?;
     let dir = tempfile::tempdir()?;
     let kubeconfig = dir.path().join("kubeconfig");
     sim.write_kubeconfig(&kubeconfig)?;
-    let child = meterline(&kubeconfig, &url)
+    let child = meterline(&kubeconfig, &ingest.url())
         .env("SCRAPE_INTERVAL", "1s")
         .spawn();
     let running = Running(child.context("cannot start meterline")?);
     let pid = running.0.id();
-    let arrived = sink.wait(wanted).await?;
+    let tally = arrival(&ingest, wanted).await?;
     let cpu = cpu_seconds(pid)?;
     println!("pods                        {pods:>10}");
-    println!("events                      {arrived:>10}");
-    println!(
-        "requests                    {:>10}",
-        sink.requests.load(Ordering::Relaxed)
-    );
-    println!(
-        "most events in a request    {:>10}",
-        sink.largest.load(Ordering::Relaxed)
-    );
+    println!("events                      {:>10}", tally.events);
+    println!("requests                    {:>10}", tally.requests);
+    println!("most events in a request    {:>10}", tally.largest);
     println!("CPU seconds                 {cpu:>10.2}");
     println!(
         "CPU seconds / 1e6 events    {:>10.2}",
-        cpu * 1e6 / arrived as f64
+        cpu * 1e6 / tally.events as f64
     );
     println!("peak resident MB            {:>10.1}", peak_megabytes(pid)?);
     Ok(())

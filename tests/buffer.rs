@@ -1,11 +1,11 @@
-//! What is in a buffer survives the program.
+//! Messages in a buffer survive the program.
 
 use meterline_testkit::ingest::{Behaviour, RecordingIngest};
 
-use crate::support::{MINUTE, meterline, stop};
+use crate::support::{MINUTE, meterline};
 
-/// Lines that were read while the API is away are in the file; killed and begun anew, without the
-/// lines, it delivers them, each with the id that it would have had.
+/// Messages that were read while the sink is away are in the file. After a kill and a restart without the
+/// input the program delivers them, each with the same id.
 #[tokio::test]
 async fn what_was_read_survives_a_kill() {
     let ingest = RecordingIngest::start().await.unwrap();
@@ -55,11 +55,11 @@ output:
         .map(|event| event["data"]["n"].as_str().unwrap())
         .collect();
     assert_eq!(names.len(), 40);
-    stop(&second).await;
+    second.stop().await;
     ingest.assert_clean();
 }
 
-/// What only memory has is delivered before the program ends, or counted as lost.
+/// Messages that are only in memory are delivered before the program ends, or counted as lost.
 #[tokio::test]
 async fn a_stop_delivers_what_memory_has_or_says_that_it_is_lost() {
     for (comes_back, code, said) in [

@@ -1,4 +1,4 @@
-//! The command line from outside.
+//! The command line, run as a process.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -46,7 +46,7 @@ fn start(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Child {
         .unwrap()
 }
 
-/// All that a person sees, and the exit code.
+/// Everything that a person sees, and the exit code.
 fn shown(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     format!(
@@ -78,7 +78,7 @@ fn a_command_line_that_is_wrong_ends_with_2() {
 }
 
 #[test]
-fn the_version_is_told() {
+fn version_prints_the_version() {
     assert!(shown(&run(&["version"], "")).starts_with("meterline 0."));
     assert!(shown(&run(&["--version"], "")).starts_with("meterline 0."));
 }
@@ -93,7 +93,7 @@ fn presets_and_examples_lint() {
                 let token = [("OPENMETER_TOKEN", "om_a")];
                 let output = run_with(&root(), &args, &token, "");
                 assert_eq!(shown(&output), "exit 0", "{}", path.display());
-                // A token that is not set is no fault.
+                // A token that is not set is no error.
                 assert_eq!(run(&args, "").status.code(), Some(0), "{}", path.display());
             }
         }
@@ -101,7 +101,7 @@ fn presets_and_examples_lint() {
 }
 
 #[test]
-fn every_fault_is_told_at_once_with_its_place() {
+fn every_error_is_reported_at_once_with_its_place() {
     let folder = with_config(
         r"input:
   schedule:
@@ -129,7 +129,7 @@ shutdown_timout: 5s
 }
 
 #[test]
-fn a_unit_that_is_none_is_a_fault() {
+fn an_unknown_unit_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let env_file = folder.path().join("env");
     std::fs::write(&env_file, "NORMALIZE=week\n").unwrap();
@@ -147,7 +147,7 @@ fn a_unit_that_is_none_is_a_fault() {
 }
 
 #[test]
-fn a_configuration_that_is_not_there_is_told() {
+fn a_missing_configuration_is_reported() {
     assert_snapshot!(shown(&run(&["--config", "/nothing/config.yaml"], "")), @r"
     meterline: cannot read the configuration /nothing/config.yaml: No such file or directory (os error 2)
     exit 1
@@ -158,7 +158,7 @@ fn a_configuration_that_is_not_there_is_told() {
     ");
 }
 
-/// 70 would say that a pipeline ran and failed.
+/// 70 means that a pipeline ran and failed.
 #[test]
 fn what_is_not_there_or_not_right_ends_with_1() {
     let folder = with_config("input: {stdin: {}}\noutput: {drop: {}}\n");
@@ -252,17 +252,17 @@ fn the_environment_may_name_the_configuration() {
     assert!(echo(&preset, "").contains("openmeter"));
     assert!(echo(&[], "").ends_with("exit 1"));
     assert!(echo(&["--config", "config.yaml"], "none.yaml").contains("drop"));
-    // Two on the command line are one too many.
+    // The command line may name only one.
     let two = [&preset[..], &["--config", "config.yaml"]].concat();
     assert!(echo(&two, "").ends_with("exit 2"));
-    // The environment alone is enough to run, and nothing is not.
+    // The environment alone is enough to run; without any configuration the program does not run.
     let run = |file| run_with(folder.path(), &[], &[("METERLINE_CONFIG", file)], "");
     assert!(shown(&run("none.yaml")).contains("none.yaml"));
     assert_eq!(run("").status.code(), Some(2));
 }
 
 #[test]
-fn a_level_that_is_none_is_a_usage_error() {
+fn an_unknown_log_level_is_a_usage_error() {
     let args = ["--preset", "nothing", "--log-level", "bogus"];
     assert_snapshot!(shown(&run(&args, "")), @r"
     error: invalid value 'bogus' for '--log-level <LEVEL>': `bogus` is not a level; there are: TRACE, DEBUG, INFO, WARN, ERROR, OFF
@@ -312,7 +312,7 @@ fn lines_go_through_a_pipeline_and_it_ends_when_they_do() {
     assert_eq!(output.status.code(), Some(0), "{log}");
 }
 
-/// Whoever refers to a resource may have processors too: around those that the resource has.
+/// An input that refers to a resource may have processors of its own, around those of the resource.
 #[test]
 fn processors_beside_a_resource_run_around_its_own() {
     let step = |name: &str| format!("processors: [{{mapping: 'root = this + \"{name}\"'}}]");
@@ -353,7 +353,7 @@ fn a_setting_changes_a_field() {
     assert!(shown(&output).contains("output"), "{}", shown(&output));
 }
 
-/// Starts a pipeline and waits until its log says that.
+/// Starts a pipeline and waits until its log contains this.
 fn started(config: &str, said: &str) -> (Child, tempfile::TempDir) {
     let folder = with_config(config);
     let mut child = start(folder.path(), &["--config", "config.yaml"], &[]);
@@ -363,7 +363,7 @@ fn started(config: &str, said: &str) -> (Child, tempfile::TempDir) {
         line.clear();
         assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended");
     }
-    // Whoever reads no more would break the pipe.
+    // A reader that stops would break the pipe.
     std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
     (child, folder)
 }
@@ -373,7 +373,7 @@ fn terminate(child: &Child) {
     kill_process(id, Signal::TERM).unwrap();
 }
 
-/// How it ends, which has to be soon.
+/// Its exit status, which has to come soon.
 fn ended(child: &mut Child) -> ExitStatus {
     let deadline = Instant::now() + Duration::from_secs(15);
     loop {

@@ -2,26 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use meterline_kubesim::{Kubesim, Options, Size, World};
-use meterline_testkit::ingest::RecordingIngest;
+use meterline_testkit::scene::{Scene, pod_of};
 
-use crate::support::{MINUTE, preset_at, stop};
+use crate::support::{BINARY, MINUTE};
 
 const PODS: usize = 5;
 
-/// How often each second of each pod is billed by events of different ids, when two clusters have the
-/// same pods under these names.
+/// How many events of different ids bill each second of each pod, when two clusters of these names have
+/// the same pods.
 async fn copies(names: [&str; 2]) -> Vec<usize> {
-    let sim = Kubesim::start(Options::default()).await.unwrap();
-    let since = chrono::Utc::now().timestamp() - 60;
-    sim.change(|store| World::new(1, 0, Size::Small).populate(PODS, since, store));
-    let dir = tempfile::tempdir().unwrap();
-    let kubeconfig = dir.path().join("kubeconfig");
-    sim.write_kubeconfig(&kubeconfig).unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
+    let scene = Scene::populated(BINARY, PODS).await;
+    let ingest = &scene.ingest;
     let start = |name: &str| {
-        preset_at(&kubeconfig, &ingest)
-            .env("SCRAPE_INTERVAL", "1s")
+        scene
+            .preset()
+            .env("LOOKBACK", "0s")
             .args([
                 "--set",
                 &format!("input.schedule.input.kubernetes_resources.cluster={name}"),
@@ -36,15 +31,15 @@ async fn copies(names: [&str; 2]) -> Vec<usize> {
         })
         .await
         .unwrap();
-    // What was read is delivered before they end, so both have billed the same windows but at the ends.
+    // Both deliver what they read before they end, so they bill the same windows except the first and last.
     for meterline in &both {
-        stop(meterline).await;
+        meterline.stop().await;
     }
     ingest.assert_clean();
     let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
     for event in ingest.events() {
-        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
-        let key = (text(&event["time"]), text(&event["data"]["pod_name"]));
+        let time = event["time"].as_str().unwrap().to_owned();
+        let key = (time, pod_of(&event).to_owned());
         *counts.entry(key).or_default() += 1;
     }
     counts.into_values().collect()

@@ -1,5 +1,5 @@
-//! What others write is read without a panic, whatever it is: each line or file of `tests/corpora`, and
-//! thousands of mutations of each. A text that broke something once is added there.
+//! Input of any kind is read or refused without a panic: each line or file of `tests/corpora`, and
+//! thousands of mutations of each. A text that once caused a failure is added there.
 
 use std::{
     fs,
@@ -29,7 +29,7 @@ fn corpus(name: &str) -> Vec<String> {
     texts
 }
 
-/// Another text made of this one, and of others.
+/// A mutation of this text, with parts of others.
 fn mutated(text: &str, others: &[String], chance: &mut Chance) -> String {
     const ODD: &[&str] = &[
         "\0", "\u{feff}", "é", "𝕏", "\"", "'", "${", "}", "{", "[", "]", ":", "-", "|", "&", "*",
@@ -82,7 +82,7 @@ fn each(name: &str, mutations: u64, mut read: impl FnMut(&str)) {
 fn quantities_are_read_or_refused() {
     each("quantity", 10_000, |text| {
         if let Ok(quantity) = Quantity::parse(text) {
-            // What is read can be written and read again.
+            // A value that was read can be written and read again.
             assert_eq!(
                 Quantity::parse(&quantity.to_string()),
                 Ok(quantity),
@@ -124,8 +124,8 @@ fn configurations_are_read_or_refused() {
     });
 }
 
-/// What stands in a variable, and what is written around it, is read or refused; and between double
-/// quotes a value arrives as it is.
+/// The value of a variable, and the text around it, is read or refused; between double quotes the value
+/// arrives unchanged.
 #[test]
 fn variables_are_put_in_or_refused() {
     const VALUES: &[&str] = &[
@@ -176,7 +176,7 @@ fn mappings_map_or_fail() {
         json!([1, 2.5, {"a": null}]),
         json!("text"),
     ];
-    // On the stack that threads with scripts have.
+    // With the stack size of the threads that run scripts.
     let thread = std::thread::Builder::new().stack_size(meterline_script::STACK_SIZE);
     let fuzz = move || {
         each("mapping", 1_000, |text| {

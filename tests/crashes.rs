@@ -1,288 +1,155 @@
-//! Crashes and restarts of the collector itself, with a state file, on a real API server.
+//! Crashes and restarts of the program, with a state file, on a real API server.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use meterline_testkit::{
-    control_plane::ControlPlane,
-    ingest::RecordingIngest,
-    pods::{self, Phase, Pods, pod},
+    pods::{self, Phase, pod},
     process::MeterlineCommand,
-    truth::Truth,
+    scene::Scene,
 };
 use tokio::{task::JoinSet, time::sleep};
 
-use crate::support::{Chance, MINUTE, preset, seconds, settled, stop, until};
+use crate::{
+    faults::has_file,
+    support::{BINARY, Chance, MINUTE, seconds},
+};
 
-fn kept(control_plane: &ControlPlane, ingest: &RecordingIngest, state: &Path) -> MeterlineCommand {
-    preset(control_plane, "reader", ingest)
+/// The preset with a state file, in windows of two seconds.
+fn kept(scene: &Scene) -> MeterlineCommand {
+    scene
+        .preset()
         .env("SCRAPE_INTERVAL", "2s")
-        .env("STATE_PATH", state)
+        .env("STATE_PATH", scene.file("state.sqlite"))
 }
 
-/// A pod that runs, ends and is deleted.
-pub(crate) async fn live(pods: Pods, name: String, delay: u64, life: u64) {
-    sleep(Duration::from_millis(delay)).await;
-    let started = pods::now();
-    pods.create_running(&pod(&name), started).await.unwrap();
-    sleep(Duration::from_millis(life)).await;
-    let ended = pods::now().max(started + seconds(1));
-    pods.set_ended(&name, Phase::Succeeded, started, ended)
-        .await
-        .unwrap();
-    pods.delete(&name).await.unwrap();
-}
-
-/// Killed a hundred times at moments of chance while pods come and go and events are under way.
+/// The program is killed a hundred times at random moments while pods come and go and events are sent.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn killed_a_hundred_times_nothing_is_missing_and_nothing_double() {
-    let control_plane = ControlPlane::start().await.unwrap();
-    let control_plane = Arc::new(control_plane);
-    control_plane.grant_pods("reader", "default").await.unwrap();
-    let client = control_plane.admin_client().await.unwrap();
-    let truth = Truth::watch(client.clone()).await.unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state.sqlite");
+    let scene = Scene::with(BINARY, 0).await;
     let mut chance = Chance::new();
-
-    let start = pods::now();
     let mut lives = JoinSet::new();
     for index in 0..120 {
-        let pods = Pods::new(client.clone(), "default");
-        let (delay, life) = (1_000 + chance.below(70_000), 500 + chance.below(20_000));
-        lives.spawn(live(pods, format!("pod-{index}"), delay, life));
+        let pods = scene.pods.clone();
+        let spec = pod(&format!("pod-{index}"));
+        let delay = Duration::from_secs(1) + chance.pause(Duration::from_secs(70));
+        let life = Duration::from_millis(500) + chance.pause(Duration::from_secs(20));
+        lives.spawn(async move { pods.live_and_go(&spec, delay, life).await });
     }
-    // The first run begins the ledger; from then on whatever happens has to be billed.
-    let first = kept(&control_plane, &ingest, &state).start().unwrap();
-    first.wait_ready(MINUTE).await.unwrap();
-    drop(first);
+    // The first run begins the ledger; everything that happens later has to be billed.
+    drop(kept(&scene).start_ready().await.unwrap());
     for _ in 0..100 {
-        let meterline = kept(&control_plane, &ingest, &state).start().unwrap();
-        sleep(Duration::from_millis(30 + chance.below(1_200))).await;
-        // Dropped: killed by SIGKILL.
+        let meterline = kept(&scene).start().unwrap();
+        sleep(Duration::from_millis(30) + chance.pause(Duration::from_millis(1_200))).await;
+        // Dropping it kills it.
         drop(meterline);
     }
-    let meterline = kept(&control_plane, &ingest, &state).start().unwrap();
+    let meterline = kept(&scene).start().unwrap();
     while let Some(lived) = lives.join_next().await {
-        lived.unwrap();
+        lived.unwrap().unwrap();
     }
-    truth
-        .wait_until(MINUTE, |lives| {
-            lives.len() == 120 && lives.iter().all(|it| it.end.is_some())
-        })
-        .await
-        .unwrap();
-    let range = start..pods::now() + seconds(60);
-    let report = settled(&ingest, &truth.lives(), &range, MINUTE).await;
-    if !report.is_exact() {
-        eprintln!("{}", meterline.log().join("\n"));
-    }
-    report.assert_exact();
-    ingest.assert_clean();
+    scene.truth.wait_for_ends(120).await.unwrap();
+    scene.finish(&meterline).await;
     eprintln!(
-        "{} events, {} of them more than once",
-        ingest.events().len(),
-        ingest.state().duplicates
+        "{} events, {} repeats",
+        scene.ingest.events().len(),
+        scene.ingest.state().duplicates
     );
-    stop(&meterline).await;
 }
 
-/// Pods that start, end and are deleted while the collector is down were never seen by it, and no list
-/// shows them; but the API server repeats what happened since the version that the state names.
+/// Pods start, end and are deleted while the program is down. It never saw them, and no list shows
+/// them; but the API server repeats what happened since the version that the state names.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn what_came_and_went_while_the_collector_was_down_is_billed() {
-    let control_plane = ControlPlane::start().await.unwrap();
-    control_plane.grant_pods("reader", "default").await.unwrap();
-    let client = control_plane.admin_client().await.unwrap();
-    let truth = Truth::watch(client.clone()).await.unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state.sqlite");
-    let pods = Pods::new(client.clone(), "default");
-    let start = pods::now();
-    pods.create_running(&pod("before"), start).await.unwrap();
-    // The pod may have started before the first window of a program that takes its time to start.
-    let meterline = kept(&control_plane, &ingest, &state)
-        .env("LOOKBACK", "1m")
-        .start()
-        .unwrap();
-    ingest
-        .wait_until(MINUTE, |state| !state.events.is_empty())
-        .await
-        .unwrap();
+    let scene = Scene::with(BINARY, 1).await;
+    let meterline = kept(&scene).start().unwrap();
+    scene.ingest.wait_for_events(1).await.unwrap();
     drop(meterline);
     for index in 0..5 {
-        live(pods.clone(), format!("pod-{index}"), 0, 1_200).await;
+        let spec = pod(&format!("short-{index}"));
+        let life = Duration::from_millis(1_200);
+        let lived = scene.pods.live_and_go(&spec, Duration::ZERO, life).await;
+        lived.unwrap();
     }
-    let meterline = kept(&control_plane, &ingest, &state).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
-    pods.set_ended("before", Phase::Succeeded, start, pods::now())
-        .await
-        .unwrap();
-    truth
-        .wait_until(MINUTE, |lives| {
-            lives.len() == 6 && lives.iter().all(|it| it.end.is_some())
-        })
-        .await
-        .unwrap();
-    settled(
-        &ingest,
-        &truth.lives(),
-        &(start..pods::now() + seconds(60)),
-        MINUTE,
-    )
-    .await
-    .assert_exact();
-    assert_eq!(meterline.metric("lost_time").await.unwrap(), Some(0.0));
-    stop(&meterline).await;
+    let meterline = kept(&scene).start_ready().await.unwrap();
+    scene.assert_exact(&meterline).await;
+    assert_eq!(scene.truth.lives().len(), 6);
+    meterline.assert_metric("lost_time", 0.0).await;
+    meterline.stop().await;
 }
 
 /// What ran before the start is billed as far back as `lookback` says.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_lookback_bills_what_ran_before_the_start() {
-    let control_plane = ControlPlane::start().await.unwrap();
-    control_plane.grant_pods("reader", "default").await.unwrap();
-    let client = control_plane.admin_client().await.unwrap();
-    let truth = Truth::watch(client.clone()).await.unwrap();
-    let pods = Pods::new(client, "default");
+    let scene = Scene::with(BINARY, 0).await;
     let start = pods::now() - seconds(60);
-    pods.create_running(&pod("runs"), start).await.unwrap();
-    pods.create_running(&pod("ended"), start + seconds(7))
-        .await
-        .unwrap();
-    pods.set_ended(
-        "ended",
-        Phase::Succeeded,
-        start + seconds(7),
-        start + seconds(31),
-    )
-    .await
-    .unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
-    let meterline = preset(&control_plane, "reader", &ingest)
-        .env("LOOKBACK", "2m")
-        .start()
-        .unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
-    let end = pods::now();
-    pods.set_ended("runs", Phase::Succeeded, start, end)
-        .await
-        .unwrap();
-    truth
-        .wait_until(MINUTE, |lives| {
-            lives.iter().filter(|it| it.end.is_some()).count() == 2
-        })
-        .await
-        .unwrap();
-    settled(&ingest, &truth.lives(), &(start..end + seconds(60)), MINUTE)
-        .await
-        .assert_exact();
-    stop(&meterline).await;
+    let (began, ended) = (start + seconds(7), start + seconds(31));
+    for (name, start) in [("runs", start), ("ended", began)] {
+        let running = scene.pods.create_running(&pod(name), start).await;
+        running.unwrap();
+    }
+    let ended = scene
+        .pods
+        .set_ended("ended", Phase::Succeeded, began, ended);
+    ended.await.unwrap();
+    let meterline = scene.preset().env("SCRAPE_INTERVAL", "5s");
+    let meterline = meterline.start_ready().await.unwrap();
+    scene.finish(&meterline).await;
+    assert_eq!(scene.truth.lives().len(), 2);
 }
 
-/// One file, one process: the second says so and ends. A damaged file is moved aside, told, and
-/// billing goes on with a new one.
+/// A state file belongs to one process: a second one says so and ends. A damaged file is moved aside
+/// and reported, and billing goes on with a new one.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_state_file_is_guarded_and_its_damage_survived() {
-    let control_plane = ControlPlane::start().await.unwrap();
-    control_plane.grant_pods("reader", "default").await.unwrap();
-    let client = control_plane.admin_client().await.unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state.sqlite");
-    let pods = Pods::new(client, "default");
-    pods.create_running(&pod("a"), pods::now()).await.unwrap();
-    let meterline = kept(&control_plane, &ingest, &state).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
-    ingest
-        .wait_until(MINUTE, |state| !state.events.is_empty())
-        .await
-        .unwrap();
+    let scene = Scene::with(BINARY, 1).await;
+    let meterline = kept(&scene).start_ready().await.unwrap();
+    scene.ingest.wait_for_events(1).await.unwrap();
 
-    let second = kept(&control_plane, &ingest, &state).start().unwrap();
+    let second = kept(&scene).start().unwrap();
     let status = second.wait_exit(MINUTE).await.unwrap();
     assert_eq!(status.code(), Some(70), "{}", second.tail());
-    assert!(
-        second.tail().contains("another process uses it"),
-        "{}",
-        second.tail()
-    );
+    let said = second.tail();
+    assert!(said.contains("another process uses it"), "{said}");
 
-    stop(&meterline).await;
+    meterline.stop().await;
+    let state = scene.file("state.sqlite");
     let mut bytes = std::fs::read(&state).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle..].fill(0);
     std::fs::write(&state, bytes).unwrap();
-    let seen = ingest.events().len();
-    let meterline = kept(&control_plane, &ingest, &state).start().unwrap();
-    meterline
-        .wait_for_log("the state file was damaged", MINUTE)
-        .await
-        .unwrap();
-    ingest
-        .wait_until(MINUTE, |state| state.events.len() > seen + 1)
-        .await
-        .unwrap();
-    let aside = std::fs::read_dir(dir.path()).unwrap().any(|entry| {
-        entry
-            .unwrap()
-            .file_name()
-            .to_string_lossy()
-            .contains(".damaged-")
-    });
-    assert!(aside, "the damaged file is kept");
-    until(pods::now()).await;
-    stop(&meterline).await;
+    let meterline = kept(&scene).start().unwrap();
+    let damaged = meterline.wait_for_log("the state file was damaged", MINUTE);
+    damaged.await.unwrap();
+    scene.ingest.wait_for_more_events(2).await.unwrap();
+    let is_kept = has_file(scene.folder(), ".damaged-");
+    assert!(is_kept, "the damaged file is kept");
+    meterline.stop().await;
 }
 
-/// Nothing happened in a namespace since the version that the state names, so that there is nothing to
-/// repeat; elsewhere something did.
+/// Nothing happened in a namespace since the version that the state names, so that the API server has
+/// nothing to repeat; in another namespace something did.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_quiet_namespace_is_billed_on_after_a_restart() {
-    let control_plane = ControlPlane::start().await.unwrap();
-    control_plane.create_namespace("quiet").await.unwrap();
-    for namespace in ["default", "quiet"] {
-        control_plane.grant_pods("reader", namespace).await.unwrap();
-    }
-    let client = control_plane.admin_client().await.unwrap();
-    let truth = Truth::watch(client.clone()).await.unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state.sqlite");
-    let run = || {
-        kept(&control_plane, &ingest, &state)
-            .env("SCRAPE_NAMESPACE", "default,quiet")
-            // The first pod is there before the collector.
-            .env("LOOKBACK", "1m")
-            .start()
-            .unwrap()
-    };
-    let start = pods::now();
-    let pods = Pods::new(client.clone(), "quiet");
-    pods.create_running(&pod("stays"), start).await.unwrap();
-    let meterline = run();
-    ingest
-        .wait_until(MINUTE, |state| !state.events.is_empty())
-        .await
-        .unwrap();
-    stop(&meterline).await;
-    let pods = Pods::new(client, "default");
-    pods.create_running(&pod("new"), pods::now()).await.unwrap();
-    let meterline = run();
-    meterline.wait_ready(MINUTE).await.unwrap();
-    truth
+    let scene = Scene::with(BINARY, 0).await;
+    let quiet = scene.namespace("quiet").await;
+    let command = || kept(&scene).env("SCRAPE_NAMESPACE", "default,quiet");
+    let running = quiet.create_running(&pod("stays"), scene.start).await;
+    running.unwrap();
+    let meterline = command().start().unwrap();
+    scene.ingest.wait_for_events(1).await.unwrap();
+    meterline.stop().await;
+    let new = scene.pods.create_running(&pod("new"), pods::now()).await;
+    new.unwrap();
+    let meterline = command().start_ready().await.unwrap();
+    scene
+        .truth
         .wait_until(MINUTE, |lives| lives.len() == 2)
         .await
         .unwrap();
-    let range = start..pods::now();
-    settled(&ingest, &truth.lives(), &range, MINUTE)
-        .await
-        .assert_exact();
-    ingest.assert_clean();
-    stop(&meterline).await;
+    scene.finish(&meterline).await;
 }

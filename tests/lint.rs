@@ -1,5 +1,5 @@
-//! Mistakes that would cost money are told before anything runs, and where only a message shows them
-//! it is rejected.
+//! Mistakes that would cost money are reported before anything runs. Where only a message shows the
+//! mistake, the message is rejected.
 
 use std::{
     io::Write,
@@ -33,14 +33,14 @@ fn meterline(folder: &Path, args: &[&str], env: &[(&str, &str)], input: &str) ->
     )
 }
 
-/// What `meterline lint` says of a configuration.
+/// What `meterline lint` prints about a configuration.
 fn lint(config: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("c.yaml"), config).unwrap();
     let (said, log) = meterline(folder.path(), &["lint", "c.yaml"], &[], "");
     assert_eq!(log, "");
     if said.ends_with("exit 1") {
-        // What is a fault to lint is one at the start, too.
+        // An error for lint is an error at the start as well.
         let (_, log) = meterline(folder.path(), &["--config", "c.yaml"], &[], "");
         assert_eq!(format!("{log}exit 1"), said);
     }
@@ -65,7 +65,7 @@ const EVENT: &str =
     "root = #{ id: event_id(\"t\"), type: \"t\", source: \"s\", specversion: \"1.0\" };";
 
 #[test]
-fn an_id_that_all_usage_of_a_pod_shares_is_a_fault() {
+fn an_id_that_all_usage_of_a_pod_shares_is_an_error() {
     let shared = "let uid = this.metadata.uid;\nroot = #{\n  id: `pod-${{uid}}`,\n  time: meta(\"schedule_time\"),\n};";
     assert_snapshot!(lint(&pods(&[shared])), @r#"
     c.yaml:10:15: pipeline.processors.0.mapping: this `id` is the same for all usage of an object, so every event but the first is taken for a repeat and not billed; use `event_id("the-type")`, which is another for each piece of usage and the same when it is sent again
@@ -95,10 +95,10 @@ fn an_id_that_all_usage_of_a_pod_shares_is_a_fault() {
         ])),
         "exit 0"
     );
-    // Where what comes is no usage the id may be what it was.
+    // Messages that are no usage may keep their id.
     let lines = pods(&["root.id = this.uid"]).replace("kubernetes_resources", "stdin");
     assert_eq!(lint(&lines), "exit 0");
-    // Nobody bills what is printed, unless it is an event.
+    // What is printed is not billed, unless it is an event.
     let printed = |mapping| {
         pods(&[mapping]).replace(
             "openmeter: {url: https://openmeter.cloud, token: om_a}",
@@ -142,7 +142,7 @@ output_resources:
     1 fault
     exit 1
     "#);
-    // One of the cases makes another for each piece of usage.
+    // One of the cases makes a new id for each interval.
     assert_eq!(
         lint(
             r#"
@@ -162,7 +162,7 @@ output:
     );
 }
 
-/// Two outputs that get the same messages, with these processors, after `check`s of a switch.
+/// Two outputs behind the `check`s of a switch that get the same messages, with these processors.
 fn twice(first: &str, second: &str, checks: [&str; 2]) -> String {
     let output = |check: &str, mapping: &str| {
         format!(
@@ -178,7 +178,7 @@ fn twice(first: &str, second: &str, checks: [&str; 2]) -> String {
 }
 
 #[test]
-fn two_outputs_that_shadow_each_other_are_a_fault() {
+fn two_outputs_that_shadow_each_other_are_an_error() {
     let event = r#"root = #{ id: event_id("t"), specversion: "1.0" }"#;
     let other = r#"let t = "t"; root.id = event_id(t); root.data = pod_metrics(1)"#;
     assert_snapshot!(lint(&twice(event, other, ["", ""])), @r#"
@@ -218,7 +218,7 @@ fn two_outputs_that_shadow_each_other_are_a_fault() {
 }
 
 #[test]
-fn what_is_no_event_is_a_fault_where_an_output_needs_one() {
+fn a_message_that_is_no_event_is_an_error_where_an_output_needs_one() {
     let told: Vec<_> = ["root = [this, this]", "root = \"text\"", "root =\n  5"]
         .iter()
         .map(|mapping| lint(&pods(&[mapping])))
@@ -265,7 +265,7 @@ async fn a_message_that_is_no_object_is_rejected_and_not_posted() {
 }
 
 #[test]
-fn a_schema_that_is_not_there_is_a_fault() {
+fn a_missing_schema_is_an_error() {
     let schema = |url: &str| {
         let step = format!("    - json_schema: {{schema_path: '{url}'}}\n");
         lint(&pods(&[EVENT]).replace("output:", &format!("{step}output:")))
@@ -284,7 +284,7 @@ fn a_schema_that_is_not_there_is_a_fault() {
 }
 
 #[test]
-fn what_nothing_runs_or_uses_is_told() {
+fn what_nothing_runs_or_uses_is_reported() {
     let config = pods(&[EVENT])
         + "tests: [{name: t}]\ncache_resources: [{label: c}]\nrate_limit_resources: [{label: r}]\nprocessor_resources: [{label: p, noop: {}}]\n";
     assert_snapshot!(lint(&config), @r"
@@ -313,7 +313,7 @@ fn a_function_in_an_interpolation_is_checked_like_any_other() {
 }
 
 #[test]
-fn all_syntax_errors_of_all_scripts_are_told_at_once() {
+fn all_syntax_errors_of_all_scripts_are_reported_at_once() {
     let config = pods(&[
         "root.a = (1 + ;\nroot.b = #{ \"c\" 5 };\nroot.d = ths",
         "root = 1 1",
@@ -328,9 +328,9 @@ fn all_syntax_errors_of_all_scripts_are_told_at_once() {
     ");
 }
 
-/// The ledger keeps usage until it is delivered; a buffer would say so too early.
+/// The ledger keeps usage until it is delivered; a buffer would acknowledge it too early.
 #[test]
-fn a_buffer_behind_the_cluster_is_a_fault_wherever_the_input_is() {
+fn a_buffer_behind_the_cluster_is_an_error_wherever_the_input_is() {
     let told = |input: &str, buffer: &str| {
         lint(&format!(
             "{input}\nbuffer:\n  {buffer}\npipeline: {{processors: [{{mapping: '{EVENT}'}}]}}\noutput: {{drop: {{}}}}\n"
@@ -347,7 +347,7 @@ fn a_buffer_behind_the_cluster_is_a_fault_wherever_the_input_is() {
     1 fault
     exit 1
     ");
-    // The other faults are told with it.
+    // The other errors are reported with it.
     assert_snapshot!(told("input: {kubernetes_resources: {x: 1}}", "memory: {y: 2}"), @r"
     c.yaml:1:32: input.kubernetes_resources: unknown field `x`; there are: namespaces, resource_type, label_selector, include_pending_pods, accounting, settle, state, lookback, max_backlog, cluster
     c.yaml:3:11: buffer.memory: remove `buffer`: `kubernetes_resources` (input.kubernetes_resources) keeps usage itself until it is delivered, in its ledger, which `state` (the variable STATE_PATH of the presets) makes durable; a buffer acknowledges usage as soon as it is in memory, and what an output rejects or drops later would count as delivered
@@ -363,9 +363,9 @@ fn a_buffer_behind_the_cluster_is_a_fault_wherever_the_input_is() {
     }
 }
 
-/// What the program warns of at its start is told before that.
+/// Lint reports what the program warns of at its start.
 #[test]
-fn a_missing_token_and_one_that_anybody_can_read_are_told() {
+fn a_missing_token_and_one_that_anybody_can_read_are_reported() {
     let output = |openmeter: &str| {
         let other = pods(&[EVENT]).replace("url: https://openmeter.cloud, token: om_a", openmeter);
         lint(&other)

@@ -3,25 +3,26 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use meterline_kubesim::{Kind, Kubesim, Options};
+use meterline_kubesim::{Kind, Options};
 use meterline_testkit::{
     audit::Life,
     child::Stream,
-    ingest::{Behaviour, RecordingIngest, State},
+    ingest::{Behaviour, State},
     pods::{self, whole},
     process::Meterline,
+    scene::{Scene, pod_of},
 };
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::support::{MINUTE, preset_at, settled, stop};
+use crate::support::{BINARY, MINUTE};
 
 const PODS: usize = 500;
-/// In each of them every pod changes: 1,000 changes a second.
+/// How often every pod changes: 1,000 changes a second.
 const TICK: Duration = Duration::from_millis(500);
-/// Before it is looked at how much memory there is, and as often again until it is looked at anew.
+/// After so many rounds of changes the memory is measured, and after as many again.
 const ROUNDS: usize = 16;
-/// What 8,000 changes may cost that were all delivered; kept as they are they would be twelve megabytes.
+/// How much 8,000 changes may cost that were all delivered. Kept whole they take twelve megabytes.
 const MOST_GROWTH: u64 = 5 * 1024 * 1024;
 
 fn object(index: usize, start: DateTime<Utc>, round: usize) -> Value {
@@ -49,22 +50,18 @@ fn resident(meterline: &Meterline) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_changes_a_second_cost_no_memory_and_no_log() {
-    let sim = Kubesim::start(Options {
+    let options = Options {
         history: 5_000,
         ..Options::default()
-    })
-    .await
-    .unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let kubeconfig = dir.path().join("kubeconfig");
-    sim.write_kubeconfig(&kubeconfig).unwrap();
-    let meterline = preset_at(&kubeconfig, &ingest)
+    };
+    let scene = Scene::simulated(BINARY, options).await;
+    let meterline = scene
+        .preset()
         .env("SCRAPE_INTERVAL", "2s")
         .env("BATCH_SIZE", "500")
-        .start()
+        .start_ready()
+        .await
         .unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
     let start = whole(pods::now());
     let lines = meterline.lines(Stream::Stderr).len();
     let mut ticks = interval(TICK);
@@ -72,7 +69,7 @@ async fn a_thousand_changes_a_second_cost_no_memory_and_no_log() {
     let mut before = 0;
     for round in 0..2 * ROUNDS {
         ticks.tick().await;
-        sim.change(|store| {
+        scene.sim.change(|store| {
             for index in 0..PODS {
                 store.put(Kind::Pod, object(index, start, round));
             }
@@ -91,38 +88,34 @@ async fn a_thousand_changes_a_second_cost_no_memory_and_no_log() {
             end: None,
         })
         .collect();
-    let range = start..whole(pods::now());
-    settled(&ingest, &lives, &range, MINUTE)
-        .await
-        .assert_exact();
-    let told = meterline.lines(Stream::Stderr).split_off(lines);
-    assert!(told.len() < 10, "{}", told.join("\n"));
+    scene.assert_billed(&lives, &meterline).await;
+    let new = meterline.lines(Stream::Stderr).split_off(lines);
+    assert!(new.len() < 10, "{}", new.join("\n"));
     assert!(growth < MOST_GROWTH, "{growth} bytes more than {before}");
-    stop(&meterline).await;
+    meterline.stop().await;
 }
 
-/// It goes out in several batches. One event is refused, and the process is told to stop in the middle of
-/// a window, which goes out whole, so that nothing comes twice.
+/// A window goes out in several batches. The sink refuses one event, and the program is told to stop in the
+/// middle of a window: it delivers the whole window, so that no event is sent twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_window_of_thousands_of_pods_goes_out_whole_and_each_event_has_its_fate() {
     const MANY: usize = 9_000;
-    let sim = Kubesim::start(Options::default()).await.unwrap();
+    let scene = Scene::simulated(BINARY, Options::default()).await;
+    let ingest = &scene.ingest;
     let start = whole(pods::now()) - TimeDelta::seconds(60);
-    sim.change(|store| {
+    scene.sim.change(|store| {
         for index in 0..MANY {
             store.put(Kind::Pod, object(index, start, 0));
         }
     });
-    let ingest = RecordingIngest::start().await.unwrap();
-    ingest.refuse_when(|event| event["data"]["pod_name"] == "pod-5000");
-    let dir = tempfile::tempdir().unwrap();
-    let kubeconfig = dir.path().join("kubeconfig");
-    sim.write_kubeconfig(&kubeconfig).unwrap();
+    ingest.refuse_when(|event| pod_of(event) == "pod-5000");
     let command = || {
-        preset_at(&kubeconfig, &ingest)
+        scene
+            .preset()
+            .env("LOOKBACK", "0s")
             .env("SCRAPE_INTERVAL", "10s")
             .env("BATCH_SIZE", "500")
-            .env("STATE_PATH", dir.path().join("state.sqlite"))
+            .env("STATE_PATH", scene.file("state.sqlite"))
     };
     let meterline = command().start().unwrap();
     let refused = meterline.wait_for_page("/ready", MINUTE, |_, page| page.contains("pod-5000"));
@@ -134,7 +127,7 @@ async fn a_window_of_thousands_of_pods_goes_out_whole_and_each_event_has_its_fat
         .wait_until(MINUTE, |state| state.requests.len() > before + 3)
         .await
         .unwrap();
-    stop(&meterline).await;
+    meterline.stop().await;
     ingest.respond_normally();
     ingest.refuse_nothing();
 
@@ -143,10 +136,7 @@ async fn a_window_of_thousands_of_pods_goes_out_whole_and_each_event_has_its_fat
     assert_eq!(sent(&ingest.state()), taken, "something came twice");
     assert_eq!(taken % (MANY - 1), 0, "a window is not whole");
     let meterline = command().start().unwrap();
-    ingest
-        .wait_until(MINUTE, |state| state.events.len() >= taken + MANY - 1)
-        .await
-        .unwrap();
+    ingest.wait_for_events(taken + MANY - 1).await.unwrap();
     assert_eq!(sent(&ingest.state()), ingest.state().events.len());
-    stop(&meterline).await;
+    meterline.stop().await;
 }

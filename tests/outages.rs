@@ -1,42 +1,30 @@
-//! What happens while nobody watches, on a real API server.
+//! What happens while the program does not watch or the sink is away, on a real API server.
 
+use chrono::DateTime;
 use meterline_testkit::{
-    audit::audit,
-    control_plane::ControlPlane,
-    ingest::{Behaviour, Received, RecordingIngest},
-    pods::{self, Phase, Pods, pod},
+    audit,
+    ingest::Behaviour,
+    pods::{self, Phase, pod},
     proxy::Proxy,
-    truth::Truth,
+    scene::{Scene, pod_of},
 };
 
-use crate::support::{MINUTE, preset, seconds, settled, stop, until};
+use crate::support::{BINARY, MINUTE, seconds, until};
 
-/// Pods that end and are deleted while the view is lost: the list after it does not show them, but
-/// the API server still knows how they were.
+/// Pods end and are deleted while the watch is down. The list after it does not show them, but the API
+/// server still knows their last state.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn pods_that_went_while_nobody_watched_are_billed_to_their_end() {
-    let control_plane = ControlPlane::start().await.unwrap();
-    control_plane.grant_pods("reader", "default").await.unwrap();
-    let client = control_plane.admin_client().await.unwrap();
-    let truth = Truth::watch(client.clone()).await.unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
-    let meterline = preset(&control_plane, "reader", &ingest).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
-    let pods = Pods::new(client, "default");
-    let start = pods::now();
-    for index in 0..10 {
-        let name = format!("pod-{index}");
-        pods.create_running(&pod(&name), start).await.unwrap();
-    }
-    ingest
-        .wait_until(MINUTE, |state| state.events.len() >= 10)
-        .await
-        .unwrap();
-    // The collector stands still while its connection and the server's memory of changes go.
+    let scene = Scene::with(BINARY, 10).await;
+    let meterline = scene.preset().env("SCRAPE_INTERVAL", "5s");
+    let meterline = meterline.start_ready().await.unwrap();
+    scene.ingest.wait_for_events(10).await.unwrap();
+    // The process is stopped while its connection and the server's watch cache go.
     meterline.pause().unwrap();
-    control_plane.restart_apiserver().await.unwrap();
-    // The truth must be watching again before there is something that only a watch shows.
+    scene.control_plane.restart_apiserver().await.unwrap();
+    // The truth has to watch again before something happens that only a watch shows.
+    let (pods, truth, start) = (&scene.pods, &scene.truth, scene.start);
     pods.create_running(&pod("marker"), start).await.unwrap();
     truth
         .wait_until(MINUTE, |lives| lives.iter().any(|it| it.name == "marker"))
@@ -44,15 +32,12 @@ async fn pods_that_went_while_nobody_watched_are_billed_to_their_end() {
         .unwrap();
     for index in 0..9 {
         let name = format!("pod-{index}");
-        pods.set_ended(&name, Phase::Succeeded, start, pods::now())
-            .await
-            .unwrap();
+        scene.end("default", &name).await;
         pods.delete(&name).await.unwrap();
-        // One comes back under its name.
+        // A new pod takes the name of one of them.
         if index == 4 {
-            pods.create_running(&pod(&name), pods::now() + seconds(1))
-                .await
-                .unwrap();
+            let (again, start) = (pod(&name), pods::now() + seconds(1));
+            pods.create_running(&again, start).await.unwrap();
         }
     }
     truth
@@ -64,150 +49,98 @@ async fn pods_that_went_while_nobody_watched_are_billed_to_their_end() {
     assert!(truth.unreported().is_empty());
     meterline.resume().unwrap();
     until(pods::now() + seconds(3)).await;
-    let ended = pods::now();
-    pods.set_ended("marker", Phase::Succeeded, start, ended)
-        .await
-        .unwrap();
-    pods.set_ended("pod-9", Phase::Succeeded, start, ended)
-        .await
-        .unwrap();
-    let again = truth.lives();
-    let again = again
-        .iter()
-        .find(|it| it.name == "pod-4" && it.end.is_none())
-        .unwrap();
-    pods.set_ended("pod-4", Phase::Succeeded, again.start, ended)
-        .await
-        .unwrap();
-    truth
-        .wait_until(MINUTE, |lives| lives.iter().all(|it| it.end.is_some()))
-        .await
-        .unwrap();
-    settled(
-        &ingest,
-        &truth.lives(),
-        &(start..start + seconds(120)),
-        MINUTE,
-    )
-    .await
-    .assert_exact();
-    stop(&meterline).await;
+    scene.finish(&meterline).await;
 }
 
-/// The other end of every connection is gone without a word, and others work. Over HTTP/2 a watch and
-/// the questions whether it is alive share a connection, so no window is made on what is not known.
+/// The other end of every connection disappears without closing it; new connections work. Over HTTP/2 a
+/// watch and the requests that check whether it is alive share a connection, so no window is made of
+/// what is not known.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_half_open_connection_costs_no_second() {
-    let control_plane = ControlPlane::start().await.unwrap();
-    control_plane.grant_pods("reader", "default").await.unwrap();
-    let client = control_plane.admin_client().await.unwrap();
-    let truth = Truth::watch(client.clone()).await.unwrap();
-    let proxy = Proxy::start(&control_plane).await.unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
-    let meterline = preset(&control_plane, "reader", &ingest)
-        .kubeconfig(&proxy.kubeconfig_for(&control_plane, "reader").unwrap())
-        .start()
-        .unwrap();
-    let pods = Pods::new(client, "default");
-    let start = pods::now();
-    for name in ["ends", "stays"] {
-        pods.create_running(&pod(name), start).await.unwrap();
-    }
-    ingest
-        .wait_until(MINUTE, |state| state.events.len() >= 4)
-        .await
-        .unwrap();
+    let scene = Scene::with(BINARY, 2).await;
+    let proxy = Proxy::start(&scene.control_plane).await.unwrap();
+    let kubeconfig = proxy.kubeconfig_for(&scene.control_plane, "reader");
+    let meterline = scene.preset().env("SCRAPE_INTERVAL", "5s");
+    let meterline = meterline.kubeconfig(&kubeconfig.unwrap()).start().unwrap();
+    scene.ingest.wait_for_events(4).await.unwrap();
     proxy.silence();
     let silent_at = pods::now();
-    pods.set_ended("ends", Phase::Succeeded, start, silent_at)
-        .await
-        .unwrap();
-    pods.delete("ends").await.unwrap();
-    pods.create_running(&pod("new"), silent_at).await.unwrap();
-    truth
-        .wait_until(MINUTE, |lives| lives.len() == 3)
-        .await
-        .unwrap();
-    // Noticed within a minute, and made up for.
-    ingest
-        .wait_until(MINUTE, |state| {
-            let ends = |it: &Received| it.event["data"]["pod_name"] == "new";
-            state.events.iter().any(ends)
-        })
-        .await
-        .unwrap();
-    let range = start..pods::now();
-    let report = settled(&ingest, &truth.lives(), &range, MINUTE).await;
-    if !report.is_exact() {
-        eprintln!("{}", meterline.log().join("\n"));
-    }
-    report.assert_exact();
-    assert_eq!(
-        meterline.metric("ledger_overbilled_seconds").await.unwrap(),
-        Some(0.0)
-    );
-    ingest.assert_clean();
-    stop(&meterline).await;
+    let ended = scene
+        .pods
+        .set_ended("pod-0", Phase::Succeeded, scene.start, silent_at);
+    ended.await.unwrap();
+    scene.pods.delete("pod-0").await.unwrap();
+    let new = scene.pods.create_running(&pod("new"), silent_at).await;
+    new.unwrap();
+    // It notices within a minute, and makes up for it.
+    scene.wait_for_event_of("new").await;
+    scene.assert_exact(&meterline).await;
+    meterline
+        .assert_metric("ledger_overbilled_seconds", 0.0)
+        .await;
+    meterline.stop().await;
 }
 
-/// What is given up is told, counted to the second, and all that is given up.
+/// What is given up is logged and counted, to the second.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_sink_that_is_away_longer_than_the_backlog_costs_what_is_told() {
-    let control_plane = ControlPlane::start().await.unwrap();
-    control_plane.grant_pods("reader", "default").await.unwrap();
-    let client = control_plane.admin_client().await.unwrap();
-    let truth = Truth::watch(client.clone()).await.unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
-    let meterline = preset(&control_plane, "reader", &ingest)
+async fn a_sink_that_is_away_longer_than_the_backlog_costs_what_is_counted() {
+    const PODS: [&str; 4] = ["pod-0", "pod-1", "pod-2", "new"];
+    let scene = Scene::with(BINARY, 0).await;
+    let meterline = scene
+        .preset()
         .env("SCRAPE_INTERVAL", "2s")
+        // What lies further back than the backlog would be given up at the start.
+        .env("LOOKBACK", "0s")
         .args([
             "--set",
             "input.schedule.input.kubernetes_resources.max_backlog=12s",
-            // Windows that are on their way are not given up: that are a handful, whatever machine this is.
+            // Windows that are being sent are not given up: a handful, on any machine.
             "--set",
             "output.switch.cases.0.output.openmeter.max_in_flight=1",
             "--set",
             "pipeline.threads=1",
         ])
-        .start()
-        .unwrap();
-    let pods = Pods::new(client, "default");
-    let start = pods::now();
-    for name in ["a", "b", "c"] {
-        pods.create_running(&pod(name), start).await.unwrap();
-    }
-    ingest
-        .wait_until(MINUTE, |state| state.events.len() >= 6)
+        .start_ready()
         .await
         .unwrap();
-    ingest.respond_always(Behaviour::status(503));
-    // The backlog, eight windows that are on their way, and as much again.
+    let start = pods::now();
+    for name in &PODS[..3] {
+        let running = scene.pods.create_running(&pod(name), start).await;
+        running.unwrap();
+    }
+    scene.ingest.wait_for_events(6).await.unwrap();
+    scene.ingest.respond_always(Behaviour::status(503));
+    // The backlog, the windows that are being sent, and as much again.
     until(pods::now() + seconds(45)).await;
-    ingest.respond_normally();
+    scene.ingest.respond_normally();
     meterline.wait_for_log("given up", MINUTE).await.unwrap();
     let back_at = pods::now();
-    pods.create_running(&pod("new"), back_at).await.unwrap();
-    // Of a window that failed a part may have arrived before the rest: all is there once a later one is.
+    let new = scene.pods.create_running(&pod("new"), back_at).await;
+    new.unwrap();
+    // Part of a window that failed may arrive before the rest: everything is there once a later window is.
     let later = back_at + seconds(2);
-    ingest
+    scene
+        .ingest
         .wait_until(MINUTE, |state| {
-            ["a", "b", "c", "new"].iter().all(|name| {
+            PODS.iter().all(|name| {
                 state.events.iter().any(|it| {
                     let time = it.event["time"].as_str().unwrap_or_default();
-                    let time = chrono::DateTime::parse_from_rfc3339(time);
-                    it.event["data"]["pod_name"] == *name && time.is_ok_and(|time| time >= later)
+                    let time = DateTime::parse_from_rfc3339(time);
+                    pod_of(&it.event) == *name && time.is_ok_and(|time| time >= later)
                 })
             })
         })
         .await
         .unwrap();
-    let report = audit(&truth.lives(), &ingest.events(), start..back_at);
+    let lives = scene.truth.lives();
+    let events = scene.ingest.events();
+    let report = audit::audit(&lives, &events, start..back_at);
     assert_eq!((report.double_seconds(), report.surplus_seconds()), (0, 0));
-    assert!(report.missing_seconds() > 0, "{report:?}");
-    let lost = meterline.metric("lost_time").await.unwrap();
-    assert_eq!(lost, Some(report.missing_seconds() as f64));
-    ingest.assert_clean();
-    stop(&meterline).await;
+    let missing = report.missing_seconds();
+    assert!(missing > 0, "{report:?}");
+    meterline.assert_metric("lost_time", missing as f64).await;
+    scene.ingest.assert_clean();
+    meterline.stop().await;
 }

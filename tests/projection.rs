@@ -1,28 +1,25 @@
-//! Of each pod what the mapping reads is kept, and nothing else.
+//! The program keeps of each pod what the mapping reads, and nothing else.
 
 use std::{collections::HashSet, fs};
 
 use meterline_testkit::{
-    audit,
-    ingest::{Behaviour, RecordingIngest},
-    pods::{self, pod},
+    ingest::Behaviour,
+    pods::pod,
+    scene::{Scene, pod_of},
 };
 use serde_json::{Value, json};
 
-use crate::{
-    faults::{Scene, name},
-    support::{MINUTE, seconds, stop},
-};
+use crate::support::{BINARY, MINUTE};
 
 const SECRET: &str = "correct-horse-battery-staple";
 
-/// A label and an annotation that no mapping reads change all the time, an environment variable is
-/// secret.
+/// A label and an annotation that no mapping reads change all the time, and an environment variable holds
+/// a secret.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn what_no_mapping_reads_is_not_kept_and_cuts_no_piece() {
-    let scene = Scene::with(1).await;
-    let ingest = RecordingIngest::start().await.unwrap();
+async fn what_no_mapping_reads_is_not_kept_and_splits_no_interval() {
+    let scene = Scene::with(BINARY, 1).await;
+    let ingest = &scene.ingest;
     let containers = json!([{
         "name": "main", "image": "registry.test/main:1",
         "env": [{"name": "PASSWORD", "value": SECRET}],
@@ -37,28 +34,32 @@ async fn what_no_mapping_reads_is_not_kept_and_cuts_no_piece() {
         .await
         .unwrap();
     let meterline = scene
-        .preset(&ingest)
+        .preset()
         .env("SCRAPE_INTERVAL", "5s")
         .env("STATE_PATH", scene.file("state.sqlite"))
-        .start()
+        .start_ready()
+        .await
         .unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
     for round in 0..20 {
         let value = format!("{SECRET}-{round}");
         let changed = scene.pods.annotate("secretive", "noise", Some(&value));
         changed.await.unwrap();
     }
-    scene.assert_exact(&ingest, &meterline).await;
+    scene.assert_exact(&meterline).await;
     let window = |event: &Value| {
         let time = event["time"].as_str().unwrap();
         let time = chrono::DateTime::parse_from_rfc3339(time).unwrap();
-        (name(event).to_owned(), time.timestamp().div_euclid(5))
+        (pod_of(event).to_owned(), time.timestamp().div_euclid(5))
     };
     let events = ingest.events();
     let windows: HashSet<_> = events.iter().map(window).collect();
-    assert_eq!(windows.len(), events.len(), "a window has several pieces");
-    stop(&meterline).await;
-    for entry in fs::read_dir(scene.folder.path()).unwrap() {
+    assert_eq!(
+        windows.len(),
+        events.len(),
+        "a window has several events of a pod"
+    );
+    meterline.stop().await;
+    for entry in fs::read_dir(scene.folder()).unwrap() {
         let path = entry.unwrap().path();
         let bytes = fs::read(&path).unwrap();
         let is_there = bytes
@@ -81,14 +82,13 @@ const WITHOUT_RESOURCES: &str = r#"
         };
 "#;
 
-/// Usage of before a restart with a mapping that reads more: of pods that are still as they were all is
-/// billed by the new mapping; how one was before it was changed is not known, and is rejected, not
-/// guessed.
+/// After a restart the mapping reads more than the one before. It bills the earlier usage of pods that did
+/// not change. What a pod was before a change is not known, so that usage is rejected and not guessed.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_mapping_that_reads_more_bills_nothing_of_what_was_not_kept() {
-    let scene = Scene::with(3).await;
-    let ingest = RecordingIngest::start().await.unwrap();
+    let scene = Scene::with(BINARY, 3).await;
+    let ingest = &scene.ingest;
     let state = scene.file("state.sqlite");
     let with = |mapping: Option<&str>| {
         let change = |preset: String| match mapping {
@@ -103,8 +103,7 @@ async fn a_mapping_that_reads_more_bills_nothing_of_what_was_not_kept() {
         scene.variant(change, &output).env("STATE_PATH", &state)
     };
     ingest.respond_always(Behaviour::status(503));
-    let meterline = with(Some(WITHOUT_RESOURCES)).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
+    let meterline = with(Some(WITHOUT_RESOURCES)).start_ready().await.unwrap();
     ingest
         .wait_until(MINUTE, |state| !state.requests.is_empty())
         .await
@@ -117,42 +116,28 @@ async fn a_mapping_that_reads_more_bills_nothing_of_what_was_not_kept() {
     plan.await.unwrap();
     ingest.respond_normally();
 
-    let meterline = with(None).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
-    let page = meterline
-        .wait_for_page("/ready", MINUTE, |_, page| {
-            page.contains("was kept by an earlier configuration")
-        })
-        .await;
-    page.unwrap();
-    scene.end_all().await;
-    let honest = |name: &str| name != "pod-2";
-    let mut lives = scene.truth.lives();
-    lives.retain(|life| honest(&life.name));
-    let range = scene.start..pods::now() + seconds(60);
-    ingest
-        .wait_until(MINUTE, |state| {
-            let events = state.events.iter().map(|kept| kept.event.clone());
-            let events: Vec<_> = events.filter(|it| honest(name(it))).collect();
-            audit::audit(&lives, &events, range.clone()).is_exact()
-        })
+    let meterline = with(None).start_ready().await.unwrap();
+    let kept = |_, page: &str| page.contains("was kept by an earlier configuration");
+    meterline
+        .wait_for_page("/ready", MINUTE, kept)
         .await
         .unwrap();
+    scene.end_all().await;
+    let report = scene.settled(|_, name| name != "pod-2").await;
+    report.assert_exact();
     for event in ingest.events() {
         assert_eq!(
             event["data"]["cpu_request_millicores"],
             json!(0.5),
             "{event}"
         );
-        if name(&event) == "pod-2" {
+        if pod_of(&event) == "pod-2" {
             assert_eq!(event["data"]["plan"], "gold", "{event}");
         }
     }
-    stop(&meterline).await;
+    meterline.stop().await;
 
-    // The configuration that it was kept for bills it.
+    // The configuration that kept it bills it.
     let meterline = with(Some(WITHOUT_RESOURCES)).start().unwrap();
-    let report = scene.settled(&ingest).await;
-    assert!(report.is_exact(), "{report}{}", meterline.tail());
-    stop(&meterline).await;
+    scene.finish(&meterline).await;
 }

@@ -1,4 +1,4 @@
-//! The commands of the README, run to the letter but for where the events go and the port.
+//! The commands of the README, run as written except for the URL of the sink and the port.
 
 use std::{
     os::unix::fs::symlink,
@@ -6,11 +6,9 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use meterline_testkit::{
-    control_plane::ControlPlane, ingest::RecordingIngest, pods::Pods, pods::pod, process::Meterline,
-};
+use meterline_testkit::{process::Meterline, scene::Scene};
 
-use crate::support::{MINUTE, root, stop};
+use crate::support::{BINARY, root};
 
 /// The shell blocks of a page.
 pub(crate) fn blocks(page: &str) -> Vec<String> {
@@ -38,7 +36,7 @@ fn block(part: &str) -> String {
     found.remove(0)
 }
 
-/// What a user has at hand: the program by its name, what the repository holds, a pod, and a
+/// A folder as a user has it: the program by its name, the files of the repository, a pod and a
 /// configuration.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -48,7 +46,7 @@ fn folder() -> tempfile::TempDir {
     }
     std::fs::copy(root().join("examples/limits.yaml"), here("my-config.yaml")).unwrap();
     std::fs::create_dir(here("bin")).unwrap();
-    symlink(env!("CARGO_BIN_EXE_meterline"), here("bin/meterline")).unwrap();
+    symlink(BINARY, here("bin/meterline")).unwrap();
     std::fs::write(here("pod.json"), r#"{"metadata":{"name":"worker"}}"#).unwrap();
     folder
 }
@@ -58,7 +56,7 @@ fn path(folder: &Path) -> String {
     format!("{}:{rest}", folder.join("bin").display())
 }
 
-/// Runs lines that end by themselves.
+/// Runs commands that end by themselves.
 fn shell(folder: &Path, lines: &str) -> Output {
     let output = Command::new("sh")
         .args(["-ec", lines])
@@ -75,45 +73,34 @@ fn shell(folder: &Path, lines: &str) -> Output {
     output
 }
 
-/// Runs lines the last of which is the collector, until it has delivered an event of a pod.
+/// Runs commands of which the last starts the collector, until it has delivered an event of a pod.
 async fn bills(lines: &str) {
-    let control_plane = ControlPlane::start().await.unwrap();
-    control_plane.grant_pods("reader", "default").await.unwrap();
-    let client = control_plane.admin_client().await.unwrap();
-    let pods = Pods::new(client, "default");
-    pods.create(&pod("worker")).await.unwrap();
-    pods.set_running("worker", meterline_testkit::pods::now())
-        .await
-        .unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
+    let scene = Scene::with(BINARY, 1).await;
     let folder = folder();
-    // The port that the test found free is given last, and the last one counts.
+    // The free port that the test chose comes last, and the last one counts.
     let lines = lines
-        .replace("https://openmeter.cloud", &ingest.url())
+        .replace("https://openmeter.cloud", &scene.ingest.url())
         .replace("\nmeterline --config", "\nexec meterline --config");
     let lines = format!("{} \"$@\"", lines.trim_end());
     assert!(lines.contains("\nexec "), "{lines}");
     let meterline = Meterline::command("sh")
         .args(["-ec", &lines, "sh"])
-        .kubeconfig(&control_plane.kubeconfig_for("reader").unwrap())
+        .kubeconfig(scene.kubeconfig())
         .env("PATH", path(folder.path()))
-        .env("OPENMETER_URL", ingest.url())
+        .env("OPENMETER_URL", scene.ingest.url())
         .env("BATCH_PERIOD", "1s")
         .work_dir(folder.path())
-        .start()
-        .unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
-    ingest
-        .wait_until(MINUTE, |state| !state.events.is_empty())
+        .start_ready()
         .await
         .unwrap();
-    stop(&meterline).await;
+    scene.ingest.wait_for_events(1).await.unwrap();
+    meterline.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn the_preset_runs_as_the_readme_says() {
-    // What stands behind the URL is for the reader.
+    // The comment behind the URL is for the reader.
     bills(&block("export OPENMETER_URL")).await;
 }
 

@@ -1,7 +1,7 @@
-//! `docs/reliability.md`: what happens in which fault, which test shows it, and whether it did. The
-//! table is made from the lists in `reliability/contents.rs` and `reliability/faults.rs` and from what
-//! a run of all tests printed: `TEST_RESULTS` names the file with it, as `.ci/run` does. Without it
-//! only what is written is checked.
+//! `docs/reliability.md`: which failures can happen, what the program does, which test shows it, and how
+//! that test ended. The table is made from the lists in `reliability/contents.rs` and
+//! `reliability/faults.rs` and from the output of a run of all tests, whose file `TEST_RESULTS` names, as
+//! in `.ci/run`. Without it only the page is checked.
 
 use std::{fmt::Write as _, path::PathBuf};
 
@@ -13,7 +13,7 @@ mod faults;
 use contents::CONTENTS;
 use faults::{FAULTS, Row};
 
-/// What a run of all tests printed; `None` when this run is on its own.
+/// The output of a run of all tests; `None` when there is none.
 fn results() -> Option<String> {
     let path = PathBuf::from(std::env::var_os("TEST_RESULTS")?);
     Some(std::fs::read_to_string(path).unwrap())
@@ -37,12 +37,12 @@ fn result(name: &str, results: Option<&str>) -> &'static str {
 
 fn page(results: Option<&str>) -> String {
     let mut page = String::from(
-        "# Reliability\n\nWhat happens in which fault, the test that brings it about, and what came of it \
-         in `.ci/run`, where all of\nthem run, the end-to-end ones on a real kube-apiserver and etcd. The \
+        "# Reliability\n\nWhat can fail, what the program does then, the test that causes it, and how that test \
+         ended in `.ci/run`, which\nruns all of them, the end-to-end ones on a real kube-apiserver and etcd. The \
          promise is always the same: the\nintervals of the distinct events of a pod are disjoint and cover \
-         its life, and every event is delivered\nor rejected with its reason.\n\nThis page is made by \
-         `tests/reliability.rs` from the result of the whole suite; `.ci/run` fails when it\ndiffers.\n\n\
-         | Fault | What happens | Shown by | Result |\n| --- | --- | --- | --- |\n",
+         its life, and every event is delivered\nor rejected with its reason.\n\n`tests/reliability.rs` makes \
+         this page from the result of the whole suite; `.ci/run` fails when it\ndiffers.\n\n\
+         | Failure | What happens | Shown by | Result |\n| --- | --- | --- | --- |\n",
     );
     for Row(fault, promise, shown) in CONTENTS.iter().chain(FAULTS) {
         let (shown, ended) = match shown {

@@ -14,14 +14,12 @@ use kube::{
 use meterline_testkit::{
     audit::Life,
     control_plane::ControlPlane,
-    ingest::RecordingIngest,
-    pods::{self, Phase, Pods, pod},
-    process::Meterline,
-    truth::Truth,
+    pods::{self, Phase, Pods, pod, until_done},
+    scene::Scene,
 };
 use serde_json::{Value, json};
 
-use crate::support::{MINUTE, preset, preset_at, seconds, settled, stop, until_done};
+use crate::support::{BINARY, MINUTE, seconds};
 
 fn object<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
@@ -65,75 +63,52 @@ fn write_kubeconfig(control_plane: &ControlPlane, path: &Path, token_file: &Path
     std::fs::write(path, config.to_string()).unwrap();
 }
 
-/// As the kubelet does: the new file takes the place of the old one at once.
+/// Replaces a file in one step, as the kubelet does.
 fn replace(path: &Path, text: &str) {
     let new = path.with_extension("new");
     std::fs::write(&new, text).unwrap();
     std::fs::rename(new, path).unwrap();
 }
 
-/// Waits until a pod is billed.
-async fn events_of(ingest: &RecordingIngest, name: &str) {
-    ingest
-        .wait_until(MINUTE, |state| {
-            let mut events = state.events.iter();
-            events.any(|it| it.event["data"]["pod_name"] == name)
-        })
-        .await
-        .unwrap();
-}
-
-async fn exact(meterline: &Meterline, ingest: &RecordingIngest, lives: &[Life]) {
-    let start = lives.iter().map(|it| it.start).min().unwrap();
-    let range = start..pods::now();
-    let report = settled(ingest, lives, &range, MINUTE).await;
-    if !report.is_exact() {
-        eprintln!("{}", meterline.log().join("\n"));
-    }
-    report.assert_exact();
-    ingest.assert_clean();
-}
-
-/// The old token is worth nothing any more before the new one is there.
+/// The old token becomes invalid before the new one is there.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_service_account_token_that_is_replaced_costs_no_second() {
-    let control_plane = ControlPlane::start().await.unwrap();
-    let client = control_plane.admin_client().await.unwrap();
-    let truth = Truth::watch(client.clone()).await.unwrap();
-    let old = service_account(&client, "old").await;
-    let new = service_account(&client, "new").await;
-    let dir = tempfile::tempdir().unwrap();
-    let (token_file, kubeconfig) = (dir.path().join("token"), dir.path().join("kubeconfig"));
+    let scene = Scene::bare(BINARY).await;
+    let (control_plane, client) = (&scene.control_plane, &scene.client);
+    let old = service_account(client, "old").await;
+    let new = service_account(client, "new").await;
+    let (token_file, kubeconfig) = (scene.file("token"), scene.file("kubeconfig"));
     replace(&token_file, &old);
-    write_kubeconfig(&control_plane, &kubeconfig, &token_file);
-    let ingest = RecordingIngest::start().await.unwrap();
-    let meterline = preset_at(&kubeconfig, &ingest).start().unwrap();
-    let pods = Pods::new(client.clone(), "default");
-    let start = pods::now();
+    write_kubeconfig(control_plane, &kubeconfig, &token_file);
+    let meterline = scene.preset().env("SCRAPE_INTERVAL", "5s");
+    let meterline = meterline.kubeconfig(&kubeconfig).start().unwrap();
     for name in ["ends", "stays"] {
-        pods.create_running(&pod(name), start).await.unwrap();
+        let running = scene.pods.create_running(&pod(name), scene.start).await;
+        running.unwrap();
     }
-    events_of(&ingest, "stays").await;
+    scene.wait_for_event_of("stays").await;
 
-    let accounts: Api<ServiceAccount> = Api::namespaced(client, "default");
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
     accounts
         .delete("old", &DeleteParams::default())
         .await
         .unwrap();
-    // A watch that is open is not asked for its token again.
+    // The API server does not check the token of an open watch again.
     control_plane.restart_apiserver().await.unwrap();
-    meterline
-        .wait_for_page("/ready", MINUTE, |status, page| {
-            status == 503 && page.contains("Unauthorized")
-        })
-        .await
-        .unwrap();
+    meterline.wait_unready("Unauthorized").await.unwrap();
     let spec = pod("new");
-    until_done(|| pods.create_running(&spec, pods::now())).await;
+    let new_pod = until_done(|| scene.pods.create_running(&spec, pods::now())).await;
+    new_pod.unwrap();
     let end = pods::now();
-    until_done(|| pods.set_ended("ends", Phase::Succeeded, start, end)).await;
-    truth
+    let ended = || {
+        scene
+            .pods
+            .set_ended("ends", Phase::Succeeded, scene.start, end)
+    };
+    until_done(ended).await.unwrap();
+    scene
+        .truth
         .wait_until(MINUTE, |lives| {
             lives.len() == 3 && lives.iter().any(|it| it.end.is_some())
         })
@@ -141,20 +116,20 @@ async fn a_service_account_token_that_is_replaced_costs_no_second() {
         .unwrap();
     replace(&token_file, &new);
     meterline.wait_ready(MINUTE).await.unwrap();
-    events_of(&ingest, "new").await;
-    exact(&meterline, &ingest, &truth.lives()).await;
-    stop(&meterline).await;
+    scene.wait_for_event_of("new").await;
+    scene.finish(&meterline).await;
 }
 
-/// The API server comes back with a certificate of another authority; the file that the kubeconfig
-/// names is replaced, too.
+/// The API server restarts with a certificate of another authority; the file that the kubeconfig names is
+/// replaced as well.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn another_certificate_authority_costs_no_second() {
-    let control_plane = ControlPlane::start().await.unwrap();
-    control_plane.grant_pods("reader", "default").await.unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
-    let meterline = preset(&control_plane, "reader", &ingest).start().unwrap();
+    let scene = Scene::with(BINARY, 0).await;
+    let control_plane = &scene.control_plane;
+    let meterline = scene.preset().env("SCRAPE_INTERVAL", "5s");
+    let meterline = meterline.start_ready().await.unwrap();
+    // With a new client each time: the truth trusts only the first authority.
     let life = async |name: &str| {
         let pods = Pods::new(control_plane.admin_client().await.unwrap(), "default");
         let start = pods::now();
@@ -168,7 +143,7 @@ async fn another_certificate_authority_costs_no_second() {
         }
     };
     let mut lives = vec![life("ends").await, life("stays").await];
-    events_of(&ingest, "stays").await;
+    scene.wait_for_event_of("stays").await;
 
     let before = std::fs::read(control_plane.ca_file()).unwrap();
     control_plane.stop_apiserver();
@@ -178,11 +153,10 @@ async fn another_certificate_authority_costs_no_second() {
     lives.push(life("new").await);
     let pods = Pods::new(control_plane.admin_client().await.unwrap(), "default");
     let end = pods::now().max(lives[0].start + seconds(1));
-    pods.set_ended("ends", Phase::Succeeded, lives[0].start, end)
-        .await
-        .unwrap();
+    let ended = pods.set_ended("ends", Phase::Succeeded, lives[0].start, end);
+    ended.await.unwrap();
     lives[0].end = Some(end);
-    events_of(&ingest, "new").await;
-    exact(&meterline, &ingest, &lives).await;
-    stop(&meterline).await;
+    scene.wait_for_event_of("new").await;
+    scene.assert_billed(&lives, &meterline).await;
+    meterline.stop().await;
 }

@@ -2,17 +2,19 @@
 
 use std::process::Command;
 
-use meterline_kubesim::{Kubesim, Options, Size, World};
 use meterline_testkit::{
-    child::Stream, ingest::Behaviour, ingest::RecordingIngest, process::Meterline,
+    child::Stream,
+    ingest::{Behaviour, RecordingIngest},
+    process::Meterline,
+    scene::Scene,
 };
 
-use crate::support::{MINUTE, meterline};
+use crate::support::{BINARY, MINUTE};
 
-/// Whatever holds this was shown.
+/// Output that contains this has leaked a secret.
 const PLANTED: &str = "pl4nted-s3cret";
 
-/// Everything that a running program shows.
+/// Everything that a running program prints or answers.
 async fn shown(meterline: &Meterline) -> String {
     let mut all = meterline.log().join("\n");
     all += &meterline.lines(Stream::Stdout).join("\n");
@@ -29,18 +31,12 @@ fn assert_hidden(shown: &str) {
     assert!(shown.len() > 200, "something was shown at all: {shown}");
 }
 
-/// A token in a variable, in the user-info of a URL, in a query and in a header; through refusal,
-/// delivery and outage, at TRACE.
+/// A token is in a variable, in the user-info of a URL, in a query and in a header, while the sink
+/// refuses, takes events and is away, at the log level TRACE.
 #[tokio::test]
 async fn a_running_program_shows_no_secret() {
-    let sim = Kubesim::start(Options::default()).await.unwrap();
-    let mut world = World::new(1, 0, Size::Small);
-    let since = chrono::Utc::now().timestamp() - 60;
-    sim.change(|store| world.populate(3, since, store));
-    let dir = tempfile::tempdir().unwrap();
-    let kubeconfig = dir.path().join("kubeconfig");
-    sim.write_kubeconfig(&kubeconfig).unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
+    let scene = Scene::populated(BINARY, 3).await;
+    let ingest = &scene.ingest;
     let other = RecordingIngest::start().await.unwrap();
     ingest.respond(2, &Behaviour::status(401).body("no such token"));
     ingest.respond(2, &Behaviour::status(500));
@@ -65,7 +61,7 @@ output:
     outputs:
       - openmeter: {url: "${OPENMETER_URL}", token: "${OPENMETER_TOKEN}", batching: {count: 1}}
       - retry:
-          # Given up at once: what waits there for ever would hold up the other.
+          # It gives up at once: an event that waits here for ever would hold up the other output.
           backoff: {max_elapsed_time: 1ns}
           output:
             http_client:
@@ -73,10 +69,9 @@ output:
               headers: {authorization: "Bearer ${OPENMETER_TOKEN}", content-type: application/json}
 "#;
     for format in ["logfmt", "json"] {
-        let meterline = meterline()
+        let meterline = scene
+            .command()
             .config(yaml)
-            .kubeconfig(&kubeconfig)
-            .env("OPENMETER_URL", ingest.url())
             .env("OTHER_URL", &with_user)
             .env("OPENMETER_TOKEN", PLANTED)
             .args([
@@ -88,14 +83,11 @@ output:
             .start()
             .unwrap();
         let before = ingest.events().len();
-        ingest
-            .wait_until(MINUTE, |state| state.events.len() >= before + 3)
-            .await
-            .unwrap();
-        // The other one repeats in its answers what it was asked.
+        ingest.wait_for_events(before + 3).await.unwrap();
+        // The other sink repeats the request in its answers.
         meterline.wait_for_log("?***", MINUTE).await.unwrap();
         assert_hidden(&shown(&meterline).await);
-        // And with nobody there.
+        // The same while the sink is away.
         ingest.go_away().await;
         meterline
             .wait_for_page("/stats", MINUTE, |_, page| page.contains("cannot reach"))
@@ -106,7 +98,7 @@ output:
     }
 }
 
-/// Faults on the very lines that hold secrets.
+/// The configuration has errors on the lines that hold secrets.
 #[test]
 fn a_lint_shows_no_secret() {
     let dir = tempfile::tempdir().unwrap();
@@ -137,7 +129,7 @@ fn a_lint_shows_no_secret() {
     }
 }
 
-/// A configuration without a fault, printed.
+/// The configuration is valid and is printed.
 #[test]
 fn an_echo_shows_no_secret() {
     let dir = tempfile::tempdir().unwrap();

@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use meterline_kubesim::{Kubesim, Options, Size, World, rfc3339};
-use meterline_testkit::ingest::RecordingIngest;
+use meterline_kubesim::{Options, Size, World, rfc3339};
+use meterline_testkit::scene::Scene;
 
-use crate::support::{MINUTE, preset_at, stop};
+use crate::support::{BINARY, MINUTE};
 
-/// Waits until a little after that second has begun.
+/// Waits until a moment after the second has begun.
 async fn begun(second: i64) {
     let begins = UNIX_EPOCH + Duration::from_secs(second.unsigned_abs());
     let wait = begins.duration_since(SystemTime::now()).unwrap_or_default();
@@ -20,19 +20,19 @@ async fn begun(second: i64) {
 /// Seconds by customer.
 type Seconds = BTreeMap<String, i128>;
 
-/// Pods come, change and go while watches are cut and requests fail: what was billed, and the truth.
+/// Pods start, change and end while watches are cut and requests fail. Returns what was billed, and the
+/// truth.
 async fn through_faults(options: Options) -> (Seconds, Seconds) {
     let seed = u64::from(options.minor);
-    let sim = Kubesim::start(options).await.unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let kubeconfig = folder.path().join("kubeconfig");
-    sim.write_kubeconfig(&kubeconfig).unwrap();
-    let collector = preset_at(&kubeconfig, &ingest)
+    let scene = Scene::simulated(BINARY, options).await;
+    let (sim, ingest) = (&scene.sim, &scene.ingest);
+    let collector = scene
+        .preset()
+        .env("LOOKBACK", "0s")
         .env("SCRAPE_INTERVAL", "3s")
-        .start()
+        .start_ready()
+        .await
         .unwrap();
-    collector.wait_ready(MINUTE).await.unwrap();
     let mut world = World::new(seed, 40, Size::Small);
     let from = chrono::Utc::now().timestamp() + 1;
     let until = (from + 24).div_euclid(3) * 3;
@@ -52,12 +52,9 @@ async fn through_faults(options: Options) -> (Seconds, Seconds) {
             _ => {}
         }
     }
-    let watermark = "ledger_watermark_timestamp_seconds";
     collector
-        .wait_for_page("/metrics", MINUTE, |_, page| {
-            let mut lines = page.lines();
-            let value = lines.find_map(|line| line.strip_prefix(watermark)?.rsplit(' ').next());
-            value.and_then(|it| it.parse::<i64>().ok()) >= Some(until)
+        .wait_for_metric("ledger_watermark_timestamp_seconds", MINUTE, |at| {
+            at >= until as f64
         })
         .await
         .unwrap();
@@ -75,7 +72,7 @@ async fn through_faults(options: Options) -> (Seconds, Seconds) {
         .map(|(customer, bill)| (customer, bill.pod_seconds))
         .filter(|(_, seconds)| *seconds > 0)
         .collect();
-    stop(&collector).await;
+    collector.stop().await;
     ingest.assert_clean();
     (billed, truth)
 }
@@ -97,8 +94,8 @@ async fn cuts_and_errors_cost_no_second() {
     }
 }
 
-/// A watch that was away for more than a few changes is told 410 and lists again. Which pods came and
-/// went in between nobody can know; nothing is billed that was not so, and all the rest is.
+/// A watch that missed more than a few changes gets 410 and lists again. Nobody can know which pods came
+/// and went in between: nothing is billed that did not run, and everything else is billed.
 #[tokio::test(flavor = "multi_thread")]
 async fn expired_versions_cost_only_what_nobody_can_know() {
     let (billed, truth) = through_faults(options(4, 35)).await;
@@ -115,13 +112,13 @@ async fn expired_versions_cost_only_what_nobody_can_know() {
     );
 }
 
-/// An API server that is too busy says how long it wants to be left alone.
+/// A busy API server says how long to wait before the next request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_api_server_is_left_alone_as_long_as_it_asks() {
     const PAUSE: Duration = Duration::from_secs(4);
     let (asked, mut answers) = tokio::sync::mpsc::unbounded_channel();
     let busy = axum::Router::new().fallback(move || {
-        // The test's end is the receiver's.
+        // Nobody receives any more when the test has ended.
         let _ = asked.send(Instant::now());
         async {
             let headers = [("retry-after", PAUSE.as_secs().to_string())];
@@ -131,18 +128,9 @@ async fn a_busy_api_server_is_left_alone_as_long_as_it_asks() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = tokio::spawn(async move { axum::serve(listener, busy).await });
-    let folder = tempfile::tempdir().unwrap();
-    let kubeconfig = folder.path().join("kubeconfig");
-    let sim = Kubesim::start(Options::default()).await.unwrap();
-    let text = sim
-        .kubeconfig()
-        .replace(sim.url(), &format!("http://{address}"));
-    std::fs::write(&kubeconfig, text).unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
-    let collector = preset_at(&kubeconfig, &ingest)
-        .env("SCRAPE_INTERVAL", "3s")
-        .start()
-        .unwrap();
+    let scene = Scene::simulated(BINARY, Options::default()).await;
+    let collector = scene.preset_before(&format!("http://{address}"));
+    let collector = collector.start().unwrap();
 
     let mut moments: Vec<Instant> = Vec::new();
     let rounds = |moments: &[Instant]| {
@@ -152,12 +140,12 @@ async fn a_busy_api_server_is_left_alone_as_long_as_it_asks() {
     while rounds(&moments) < 3 {
         let moment = tokio::time::timeout(MINUTE, answers.recv()).await;
         moments.push(moment.unwrap().unwrap());
-        // A round is a question or two about the server, and a list.
+        // A round is one or two requests for the version, and a list.
         assert!(moments.len() <= 6 * (rounds(&moments) + 1), "{moments:?}");
     }
     let (status, page) = collector.get("/ready").await.unwrap();
     assert_eq!(status, 503);
     assert!(page.contains("429"), "{page}");
-    stop(&collector).await;
+    collector.stop().await;
     server.abort();
 }

@@ -3,98 +3,30 @@
 #![allow(dead_code, reason = "each benchmark uses a part")]
 #![expect(
     clippy::disallowed_methods,
-    reason = "what stands around a benchmark is not the program"
+    reason = "what surrounds a benchmark is not the program"
 )]
 
 use std::{
     env, fs,
     path::Path,
     process::{Child, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
-    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result, bail};
-use axum::{Router, body::Bytes, extract::State, http::StatusCode};
+use anyhow::{Context, Result};
 use meterline_kubesim::{Kubesim, Options, Size, World};
-use serde_json::Value;
-use tokio::sync::watch;
+use meterline_testkit::ingest::{RecordingIngest, Tally};
 
-/// Counts what arrives.
-#[derive(Clone)]
-pub(crate) struct Sink {
-    /// Events that were taken.
-    pub(crate) events: watch::Sender<u64>,
-    pub(crate) requests: Arc<AtomicU64>,
-    /// The most events in a request.
-    pub(crate) largest: Arc<AtomicU64>,
-    /// Answers 503 and takes nothing.
-    pub(crate) is_away: Arc<AtomicBool>,
-    /// Events that came more than two windows after later ones.
-    pub(crate) disordered: Arc<AtomicU64>,
-    newest: Arc<AtomicI64>,
+/// Waits until so many events have arrived, and returns what arrived.
+pub(crate) async fn arrival(ingest: &RecordingIngest, events: u64) -> Result<Tally> {
+    const LIMIT: Duration = Duration::from_secs(600);
+    ingest
+        .wait_until(LIMIT, |state| state.tally.events >= events)
+        .await?;
+    Ok(ingest.state().tally)
 }
 
-async fn take(State(sink): State<Sink>, body: Bytes) -> StatusCode {
-    if sink.is_away.load(Ordering::Relaxed) {
-        return StatusCode::SERVICE_UNAVAILABLE;
-    }
-    let Ok(Value::Array(events)) = serde_json::from_slice(&body) else {
-        return StatusCode::BAD_REQUEST;
-    };
-    let count = events.len() as u64;
-    sink.requests.fetch_add(1, Ordering::Relaxed);
-    sink.largest.fetch_max(count, Ordering::Relaxed);
-    let time = |event: &Value| {
-        let time = chrono::DateTime::parse_from_rfc3339(event.get("time")?.as_str()?).ok()?;
-        Some(time.timestamp())
-    };
-    for time in events.iter().filter_map(time) {
-        let newest = sink.newest.fetch_max(time, Ordering::Relaxed);
-        if time < newest - 30 {
-            sink.disordered.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-    sink.events.send_modify(|events| *events += count);
-    StatusCode::NO_CONTENT
-}
-
-impl Sink {
-    /// Listens, and gives back its URL.
-    pub(crate) async fn start() -> Result<(Self, String)> {
-        let sink = Self {
-            events: watch::Sender::new(0),
-            requests: Arc::default(),
-            largest: Arc::default(),
-            is_away: Arc::default(),
-            disordered: Arc::default(),
-            newest: Arc::default(),
-        };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-        let url = format!("http://{}", listener.local_addr()?);
-        let router = Router::new()
-            .fallback(take)
-            .layer(axum::extract::DefaultBodyLimit::disable())
-            .with_state(sink.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Ok((sink, url))
-    }
-
-    /// Waits until so many events are there; gives back how many.
-    pub(crate) async fn wait(&self, wanted: u64) -> Result<u64> {
-        let mut events = self.events.subscribe();
-        let arrived = events.wait_for(|events| *events >= wanted);
-        match tokio::time::timeout(Duration::from_secs(600), arrived).await {
-            Ok(arrived) => Ok(*arrived?),
-            Err(_) => bail!("only {} events in ten minutes", *self.events.borrow()),
-        }
-    }
-}
-
-/// A simulated API server with so many realistic pods that have run since `ago` seconds.
+/// A simulated API server with so many realistic pods, which have run for `ago` seconds.
 pub(crate) async fn cluster(pods: usize, ago: i64) -> Result<Kubesim> {
     let sim = Kubesim::start(Options::default()).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();

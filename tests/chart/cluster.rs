@@ -17,7 +17,7 @@ use super::{
     release::{Cluster, NAME, NAMESPACE},
     rendered, text,
 };
-use crate::support::{MINUTE, stop};
+use crate::support::MINUTE;
 
 const PRESET: &str = "preset=kubernetes-pod-exec-time";
 const TOKEN: &str = "om_of-the-release";
@@ -55,15 +55,12 @@ async fn a_release_bills_the_namespaces_it_may_read_and_nothing_else() {
     ]);
     running(&cluster, &["team-a", "team-b", "team-c"]).await;
     let meterline = cluster.run_pod(0).await;
-    ingest
-        .wait_until(MINUTE, |state| state.events.len() >= 8)
-        .await
-        .unwrap();
+    ingest.wait_for_events(8).await.unwrap();
     assert!(of(&ingest, "team-a") > 0 && of(&ingest, "team-b") > 0);
     assert_eq!(of(&ingest, "team-c"), 0);
     ingest.assert_clean();
 
-    // The same token is good for these two namespaces, and for reading.
+    // The token of the release may read these two namespaces and do nothing else.
     let kubeconfig = cluster.kubeconfig_of(NAME).await;
     let may = |arguments: &[&str]| {
         let mut command = cluster.tools.command("kubectl", Some(&kubeconfig));
@@ -88,10 +85,10 @@ async fn a_release_bills_the_namespaces_it_may_read_and_nothing_else() {
             "{refused:?}: {said}"
         );
     }
-    stop(&meterline).await;
+    meterline.stop().await;
 }
 
-/// From one configuration to another, with the state in between; and nothing stays behind.
+/// A release changes its configuration and keeps its state; an uninstall leaves nothing behind.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane and the tools of the chart: KUBEBUILDER_ASSETS and METERLINE_TOOLS, as CONTRIBUTING.md has it"]
 async fn a_release_is_upgraded_without_a_hole_and_uninstalled_without_a_trace() {
@@ -117,10 +114,7 @@ async fn a_release_is_upgraded_without_a_hole_and_uninstalled_without_a_trace() 
     );
     running(&cluster, &["team-a", "team-b"]).await;
     let meterline = cluster.run_pod(0).await;
-    ingest
-        .wait_until(MINUTE, |state| state.events.len() >= 3)
-        .await
-        .unwrap();
+    ingest.wait_for_events(3).await.unwrap();
     let checksum = |set: &k8s_openapi::api::apps::v1::StatefulSet| {
         let template = &set.spec.as_ref().unwrap().template;
         let annotations = template.metadata.as_ref().unwrap().annotations.clone();
@@ -140,7 +134,7 @@ async fn a_release_is_upgraded_without_a_hole_and_uninstalled_without_a_trace() 
     ];
     cluster.install(&[&common[..], &own].concat());
     assert!(checksum(&cluster.stateful_set().await).is_some());
-    stop(&meterline).await;
+    meterline.stop().await;
     let meterline = cluster.run_pod(0).await;
     ingest
         .wait_until(MINUTE, |state| {
@@ -151,7 +145,7 @@ async fn a_release_is_upgraded_without_a_hole_and_uninstalled_without_a_trace() 
         })
         .await
         .unwrap_or_else(|error| panic!("{error}{}", meterline.tail()));
-    stop(&meterline).await;
+    meterline.stop().await;
     ingest.assert_clean();
 
     cluster.helm(&["uninstall", NAME]);
@@ -162,7 +156,7 @@ async fn a_release_is_upgraded_without_a_hole_and_uninstalled_without_a_trace() 
     assert_eq!(left, ["pod/worker of team-a", "pod/worker of team-b"]);
 }
 
-/// All that there is in the cluster, but what tells what happened.
+/// Every object in the cluster except Events.
 fn objects(cluster: &Cluster) -> Vec<String> {
     let kinds = cluster.kubectl(&["api-resources", "--verbs=list", "--output=name"]);
     let kinds: Vec<_> = kinds
@@ -173,7 +167,7 @@ fn objects(cluster: &Cluster) -> Vec<String> {
     let listed = cluster.kubectl(&["get", &kinds.join(","), "--all-namespaces", format]);
     let mut objects: Vec<_> = listed
         .lines()
-        // The API server makes and renews these for itself.
+        // The API server creates and renews these itself.
         .filter(|line| !line.contains("of kube-system") && !line.starts_with("APIService/"))
         .map(|line| line.replacen("Pod/", "pod/", 1))
         .collect();
@@ -181,7 +175,7 @@ fn objects(cluster: &Cluster) -> Vec<String> {
     objects
 }
 
-/// One leads, with the rights on leases that the chart gives; the other takes over.
+/// One replica leads, with the rights on Leases that the chart grants; the other takes over.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane and the tools of the chart: KUBEBUILDER_ASSETS and METERLINE_TOOLS, as CONTRIBUTING.md has it"]
 async fn two_replicas_of_a_release_share_a_lease() {
@@ -206,14 +200,14 @@ async fn two_replicas_of_a_release_share_a_lease() {
     standby.wait_ready(MINUTE).await.unwrap();
     let (_, page) = standby.get("/ready").await.unwrap();
     assert!(page.contains("standby; `meterline-0` leads"), "{page}");
-    // An upgrade leaves what the replicas wrote into the Lease.
+    // An upgrade keeps what the replicas wrote into the Lease.
     cluster.install(&[&values[..], &["podAnnotations.again=yes"]].concat());
     let lease = ["get", "lease", NAME, "--namespace", NAMESPACE, "--output"];
     let held = cluster.kubectl(&[&lease[..], &["jsonpath={.spec.holderIdentity}"]].concat());
     assert_eq!(held, "meterline-0");
     let kept = cluster.kubectl(&[&lease[..], &["jsonpath={.metadata.annotations}"]].concat());
     assert!(kept.contains("meterline.io/watermark"), "{kept}");
-    stop(&leader).await;
+    leader.stop().await;
     standby
         .wait_for_log("leads now", Duration::from_secs(10))
         .await
@@ -230,13 +224,13 @@ async fn two_replicas_of_a_release_share_a_lease() {
         .await
         .unwrap();
     ingest.assert_clean();
-    stop(&standby).await;
+    standby.stop().await;
     cluster.helm(&["uninstall", NAME]);
     let leases = ["get", "leases", "--namespace", NAMESPACE, "--output=name"];
     assert_eq!(cluster.kubectl(&leases), "");
 }
 
-/// The namespace refuses what is not restricted: a pod of the chart passes, another does not.
+/// The namespace enforces the restricted standard: it accepts a pod of the chart and refuses another.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane and the tools of the chart: KUBEBUILDER_ASSETS and METERLINE_TOOLS, as CONTRIBUTING.md has it"]
 async fn the_pod_meets_the_restricted_standard() {
@@ -267,7 +261,7 @@ async fn the_pod_meets_the_restricted_standard() {
         cluster.install(&[&common[..], more].concat());
         let set = cluster.stateful_set().await;
         let mut spec = set.spec.unwrap().template.spec.unwrap();
-        // As the controller does with the claims that it makes.
+        // As the controller does with the claims that it creates.
         if let Some(mounts) = &spec.containers[0].volume_mounts
             && mounts.iter().any(|mount| mount.name == "storage")
         {
@@ -279,7 +273,7 @@ async fn the_pod_meets_the_restricted_standard() {
         create(&format!("chart-{index}"), spec.clone())
             .await
             .unwrap();
-        // What a StatefulSet says of its volumes cannot be changed.
+        // The volume claim templates of a StatefulSet cannot be changed.
         cluster.helm(&["uninstall", NAME]);
         spec.security_context = None;
         let refused = create(&format!("other-{index}"), spec).await.unwrap_err();
@@ -292,7 +286,7 @@ async fn the_pod_meets_the_restricted_standard() {
     }
 }
 
-/// The API server judges every object of every case, fields and all, without keeping any.
+/// The API server validates every field of every object of every case, as a dry run.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane and the tools of the chart: KUBEBUILDER_ASSETS and METERLINE_TOOLS, as CONTRIBUTING.md has it"]
 async fn every_object_of_every_case_is_accepted() {

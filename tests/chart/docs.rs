@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{readme::blocks, support::root};
 
-/// What is different where neither a kubelet nor a controller runs: nothing becomes ready, so it is not
-/// waited for; there is nobody behind the Service, which the API server says; and what is deleted
-/// without its pods goes once its finalizer is taken off, which a controller does.
+/// Adapts a block to a cluster without kubelet and controllers. Nothing becomes ready, so it does not wait.
+/// No pod is behind the Service, which the API server reports. A controller would remove the finalizer of
+/// what is deleted without its pods.
 fn without_kubelet(block: &str) -> String {
     let proxied =
         "kubectl get --raw /api/v1/namespaces/metering/services/meterline:http/proxy/stats";
@@ -32,8 +32,8 @@ fn without_kubelet(block: &str) -> String {
         .replace("--cascade=orphan", orphaned)
 }
 
-/// What the controllers of a cluster make of the Service while no pod is behind it. Without it the API
-/// server knows nowhere to pass a request on to.
+/// Creates what the controllers of a cluster make of the Service while no pod is behind it. Without it the
+/// API server does not know where to forward a request.
 async fn empty_endpoints(cluster: &Cluster) {
     let services: Api<Service> = Api::namespaced(cluster.client.clone(), NAMESPACE);
     let ports = services.get(NAME).await.unwrap().spec.unwrap().ports;
@@ -57,7 +57,7 @@ async fn empty_endpoints(cluster: &Cluster) {
         .unwrap();
 }
 
-/// Runs a block in a folder that looks like a checkout; what fails in it fails.
+/// Runs a block in a folder that looks like a checkout. A command that fails makes it fail.
 fn run(cluster: &Cluster, folder: &Path, block: &str) {
     let path = std::env::var("PATH").unwrap();
     let tools = cluster.tools.path("");
@@ -73,7 +73,7 @@ fn run(cluster: &Cluster, folder: &Path, block: &str) {
     assert!(output.status.success(), "{block}\n{}", text(&output));
 }
 
-/// A configuration that the page gives the release is one that the program takes.
+/// The program accepts the configuration that the page passes to the release.
 async fn lint(cluster: &Cluster, folder: &Path) {
     let api: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), NAMESPACE);
     let Some(map) = api.get_opt(NAME).await.unwrap() else {
@@ -128,7 +128,7 @@ async fn every_command_of_the_installation_guide_works() {
             "/etc/limits/config.yaml"
         ]
     );
-    // The last block leaves the manifests for those without Helm: two replicas with a Lease.
+    // The last block applies the manifests for users without Helm: two replicas with a Lease.
     let set = cluster.stateful_set().await.spec.unwrap();
     assert_eq!(set.replicas, Some(2));
 }

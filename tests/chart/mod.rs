@@ -1,5 +1,5 @@
-//! The Helm chart: what it renders, what it refuses, and what a real API server and a real Prometheus
-//! make of it.
+//! The Helm chart: what it renders, what it refuses, and how it works with a real API server and a real
+//! Prometheus.
 
 mod cluster;
 mod docs;
@@ -21,7 +21,7 @@ const TOOLS: &str = "METERLINE_TOOLS";
 struct Tools(PathBuf);
 
 impl Tools {
-    /// Those of the folder that is named.
+    /// The tools in the folder that the variable names.
     fn find() -> Self {
         let folder = std::env::var_os(TOOLS).unwrap_or_else(|| {
             panic!("{TOOLS} is not set; run export {TOOLS}=\"$(tests/chart/tools.sh)\"")
@@ -33,7 +33,7 @@ impl Tools {
         self.0.join(name)
     }
 
-    /// A tool that talks to the cluster of this kubeconfig, and leaves its caches there.
+    /// A tool that uses this kubeconfig, and keeps its caches beside it.
     fn command(&self, name: &str, kubeconfig: Option<&Path>) -> Command {
         let mut command = Command::new(self.path(name));
         command.current_dir(root());
@@ -45,7 +45,7 @@ impl Tools {
         command
     }
 
-    /// What a tool prints when it does what it is told.
+    /// The output of a tool that has to succeed.
     fn run(&self, name: &str, kubeconfig: Option<&Path>, arguments: &[&str]) -> String {
         let output = self
             .command(name, kubeconfig)
@@ -62,7 +62,7 @@ impl Tools {
     }
 }
 
-/// All that a tool printed.
+/// Everything that a tool printed.
 fn text(output: &Output) -> String {
     [&output.stdout, &output.stderr]
         .map(|it| String::from_utf8_lossy(it))

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
 
 use super::{Tools, release::Cluster};
-use crate::support::{MINUTE, root, stop};
+use crate::support::{MINUTE, root};
 
 /// The alerts as a file of rules.
 fn rules(tools: &Tools) -> String {
@@ -42,7 +42,7 @@ fn alerts(rules: &str) -> Vec<String> {
         .collect()
 }
 
-/// The expressions of the dashboard, with its variables put in.
+/// The expressions of the dashboard, with its variables replaced.
 fn dashboard() -> Vec<String> {
     let path = root().join("charts/meterline/files/dashboard.json");
     let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
@@ -66,7 +66,7 @@ fn metrics(expression: &str) -> Vec<String> {
         word.into_iter().next().unwrap_or_default().to_owned()
     });
     let mut metrics: Vec<_> = words.collect();
-    // What follows the last brace selects nothing.
+    // Nothing after the last brace selects a metric.
     metrics.pop();
     metrics
 }
@@ -77,7 +77,7 @@ fn the_metrics_of_an_expression_are_found() {
     assert_eq!(metrics(expression), ["x_y", "z"]);
 }
 
-/// Series of made-up hours, and which alerts they set off.
+/// Series of invented hours, and which alerts fire on them.
 #[test]
 #[ignore = "needs the tools of the chart: METERLINE_TOOLS, as CONTRIBUTING.md has it"]
 fn the_alerts_tell_what_they_are_for() {
@@ -90,7 +90,7 @@ fn the_alerts_tell_what_they_are_for() {
     tools.run("promtool", None, &arguments);
 }
 
-/// A Prometheus that scrapes this program every second and judges these rules.
+/// A Prometheus that scrapes this program every second and evaluates these rules.
 struct Prometheus {
     child: Child,
     port: u16,
@@ -123,7 +123,7 @@ impl Prometheus {
         }
     }
 
-    /// The data that a path of its API answers; `None` as long as it does not.
+    /// The data that a path of its API returns; `None` while it does not answer.
     async fn get(&self, path: &str, query: &[(&str, &str)]) -> Option<Value> {
         let url = format!("http://127.0.0.1:{}/api/v1/{path}", self.port);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -134,7 +134,7 @@ impl Prometheus {
         Some(answer["data"].clone())
     }
 
-    /// Asks until the answer is as it should be.
+    /// Repeats a request until the answer is as wanted.
     async fn wait(&self, path: &str, query: &[(&str, &str)], good: impl Fn(&Value) -> bool) {
         let deadline = Instant::now() + MINUTE;
         loop {
@@ -172,10 +172,7 @@ async fn prometheus_finds_every_metric_of_the_dashboard_and_the_alerts() {
         .await
         .unwrap();
     let meterline = cluster.run_pod(0).await;
-    ingest
-        .wait_until(MINUTE, |state| state.events.len() >= 3)
-        .await
-        .unwrap();
+    ingest.wait_for_events(3).await.unwrap();
 
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("rules.yml");
@@ -194,7 +191,7 @@ async fn prometheus_finds_every_metric_of_the_dashboard_and_the_alerts() {
     let expressions = [dashboard(), alerts].concat();
     let mut names: BTreeSet<_> = expressions.iter().flat_map(|it| metrics(it)).collect();
     assert!(names.len() >= 10, "{names:?}");
-    // There is none of it as long as everything is billed.
+    // This metric has no series while everything is billed.
     assert!(names.remove("ledger_unbilled_seconds"));
     let found = |data: &Value| data["result"].as_array().is_some_and(|it| !it.is_empty());
     for name in &names {
@@ -204,7 +201,7 @@ async fn prometheus_finds_every_metric_of_the_dashboard_and_the_alerts() {
         let answer = prometheus.get("query", &[("query", expression)]).await;
         assert!(answer.is_some(), "{expression}");
     }
-    // Each was judged, by labels that are there, and none is on fire.
+    // Each alert was evaluated with labels that exist, and none fires.
     let judged = |data: &Value| {
         let rules = data["groups"][0]["rules"].as_array();
         rules.is_some_and(|rules| {
@@ -230,11 +227,11 @@ async fn prometheus_finds_every_metric_of_the_dashboard_and_the_alerts() {
     };
     prometheus.wait("alerts", &[], waits).await;
     ingest.refuse_nothing();
-    stop(&meterline).await;
+    meterline.stop().await;
 }
 
-/// `promtool check metrics`, which reads the page from its standard input. That names of counters do
-/// not end in `_total` is Benthos's convention.
+/// Runs `promtool check metrics` on the page. The names of counters do not end in `_total`, which is the
+/// convention of Benthos.
 fn check_metrics(tools: &Tools, page: &str) {
     use std::io::Write;
     let mut child = tools
@@ -256,8 +253,8 @@ fn check_metrics(tools: &Tools, page: &str) {
     let faults: Vec<_> = text
         .lines()
         .filter(|line| !line.ends_with("counter metrics should have \"_total\" suffix"))
-        // What was rejected may be delivered later, so these are gauges by nature, though they add up
-        // to a total.
+        // What was rejected may be delivered later, so these are gauges although their names end like
+        // those of counters.
         .filter(|line| {
             let name = line.split_whitespace().next().unwrap_or_default();
             !["ledger_seconds_total", "ledger_ran_seconds_total"].contains(&name)

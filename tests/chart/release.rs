@@ -20,7 +20,7 @@ use meterline_testkit::{control_plane::ControlPlane, process::Meterline};
 use super::Tools;
 use crate::support::meterline;
 
-/// Where releases go.
+/// The namespace of releases.
 pub(super) const NAMESPACE: &str = "metering";
 pub(super) const NAME: &str = "meterline";
 
@@ -54,7 +54,7 @@ impl Cluster {
     /// With these namespaces beside that of the release.
     pub(super) async fn new(namespaces: &[&str]) -> Self {
         let cluster = Self::bare().await;
-        // The pods of the release have to meet the strictest standard.
+        // The pods of the release have to meet the strictest Pod Security Standard.
         cluster
             .namespace(
                 NAMESPACE,
@@ -171,7 +171,7 @@ impl Cluster {
         command.start().unwrap()
     }
 
-    /// What is mounted where, as folders of ours. A volume that outlives the pod keeps its folder.
+    /// The mounts, as folders of the test. A volume that outlives the pod keeps its folder.
     async fn mounts(
         &self,
         pod: &str,

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Tools, cases, rendered, text};
 use crate::support::root;
 
-/// Compares with what is kept, or writes it when `UPDATE_DOCS` is set.
+/// Compares with the file in the repository, or writes that file when `UPDATE_DOCS` is set.
 fn assert_kept(path: &std::path::Path, text: &str) {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -46,7 +46,7 @@ fn every_case_passes_a_strict_lint() {
     }
 }
 
-/// The manifests for those without Helm are those of these cases.
+/// The manifests for users without Helm are what these cases render to.
 #[test]
 #[ignore = "needs the tools of the chart: METERLINE_TOOLS, as CONTRIBUTING.md has it"]
 fn the_plain_manifests_are_what_the_chart_renders() {
@@ -68,7 +68,7 @@ fn the_plain_manifests_are_what_the_chart_renders() {
     }
 }
 
-/// Values that cannot be meant, with words of the refusal.
+/// Values that make no sense, with a part of the error.
 const REFUSED: &[(&[&str], &str)] = &[
     (&[], "say what to meter: set `preset`"),
     (&["preset=kubernetes"], "at '/preset': value must be one of"),
@@ -249,8 +249,8 @@ const REFUSED: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// A configuration loses its quotes on the way through Helm, and the variables in it have not yet
-/// been put in: what arrives must be as good as what was written.
+/// A configuration loses its quotes on the way through Helm, before its variables are replaced. What arrives
+/// has to mean the same as what was written.
 #[test]
 #[ignore = "needs the tools of the chart: METERLINE_TOOLS, as CONTRIBUTING.md has it"]
 fn every_configuration_that_is_rendered_is_one_that_runs() {

@@ -1,236 +1,284 @@
-//! An API server, or what stands in its place, that answers without end or too much at once.
+//! What the sink answers, and what has to happen: a table, of which each row is a test. In the end the sink
+//! recovers, and every row ends with an exact bill.
 
-use std::{
-    collections::HashMap,
-    convert::Infallible,
-    sync::{Arc, Mutex},
-};
+use std::time::Duration;
 
-use axum::{
-    Router,
-    body::{Body, Bytes},
-    extract::Query,
-    response::{IntoResponse, Response},
-    routing::get,
-};
-use chrono::Utc;
-use futures::StreamExt;
-use meterline_kubesim::{Kind, Kubesim, Options, rfc3339};
 use meterline_testkit::{
-    ingest::RecordingIngest,
-    process::{Meterline, MeterlineCommand},
+    ingest::{Behaviour, Request},
+    process::Meterline,
+    scene::Scene,
+    tls::{Authority, Certificate, TlsFront},
 };
-use serde_json::{Value, json};
 
-use crate::support::{MINUTE, root, stop};
+use crate::support::{BINARY, MINUTE};
 
-const MIB: usize = 1024 * 1024;
+const PODS: usize = 5;
 
-/// The preset before an API server at this URL, in windows of two seconds. It may not have more than so
-/// much memory in all, of which most is what the threads' allocators reserve and never touch.
-fn bounded(url: &str, ingest: &RecordingIngest, folder: &tempfile::TempDir) -> MeterlineCommand {
-    let kubeconfig = folder.path().join("kubeconfig");
-    let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{"name": "test", "cluster": {"server": url}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        "users": [{"name": "test", "user": {}}],
-    });
-    std::fs::write(&kubeconfig, config.to_string()).unwrap();
-    let preset = root().join("presets/kubernetes-pod-exec-time.yaml");
-    Meterline::command("sh")
-        .args(["-c", "ulimit -v 2000000; exec \"$0\" \"$@\""])
-        .arg(env!("CARGO_BIN_EXE_meterline"))
-        .args(["--config".as_ref(), preset.as_os_str()])
-        .kubeconfig(&kubeconfig)
-        .env("OPENMETER_URL", ingest.url())
-        .env("SCRAPE_INTERVAL", "2s")
+/// How the sink behaves.
+enum Sink {
+    /// To the first requests, one after the other.
+    First(Vec<Behaviour>),
+    /// To every request until what is expected has happened.
+    Always(Behaviour),
+    /// To every request once an event was taken, so that a verdict would count, until what is expected
+    /// has happened.
+    Later(Behaviour),
+    /// It presents the wrong certificate until what is expected has happened. The first authority is the
+    /// one that the program trusts.
+    Presents(fn(&Authority, &Authority) -> Certificate),
 }
 
-/// A server that says that it is Kubernetes 1.29, so that it is asked for lists in pages, and answers
-/// the rest as it is told to.
-async fn server<F>(answer: F) -> String
-where
-    F: Fn(bool) -> Response + Clone + Send + Sync + 'static,
-{
-    let router = Router::new()
-        .route(
-            "/version",
-            get(|| async {
-                json!({
-                    "major": "1", "minor": "29", "gitVersion": "v1.29.0", "gitCommit": "",
-                    "gitTreeState": "clean", "buildDate": "2025-01-01T00:00:00Z", "goVersion": "go1.25",
-                    "compiler": "gc", "platform": "linux/amd64",
-                })
-                .to_string()
-            }),
-        )
-        .fallback(
-            move |Query(parameters): Query<HashMap<String, String>>| {
-                let answer = answer.clone();
-                async move { answer(parameters.contains_key("watch")) }
-            },
-        );
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    // Ends with the test's runtime.
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    url
+use Sink::{Always, First, Later, Presents};
+
+/// What has to happen.
+#[derive(Clone, Copy)]
+enum Then {
+    /// `/ready` answers 503 and names this.
+    Unready(&'static str),
+    /// The log has a line with this.
+    Logs(&'static str),
+    /// No event counts as sent.
+    SendsNothing,
+    /// No event is rejected.
+    RejectsNothing,
+    /// Each of the first requests comes again with the same bytes, and at least so many events are
+    /// repeats of events that the sink had kept.
+    Repeats { duplicates: usize },
+    /// So many requests or more count as failed.
+    CountsErrors(f64),
+    /// It sends two requests at once, and connects a third time only after a long back-off. By then the
+    /// sink presents a certificate that it trusts.
+    BacksOff,
 }
 
-fn list(items: &[Value], token: &str) -> Response {
-    let metadata = json!({"resourceVersion": "7", "continue": token});
-    json!({"kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": items})
-        .to_string()
-        .into_response()
+use Then::{BacksOff, CountsErrors, Logs, RejectsNothing, Repeats, SendsNothing, Unready};
+
+fn page(status: u16, body: &str) -> Behaviour {
+    Behaviour::status(status)
+        .header("content-type", "text/html; charset=utf-8")
+        .body(body)
 }
 
-/// How many bytes of each line without end were taken.
-#[derive(Clone, Default)]
-struct Taken(Arc<Mutex<Vec<usize>>>);
-
-impl Taken {
-    fn lines(&self) -> Vec<usize> {
-        self.0.lock().unwrap().clone()
-    }
-
-    /// An event whose line goes on for as long as it is read.
-    fn line(&self) -> Response {
-        const CHUNK: usize = 65_536;
-        let this = self.clone();
-        let index = this.lines().len();
-        this.0.lock().unwrap().push(0);
-        let begin = Bytes::from_static(br#"{"type":"ADDED","object":{"kind":""#);
-        let rest = futures::stream::repeat(Bytes::from(vec![b'x'; CHUNK]));
-        let chunks = futures::stream::iter([begin])
-            .chain(rest)
-            .map(move |chunk| {
-                this.0.lock().unwrap()[index] += chunk.len();
-                Ok::<_, Infallible>(chunk)
-            });
-        Body::from_stream(chunks).into_response()
-    }
+fn json(status: u16, body: &str) -> Behaviour {
+    Behaviour::status(status)
+        .header("content-type", "application/json")
+        .body(body)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_watch_line_without_end_is_cut_off_and_the_watch_begins_anew() {
-    let taken = Taken::default();
-    let line = taken.clone();
-    let url = server(
-        move |is_watch| {
-            if is_watch { line.line() } else { list(&[], "") }
-        },
-    )
-    .await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let meterline = bounded(&url, &ingest, &folder).start().unwrap();
-    meterline
-        .wait_for_page("/ready", MINUTE, |status, page| {
-            status == 503 && page.contains("one line of the watch is longer than 16 MiB")
-        })
-        .await
-        .unwrap();
-    meterline
-        .wait_for_metric("kubernetes_watch_errors", MINUTE, |errors| errors >= 4.0)
-        .await
-        .unwrap();
-    let lines = taken.lines();
-    assert!(lines.len() >= 4, "{lines:?}");
-    // What lies in the sockets' buffers was sent and never read.
-    assert!(lines.iter().all(|it| *it < 32 * MIB), "{lines:?}");
-    stop(&meterline).await;
+/// An answer that ends before the ten bytes that it promises.
+fn cut_off(status: u16, body: &str) -> Behaviour {
+    let promise = Behaviour::status(status).header("content-length", "10");
+    promise.body(body)
 }
 
-/// A running pod of about so many bytes.
-fn large(name: &str, bytes: usize) -> Value {
-    let start = rfc3339(Utc::now().timestamp());
-    json!({
-        "metadata": {
-            "name": name, "namespace": "default", "uid": name, "creationTimestamp": start,
-            "annotations": {"large": "x".repeat(bytes)},
-        },
-        "spec": {"nodeName": "node", "containers": [{"name": "main"}]},
-        "status": {
-            "phase": "Running",
-            "containerStatuses": [{"name": "main", "state": {"running": {"startedAt": start}}}],
-        },
-    })
-}
-
-/// A server of lists in pages, with pods of so many bytes.
-async fn with_pods(count: usize, bytes: usize) -> Kubesim {
-    let sim = Kubesim::start(Options {
-        minor: 29,
-        ..Options::default()
-    })
-    .await
-    .unwrap();
-    sim.change(|store| {
-        for index in 0..count {
-            store.put(Kind::Pod, large(&format!("pod-{index}"), bytes));
+/// A test for each row: its name, what the sink does, what has to happen.
+macro_rules! table {
+    ($($(#[$doc:meta])* fn $name:ident() { $sink:expr => [$($then:expr),+ $(,)?] })+) => {$(
+        $(#[$doc])*
+        #[tokio::test(flavor = "multi_thread")]
+        #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
+        async fn $name() {
+            check($sink, &[$($then),+]).await;
         }
-    });
-    sim
+    )+};
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn pages_that_are_too_large_are_asked_for_with_fewer_objects() {
-    let sim = with_pods(30, 3 * MIB / 2).await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let meterline = bounded(sim.url(), &ingest, &folder).start().unwrap();
-    meterline
-        .wait_for_log("asking for fewer objects at once", MINUTE)
-        .await
-        .unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
-    meterline
-        .wait_for_metric("ledger_running_objects", MINUTE, |open| open == 30.0)
-        .await
-        .unwrap();
-    let errors = meterline.metric("kubernetes_watch_errors").await.unwrap();
-    assert_eq!(errors, Some(0.0));
-    stop(&meterline).await;
+table! {
+    fn a_web_page_is_no_success() {
+        Always(page(200, "<html><body>Please sign in</body></html>"))
+            => [Unready("web page"), Unready("Please sign in"), SendsNothing, RejectsNothing]
+    }
+
+    /// What nginx answers to HTTP at its TLS port: no ingest API has judged the events.
+    fn a_web_page_is_no_verdict_either() {
+        Always(page(400, "<html>The plain HTTP request was sent to HTTPS port</html>"))
+            => [Unready("400"), Unready("HTTPS port"), RejectsNothing]
+    }
+
+    fn a_400_in_plain_text_is_no_verdict() {
+        Later(Behaviour::status(400).body("HTTP request to an HTTPS server"))
+            => [Unready("HTTPS server"), RejectsNothing]
+    }
+
+    /// The header keeps the double of the ingest API from writing a problem as the real one does.
+    fn an_empty_400_is_no_verdict() {
+        Later(Behaviour::status(400).header("server", "proxy"))
+            => [Unready("400"), RejectsNothing]
+    }
+
+    fn an_empty_422_is_no_verdict() {
+        Later(Behaviour::status(422).header("server", "proxy"))
+            => [Unready("422"), RejectsNothing]
+    }
+
+    fn a_422_in_the_json_of_a_gateway_is_no_verdict() {
+        Later(json(422, "{\"message\": \"no route\"}"))
+            => [Unready("no route"), RejectsNothing]
+    }
+
+    fn a_413_of_a_proxy_is_no_verdict() {
+        Later(page(413, "<html>413 Request Entity Too Large</html>"))
+            => [Unready("413"), RejectsNothing]
+    }
+
+    fn a_200_that_names_an_error_is_no_success() {
+        Later(json(200, "{\"error\": \"no\"}"))
+            => [Unready("200"), RejectsNothing]
+    }
+
+    fn a_200_of_another_server_is_no_success() {
+        Always(Behaviour::status(200).body("ok"))
+            => [Unready("200"), SendsNothing, RejectsNothing]
+    }
+
+    /// The configuration is more likely wrong than every event.
+    fn a_sink_that_has_taken_nothing_yet_cannot_reject() {
+        Always(
+            Behaviour::status(400)
+                .header("content-type", "application/problem+json")
+                .body("{\"title\": \"Bad Request\"}"),
+        ) => [Unready("no event was taken since the start"), RejectsNothing]
+    }
+
+    fn an_answer_that_is_cut_off_is_no_success_and_what_it_answered_is_sent_again() {
+        First([(200, ""), (202, "{}"), (200, "{}"), (202, "")]
+            .into_iter()
+            .flat_map(|(status, body)| [cut_off(status, body), cut_off(status, body)])
+            .collect())
+            => [Logs("the answer broke off"), CountsErrors(8.0)]
+    }
+
+    /// An error after a part of the batch was taken, and connections that end after the body was sent.
+    fn what_may_have_been_taken_is_sent_again_with_the_same_bytes() {
+        First(vec![
+            Behaviour::accept_first_then(2, 500),
+            Behaviour::accept_then_reset(),
+            Behaviour::accept_then_drop(),
+            Behaviour::drop_connection(),
+        ]) => [Repeats { duplicates: 2 + 2 * PODS }]
+    }
+
+    fn an_expired_certificate_is_not_trusted() {
+        Presents(|trusted, _| trusted.expired("127.0.0.1").unwrap())
+            => [Unready("expired"), Logs("expired"), SendsNothing, BacksOff]
+    }
+
+    fn a_certificate_for_another_host_is_not_trusted() {
+        Presents(|trusted, _| trusted.certificate("elsewhere.test").unwrap())
+            => [Unready("not valid for name"), Logs("not valid for name"), SendsNothing, BacksOff]
+    }
+
+    fn a_certificate_of_an_unknown_authority_is_not_trusted() {
+        Presents(|_, unknown| unknown.certificate("127.0.0.1").unwrap())
+            => [Unready("UnknownIssuer"), Logs("UnknownIssuer"), SendsNothing, BacksOff]
+    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_object_that_is_too_large_alone_is_told_and_not_asked_for_in_a_hot_loop() {
-    let sim = with_pods(1, 17 * MIB).await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let meterline = bounded(sim.url(), &ingest, &folder).start().unwrap();
-    meterline
-        .wait_for_page("/ready", MINUTE, |status, page| {
-            status == 503
-                && page.contains("one object alone is longer than 16 MiB")
-                && page.contains("`label_selector`")
+/// What a row needs while it runs.
+struct Trial {
+    scene: Scene,
+    meterline: Meterline,
+    /// How many requests get an answer of their own.
+    first: usize,
+    /// TLS in front of the sink, and the authority that the program trusts.
+    tls: Option<(TlsFront, Authority)>,
+}
+
+async fn check(sink: Sink, then: &[Then]) {
+    let scene = Scene::with(BINARY, PODS).await;
+    let (mut first, mut later, mut tls) = (0, None, None);
+    let command = match sink {
+        First(behaviours) => {
+            first = behaviours.len();
+            for behaviour in behaviours {
+                scene.ingest.respond(1, &behaviour);
+            }
+            scene.preset()
+        }
+        Always(behaviour) => {
+            scene.ingest.respond_always(behaviour);
+            scene.preset()
+        }
+        Later(behaviour) => {
+            later = Some(behaviour);
+            scene.preset()
+        }
+        Presents(certificate) => {
+            let (trusted, unknown) = (Authority::new().unwrap(), Authority::new().unwrap());
+            let url = scene.ingest.url();
+            let front = TlsFront::start(&url, certificate(&trusted, &unknown)).await;
+            let front = front.unwrap();
+            let roots = scene.file("roots.pem");
+            std::fs::write(&roots, trusted.pem()).unwrap();
+            let (url, roots) = (front.url(), roots.display());
+            let output =
+                format!("url: '{url}', max_in_flight: 2, tls: {{root_cas_file: '{roots}'}}");
+            tls = Some((front, trusted));
+            scene.variant(|preset| preset, &output)
+        }
+    };
+    let meterline = command.start().unwrap();
+    if let Some(behaviour) = later {
+        meterline.wait_ready(MINUTE).await.unwrap();
+        scene.ingest.wait_for_events(1).await.unwrap();
+        scene.ingest.respond_always(behaviour);
+    }
+    let trial = Trial {
+        scene,
+        meterline,
+        first,
+        tls,
+    };
+    for then in then {
+        trial.happens(*then).await;
+    }
+    if first == 0 {
+        trial.scene.ingest.respond_normally();
+    }
+    trial.scene.finish(&trial.meterline).await;
+}
+
+/// Whether each of the first requests came again with the same bytes.
+fn all_came_again(requests: &[Request], first: usize) -> bool {
+    requests.len() > first
+        && requests.iter().take(first).enumerate().all(|(at, it)| {
+            let mut later = requests.iter().skip(at + 1);
+            later.any(|again| again.body == it.body)
         })
-        .await
-        .unwrap();
-    meterline
-        .wait_for_metric("kubernetes_watch_errors", MINUTE, |errors| errors >= 5.0)
-        .await
-        .unwrap();
-    let errors = meterline.metric("kubernetes_watch_errors").await.unwrap();
-    // Each failure is a list and, where a client is new, a look at the version; before the first there
-    // are nine that were halved.
-    let most = errors.unwrap() * 4.0 + 40.0;
-    assert!((sim.requests() as f64) < most, "{} {most}", sim.requests());
-    stop(&meterline).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_list_without_end_is_told() {
-    let url = server(|_| list(&[large("pod", 10)], "again")).await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let meterline = bounded(&url, &ingest, &folder).start().unwrap();
-    meterline
-        .wait_for_page("/ready", MINUTE, |status, page| {
-            status == 503 && page.contains("the list does not end")
-        })
-        .await
-        .unwrap();
-    stop(&meterline).await;
+impl Trial {
+    async fn happens(&self, then: Then) {
+        let (ingest, meterline) = (&self.scene.ingest, &self.meterline);
+        match then {
+            Unready(reason) => meterline.wait_unready(reason).await.unwrap(),
+            Logs(line) => drop(meterline.wait_for_log(line, MINUTE).await.unwrap()),
+            SendsNothing => {
+                let sent = meterline.metric("output_sent").await.unwrap();
+                assert_eq!(sent.unwrap_or_default(), 0.0);
+                assert!(ingest.events().is_empty());
+            }
+            RejectsNothing => meterline.assert_metric("output_rejected", 0.0).await,
+            Repeats { duplicates } => ingest
+                .wait_until(3 * MINUTE, |state| {
+                    state.duplicates >= duplicates && all_came_again(&state.requests, self.first)
+                })
+                .await
+                .unwrap(),
+            // Each pause is twice the one before, up to half a minute.
+            CountsErrors(errors) => meterline
+                .wait_for_metric("output_error", 3 * MINUTE, |counted| counted >= errors)
+                .await
+                .unwrap(),
+            BacksOff => {
+                let (front, trusted) = self.tls.as_ref().unwrap();
+                front.wait_for_connections(2, MINUTE).await.unwrap();
+                front.present(trusted.certificate("127.0.0.1").unwrap());
+                front.wait_for_connections(3, MINUTE).await.unwrap();
+                let connections = front.connections();
+                let pause = connections[2] - connections[0];
+                assert!(pause > Duration::from_secs(25), "{pause:?}");
+            }
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Disks that are full, that do not write what they were given, or that give back something else.
+//! Disks that are full, that do not sync, or that return other bytes than were written.
 
 use std::time::Duration;
 
@@ -8,24 +8,20 @@ use meterline_testkit::{
     ingest::{Behaviour, RecordingIngest},
     preload::Preload,
     process::{Meterline, MeterlineCommand},
+    scene::Scene,
 };
 
-use super::{Scene, has_file};
-use crate::support::{MINUTE, meterline, stop};
+use super::has_file;
+use crate::support::{BINARY, MINUTE, meterline};
 
 const SOON: Duration = Duration::from_secs(20);
 /// Room for a state or a buffer and what belongs to it, and little more.
 const SMALL: u64 = 6_000_000;
 
-/// Waits until `/ready` says that something cannot be written, and then that nothing goes out.
+/// Waits until `/ready` says that a file cannot be written, and asserts that nothing is sent then.
 async fn nothing_goes_out(meterline: &Meterline, ingest: &RecordingIngest, reason: &str) {
-    meterline
-        .wait_for_page("/ready", MINUTE, |status, page| {
-            status == 503 && page.contains(reason)
-        })
-        .await
-        .unwrap();
-    // What was written before may still be under way.
+    meterline.wait_unready(reason).await.unwrap();
+    // What was written before may still be on its way.
     let told = Utc::now() + TimeDelta::seconds(2);
     meterline
         .wait_for_metric("ledger_watermark_age_seconds", MINUTE, |age| age > 12.0)
@@ -36,48 +32,45 @@ async fn nothing_goes_out(meterline: &Meterline, ingest: &RecordingIngest, reaso
     assert_eq!(later, 0, "{}", meterline.tail());
 }
 
-/// Twice: once it goes on when the disk writes again, once it is killed before that.
+/// The file cannot be written twice: the first time the program goes on when the disk writes again, the
+/// second time it is killed before that.
 async fn a_state_that_cannot_be_written<F>(
     scene: &Scene,
-    command: impl Fn(&RecordingIngest) -> MeterlineCommand,
+    command: impl Fn() -> MeterlineCommand,
     begin: impl Fn() -> F,
     end: impl Fn(F),
     reason: &str,
 ) {
-    let ingest = RecordingIngest::start().await.unwrap();
-    let mut meterline = command(&ingest).start().unwrap();
+    let ingest = &scene.ingest;
+    let mut meterline = command().start().unwrap();
     for is_killed in [false, true] {
         meterline.wait_ready(MINUTE).await.unwrap();
-        let seen = ingest.state().events.len();
-        ingest
-            .wait_until(MINUTE, |state| state.events.len() > seen + 2)
-            .await
-            .unwrap();
+        ingest.wait_for_more_events(3).await.unwrap();
         let fault = begin();
-        nothing_goes_out(&meterline, &ingest, reason).await;
+        nothing_goes_out(&meterline, ingest, reason).await;
         meterline.wait_for_log(reason, SOON).await.unwrap();
         if is_killed {
             // Dropped: killed by SIGKILL.
             drop(meterline);
             end(fault);
-            meterline = command(&ingest).start().unwrap();
+            meterline = command().start().unwrap();
         } else {
             end(fault);
         }
         meterline.wait_ready(MINUTE).await.unwrap();
     }
-    scene.assert_exact(&ingest, &meterline).await;
-    assert_eq!(meterline.metric("lost_time").await.unwrap(), Some(0.0));
-    stop(&meterline).await;
+    scene.assert_exact(&meterline).await;
+    meterline.assert_metric("lost_time", 0.0).await;
+    meterline.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane, as CONTRIBUTING.md has it, and the right to mount"]
 async fn on_a_full_disk_no_window_goes_out_and_none_is_lost() {
     let disk = SmallDisk::mount(SMALL).unwrap();
-    let scene = Scene::with(3).await;
+    let scene = Scene::with(BINARY, 3).await;
     let state = disk.path().join("state.sqlite");
-    let command = |ingest: &RecordingIngest| scene.preset(ingest).env("STATE_PATH", &state);
+    let command = || scene.preset().env("STATE_PATH", &state);
     let begin = || disk.fill().unwrap();
     a_state_that_cannot_be_written(&scene, command, begin, drop, "the disk is full").await;
     assert!(!has_file(disk.path(), ".damaged-"));
@@ -85,25 +78,21 @@ async fn on_a_full_disk_no_window_goes_out_and_none_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_state_that_cannot_be_synced_is_not_trusted_and_written_anew() {
-    let scene = Scene::with(3).await;
+async fn a_state_that_cannot_be_synced_is_not_trusted_and_is_rewritten() {
+    let scene = Scene::with(BINARY, 3).await;
     let preload = Preload::compile().unwrap();
     let state = scene.file("state.sqlite");
-    let command = |ingest: &RecordingIngest| {
-        preload
-            .put_into(scene.preset(ingest))
-            .env("STATE_PATH", &state)
-    };
+    let command = || preload.put_into(scene.preset()).env("STATE_PATH", &state);
     let begin = || preload.fail_syncs(true).unwrap();
     let end = |()| preload.fail_syncs(false).unwrap();
     a_state_that_cannot_be_written(&scene, command, begin, end, "disk I/O error").await;
-    assert!(!has_file(scene.folder.path(), ".damaged-"));
+    assert!(!has_file(scene.folder(), ".damaged-"));
 }
 
-/// Messages that their input cannot make twice, many enough that they go on past the fault.
+/// So many messages, which their input cannot make twice, that they last longer than the failure.
 const MADE: usize = 400;
 
-/// Messages come all the time; those that the buffer does not take come again, and all are delivered.
+/// Messages arrive all the time. The input repeats those that the buffer refuses, and all are delivered.
 async fn a_buffer_that_cannot_be_written<F>(
     buffer: &std::path::Path,
     preload: Option<&Preload>,
@@ -147,7 +136,7 @@ output: {{openmeter: {{url: '{}', batching: {{count: 10, period: 100ms}}}}}}
         .await
         .unwrap();
     ingest.respond_normally();
-    // It is refused again and again, and not only once.
+    // The buffer refuses more than once.
     meterline.wait_for_log("refused=2", MINUTE).await.unwrap();
     assert!(ingest.events().len() < MADE);
     end(fault);
@@ -176,8 +165,8 @@ async fn what_a_buffer_could_not_sync_comes_again() {
     a_buffer_that_cannot_be_written(&buffer, Some(&preload), begin, end, "disk I/O error").await;
 }
 
-/// Where it is not even a database any more, nothing of it can be delivered; that is said, the file
-/// is kept for those who want to look, and the program works.
+/// The file of the buffer is no database any more, so nothing in it can be delivered. The program
+/// reports it, keeps the file and goes on.
 #[tokio::test]
 async fn a_damaged_buffer_is_moved_aside_and_reported() {
     let ingest = RecordingIngest::start().await.unwrap();
@@ -210,7 +199,7 @@ output:
         .unwrap();
     drop(first);
     assert_eq!(ingest.state().events.len(), 0);
-    // The log beside it holds what the file should hold, too.
+    // The write-ahead log holds the same messages.
     for entry in std::fs::read_dir(folder.path()).unwrap() {
         let path = entry.unwrap().path();
         let mut bytes = std::fs::read(&path).unwrap();

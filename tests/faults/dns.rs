@@ -1,16 +1,15 @@
-//! The sink's name is not resolved, and then leads elsewhere.
+//! The name of the sink does not resolve, and then resolves to another address.
 
-use meterline_testkit::{ingest::RecordingIngest, preload::Preload};
+use meterline_testkit::{preload::Preload, scene::Scene};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
 
-use super::Scene;
-use crate::support::{MINUTE, stop};
+use crate::support::{BINARY, MINUTE};
 
-/// What comes in here goes to `target`; ends, with its connections, when it is aborted.
+/// Forwards connections to `target`. Aborting it closes them.
 async fn forward(from: TcpListener, target: String) {
     let mut connections = JoinSet::new();
     while let Ok((mut near, _)) = from.accept().await {
@@ -24,12 +23,12 @@ async fn forward(from: TcpListener, target: String) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_name_that_fails_or_changes_is_resolved_anew() {
+async fn a_name_that_fails_or_changes_is_resolved_again() {
     const NAME: &str = "ingest.test";
-    let scene = Scene::with(3).await;
+    let scene = Scene::with(BINARY, 3).await;
     let preload = Preload::compile().unwrap();
     preload.resolve(NAME, None).unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
+    let ingest = &scene.ingest;
     let address = ingest.url().trim_start_matches("http://").to_owned();
     let port = address.rsplit(':').next().unwrap();
     let output = format!("url: 'http://{NAME}:{port}'");
@@ -38,12 +37,7 @@ async fn a_name_that_fails_or_changes_is_resolved_anew() {
         .start()
         .unwrap();
     let unready = async |reason: &str| {
-        meterline
-            .wait_for_page("/ready", MINUTE, |status, page| {
-                status == 503 && page.contains(reason)
-            })
-            .await
-            .unwrap();
+        meterline.wait_unready(reason).await.unwrap();
     };
     unready("name resolution").await;
     assert_eq!(ingest.state().requests.len(), 0);
@@ -53,15 +47,11 @@ async fn a_name_that_fails_or_changes_is_resolved_anew() {
         .unwrap();
     let other = tokio::spawn(forward(other, address.clone()));
     preload.resolve(NAME, Some("127.0.0.2")).unwrap();
-    ingest
-        .wait_until(MINUTE, |state| !state.events.is_empty())
-        .await
-        .unwrap();
+    ingest.wait_for_events(1).await.unwrap();
     meterline.wait_ready(MINUTE).await.unwrap();
 
     other.abort();
     unready("cannot reach").await;
     preload.resolve(NAME, Some("127.0.0.1")).unwrap();
-    scene.assert_exact(&ingest, &meterline).await;
-    stop(&meterline).await;
+    scene.finish(&meterline).await;
 }

@@ -1,6 +1,6 @@
-//! A Lease whose watermark is not what the replica that leads left there.
+//! A Lease whose watermark is not the one that the leader wrote.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -9,42 +9,48 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use meterline_testkit::{
-    audit::{self, Report},
-    ingest::RecordingIngest,
-    pods,
+    audit, pods,
     process::{Meterline, MeterlineCommand},
+    scene::Scene,
 };
 use serde_json::{Value, json};
 
-use super::Scene;
-use crate::support::{MINUTE, seconds, stop, until};
+use crate::support::{BINARY, MINUTE, seconds, until};
 
 const LEADS: &str = "this replica leads now and bills";
 const REFUSED: &str = "leader_election_watermarks_refused";
 const ANNOTATION: &str = "meterline.io/watermark";
 const SIGNATURE: &str = "meterline.io/watermark-signed";
 
-/// Three pods, and a Lease that the collector may write.
+/// Three pods, and the right to take part in leader election.
 async fn scene() -> Scene {
-    let scene = Scene::with(3).await;
-    scene
-        .control_plane
-        .grant_leases("reader", "default")
-        .await
-        .unwrap();
+    let scene = Scene::with(BINARY, 3).await;
+    scene.grant_leases().await;
     scene
 }
 
-fn replica(scene: &Scene, ingest: &RecordingIngest, identity: &str) -> MeterlineCommand {
+/// A replica, with a state file or without.
+fn replica(scene: &Scene, identity: &str, has_state: bool) -> MeterlineCommand {
+    let folder = scene.file("state");
+    fs::create_dir_all(&folder).unwrap();
+    let state = has_state.then(|| folder.join("state.sqlite"));
     scene
-        .preset(ingest)
-        .arg("--leader-election")
-        .env("LEASE_LOCK_NAMESPACE", "default")
-        .env("K8S_APP_INSTANCE", "meterline")
-        .env("K8S_POD_NAME", identity)
-        .env("LEASE_DURATION", "4s")
-        .env("LEASE_RENEW_DEADLINE", "3s")
-        .env("LEASE_RETRY_PERIOD", "1s")
+        .replica(identity, 4)
+        .env("STATE_PATH", state.unwrap_or_default())
+}
+
+/// Starts a replica and waits until it leads.
+async fn leader(scene: &Scene, identity: &str, has_state: bool) -> Meterline {
+    let replica = replica(scene, identity, has_state).start().unwrap();
+    replica.wait_for_log(LEADS, MINUTE).await.unwrap();
+    replica
+}
+
+/// Waits until it reports a watermark that it does not follow.
+async fn refuses(replica: &Meterline, ahead: &str) {
+    let line = replica.wait_for_log("is not followed", MINUTE).await;
+    let line = line.unwrap();
+    assert!(line.contains(ahead), "{line}");
 }
 
 async fn leases(scene: &Scene) -> Api<Lease> {
@@ -77,76 +83,54 @@ async fn set_ahead(scene: &Scene, by: i64) -> String {
     ahead
 }
 
-/// Waits until the clock is past what the Lease says by so much: then it may be set there, and is a
-/// time that was.
+/// Waits until the clock is so many seconds past the watermark in the Lease: set ahead by as many, it
+/// still lies in the past.
 async fn wait_past(scene: &Scene, by: i64) {
     until(watermark(scene).await + seconds(by + 1)).await;
 }
 
-/// Waits until so many more events have arrived.
-async fn wait_for_events(ingest: &RecordingIngest, more: usize) {
-    let seen = ingest.state().events.len();
-    ingest
-        .wait_until(MINUTE, |state| state.events.len() >= seen + more)
-        .await
-        .unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_watermark_that_somebody_sets_ahead_costs_no_second_and_is_told() {
+async fn a_watermark_that_somebody_sets_ahead_costs_no_second_and_is_reported() {
     let scene = scene().await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    let leader = replica(&scene, &ingest, "a").start().unwrap();
-    leader.wait_ready(MINUTE).await.unwrap();
-    ingest
-        .wait_until(MINUTE, |state| state.events.len() > 6)
-        .await
-        .unwrap();
-    // While it leads, which it goes on to do.
+    let leader = replica(&scene, "a", false).start_ready().await.unwrap();
+    scene.ingest.wait_for_events(7).await.unwrap();
+    // While a replica leads, which it continues to do.
     let ahead = set_ahead(&scene, 50).await;
     leader
         .wait_for_metric(REFUSED, MINUTE, |refused| refused == 1.0)
         .await
         .unwrap();
-    let line = leader
-        .wait_for_log("is not followed", MINUTE)
-        .await
-        .unwrap();
-    assert!(line.contains(&ahead), "{line}");
+    refuses(&leader, &ahead).await;
     leader
         .wait_for_page("/ready", MINUTE, |status, page| {
             status == 200 && page.contains("leading; at ") && page.contains(&ahead)
         })
         .await
         .unwrap();
-    scene.assert_exact(&ingest, &leader).await;
-    assert_eq!(leader.metric("lost_time").await.unwrap(), Some(0.0));
-    stop(&leader).await;
+    scene.assert_exact(&leader).await;
+    leader.assert_metric("lost_time", 0.0).await;
+    leader.stop().await;
 }
 
-/// There is nobody to correct it.
+/// No replica leads that would correct it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_watermark_that_is_set_ahead_once_the_leader_is_killed_costs_no_second_and_is_told() {
+async fn a_watermark_that_is_set_ahead_once_the_leader_is_killed_costs_no_second_and_is_reported() {
     let scene = scene().await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    let leader = replica(&scene, &ingest, "a").start().unwrap();
-    leader.wait_for_log(LEADS, MINUTE).await.unwrap();
-    wait_for_events(&ingest, 7).await;
-    leader.kill().unwrap();
-    leader.wait_exit(MINUTE).await.unwrap();
+    let first = leader(&scene, "a", false).await;
+    scene.ingest.wait_for_events(7).await.unwrap();
+    first.kill().unwrap();
+    first.wait_exit(MINUTE).await.unwrap();
     let ahead = set_ahead(&scene, 50).await;
-    let next = replica(&scene, &ingest, "b").start().unwrap();
-    next.wait_for_log(LEADS, MINUTE).await.unwrap();
-    scene.assert_exact(&ingest, &next).await;
-    assert_eq!(next.metric("lost_time").await.unwrap(), Some(0.0));
-    let line = next.wait_for_log("is not followed", MINUTE).await.unwrap();
-    assert!(line.contains(&ahead), "{line}");
-    stop(&next).await;
+    let next = leader(&scene, "b", false).await;
+    scene.assert_exact(&next).await;
+    next.assert_metric("lost_time", 0.0).await;
+    refuses(&next, &ahead).await;
+    next.stop().await;
 }
 
-/// Everything beside the state file that belongs to it.
+/// Copies the state file with the files that belong to it.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -155,34 +139,26 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A replica that finds its own word in the Lease, and does not remember it: somebody restored its state.
+/// A replica finds a watermark in the Lease that it wrote and does not remember: somebody restored an
+/// older state.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_watermark_beyond_what_this_replica_handed_out_is_adopted_with_a_count() {
     let scene = scene().await;
-    let ingest = RecordingIngest::start().await.unwrap();
     let (folder, backup) = (scene.file("state"), scene.file("backup"));
-    let command = || replica(&scene, &ingest, "a").env("STATE_PATH", folder.join("state.sqlite"));
     for is_first in [true, false] {
-        let run = command().start().unwrap();
-        run.wait_for_log(LEADS, MINUTE).await.unwrap();
-        let seen = ingest.state().events.len();
-        ingest
-            .wait_until(MINUTE, |state| state.events.len() > seen + 9)
-            .await
-            .unwrap();
-        stop(&run).await;
+        let run = leader(&scene, "a", true).await;
+        scene.ingest.wait_for_more_events(10).await.unwrap();
+        run.stop().await;
         if is_first {
             copy(&folder, &backup);
         }
     }
     fs::remove_dir_all(&folder).unwrap();
     copy(&backup, &folder);
-    let restored = command().start().unwrap();
-    let line = restored
-        .wait_for_log("its state is older than the Lease", Duration::from_secs(20))
-        .await
-        .unwrap();
+    let restored = replica(&scene, "a", true).start().unwrap();
+    let line = restored.wait_for_log("its state is older than the Lease", MINUTE);
+    let line = line.await.unwrap();
     assert!(line.contains("object_seconds="), "{line}");
     restored.wait_ready(MINUTE).await.unwrap();
     let lost = restored.metric("lost_time").await.unwrap().unwrap();
@@ -190,62 +166,54 @@ async fn a_watermark_beyond_what_this_replica_handed_out_is_adopted_with_a_count
     assert!(lost >= 9.0, "{lost}");
     let (_, page) = restored.get("/ready").await.unwrap();
     assert!(page.contains("object-seconds before"), "{page}");
-    // They had been delivered, so nothing is missing, and nothing is there twice.
-    scene.assert_exact(&ingest, &restored).await;
-    assert_eq!(restored.metric("lost_time").await.unwrap(), Some(lost));
-    stop(&restored).await;
+    // What it skipped had been delivered, so nothing is missing and nothing is double.
+    scene.assert_exact(&restored).await;
+    restored.assert_metric("lost_time", lost).await;
+    restored.stop().await;
 }
 
-/// A single replica that is started again, with its state and without. What was set lies in the past, so
-/// that nothing but who wrote it speaks against it.
+/// A single replica is restarted, with its state and without. The watermark that was set lies in the
+/// past, so only its signature shows that no replica wrote it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_watermark_that_is_set_ahead_between_two_runs_costs_no_second() {
     for has_state in [true, false] {
         let scene = scene().await;
-        let ingest = RecordingIngest::start().await.unwrap();
-        let command = || match has_state {
-            true => replica(&scene, &ingest, "a").env("STATE_PATH", scene.file("state.sqlite")),
-            false => replica(&scene, &ingest, "a"),
-        };
-        let mut run = command().start().unwrap();
+        let mut run = replica(&scene, "a", has_state).start().unwrap();
         for is_killed in [false, true] {
             run.wait_for_log(LEADS, MINUTE).await.unwrap();
-            wait_for_events(&ingest, 9).await;
+            scene.ingest.wait_for_more_events(9).await.unwrap();
             if is_killed {
                 run.kill().unwrap();
             } else {
-                stop(&run).await;
+                run.stop().await;
             }
             wait_past(&scene, 5).await;
             let ahead = set_ahead(&scene, 5).await;
-            run = command().start().unwrap();
-            let line = run.wait_for_log("is not followed", MINUTE).await.unwrap();
-            assert!(line.contains(&ahead), "{line}");
+            run = replica(&scene, "a", has_state).start().unwrap();
+            refuses(&run, &ahead).await;
         }
         run.wait_for_log(LEADS, MINUTE).await.unwrap();
-        scene.assert_exact(&ingest, &run).await;
-        assert_eq!(run.metric("lost_time").await.unwrap(), Some(0.0));
-        stop(&run).await;
+        scene.assert_exact(&run).await;
+        run.assert_metric("lost_time", 0.0).await;
+        run.stop().await;
     }
 }
 
-/// Two replicas: the one that stood by takes over with a watermark that somebody set ahead, while the
-/// other led and while nobody did.
+/// The standby takes over with a watermark that somebody set ahead, while the other replica led and while
+/// none did.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_standby_takes_over_without_a_hole_where_the_watermark_was_set_ahead() {
     let scene = scene().await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    let leader = replica(&scene, &ingest, "a").start().unwrap();
-    leader.wait_for_log(LEADS, MINUTE).await.unwrap();
-    let standby = replica(&scene, &ingest, "b").start().unwrap();
+    let leader = self::leader(&scene, "a", false).await;
+    let standby = replica(&scene, "b", false).start().unwrap();
     standby
         .wait_for_page("/ready", MINUTE, |_, page| page.contains("standby"))
         .await
         .unwrap();
-    wait_for_events(&ingest, 9).await;
-    // What was rejected is tried again by whoever leads; the other says who that is.
+    scene.ingest.wait_for_more_events(9).await.unwrap();
+    // The leader retries what was rejected; the standby says who leads.
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let retry = async |replica: &Meterline| {
         let url = replica.admin_url("/rejected/retry");
@@ -263,64 +231,52 @@ async fn a_standby_takes_over_without_a_hole_where_the_watermark_was_set_ahead()
     wait_past(&scene, 3).await;
     set_ahead(&scene, 3).await;
     standby.wait_for_log(LEADS, MINUTE).await.unwrap();
-    standby
-        .wait_for_log("is not followed", MINUTE)
-        .await
-        .unwrap();
-    scene.assert_exact(&ingest, &standby).await;
-    assert_eq!(standby.metric("lost_time").await.unwrap(), Some(0.0));
-    stop(&standby).await;
+    refuses(&standby, "").await;
+    scene.assert_exact(&standby).await;
+    standby.assert_metric("lost_time", 0.0).await;
+    standby.stop().await;
 }
 
-/// Somebody takes the signature away as well, so that nobody can say whose word the watermark is. A
-/// replica with a past follows it and counts what it skips; one without begins where it would without.
+/// Somebody removes the signature as well, so that nobody can tell who wrote the watermark. A replica with
+/// a state follows it and counts what it skips; one without begins where it would begin without a Lease.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_watermark_that_nobody_signed_is_followed_only_with_a_count() {
     for has_state in [true, false] {
         let scene = scene().await;
-        let ingest = RecordingIngest::start().await.unwrap();
-        let command = || match has_state {
-            true => replica(&scene, &ingest, "a").env("STATE_PATH", scene.file("state.sqlite")),
-            false => replica(&scene, &ingest, "a"),
-        };
-        let first = command().start().unwrap();
-        first.wait_for_log(LEADS, MINUTE).await.unwrap();
-        wait_for_events(&ingest, 9).await;
-        stop(&first).await;
+        let first = leader(&scene, "a", has_state).await;
+        scene.ingest.wait_for_more_events(9).await.unwrap();
+        first.stop().await;
         wait_past(&scene, 5).await;
         annotate(&scene, json!({SIGNATURE: null})).await;
         set_ahead(&scene, 5).await;
-        let second = command().start().unwrap();
-        second.wait_for_log(LEADS, MINUTE).await.unwrap();
+        let second = leader(&scene, "a", has_state).await;
         second.wait_ready(MINUTE).await.unwrap();
         let lost = second.metric("lost_time").await.unwrap().unwrap();
         if !has_state {
             assert_eq!(lost, 0.0);
-            scene.assert_exact(&ingest, &second).await;
-            stop(&second).await;
+            scene.finish(&second).await;
             continue;
         }
-        // Three pods, for five seconds.
+        // Five seconds of three pods.
         assert_eq!(lost, 15.0);
         let (_, page) = second.get("/ready").await.unwrap();
         assert!(page.contains("15 object-seconds before"), "{page}");
-        wait_for_events(&ingest, 9).await;
+        scene.ingest.wait_for_more_events(9).await.unwrap();
         scene.end_all().await;
-        let is_settled = |report: &Report| {
-            let others = report.double_seconds() + report.surplus_seconds();
-            report.missing_seconds() == 15 && others == 0
-        };
         let (lives, range) = (scene.truth.lives(), scene.start..pods::now() + seconds(60));
-        ingest
+        scene
+            .ingest
             .wait_until(MINUTE, |state| {
                 let events = state.events.iter().map(|received| &received.event);
-                is_settled(&audit::audit(&lives, events, range.clone()))
+                let report = audit::audit(&lives, events, range.clone());
+                let others = report.double_seconds() + report.surplus_seconds();
+                report.missing_seconds() == 15 && others == 0
             })
             .await
             .unwrap();
-        assert_eq!(second.metric("lost_time").await.unwrap(), Some(15.0));
-        stop(&second).await;
-        ingest.assert_clean();
+        second.assert_metric("lost_time", 15.0).await;
+        second.stop().await;
+        scene.ingest.assert_clean();
     }
 }

@@ -1,16 +1,17 @@
 //! A namespace that the configuration names and that does not exist.
 
-use meterline_testkit::{control_plane::ControlPlane, ingest::RecordingIngest};
+use meterline_testkit::scene::Scene;
 
-use crate::support::{MINUTE, preset, stop};
+use crate::support::{BINARY, MINUTE};
 
 const MISSING: &str = "kubernetes_missing_namespaces";
 const TOLD: &str = "the namespace `mistyped` does not exist";
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_namespace_that_does_not_exist_is_told_to_whoever_can_know_until_it_is_made() {
-    let control_plane = ControlPlane::start().await.unwrap();
+async fn a_missing_namespace_is_reported_until_it_exists_where_namespaces_may_be_read() {
+    let scene = Scene::bare(BINARY).await;
+    let control_plane = &scene.control_plane;
     for (user, resources) in [
         ("reader", &["pods", "namespaces"][..]),
         ("writer", &["pods"]),
@@ -22,10 +23,10 @@ async fn a_namespace_that_does_not_exist_is_told_to_whoever_can_know_until_it_is
                 .unwrap();
         }
     }
-    let ingest = RecordingIngest::start().await.unwrap();
     let start = |user| {
-        preset(&control_plane, user, &ingest)
-            .env("SCRAPE_INTERVAL", "1s")
+        scene
+            .preset()
+            .kubeconfig(&control_plane.kubeconfig_for(user).unwrap())
             .env("SCRAPE_NAMESPACE", "default,mistyped")
             .start()
             .unwrap()
@@ -39,16 +40,11 @@ async fn a_namespace_that_does_not_exist_is_told_to_whoever_can_know_until_it_is
         line.contains("mistyped") && line.contains("level=warn"),
         "{line}"
     );
-    // It is no reason not to bill the others.
-    knows
-        .wait_for_page("/ready", MINUTE, |status, page| {
-            status == 200 && page.contains(TOLD)
-        })
-        .await
-        .unwrap();
-    assert_eq!(knows.metric(MISSING).await.unwrap(), Some(1.0));
+    // The other namespaces are billed all the same.
+    knows.wait_ready_with(TOLD).await.unwrap();
+    knows.assert_metric(MISSING, 1.0).await;
 
-    // Nobody who may not read namespaces is told anything, nor asked for the right.
+    // A program that may not read namespaces reports nothing and does not ask for the right.
     let begun = cannot_know
         .metric("ledger_watermark_timestamp_seconds")
         .await
@@ -62,7 +58,7 @@ async fn a_namespace_that_does_not_exist_is_told_to_whoever_can_know_until_it_is
         .unwrap();
     let (status, page) = cannot_know.get("/ready").await.unwrap();
     assert!(status == 200 && !page.contains("mistyped"), "{page}");
-    assert_eq!(cannot_know.metric(MISSING).await.unwrap(), Some(0.0));
+    cannot_know.assert_metric(MISSING, 0.0).await;
     assert!(
         !cannot_know.tail().contains("does not exist"),
         "{}",
@@ -76,7 +72,7 @@ async fn a_namespace_that_does_not_exist_is_told_to_whoever_can_know_until_it_is
         })
         .await
         .unwrap();
-    assert_eq!(knows.metric(MISSING).await.unwrap(), Some(0.0));
-    stop(&knows).await;
-    stop(&cannot_know).await;
+    knows.assert_metric(MISSING, 0.0).await;
+    knows.stop().await;
+    cannot_know.stop().await;
 }

@@ -1,8 +1,8 @@
-//! Clients of the pages that mean no good, and the pages that name customers.
+//! Hostile clients of the HTTP server, and the admin endpoints, which name customers.
 
 use std::time::Duration;
 
-use meterline_testkit::{ingest::RecordingIngest, process::Meterline};
+use meterline_testkit::{process::Meterline, scene::Scene};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -11,18 +11,17 @@ use tokio::{
     time::timeout,
 };
 
-use super::Scene;
-use crate::support::{MINUTE, meterline, stop};
+use crate::support::{BINARY, MINUTE, meterline};
 
-/// Longer than any time limit of the pages.
+/// Longer than any time limit of the server.
 const LONG: Duration = Duration::from_secs(40);
 
-/// The address of the pages.
+/// The address of the HTTP server.
 fn address(meterline: &Meterline) -> String {
     meterline.url("").trim_start_matches("http://").to_owned()
 }
 
-/// The most memory that the process has had, in MiB.
+/// The most memory that the process had resident, in MiB.
 fn peak_memory(meterline: &Meterline) -> u64 {
     let status = format!("/proc/{}/status", meterline.id());
     let status = std::fs::read_to_string(status).unwrap();
@@ -31,14 +30,14 @@ fn peak_memory(meterline: &Meterline) -> u64 {
     kib.parse::<u64>().unwrap() / 1024
 }
 
-/// So many connections that have sent this and wait; also those that were closed already.
+/// Opens so many connections that send this and wait. The server may have closed some already.
 async fn connections(meterline: &Meterline, count: usize, sent: &str) -> Vec<TcpStream> {
     let mut opening = JoinSet::new();
     for _ in 0..count {
         let (address, sent) = (address(meterline), sent.to_owned());
         opening.spawn(async move {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            // It may be closed by now, which is what the others are there for.
+            // The server may have closed it by now.
             let _ = timeout(LONG, stream.write_all(sent.as_bytes())).await;
             stream
         });
@@ -46,7 +45,7 @@ async fn connections(meterline: &Meterline, count: usize, sent: &str) -> Vec<Tcp
     opening.join_all().await
 }
 
-/// Waits until the server closes the connection; returns what it said before.
+/// Waits until the server closes the connection, and returns what it sent before.
 async fn until_closed(mut stream: TcpStream) -> String {
     let mut said = Vec::new();
     // A reset is an end as well.
@@ -63,40 +62,38 @@ async fn is_answered(meterline: &Meterline) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn two_thousand_half_sent_headers_cost_little_memory_and_shut_nobody_out() {
-    let scene = Scene::with(2).await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    let meterline = scene.preset(&ingest).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
+    let scene = Scene::with(BINARY, 2).await;
+    let meterline = scene.preset().start_ready().await.unwrap();
     let before = peak_memory(&meterline);
     let header = format!("GET / HTTP/1.1\r\nx: {}", "a".repeat(390_000));
     let held = connections(&meterline, 2_000, &header).await;
     is_answered(&meterline).await;
     let after = peak_memory(&meterline);
     assert!(after < before + 64, "{before} MiB, then {after} MiB");
-    scene.assert_exact(&ingest, &meterline).await;
+    scene.assert_exact(&meterline).await;
     is_answered(&meterline).await;
     drop(held);
-    stop(&meterline).await;
+    meterline.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn idle_connections_take_no_descriptor_from_billing() {
-    let scene = Scene::with(2).await;
-    let ingest = RecordingIngest::start().await.unwrap();
+    let scene = Scene::with(BINARY, 2).await;
+    let ingest = &scene.ingest;
     let meterline = scene
-        .preset(&ingest)
+        .preset()
         .by_shell("ulimit -n 256", "")
-        .start()
+        .start_ready()
+        .await
         .unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
     let request = "GET /ping HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let held = connections(&meterline, 1_100, request).await;
     is_answered(&meterline).await;
-    // What goes on now needs new connections.
+    // From now on delivery needs new connections.
     ingest.go_away().await;
     ingest.come_back().await.unwrap();
-    scene.assert_exact(&ingest, &meterline).await;
+    scene.assert_exact(&meterline).await;
     is_answered(&meterline).await;
     let descriptors = std::fs::read_dir(format!("/proc/{}/fd", meterline.id()));
     let descriptors = descriptors.unwrap().count();
@@ -104,23 +101,21 @@ async fn idle_connections_take_no_descriptor_from_billing() {
     let log = meterline.log().join("\n");
     assert!(!log.contains("Too many open files"), "{log}");
     drop(held);
-    stop(&meterline).await;
+    meterline.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_waits_for_no_client() {
-    let meterline = meterline().config(IDLE).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
+    let meterline = meterline().config(IDLE).start_ready().await.unwrap();
     let held = connections(&meterline, 40, "GET /metrics HTTP/1.1\r\n").await;
-    stop(&meterline).await;
+    meterline.stop().await;
     drop(held);
 }
 
-/// Clients are told apart by their address.
+/// The server limits the connections of each address.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_holds_many_connections_shuts_out_only_itself() {
-    let meterline = meterline().config(IDLE).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
+    let meterline = meterline().config(IDLE).start_ready().await.unwrap();
     let address = address(&meterline);
     let mut kept = TcpStream::connect(&address).await.unwrap();
     let mut greedy = Vec::new();
@@ -140,8 +135,7 @@ async fn who_holds_many_connections_shuts_out_only_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_takes_no_answer_is_let_go() {
-    let meterline = meterline().config(IDLE).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
+    let meterline = meterline().config(IDLE).start_ready().await.unwrap();
     let stream = TcpStream::connect(address(&meterline)).await.unwrap();
     let (_never_read, mut requests) = stream.into_split();
     let request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(1_000);
@@ -150,13 +144,12 @@ async fn a_client_that_takes_no_answer_is_let_go() {
     assert!(ended.is_ok(), "the connection stays open");
 }
 
-/// Goes on until it is stopped, and delivers nothing.
+/// Runs until it is stopped, and delivers nothing.
 const IDLE: &str = "input: {generate: {mapping: 'root = 1', interval: 1h}}\noutput: {drop: {}}\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_have_a_limit_of_time_and_one_of_size() {
-    let meterline = meterline().config(IDLE).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
+    let meterline = meterline().config(IDLE).start_ready().await.unwrap();
     let open = async |sent: &str| connections(&meterline, 1, sent).await.pop().unwrap();
     let half = open("GET /ping HTTP/1.1\r\nhost:").await;
     let nothing = open("").await;
@@ -183,16 +176,16 @@ async fn the_limit_of_open_files_is_raised_as_far_as_it_goes() {
     let meterline = meterline()
         .config(IDLE)
         .by_shell("ulimit -Sn 64\nulimit -Hn 512", "")
-        .start()
+        .start_ready()
+        .await
         .unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", meterline.id())).unwrap();
     let line = limits.lines().find(|line| line.contains("open files"));
     let numbers: Vec<_> = line.unwrap().split_whitespace().skip(3).take(2).collect();
     assert_eq!(numbers, ["512", "512"]);
 }
 
-/// Status and JSON of a page of the admin listener.
+/// Status and JSON of an endpoint of the admin server.
 async fn admin(
     meterline: &Meterline,
     method: reqwest::Method,
@@ -218,8 +211,7 @@ async fn admin(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_names_customers_is_listed_on_loopback_for_no_page_of_a_browser() {
-    let meterline = meterline().config(IDLE).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
+    let meterline = meterline().config(IDLE).start_ready().await.unwrap();
     let get =
         async |page: &str, header| admin(&meterline, reqwest::Method::GET, page, header).await;
     let post =
@@ -242,7 +234,7 @@ async fn what_names_customers_is_listed_on_loopback_for_no_page_of_a_browser() {
     let (status, page) = get("/rejected?limit=0", None).await;
     assert_eq!(status, 400);
     assert!(page["error"].as_str().unwrap().contains("from 1 to 1000"));
-    // What a page in a browser cannot help but send.
+    // Headers that a browser always sends.
     for header in [
         ("host", "rebound.example:4196"),
         ("origin", "http://x.example"),
@@ -254,19 +246,23 @@ async fn what_names_customers_is_listed_on_loopback_for_no_page_of_a_browser() {
             "{header:?}"
         );
     }
-    // The pages for everybody do not have it.
+    // The other server does not have it.
     assert_eq!(meterline.get("/rejected").await.unwrap().0, 404);
-    stop(&meterline).await;
+    meterline.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_admin_address_being_taken_stops_no_billing() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
-    let meterline = meterline().config(IDLE).admin_port(port).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
+    let meterline = meterline()
+        .config(IDLE)
+        .admin_port(port)
+        .start_ready()
+        .await
+        .unwrap();
     let told = meterline.wait_for_log("cannot listen on", MINUTE).await;
     let told = told.unwrap();
     assert!(told.contains("--set admin.address=HOST:PORT"), "{told}");
-    stop(&meterline).await;
+    meterline.stop().await;
 }

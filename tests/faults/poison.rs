@@ -1,13 +1,12 @@
-//! Events that the sink chokes on, and answers that are not its own.
+//! Events that make the sink fail whenever it gets them.
 
 use meterline_testkit::{
-    ingest::{Behaviour, RecordingIngest},
     pods::pod,
     process::Meterline,
+    scene::{Scene, pod_of},
 };
 
-use super::{Scene, name};
-use crate::support::{MINUTE, stop};
+use crate::support::{BINARY, MINUTE};
 
 /// Waits until the watermark has passed the end of the last pod.
 async fn nothing_waits(scene: &Scene, meterline: &Meterline) {
@@ -21,14 +20,14 @@ async fn nothing_waits(scene: &Scene, meterline: &Meterline) {
         .unwrap();
 }
 
-/// A pod whose every event makes the sink answer 500, in every window and every request.
+/// Every event of one pod makes the sink answer 500, in every window and every request.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn an_event_that_the_sink_chokes_on_stops_nobody_elses_billing() {
-    let scene = Scene::with(4).await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    ingest.poison_when(|event| name(event) == "pod-1");
-    let meterline = scene.preset(&ingest).start().unwrap();
+async fn an_event_that_makes_the_sink_fail_stops_nobody_elses_billing() {
+    let scene = Scene::with(BINARY, 4).await;
+    let ingest = &scene.ingest;
+    ingest.poison_when(|event| pod_of(event) == "pod-1");
+    let meterline = scene.preset().start().unwrap();
     let line = meterline
         .wait_for_log("rejected, and not billed", 5 * MINUTE)
         .await
@@ -38,24 +37,20 @@ async fn an_event_that_the_sink_chokes_on_stops_nobody_elses_billing() {
         .wait_for_log("the batch that was halved is through", MINUTE)
         .await
         .unwrap();
-    scene.end_all().await;
-    let report = scene.settled_without(&ingest, "pod-1").await;
-    report.assert_exact();
-    assert!(ingest.events().iter().all(|event| name(event) != "pod-1"));
-    ingest.assert_clean();
-    stop(&meterline).await;
+    scene.assert_exact_but("pod-1", &meterline).await;
+    meterline.stop().await;
 }
 
-/// A process that is killed in the middle of it: what was parked is still, and others are exact.
+/// The program is killed meanwhile: what was rejected stays rejected, and the other pods are exact.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn what_is_parked_survives_the_process_and_costs_the_others_nothing() {
-    let scene = Scene::with(4).await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    ingest.poison_when(|event| name(event) == "pod-1");
+async fn what_is_rejected_survives_the_process_and_costs_the_others_nothing() {
+    let scene = Scene::with(BINARY, 4).await;
+    let ingest = &scene.ingest;
+    ingest.poison_when(|event| pod_of(event) == "pod-1");
     let start = || {
         scene
-            .preset(&ingest)
+            .preset()
             .env("STATE_PATH", scene.file("state.sqlite"))
             .start()
             .unwrap()
@@ -64,27 +59,19 @@ async fn what_is_parked_survives_the_process_and_costs_the_others_nothing() {
     let parked = "rejected, and not billed";
     meterline.wait_for_log(parked, 5 * MINUTE).await.unwrap();
     meterline
-        .wait_for_page("/stats", MINUTE, |_, page| rejected_seconds(page) > 0)
+        .wait_for_seconds(MINUTE, |seconds| seconds["rejected"].as_i64() > Some(0))
         .await
         .unwrap();
     meterline.kill().unwrap();
     meterline.wait_exit(MINUTE).await.unwrap();
     drop(meterline);
 
-    let taken = ingest.state().events.len();
     let meterline = start();
-    ingest
-        .wait_until(5 * MINUTE, |state| state.events.len() > taken)
-        .await
-        .unwrap();
-    // What comes from now on is parked as well.
+    // Events of later windows are rejected as well.
     let line = meterline.wait_for_log(parked, 5 * MINUTE).await.unwrap();
     assert!(line.contains("default/pod-1"), "{line}");
-    scene.end_all().await;
-    let report = scene.settled_without(&ingest, "pod-1").await;
-    report.assert_exact();
-    assert!(ingest.events().iter().all(|event| name(event) != "pod-1"));
-    // All that pod-1 ran is parked: none of it is lost, and none is called delivered.
+    scene.assert_exact_but("pod-1", &meterline).await;
+    // Every second of pod-1 is rejected: none is lost, and none counts as delivered.
     let life = scene
         .truth
         .lives()
@@ -93,90 +80,65 @@ async fn what_is_parked_survives_the_process_and_costs_the_others_nothing() {
     let life = life.unwrap();
     let ran = (life.end.unwrap() - life.start).num_seconds();
     meterline
-        .wait_for_page("/stats", 2 * MINUTE, |_, page| {
-            rejected_seconds(page) == ran
-        })
+        .wait_for_seconds(2 * MINUTE, |seconds| seconds["rejected"] == ran)
         .await
         .unwrap();
-    ingest.assert_clean();
-    stop(&meterline).await;
+    meterline.stop().await;
 }
 
-/// Of `/stats`.
-fn rejected_seconds(page: &str) -> i64 {
-    let page: serde_json::Value = serde_json::from_str(page).unwrap_or_default();
-    page["seconds"]["rejected"].as_i64().unwrap_or_default()
-}
-
-/// 150 KiB of a character that JSON escapes, which the server does twice: more than its Kafka takes. The
-/// preset cuts it; the event of a mapping that takes it whole is set aside.
+/// 150 KiB of a character that JSON escapes, and that the server escapes a second time: more than its Kafka
+/// producer accepts. The preset cuts the text; an event whose mapping reads all of it is rejected.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_text_that_is_too_large_once_it_is_escaped_twice_stops_nobody_elses_billing() {
     const TEXT: &str = "data.openmeter.io/text";
     for is_whole in [false, true] {
-        let scene = Scene::with(3).await;
+        let scene = Scene::with(BINARY, 3).await;
         let escaped = pod("escaped").annotation(TEXT, &"<".repeat(150 << 10));
         let created = scene.pods.create_running(&escaped, scene.start);
         created.await.unwrap();
-        let ingest = RecordingIngest::start().await.unwrap();
         let whole = |preset: String| {
             let field = format!("text: annotations[\"{TEXT}\"] ?? deleted(), pod_name: ");
             preset.replace("pod_name: ", &field)
         };
-        let output = format!(
-            "url: '{}', batching: {{count: 20, period: 1s}}",
-            ingest.url()
-        );
-        let command = if is_whole {
-            scene.variant(whole, &output)
-        } else {
-            scene.preset(&ingest)
-        };
-        let meterline = command.start().unwrap();
         if is_whole {
+            let url = scene.ingest.url();
+            let output = format!("url: '{url}', batching: {{count: 20, period: 1s}}");
+            let meterline = scene.variant(whole, &output).start().unwrap();
             let line = meterline.wait_for_log("rejected, and not billed", 5 * MINUTE);
             let line = line.await.unwrap();
             assert!(line.contains("default/escaped"), "{line}");
+            scene.assert_exact_but("escaped", &meterline).await;
+            meterline.stop().await;
         } else {
-            ingest
-                .wait_until(MINUTE, |state| {
-                    let mut events = state.events.iter();
-                    events.any(|it| name(&it.event) == "escaped")
-                })
-                .await
-                .unwrap();
+            let meterline = scene.preset().start().unwrap();
+            scene.wait_for_event_of("escaped").await;
+            scene.finish(&meterline).await;
         }
-        scene.end_all().await;
-        let but = if is_whole { "escaped" } else { "" };
-        let report = scene.settled_without(&ingest, but).await;
-        assert!(report.is_exact(), "{report}{}", meterline.tail());
-        ingest.assert_clean();
-        stop(&meterline).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_pod_whose_events_the_sink_chokes_on_may_be_deleted_meanwhile() {
-    let scene = Scene::with(3).await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    ingest.poison_when(|event| name(event) == "pod-1");
+async fn a_pod_whose_events_make_the_sink_fail_may_be_deleted_meanwhile() {
+    let scene = Scene::with(BINARY, 3).await;
+    let ingest = &scene.ingest;
+    ingest.poison_when(|event| pod_of(event) == "pod-1");
     let start = || {
         scene
-            .preset(&ingest)
+            .preset()
             .env("STATE_PATH", scene.file("state.sqlite"))
             .start()
             .unwrap()
     };
     let meterline = start();
-    // It is in every batch so far, and nothing was taken; now it is gone, and its seconds wait.
+    // Each batch has an event of it, so nothing was taken yet. It is deleted while its seconds wait.
     ingest
         .wait_until(MINUTE, |state| state.answered(500) >= 2)
         .await
         .unwrap();
     scene.pods.delete("pod-1").await.unwrap();
-    // Its pieces are in the state file, and come again before anything else does.
+    // Its usage is in the state file, and is sent again before anything else.
     meterline.kill().unwrap();
     meterline.wait_exit(MINUTE).await.unwrap();
     drop(meterline);
@@ -186,139 +148,34 @@ async fn a_pod_whose_events_the_sink_chokes_on_may_be_deleted_meanwhile() {
         .await
         .unwrap();
     assert!(line.contains("default/pod-1"), "{line}");
-    scene.end_all().await;
-    let report = scene.settled_without(&ingest, "pod-1").await;
-    report.assert_exact();
-    assert!(ingest.events().iter().all(|event| name(event) != "pod-1"));
-    // Nothing waits for it any longer.
+    scene.assert_exact_but("pod-1", &meterline).await;
+    // Nothing waits because of it.
     nothing_waits(&scene, &meterline).await;
-    ingest.assert_clean();
-    stop(&meterline).await;
+    meterline.stop().await;
 }
 
-/// De-duplication that claims an id before the write: the event that fails is answered with a success
-/// when it comes again, and is stored zero times. That is the server's word, and so it is delivered;
-/// what shows it is the failed request. Its neighbours are exact: the server stops at the first event
-/// that fails, and has claimed none behind it.
+/// The server's de-duplication claims an id before the write, so an event that failed gets a success when
+/// it is sent again, and is not stored. The program has to take the answer for a delivery; only the failed
+/// request shows what happened. The other pods are exact, because the server stops at the first event that
+/// fails and claims no id behind it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn where_the_server_claims_ids_before_it_fails_neighbours_are_exact_and_nothing_hangs() {
-    let scene = Scene::with(4).await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    ingest.poison_when(|event| name(event) == "pod-1");
+    let scene = Scene::with(BINARY, 4).await;
+    let ingest = &scene.ingest;
+    ingest.poison_when(|event| pod_of(event) == "pod-1");
     ingest.claim_ids_first();
-    let meterline = scene.preset(&ingest).start().unwrap();
+    let meterline = scene.preset().start().unwrap();
     ingest
         .wait_until(MINUTE, |state| state.swallowed.len() >= 5)
         .await
         .unwrap();
-    scene.end_all().await;
-    let report = scene.settled_without(&ingest, "pod-1").await;
-    report.assert_exact();
-    assert!(ingest.events().iter().all(|event| name(event) != "pod-1"));
+    scene.assert_exact_but("pod-1", &meterline).await;
     nothing_waits(&scene, &meterline).await;
-    // All that ran was answered with a success, whatever the server keeps; each was a failure first.
-    let page = meterline.get("/stats").await.unwrap().1;
-    assert_eq!(rejected_seconds(&page), 0, "{page}");
-    let swallowed = ingest.state().swallowed.len() as f64;
+    // Every event got a success in the end, whatever the server stores, and each failed first.
+    let stats = meterline.stats().await.unwrap();
+    assert_eq!(stats["seconds"]["rejected"], 0, "{stats}");
     let errors = meterline.metric("output_error").await.unwrap();
-    assert!(
-        errors.is_some_and(|errors| errors >= 5.0),
-        "{errors:?} {swallowed}"
-    );
-    ingest.assert_clean();
-    stop(&meterline).await;
-}
-
-/// Of an answer only the status and a part of the body came: that is no success, whatever the status.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn an_answer_that_is_cut_off_is_no_success_and_what_it_answered_is_sent_again() {
-    let scene = Scene::with(3).await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    for (status, body) in [(200, ""), (202, "{}"), (200, "{}"), (202, "")] {
-        let cut = Behaviour::status(status).header("content-length", "10");
-        ingest.respond(2, &cut.body(body));
-    }
-    let meterline = scene.preset(&ingest).start().unwrap();
-    meterline
-        .wait_for_log("the answer broke off", MINUTE)
-        .await
-        .unwrap();
-    // Each pause is twice the one before, up to half a minute.
-    ingest
-        .wait_until(3 * MINUTE, |state| state.requests.len() > 8)
-        .await
-        .unwrap();
-    scene.assert_exact(&ingest, &meterline).await;
-    let errors = meterline.metric("output_error").await.unwrap();
-    assert!(errors.is_some_and(|errors| errors >= 8.0), "{errors:?}");
-    stop(&meterline).await;
-}
-
-/// Answers that are neither a success nor a verdict of the API's: nothing is lost while they last. Events
-/// were taken before, so that a verdict would count.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn what_is_not_the_apis_own_word_holds_and_is_told() {
-    let scene = Scene::with(2).await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    let meterline = scene.preset(&ingest).start().unwrap();
-    let json = |status: u16| Behaviour::status(status).header("content-type", "application/json");
-    let page = |status: u16| Behaviour::status(status).header("content-type", "text/html");
-    for (behaviour, said) in [
-        (Behaviour::status(400).header("server", "proxy"), "400"),
-        (Behaviour::status(422).header("server", "proxy"), "422"),
-        (
-            Behaviour::status(400).body("HTTP request to an HTTPS server"),
-            "HTTPS server",
-        ),
-        (json(422).body("{\"message\": \"no route\"}"), "no route"),
-        (
-            page(413).body("<html>413 Request Entity Too Large</html>"),
-            "413",
-        ),
-        (json(200).body("{\"error\": \"no\"}"), "200"),
-        (Behaviour::status(200).body("ok"), "200"),
-    ] {
-        meterline.wait_ready(MINUTE).await.unwrap();
-        let taken = ingest.state().events.len();
-        ingest
-            .wait_until(MINUTE, |state| state.events.len() > taken)
-            .await
-            .unwrap();
-        ingest.respond_always(behaviour);
-        meterline
-            .wait_for_page("/ready", MINUTE, |status, page| {
-                status == 503 && page.contains(said)
-            })
-            .await
-            .unwrap();
-        let rejected = meterline.metric("output_rejected").await.unwrap();
-        assert_eq!(rejected, Some(0.0), "{said}");
-        ingest.respond_normally();
-    }
-    scene.assert_exact(&ingest, &meterline).await;
-    stop(&meterline).await;
-}
-
-/// The API's own word on all that was ever sent is rather one on the configuration.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_verdict_before_anything_was_taken_holds_and_is_told() {
-    let scene = Scene::with(2).await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    ingest.respond_always(Behaviour::status(400));
-    let meterline = scene.preset(&ingest).start().unwrap();
-    meterline
-        .wait_for_page("/ready", MINUTE, |status, page| {
-            status == 503 && page.contains("no event was taken since the start")
-        })
-        .await
-        .unwrap();
-    let rejected = meterline.metric("output_rejected").await.unwrap();
-    assert_eq!(rejected, Some(0.0));
-    ingest.respond_normally();
-    scene.assert_exact(&ingest, &meterline).await;
-    stop(&meterline).await;
+    assert!(errors.is_some_and(|errors| errors >= 5.0), "{errors:?}");
+    meterline.stop().await;
 }

@@ -3,12 +3,12 @@
 use std::{fs, time::Duration};
 
 use meterline_testkit::{
-    ingest::RecordingIngest,
     process::{Meterline, MeterlineCommand},
+    scene::Scene,
 };
 
-use super::{Scene, has_file};
-use crate::support::{MINUTE, stop};
+use super::has_file;
+use crate::support::{BINARY, MINUTE};
 
 const NOTICED: Duration = Duration::from_secs(10);
 const BILLED: &str = "ledger_billed_seconds";
@@ -25,8 +25,8 @@ async fn assert_refused(command: MeterlineCommand) {
     );
 }
 
-/// `/ready` says how often and how it happened, and that nothing waits for it any more.
-async fn assert_told(meterline: &Meterline, times: f64, what: &str) {
+/// Asserts that `/ready` reports what happened and that the metric counts it, while billing goes on.
+async fn assert_reported(meterline: &Meterline, times: f64, what: &str) {
     meterline.wait_for_log(what, NOTICED).await.unwrap();
     meterline
         .wait_for_page("/ready", MINUTE, |status, page| {
@@ -40,13 +40,11 @@ async fn assert_told(meterline: &Meterline, times: f64, what: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_state_file_that_is_deleted_or_replaced_is_written_anew_and_stays_guarded() {
-    let scene = Scene::with(3).await;
-    let ingest = RecordingIngest::start().await.unwrap();
+async fn a_state_file_that_is_deleted_or_replaced_is_rewritten_and_stays_locked() {
+    let scene = Scene::with(BINARY, 3).await;
     let state = scene.file("state.sqlite");
-    let command = || scene.preset(&ingest).env("STATE_PATH", &state);
-    let meterline = command().start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
+    let command = || scene.preset().env("STATE_PATH", &state);
+    let meterline = command().start_ready().await.unwrap();
     meterline
         .wait_for_metric(BILLED, MINUTE, |billed| billed > 6.0)
         .await
@@ -54,22 +52,21 @@ async fn a_state_file_that_is_deleted_or_replaced_is_written_anew_and_stays_guar
 
     fs::remove_file(&state).unwrap();
     assert_refused(command()).await;
-    assert_told(&meterline, 1.0, "the state file was deleted").await;
+    assert_reported(&meterline, 1.0, "the state file was deleted").await;
     assert_refused(command()).await;
 
     let other = scene.file("other");
     fs::write(&other, "none of its files").unwrap();
     fs::rename(&other, &state).unwrap();
-    assert_told(&meterline, 2.0, "the state file was replaced").await;
-    assert!(has_file(scene.folder.path(), "state.sqlite.replaced-"));
+    assert_reported(&meterline, 2.0, "the state file was replaced").await;
+    assert!(has_file(scene.folder(), "state.sqlite.replaced-"));
 
-    // What is there now is what a crash leaves.
+    // The file that is there now survives a crash.
     let billed = meterline.metric(BILLED).await.unwrap();
     drop(meterline);
-    let meterline = command().start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
+    let meterline = command().start_ready().await.unwrap();
     assert!(meterline.metric(BILLED).await.unwrap() >= billed);
-    scene.assert_exact(&ingest, &meterline).await;
-    assert_eq!(meterline.metric("lost_time").await.unwrap(), Some(0.0));
-    stop(&meterline).await;
+    scene.assert_exact(&meterline).await;
+    meterline.assert_metric("lost_time", 0.0).await;
+    meterline.stop().await;
 }

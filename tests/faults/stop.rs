@@ -1,4 +1,4 @@
-//! Told to stop, at any moment.
+//! The program gets a stop signal at any moment.
 
 use std::{
     io::{PipeWriter, Write},
@@ -9,25 +9,24 @@ use std::{
 
 use meterline_testkit::{
     ingest::{Behaviour, RecordingIngest},
+    pods::pod,
     preload::Preload,
     process::Meterline,
+    scene::Scene,
 };
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
 
-use super::{Scene, has_file};
-use crate::{
-    crashes::live,
-    support::{Chance, MINUTE, meterline, stop},
-};
+use super::has_file;
+use crate::support::{BINARY, Chance, MINUTE, meterline};
 
 const SOON: Duration = Duration::from_secs(20);
 /// `shutdown_timeout` and what may come after it, on a machine that is busy.
 const LONGEST_STOP: Duration = Duration::from_secs(5);
 
-/// What the README says of how it ends when it is told to stop. It says `begun` when it listens for
+/// Whether it ended as the README says after a stop signal. Once the log says `begun`, it listens for
 /// signals for sure.
 fn is_documented(status: ExitStatus, meterline: &Meterline, begun: &str) -> bool {
     match status.code() {
@@ -38,8 +37,8 @@ fn is_documented(status: ExitStatus, meterline: &Meterline, begun: &str) -> bool
     }
 }
 
-/// Tells it to stop and gives its exit code, which is one that the README knows, and comes in time.
-async fn told_to_stop(meterline: &Meterline, begun: &str) -> Option<i32> {
+/// Sends it a stop signal and returns its exit code, which has to be one that the README names, in time.
+async fn stop_within_limit(meterline: &Meterline, begun: &str) -> Option<i32> {
     meterline.terminate().unwrap();
     let told = Instant::now();
     let status = meterline.wait_exit(SOON).await.unwrap();
@@ -57,7 +56,7 @@ async fn told_to_stop(meterline: &Meterline, begun: &str) -> Option<i32> {
     status.code()
 }
 
-/// Has the sink take events, refuse them or leave them without an answer.
+/// Makes the sink accept events, refuse them or not answer.
 fn misbehave(ingest: &RecordingIngest, chance: &mut Chance) {
     match chance.below(3) {
         0 => ingest.respond_always(Behaviour::status(503)),
@@ -66,54 +65,54 @@ fn misbehave(ingest: &RecordingIngest, chance: &mut Chance) {
     }
 }
 
-/// Stopped 25 times at moments of chance, while pods come and go and the sink takes events, refuses
-/// them or does not answer; then audited.
+/// The program is stopped 25 times at random moments, while pods come and go and the sink accepts events,
+/// refuses them or does not answer.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn stopped_at_any_moment_with_a_state_file_every_second_is_billed_once() {
-    let scene = Scene::with(3).await;
-    let ingest = RecordingIngest::start().await.unwrap();
+    let scene = Scene::with(BINARY, 3).await;
+    let ingest = &scene.ingest;
     let command = || {
         scene
-            .preset(&ingest)
+            .preset()
             .env("STATE_PATH", scene.file("state.sqlite"))
             .args(["--set", "shutdown_timeout=1s"])
     };
     let mut chance = Chance::new();
-    // The first run begins the ledger; from then on whatever happens has to be billed.
-    let first = command().start().unwrap();
-    first.wait_ready(MINUTE).await.unwrap();
-    stop(&first).await;
+    // The first run begins the ledger; everything that happens later has to be billed.
+    let first = command().start_ready().await.unwrap();
+    first.stop().await;
     let mut lives = JoinSet::new();
     for index in 0..60 {
-        let (delay, life) = (chance.below(40_000), 500 + chance.below(10_000));
-        let name = format!("short-{index}");
-        lives.spawn(live(scene.pods.clone(), name, delay, life));
+        let (pods, spec) = (scene.pods.clone(), pod(&format!("short-{index}")));
+        let delay = chance.pause(Duration::from_secs(40));
+        let life = Duration::from_millis(500) + chance.pause(Duration::from_secs(10));
+        lives.spawn(async move { pods.live_and_go(&spec, delay, life).await });
     }
     let mut codes = Vec::new();
     for _ in 0..25 {
-        misbehave(&ingest, &mut chance);
+        misbehave(ingest, &mut chance);
         let meterline = command().start().unwrap();
         sleep(Duration::from_millis(20 + chance.below(1_800))).await;
-        codes.push(told_to_stop(&meterline, "billing begins").await);
+        codes.push(stop_within_limit(&meterline, "billing begins").await);
     }
     eprintln!("ended with {codes:?}");
     ingest.respond_normally();
     ingest.release();
     let meterline = command().start().unwrap();
     while let Some(lived) = lives.join_next().await {
-        lived.unwrap();
+        lived.unwrap().unwrap();
     }
-    scene.assert_exact(&ingest, &meterline).await;
-    assert_eq!(meterline.metric("lost_time").await.unwrap(), Some(0.0));
+    scene.assert_exact(&meterline).await;
+    meterline.assert_metric("lost_time", 0.0).await;
     assert!(
-        !has_file(scene.folder.path(), ".damaged-"),
+        !has_file(scene.folder(), ".damaged-"),
         "a stop damaged a file"
     );
-    stop(&meterline).await;
+    meterline.stop().await;
 }
 
-/// Writes a line for each second of this run until nobody reads them any more.
+/// Writes numbered lines of this run until nobody reads them any more.
 fn feed(run: usize, mut lines: PipeWriter) {
     let mut line = |second: u32| writeln!(lines, "{{\"run\": {run}, \"second\": {second}}}");
     for second in 0.. {
@@ -124,8 +123,8 @@ fn feed(run: usize, mut lines: PipeWriter) {
     }
 }
 
-/// Lines of standard input, which nobody can bring again, through a buffer in a file. What it took is
-/// delivered, however often the program is stopped; lines that it did not take stay in the pipe.
+/// Lines of standard input, which nobody can repeat, go through a buffer in a file. Lines that it took are
+/// delivered, however often the program is stopped; the others stay in the pipe.
 #[tokio::test(flavor = "multi_thread")]
 async fn stopped_at_any_moment_with_a_buffer_every_second_is_billed_once() {
     let ingest = RecordingIngest::start().await.unwrap();
@@ -153,15 +152,15 @@ shutdown_timeout: 1s
         let meterline = meterline().config(&config).stdin(reader).start().unwrap();
         std::thread::spawn(move || feed(run, writer));
         sleep(Duration::from_millis(20 + chance.below(1_800))).await;
-        // So many at least; one that does not serve its pages yet took none that we know of.
+        // At least so many: one that does not answer yet took none that the test knows of.
         let received = meterline.metric("buffer_received").await;
         taken.push(received.ok().flatten().unwrap_or_default() as usize);
-        let code = told_to_stop(&meterline, "serving /ping").await;
+        let code = stop_within_limit(&meterline, "serving /ping").await;
         eprintln!("run {run} ended with {code:?}, {} lines taken", taken[run]);
     }
     ingest.respond_normally();
     ingest.release();
-    // Without lines it ends by itself once the buffer is empty.
+    // Without input it ends by itself when the buffer is empty.
     let meterline = meterline().config(&config).start().unwrap();
     let status = meterline.wait_exit(MINUTE).await.unwrap();
     assert_eq!(status.code(), Some(0), "{}", meterline.tail());
@@ -182,8 +181,8 @@ shutdown_timeout: 1s
     assert!(taken.iter().sum::<usize>() > 0, "{taken:?}");
 }
 
-/// Lines that a buffer refused wait in the input, behind processors of its own, when it is told to
-/// stop: the buffer takes them yet if it can, and what it cannot take is counted.
+/// When the program gets a stop signal, lines that the buffer refused wait in an input with processors of its
+/// own. The buffer takes them if it can; what it cannot take is counted as lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_in_an_input_with_processors_is_kept_at_a_stop_or_counted_as_lost() {
     for (mended, code) in [(true, 0), (false, 75)] {
@@ -248,12 +247,12 @@ output:
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_second_signal_ends_it_at_once_while_a_request_is_held() {
-    let scene = Scene::with(3).await;
-    let ingest = RecordingIngest::start().await.unwrap();
+    let scene = Scene::with(BINARY, 3).await;
+    let ingest = &scene.ingest;
     ingest.respond_always(Behaviour::normal().hold());
     let command = || {
         scene
-            .preset(&ingest)
+            .preset()
             .env("STATE_PATH", scene.file("state.sqlite"))
             .args(["--set", "shutdown_timeout=1m"])
     };
@@ -277,35 +276,24 @@ async fn a_second_signal_ends_it_at_once_while_a_request_is_held() {
     ingest.respond_normally();
     ingest.release();
     let meterline = command().start().unwrap();
-    scene.assert_exact(&ingest, &meterline).await;
-    stop(&meterline).await;
+    scene.finish(&meterline).await;
 }
 
-/// The cluster went on without any news of pods: what there is to repeat is nothing, and that too must
-/// come to an end.
+/// Other objects of the cluster changed and no pod did, so that the API server has nothing to repeat; the
+/// program has to notice that it is up to date.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn begun_anew_after_a_while_without_news_of_pods_it_bills_on() {
-    let scene = Scene::with(2).await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    let command = || {
-        scene
-            .preset(&ingest)
-            .env("STATE_PATH", scene.file("state.sqlite"))
-    };
-    let meterline = command().start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
-    ingest
-        .wait_until(MINUTE, |state| !state.events.is_empty())
-        .await
-        .unwrap();
+async fn a_restart_after_a_time_without_pod_changes_bills_on() {
+    let scene = Scene::with(BINARY, 2).await;
+    let ingest = &scene.ingest;
+    let command = || scene.preset().env("STATE_PATH", scene.file("state.sqlite"));
+    let meterline = command().start_ready().await.unwrap();
+    ingest.wait_for_events(1).await.unwrap();
     drop(meterline);
     let namespaces = ["one", "two", "three"];
     for name in namespaces {
         scene.control_plane.create_namespace(name).await.unwrap();
     }
-    let meterline = command().start().unwrap();
-    meterline.wait_ready(SOON).await.unwrap();
-    scene.assert_exact(&ingest, &meterline).await;
-    stop(&meterline).await;
+    let meterline = command().start_ready().await.unwrap();
+    scene.finish(&meterline).await;
 }

@@ -1,4 +1,4 @@
-//! Standard error and standard output that nobody reads, or that are gone.
+//! Standard error and standard output that nobody reads, or whose reader is gone.
 
 use std::{
     io::{BufRead, BufReader, PipeReader, PipeWriter, Write, pipe},
@@ -8,14 +8,13 @@ use std::{
 
 use meterline_testkit::{
     child::{Child, Pipes},
-    ingest::RecordingIngest,
     process::{Meterline, MeterlineCommand},
+    scene::Scene,
 };
 
-use super::Scene;
-use crate::support::{MINUTE, meterline, root, stop};
+use crate::support::{BINARY, MINUTE, meterline, root};
 
-/// A pipe that takes nothing until its reader reads.
+/// A pipe that is full until its reader reads.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, writer) = pipe().unwrap();
     let mut filler = writer.try_clone().unwrap();
@@ -29,14 +28,11 @@ fn closed_pipe() -> PipeWriter {
     pipe().unwrap().1
 }
 
-/// Bills three pods exactly and stops as documented, with this done to its outputs.
+/// Bills three pods exactly and ends as documented, with its outputs changed.
 async fn bills_on(change: impl FnOnce(MeterlineCommand) -> MeterlineCommand) {
-    let scene = Scene::with(3).await;
-    let ingest = RecordingIngest::start().await.unwrap();
-    let meterline = change(scene.preset(&ingest)).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
-    scene.assert_exact(&ingest, &meterline).await;
-    stop(&meterline).await;
+    let scene = Scene::with(BINARY, 3).await;
+    let meterline = change(scene.preset()).start_ready().await.unwrap();
+    scene.finish(&meterline).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,7 +67,7 @@ async fn a_debug_output_whose_reader_is_gone_stops_no_billing() {
     bills_on(|command| command.env("DEBUG", "true").stdout(closed_pipe())).await;
 }
 
-/// A pipeline that needs no cluster; each message is of so many bytes.
+/// A pipeline that needs no cluster, with messages of so many bytes.
 fn generate(bytes: usize, processors: &str, output: &str) -> MeterlineCommand {
     meterline().config(&format!(
         "input: {{generate: {{mapping: 'root = \"{}\"', interval: 5ms}}}}\n\
@@ -88,7 +84,7 @@ async fn dropped(meterline: &Meterline, metric: &str) {
         .unwrap();
 }
 
-/// Reads until a line says that.
+/// Reads lines until one contains `said`.
 fn read_until(from: PipeReader, said: &str) -> String {
     let mut lines = BufReader::new(from).lines();
     lines
@@ -97,7 +93,7 @@ fn read_until(from: PipeReader, said: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn log_lines_beyond_the_room_are_counted_and_told_once_there_is_room_again() {
+async fn log_lines_beyond_the_buffer_are_counted_and_reported_later() {
     let (reader, full) = full_pipe();
     let log = "{log: {message: '${! content() }'}}";
     let meterline = generate(200_000, log, "{drop: {}}")
@@ -111,7 +107,7 @@ async fn log_lines_beyond_the_room_are_counted_and_told_once_there_is_room_again
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_that_standard_output_does_not_take_are_counted_and_told() {
+async fn messages_that_standard_output_does_not_take_are_counted_and_reported() {
     let (_never_read, full) = full_pipe();
     let meterline = generate(200_000, "", "{stdout: {when_blocked: drop}}")
         .stdout(full)
@@ -122,18 +118,23 @@ async fn messages_that_standard_output_does_not_take_are_counted_and_told() {
         .wait_for_log("messages were not printed", MINUTE)
         .await
         .unwrap();
-    stop(&meterline).await;
+    meterline.stop().await;
 }
 
-/// As the end of a `fallback` or of a shell's pipe it is what the messages are for.
+/// By default standard output is the destination of the messages, such as the end of a `fallback` or a
+/// pipe of a shell.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_output_that_waits_delivers_nothing_while_nobody_reads_and_all_of_it_then() {
     let (reader, full) = full_pipe();
     let config = "input: {generate: {mapping: 'root = \"abc\"', interval: 5ms, count: 20000}}\n\
                   output: {stdout: {}}\n";
-    let meterline = meterline().config(config).stdout(full).start().unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
-    assert_eq!(meterline.metric("output_sent").await.unwrap(), Some(0.0));
+    let meterline = meterline()
+        .config(config)
+        .stdout(full)
+        .start_ready()
+        .await
+        .unwrap();
+    meterline.assert_metric("output_sent", 0.0).await;
     let lines = tokio::task::spawn_blocking(|| read_until(reader, "abc"));
     tokio::time::timeout(MINUTE, lines).await.unwrap().unwrap();
 }
@@ -152,20 +153,21 @@ async fn the_last_lines_come_out_before_the_process_ends() {
     assert!(log.last().unwrap().contains("meterline ends"), "{log:?}");
 }
 
-/// What ends before it logs says why all the same, and ends as documented with nobody to say it to.
+/// A process that ends before the log is set up says why on standard error, and ends with the documented
+/// exit code also when nobody can read it.
 #[tokio::test]
-async fn a_fault_is_told_on_standard_error_or_to_nobody() {
-    let fault = || meterline().config("output: {stdout: {when_blocked: perhaps}}\n");
-    let told = fault().start().unwrap();
+async fn a_configuration_error_is_printed_on_standard_error_if_anybody_reads_it() {
+    let invalid = || meterline().config("output: {stdout: {when_blocked: perhaps}}\n");
+    let told = invalid().start().unwrap();
     let status = told.wait_exit(MINUTE).await.unwrap();
     assert_eq!(status.code(), Some(1));
     assert!(told.log().iter().any(|line| line.contains("perhaps")));
-    let silent = fault().stderr(closed_pipe()).start().unwrap();
+    let silent = invalid().stderr(closed_pipe()).start().unwrap();
     let status = silent.wait_exit(MINUTE).await.unwrap();
     assert_eq!(status.code(), Some(1));
 }
 
-/// `meterline lint a.yaml | head -1` and its like: the reader has seen enough, the verdict stands.
+/// As in `meterline lint a.yaml | head -1`: the reader is gone, and the exit code stays the same.
 #[tokio::test]
 async fn commands_whose_reader_is_gone_end_as_documented() {
     let folder = tempfile::tempdir().unwrap();

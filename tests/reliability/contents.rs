@@ -4,13 +4,13 @@ use super::faults::Row;
 
 pub(super) const CONTENTS: &[Row] = &[
     Row(
-        "All at once: two replicas, killed and begun anew, the API server restarted, the sink away, slow or forgetful",
+        "Everything at once: two replicas are killed and restarted, the API server restarts, the sink is away, slow or loses answers",
         "every second is billed once",
         Ok(&["tests/chaos.rs whatever_happens_every_second_is_billed_once"]),
     ),
     Row(
-        "A tenant does all it can at once: limits of exabytes, thousands of annotations, poison, names of others; the sink is away meanwhile",
-        "nobody else loses a second, and of its own each is delivered or listed as rejected",
+        "A hostile tenant: limits of exabytes, thousands of annotations, events that make the sink fail, names of other tenants, large pods whose labels change each second; the sink is away meanwhile",
+        "no other tenant loses a second; each of its own seconds is delivered or listed as rejected",
         Ok(&[
             "tests/hostile.rs a_hostile_tenant_costs_nobody_else_a_second_and_none_of_its_own_is_missing",
             "tests/contents.rs no_content_of_a_pod_keeps_its_time_from_being_billed",
@@ -18,34 +18,34 @@ pub(super) const CONTENTS: &[Row] = &[
     ),
     Row(
         "A mapping, `catch`, `drop_on` or a `switch` without a match drops messages; a mapping or the sink rejects them",
-        "counted in seconds by reason and namespace; rejected usage is kept, listed, and made again under its ids",
+        "the seconds are counted by reason and namespace; rejected usage is kept, listed, and retried under the same ids",
         Ok(&[
             "tests/fates.rs every_second_has_a_fate_with_its_reason_and_its_namespace",
-            "tests/fates.rs what_was_rejected_is_delivered_once_the_mapping_is_mended",
+            "tests/fates.rs what_was_rejected_is_delivered_after_the_mapping_is_corrected",
             "tests/fates.rs what_was_rejected_is_listed_and_delivered_when_asked_for",
         ]),
     ),
     Row(
         "One event makes the sink answer 500, whichever batch it is in",
-        "found by halving and set aside while others are taken; in an outage nothing is set aside",
+        "the program finds it by halving the batch and rejects it while the sink accepts others; in an outage it rejects nothing",
         Ok(&[
-            "tests/faults/poison.rs an_event_that_the_sink_chokes_on_stops_nobody_elses_billing",
+            "tests/faults/poison.rs an_event_that_makes_the_sink_fail_stops_nobody_elses_billing",
             "crates/runtime/src/tests/poison.rs one_message_that_makes_the_sink_fail_is_set_aside_and_the_others_arrive",
             "crates/runtime/src/tests/poison.rs an_outage_sets_nothing_aside_however_long_it_lasts",
-            "tests/faults/poison.rs what_is_parked_survives_the_process_and_costs_the_others_nothing",
-            "tests/faults/poison.rs a_pod_whose_events_the_sink_chokes_on_may_be_deleted_meanwhile",
+            "tests/faults/poison.rs what_is_rejected_survives_the_process_and_costs_the_others_nothing",
+            "tests/faults/poison.rs a_pod_whose_events_make_the_sink_fail_may_be_deleted_meanwhile",
         ]),
     ),
     Row(
         "A pod's events make the sink hang in every window",
-        "once it is found one of its events is tried now and then and the others are listed as rejected; neither others nor windows wait",
+        "once the pod is found, one of its events is tried from time to time and the others are listed as rejected; neither other pods nor windows wait",
         Ok(&[
             "crates/runtime/src/tests/poison.rs an_object_that_hangs_the_sink_in_every_window_holds_up_neither_others_nor_windows",
         ]),
     ),
     Row(
-        "A tenant has too much in its pods, or changes their labels all the time",
-        "the largest labels are left out and changes of labels are joined, counted and told; no second, subject or metric changes",
+        "The pods of a tenant hold too much, or their labels change all the time",
+        "the largest values are left out and changes of labels are merged, with a count and a log line; no second, subject or metric changes",
         Ok(&[
             "tests/hostile.rs a_hostile_tenant_costs_nobody_else_a_second_and_none_of_its_own_is_missing",
             "crates/ledger/src/tests/history.rs what_is_seen_in_time_is_billed_exactly_within_any_budget",
@@ -53,40 +53,43 @@ pub(super) const CONTENTS: &[Row] = &[
     ),
     Row(
         "The server claims the id of an event before it fails to store it",
-        "its neighbours are delivered; the event is what the server says of it",
+        "the other events are delivered; the event counts as the server answers",
         Ok(&[
             "tests/faults/poison.rs where_the_server_claims_ids_before_it_fails_neighbours_are_exact_and_nothing_hangs",
         ]),
     ),
     Row(
-        "400, 413 or 200 from something that is not the API, or an answer that is cut off",
-        "no verdict and no success: held, told, tried again",
+        "400, 413 or 200 from a server that is not the ingest API, or an answer that is cut off",
+        "neither a rejection nor a success: the events wait, `/ready` says why, and they are sent again",
         Ok(&[
-            "tests/faults/poison.rs what_is_not_the_apis_own_word_holds_and_is_told",
-            "tests/faults/poison.rs an_answer_that_is_cut_off_is_no_success_and_what_it_answered_is_sent_again",
+            "tests/faults/answers.rs a_400_in_plain_text_is_no_verdict",
+            "tests/faults/answers.rs a_413_of_a_proxy_is_no_verdict",
+            "tests/faults/answers.rs a_200_that_names_an_error_is_no_success",
+            "tests/faults/answers.rs a_sink_that_has_taken_nothing_yet_cannot_reject",
+            "tests/faults/answers.rs an_answer_that_is_cut_off_is_no_success_and_what_it_answered_is_sent_again",
             "crates/output/src/openmeter/tests.rs an_answer_that_is_cut_off_counts_for_nothing",
         ]),
     ),
     Row(
-        "A mapping gives an array or text",
-        "told by lint; what lint cannot see is rejected with a reason, and its neighbours are delivered",
+        "A mapping returns an array or text",
+        "lint reports it; what lint cannot see is rejected with a reason, and the other messages are delivered",
         Ok(&["tests/lint.rs a_message_that_is_no_object_is_rejected_and_not_posted"]),
     ),
     Row(
         "A processor panics for one message",
-        "that message is rejected, and its neighbours go on",
+        "that message is rejected, and the others go on",
         Ok(&["crates/runtime/src/tests.rs a_message_whose_processing_panics_is_rejected_alone"]),
     ),
     Row(
         "The process is paused in the middle of a mapping",
-        "nothing fails: the limit of time counts CPU time",
+        "nothing fails: the time limit counts CPU time",
         Ok(&[
             "crates/script/src/tests/limits.rs a_process_that_is_paused_in_the_middle_of_a_mapping_fails_no_message",
         ]),
     ),
     Row(
         "Nobody reads the log, or its reader is gone",
-        "billing and stopping go on; lines are dropped, counted and told",
+        "billing and stopping go on; lines are dropped, with a count and a log line",
         Ok(&[
             "tests/faults/streams.rs a_log_that_nobody_reads_stops_neither_billing_nor_the_stop",
             "tests/faults/streams.rs a_log_whose_reader_is_gone_stops_no_billing",
@@ -94,30 +97,30 @@ pub(super) const CONTENTS: &[Row] = &[
     ),
     Row(
         "Nobody reads what DEBUG prints",
-        "billing goes on; what is dropped is counted and told",
+        "billing goes on; dropped messages are counted and logged",
         Ok(&[
             "tests/faults/streams.rs a_debug_output_that_nobody_reads_stops_neither_billing_nor_the_stop",
-            "tests/faults/streams.rs messages_that_standard_output_does_not_take_are_counted_and_told",
+            "tests/faults/streams.rs messages_that_standard_output_does_not_take_are_counted_and_reported",
         ]),
     ),
     Row(
         "2,000 half-sent headers, 1,100 idle connections",
-        "bounded in memory and descriptors; billing and `/ping` go on",
+        "memory and descriptors are bounded; billing and `/ping` go on",
         Ok(&[
             "tests/faults/pages.rs two_thousand_half_sent_headers_cost_little_memory_and_shut_nobody_out",
             "tests/faults/pages.rs idle_connections_take_no_descriptor_from_billing",
         ]),
     ),
     Row(
-        "The address of the admin listener is taken",
+        "The address of the admin server is in use",
         "a warning; billing goes on",
         Ok(&["tests/faults/pages.rs the_admin_address_being_taken_stops_no_billing"]),
     ),
     Row(
         "The state file is deleted or replaced while it is in use",
-        "noticed, written anew and told; a second process is refused all the same",
+        "the program notices, rewrites it and reports it; a second process is still refused",
         Ok(&[
-            "tests/faults/state.rs a_state_file_that_is_deleted_or_replaced_is_written_anew_and_stays_guarded",
+            "tests/faults/state.rs a_state_file_that_is_deleted_or_replaced_is_rewritten_and_stays_locked",
         ]),
     ),
 ];

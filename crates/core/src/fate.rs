@@ -72,7 +72,7 @@ pub struct Rejection {
     pub cause: Cause,
     /// The component that rejected it: a label, or a place in the configuration.
     pub component: Arc<str>,
-    /// What happened, for people, without a final period.
+    /// A description of what happened, without a final period.
     pub reason: Arc<str>,
     /// The customer, if the message was an event already.
     pub subject: Option<Arc<str>>,

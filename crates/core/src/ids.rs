@@ -27,8 +27,8 @@ pub fn event_id(cluster: Option<&str>, event_type: &str, uid: &str, start: i64) 
     uuid_v5(&USAGE, &name)
 }
 
-/// The UUID of a name in a namespace (RFC 9562, version 5). One is made for each event, so the hash is
-/// the processor's own where it has one.
+/// The UUID of a name in a namespace (RFC 9562, version 5). One is computed for each event, so the hash uses
+/// the instructions of the processor if it has them.
 #[must_use]
 pub fn uuid_v5(namespace: &Uuid, name: &[u8]) -> Uuid {
     let hash = Sha1::new()

@@ -4,6 +4,7 @@
 //! Nothing here depends on YAML, HTTP, Kubernetes or an async runtime's scheduler.
 
 mod ack;
+mod backoff;
 mod document;
 mod drops;
 pub mod duration;
@@ -23,6 +24,7 @@ pub mod template;
 mod traits;
 
 pub use ack::{Ack, Outcome, Settled, Settlement};
+pub use backoff::Backoff;
 pub use document::{Builder, Document, Entries, Items, Limits, Mark, Node, Open, Scalar};
 pub use drops::Drops;
 pub use extensions::Extensions;

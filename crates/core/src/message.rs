@@ -24,13 +24,13 @@ pub enum Content {
 #[error("the message is not valid JSON: {0}")]
 pub struct ContentError(#[from] serde_json::Error);
 
-/// A readable name of what a message is about: `pod default/web-0`. It is formatted only when a log line
-/// needs it, which for most messages never happens.
+/// A readable name of what a message is about: `pod default/web-0`. The text is made on request, because it
+/// is not needed for most messages.
 #[derive(Clone)]
 pub enum About {
     /// The text itself.
     Text(Arc<str>),
-    /// The kind of an object, the object, and the function that formats its name.
+    /// An object of this kind, and the function that describes it.
     Object(&'static str, Document, fn(&str, &Document) -> String),
 }
 
@@ -91,8 +91,8 @@ pub struct Failure {
     pub cause: Cause,
 }
 
-/// Text values by name. A message has few, so a list is smaller and faster than a map. Clones share the
-/// list until one of them changes it, because most messages of a window have equal metadata.
+/// Text values by name. A message has few, so a list is smaller and faster than a map. Clones share
+/// the list until one of them changes it, because the messages of a window have equal metadata.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metadata(Arc<Vec<(Cow<'static, str>, Arc<str>)>>);
 

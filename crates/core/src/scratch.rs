@@ -1,16 +1,16 @@
-//! Buffers that serve again.
+//! Reusable buffers.
 //!
-//! A document or a text is kept for as long as its pod lives, and its size is known only when it is
-//! written. Growing the kept allocation itself and shrinking it at the end leaves a hole behind each of
-//! them that nothing fits into: a third of the memory of ten thousand pods. So it is written into a
-//! buffer of the thread, and what is kept is allocated once, in its size.
+//! A document or a text is kept for as long as its pod exists, and its size is known only after it is
+//! written. Growing the allocation and shrinking it at the end would leave an unusable gap after each of
+//! them: a third of the memory of ten thousand pods. So it is written into a thread-local buffer, and then
+//! copied into an allocation of the exact size.
 
 use std::{
     cell::RefCell,
     ops::{Deref, DerefMut},
 };
 
-/// How many buffers a thread keeps; documents are made of documents, two or three deep.
+/// How many buffers a thread keeps. Documents are made from documents, two or three levels deep.
 const MOST: usize = 4;
 /// A buffer that grew beyond this is not kept.
 const LARGEST: usize = 64 * 1024;
@@ -19,7 +19,7 @@ thread_local! {
     static FREE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// An empty buffer, which goes back to the thread that drops it.
+/// An empty buffer. The thread that drops it keeps it for reuse.
 #[derive(Debug)]
 pub(crate) struct Scratch(Vec<u8>);
 
@@ -31,14 +31,14 @@ impl Default for Scratch {
 }
 
 impl Scratch {
-    /// One that has room for so many bytes.
+    /// A buffer with this capacity in bytes.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
         let mut scratch = Self::default();
         scratch.0.reserve(bytes);
         scratch
     }
 
-    /// What was written, in an allocation of its size.
+    /// Copies the content into an allocation of the exact size.
     pub(crate) fn to_box(&self) -> Box<[u8]> {
         self.0.as_slice().into()
     }
@@ -51,7 +51,7 @@ impl Drop for Scratch {
             return;
         }
         buffer.clear();
-        // While the thread ends there is none to keep it.
+        // The thread-local list no longer exists while the thread ends.
         let _ = FREE.try_with(|free| {
             let mut free = free.borrow_mut();
             if free.len() < MOST {
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_serves_again_and_is_empty_then() {
+    fn a_reused_buffer_is_empty() {
         let mut first = Scratch::with_capacity(100);
         first.extend_from_slice(b"text");
         let place = first.as_ptr();
@@ -89,7 +89,7 @@ mod tests {
         let again = Scratch::default();
         assert!(again.is_empty());
         assert_eq!(again.as_ptr(), place);
-        // One that is in use is not handed out a second time.
+        // A buffer that is in use is not reused.
         assert_ne!(Scratch::with_capacity(100).as_ptr(), place);
     }
 

@@ -1,4 +1,4 @@
-//! Pods as an API server shows them.
+//! Pods as an API server returns them.
 
 #![expect(
     clippy::indexing_slicing,
@@ -8,10 +8,10 @@
 use chrono::{DateTime, SecondsFormat};
 use serde_json::{Value, json};
 
-/// How much there is in a pod beside what is billed.
+/// How much a pod holds beside what is billed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Size {
-    /// Just enough.
+    /// Nothing else.
     Small,
     /// About seven kilobytes: two containers with environment, probes, mounts and conditions, and
     /// managed fields besides.
@@ -40,7 +40,7 @@ pub struct PodShape {
     pub gpus: i64,
     /// Whether a sidecar runs beside the containers, with 50 thousandths of a core.
     pub sidecar: bool,
-    /// How much there is beside.
+    /// How much it holds beside.
     pub size: Size,
     /// When it was created, Unix seconds.
     pub created: i64,
@@ -58,7 +58,7 @@ pub fn rfc3339(seconds: i64) -> String {
         .to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// How a container is.
+/// The state of a container.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum State {
     Waiting,
@@ -81,19 +81,19 @@ pub(crate) enum State {
 const SIDECAR_MILLICORES: i64 = 50;
 
 impl PodShape {
-    /// All that the pod requests, in thousandths of a core.
+    /// The CPU that the whole pod requests, in thousandths of a core.
     #[must_use]
     pub fn total_millicores(&self) -> i64 {
         self.millicores + if self.sidecar { SIDECAR_MILLICORES } else { 0 }
     }
 
-    /// All that the pod requests, in bytes.
+    /// The memory that the whole pod requests, in bytes.
     #[must_use]
     pub fn total_bytes(&self) -> i64 {
         self.mebibytes * 1024 * 1024
     }
 
-    /// The pod as it is while its containers are in `state`.
+    /// The pod while its containers are in `state`.
     pub(crate) fn object(&self, state: State) -> Value {
         let mut annotations = json!({});
         if let Some(subject) = &self.subject {
@@ -214,7 +214,7 @@ impl PodShape {
             "startTime": rfc3339(self.created), "containerStatuses": statuses})
     }
 
-    /// What real pods carry and nobody bills.
+    /// Fields of real pods that are not billed.
     fn add_ballast(&self, pod: &mut Value) {
         let env: Vec<_> = (0..20)
             .map(|index| {

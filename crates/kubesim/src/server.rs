@@ -1,4 +1,4 @@
-//! The HTTP side: lists, watches, and what can go wrong with them.
+//! The HTTP server: lists, watches, and the errors that it makes on request.
 
 use std::{
     collections::HashMap,
@@ -31,11 +31,11 @@ use crate::{
 /// How the server behaves.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// So many changes are kept for watches to resume from.
+    /// How many changes are kept for watches to resume from.
     pub history: usize,
     /// The pause between bookmarks.
     pub bookmarks: Duration,
-    /// The minor version of Kubernetes 1 that it says it is.
+    /// The minor version of Kubernetes 1 that it claims to be.
     pub minor: u32,
 }
 
@@ -55,9 +55,9 @@ struct Shared {
     store: Mutex<Store>,
     /// The newest version; watches wait on it.
     version: watch::Sender<u64>,
-    /// Counts how often all watches were cut.
+    /// How often all watches were cut.
     cuts: watch::Sender<u64>,
-    /// Watches send nothing while this is set, and their connections stay.
+    /// The status of the requests that are refused, and how many are left.
     refuse_status: AtomicU32,
     refuse_left: AtomicU64,
     requests: AtomicU64,
@@ -156,7 +156,7 @@ impl Kubesim {
         self.shared.refuse_left.store(count, Ordering::Relaxed);
     }
 
-    /// How many requests there were.
+    /// How many requests have arrived.
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.shared.requests.load(Ordering::Relaxed)
@@ -168,7 +168,7 @@ impl Shared {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The status to refuse this request with, if it is to be refused.
+    /// The status that refuses this request; `None` when it is answered.
     fn refusal(&self) -> Option<StatusCode> {
         self.refuse_left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
@@ -317,7 +317,7 @@ fn watch_response(
         .filter(|version| *version > 0);
     let bookmarks = is_true(parameters, "allowWatchBookmarks");
     let mut pending = Vec::new();
-    // Without a version a watch begins with everything there is, as made-up additions.
+    // Without a version a watch begins with all objects, as if they were added now.
     if asked.is_none() || is_true(parameters, "sendInitialEvents") {
         let page = store.list(kind, &query, None, usize::MAX);
         pending.extend(page.items.iter().map(|bytes| line("ADDED", bytes)));
@@ -392,7 +392,7 @@ impl Watch {
         }
     }
 
-    /// Takes what has changed.
+    /// Takes the changes since the last ones.
     fn look(&mut self) {
         let store = self.shared.store();
         match store.since(self.kind, &self.query, self.seen) {
@@ -408,7 +408,7 @@ impl Watch {
                 let gone = status_object(410, "Expired", "too old resource version");
                 self.pending
                     .push(line("ERROR", gone.to_string().as_bytes()));
-                // The line goes out, then the watch is over.
+                // The watch ends after this line.
                 self.seen = store.version();
                 self.ends_at = Instant::now();
             }

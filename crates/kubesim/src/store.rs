@@ -51,7 +51,7 @@ impl Kind {
 /// Kind, namespace and name.
 pub(crate) type Key = (Kind, String, String);
 
-/// What selectors look at.
+/// What selectors match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     labels: BTreeMap<String, String>,
@@ -106,7 +106,7 @@ pub(crate) struct WatchLine {
     pub(crate) bytes: Bytes,
 }
 
-/// A resource version lies before the history that is kept.
+/// A resource version is older than the history that is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Expired;
 
@@ -140,7 +140,7 @@ impl Store {
         self.version
     }
 
-    /// Forgets all changes: every watch that is behind has to list again.
+    /// Drops all changes: every watch that is behind has to list again.
     pub fn compact(&mut self) {
         self.history.clear();
         self.oldest = self.version;
@@ -188,7 +188,7 @@ impl Store {
         self.objects.get(key).map(|it| it.bytes.clone())
     }
 
-    /// A page of what is selected, behind `after`.
+    /// A page of the selected objects, after the key `after`.
     pub(crate) fn list(
         &self,
         kind: Kind,
@@ -217,7 +217,7 @@ impl Store {
         }
     }
 
-    /// What a watch that has seen `version` has not seen yet.
+    /// The changes after `version` that a watch has to send.
     pub(crate) fn since(
         &self,
         kind: Kind,
@@ -238,7 +238,7 @@ impl Store {
                         .as_ref()
                         .is_some_and(|facts| query.selects(&change.key, facts))
                 };
-                // An object that leaves the selection is deleted as far as the watch is concerned.
+                // For a watch, an object that leaves the selection is deleted.
                 let verb = match (selected(&change.before), selected(&change.after)) {
                     (false, false) => return None,
                     (false, true) => "ADDED",
@@ -274,7 +274,7 @@ fn set_version(object: &mut Value, version: u64) {
     }
 }
 
-/// As the server writes it, with `kind` and `apiVersion`.
+/// The object as the server returns it, with `kind` and `apiVersion`.
 fn encode(kind: Kind, mut object: Value) -> Bytes {
     if let Some(fields) = object.as_object_mut() {
         fields.insert("kind".to_owned(), kind.name().into());

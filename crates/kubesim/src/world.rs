@@ -1,6 +1,6 @@
-//! A population of pods that lives, and the truth about it.
+//! A population of pods that changes over time, and the truth about it.
 //!
-//! [`World::step`] is pure: it is told the second and says what changes in it. Everything happens in
+//! [`World::step`] is pure: it takes the second and returns what changes in it. Everything happens in
 //! whole seconds, so the truth is exact.
 
 #![expect(
@@ -32,7 +32,7 @@ pub struct Bill {
     pub gpu_seconds: i128,
 }
 
-/// A stretch of a life in which nothing changed.
+/// A part of a life in which nothing changed.
 #[derive(Debug, Clone)]
 struct Stretch {
     start: i64,
@@ -94,7 +94,7 @@ impl World {
         }
     }
 
-    /// Lives through one second. Call it once for each second, in order, within that second.
+    /// Advances by one second. Call it once for each second, in order, within that second.
     pub fn step(&mut self, now: i64, store: &mut Store) {
         for mut pod in std::mem::take(&mut self.living) {
             if self.age(&mut pod, now, store) {
@@ -200,7 +200,7 @@ impl World {
     }
 
     fn run(&mut self, pod: &mut Living, now: i64) {
-        // Some live for a second or two, some for longer than anybody watches.
+        // Some live for a second or two, some for longer than any test runs.
         let life = match self.random.random_range(0..10) {
             0 | 1 => self.random.random_range(1..=2),
             2..=6 => self.random.random_range(3..=12),
@@ -288,7 +288,7 @@ impl World {
         true
     }
 
-    /// Perhaps something about a running pod changes.
+    /// Changes a running pod, or not.
     fn change(&mut self, pod: &mut Living, now: i64, store: &mut Store) {
         match self.random.random_range(0..40) {
             0 => {
@@ -319,7 +319,7 @@ impl World {
     }
 }
 
-/// The object as a deletion at `now` shows it.
+/// The object as a deletion at `now` reports it.
 fn deleted(mut object: Value, now: i64) -> Value {
     object["metadata"]["deletionTimestamp"] = rfc3339(now).into();
     object["metadata"]["deletionGracePeriodSeconds"] = 0.into();

@@ -38,7 +38,7 @@ pub struct Checkpoint<C> {
     #[serde(default)]
     pub(crate) others: Others,
     pub(crate) stats: Stats,
-    /// Unbilled time that no rejected piece stands for.
+    /// Unbilled time without the rejected pieces that are kept.
     #[serde(default)]
     pub(crate) unbilled: Tallies,
     /// Whether the statistics hold what was handed out. In older versions of the state they do not.

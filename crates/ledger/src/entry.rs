@@ -58,11 +58,11 @@ fn is_zero(seconds: &i64) -> bool {
 pub(crate) struct Resumed {
     /// How many seconds had been counted as overbilled. They were right.
     pub(crate) overbilled: i64,
-    /// What was not handed out while the life was taken for ended.
+    /// What was not handed out while the life counted as ended.
     pub(crate) missed: Vec<Span>,
 }
 
-/// What an observation changes in a life that goes on.
+/// The effect of an observation on the content.
 #[derive(Default)]
 pub(crate) struct ContentLearned {
     /// Whether the entry changed.

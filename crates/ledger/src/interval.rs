@@ -23,7 +23,7 @@ pub struct Window {
 pub struct Interval(i64);
 
 impl Interval {
-    /// An interval of so many seconds; `None` for less than one.
+    /// An interval of this many seconds; `None` for less than one.
     #[must_use]
     pub fn new(seconds: i64) -> Option<Self> {
         (seconds >= 1).then_some(Self(seconds))

@@ -56,7 +56,7 @@ use crate::{
 /// let window = ledger.next(60).unwrap();
 /// assert_eq!(window.pieces[0].seconds(), 50);
 ///
-/// // What was not delivered comes again as it was, and the watermark waits for it.
+/// // A window that was not delivered is handed out again unchanged, and the watermark waits for it.
 /// ledger.settle(window.tag, DeliveryResult::Failed);
 /// let again = ledger.next(60).unwrap();
 /// assert_eq!(again.pieces, window.pieces);
@@ -377,13 +377,13 @@ impl<C: Content> Ledger<C> {
         self.timeline.adopt(delivered);
     }
 
-    /// Everything up to `delivered` is said to have been delivered, and not by another ledger. If `is_own`,
-    /// this ledger said so itself, and may have been restored from an older state: what it handed out is
-    /// taken for delivered. Otherwise it is not known who said so. What is not taken for delivered is not
-    /// handed out again and is counted in [`Stats::lost_seconds`]. Returns how many object-seconds that are.
+    /// Adopts a watermark that no other ledger wrote. If `is_own`, this ledger wrote it, and may have been
+    /// restored from an older state: what it handed out counts as delivered. Otherwise the writer is not
+    /// known. Time before `delivered` that does not count as delivered is not handed out again and is counted
+    /// in [`Stats::lost_seconds`]. Returns how many object-seconds that are.
     ///
-    /// A ledger without a past has nothing to compare with. It begins at `delivered` if it said so itself, or
-    /// else there or at its horizon, whichever is earlier.
+    /// A ledger without a past has nothing to compare with. It begins at `delivered` if the watermark is its
+    /// own, or else at the earlier of `delivered` and its horizon.
     pub fn adopt_unproved(&mut self, delivered: UnixSeconds, is_own: bool) -> i64 {
         self.timeline.adopt_unproved(delivered, is_own)
     }
@@ -450,7 +450,7 @@ impl<C: Content> Ledger<C> {
             .next_boundary(self.timeline.windows.emitted)
     }
 
-    /// Whether an object is known and its life goes on.
+    /// Whether an object is known and has not ended.
     #[must_use]
     pub fn is_running(&self, uid: &str) -> bool {
         self.timeline.is_running(uid)
@@ -462,7 +462,7 @@ impl<C: Content> Ledger<C> {
         existing.map(|(uid, entry)| (uid, entry.segments.last().map(Segment::content)))
     }
 
-    /// Figures for people.
+    /// Statistics for display.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let is_open = |(_, entry): &(_, &Entry<C>)| entry.end.is_none();

@@ -78,7 +78,7 @@ pub struct Tally {
     pub fate: Unbilled,
     /// Why: a word, or a place in the configuration.
     pub reason: Arc<str>,
-    /// Whose objects these are; [`OTHER`] stands for those that are not counted separately.
+    /// The owner; [`OTHER`] for all that are not counted separately.
     pub owner: Arc<str>,
     /// Object-seconds.
     pub seconds: i64,
@@ -158,7 +158,7 @@ impl Tallies {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counters {
     pub(crate) stats: Stats,
-    /// Unbilled time that no rejected piece stands for.
+    /// Unbilled time without the rejected pieces that are kept.
     pub(crate) unbilled: Tallies,
 }
 

@@ -7,7 +7,7 @@ use crate::{
     types::Accounting,
 };
 
-/// A span of unchanged content. The last one of a life that goes on has no end.
+/// A span of unchanged content. The last segment of a life that has not ended has no end.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Segment<C> {
     pub(crate) start: UnixSeconds,

@@ -179,7 +179,7 @@ impl<C: Content> Timeline<C> {
         self.counters.lost(seconds, UNPROVED, owner);
     }
 
-    /// Whether an object is known and its life goes on.
+    /// Whether an object is known and has not ended.
     pub(crate) fn is_running(&self, uid: &str) -> bool {
         let entry = self.objects.get(uid);
         entry.is_some_and(|entry| entry.end.is_none())
@@ -341,7 +341,7 @@ impl<C: Content> Timeline<C> {
     /// Moves on to `until`, whatever became of what lies before.
     fn pass(&mut self, until: UnixSeconds) {
         self.others.add(self.windows.emitted, until);
-        // What was on its way here is for the other replica to count.
+        // The other replica counts what was in flight here.
         let unsettled = self.windows.pass(until);
         self.counters.handed_out(unsettled.saturating_neg());
     }

@@ -141,7 +141,7 @@ pub struct Refusal {
     pub cause: Arc<str>,
     /// The component that rejected it: a label, or a place in the configuration.
     pub component: Arc<str>,
-    /// What happened, for people.
+    /// A description of what happened.
     pub reason: Arc<str>,
     /// The customer, if known.
     #[serde(default)]
@@ -151,7 +151,7 @@ pub struct Refusal {
     pub may_pass: bool,
 }
 
-/// Figures for people.
+/// Statistics for display.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Stats {
     /// Objects that run now.

@@ -1,4 +1,4 @@
-//! One row's running value.
+//! The running value of one row.
 
 use std::collections::HashSet;
 
@@ -7,13 +7,13 @@ use rust_decimal::Decimal;
 
 use crate::Aggregation;
 
-/// What one event brings.
+/// What one event contributes.
 pub(crate) struct Sample {
-    /// The value as a number; none where the aggregation needs none.
+    /// The value as a number; `None` where the aggregation needs none.
     pub(crate) number: Option<Decimal>,
     /// The value as text.
     pub(crate) text: String,
-    /// When the event happened; what has no time is the earliest.
+    /// When the event happened; an event without a time counts as the earliest.
     pub(crate) time: Option<DateTime<FixedOffset>>,
 }
 
@@ -45,7 +45,7 @@ impl Running {
         }
     }
 
-    /// Takes one event; `None` when the sum passes what a decimal can hold.
+    /// Adds one event; `None` when the sum exceeds what a decimal can hold.
     pub(crate) fn add(&mut self, sample: Sample) -> Option<()> {
         let number = sample.number.unwrap_or_default();
         match self {

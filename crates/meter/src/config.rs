@@ -1,4 +1,4 @@
-//! How a meter is described.
+//! The description of a meter.
 
 use std::collections::BTreeMap;
 
@@ -10,20 +10,20 @@ use serde::Deserialize;
 pub struct MeterConfig {
     /// Its name, such as `pod_execution_time`.
     pub slug: String,
-    /// Events of this CloudEvents `type` are counted, others are passed over.
+    /// Events of this CloudEvents `type` are counted, others are skipped.
     pub event_type: String,
     /// JSONPath (RFC 9535) of the value in the event's `data`, such as `$.duration_seconds`. Every
     /// aggregation but [`Aggregation::Count`] needs one.
     #[serde(default)]
     pub value_property: Option<String>,
-    /// What is made of the values.
+    /// How the values of a row are aggregated.
     pub aggregation: Aggregation,
-    /// What rows are kept apart by, besides the subject.
+    /// The properties that form a row together with the subject.
     #[serde(default)]
     pub group_by: GroupBy,
 }
 
-/// What a meter makes of the values of a row.
+/// How a meter aggregates the values of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Aggregation {
@@ -33,17 +33,17 @@ pub enum Aggregation {
     Count,
     /// Their mean, to 28 digits.
     Avg,
-    /// The least.
+    /// The smallest.
     Min,
-    /// The greatest.
+    /// The largest.
     Max,
     /// How many different values there were, compared as text.
     UniqueCount,
-    /// The value of the event with the latest `time`; of equal times, the one that came last.
+    /// The value of the event with the latest `time`; of equal times, the one that arrived last.
     Latest,
 }
 
-/// What rows are kept apart by: names of properties of `data`, or names with a JSONPath for each.
+/// The properties that form rows: names of properties of `data`, or names with a JSONPath each.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub enum GroupBy {

@@ -1,10 +1,10 @@
-//! Events that came before.
+//! Events that arrived before.
 
 use std::collections::HashSet;
 
 use serde_json::Value;
 
-/// Remembers which events came, by `source` and `id`, as CloudEvents defines the same event.
+/// Remembers which events arrived, by `source` and `id`, as CloudEvents defines the same event.
 ///
 /// See CloudEvents 1.0, "id": producers must make `source` and `id` unique for each distinct event.
 #[derive(Debug, Default)]
@@ -13,7 +13,7 @@ pub struct Deduplicator {
 }
 
 impl Deduplicator {
-    /// Whether this event comes for the first time. One without a source and id never does.
+    /// Whether this event arrives for the first time. An event without a source and id never does.
     pub fn is_new(&mut self, event: &Value) -> bool {
         let text = |key| event.get(key).and_then(Value::as_str);
         let (Some(source), Some(id)) = (text("source"), text("id")) else {

@@ -1,4 +1,4 @@
-//! A meter at work.
+//! The meter: it takes events and returns rows.
 
 use std::{collections::BTreeMap, str::FromStr};
 
@@ -15,7 +15,7 @@ use crate::{
     aggregate::{Running, Sample},
 };
 
-/// A description that is no meter.
+/// Why a description makes no meter.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// A JSONPath that does not parse.
@@ -25,7 +25,7 @@ pub enum BuildError {
         slug: String,
         /// The field, `valueProperty` or `groupBy.NAME`.
         field: String,
-        /// What stands there.
+        /// Its value.
         path: String,
         /// What the parser says.
         reason: String,
@@ -41,18 +41,18 @@ pub enum BuildError {
 /// Why an event cannot be counted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// There is nothing at the value property.
+    /// The event has no value property.
     #[error("the event has no `{0}`")]
     NoValue(String),
-    /// What is there is no number.
+    /// The value is no number.
     #[error("`{0}` of the event is {1}, which is no number")]
     NoNumber(String, String),
-    /// The sum passes 28 digits.
+    /// The sum exceeds 28 digits.
     #[error("the sum is too large")]
     TooLarge,
 }
 
-/// What one subject, and one combination of the group-by properties, comes to.
+/// The value of one subject and one combination of the group-by properties.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row<'a> {
     /// The CloudEvents `subject`.
@@ -64,7 +64,7 @@ pub struct Row<'a> {
     pub value: Decimal,
 }
 
-/// A meter that is fed events.
+/// A meter and the events that it has counted.
 #[derive(Debug)]
 pub struct Meter {
     config: MeterConfig,
@@ -120,7 +120,7 @@ impl Meter {
     /// Counts an event, a CloudEvent as JSON. False when it is of another type.
     ///
     /// # Errors
-    /// When the event has not the value that the meter needs; it is not counted then.
+    /// When the event lacks the value that the meter needs; it is not counted.
     pub fn add(&mut self, event: &Value) -> Result<bool, Refused> {
         if event.get("type").and_then(Value::as_str) != Some(&self.config.event_type) {
             return Ok(false);
@@ -164,7 +164,7 @@ impl Meter {
         Ok(sample)
     }
 
-    /// What each row comes to, ordered by subject and group.
+    /// The value of each row, ordered by subject and group.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         self.rows.iter().map(|((subject, group), running)| Row {
             subject,
@@ -174,7 +174,7 @@ impl Meter {
     }
 }
 
-/// The first thing that a path finds.
+/// The first value that a path finds.
 fn at<'a>(path: &JpQuery, data: &'a Value) -> Option<&'a Value> {
     let found = js_path_process(path, data).ok()?;
     found.into_iter().next().map(|found| found.val())

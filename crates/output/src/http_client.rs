@@ -55,7 +55,9 @@ pub(crate) struct Config {
     /// taken, so that these take no request from the others.
     #[serde(default = "default_max_in_flight")]
     max_in_flight: Located<usize>,
-    /// The time within which a request must be answered.
+    /// The time within which a request must be answered. While one event is searched for that the server
+    /// does not answer, some requests get less: 3s, or five times what the slowest of the last
+    /// successful requests took. No event is rejected before it has failed alone with the whole time.
     #[serde(default = "default_timeout")]
     timeout: Located<GoDuration>,
     /// How the messages of a batch make a body: `lines`, one a line, or `json_array`. By default an

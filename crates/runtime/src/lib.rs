@@ -7,27 +7,31 @@
 //! output tree routes each message to its leaves, and a leaf gathers, writes and retries. Every
 //! message carries its share of its batch's acknowledgement; back-pressure is a full channel.
 
+mod attempt;
 mod backoff;
+mod batch;
 mod batcher;
+mod chunk;
 mod delivery;
-mod ends;
+mod evidence;
+mod failure;
 mod failure_rate;
+mod lanes;
+mod outage;
+mod output_status;
 mod output_tree;
 mod panics;
-mod part;
 mod pipeline;
-mod probe;
+mod probes;
 mod process;
 mod processed;
-mod pulse;
 mod rejections;
-mod room;
+mod search_limit;
+mod settle;
 mod size_limit;
-mod standing;
 mod suspects;
 #[cfg(test)]
 mod tests;
-mod trouble;
 mod workers;
 mod write;
 

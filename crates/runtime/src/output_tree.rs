@@ -15,9 +15,9 @@ use tokio::{sync::mpsc, task::JoinSet};
 use crate::{
     batcher,
     delivery::{Delivery, MessageBatch},
-    ends,
     panics::panicked,
     rejections::Rejections,
+    settle,
 };
 
 type Processors = Arc<Mutex<Vec<Box<dyn Processor>>>>;
@@ -65,7 +65,7 @@ impl OutputTree {
                 router,
                 children,
             } => Self::Route {
-                dropped: ends::dropped(metrics, &label),
+                dropped: settle::dropped(metrics, &label),
                 label,
                 router,
                 children: children

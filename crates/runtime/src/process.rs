@@ -32,10 +32,10 @@ enum Step {
     Flush,
 }
 
-/// Why a part that does not come back counts as failed.
+/// Why a chunk that does not come back counts as failed.
 pub(crate) const PANICKED: &str = "processing panicked";
 
-/// Starts the two tasks of this stage: one gives parts to threads, one hands on what comes back.
+/// Starts the two tasks of this stage: one gives chunks to threads, one hands on what comes back.
 pub(crate) fn start(
     chains: Vec<Chain>,
     work: mpsc::Receiver<Job>,
@@ -62,15 +62,15 @@ async fn dispatch(workers: Workers, mut work: mpsc::Receiver<Job>, steps: mpsc::
                 continue;
             }
         };
-        let parts = cut(batch);
-        let count = parts.len();
-        for (index, (part, ack)) in parts.into_iter().zip(ack.split(count)).enumerate() {
-            let part = Chunk {
-                done: workers.start(part).await,
+        let chunks = cut(batch);
+        let count = chunks.len();
+        for (index, (chunk, ack)) in chunks.into_iter().zip(ack.split(count)).enumerate() {
+            let chunk = Chunk {
+                done: workers.start(chunk).await,
                 ack,
                 ends_batch: index + 1 == count,
             };
-            if steps.send(Step::Chunk(part)).await.is_err() {
+            if steps.send(Step::Chunk(chunk)).await.is_err() {
                 return;
             }
         }
@@ -85,11 +85,13 @@ async fn hand_on(mut in_order: mpsc::Receiver<Step>, sink: OutputTree, mut resul
                 ends_batch: true,
                 flush: true,
             },
-            Step::Chunk(part) => {
-                let deliveries = match part.done.await {
+            Step::Chunk(chunk) => {
+                let deliveries = match chunk.done.await {
                     Ok(processed) => {
-                        let batch = results.take(processed, &part.ack);
-                        let acks = part.ack.split_by_message(batch.iter().map(Message::origin));
+                        let batch = results.take(processed, &chunk.ack);
+                        let acks = chunk
+                            .ack
+                            .split_by_message(batch.iter().map(Message::origin));
                         batch
                             .into_iter()
                             .zip(acks)
@@ -97,13 +99,13 @@ async fn hand_on(mut in_order: mpsc::Receiver<Step>, sink: OutputTree, mut resul
                             .collect()
                     }
                     Err(_) => {
-                        part.ack.resolve(Outcome::Failed(PANICKED.to_owned()));
+                        chunk.ack.resolve(Outcome::Failed(PANICKED.to_owned()));
                         Vec::new()
                     }
                 };
                 MessageBatch {
                     deliveries,
-                    ends_batch: part.ends_batch,
+                    ends_batch: chunk.ends_batch,
                     flush: false,
                 }
             }

@@ -21,25 +21,25 @@ pub(crate) fn size(message: &Message) -> usize {
     }
 }
 
-/// What was seen while one batch was written in parts.
+/// What was seen while one batch was written in chunks.
 #[derive(Default)]
 pub(crate) struct Seen {
-    /// The largest part that was not too large, whether it was taken or not.
+    /// The largest chunk that was not too large, whether it was taken or not.
     fit: usize,
-    /// The smallest part of several messages that was too large, and what was said about it.
+    /// The smallest chunk of several messages that was too large, and what was said about it.
     refused: Option<(usize, String)>,
     /// The smallest message that is too large alone.
     alone: Option<usize>,
 }
 
 impl Seen {
-    pub(crate) fn fit(&mut self, part: &[Message]) {
-        self.fit = self.fit.max(bytes(part));
+    pub(crate) fn fit(&mut self, chunk: &[Message]) {
+        self.fit = self.fit.max(bytes(chunk));
     }
 
-    pub(crate) fn refused(&mut self, part: &[Message], reason: String) {
-        let size = bytes(part);
-        if part.len() == 1 {
+    pub(crate) fn refused(&mut self, chunk: &[Message], reason: String) {
+        let size = bytes(chunk);
+        if chunk.len() == 1 {
             self.alone = Some(self.alone.map_or(size, |least| least.min(size)));
         } else if self.refused.as_ref().is_none_or(|(least, _)| size < *least) {
             self.refused = Some((size, reason));
@@ -47,8 +47,8 @@ impl Seen {
     }
 }
 
-pub(crate) fn bytes(part: &[Message]) -> usize {
-    part.iter().map(size).sum()
+pub(crate) fn bytes(chunk: &[Message]) -> usize {
+    chunk.iter().map(size).sum()
 }
 
 /// The most bytes to put into one batch.
@@ -82,7 +82,7 @@ impl Limit {
     /// Learns from a batch; a new limit comes back with the reason for it.
     pub(crate) fn learn(&self, seen: Seen) -> Option<(usize, String)> {
         let mut state = self.state();
-        // A part may have been too large only for the one message in it that is.
+        // A chunk may have been too large only for the one message in it that is.
         let told = seen
             .refused
             .filter(|(size, _)| seen.alone.is_none_or(|alone| *size < alone));
@@ -148,11 +148,11 @@ mod tests {
 
     fn seen(fit: &[&[usize]], refused: &[&[usize]]) -> Seen {
         let mut seen = Seen::default();
-        for part in fit {
-            seen.fit(&messages(part));
+        for chunk in fit {
+            seen.fit(&messages(chunk));
         }
-        for part in refused {
-            seen.refused(&messages(part), "413".to_owned());
+        for chunk in refused {
+            seen.refused(&messages(chunk), "413".to_owned());
         }
         seen
     }
@@ -166,7 +166,7 @@ mod tests {
         // One that is larger alone is the business of that one.
         assert_eq!(limit.learn(seen(&[&[1]], &[&[200], &[200, 1]])), None);
         assert_eq!(limit.bytes(), 95);
-        // But what it was no part of does count.
+        // But a chunk that it was not in does count.
         assert!(limit.learn(seen(&[&[9]], &[&[200], &[9, 9]])).is_some());
         assert_eq!(limit.bytes(), 9);
     }

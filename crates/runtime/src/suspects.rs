@@ -14,10 +14,10 @@ use meterline_core::Message;
 use tokio::time::{Duration, Instant};
 
 use crate::{
+    chunk::{Chunk, Chunks},
     delivery::Delivery,
-    part::{Part, Parts},
-    pulse::Pulse,
-    trouble::Trouble,
+    evidence::Evidence,
+    failure::TransientFailure,
 };
 
 /// So many are remembered, each for so long after the last event that failed, or until its pause ends.
@@ -60,14 +60,14 @@ struct Conviction {
     until: Instant,
 }
 
-/// What becomes of a part that is to be sent.
+/// What becomes of a chunk that is to be sent.
 pub(crate) enum Admission {
     /// It is sent.
-    Sent(Part),
+    Sent(Chunk),
     /// It was put back.
     Waits,
     /// It is set aside without being sent, for this reason.
-    Denied(Part, String),
+    Denied(Chunk, String),
 }
 
 /// Whether an event of an object is sent.
@@ -84,31 +84,36 @@ enum Leave {
 }
 
 impl Suspects {
-    /// Lets a part be sent, or does not. Of a part of several messages the events of suspects go by
+    /// Lets a chunk be sent, or does not. Of a chunk of several messages the events of suspects go by
     /// themselves: batches that failed for the same object need not find it one after the other.
-    pub(crate) fn admit(&self, mut part: Part, parts: &mut Parts, longest: Duration) -> Admission {
-        if part.len() > 1 {
-            for place in self.places(&part.messages) {
-                let mut suspect = part.cut_out(place);
+    pub(crate) fn admit(
+        &self,
+        mut chunk: Chunk,
+        chunks: &mut Chunks,
+        longest: Duration,
+    ) -> Admission {
+        if chunk.len() > 1 {
+            for place in self.places(&chunk.messages) {
+                let mut suspect = chunk.cut_out(place);
                 suspect.is_known = true;
-                parts.put_back(suspect, longest, Duration::ZERO);
+                chunks.put_back(suspect, longest, Duration::ZERO);
             }
-            return match part.len() {
+            return match chunk.len() {
                 0 => Admission::Waits,
-                _ => Admission::Sent(part),
+                _ => Admission::Sent(chunk),
             };
         }
-        let Some(object) = part.object().filter(|_| !part.is_admitted) else {
-            return Admission::Sent(part);
+        let Some(object) = chunk.object().filter(|_| !chunk.is_admitted) else {
+            return Admission::Sent(chunk);
         };
-        match self.leave(object, part.number) {
-            Leave::Free => Admission::Sent(part),
+        match self.leave(object, chunk.number) {
+            Leave::Free => Admission::Sent(chunk),
             Leave::Admitted => {
-                part.is_admitted = true;
-                Admission::Sent(part)
+                chunk.is_admitted = true;
+                Admission::Sent(chunk)
             }
             Leave::Waits => {
-                parts.put_back(part, longest, NEXT_OF_OBJECT);
+                chunks.put_back(chunk, longest, NEXT_OF_OBJECT);
                 Admission::Waits
             }
             Leave::Denied(reason) => {
@@ -116,7 +121,7 @@ impl Suspects {
                     "not sent now, for the last event of this object that was sent failed while \
                      others are taken: {reason}"
                 );
-                Admission::Denied(part, reason)
+                Admission::Denied(chunk, reason)
             }
         }
     }
@@ -124,29 +129,31 @@ impl Suspects {
     /// Whether a single message that failed is the reason for it.
     pub(crate) fn is_at_fault(
         &self,
-        part: &mut Part,
-        others_pass: bool,
-        trouble: &Trouble,
-        pulse: &Pulse,
+        chunk: &mut Chunk,
+        others_succeed: bool,
+        failure: &TransientFailure,
+        evidence: &Evidence,
         is_crowded: bool,
     ) -> bool {
-        if others_pass && part.alone.since.is_some() {
-            part.alone.failures = part.alone.failures.saturating_add(1);
+        if others_succeed && chunk.alone.since.is_some() {
+            chunk.alone.failures = chunk.alone.failures.saturating_add(1);
         }
-        let since = *part.alone.since.get_or_insert(pulse.now());
-        if !others_pass {
+        let since = *chunk.alone.since.get_or_insert(evidence.now());
+        if !others_succeed {
             return false;
         }
-        let by_itself = pulse.is_at_fault(since, part.alone.failures, is_crowded);
-        let Some(object) = part.object() else {
+        let is_proven = evidence.is_at_fault(since, chunk.alone.failures, is_crowded);
+        chunk.alone.needs_full_limit |= is_proven;
+        let by_itself = is_proven && !failure.is_cut_short;
+        let Some(object) = chunk.object() else {
             return by_itself;
         };
-        self.add(object, part.number, trouble.is_slow());
+        self.add(object, chunk.number, failure.is_slow());
         let is_at_fault = by_itself || self.is_convicted(object);
         if is_at_fault {
-            self.convict(object, &trouble.reason, trouble.lasted);
+            self.convict(object, &failure.reason, failure.lasted);
         }
-        part.is_known |= trouble.is_slow();
+        chunk.is_known |= failure.is_slow();
         is_at_fault
     }
 
@@ -181,9 +188,11 @@ impl Suspects {
         let at = Instant::now();
         let mut known = self.known();
         if let Some(suspect) = known.get_mut(object) {
+            // One that was sent with a short time limit says less of how long a try takes.
+            let before = suspect.conviction.as_ref().map(|it| it.lasted);
             suspect.conviction = Some(Conviction {
                 reason: reason.into(),
-                lasted,
+                lasted: before.unwrap_or_default().max(lasted),
                 until: at,
             });
             pause(&mut known, object, at);

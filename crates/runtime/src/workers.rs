@@ -12,22 +12,22 @@ use tracing::{error, info};
 
 use crate::{failure_rate::FailureRate, panics::panicked};
 
-/// A batch is processed in parts of so many messages, so that a large one uses all threads and is
+/// A batch is processed in chunks of so many messages, so that a large one uses all threads and is
 /// never held twice as a whole.
-const PART: usize = 512;
+const CHUNK: usize = 512;
 
-/// Parts of at most [`PART`] messages; at least one, so that an empty batch is settled as well.
+/// Chunks of at most [`CHUNK`] messages; at least one, so that an empty batch is settled as well.
 pub(crate) fn cut(mut batch: Batch) -> Vec<Batch> {
-    let mut parts = Vec::with_capacity(batch.len() / PART + 1);
-    while batch.len() > PART {
-        let rest = batch.split_off(PART);
-        parts.push(std::mem::replace(&mut batch, rest));
+    let mut chunks = Vec::with_capacity(batch.len() / CHUNK + 1);
+    while batch.len() > CHUNK {
+        let rest = batch.split_off(CHUNK);
+        chunks.push(std::mem::replace(&mut batch, rest));
     }
-    parts.push(batch);
-    parts
+    chunks.push(batch);
+    chunks
 }
 
-/// What became of a part.
+/// What became of a chunk.
 #[derive(Default)]
 pub(crate) struct Processed {
     batch: Batch,
@@ -72,8 +72,8 @@ impl Workers {
         }
     }
 
-    /// Has a part processed as soon as a thread is free.
-    pub(crate) async fn start(&self, part: Batch) -> JoinHandle<Processed> {
+    /// Has a chunk processed as soon as a thread is free.
+    pub(crate) async fn start(&self, chunk: Batch) -> JoinHandle<Processed> {
         // The semaphore is never closed.
         let permit = Arc::clone(&self.free).acquire_owned().await;
         let this = self.clone();
@@ -81,7 +81,7 @@ impl Workers {
             let idle = || this.idle.lock().unwrap_or_else(PoisonError::into_inner);
             let taken = idle().pop();
             let mut chain = taken.unwrap_or_default();
-            let processed = safely(&mut chain, part, &this.place, &this.panics);
+            let processed = safely(&mut chain, chunk, &this.place, &this.panics);
             idle().push(chain);
             drop(permit);
             processed
@@ -89,11 +89,11 @@ impl Workers {
     }
 }
 
-/// Processes a part. Where that panics its messages are processed one by one, so that those which
+/// Processes a chunk. Where that panics its messages are processed one by one, so that those which
 /// panic alone are flagged as failed: no content of one may hold up the others, today or for ever.
-fn safely(chain: &mut Chain, part: Batch, place: &str, panics: &IntCounter) -> Processed {
-    let copy = part.clone();
-    if let Ok(processed) = catch_unwind(AssertUnwindSafe(|| process(chain, part))) {
+fn safely(chain: &mut Chain, chunk: Batch, place: &str, panics: &IntCounter) -> Processed {
+    let copy = chunk.clone();
+    if let Ok(processed) = catch_unwind(AssertUnwindSafe(|| process(chain, chunk))) {
         return processed;
     }
     let mut all = Processed::default();
@@ -110,10 +110,10 @@ fn safely(chain: &mut Chain, part: Batch, place: &str, panics: &IntCounter) -> P
     all
 }
 
-fn process(chain: &mut Chain, part: Batch) -> Processed {
-    let mut missing: Vec<_> = part.iter().filter_map(Message::origin).collect();
+fn process(chain: &mut Chain, chunk: Batch) -> Processed {
+    let mut missing: Vec<_> = chunk.iter().filter_map(Message::origin).collect();
     let mut drops = Drops::default();
-    let batch = chain.iter_mut().fold(part, |batch, processor| {
+    let batch = chain.iter_mut().fold(chunk, |batch, processor| {
         processor.process(batch, &mut drops)
     });
     if batch
@@ -133,7 +133,7 @@ fn process(chain: &mut Chain, part: Batch) -> Processed {
     }
 }
 
-/// What is told of processed parts: how processing works on the whole, and what it dropped.
+/// What is told of processed chunks: how processing works on the whole, and what it dropped.
 pub(crate) struct Results {
     verdict: Verdict,
     metrics: Metrics,
@@ -188,8 +188,8 @@ impl Verdict {
         }
     }
 
-    fn judge(&mut self, part: &Batch) {
-        let fresh = || part.iter().filter(|it| !it.was_rejected());
+    fn judge(&mut self, chunk: &Batch) {
+        let fresh = || chunk.iter().filter(|it| !it.was_rejected());
         let seen = fresh().count();
         if seen == 0 {
             return;

@@ -10,31 +10,32 @@ use std::sync::{
 };
 
 use meterline_core::{
-    Cause, Health, IntCounter, Message, Metrics, RetryPolicy, WriteError, Writer, WriterNode,
+    Cause, Health, IntCounter, Message, Metrics, RetryPolicy, Writer, WriterNode,
 };
 use tokio::{
-    sync::{Mutex, MutexGuard, OwnedSemaphorePermit},
-    time::{Duration, Instant, sleep, timeout},
+    sync::OwnedSemaphorePermit,
+    time::{Duration, sleep, timeout},
 };
 use tracing::{debug, info, warn};
 
 use crate::{
+    attempt::{Attempt, Failed, Verdict},
     backoff,
+    batch::Batch,
+    chunk::{Chunk, Lane},
     delivery::Delivery,
-    ends::{End, Ends},
-    part::{Lane, Part, Parts},
-    probe::Probes,
-    pulse::Pulse,
+    evidence::Evidence,
+    failure::{SLOW, TransientFailure},
+    lanes::Lanes,
+    outage::{Gate, Outage},
+    output_status::OutputStatus,
     rejections::Rejections,
-    room::Room,
-    size_limit::{Limit, Seen},
-    standing::{OutputStatus, Tally},
+    search_limit::SearchLimit,
+    settle::{End, Settler},
+    size_limit::Limit,
     suspects::{Admission, Suspects},
-    trouble::{SLOW, Trouble},
 };
 
-/// After so many failures in a row one batch at a time tries; the others wait for it.
-const FAILURES_BEFORE_ONE_BY_ONE: u32 = 3;
 /// The pauses of a message that fails alone while others are taken grow up to that of this failure.
 const PATIENCE: u32 = 3;
 
@@ -45,38 +46,18 @@ const BRIEF: Duration = Duration::from_secs(5);
 pub(crate) struct BatchWriter {
     label: Arc<str>,
     writer: Arc<dyn Writer>,
-    ends: Ends,
-    standing: OutputStatus,
-    pulse: Pulse,
-    probes: Probes,
+    settler: Settler,
+    status: OutputStatus,
+    evidence: Evidence,
+    outage: Outage,
     suspects: Suspects,
-    /// Failures in a row, of whichever batch.
-    failures: AtomicU32,
+    search_limit: SearchLimit,
     /// Verdicts while nothing was taken yet.
     held: AtomicU32,
-    /// Held by the one batch that tries while everything fails.
-    retry_gate: Mutex<()>,
-    room: Room,
+    lanes: Lanes,
     limit: Limit,
     retry: RetryPolicy,
     errors: IntCounter,
-}
-
-/// A batch on its way.
-struct Batch {
-    parts: Parts,
-    seen: Seen,
-    tally: Tally,
-}
-
-impl Batch {
-    fn new(pulse: &Pulse, slot: Option<OwnedSemaphorePermit>) -> Self {
-        Self {
-            parts: Parts::new(pulse, slot),
-            seen: Seen::default(),
-            tally: Tally::default(),
-        }
-    }
 }
 
 impl BatchWriter {
@@ -88,16 +69,15 @@ impl BatchWriter {
     ) -> Self {
         let handle = health.register(format!("output {}", node.label));
         Self {
-            ends: Ends::new(&node, metrics, rejections),
+            settler: Settler::new(&node, metrics, rejections),
             writer: node.writer,
-            standing: OutputStatus::new(Arc::clone(&node.label), handle),
-            pulse: Pulse::default(),
-            probes: Probes::default(),
+            status: OutputStatus::new(Arc::clone(&node.label), handle),
+            evidence: Evidence::default(),
+            outage: Outage::default(),
             suspects: Suspects::default(),
-            failures: AtomicU32::new(0),
+            search_limit: SearchLimit::default(),
             held: AtomicU32::new(0),
-            retry_gate: Mutex::new(()),
-            room: Room::new(node.max_in_flight),
+            lanes: Lanes::new(node.max_in_flight),
             limit: Limit::default(),
             errors: metrics.counter(
                 "output_error",
@@ -116,291 +96,304 @@ impl BatchWriter {
 
     /// The right to have a request under way, once there is one.
     pub(crate) async fn slot(&self) -> Option<OwnedSemaphorePermit> {
-        self.room.slot().await
+        self.lanes.slot().await
     }
 
-    /// Writes a batch. Ends when each of its messages is delivered, rejected or dropped.
+    /// Writes a batch. Returns when each of its messages is delivered, rejected or dropped.
     pub(crate) async fn write(
         &self,
         mut deliveries: Vec<Delivery>,
         slot: Option<OwnedSemaphorePermit>,
     ) {
         let suspects = self.suspects.take_from(&mut deliveries);
-        let mut others = Batch::new(&self.pulse, slot);
+        let mut others = Batch::new(&self.evidence, slot);
         let alone = deliveries.is_empty();
-        others.parts.put(Part::new(deliveries), false);
-        let mut apart = Batch::new(&self.pulse, None);
+        others.chunks.put(Chunk::new(deliveries), false);
+        let mut apart = Batch::new(&self.evidence, None);
         for delivery in suspects {
-            let mut part = Part::new(vec![delivery]);
-            (part.failed, part.is_known) = (Some(self.pulse.now()), true);
+            let mut chunk = Chunk::new(vec![delivery]);
+            (chunk.failed, chunk.is_known) = (Some(self.evidence.now()), true);
             if alone {
-                apart.parts.put(part, false);
+                apart.chunks.put(chunk, false);
             } else {
                 // Once something else is taken its failure says something.
                 apart
-                    .parts
-                    .put_back(part, self.retry.longest, Duration::ZERO);
+                    .chunks
+                    .put_back(chunk, self.retry.longest, Duration::ZERO);
             }
         }
-        self.room.make_way(&mut apart.parts);
-        if apart.parts.lane == Lane::Suspects {
+        self.lanes.change_lane(&mut apart.chunks);
+        if apart.chunks.lane == Lane::Suspects {
             tokio::join!(self.write_all(others), self.write_all(apart));
         } else {
             // There is no room: they are tried in the slot of the others, which is the back-pressure.
-            others.parts.append(apart.parts);
+            others.chunks.append(apart.chunks);
             self.write_all(others).await;
         }
     }
 
-    /// Writes all parts of a batch.
+    /// Writes all chunks of a batch.
     async fn write_all(&self, mut batch: Batch) {
-        while let Some(part) = batch.parts.next(&self.pulse).await {
-            self.try_once(part, &mut batch).await;
-            self.room.make_way(&mut batch.parts);
+        while let Some(chunk) = batch.chunks.next(&self.evidence).await {
+            self.try_once(chunk, &mut batch).await;
+            self.lanes.change_lane(&mut batch.chunks);
             if batch.tally.is_due() {
-                self.standing.judge(&mut batch.tally);
+                self.status.judge(&mut batch.tally);
             }
         }
-        self.standing.judge(&mut batch.tally);
-        self.standing.ends(&batch.tally);
+        self.status.judge(&mut batch.tally);
+        self.status.ends(&batch.tally);
         if let Some((bytes, reason)) = self.limit.learn(batch.seen) {
             info!(output = %self.label, bytes, "{reason}; batches are made smaller");
         }
     }
 
-    /// The turn to try, if everything fails.
-    async fn turn(&self) -> Option<MutexGuard<'_, ()>> {
-        if !self.is_outage() {
-            return None;
-        }
-        let turn = self.retry_gate.lock().await;
-        self.is_outage().then_some(turn)
-    }
-
-    fn is_outage(&self) -> bool {
-        self.failures.load(Ordering::Relaxed) >= FAILURES_BEFORE_ONE_BY_ONE
-    }
-
-    /// Writes a part, or while everything fails perhaps a piece of it.
-    async fn try_once(&self, part: Part, batch: &mut Batch) {
-        let Some(part) = self.admitted(part, batch).await else {
+    /// Sends a chunk, or while every request fails perhaps a piece of it.
+    async fn try_once(&self, chunk: Chunk, batch: &mut Batch) {
+        let Some(chunk) = self.admitted(chunk, batch).await else {
             return;
         };
-        let _rights = self.room.rights(&batch.parts).await;
-        let Some(mut part) = self.admitted(part, batch).await else {
+        let is_short = chunk.is_searched(&self.evidence);
+        let _rights = self.lanes.rights(&batch.chunks, is_short).await;
+        let Some(mut chunk) = self.admitted(chunk, batch).await else {
             return;
         };
-        let turn = if part.is_suspect() && self.is_outage() {
+        let gate = if chunk.is_suspect() && self.outage.is_on() {
             // Its failure would say nothing now: it waits for others to be taken while there are any.
-            let Ok(turn) = self.retry_gate.try_lock() else {
-                let early = self.short_pause(&part);
-                return batch.parts.put_back(part, self.retry.longest, early);
+            let Some(gate) = self.outage.try_gate() else {
+                let early = self.short_pause(&chunk);
+                return batch.chunks.put_back(chunk, self.retry.longest, early);
             };
-            Some(turn)
+            Some(gate)
+        } else if chunk.has_hung && !chunk.others_succeed(&self.evidence) && !self.outage.is_on() {
+            // A piece shows within seconds whether it is the batch or the server.
+            self.outage.try_gate()
         } else {
-            self.turn().await
+            self.outage.gate().await
         };
-        let failures = self.failures.load(Ordering::Relaxed);
-        let piece = turn.as_ref().and_then(|_| {
-            self.probes
-                .piece(part.len(), failures, |at| part.object_at(at))
-        });
-        let range = piece.clone().unwrap_or(0..part.len());
-        if std::mem::take(&mut part.held) {
+        if std::mem::take(&mut chunk.held) {
             // A verdict is an answer, and waiting until something is taken is no try in vain.
-            part.forget_tries();
+            chunk.forget_tries();
         }
-        if piece.is_none() {
-            part.tries = part.tries.saturating_add(1);
-        }
+        let attempt = Attempt::new(
+            &chunk,
+            gate,
+            &self.outage,
+            &self.evidence,
+            &self.search_limit,
+        );
+        chunk.tries = chunk.tries.saturating_add(u32::from(attempt.is_try()));
         batch.tally.request();
-        let messages = part.messages.get(range).unwrap_or(&part.messages);
-        let (start, before) = (Instant::now(), self.pulse.now());
-        let written = self.writer.write(messages).await;
-        let Err(error) = written else {
-            self.answered();
-            if let Some(piece) = piece {
-                let behind = part.split_off(piece.end);
-                let taken = part.split_off(piece.start);
-                batch.parts.put(behind, true);
-                batch.parts.put(part, true);
-                part = taken;
-            }
-            return self.took(part, batch).await;
-        };
-        self.errors.inc();
-        match error {
-            WriteError::Retry { .. }
-            | WriteError::Failed { .. }
-            | WriteError::Unauthorized { .. }
-            | WriteError::Strange { .. } => {
-                let trouble = Trouble::new(error, start.elapsed());
-                let may_be_its_doing = trouble.cause.is_some() && piece.is_none();
-                if may_be_its_doing && trouble.is_slow() && part.failed.is_none() {
-                    // Others that are taken while it takes long to fail say as much as those after it.
-                    part.failed = Some(before);
+        let before = self.evidence.now();
+        match attempt.send(self.writer.as_ref(), &chunk).await {
+            Ok(()) => {
+                self.search_limit.succeeded(attempt.lasted());
+                self.answered();
+                if let Some(piece) = attempt.piece {
+                    let behind = chunk.split_off(piece.end);
+                    let taken = chunk.split_off(piece.start);
+                    batch.chunks.put(behind, true);
+                    batch.chunks.put(chunk, true);
+                    chunk = taken;
                 }
-                self.stumble(part, trouble, piece.is_some(), turn, batch)
-                    .await;
+                self.took(chunk, batch).await;
             }
-            WriteError::Unsendable { reason } => {
-                let first = piece.map_or(0, |piece| piece.start);
-                self.unsendable(part, first, reason, batch).await;
+            Err(Failed::Transient(failure)) => {
+                self.errors.inc();
+                let may_be_its_doing = failure.cause.is_some() && attempt.piece.is_none();
+                if may_be_its_doing && failure.is_slow() && chunk.failed.is_none() {
+                    // Others that are taken while it takes long to fail say as much as those after it.
+                    chunk.failed = Some(before);
+                }
+                self.handle_failure(chunk, failure, attempt, batch).await;
+            }
+            Err(Failed::Verdict(verdict, reason)) => {
+                self.errors.inc();
+                self.judged(chunk, verdict, reason, attempt, batch).await;
+            }
+        }
+    }
+
+    /// The server says something of the messages.
+    async fn judged(
+        &self,
+        mut chunk: Chunk,
+        verdict: Verdict,
+        reason: String,
+        attempt: Attempt<'_>,
+        batch: &mut Batch,
+    ) {
+        match verdict {
+            Verdict::Unsendable => {
+                let first = attempt.piece.map_or(0, |piece| piece.start);
+                self.unsendable(chunk, first, reason, batch).await;
             }
             // What is said of a piece is said of the whole when that is written.
-            _ if piece.is_some() => {
+            _ if attempt.piece.is_some() => {
                 self.answered();
-                batch.parts.put(part, false);
+                batch.chunks.put(chunk, false);
             }
-            WriteError::TooLarge { reason } => self.too_large(part, reason, turn, batch).await,
-            WriteError::Rejected { reason } => self.refused(part, reason, batch).await,
-            WriteError::Dropped { reason } => {
+            Verdict::TooLarge => self.too_large(chunk, reason, attempt, batch).await,
+            Verdict::Rejected => self.refused(chunk, reason, batch).await,
+            Verdict::Dropped => {
                 self.answered();
-                batch.seen.fit(&part.messages);
-                if !self.halve(&mut part, &reason, batch) {
-                    self.settle(part, End::Dropped, batch).await;
+                batch.seen.fit(&chunk.messages);
+                if !batch.halve(&mut chunk, &reason, &self.status) {
+                    self.settle(chunk, End::Dropped, batch).await;
                 }
             }
         }
     }
 
-    /// The part, unless nothing of it is sent now. While everything fails nothing is set aside.
-    async fn admitted(&self, part: Part, batch: &mut Batch) -> Option<Part> {
-        if self.is_outage() {
-            return Some(part);
+    /// The chunk, unless nothing of it is sent now. While everything fails nothing is set aside.
+    async fn admitted(&self, chunk: Chunk, batch: &mut Batch) -> Option<Chunk> {
+        if self.outage.is_on() {
+            return Some(chunk);
         }
         let longest = self.retry.longest;
-        match self.suspects.admit(part, &mut batch.parts, longest) {
-            Admission::Sent(part) => Some(part),
+        match self.suspects.admit(chunk, &mut batch.chunks, longest) {
+            Admission::Sent(chunk) => Some(chunk),
             Admission::Waits => None,
-            Admission::Denied(part, reason) => {
-                let end = self.ends.unless_dropped(Cause::Poison, reason);
-                self.settle(part, end, batch).await;
+            Admission::Denied(chunk, reason) => {
+                let end = self.settler.rejected_unless_dropped(Cause::Poison, reason);
+                self.settle(chunk, end, batch).await;
                 None
             }
         }
     }
 
-    async fn took(&self, part: Part, batch: &mut Batch) {
-        if self.pulse.took(part.bytes(), part.stumbled) {
-            info!(output = %self.label, events = part.len(), "the first delivery was taken");
+    async fn took(&self, chunk: Chunk, batch: &mut Batch) {
+        if self.evidence.took(chunk.bytes(), chunk.has_failed) {
+            info!(output = %self.label, events = chunk.len(), "the first delivery was taken");
         }
-        batch.seen.fit(&part.messages);
-        let identities = part.messages.iter().filter_map(Message::identity);
+        batch.seen.fit(&chunk.messages);
+        let identities = chunk.messages.iter().filter_map(Message::identity);
         self.suspects.clear(identities.map(|it| &it.uid));
-        self.settle(part, End::Taken, batch).await;
+        self.settle(chunk, End::Taken, batch).await;
     }
 
     /// No request can be made of the message at this place, which says nothing of the other side.
-    async fn unsendable(&self, mut part: Part, at: usize, reason: String, batch: &mut Batch) {
-        let behind = part.split_off(at.saturating_add(1));
-        let first = part.split_off(at);
-        batch.parts.put(behind, true);
-        batch.parts.put(part, true);
-        let end = self.ends.unless_dropped(Cause::Processing, reason);
+    async fn unsendable(&self, mut chunk: Chunk, at: usize, reason: String, batch: &mut Batch) {
+        let behind = chunk.split_off(at.saturating_add(1));
+        let first = chunk.split_off(at);
+        batch.chunks.put(behind, true);
+        batch.chunks.put(chunk, true);
+        let end = self
+            .settler
+            .rejected_unless_dropped(Cause::Processing, reason);
         self.settle(first, end, batch).await;
     }
 
-    /// A part is too large. That is believed of a single message if a smaller request was taken since
+    /// A chunk is too large. That is believed of a single message if a smaller request was taken since
     /// it was said before.
     async fn too_large(
         &self,
-        mut part: Part,
+        mut chunk: Chunk,
         reason: String,
-        turn: Option<MutexGuard<'_, ()>>,
+        attempt: Attempt<'_>,
         batch: &mut Batch,
     ) {
-        let before = part.too_large.replace(self.pulse.now());
-        batch.seen.refused(&part.messages, reason.clone());
-        if part.len() > 1 {
-            return batch.parts.halve(&mut part);
+        let before = chunk.too_large.replace(self.evidence.now());
+        batch.seen.refused(&chunk.messages, reason.clone());
+        if chunk.len() > 1 {
+            return batch.chunks.halve(&mut chunk);
         }
-        if before.is_some_and(|mark| self.pulse.took_smaller_since(mark, part.bytes())) {
+        if before.is_some_and(|mark| self.evidence.smaller_succeeded_since(mark, chunk.bytes())) {
             self.answered();
-            let end = self.ends.unless_dropped(Cause::TooLarge, reason);
-            return self.settle(part, end, batch).await;
+            let end = self
+                .settler
+                .rejected_unless_dropped(Cause::TooLarge, reason);
+            return self.settle(chunk, end, batch).await;
         }
         let reason = format!(
             "{reason}; a single event is too large and nothing smaller is taken, so this is not \
              believed: is there a proxy in between with a limit, such as nginx's \
              client_max_body_size?"
         );
-        let trouble = Trouble {
+        let failure = TransientFailure {
             reason,
             asked: None,
             slow: Some(SLOW),
             lasted: Duration::ZERO,
             cause: Some(Cause::TooLarge),
+            is_cut_short: false,
         };
-        self.stumble(part, trouble, false, turn, batch).await;
+        self.handle_failure(chunk, failure, attempt, batch).await;
     }
 
-    /// The other side refuses something in a part for good. As long as it never took anything it is
+    /// The other side refuses something in a chunk for good. As long as it never took anything it is
     /// not the events that are wrong.
-    async fn refused(&self, mut part: Part, reason: String, batch: &mut Batch) {
-        let counts = self.pulse.has_taken() || self.ends.is_dropped(&reason);
+    async fn refused(&self, mut chunk: Chunk, reason: String, batch: &mut Batch) {
+        let counts = self.evidence.has_succeeded() || self.settler.is_dropped(&reason);
         if counts {
             self.answered();
-            batch.seen.fit(&part.messages);
+            batch.seen.fit(&chunk.messages);
         }
-        if self.halve(&mut part, &reason, batch) {
+        if batch.halve(&mut chunk, &reason, &self.status) {
             return;
         }
         if counts {
-            let end = self.ends.unless_dropped(Cause::Refused, reason);
-            return self.settle(part, end, batch).await;
+            let end = self.settler.rejected_unless_dropped(Cause::Refused, reason);
+            return self.settle(chunk, end, batch).await;
         }
         let reason = format!(
             "no event was taken since the start, and this one is refused: {reason}; check the URL, \
              the token and the mapping"
         );
-        self.standing.outage(&reason);
+        self.status.outage(&reason);
         let held = self.held.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         if held.is_power_of_two() {
             warn!(output = %self.label, "{reason}; trying again, nothing is lost");
         }
-        batch.parts.hold(part, SLOW);
+        batch.chunks.hold(chunk, SLOW);
     }
 
     /// What may pass failed.
-    async fn stumble(
+    async fn handle_failure(
         &self,
-        mut part: Part,
-        trouble: Trouble,
-        is_piece: bool,
-        turn: Option<MutexGuard<'_, ()>>,
+        mut chunk: Chunk,
+        failure: TransientFailure,
+        attempt: Attempt<'_>,
         batch: &mut Batch,
     ) {
-        let reason = &trouble.reason;
-        let others_pass = trouble.cause.is_some() && part.others_pass(&self.pulse);
-        let is_suspect = others_pass || part.is_suspect();
-        batch.parts.is_slow |= others_pass && trouble.is_slow();
+        let is_piece = attempt.piece.is_some();
+        let reason = &failure.reason;
+        let others_succeed = failure.cause.is_some() && chunk.others_succeed(&self.evidence);
+        let is_suspect = others_succeed || chunk.is_suspect();
+        batch.chunks.is_slow |= others_succeed && failure.is_slow();
         let mut failures = if is_suspect {
-            debug!(output = %self.label, events = part.len(), "{reason}; others are taken");
+            debug!(output = %self.label, events = chunk.len(), "{reason}; others are taken");
             1
         } else {
-            self.failed(&trouble)
+            self.failed(&failure, is_piece)
         };
-        if self.ends.is_dropped(reason) {
-            return self.settle(part, End::Dropped, batch).await;
+        if !failure.is_cut_short && self.settler.is_dropped(reason) {
+            return self.settle(chunk, End::Dropped, batch).await;
         }
-        if let Some(cause) = trouble.cause
+        if let Some(cause) = failure.cause
             && !is_piece
         {
-            part.stumbled = true;
-            if cause != Cause::TooLarge && part.len() == 1 {
+            chunk.has_failed = true;
+            chunk.has_hung |= failure.is_slow();
+            if cause != Cause::TooLarge && chunk.len() == 1 {
                 // It is not its size then, whatever was said of what it was cut from.
-                part.too_large = None;
-                part.alone.failed_otherwise = true;
+                chunk.too_large = None;
+                chunk.alone.failed_otherwise = true;
             }
-            if others_pass && self.halve(&mut part, reason, batch) {
+            if others_succeed && batch.halve(&mut chunk, reason, &self.status) {
                 return;
             }
-            if part.len() == 1 {
-                let is_crowded = self.room.is_crowded();
+            if chunk.len() == 1 {
+                let is_crowded = self.lanes.is_crowded();
                 let suspects = &self.suspects;
-                if suspects.is_at_fault(&mut part, others_pass, &trouble, &self.pulse, is_crowded) {
-                    let cause = if part.alone.failed_otherwise {
+                if suspects.is_at_fault(
+                    &mut chunk,
+                    others_succeed,
+                    &failure,
+                    &self.evidence,
+                    is_crowded,
+                ) {
+                    let cause = if chunk.alone.failed_otherwise {
                         Cause::Poison
                     } else {
                         cause
@@ -408,93 +401,83 @@ impl BatchWriter {
                     let reason = format!(
                         "it fails whenever it is sent, and others are taken meanwhile: {reason}"
                     );
-                    return self.settle(part, End::Rejected(cause, reason), batch).await;
+                    return self
+                        .settle(chunk, End::Rejected(cause, reason), batch)
+                        .await;
                 }
                 if is_suspect {
-                    failures = part.tries;
+                    failures = chunk.tries;
                 }
             }
-            part.failed = Some(self.pulse.now());
+            chunk.failed = Some(self.evidence.now());
         }
-        if !is_piece && !part.may_retry(&self.retry) {
-            let end = End::Rejected(Cause::GivenUp, trouble.reason);
-            return self.settle(part, end, batch).await;
+        let is_over = !is_piece && !chunk.may_retry(&self.retry);
+        if is_over && failure.is_cut_short {
+            chunk.alone.needs_full_limit = true;
+        } else if is_over {
+            let end = End::Rejected(Cause::GivenUp, failure.reason);
+            return self.settle(chunk, end, batch).await;
         }
-        self.pause(part, &trouble, failures, turn, batch).await;
+        self.pause(chunk, &failure, failures, attempt.gate, batch)
+            .await;
     }
 
-    /// Ends a part that is cut no further.
-    async fn settle(&self, part: Part, end: End, batch: &mut Batch) {
-        if let Some(object) = part.object() {
-            self.suspects.release(object, part.number);
+    /// Settles a chunk that is cut no further.
+    async fn settle(&self, chunk: Chunk, end: End, batch: &mut Batch) {
+        if let Some(object) = chunk.object() {
+            self.suspects.release(object, chunk.number);
         }
-        self.ends.settle(part, end, &mut batch.tally).await;
+        self.settler.settle(chunk, end, &mut batch.tally).await;
     }
 
     /// The pause where others are taken.
-    fn short_pause(&self, part: &Part) -> Duration {
-        let failures = part.alone.failures.saturating_add(1).min(PATIENCE);
+    fn short_pause(&self, chunk: &Chunk) -> Duration {
+        let failures = chunk.alone.failures.saturating_add(1).min(PATIENCE);
         backoff::pause(&self.retry, failures, None)
     }
 
-    /// Puts a part that failed back. While everything fails the turn is kept for the pause.
+    /// Puts a chunk that failed back. While every request fails the right to send is kept for the pause.
     async fn pause(
         &self,
-        part: Part,
-        trouble: &Trouble,
+        chunk: Chunk,
+        failure: &TransientFailure,
         failures: u32,
-        turn: Option<MutexGuard<'_, ()>>,
+        gate: Option<Gate<'_>>,
         batch: &mut Batch,
     ) {
-        let asked = trouble.asked.or(trouble.slow);
+        let asked = failure.asked.or(failure.slow);
         let pause = backoff::pause(&self.retry, failures, asked);
         // What the other side asked for is kept to, whatever it does with others.
-        let early = if trouble.asked.is_none() && trouble.cause.is_some() {
-            self.short_pause(&part)
+        let early = if failure.asked.is_none() && failure.cause.is_some() {
+            self.short_pause(&chunk)
         } else {
             pause
         };
-        if turn.is_none() || part.is_suspect() {
-            return batch.parts.put_back(part, pause, early);
+        if gate.is_none() || !self.outage.is_on() || chunk.is_suspect() {
+            return batch.chunks.put_back(chunk, pause, early);
         }
-        let mut taken = self.pulse.subscribe();
+        let mut taken = self.evidence.subscribe();
         if early < pause {
             // Whether the time is up or something was taken, it is tried again.
             let _ = timeout(pause, taken.changed()).await;
         } else {
             sleep(pause).await;
         }
-        batch.parts.put(part, false);
-    }
-
-    /// Cuts a part of several messages in two and says so; false for a single one.
-    fn halve(&self, part: &mut Part, reason: &str, batch: &mut Batch) -> bool {
-        if part.len() < 2 {
-            return false;
-        }
-        self.standing.bisects(part.len(), reason, &mut batch.tally);
-        batch.parts.halve(part);
-        true
+        batch.chunks.put(chunk, false);
     }
 
     /// Notes a failure; returns how many there were in a row.
-    fn failed(&self, trouble: &Trouble) -> u32 {
-        let failures = self
-            .failures
-            .fetch_add(1, Ordering::Relaxed)
-            .saturating_add(1);
-        let pause = trouble.asked.or(trouble.slow).unwrap_or(self.retry.first);
-        let is_brief = pause.max(trouble.lasted) < BRIEF;
-        self.standing.failed(&trouble.reason, failures, is_brief);
+    fn failed(&self, failure: &TransientFailure, is_piece: bool) -> u32 {
+        let failures = self.outage.failed(failure, is_piece);
+        let pause = failure.asked.or(failure.slow).unwrap_or(self.retry.first);
+        let is_brief = pause.max(failure.lasted) < BRIEF;
+        self.status.failed(&failure.reason, failures, is_brief);
         failures
     }
 
-    /// The other side works, whether it took this batch or not.
+    /// The server works, whether it took this batch or not.
     fn answered(&self) {
-        let failures = self.failures.swap(0, Ordering::Relaxed);
-        if failures > 0 {
-            self.probes.reset();
-        }
-        self.standing.works(failures);
+        let failures = self.outage.ends();
+        self.status.works(failures);
     }
 }

@@ -43,8 +43,7 @@ impl Output {
     }
 }
 
-/// Where the input of a child comes from that is not empty, and where the outputs go that are not
-/// captured.
+/// Pipes in place of the empty input and the captured outputs of a child.
 #[derive(Debug, Default)]
 pub struct Pipes {
     /// In place of the empty standard input.
@@ -57,8 +56,8 @@ pub struct Pipes {
 
 /// A running child. Dropping it kills the process and waits until it is gone.
 ///
-/// Threads read and reap it, not tasks, so that it works from any runtime and is ended even when
-/// the runtime is gone.
+/// Threads read and reap it, not tasks, so that it works from any runtime and ends even when the
+/// runtime is gone.
 #[derive(Debug)]
 pub struct Child {
     name: String,
@@ -286,7 +285,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_of_both_streams_are_found_and_the_exit_code_is_told() {
+    async fn lines_of_both_streams_are_found_and_the_exit_code_is_known() {
         let child = shell("echo one; echo two >&2; exit 3");
         let two = child
             .wait_for_line(Stream::Stderr, SOON, |line| line.contains('w'))

@@ -1,4 +1,4 @@
-//! A small disk of its own, which can be full.
+//! A small disk that a test can fill.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tempfile::TempDir;
 
-/// How often a disk that is to be full is filled again: what uses it may give something back.
+/// How often a full disk is filled again: the program may free some of it.
 const REFILL: Duration = Duration::from_millis(5);
 
 /// A disk in memory. It is unmounted when this is dropped.
@@ -33,7 +33,7 @@ impl SmallDisk {
     /// Mounts a disk of so many bytes.
     ///
     /// # Errors
-    /// When mounting is not allowed here.
+    /// When the process may not mount.
     pub fn mount(bytes: u64) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("meterline-disk-")
@@ -56,7 +56,7 @@ impl SmallDisk {
         self.folder.path()
     }
 
-    /// Fills it to the last byte, and again whenever something is given back.
+    /// Fills it to the last byte, and again whenever the program frees some of it.
     ///
     /// # Errors
     /// When the file that fills it cannot be made.
@@ -105,7 +105,7 @@ impl Drop for Full {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: whoever still has a file open keeps only that.
+        // Lazily: a process that still has a file open keeps only that file.
         let _ = Command::new("umount")
             .arg("-l")
             .arg(self.folder.path())

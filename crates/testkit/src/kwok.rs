@@ -1,6 +1,6 @@
-//! kwok: a kubelet that is not ours, which runs pods, ends and deletes them.
+//! kwok, a kubelet that this project did not write: it runs pods, ends and deletes them.
 //!
-//! How is said by the Stage files in `tests/envtest/stages`, steered by annotations of the pod.
+//! The Stage files in `tests/envtest/stages` say how; annotations of the pod choose among them.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! An HTTP proxy in front of the API server that answers at once and holds back what watches say.
+//! An HTTP proxy in front of the API server that answers at once and delays watch events.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -35,8 +35,8 @@ pub struct LaggingProxy {
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 impl LaggingProxy {
-    /// Starts a proxy on a free loopback port, which asks as this user of the control plane. To begin with
-    /// it holds back nothing.
+    /// Starts a proxy on a free loopback port, which sends requests as this user of the control plane. At
+    /// first it delays nothing.
     ///
     /// # Errors
     /// When no port can be had or the user's credentials cannot be read.
@@ -49,7 +49,7 @@ impl LaggingProxy {
         Ok(Self { address, lag, task })
     }
 
-    /// From now on what a watch says comes so much later.
+    /// Delays watch events by this much from now on.
     pub fn hold_back(&self, lag: Duration) {
         self.lag.send_replace(lag);
     }
@@ -103,7 +103,7 @@ async fn answer(
     Ok(match forward(client, request).await {
         Ok(response) => {
             let (mut head, body) = response.into_parts();
-            // The body comes in other pieces.
+            // The body is forwarded in other chunks.
             head.headers.remove(header::CONTENT_LENGTH);
             head.headers.remove(header::TRANSFER_ENCODING);
             let lag = is_watch.then_some(lag);
@@ -136,7 +136,7 @@ async fn forward(client: Client, request: Request<Incoming>) -> anyhow::Result<R
         .await?)
 }
 
-/// The body, each piece of it as much later as is said when it comes; its end is no exception.
+/// The body, of which each chunk and the end are delayed by the lag that applies when they arrive.
 fn held_back(
     body: Body,
     lag: Option<watch::Receiver<Duration>>,

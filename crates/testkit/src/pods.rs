@@ -2,16 +2,22 @@
 //!
 //! All times are whole seconds, as Kubernetes keeps them.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use crate::audit::Life;
 
 /// The pods of one namespace.
 #[derive(Debug, Clone)]
 pub struct Pods {
     api: Api<Pod>,
+    namespace: String,
 }
 
 /// How a pod ended.
@@ -23,7 +29,7 @@ pub enum Phase {
     Failed,
 }
 
-/// What a pod is to be; see [`pod`].
+/// A pod to create; see [`pod`].
 #[derive(Debug, Clone)]
 pub struct PodSpec {
     name: String,
@@ -105,7 +111,7 @@ impl PodSpec {
     }
 }
 
-/// The second in which we are.
+/// The current second.
 #[must_use]
 pub fn now() -> DateTime<Utc> {
     whole(Utc::now())
@@ -123,10 +129,74 @@ impl Pods {
     pub fn new(client: Client, namespace: &str) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
+            namespace: namespace.to_owned(),
         }
     }
 
-    /// The API itself, for what is not here.
+    /// Runs a pod from its creation to its end and returns its life: pending for `delay`, then running
+    /// for `time`, at least a second. The pod stays, as a finished one. An API server that refuses or
+    /// is away is asked again, as a kubelet does.
+    ///
+    /// # Errors
+    /// When a step fails for a minute.
+    pub async fn live(
+        &self,
+        pod: &PodSpec,
+        delay: Duration,
+        time: Duration,
+    ) -> anyhow::Result<Life> {
+        tokio::time::sleep(delay).await;
+        let name = &pod.name;
+        let made = until_done(|| async {
+            // The server may have created the pod before it went away.
+            match self.api.get_opt(name).await? {
+                Some(made) => Ok(made),
+                None => self.create(pod).await,
+            }
+        });
+        let uid = made.await?.metadata.uid.unwrap_or_default();
+        let start = until_done(|| async {
+            let start = now();
+            self.set_running(name, start).await.map(|_| start)
+        });
+        let start = start.await?;
+        tokio::time::sleep(time).await;
+        let end = until_done(|| async {
+            let end = now().max(start + TimeDelta::seconds(1));
+            let ended = self.set_ended(name, Phase::Succeeded, start, end).await;
+            ended.map(|_| end)
+        });
+        Ok(Life {
+            uid,
+            namespace: self.namespace.clone(),
+            name: name.clone(),
+            start,
+            end: Some(end.await?),
+        })
+    }
+
+    /// [`Pods::live`], and then deletes the pod.
+    ///
+    /// # Errors
+    /// As [`Pods::live`].
+    pub async fn live_and_go(
+        &self,
+        pod: &PodSpec,
+        delay: Duration,
+        time: Duration,
+    ) -> anyhow::Result<Life> {
+        let life = self.live(pod, delay, time).await?;
+        until_done(|| async {
+            match self.api.get_opt(&pod.name).await? {
+                Some(_) => self.delete(&pod.name).await,
+                None => Ok(()),
+            }
+        })
+        .await?;
+        Ok(life)
+    }
+
+    /// The API itself, for calls that have no method here.
     #[must_use]
     pub fn api(&self) -> &Api<Pod> {
         &self.api
@@ -271,7 +341,7 @@ impl Pods {
             .await?)
     }
 
-    /// Removes an annotation that another manager set: no time of that is left in the object.
+    /// Removes an annotation as another field manager: the object keeps no time of the removal.
     ///
     /// # Errors
     /// When the API server refuses.
@@ -304,6 +374,25 @@ impl Pods {
     }
 }
 
+/// Repeats what the API server refuses while it is away, as a kubelet does.
+///
+/// # Errors
+/// The last error, when it fails for a minute.
+pub async fn until_done<T, F>(mut attempt: impl FnMut() -> F) -> anyhow::Result<T>
+where
+    F: Future<Output = anyhow::Result<T>>,
+{
+    const LIMIT: Duration = Duration::from_secs(60);
+    const PAUSE: Duration = Duration::from_millis(50);
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match attempt().await {
+            Err(_) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+            result => return result,
+        }
+    }
+}
+
 fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
     pod.spec.iter().flat_map(|spec| &spec.containers)
 }
@@ -317,7 +406,7 @@ fn status_of(container: &Container, ready: bool, state: Value, before: Option<Va
         "restartCount": u8::from(before.is_some()),
         "state": state,
         "lastState": before.unwrap_or_else(|| json!({})),
-        // Without them the API server takes the node for one that cannot resize.
+        // Without them the API server assumes that the node cannot resize.
         "resources": container.resources.clone().unwrap_or_default(),
     })
 }

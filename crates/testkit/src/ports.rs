@@ -11,12 +11,12 @@ const COUNT: u32 = 12_000;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A loopback port that is free now and that this process has not given out lately.
+/// A loopback port that is free now and that this process has not returned lately.
 ///
 /// # Errors
 /// When none of the range is free.
 pub fn free_port() -> std::io::Result<u16> {
-    // Test binaries run side by side: each starts somewhere else.
+    // Test binaries run at the same time, so each starts at another port.
     let offset = std::process::id().wrapping_mul(97);
     let mut last = std::io::Error::other("no free port");
     for _ in 0..COUNT {

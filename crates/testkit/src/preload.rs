@@ -1,6 +1,6 @@
-//! Faults of the system that a program meets from inside: a disk that does not sync, a clock that is
-//! set, a name that is not resolved. A small C library is preloaded into the program; what it does is
-//! decided by files, so that a test can change it while the program runs.
+//! Failures of the system inside the program: a disk that does not sync, a clock that is set, a name that
+//! does not resolve. A small C library is preloaded into the program and reads files to learn what to do,
+//! so that a test can change it while the program runs.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -14,7 +14,7 @@ use crate::process::MeterlineCommand;
 
 const SOURCE: &str = include_str!("preload/faults.c");
 
-/// The library, compiled, and the files that it looks at. They go when this is dropped.
+/// The compiled library and the files that it reads. Dropping it removes them.
 #[derive(Debug)]
 pub struct Preload {
     folder: TempDir,
@@ -22,7 +22,7 @@ pub struct Preload {
 }
 
 impl Preload {
-    /// Compiles the library. To begin with it does nothing.
+    /// Compiles the library. At first it does nothing.
     ///
     /// # Errors
     /// When there is no C compiler; the error shows what it said.
@@ -70,8 +70,8 @@ impl Preload {
         Ok(())
     }
 
-    /// From now on every sync of a file fails (EIO), and what it should have written may be gone; or
-    /// no longer.
+    /// Makes every sync of a file fail (EIO) from now on, which may lose what it should have written, or
+    /// lets it succeed again.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -93,7 +93,7 @@ impl Preload {
         let line = format!("{name} {}\n", address.unwrap_or("-"));
         let new = self.path("hosts.new");
         std::fs::write(&new, line)?;
-        // Whoever reads it sees the old file or the new one.
+        // A reader sees the old file or the new one.
         std::fs::rename(new, self.path("hosts"))?;
         Ok(())
     }

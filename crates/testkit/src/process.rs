@@ -22,26 +22,27 @@ use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::time::Instant;
 
 use crate::child::{Child, Pipes, Stream};
 use crate::ports::free_port;
 
-/// Between two looks at a page that only tells when asked.
-const POLL: Duration = Duration::from_millis(50);
-/// How long a page may take that is asked for in passing.
-const AT_ONCE: Duration = Duration::from_secs(1);
-/// How long a page may take.
-const ANSWER: Duration = Duration::from_secs(5);
+mod pages;
 
-/// The command line of a [`Meterline`] to be. The environment of the test is not handed on, but
-/// for `PATH`, so that a run depends on nothing but what is said here.
+/// How long `/stats` may take before a process that may be starting or hanging is killed.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// How long an orderly end may take.
+const END: Duration = Duration::from_secs(25);
+/// How long a process may take to become ready on a busy machine.
+const READY: Duration = Duration::from_secs(60);
+
+/// How to start a [`Meterline`]. Of the environment of the test it passes on only `PATH`, so that a
+/// run depends on nothing else.
 #[derive(Debug)]
 pub struct MeterlineCommand {
     command: Command,
@@ -79,97 +80,22 @@ impl Meterline {
         }
     }
 
-    /// Its own folder, in which its config is.
+    /// Its own folder, which holds its configuration.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// The URL of a page of its HTTP server, such as `/metrics`.
+    /// The URL of an endpoint of its HTTP server, such as `/metrics`.
     #[must_use]
     pub fn url(&self, page: &str) -> String {
         format!("http://127.0.0.1:{}{page}", self.port)
     }
 
-    /// The URL of a page of its admin listener, such as `/rejected`.
+    /// The URL of an endpoint of its admin server, such as `/rejected`.
     #[must_use]
     pub fn admin_url(&self, page: &str) -> String {
         format!("http://127.0.0.1:{}{page}", self.admin_port)
-    }
-
-    /// Status and text of a page of its HTTP server.
-    ///
-    /// # Errors
-    /// When there is no answer within five seconds.
-    pub async fn get(&self, page: &str) -> anyhow::Result<(u16, String)> {
-        crate::install_crypto();
-        let client = reqwest::Client::builder().no_proxy().timeout(ANSWER);
-        let response = client.build()?.get(self.url(page)).send().await?;
-        Ok((response.status().as_u16(), response.text().await?))
-    }
-
-    /// The sum of a metric over all its labels; `None` when it is not there.
-    ///
-    /// # Errors
-    /// When there is no answer within five seconds.
-    pub async fn metric(&self, name: &str) -> anyhow::Result<Option<f64>> {
-        let (_, page) = self.get("/metrics").await?;
-        Ok(sum_of(&page, name))
-    }
-
-    /// Waits until `/ready` answers 200.
-    ///
-    /// # Errors
-    /// When it does not within `limit`, or the process ends; the error shows the last answer and
-    /// the end of the log.
-    pub async fn wait_ready(&self, limit: Duration) -> anyhow::Result<()> {
-        self.wait_for_page("/ready", limit, |status, _| status == 200)
-            .await
-    }
-
-    /// Waits until a page answers as `wanted`, given its status and text.
-    ///
-    /// # Errors
-    /// When it does not within `limit`, or the process ends; the error shows the last answer and
-    /// the end of the log.
-    pub async fn wait_for_page(
-        &self,
-        page: &str,
-        limit: Duration,
-        wanted: impl Fn(u16, &str) -> bool,
-    ) -> anyhow::Result<()> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let last = match self.get(page).await {
-                Ok((status, text)) if wanted(status, &text) => return Ok(()),
-                Ok((status, text)) => format!("{status} {text}"),
-                Err(error) => format!("{error:#}"),
-            };
-            if let Some(status) = self.exited() {
-                bail!("meterline ended ({status}):{}", self.tail());
-            }
-            if Instant::now() > deadline {
-                bail!("{page} after {limit:?}: {last}{}", self.tail());
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    }
-
-    /// Waits until the sum of a metric over all its labels is as `wanted`.
-    ///
-    /// # Errors
-    /// As [`Meterline::wait_for_page`].
-    pub async fn wait_for_metric(
-        &self,
-        name: &str,
-        limit: Duration,
-        wanted: impl Fn(f64) -> bool,
-    ) -> anyhow::Result<()> {
-        self.wait_for_page("/metrics", limit, |_, page| {
-            sum_of(page, name).is_some_and(&wanted)
-        })
-        .await
-        .with_context(|| format!("waiting for the metric {name}"))
     }
 
     /// Waits for the first line of the log, also among those already written, with `text` in it.
@@ -194,6 +120,22 @@ impl Meterline {
         self.child.terminate()
     }
 
+    /// Ends the process as Kubernetes does, and [audits the fates](Meterline::audit_fates) before.
+    ///
+    /// # Panics
+    /// When `/stats` does not answer, the fates do not add up, or the process does not end in time
+    /// with the exit code 0.
+    pub async fn stop(&self) {
+        let stats = self.stats().await.map_err(|error| format!("{error:#}"));
+        let judged = stats.and_then(|stats| fates_add_up(&stats));
+        assert!(judged.is_ok(), "{judged:?}{}", self.tail());
+        let ended = self.terminate();
+        assert!(ended.is_ok(), "{ended:?}");
+        let status = self.wait_exit(END).await;
+        let is_success = status.as_ref().is_ok_and(ExitStatus::success);
+        assert!(is_success, "{status:?}{}", self.tail());
+    }
+
     /// Kills the process, and [audits the fates](Meterline::audit_fates) before.
     ///
     /// # Errors
@@ -203,8 +145,10 @@ impl Meterline {
         self.child.kill()
     }
 
-    /// Asserts that every second that the process knows of has one fate, as `/stats` says. Called at
-    /// each end of a process. A process that does not answer at once is not asked again.
+    /// Asserts that `/stats` gives each second that the process knows of exactly one fate. Every way
+    /// to end a process calls it, dropping the handle included. A process that does not answer within
+    /// a second, because it is still starting or hangs, is not judged; [`Meterline::stop`] judges
+    /// each.
     ///
     /// # Panics
     /// When the fates do not add up.
@@ -246,10 +190,10 @@ impl Drop for Meterline {
     }
 }
 
-/// Whether the seconds of a `/stats` page add up: each that ran has one fate.
+/// Checks that the seconds in `/stats` add up: each that ran has one fate.
 ///
 /// # Errors
-/// When they do not, with the seconds.
+/// When they do not; the error holds them.
 fn fates_add_up(stats: &Value) -> Result<(), String> {
     let Some(seconds) = stats.get("seconds") else {
         return Ok(());
@@ -261,7 +205,7 @@ fn fates_add_up(stats: &Value) -> Result<(), String> {
     if of("ran") == sum && is_sane {
         Ok(())
     } else {
-        Err(format!("a second has no fate, or two: {seconds}"))
+        Err(format!("a second has no fate or several: {seconds}"))
     }
 }
 
@@ -337,15 +281,15 @@ impl MeterlineCommand {
         self
     }
 
-    /// Has the admin listener on this port instead of a free one.
+    /// Puts the admin server on this port instead of a free one.
     #[must_use]
     pub fn admin_port(mut self, port: u16) -> Self {
         self.admin_port = Some(port);
         self
     }
 
-    /// Starts it by a shell that does this first, such as `ulimit -n 256`, and hands it
-    /// redirections, such as `2>&-`.
+    /// Starts it from a shell that first runs `first`, such as `ulimit -n 256`, and applies
+    /// `redirections`, such as `2>&-`.
     #[must_use]
     pub fn by_shell(mut self, first: &str, redirections: &str) -> Self {
         let mut shell = Command::new("sh");
@@ -362,7 +306,17 @@ impl MeterlineCommand {
         self
     }
 
-    /// Starts the process, with its pages on free loopback ports.
+    /// [`MeterlineCommand::start`], and waits until the process is ready.
+    ///
+    /// # Errors
+    /// When it cannot be started, or is not ready within a minute.
+    pub async fn start_ready(self) -> anyhow::Result<Meterline> {
+        let meterline = self.start()?;
+        meterline.wait_ready(READY).await?;
+        Ok(meterline)
+    }
+
+    /// Starts the process, with its HTTP servers on free loopback ports.
     ///
     /// # Errors
     /// When the binary cannot be started.
@@ -392,19 +346,6 @@ impl MeterlineCommand {
             admin_port,
         })
     }
-}
-
-/// The sum over all samples of `name` in the Prometheus text format.
-fn sum_of(page: &str, name: &str) -> Option<f64> {
-    let samples = page.lines().filter_map(|line| {
-        let rest = line.strip_prefix(name)?;
-        if !rest.starts_with(['{', ' ']) {
-            return None;
-        }
-        let value = rest.rsplit('}').next()?.split_whitespace().next()?;
-        value.parse::<f64>().ok()
-    });
-    samples.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
 }
 
 #[cfg(test)]
@@ -479,14 +420,5 @@ mod tests {
         assert!(fates_add_up(&seconds(11, 4)).is_err());
         assert!(fates_add_up(&seconds(5, -1)).is_err());
         assert!(fates_add_up(&serde_json::json!({"seconds": {}})).is_err());
-    }
-
-    #[test]
-    fn a_metric_is_summed_over_its_labels() {
-        let page =
-            "# TYPE sent counter\nsent{a=\"x y\"} 2\nsent{a=\"z\"} 3.5\nsent_total 7\nup 1\n";
-        assert_eq!(sum_of(page, "sent"), Some(5.5));
-        assert_eq!(sum_of(page, "sent_total"), Some(7.0));
-        assert_eq!(sum_of(page, "down"), None);
     }
 }

@@ -39,8 +39,8 @@ impl Proxy {
         })
     }
 
-    /// From now on the connections that are open carry nothing and stay open, as when the other
-    /// end is gone without a word. New ones work.
+    /// Silences the open connections: they carry nothing and stay open, as when the other end
+    /// disappears without closing them. New connections work.
     pub fn silence(&self) {
         self.silences.send_modify(|count| *count += 1);
     }

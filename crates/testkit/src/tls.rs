@@ -1,4 +1,4 @@
-//! TLS in front of a server that speaks none, with certificates of the test's choice.
+//! TLS in front of a server without TLS, with certificates that the test chooses.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -39,7 +39,7 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        // Two of one name would differ in their signatures only, which is another error.
+        // Two authorities of the same name differ only in their keys, which is another error.
         let name = format!("authority {}", uuid::Uuid::new_v4());
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().context("cannot make a key")?;
@@ -84,7 +84,7 @@ impl Authority {
     }
 }
 
-/// The end of TLS. It ends, with its connections, when this is dropped.
+/// Terminates TLS. Dropping it ends it and its connections.
 #[derive(Debug)]
 pub struct TlsFront {
     address: SocketAddr,
@@ -124,13 +124,13 @@ impl TlsFront {
         self.certificate.send_replace(certificate);
     }
 
-    /// When somebody connected, whether or not he liked what he saw.
+    /// When a client connected, whether or not it trusted the certificate.
     #[must_use]
     pub fn connections(&self) -> Vec<Instant> {
         self.connections.borrow().clone()
     }
 
-    /// Waits until somebody has connected `count` times.
+    /// Waits for `count` connections in all.
     ///
     /// # Errors
     /// When that is not so within `limit`.
@@ -157,12 +157,12 @@ async fn accept(
 ) {
     let mut tasks = JoinSet::new();
     while let Ok((near, _)) = listener.accept().await {
-        // Whoever waits for a connection may present another certificate then.
+        // A test that waits for a connection may present another certificate after it.
         let acceptor = TlsAcceptor::from(Arc::clone(&certificate.borrow().0));
         connections.send_modify(|it| it.push(Instant::now()));
         let target = target.clone();
         tasks.spawn(async move {
-            // Whoever does not trust the certificate ends the handshake.
+            // A client that does not trust the certificate ends the handshake.
             let Ok(mut near) = acceptor.accept(near).await else {
                 return;
             };

@@ -1,9 +1,9 @@
-//! The lives of pods as the API server told them, written down beside the program under test.
+//! When each pod ran, as the API server tells a watch that is independent of the program under test.
 //!
-//! It watches with its own client and keeps to the plainest reading: a pod lives from the earliest
-//! `startedAt` of its containers to the latest `finishedAt` once it has succeeded or failed. A pod
-//! that is deleted without an end ends in the second in which the deletion was seen, which another
-//! watcher may see a second apart: [`Truth::unreported`] names those, and exact tests have none.
+//! A pod lives from the earliest `startedAt` of its containers to the latest `finishedAt` once it has
+//! succeeded or failed. A pod that is deleted without an end ends in the second in which the watch saw
+//! the deletion; another watch may see it a second apart. [`Truth::unreported`] names those pods, and
+//! exact tests have none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -67,7 +67,7 @@ impl Truth {
         lives(&self.book.borrow())
     }
 
-    /// Pods that ended without anybody reporting when.
+    /// Pods that are gone and whose end no status reported.
     #[must_use]
     pub fn unreported(&self) -> Vec<Life> {
         let book = self.book.borrow();
@@ -75,6 +75,17 @@ impl Truth {
         pods.filter(|entry| entry.started && entry.life.end.is_some() && !entry.reported)
             .map(|entry| entry.life.clone())
             .collect()
+    }
+
+    /// Waits until `count` pods or more have started and every pod that has started has ended.
+    ///
+    /// # Errors
+    /// When that is not so within a minute.
+    pub async fn wait_for_ends(&self, count: usize) -> anyhow::Result<()> {
+        const LIMIT: Duration = Duration::from_secs(60);
+        let is_over =
+            |lives: &[Life]| lives.len() >= count && lives.iter().all(|life| life.end.is_some());
+        self.wait_until(LIMIT, is_over).await
     }
 
     /// Waits until `condition` holds for [`Truth::lives`].
@@ -90,7 +101,7 @@ impl Truth {
         let met = book.wait_for(|book| condition(&lives(book)));
         match tokio::time::timeout(limit, met).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => bail!("the watch of the truth has ended"),
+            Ok(Err(_)) => bail!("the watch behind the truth has ended"),
             Err(_) => {
                 let lives = self.lives();
                 let ended = lives.iter().filter(|life| life.end.is_some()).count();

@@ -22,8 +22,8 @@ use async_trait::async_trait;
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use meterline_config::{BufferSpec, Configure, PlanContext, Spec};
 use meterline_core::{
-    Ack, Batch, BufferPlan, BuildContext, BuildError, HealthHandle, Input, InputError, IntCounter,
-    IntGauge, Outcome, Settlement, Undelivered,
+    Ack, Backoff, Batch, BufferPlan, BuildContext, BuildError, HealthHandle, Input, InputError,
+    IntCounter, IntGauge, Outcome, Settlement, Undelivered,
 };
 use serde::Deserialize;
 use tokio::{
@@ -87,8 +87,8 @@ trait Store: Send {
     }
 }
 
-/// The pause after the store refused, such as for a disk that is full.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The pauses after the store refused a batch or could not be read, for example because the disk is full.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));
 
 struct Shared {
     store: Mutex<Box<dyn Store>>,
@@ -243,9 +243,9 @@ async fn take_in(
             Some(read) => read,
             None if refused == 0 => return Ok(Filled::Ended),
             None => {
-                // What was refused comes again when it is asked for again.
+                // The input yields what was refused again when it is read again.
+                sleep(RETRY.pause(refused)).await;
                 refused = 0;
-                sleep(PAUSE).await;
                 continue;
             }
         };
@@ -268,7 +268,7 @@ async fn take_in(
                 shared
                     .health
                     .not_ready(format!("the buffer cannot keep messages: {reason}"));
-                sleep(PAUSE).await;
+                sleep(RETRY.pause(refused)).await;
             }
         }
     }
@@ -346,6 +346,7 @@ impl Buffered {
 impl Input for Buffered {
     async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
         self.begin();
+        let mut failures = 0_u32;
         loop {
             // Not out of turn: whoever asks at the end has to be told of all that is settled.
             while let Some(Some((number, outcome))) =
@@ -367,7 +368,8 @@ impl Input for Buffered {
                     self.shared
                         .health
                         .not_ready(format!("the buffer cannot be read: {reason}"));
-                    sleep(PAUSE).await;
+                    failures = failures.saturating_add(1);
+                    sleep(RETRY.pause(failures)).await;
                     continue;
                 }
             }

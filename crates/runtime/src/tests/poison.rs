@@ -1,12 +1,13 @@
 //! Messages that make the other side fail, an other side that fails now and then, and one that is away.
 
 mod chance;
+mod hanging;
 
 use futures::FutureExt;
 use meterline_core::Identity;
 use rand::Rng;
 
-use super::{outputs::Letters, *};
+use super::*;
 
 /// A sink in simulated time. It keeps what it takes unless it is away, fails by chance, or fails
 /// because of a message.
@@ -20,6 +21,8 @@ struct Fragile {
     most: Option<usize>,
     /// So many seconds it takes to fail because of a message.
     hangs: u64,
+    /// So many seconds it takes to take a message of an object whose name starts with "slow".
+    slow: u64,
     /// What it says because of a message: in a batch that it is too large, and alone now and then.
     says_too_large: bool,
     answers: Mutex<usize>,
@@ -41,6 +44,9 @@ impl Writer for Fragile {
         let started = *self.started.lock().unwrap().get_or_insert(now);
         let second = now.duration_since(started).as_secs();
         let names = names(batch);
+        if names.iter().any(|name| name.starts_with("slow")) {
+            tokio::time::sleep(Duration::from_secs(self.slow)).await;
+        }
         let fails = self
             .away
             .iter()
@@ -163,11 +169,59 @@ impl Input for Windows {
     }
 }
 
+/// Records what is set aside, and in which second after the start.
+#[derive(Debug)]
+struct SetAside {
+    start: tokio::time::Instant,
+    messages: Mutex<Vec<(String, u64)>>,
+}
+
+impl SetAside {
+    fn new() -> Self {
+        Self {
+            start: tokio::time::Instant::now(),
+            messages: Mutex::default(),
+        }
+    }
+
+    /// The longest time from the first window of an object to the first of its messages that was set
+    /// aside.
+    fn longest_search(&self, windows: &[Vec<String>]) -> u64 {
+        let messages = self.messages.lock().unwrap();
+        let mut found = BTreeMap::<&str, u64>::new();
+        for (message, second) in messages.iter() {
+            let object = message.split(' ').next().unwrap();
+            found.entry(object).or_insert(*second);
+        }
+        let search = |(object, found): (&str, u64)| {
+            let is_in = |names: &Vec<String>| names.iter().any(|name| name == object);
+            let first = windows.iter().position(is_in).unwrap() as u64 + 1;
+            found.saturating_sub(first)
+        };
+        found.into_iter().map(search).max().unwrap_or_default()
+    }
+}
+
+#[async_trait]
+impl Writer for SetAside {
+    async fn write(&self, batch: &[Message]) -> Result<(), WriteError> {
+        let second = self.start.elapsed().as_secs();
+        let mut set_aside = self.messages.lock().unwrap();
+        for (name, message) in names(batch).into_iter().zip(batch) {
+            assert!(message.metadata.get(FALLBACK_ERROR).is_some());
+            set_aside.push((name, second));
+        }
+        Ok(())
+    }
+}
+
 struct Story {
     sink: Arc<Fragile>,
     fates: Vec<Settled>,
     /// The names of what was rejected, once for each time.
     rejected: Vec<String>,
+    /// In seconds.
+    longest_search: u64,
     complaint: Option<String>,
     seconds: u64,
     most_open: usize,
@@ -205,7 +259,7 @@ fn story_of(
         let sink = Arc::new(sink);
         let fates = Arc::new(Mutex::new(Vec::new()));
         let most_open = Arc::new(Mutex::new(0));
-        let (health, letters) = (Health::default(), Arc::new(Letters::default()));
+        let (health, letters) = (Health::default(), Arc::new(SetAside::new()));
         let mut first = writer(Arc::clone(&sink) as _, count(0));
         first.each_writer(&mut |writer| set(writer));
         let mut last = writer(Arc::clone(&letters) as _, count(0));
@@ -242,9 +296,10 @@ fn story_of(
             .iter()
             .find(|it| it.0.as_ref() == "output output");
         let complaint = part.and_then(|(_, ready, why)| (!ready).then(|| why.to_string()));
-        let letters = letters.0.lock().unwrap();
+        let set_aside = letters.messages.lock().unwrap().clone();
         Story {
-            rejected: letters.iter().map(|(name, _)| name.clone()).collect(),
+            longest_search: letters.longest_search(windows),
+            rejected: set_aside.into_iter().map(|(name, _)| name).collect(),
             fates: std::mem::take(&mut *fates.lock().unwrap()),
             sink,
             complaint,
@@ -353,85 +408,6 @@ fn a_limit_of_tries_is_spent_by_the_message_alone_and_not_by_its_neighbours() {
         assert_eq!(story.rejected.len(), 30);
         assert!(story.rejected.iter().all(|it| it.starts_with("poison")));
     }
-}
-
-/// They are tried one after the other, for half a minute each, beside the one slot that there is.
-#[test]
-fn a_sink_that_hangs_for_a_known_suspect_is_not_waited_for_by_others() {
-    let sink = Fragile {
-        hangs: 30,
-        ..Fragile::default()
-    };
-    let windows = windows_of(&["a", "poison", "b"], 120);
-    let story = story(sink, &windows, (0, 1), true, DAY);
-    story.assert_honest(&windows);
-    let last = *story.sink.last.lock().unwrap();
-    assert!(last < 600, "the last one waited until {last}");
-}
-
-/// Each of its events takes half a minute to fail, and there is one a second.
-#[test]
-fn an_object_that_hangs_the_sink_in_every_window_holds_up_neither_others_nor_windows() {
-    for (poison, good) in [(1, 2), (1, 19), (2, 18)] {
-        for in_flight in [2, 8] {
-            let sink = Fragile {
-                hangs: 30,
-                ..Fragile::default()
-            };
-            let is_poison: Vec<_> = (0..poison + good).map(|at| at < poison).collect();
-            let windows = vec![objects(&is_poison); 3_600];
-            let story = story(sink, &windows, (0, in_flight), true, DAY);
-            story.assert_honest(&windows);
-            let at = format!("{poison} of {} objects, {in_flight} slots", poison + good);
-            let (latest, open) = (*story.sink.latest.lock().unwrap(), story.most_open);
-            // That is until the object is found, while it is in all that is sent.
-            assert!(latest < 1_200, "{at}: one was {latest} s late");
-            assert!(open < 1_200, "{at}: {open} windows were open");
-            // Most of its events are not sent at all.
-            let requests = story.sink.requests.lock().unwrap();
-            let failed = requests.iter().filter(|(_, taken)| !taken).count();
-            assert!(failed < 300, "{at}: {failed} failed");
-        }
-    }
-}
-
-/// Every other minute there is a new pod that hangs the sink with its only event.
-#[test]
-fn ever_new_objects_that_hang_the_sink_leave_others_their_slots() {
-    for in_flight in [2, 8] {
-        let sink = Fragile {
-            hangs: 30,
-            ..Fragile::default()
-        };
-        let window = |second: usize| {
-            let poison = second
-                .is_multiple_of(120)
-                .then(|| format!("poison-{second}"));
-            let mut window = batch(&["a", "b", "c"]);
-            window.extend(poison);
-            window
-        };
-        let windows: Vec<_> = (0..3_600).map(window).collect();
-        let story = story(sink, &windows, (0, in_flight), true, DAY);
-        story.assert_honest(&windows);
-        let latest = *story.sink.latest.lock().unwrap();
-        assert!(latest < 300, "{in_flight}: one was {latest} s late");
-    }
-}
-
-/// Its events wait like all others while nothing is taken.
-#[test]
-fn an_object_that_failed_before_an_outage_is_not_set_aside_during_it() {
-    let sink = Fragile {
-        hangs: 30,
-        away: vec![(600, DAY)],
-        ..Fragile::default()
-    };
-    let windows = windows_of(&["a", "poison", "b"], 3_600);
-    let story = story(sink, &windows, (0, 8), true, 4_000);
-    let number = |name: &String| name.split(' ').next_back().unwrap().parse::<u64>().unwrap();
-    let last = story.rejected.iter().map(number).max().unwrap();
-    assert!((300..640).contains(&last), "{last}");
 }
 
 /// It said 413 of the batch and 500 of the message, so that one 413 of the message is not its verdict.

@@ -157,17 +157,29 @@ async fn what_is_still_processed_at_the_end_is_lost_to_the_input_before_that_is_
     drop(held);
 }
 
+/// Processes nothing before it is told to.
+struct Waits(std::sync::mpsc::Receiver<()>);
+
+impl Processor for Waits {
+    fn process(&mut self, batch: Batch, _: &mut Drops) -> Batch {
+        self.0.recv().unwrap();
+        batch
+    }
+}
+
 #[tokio::test]
-async fn after_a_stop_what_is_under_way_comes_out_and_no_more_is_read() {
+async fn after_a_stop_batches_in_processing_come_out_and_no_more_are_read() {
     let settlements = Arc::default();
     let source = Source {
         batches: vec![messages(&batch(&["a"])), messages(&batch(&["b"]))].into_iter(),
         settlements: Arc::clone(&settlements),
     };
-    let chains = vec![vec![Box::new(ByName) as _]];
+    let (go_on, waits) = std::sync::mpsc::channel();
+    let chains = vec![vec![Box::new(Waits(waits)) as _]];
     let mut input = processed(Box::new(source), chains, &cx());
     assert!(input.read().now_or_never().is_none());
     assert!(input.stop());
+    go_on.send(()).unwrap();
     let (batch, ack) = input.read().await.unwrap().unwrap();
     assert_eq!(names(&batch), ["a"]);
     ack.resolve(Outcome::Delivered);

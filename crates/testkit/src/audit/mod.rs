@@ -15,7 +15,7 @@ use serde_json::Value;
 #[cfg(test)]
 mod tests;
 
-/// What is true about one pod: when it ran. Whole seconds, as Kubernetes reports them.
+/// When one pod ran. Whole seconds, as Kubernetes reports them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Life {
     /// The pod's UID.
@@ -140,31 +140,16 @@ pub fn audit<'a>(
     events: impl IntoIterator<Item = &'a Value>,
     range: Range<DateTime<Utc>>,
 ) -> Report {
-    audit_by(lives, events, range, Life::key, |event| {
-        let namespace = event.pointer("/data/pod_namespace")?.as_str()?;
-        let name = event.pointer("/data/pod_name")?.as_str()?;
-        Some(format!("{namespace}/{name}"))
-    })
-}
-
-/// As [`audit`], with the caller's own way to tell which pod a life and an event belong to.
-pub fn audit_by<'a>(
-    lives: &[Life],
-    events: impl IntoIterator<Item = &'a Value>,
-    range: Range<DateTime<Utc>>,
-    life_key: impl Fn(&Life) -> String,
-    event_key: impl Fn(&Value) -> Option<String>,
-) -> Report {
     let range = range.start.timestamp()..range.end.timestamp();
     let mut report = Report::default();
     let mut pods: BTreeMap<String, Timeline> = BTreeMap::new();
     for life in lives {
         let end = life.end.map_or(range.end, |end| end.timestamp());
-        let timeline = pods.entry(life_key(life)).or_default();
+        let timeline = pods.entry(life.key()).or_default();
         timeline.add(life.start.timestamp()..end, &range, |step| &mut step.lives);
     }
     for event in events {
-        match (event_key(event), interval(event)) {
+        match (key(event), interval(event)) {
             (Some(key), Ok(interval)) => {
                 let timeline = pods.entry(key).or_default();
                 timeline.add(interval, &range, |step| &mut step.events);
@@ -179,6 +164,13 @@ pub fn audit_by<'a>(
         }
     }
     report
+}
+
+/// The key of the pod that an event bills, as [`Life::key`].
+fn key(event: &Value) -> Option<String> {
+    let namespace = event.pointer("/data/pod_namespace")?.as_str()?;
+    let name = event.pointer("/data/pod_name")?.as_str()?;
+    Some(format!("{namespace}/{name}"))
 }
 
 /// What changes at one second.
@@ -234,7 +226,7 @@ impl Timeline {
     }
 }
 
-/// Adds a stretch, joined to the last one when it goes on from there.
+/// Adds a stretch, or extends the last one when the new one follows it.
 fn extend(stretches: &mut Vec<Stretch>, next: Stretch) {
     if next.times == 0 {
         return;

@@ -1,4 +1,4 @@
-//! Who may do what: keys, tokens, namespaces, roles.
+//! Access to the control plane: keys, tokens, namespaces, roles.
 
 use std::path::Path;
 use std::time::Duration;
@@ -73,7 +73,7 @@ impl ControlPlane {
     }
 
     /// Lets `user` take part in leader election in a namespace: get, create and update Leases, by a
-    /// Role. It holds within moments.
+    /// Role, which takes effect within moments.
     ///
     /// # Errors
     /// When the API server refuses.

@@ -1,7 +1,7 @@
 //! A real etcd and kube-apiserver on loopback, with TLS, token authentication and RBAC.
 //!
-//! No scheduler, kubelet or controller runs: pods need a node name and somebody who writes their
-//! status ([`crate::pods`] or [`crate::kwok`]), and a deleted namespace never goes.
+//! No scheduler, kubelet or controller runs: a pod needs a node name, [`crate::pods`] or
+//! [`crate::kwok`] has to write its status, and a deleted namespace is never removed.
 //!
 //! The binaries are found in the folder that `KUBEBUILDER_ASSETS` names;
 //! `tests/envtest/build.sh` builds them and prints the folder.
@@ -31,7 +31,7 @@ pub const ASSETS: &str = "KUBEBUILDER_ASSETS";
 
 /// How long etcd and the API server may take together; seconds on an idle machine.
 const START_LIMIT: Duration = Duration::from_secs(120);
-/// Between two looks at a server that cannot tell by itself that it is ready.
+/// Between two requests to a server that does not announce that it is ready.
 const POLL: Duration = Duration::from_millis(50);
 
 /// The users that the API server knows. `admin` may do everything, the others nothing until a test
@@ -49,16 +49,6 @@ pub struct ControlPlane {
     etcd_port: u16,
     port: u16,
     tokens: Vec<(&'static str, String)>,
-}
-
-/// Whether the binaries are there.
-///
-/// # Errors
-/// What is missing and how to get it.
-pub fn is_available() -> Result<(), String> {
-    binary("etcd")
-        .and_then(|_| binary("kube-apiserver"))
-        .map(drop)
 }
 
 /// The path of a binary in [`ASSETS`].
@@ -86,7 +76,7 @@ impl ControlPlane {
         loop {
             tries += 1;
             match Self::try_start().await {
-                // Somebody else may have taken a port after it was chosen.
+                // Another process may have taken a port after it was chosen.
                 Err(error)
                     if tries < 3 && format!("{error:#}").contains("address already in use") => {}
                 result => return result,
@@ -143,30 +133,6 @@ impl ControlPlane {
         self.start_apiserver().await
     }
 
-    /// Stops the API server where it is (SIGSTOP): connections stay open and nobody answers.
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub fn pause_apiserver(&self) -> anyhow::Result<()> {
-        let apiserver = self.apiserver();
-        apiserver
-            .as_ref()
-            .context("kube-apiserver is stopped")?
-            .pause()
-    }
-
-    /// Lets a paused API server go on.
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub fn resume_apiserver(&self) -> anyhow::Result<()> {
-        let apiserver = self.apiserver();
-        apiserver
-            .as_ref()
-            .context("kube-apiserver is stopped")?
-            .resume()
-    }
-
     /// Where the API server listens.
     #[must_use]
     pub fn url(&self) -> String {
@@ -179,7 +145,7 @@ impl ControlPlane {
         self.dir.path().join("certs/apiserver.crt")
     }
 
-    /// The token of one of [`USERS`]; of anybody else the empty one, which nobody has.
+    /// The token of one of [`USERS`]; of any other name an empty one, which is invalid.
     #[must_use]
     pub fn token(&self, user: &str) -> &str {
         let mut tokens = self.tokens.iter();
@@ -267,7 +233,7 @@ impl ControlPlane {
             ("cert-dir", file("certs")),
             ("bind-address", "127.0.0.1".to_owned()),
             ("advertise-address", "127.0.0.1".to_owned()),
-            // A loopback address is no endpoint, and nobody in the cluster looks for one.
+            // A loopback address cannot be an endpoint, and nothing in the cluster needs one.
             ("endpoint-reconciler-type", "none".to_owned()),
             ("secure-port", self.port.to_string()),
             ("service-account-key-file", file(access::PUBLIC_KEY)),
@@ -282,7 +248,7 @@ impl ControlPlane {
             ("authorization-mode", "RBAC".to_owned()),
             ("token-auth-file", file(access::TOKENS)),
             ("service-cluster-ip-range", "10.0.0.0/24".to_owned()),
-            // Nobody makes the service accounts that it would wait for.
+            // No controller creates the service accounts that it would wait for.
             ("disable-admission-plugins", "ServiceAccount".to_owned()),
         ] {
             command.arg(format!("--{flag}={value}"));
@@ -314,7 +280,7 @@ impl ControlPlane {
         }
     }
 
-    /// Ready is when it says so, and the namespace that it makes itself is there.
+    /// It is ready when it says so and has created its own namespace.
     async fn ready(&self) -> anyhow::Result<()> {
         const ANSWER: Duration = Duration::from_secs(5);
         if !self.ca_file().is_file() {
@@ -336,7 +302,7 @@ fn etcd_command(binary: &Path, dir: &Path, port: u16) -> anyhow::Result<Command>
     let peer = format!("http://127.0.0.1:{}", free_port()?);
     let mut command = Command::new(binary);
     command.current_dir(dir).args([
-        // The data lives as long as the test; a power cut is none of its cases.
+        // The data lives as long as the test, and no test cuts the power.
         "--unsafe-no-fsync",
         "--log-level=warn",
         "--name=default",

@@ -59,13 +59,6 @@ async fn tokens_roles_and_restarts_work_as_on_a_real_cluster() {
     plane.start_apiserver().await.unwrap();
     assert_eq!(list(admin.clone(), "shop").await.unwrap(), 1);
     plane.restart_apiserver().await.unwrap();
-    assert_eq!(list(admin.clone(), "shop").await.unwrap(), 1);
-
-    plane.pause_apiserver().unwrap();
-    let unanswered = list(admin.clone(), "shop");
-    let unanswered = tokio::time::timeout(Duration::from_millis(200), unanswered).await;
-    assert!(unanswered.is_err());
-    plane.resume_apiserver().unwrap();
     assert_eq!(list(admin, "shop").await.unwrap(), 1);
 }
 
@@ -171,7 +164,7 @@ fn missing_binaries_are_named_with_the_remedy() {
             "{error}"
         );
     } else {
-        let error = is_available().unwrap_err();
+        let error = binary("etcd").unwrap_err();
         assert!(
             error.contains(ASSETS) && error.contains("build.sh"),
             "{error}"

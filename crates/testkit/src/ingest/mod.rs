@@ -21,7 +21,11 @@ mod validate;
 
 pub use behaviour::Behaviour;
 use server::{Rules, Shared, accept, lock};
-pub use state::{Answer, Conflict, Received, Request, State};
+pub use state::{Answer, Conflict, Received, Request, State, Tally};
+use validate::Contract;
+
+/// How long events may take to arrive.
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// The server. It ends when this is dropped.
 #[derive(Debug)]
@@ -37,7 +41,20 @@ impl RecordingIngest {
     /// # Errors
     /// When no port can be had.
     pub async fn start() -> anyhow::Result<Self> {
-        let shared = Arc::new(Shared::new()?);
+        Self::serve(Shared::new(Some(Contract::new()?))).await
+    }
+
+    /// Starts a server that does little beside the program, for benchmarks: it parses each request and
+    /// counts its events in [`State::tally`], and neither validates nor keeps them.
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub async fn start_counting() -> anyhow::Result<Self> {
+        Self::serve(Shared::new(None)).await
+    }
+
+    async fn serve(shared: Shared) -> anyhow::Result<Self> {
+        let shared = Arc::new(shared);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, crate::ports::free_port()?)).await?;
         let address = listener.local_addr()?;
         let server = tokio::spawn(accept(listener, Arc::clone(&shared)));
@@ -187,6 +204,24 @@ impl RecordingIngest {
             state.events.len(),
             state.violations,
         );
+    }
+
+    /// Waits until `count` distinct events have arrived.
+    ///
+    /// # Errors
+    /// When they have not within a minute; the error sums up what arrived.
+    pub async fn wait_for_events(&self, count: usize) -> anyhow::Result<()> {
+        self.wait_until(MINUTE, |state| state.events.len() >= count)
+            .await
+    }
+
+    /// Waits until `count` more distinct events have arrived than there are now.
+    ///
+    /// # Errors
+    /// As [`RecordingIngest::wait_for_events`].
+    pub async fn wait_for_more_events(&self, count: usize) -> anyhow::Result<()> {
+        let seen = self.state().events.len();
+        self.wait_for_events(seen + count).await
     }
 
     /// # Panics

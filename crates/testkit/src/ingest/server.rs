@@ -38,7 +38,8 @@ pub(super) const KAFKA_BYTES: usize = 1_000_000;
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    contract: Contract,
+    /// `None` where requests are only counted.
+    contract: Option<Contract>,
     pub(super) state: watch::Sender<State>,
     pub(super) rules: Mutex<Rules>,
     pub(super) releases: watch::Sender<u64>,
@@ -54,7 +55,8 @@ pub(super) struct Rules {
     pub(super) max_bytes: usize,
     pub(super) refuse: Option<Predicate>,
     pub(super) poison: Option<Predicate>,
-    pub(super) kafka_bytes: usize,
+    /// The most bytes of an event; `None` where requests are only counted.
+    pub(super) kafka_bytes: Option<usize>,
     /// The ids that de-duplication has claimed for events that were never written, where it claims
     /// before the write.
     pub(super) claimed: Option<HashSet<Key>>,
@@ -234,7 +236,7 @@ async fn answer(
 }
 
 impl Shared {
-    pub(super) fn new() -> anyhow::Result<Self> {
+    pub(super) fn new(contract: Option<Contract>) -> Self {
         let rules = Rules {
             next: VecDeque::new(),
             otherwise: Behaviour::normal(),
@@ -243,15 +245,15 @@ impl Shared {
             max_bytes: usize::MAX,
             refuse: None,
             poison: None,
-            kafka_bytes: KAFKA_BYTES,
+            kafka_bytes: contract.as_ref().map(|_| KAFKA_BYTES),
             claimed: None,
         };
-        Ok(Self {
-            contract: Contract::new()?,
+        Self {
+            contract,
             state: watch::Sender::default(),
             rules: Mutex::new(rules),
             releases: watch::Sender::default(),
-        })
+        }
     }
 
     /// The events of the request, or the status and the reason of its refusal.
@@ -263,7 +265,10 @@ impl Shared {
         if *method != Method::POST {
             return Err((405, format!("method {method} at {path}")));
         }
-        let events = self.contract.events(form, &head.headers, body);
+        let events = match &self.contract {
+            Some(contract) => contract.events(form, &head.headers, body),
+            None => serde_json::from_slice(body).map_err(|error| error.to_string()),
+        };
         events.map_err(|reason| (400, reason))
     }
 
@@ -332,7 +337,9 @@ impl Shared {
         }
         // Events go to Kafka one by one: those before the one that fails stay.
         let is_poison = |event: &Value| {
-            kafka_bytes(event) > rules.kafka_bytes
+            rules
+                .kafka_bytes
+                .is_some_and(|most| kafka_bytes(event) > most)
                 || rules.poison.as_ref().is_some_and(|it| it(event))
         };
         let poison: Vec<_> = (0..).zip(events).filter(|(_, it)| is_poison(it)).collect();
@@ -377,6 +384,10 @@ impl Shared {
                 Vec::new()
             });
             let taken = take.min(events.len());
+            if self.contract.is_none() {
+                state.tally.add(events.get(..taken).unwrap_or_default());
+                return;
+            }
             for (place, event) in events.iter().enumerate().take(taken) {
                 if unkept.contains(&place) {
                     state.swallowed.push(event.clone());

@@ -73,11 +73,50 @@ pub struct State {
     /// Events that were answered with a success and not kept, for a request that failed had claimed
     /// their ids: see [`RecordingIngest::claim_ids_first`](super::RecordingIngest::claim_ids_first).
     pub swallowed: Vec<Value>,
+    /// What a [counting](super::RecordingIngest::start_counting) server keeps in place of all the above.
+    pub tally: Tally,
     /// Requests that are being answered now.
     pub in_flight: usize,
     /// The most requests that were being answered at once.
     pub max_in_flight: usize,
     known: HashMap<Key, usize>,
+}
+
+/// Counts of the events that were taken.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Tally {
+    /// Events, repeated ones included.
+    pub events: u64,
+    /// Requests of which events were taken.
+    pub requests: u64,
+    /// The most events of one request.
+    pub largest: u64,
+    /// Events whose time is more than [`Tally::DISORDER`] before that of an event that came earlier.
+    pub disordered: u64,
+    newest: i64,
+}
+
+impl Tally {
+    /// By how many seconds an event may be older than one that came earlier: requests overlap.
+    pub const DISORDER: i64 = 30;
+
+    pub(super) fn add(&mut self, events: &[Value]) {
+        if events.is_empty() {
+            return;
+        }
+        let count = events.len() as u64;
+        self.events += count;
+        self.requests += 1;
+        self.largest = self.largest.max(count);
+        for event in events {
+            let time = event.get("time").and_then(Value::as_str);
+            let time = time.and_then(|it| DateTime::parse_from_rfc3339(it).ok());
+            if let Some(time) = time.map(|it| it.timestamp()) {
+                self.disordered += u64::from(time < self.newest - Self::DISORDER);
+                self.newest = self.newest.max(time);
+            }
+        }
+    }
 }
 
 /// What makes two events one: source and id.

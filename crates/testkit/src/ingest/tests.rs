@@ -250,3 +250,25 @@ async fn waiting_in_vain_says_what_came() {
     let error = never.await.unwrap_err().to_string();
     assert!(error.contains("1 events"), "{error}");
 }
+
+#[tokio::test]
+async fn a_counting_server_counts_what_it_takes_and_keeps_nothing() {
+    let ingest = RecordingIngest::start_counting().await.unwrap();
+    let at = |id: &str, time: &str| {
+        let mut event = event(id);
+        event["time"] = json!(time);
+        event
+    };
+    let (early, late) = ("2025-01-01T00:00:00Z", "2025-01-01T00:00:31Z");
+    let newest = json!([at("a", late), at("b", late)]);
+    assert_eq!(post(&ingest, &newest).await, 204);
+    assert_eq!(post(&ingest, &json!([at("c", early)])).await, 204);
+    assert_eq!(post(&ingest, &json!("no events")).await, 400);
+    ingest.respond_always(Behaviour::status(503));
+    assert_eq!(post(&ingest, &newest).await, 503);
+    let state = ingest.state();
+    let tally = state.tally;
+    assert_eq!((tally.events, tally.requests), (3, 2));
+    assert_eq!((tally.largest, tally.disordered), (2, 1));
+    assert!(state.events.is_empty() && state.requests.is_empty());
+}

@@ -1,32 +1,20 @@
-//! Corner cases of pods, and of rights, on a real API server.
+//! The rules of a pod's life, and what the program may read, on a real API server.
 
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
 use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
 };
 use meterline_testkit::{
-    audit::{Life, Report, audit},
-    control_plane::ControlPlane,
-    ingest::RecordingIngest,
     kwok::{Kwok, NODE, RUN_FOR, START_AFTER},
-    pods::{self, Phase, Pods, pod},
-    truth::Truth,
+    pods::{self, Phase, pod},
+    scene::Scene,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{MINUTE, meterline, preset, root, seconds, settled, stop, until};
-
-/// The events of a pod, oldest first.
-pub(crate) fn events_of(ingest: &RecordingIngest, pod: &str) -> Vec<Value> {
-    let mut events = ingest.events();
-    events.retain(|event| event["data"]["pod_name"] == pod);
-    events.sort_by_key(|event| event["time"].as_str().unwrap().to_owned());
-    events
-}
+use crate::support::{BINARY, MINUTE, root, seconds, until};
 
 /// Two containers, a sidecar, an init container that ends, and resources on all of them.
 fn with_everything() -> pods::PodSpec {
@@ -53,53 +41,22 @@ fn with_everything() -> pods::PodSpec {
         .field("nodeSelector", json!({"nvidia.com/gpu.product": "A100"}))
 }
 
-/// Waits until the events of a namespace cover the lives exactly, and gives back the last report.
-async fn settled_in(
-    ingest: &RecordingIngest,
-    lives: &[Life],
-    start: DateTime<Utc>,
-    namespace: &str,
-) -> Report {
-    let report = |events: Vec<&Value>| {
-        let mine = events
-            .into_iter()
-            .filter(|it| it["data"]["pod_namespace"] == namespace);
-        audit(lives, mine, start..start + seconds(120))
-    };
-    // An error says no more than the report.
-    let _ = ingest
-        .wait_until(MINUTE, |state| {
-            report(state.events.iter().map(|it| &it.event).collect()).is_exact()
-        })
-        .await;
-    report(ingest.events().iter().collect())
-}
-
-/// One pod for each rule, all at once; one namespace may be read and the other not.
+/// A pod for each rule, all at once. The program may read two namespaces, and not the third.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn every_rule_of_a_pod_s_life_and_of_its_metrics() {
-    let control_plane = ControlPlane::start().await.unwrap();
-    for namespace in ["mine", "gone", "other"] {
-        control_plane.create_namespace(namespace).await.unwrap();
-    }
-    for namespace in ["mine", "gone"] {
-        control_plane.grant_pods("reader", namespace).await.unwrap();
-    }
-    let client = control_plane.admin_client().await.unwrap();
-    let truth = Truth::watch(client.clone()).await.unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
-    let meterline = preset(&control_plane, "reader", &ingest)
+    let scene = Scene::bare(BINARY).await;
+    let [mine, gone] = [scene.namespace("mine").await, scene.namespace("gone").await];
+    scene.control_plane.create_namespace("other").await.unwrap();
+    let other = scene.pods_in("other");
+    let meterline = scene
+        .preset()
         .env("SCRAPE_NAMESPACE", "mine, gone")
         .env("SCRAPE_INTERVAL", "2s")
         .env("NORMALIZE", "minute")
-        .start()
+        .start_ready()
+        .await
         .unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
-
-    let mine = Pods::new(client.clone(), "mine");
-    let gone = Pods::new(client.clone(), "gone");
-    let other = Pods::new(client, "other");
     let start = pods::now();
     let plain = |name: &str| {
         pod(name).containers(json!([{"name": "main", "image": "x",
@@ -160,7 +117,7 @@ async fn every_rule_of_a_pod_s_life_and_of_its_metrics() {
     )
     .await
     .unwrap();
-    // Nobody says when it stopped: the deletion that the watch sees is its end.
+    // No status says when it stopped: it ends with the deletion that the watch sees.
     gone.delete("removed").await.unwrap();
     until(start + seconds(9)).await;
     for name in [
@@ -181,7 +138,8 @@ async fn every_rule_of_a_pod_s_life_and_of_its_metrics() {
             .await
             .unwrap();
     }
-    truth
+    scene
+        .truth
         .wait_until(MINUTE, |lives| {
             lives
                 .iter()
@@ -189,21 +147,18 @@ async fn every_rule_of_a_pod_s_life_and_of_its_metrics() {
         })
         .await
         .unwrap();
-    let mut lives = truth.lives();
-    lives.retain(|life| life.namespace == "mine");
-    assert_eq!(lives.len(), 10);
-    settled_in(&ingest, &lives, start, "mine")
-        .await
-        .assert_exact();
+    let report = scene.settled(|namespace, _| namespace == "mine").await;
+    report.assert_exact();
+    assert_eq!(report.pods.len(), 9, "two lives of one name are one pod");
 
-    let everything = events_of(&ingest, "everything");
+    let everything = scene.events_of("everything");
     let whole = everything
         .iter()
         .find(|it| it["data"]["duration_seconds"] == 2)
         .unwrap();
     assert_eq!(whole["subject"], "customer-1");
     insta::assert_json_snapshot!(whole["data"]);
-    let bare = &events_of(&ingest, "bare")[0];
+    let bare = &scene.events_of("bare")[0];
     assert_eq!(bare["subject"], "bare");
     for metric in [
         "cpu_request_millicores",
@@ -212,10 +167,10 @@ async fn every_rule_of_a_pod_s_life_and_of_its_metrics() {
     ] {
         assert_eq!(bare["data"][metric], 0, "{metric}");
     }
-    assert!(events_of(&ingest, "pending").is_empty());
-    assert!(events_of(&ingest, "elsewhere").is_empty());
+    assert!(scene.events_of("pending").is_empty());
+    assert!(scene.events_of("elsewhere").is_empty());
     let of = |name: &str, pointer: &str| -> BTreeSet<String> {
-        let events = events_of(&ingest, name);
+        let events = scene.events_of(name);
         events
             .iter()
             .map(|event| event.pointer(pointer).unwrap().to_string())
@@ -236,43 +191,35 @@ async fn every_rule_of_a_pod_s_life_and_of_its_metrics() {
         set(["\"renamed\"", "\"customer-2\""])
     );
     let billed = |name: &str, subject: &str| -> i64 {
-        let mut events = events_of(&ingest, name);
+        let mut events = scene.events_of(name);
         events.retain(|event| event["subject"] == subject);
         let seconds = events.iter().map(|it| &it["data"]["duration_seconds"]);
         seconds.map(|it| it.as_i64().unwrap()).sum()
     };
+    // No status says when it ended, or when the annotation went: within a second or two.
     let removed = billed("removed", "removed");
     assert!((3..=5).contains(&removed), "{removed}");
     let stripped = billed("stripped", "customer-3");
     assert!((3..=5).contains(&stripped), "{stripped}");
-    assert_eq!(
-        meterline.metric("ledger_overbilled_seconds").await.unwrap(),
-        Some(0.0)
-    );
-    ingest.assert_clean();
-    stop(&meterline).await;
+    meterline
+        .assert_metric("ledger_overbilled_seconds", 0.0)
+        .await;
+    scene.ingest.assert_clean();
+    meterline.stop().await;
 }
 
-/// A kubelet that is not ours: pods that wait, run for a time, end by themselves or are deleted.
+/// kwok, a kubelet that this project did not write, runs pods that wait, end by themselves or are deleted.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn pods_that_kwok_runs_are_billed_exactly() {
-    let control_plane = ControlPlane::start().await.unwrap();
-    control_plane
-        .grant_cluster("reader", "", "pods")
-        .await
-        .unwrap();
-    let kwok = Kwok::start(&control_plane).await.unwrap();
-    let client = control_plane.admin_client().await.unwrap();
-    let truth = Truth::watch(client.clone()).await.unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
-    let meterline = preset(&control_plane, "reader", &ingest)
-        .env("SCRAPE_NAMESPACE", "")
-        .start()
-        .unwrap();
-    meterline.wait_ready(MINUTE).await.unwrap();
-    let start = pods::now();
-    let pods = Pods::new(client, "default");
+    let scene = Scene::bare(BINARY).await;
+    let granted = scene.control_plane.grant_cluster("reader", "", "pods");
+    granted.await.unwrap();
+    let kwok = Kwok::start(&scene.control_plane).await.unwrap();
+    let meterline = scene.preset().env("SCRAPE_INTERVAL", "5s");
+    let meterline = meterline.env("SCRAPE_NAMESPACE", "").start_ready().await;
+    let meterline = meterline.unwrap();
+    let (pods, truth) = (&scene.pods, &scene.truth);
     for index in 0..12_u64 {
         let mut spec = pod(&format!("pod-{index}")).node(NODE);
         if index % 3 != 0 {
@@ -287,71 +234,49 @@ async fn pods_that_kwok_runs_are_billed_exactly() {
         .wait_until(MINUTE, |lives| lives.len() == 12)
         .await
         .unwrap();
-    until(start + seconds(8)).await;
+    until(pods::now() + seconds(8)).await;
     for index in [0, 3, 6, 9] {
-        pods.delete_gracefully(&format!("pod-{index}"))
-            .await
-            .unwrap();
+        let name = format!("pod-{index}");
+        pods.delete_gracefully(&name).await.unwrap();
     }
-    truth
-        .wait_until(MINUTE, |lives| lives.iter().all(|life| life.end.is_some()))
-        .await
-        .unwrap();
+    truth.wait_for_ends(12).await.unwrap();
     assert!(truth.unreported().is_empty(), "{}", kwok.child().tail());
-    settled(
-        &ingest,
-        &truth.lives(),
-        &(start..start + seconds(120)),
-        MINUTE,
-    )
-    .await
-    .assert_exact();
-    ingest.assert_clean();
-    stop(&meterline).await;
+    scene.finish(&meterline).await;
 }
 
-/// Neither a server nor rights nor a sink at the start: it says so, waits, and bills when it can.
+/// There is neither a server nor a right at the start: the program says so, waits, and bills when it can.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn it_starts_without_a_server_and_without_rights() {
-    let control_plane = ControlPlane::start().await.unwrap();
-    let client = control_plane.admin_client().await.unwrap();
-    let pods = Pods::new(client, "default");
-    let start = pods::now();
-    pods.create_running(&pod("steady"), start).await.unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
+    let scene = Scene::bare(BINARY).await;
+    let (control_plane, ingest) = (&scene.control_plane, &scene.ingest);
+    let steady = pod("steady");
+    let running = scene.pods.create_running(&steady, scene.start).await;
+    running.unwrap();
     control_plane.stop_apiserver();
-    let meterline = preset(&control_plane, "nobody", &ingest).start().unwrap();
-    let not_ready =
-        |what: &'static str| move |status: u16, page: &str| status == 503 && page.contains(what);
+    let meterline = scene.preset().start().unwrap();
     meterline
-        .wait_for_page("/ready", MINUTE, not_ready("kubernetes_resources"))
+        .wait_unready("kubernetes_resources")
         .await
         .unwrap();
-    // Ever longer pauses, and ever fewer lines: the first, the second and the fourth failure.
+    // The pauses grow and the lines get rarer: it logs the first, the second and the fourth failure.
     meterline.wait_for_log("failures=4", MINUTE).await.unwrap();
     let lines = meterline.log();
-    let told = lines.iter().filter(|it| it.contains("cannot be reached"));
-    assert_eq!(told.count(), 3, "{}", meterline.tail());
+    let warnings = lines.iter().filter(|it| it.contains("cannot be reached"));
+    assert_eq!(warnings.count(), 3, "{}", meterline.tail());
     let staleness = "ledger_staleness_seconds";
     meterline
         .wait_for_metric(staleness, MINUTE, |it| it >= 3.0)
         .await
         .unwrap();
     control_plane.start_apiserver().await.unwrap();
-    meterline
-        .wait_for_page("/ready", MINUTE, not_ready("forbidden"))
-        .await
-        .unwrap();
+    meterline.wait_unready("forbidden").await.unwrap();
     meterline.wait_for_log("forbidden", MINUTE).await.unwrap();
     assert_eq!(ingest.state().requests.len(), 0);
-    control_plane.grant_pods("nobody", "default").await.unwrap();
+    control_plane.grant_pods("reader", "default").await.unwrap();
     meterline.wait_ready(MINUTE).await.unwrap();
-    ingest
-        .wait_until(MINUTE, |state| !state.events.is_empty())
-        .await
-        .unwrap();
-    // How old the view is grows while the server is away, and only then.
+    ingest.wait_for_events(1).await.unwrap();
+    // The view gets older while the server is away, and only then.
     control_plane.stop_apiserver();
     meterline
         .wait_for_metric(staleness, MINUTE, |it| it >= 8.0)
@@ -363,10 +288,10 @@ async fn it_starts_without_a_server_and_without_rights() {
         .await
         .unwrap();
     control_plane
-        .revoke_pods("nobody", "default")
+        .revoke_pods("reader", "default")
         .await
         .unwrap();
-    stop(&meterline).await;
+    meterline.stop().await;
     ingest.assert_clean();
 }
 
@@ -374,42 +299,31 @@ async fn it_starts_without_a_server_and_without_rights() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn limits_nodes_and_claims() {
-    let control_plane = ControlPlane::start().await.unwrap();
+    let scene = Scene::bare(BINARY).await;
+    let (pods, client, ingest) = (&scene.pods, scene.client.clone(), &scene.ingest);
     for resource in ["nodes", "persistentvolumeclaims", "pods"] {
-        control_plane
-            .grant_cluster("reader", "", resource)
-            .await
-            .unwrap();
+        let granted = scene.control_plane.grant_cluster("reader", "", resource);
+        granted.await.unwrap();
     }
-    let client = control_plane.admin_client().await.unwrap();
-    let ingest = RecordingIngest::start().await.unwrap();
-    let kubeconfig = control_plane.kubeconfig_for("reader").unwrap();
-    let limits = meterline()
-        .args([
-            "--config".as_ref(),
-            root().join("examples/limits.yaml").as_os_str(),
-        ])
-        .kubeconfig(&kubeconfig)
-        .env("OPENMETER_URL", ingest.url())
+    let config = root().join("examples/limits.yaml");
+    let limits = scene
+        .command()
+        .args(["--config".as_ref(), config.as_os_str()])
         .env("SCRAPE_INTERVAL", "2s")
         .env("BATCH_PERIOD", "1s")
         .start()
         .unwrap();
-    let pods = Pods::new(client.clone(), "default");
     let spec = with_everything();
     pods.create_running(&spec, pods::now()).await.unwrap();
-    ingest
-        .wait_until(MINUTE, |state| state.events.len() >= 2)
-        .await
-        .unwrap();
-    let whole = events_of(&ingest, "spoofed");
+    ingest.wait_for_events(2).await.unwrap();
+    let whole = scene.events_of("spoofed");
     assert!(
         whole.is_empty(),
         "an annotation cannot stand for the pod's name"
     );
-    let event = events_of(&ingest, "everything").pop().unwrap();
+    let event = scene.events_of("everything").pop().unwrap();
     insta::assert_json_snapshot!(event["data"], {".duration_seconds" => "[seconds]"});
-    stop(&limits).await;
+    limits.stop().await;
 
     let nodes: Api<Node> = Api::all(client.clone());
     let node = serde_json::from_value(json!({"metadata": {"name": "node-1"}})).unwrap();
@@ -419,13 +333,13 @@ async fn limits_nodes_and_claims() {
         "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}}});
     let claim = serde_json::from_value(claim).unwrap();
     claims.create(&PostParams::default(), &claim).await.unwrap();
-    // What is learned of them later is billed, too.
+    // What changes in them later is billed as well.
     let gpus = json!({"status": {"capacity": {"cpu": "8", "nvidia.com/gpu": "4"}}});
     let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "12Gi"}}});
     for (resource_type, name) in [("node", "node-1"), ("persistentvolumeclaim", "claim-1")] {
-        let running = meterline()
+        let running = scene
+            .command()
             .config(&of_resources(resource_type, &ingest.url()))
-            .kubeconfig(&kubeconfig)
             .start()
             .unwrap();
         ingest
@@ -456,7 +370,7 @@ async fn limits_nodes_and_claims() {
             })
             .await
             .unwrap();
-        stop(&running).await;
+        running.stop().await;
     }
     ingest.assert_clean();
 }

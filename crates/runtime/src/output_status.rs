@@ -58,7 +58,7 @@ impl Tally {
     }
 }
 
-/// The log tells of one trouble after the other at intervals that grow from the one to the other, and are short
+/// The log tells of one failure after the other at intervals that grow from the one to the other, and are short
 /// again after as long without any.
 const FIRST_INTERVAL: Duration = Duration::from_secs(60);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3_600);
@@ -71,7 +71,7 @@ struct State {
     outage: Option<String>,
     /// Whether the log says so.
     warned: bool,
-    /// When a trouble was told last, and until when the next one is not.
+    /// When a failure was told last, and until when the next one is not.
     told: Option<(Instant, Instant)>,
     /// Why most of what gets through is rejected.
     refusal: Option<String>,
@@ -81,7 +81,7 @@ struct State {
 }
 
 impl State {
-    /// Whether the log may tell of another trouble; then the next one has to wait.
+    /// Whether the log may tell of another failure; then the next one has to wait.
     fn may_warn(&mut self) -> bool {
         let now = Instant::now();
         let interval = match self.told {
@@ -128,7 +128,7 @@ impl OutputStatus {
     }
 
     /// So many requests in a row failed, the last one for this reason. One failure that is brief, as
-    /// is the pause behind it, is no trouble yet.
+    /// is the pause behind it, is no failure yet.
     pub(crate) fn failed(&self, reason: &str, failures: u32, is_brief: bool) {
         if failures < 2 && is_brief {
             debug!(output = %self.label, "{reason}; trying again");

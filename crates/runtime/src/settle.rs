@@ -6,7 +6,7 @@ use meterline_core::{
     Ack, Cause, DropRule, IntCounter, Metrics, Outcome, Rejection, Taken, WriterNode,
 };
 
-use crate::{part::Part, rejections::Rejections, standing::Tally};
+use crate::{chunk::Chunk, output_status::Tally, rejections::Rejections};
 
 /// The counter of messages that an output dropped on purpose.
 pub(crate) fn dropped(metrics: &Metrics, label: &str) -> IntCounter {
@@ -18,7 +18,7 @@ pub(crate) fn dropped(metrics: &Metrics, label: &str) -> IntCounter {
     )
 }
 
-/// How a part ended that can be cut no further.
+/// How a chunk ended that can be cut no further.
 pub(crate) enum End {
     Taken,
     Dropped,
@@ -26,7 +26,7 @@ pub(crate) enum End {
 }
 
 /// What the ends of one output's messages share.
-pub(crate) struct Ends {
+pub(crate) struct Settler {
     label: Arc<str>,
     rejections: Arc<Rejections>,
     drops: Option<DropRule>,
@@ -36,7 +36,7 @@ pub(crate) struct Ends {
     dropped: IntCounter,
 }
 
-impl Ends {
+impl Settler {
     pub(crate) fn new(node: &WriterNode, metrics: &Metrics, rejections: Arc<Rejections>) -> Self {
         let labels = [("label", node.label.as_ref())];
         Self {
@@ -50,15 +50,15 @@ impl Ends {
         }
     }
 
-    /// Ends the messages of a part. Waits until there is room where rejected ones go.
-    pub(crate) async fn settle(&self, part: Part, end: End, tally: &mut Tally) {
-        let count = part.len();
+    /// Settles the messages of a chunk. Waits until there is room where rejected ones go.
+    pub(crate) async fn settle(&self, chunk: Chunk, end: End, tally: &mut Tally) {
+        let count = chunk.len();
         match end {
             End::Taken => {
                 tally.delivered(count);
                 self.sent.inc_by(count as u64);
                 self.batches.inc();
-                for ack in part.acks {
+                for ack in chunk.acks {
                     let outcome = self.taken(&ack);
                     ack.resolve(outcome);
                 }
@@ -66,16 +66,16 @@ impl Ends {
             End::Dropped => {
                 tally.dropped(count);
                 self.dropped.inc_by(count as u64);
-                for ack in part.acks {
+                for ack in chunk.acks {
                     ack.resolve(Outcome::Dropped(Arc::clone(&self.label)));
                 }
             }
             End::Rejected(cause, reason) => {
                 let rejection = Rejection::new(cause, Arc::clone(&self.label), reason.as_str());
-                let before = part.messages.iter().filter(|it| it.was_rejected());
+                let before = chunk.messages.iter().filter(|it| it.was_rejected());
                 let fresh = count.saturating_sub(before.count());
                 tally.rejected(count, fresh, reason);
-                for (message, ack) in part.messages.into_iter().zip(part.acks) {
+                for (message, ack) in chunk.messages.into_iter().zip(chunk.acks) {
                     let rejection = rejection.clone();
                     self.rejections.reject(message, ack, rejection).await;
                 }
@@ -93,7 +93,7 @@ impl Ends {
     }
 
     /// The end of a message that is rejected for this reason, unless the configuration has it dropped.
-    pub(crate) fn unless_dropped(&self, cause: Cause, reason: String) -> End {
+    pub(crate) fn rejected_unless_dropped(&self, cause: Cause, reason: String) -> End {
         if self.is_dropped(&reason) {
             End::Dropped
         } else {

@@ -1,4 +1,4 @@
-//! The parts of a batch that wait to be written, and when each is due.
+//! The chunks of a batch that wait to be written, and when each is due.
 
 use std::{
     collections::VecDeque,
@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     delivery::Delivery,
-    pulse::{Mark, Pulse},
+    evidence::{Evidence, Mark},
     size_limit::bytes,
 };
 
@@ -24,7 +24,7 @@ use crate::{
 const OFTEN: u32 = 12;
 
 /// Messages with their acks, in two lists, for the writer wants the messages in a row.
-pub(crate) struct Part {
+pub(crate) struct Chunk {
     /// Of this process; what is cut off has another one.
     pub(crate) number: u64,
     pub(crate) messages: Vec<Message>,
@@ -40,7 +40,9 @@ pub(crate) struct Part {
     /// How a single message fared.
     pub(crate) alone: Alone,
     /// It failed as it is.
-    pub(crate) stumbled: bool,
+    pub(crate) has_failed: bool,
+    /// It, or what it was cut from, took long to fail.
+    pub(crate) has_hung: bool,
     /// It is about an object of which an event failed while others were taken.
     pub(crate) is_known: bool,
     /// It is the one event of a convicted object that is tried after a pause.
@@ -62,6 +64,9 @@ pub(crate) struct Alone {
     pub(crate) failures: u32,
     /// The other side failed for it in another way than by saying that it is too large.
     pub(crate) failed_otherwise: bool,
+    /// It failed often enough to be set aside, but within a short time limit: it is sent again with the
+    /// configured one.
+    pub(crate) needs_full_limit: bool,
 }
 
 fn next_number() -> u64 {
@@ -69,7 +74,7 @@ fn next_number() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-impl Part {
+impl Chunk {
     pub(crate) fn new(deliveries: Vec<Delivery>) -> Self {
         let now = Instant::now();
         let (messages, acks) = deliveries
@@ -85,7 +90,8 @@ impl Part {
             failed: None,
             too_large: None,
             alone: Alone::default(),
-            stumbled: false,
+            has_failed: false,
+            has_hung: false,
             is_known: false,
             is_admitted: false,
             held: false,
@@ -121,14 +127,22 @@ impl Part {
     }
 
     /// Whether another request was taken since it failed.
-    pub(crate) fn others_pass(&self, pulse: &Pulse) -> bool {
-        self.failed.is_some_and(|mark| pulse.took_since(mark))
+    pub(crate) fn others_succeed(&self, evidence: &Evidence) -> bool {
+        self.failed
+            .is_some_and(|mark| evidence.succeeded_since(mark))
     }
 
-    /// Cuts off what is behind `at`. It was part of everything that happened to the whole, but was
+    /// Whether it may hold the message that makes the server hang, while the server takes others: it is
+    /// looked for with a short time limit. What decides has the configured one.
+    pub(crate) fn is_searched(&self, evidence: &Evidence) -> bool {
+        let decides = self.is_admitted || self.alone.needs_full_limit;
+        self.has_hung && !decides && self.others_succeed(evidence)
+    }
+
+    /// Cuts off what is behind `at`. It has taken part in everything that happened to the whole, but was
     /// never tried as it is now.
     pub(crate) fn split_off(&mut self, at: usize) -> Self {
-        self.stumbled = false;
+        self.has_failed = false;
         let mut rest = Self {
             number: next_number(),
             messages: self.messages.split_off(at),
@@ -165,9 +179,9 @@ impl Part {
             && no_longer_than.is_none_or(|limit| self.since.elapsed() < limit)
     }
 
-    fn due(&self, pulse: &Pulse) -> Instant {
+    fn due(&self, evidence: &Evidence) -> Instant {
         // What was judged when nothing had been taken yet is judged anew as soon as something is.
-        if self.others_pass(pulse) || self.held && pulse.has_taken() {
+        if self.others_succeed(evidence) || self.held && evidence.has_succeeded() {
             self.early
         } else {
             self.due
@@ -177,7 +191,7 @@ impl Part {
 
 /// Messages that make way for others.
 #[derive(Clone, Copy)]
-pub(crate) enum Crowd {
+pub(crate) enum Backlog {
     /// So many kibibytes of messages that failed again after others had been taken.
     Suspects(usize),
     /// So many kibibytes of a batch that took long to fail while others were taken.
@@ -199,14 +213,14 @@ pub(crate) enum Lane {
     Suspects,
 }
 
-/// The parts of one batch.
-pub(crate) struct Parts {
-    waiting: VecDeque<Part>,
+/// The chunks of one batch.
+pub(crate) struct Chunks {
+    waiting: VecDeque<Chunk>,
     taken: watch::Receiver<u64>,
     /// The right to have a request under way, while the batch keeps it.
     pub(crate) slot: Option<OwnedSemaphorePermit>,
-    /// The room that its messages take, if they gave up the slot.
-    pub(crate) room: Option<OwnedSemaphorePermit>,
+    /// The capacity that its messages take, if they gave up the slot.
+    pub(crate) capacity: Option<OwnedSemaphorePermit>,
     pub(crate) lane: Lane,
     /// The right of one slow batch to the extra lane.
     pub(crate) leads: Option<OwnedSemaphorePermit>,
@@ -214,98 +228,98 @@ pub(crate) struct Parts {
     pub(crate) is_slow: bool,
 }
 
-impl Parts {
-    pub(crate) fn new(pulse: &Pulse, slot: Option<OwnedSemaphorePermit>) -> Self {
+impl Chunks {
+    pub(crate) fn new(evidence: &Evidence, slot: Option<OwnedSemaphorePermit>) -> Self {
         Self {
             waiting: VecDeque::new(),
-            taken: pulse.subscribe(),
+            taken: evidence.subscribe(),
             slot,
-            room: None,
+            capacity: None,
             lane: Lane::Slot,
             leads: None,
             is_slow: false,
         }
     }
 
-    /// Adds a part that is due at once, before or behind all others.
-    pub(crate) fn put(&mut self, mut part: Part, first: bool) {
-        if part.messages.is_empty() {
+    /// Adds a chunk that is due at once, before or behind all others.
+    pub(crate) fn put(&mut self, mut chunk: Chunk, first: bool) {
+        if chunk.messages.is_empty() {
             return;
         }
         let now = Instant::now();
-        (part.due, part.early) = (now, now);
+        (chunk.due, chunk.early) = (now, now);
         if first {
-            self.waiting.push_front(part);
+            self.waiting.push_front(chunk);
         } else {
-            self.waiting.push_back(part);
+            self.waiting.push_back(chunk);
         }
     }
 
-    /// Takes over the parts of another batch, with their pauses.
+    /// Takes over the chunks of another batch, with their pauses.
     pub(crate) fn append(&mut self, mut other: Self) {
         self.waiting.append(&mut other.waiting);
     }
 
-    /// Puts both halves of a part before all others.
-    pub(crate) fn halve(&mut self, part: &mut Part) {
-        let rest = part.split_off(part.len().div_ceil(2));
-        let first = part.split_off(0);
+    /// Puts both halves of a chunk before all others.
+    pub(crate) fn halve(&mut self, chunk: &mut Chunk) {
+        let rest = chunk.split_off(chunk.len().div_ceil(2));
+        let first = chunk.split_off(0);
         self.put(rest, true);
         self.put(first, true);
     }
 
-    /// Puts back a part that is to be written again after `pause`, or already after `early` where
+    /// Puts back a chunk that is to be written again after `pause`, or already after `early` where
     /// another request is taken meanwhile.
-    pub(crate) fn put_back(&mut self, mut part: Part, pause: Duration, early: Duration) {
+    pub(crate) fn put_back(&mut self, mut chunk: Chunk, pause: Duration, early: Duration) {
         let now = Instant::now();
-        part.due = now + pause;
-        part.early = now + early.min(pause);
-        self.waiting.push_back(part);
+        chunk.due = now + pause;
+        chunk.early = now + early.min(pause);
+        self.waiting.push_back(chunk);
     }
 
     /// Puts back one that was judged when nothing had been taken yet. One of those is tried at a time.
-    pub(crate) fn hold(&mut self, mut part: Part, pause: Duration) {
+    pub(crate) fn hold(&mut self, mut chunk: Chunk, pause: Duration) {
         let due = Instant::now() + pause;
         for held in self.waiting.iter_mut().filter(|it| it.held) {
             held.due = held.due.max(due);
         }
-        part.held = true;
-        self.put_back(part, pause, Duration::ZERO);
+        chunk.held = true;
+        self.put_back(chunk, pause, Duration::ZERO);
     }
 
     /// The room that these messages take, if each of them failed alone or very often, or is held, or if
     /// they took long to fail.
-    pub(crate) fn crowd(&self) -> Option<Crowd> {
-        let failed = |part: &Part| {
-            let often = part.failed.is_some() && part.tries >= OFTEN;
+    pub(crate) fn backlog(&self) -> Option<Backlog> {
+        let failed = |chunk: &Chunk| {
+            let often = chunk.failed.is_some() && chunk.tries >= OFTEN;
             // What was judged when nothing had been taken yet must not keep others from being tried.
-            often || part.held || part.is_known || part.alone.since.is_some()
+            often || chunk.held || chunk.is_known || chunk.alone.since.is_some()
         };
-        let is_suspect = |part: &Part| part.is_known || part.is_suspect();
+        let is_suspect = |chunk: &Chunk| chunk.is_known || chunk.is_suspect();
         let kibibytes = || {
-            let each = self.waiting.iter().map(|part| part.bytes() / 1_024 + 1);
+            let each = self.waiting.iter().map(|chunk| chunk.bytes() / 1_024 + 1);
             each.sum()
         };
         if self.waiting.is_empty() {
             None
         } else if self.waiting.iter().all(is_suspect) {
-            Some(Crowd::Suspects(kibibytes()))
+            Some(Backlog::Suspects(kibibytes()))
         } else if self.is_slow {
-            Some(Crowd::Slow(kibibytes()))
+            Some(Backlog::Slow(kibibytes()))
         } else if self.waiting.iter().all(failed) {
-            let messages = self.waiting.iter().map(Part::len).sum();
-            Some(Crowd::Unproven(messages))
+            let messages = self.waiting.iter().map(Chunk::len).sum();
+            Some(Backlog::Unproven(messages))
         } else {
             None
         }
     }
 
     /// The next that is due; `None` when there are no more.
-    pub(crate) async fn next(&mut self, pulse: &Pulse) -> Option<Part> {
+    pub(crate) async fn next(&mut self, evidence: &Evidence) -> Option<Chunk> {
         loop {
             self.taken.mark_unchanged();
             let now = Instant::now();
-            let mut due = self.waiting.iter().map(|part| part.due(pulse));
+            let mut due = self.waiting.iter().map(|chunk| chunk.due(evidence));
             // Of those that are due the first comes first: the messages of one object stay in order
             // unless one of them fails.
             if let Some(index) = due.clone().position(|due| due <= now) {

@@ -1,5 +1,5 @@
-//! What the documents promise of the code: the arrows of ARCHITECTURE.md, links that lead somewhere,
-//! a function reference that is true, examples that lint.
+//! Checks of the repository itself: the dependencies that ARCHITECTURE.md allows, links, the size of
+//! files, the function reference, examples that lint.
 
 mod circles;
 
@@ -17,13 +17,13 @@ use serde_json::Value;
 
 use crate::support::root;
 
-/// Who may know whom, as ARCHITECTURE.md has it.
+/// Which crate may depend on which, as in ARCHITECTURE.md.
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("ledger", &[]),
     ("kubesim", &[]),
     ("meter", &[]),
-    ("testkit", &[]),
+    ("testkit", &["kubesim"]),
     ("config", &["core"]),
     ("script", &["core"]),
     ("runtime", &["core"]),
@@ -93,7 +93,7 @@ fn files(extension: &str) -> Vec<PathBuf> {
 fn no_file_has_outgrown_one_meaning() {
     for path in files("rs") {
         let text = fs::read_to_string(&path).unwrap();
-        // Its own tests stand at its end, and have no part in what it means.
+        // The tests at its end do not count.
         let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
         let lines = code.lines().count();
         assert!(
@@ -104,9 +104,10 @@ fn no_file_has_outgrown_one_meaning() {
     }
 }
 
-/// What a test begins with that needs a part which is not on every machine.
+/// Calls at the start of a test that need a part which is not on every machine.
 const PARTS: &[&str] = &[
     "ControlPlane::start(",
+    "Scene::bare(",
     "Scene::with(",
     "Pair::new(",
     "Cluster::new(",
@@ -120,10 +121,10 @@ fn a_test_whose_part_may_be_missing_is_ignored_with_the_reason() {
     let mut needy = 0;
     for path in files("rs") {
         let text = fs::read_to_string(&path).unwrap();
-        // In two pieces, for this file is one of them.
+        // In two parts, because this file is read as well.
         let tests = text.split(concat!("#[", "test]\n")).skip(1);
         for test in tests.chain(text.split(concat!("#[tokio::", "test")).skip(1)) {
-            // It ends where its brace stands at the margin.
+            // A test ends at the brace in the first column.
             let test = test.split("\n}\n").next().unwrap();
             if PARTS.iter().any(|part| test.contains(part)) {
                 needy += 1;
@@ -138,6 +139,24 @@ fn a_test_whose_part_may_be_missing_is_ignored_with_the_reason() {
         }
     }
     assert!(needy > 0);
+}
+
+/// Otherwise a test could end without the audit of the bill and of the fates.
+#[test]
+fn only_a_scene_starts_an_api_server() {
+    // A release of the chart has an API server of its own, in which helm makes the rights.
+    let may = [Path::new("tests/chart/release.rs"), Path::new(file!())];
+    for path in files("rs") {
+        let path = path.strip_prefix(root()).unwrap();
+        let text = fs::read_to_string(root().join(path)).unwrap();
+        let starts = ["ControlPlane", "Kubesim"].map(|it| format!("{it}::start("));
+        let does = path.starts_with("tests") && starts.iter().any(|it| text.contains(it));
+        assert!(
+            !does || may.contains(&path),
+            "{}: set the test up with a testkit::Scene",
+            path.display()
+        );
+    }
 }
 
 #[test]
@@ -191,7 +210,7 @@ fn reference() -> String {
             };
             writeln!(text, "\n## {title}").unwrap();
         }
-        // Several forms stand one below the other.
+        // Several forms are on lines of their own.
         let again = format!(", {}", doc.name);
         let signature = doc.signature.replace(&again, &format!("\n{}", doc.name));
         writeln!(
@@ -224,7 +243,8 @@ fn reference() -> String {
 
 #[test]
 fn the_function_reference_is_what_the_functions_say() {
-    const MARK: &str = "<!-- What follows is made by tests/tidy.rs; UPDATE_DOCS=1 writes it. -->\n";
+    const MARK: &str =
+        "<!-- What follows is made by tests/repo_checks.rs; UPDATE_DOCS=1 writes it. -->\n";
     let path = root().join("docs/mapping.md");
     let text = fs::read_to_string(&path).unwrap();
     let (before, after) = text.split_once(MARK).unwrap();
@@ -239,8 +259,8 @@ fn the_function_reference_is_what_the_functions_say() {
     }
 }
 
-/// Every fault of a configuration.
-fn faults(text: &str) -> Vec<String> {
+/// Every error of a configuration.
+fn errors(text: &str) -> Vec<String> {
     let registry = Registry {
         inputs: meterline_input::SPECS,
         buffers: meterline_input::BUFFERS,
@@ -256,7 +276,7 @@ fn faults(text: &str) -> Vec<String> {
     };
     match load(&source, &[], &|_: &str| None, &registry) {
         Ok(_) => Vec::new(),
-        Err(faults) => faults.iter().map(ToString::to_string).collect(),
+        Err(errors) => errors.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -267,7 +287,7 @@ fn every_example_of_every_component_lints() {
         assert!(!spec.examples.is_empty(), "{}", spec.name);
         for example in spec.examples {
             let text = format!("input:\n  {}\n", indented(example, "  "));
-            assert_eq!(faults(&text), Vec::<String>::new(), "{text}");
+            assert_eq!(errors(&text), Vec::<String>::new(), "{text}");
         }
     }
     for spec in meterline_processors::SPECS {
@@ -277,14 +297,14 @@ fn every_example_of_every_component_lints() {
                 "pipeline:\n  processors:\n    - {}\n",
                 indented(example, "      ")
             );
-            assert_eq!(faults(&text), Vec::<String>::new(), "{text}");
+            assert_eq!(errors(&text), Vec::<String>::new(), "{text}");
         }
     }
     for spec in meterline_output::SPECS {
         assert!(!spec.examples.is_empty(), "{}", spec.name);
         for example in spec.examples {
             let text = format!("output:\n  {}\n", indented(example, "  "));
-            assert_eq!(faults(&text), Vec::<String>::new(), "{text}");
+            assert_eq!(errors(&text), Vec::<String>::new(), "{text}");
         }
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Mark {
     /// Requests that were taken.
     taken: u64,
     /// Those among them that had failed before.
-    stumbled: u64,
+    has_failed: u64,
 }
 
 #[derive(Default)]
@@ -39,12 +39,12 @@ struct State {
 }
 
 /// What was taken since the start.
-pub(crate) struct Pulse {
+pub(crate) struct Evidence {
     state: Mutex<State>,
     taken: watch::Sender<u64>,
 }
 
-impl Default for Pulse {
+impl Default for Evidence {
     fn default() -> Self {
         Self {
             state: Mutex::default(),
@@ -53,17 +53,17 @@ impl Default for Pulse {
     }
 }
 
-impl Pulse {
+impl Evidence {
     pub(crate) fn now(&self) -> Mark {
         self.state().now
     }
 
     /// Notes a request that was taken; true for the first.
-    pub(crate) fn took(&self, bytes: usize, stumbled: bool) -> bool {
+    pub(crate) fn took(&self, bytes: usize, has_failed: bool) -> bool {
         let mut state = self.state();
         let now = &mut state.now;
         now.taken = now.taken.saturating_add(1);
-        now.stumbled = now.stumbled.saturating_add(u64::from(stumbled));
+        now.has_failed = now.has_failed.saturating_add(u64::from(has_failed));
         let at = now.taken;
         // Only a smaller one that is older matters still.
         while state
@@ -83,17 +83,17 @@ impl Pulse {
     }
 
     /// Whether anything was ever taken.
-    pub(crate) fn has_taken(&self) -> bool {
+    pub(crate) fn has_succeeded(&self) -> bool {
         self.now().taken > 0
     }
 
     /// Whether a request was taken after that moment.
-    pub(crate) fn took_since(&self, mark: Mark) -> bool {
+    pub(crate) fn succeeded_since(&self, mark: Mark) -> bool {
         self.now().taken > mark.taken
     }
 
     /// Whether a request of fewer bytes was taken after that moment.
-    pub(crate) fn took_smaller_since(&self, mark: Mark, bytes: usize) -> bool {
+    pub(crate) fn smaller_succeeded_since(&self, mark: Mark, bytes: usize) -> bool {
         let state = self.state();
         let mut since = state.smallest.iter().filter(|(at, _)| *at > mark.taken);
         since.next().is_some_and(|(_, size)| *size < bytes)
@@ -104,8 +104,8 @@ impl Pulse {
     pub(crate) fn is_at_fault(&self, since: Mark, failures: u32, is_crowded: bool) -> bool {
         let now = self.now();
         let taken = now.taken.saturating_sub(since.taken) as f64;
-        let stumbled = now.stumbled.saturating_sub(since.stumbled) as f64;
-        let failing = ((stumbled + 1.0) / (taken + 2.0)).min(MOST_FAILING);
+        let has_failed = now.has_failed.saturating_sub(since.has_failed) as f64;
+        let failing = ((has_failed + 1.0) / (taken + 2.0)).min(MOST_FAILING);
         let failures = i32::try_from(failures).unwrap_or(i32::MAX);
         let by_chance = failing.powi(failures.saturating_add(1));
         failures >= FEWEST && (is_crowded || by_chance < CHANCE)
@@ -127,13 +127,13 @@ mod tests {
 
     #[test]
     fn the_fewer_of_the_others_fail_the_fewer_failures_are_enough() {
-        let enough = |taken: u64, stumbled: u64| {
-            let pulse = Pulse::default();
+        let enough = |taken: u64, has_failed: u64| {
+            let evidence = Evidence::default();
             for index in 0..taken {
-                pulse.took(1, index < stumbled);
+                evidence.took(1, index < has_failed);
             }
             let at_fault =
-                |failures, crowded| pulse.is_at_fault(Mark::default(), failures, crowded);
+                |failures, crowded| evidence.is_at_fault(Mark::default(), failures, crowded);
             assert_eq!((0..100).find(|it| at_fault(*it, true)), Some(3));
             (0..100).find(|it| at_fault(*it, false))
         };
@@ -146,23 +146,23 @@ mod tests {
 
     #[test]
     fn the_smallest_that_was_taken_since_a_moment_is_known() {
-        let pulse = Pulse::default();
+        let evidence = Evidence::default();
         for bytes in [5, 9, 7] {
-            pulse.took(bytes, false);
+            evidence.took(bytes, false);
         }
-        let mark = pulse.now();
-        assert!(pulse.took_smaller_since(Mark::default(), 6));
-        assert!(!pulse.took_smaller_since(Mark::default(), 5));
-        assert!(!pulse.took_smaller_since(mark, 100));
-        assert!(!pulse.took_since(mark));
-        pulse.took(50, false);
-        assert!(pulse.took_smaller_since(mark, 51));
-        assert!(!pulse.took_smaller_since(mark, 50));
-        assert!(pulse.took_since(mark));
+        let mark = evidence.now();
+        assert!(evidence.smaller_succeeded_since(Mark::default(), 6));
+        assert!(!evidence.smaller_succeeded_since(Mark::default(), 5));
+        assert!(!evidence.smaller_succeeded_since(mark, 100));
+        assert!(!evidence.succeeded_since(mark));
+        evidence.took(50, false);
+        assert!(evidence.smaller_succeeded_since(mark, 51));
+        assert!(!evidence.smaller_succeeded_since(mark, 50));
+        assert!(evidence.succeeded_since(mark));
         for bytes in 51..1_000 {
-            pulse.took(bytes, false);
+            evidence.took(bytes, false);
         }
-        assert!(pulse.state().smallest.len() <= SIZES);
-        assert!(!pulse.took_smaller_since(pulse.now(), 1_000));
+        assert!(evidence.state().smallest.len() <= SIZES);
+        assert!(!evidence.smaller_succeeded_since(evidence.now(), 1_000));
     }
 }

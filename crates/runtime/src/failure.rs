@@ -10,7 +10,7 @@ const UNAUTHORIZED: Duration = Duration::from_secs(10);
 pub(crate) const SLOW: Duration = Duration::from_secs(30);
 
 /// A failure that may pass.
-pub(crate) struct Trouble {
+pub(crate) struct TransientFailure {
     pub(crate) reason: String,
     /// The pause that the other side asked for.
     pub(crate) asked: Option<Duration>,
@@ -20,12 +20,14 @@ pub(crate) struct Trouble {
     pub(crate) lasted: Duration,
     /// What a message is set aside for if the failure is its doing; `None` where it cannot be.
     pub(crate) cause: Option<Cause>,
+    /// It was not given the configured time limit, but a shorter one.
+    pub(crate) is_cut_short: bool,
 }
 
 /// What takes longer to fail keeps others from being written.
 const LONG: Duration = Duration::from_secs(1);
 
-impl Trouble {
+impl TransientFailure {
     /// Whether it took long to fail.
     pub(crate) fn is_slow(&self) -> bool {
         self.lasted > LONG
@@ -51,6 +53,22 @@ impl Trouble {
             slow,
             lasted,
             cause,
+            is_cut_short: false,
+        }
+    }
+
+    /// A request that was to show which message makes the server hang was not answered within this time.
+    pub(crate) fn cut_short(limit: Duration) -> Self {
+        Self {
+            reason: format!(
+                "no answer within {limit:.1?}, the time limit while the event is searched for that the \
+                 server does not answer"
+            ),
+            asked: None,
+            slow: None,
+            lasted: limit,
+            cause: Some(Cause::Poison),
+            is_cut_short: true,
         }
     }
 }

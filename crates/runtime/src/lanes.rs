@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
-use crate::part::{Crowd, Lane, Parts};
+use crate::chunk::{Backlog, Chunks, Lane};
 
 /// So many messages that failed alone, or very often, wait without keeping others from being written. There is an end
 /// to it, for they are held in memory.
@@ -15,7 +15,7 @@ const UNPROVEN: usize = 256;
 const SUSPECTS: usize = 65_536;
 
 /// The rights and the room of one output.
-pub(crate) struct Room {
+pub(crate) struct Lanes {
     /// The rights to have a request under way.
     slots: Arc<Semaphore>,
     /// The room for messages that failed alone, or very often, and the most of them that are tried at
@@ -38,7 +38,7 @@ pub(crate) struct Rights<'a> {
     _slot: Option<SemaphorePermit<'a>>,
 }
 
-impl Room {
+impl Lanes {
     /// For so many requests under way at once.
     pub(crate) fn new(max_in_flight: usize) -> Self {
         let most = max_in_flight.max(1);
@@ -60,41 +60,41 @@ impl Room {
 
     /// Messages that failed alone, very often or slowly wait where they keep no others from being
     /// written.
-    pub(crate) fn make_way(&self, parts: &mut Parts) {
-        let (room, cost, lane) = match (parts.crowd(), parts.lane) {
-            (Some(Crowd::Suspects(_)), Lane::Slow) => {
+    pub(crate) fn change_lane(&self, chunks: &mut Chunks) {
+        let (room, cost, lane) = match (chunks.backlog(), chunks.lane) {
+            (Some(Backlog::Suspects(_)), Lane::Slow) => {
                 // It has the room already.
-                (parts.lane, parts.leads) = (Lane::Suspects, None);
+                (chunks.lane, chunks.leads) = (Lane::Suspects, None);
                 return;
             }
-            (_, Lane::Slow) => return self.lead(parts),
-            (Some(Crowd::Suspects(kibibytes)), Lane::Slot | Lane::Unproven) => {
+            (_, Lane::Slow) => return self.lead(chunks),
+            (Some(Backlog::Suspects(kibibytes)), Lane::Slot | Lane::Unproven) => {
                 (&self.suspected, kibibytes, Lane::Suspects)
             }
-            (Some(Crowd::Slow(kibibytes)), Lane::Slot | Lane::Unproven) => {
+            (Some(Backlog::Slow(kibibytes)), Lane::Slot | Lane::Unproven) => {
                 (&self.suspected, kibibytes, Lane::Slow)
             }
-            (Some(Crowd::Unproven(messages)), Lane::Slot) => {
+            (Some(Backlog::Unproven(messages)), Lane::Slot) => {
                 (&self.unproven, messages, Lane::Unproven)
             }
             _ => return,
         };
         let cost = u32::try_from(cost).unwrap_or(u32::MAX);
         if let Ok(room) = Arc::clone(room).try_acquire_many_owned(cost) {
-            (parts.room, parts.slot, parts.lane) = (Some(room), None, lane);
-            self.lead(parts);
+            (chunks.capacity, chunks.slot, chunks.lane) = (Some(room), None, lane);
+            self.lead(chunks);
         }
     }
 
     /// Of the slow batches one is cut down first, for the others may have failed for the same object.
-    fn lead(&self, parts: &mut Parts) {
-        if parts.lane == Lane::Slow && parts.leads.is_none() {
-            parts.leads = Arc::clone(&self.lead).try_acquire_owned().ok();
+    fn lead(&self, chunks: &mut Chunks) {
+        if chunks.lane == Lane::Slow && chunks.leads.is_none() {
+            chunks.leads = Arc::clone(&self.lead).try_acquire_owned().ok();
         }
     }
 
-    /// The rights that a request needs beyond the slot of its batch.
-    pub(crate) async fn rights(&self, parts: &Parts) -> Rights<'_> {
+    /// The rights that a request needs beyond the slot of its batch; `is_short` if its time limit is.
+    pub(crate) async fn rights(&self, chunks: &Chunks, is_short: bool) -> Rights<'_> {
         let lane = async {
             Rights {
                 _trial: self.lane.acquire().await.ok(),
@@ -107,15 +107,20 @@ impl Room {
                 _slot: self.slots.acquire().await.ok(),
             }
         };
-        match parts.lane {
+        match chunks.lane {
             Lane::Slot => Rights {
                 _trial: None,
                 _slot: None,
             },
             Lane::Suspects => lane.await,
             Lane::Unproven => spare.await,
+            // A suspect may take the lane for half a minute, and a slot is not missed for some seconds.
+            Lane::Slow if is_short => tokio::select! {
+                rights = lane => rights,
+                rights = spare => rights,
+            },
             // Where there is one slot only it is for others.
-            Lane::Slow if parts.leads.is_some() || self.is_single => lane.await,
+            Lane::Slow if chunks.leads.is_some() || self.is_single => lane.await,
             Lane::Slow => spare.await,
         }
     }

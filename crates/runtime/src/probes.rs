@@ -1,0 +1,266 @@
+//! Pieces of a batch that are sent while every request fails.
+//!
+//! Where one message that makes the server fail is in every batch, no batch ever succeeds, though the
+//! server works. So a smaller piece is sent now and then: half a batch, then a quarter, down to single
+//! messages.
+
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use rand::Rng;
+use tokio::time::{Duration, Instant};
+
+use crate::{failure::TransientFailure, search_limit::SHORTEST};
+
+/// After so many failures in a row every second request is a piece of a batch.
+const PATIENCE: u32 = 4;
+/// So many single messages are sent in one outage, and then one in [`A_WHILE`]: what only looks like an
+/// outage ends after all.
+const SINGLES: usize = 10;
+const A_WHILE: Duration = Duration::from_secs(3_600);
+
+/// What to send in place of a whole batch.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// The places of the messages.
+    pub(crate) range: Range<usize>,
+    /// The time limit, where whole batches take long to fail.
+    pub(crate) limit: Option<Duration>,
+}
+
+/// The pieces that were sent in this outage.
+#[derive(Default)]
+pub(crate) struct Probes(Mutex<Tried>);
+
+#[derive(Default)]
+struct Tried {
+    /// How often the pieces were made half as large.
+    halvings: u32,
+    singles: usize,
+    /// The objects of those.
+    objects: Vec<Arc<str>>,
+    /// When a single message was sent last.
+    last: Option<Instant>,
+    /// How long the last whole batch took to fail, if it took long.
+    hung: Option<Duration>,
+    /// Whether a piece was sent since, and how long such pieces took to fail.
+    since: Option<Duration>,
+    /// The time limit of the next piece where whole batches take long to fail. It doubles with each that
+    /// fails, in case the server is slow for everybody.
+    limit: Option<Duration>,
+}
+
+impl Tried {
+    /// Whether it is time for a piece after so many failures in a row. Pieces alternate with whole batches.
+    /// Where those take long to fail one is enough, and several pieces may follow it as long as they
+    /// take no longer.
+    fn is_due(&self, failures: u32) -> bool {
+        match (self.hung, self.since) {
+            (Some(_), None) => failures > 0,
+            (Some(hung), Some(since)) => since.saturating_add(self.limit()) <= hung,
+            (None, since) => failures >= PATIENCE && since.is_none(),
+        }
+    }
+
+    fn limit(&self) -> Duration {
+        self.limit.unwrap_or(SHORTEST)
+    }
+
+    fn single(
+        &mut self,
+        len: usize,
+        object: impl Fn(usize) -> Option<Arc<str>>,
+    ) -> Option<Range<usize>> {
+        let now = Instant::now();
+        let is_early = |last: Instant| now.duration_since(last) < A_WHILE;
+        if self.singles >= SINGLES && self.last.is_some_and(is_early) {
+            return None;
+        }
+        // Batches are alike, so that other places mean other objects. Where there are more places
+        // than tries no pattern is better than chance.
+        let at = if len <= SINGLES {
+            self.singles % len.max(1)
+        } else {
+            rand::rng().random_range(0..len)
+        };
+        // One object that fails says nothing of another, so another comes first.
+        let is_new = |at: &usize| object(*at).is_some_and(|it| !self.objects.contains(&it));
+        let at = (at..len).chain(0..at).find(is_new).unwrap_or(at);
+        if self.objects.len() < SINGLES {
+            self.objects.extend(object(at));
+        }
+        self.singles = self.singles.saturating_add(1);
+        self.last = Some(now);
+        Some(at..at.saturating_add(1))
+    }
+}
+
+impl Probes {
+    /// The piece of a batch of `len` messages, of which `object` knows what they are about, to send
+    /// after so many failures in a row, if it is time for one.
+    pub(crate) fn piece(
+        &self,
+        len: usize,
+        failures: u32,
+        object: impl Fn(usize) -> Option<Arc<str>>,
+    ) -> Option<Piece> {
+        let mut tried = self.tried();
+        if len < 2 || !tried.is_due(failures) {
+            return None;
+        }
+        let limit = tried.hung.map(|_| tried.limit());
+        let size = 1_usize
+            .checked_shl(tried.halvings.saturating_add(1))
+            .map_or(1, |pieces| len / pieces);
+        let range = if size < 2 {
+            tried.single(len, object)?
+        } else {
+            tried.halvings = tried.halvings.saturating_add(1);
+            let pieces = len.div_ceil(size);
+            let start = rand::rng().random_range(0..pieces).saturating_mul(size);
+            start..start.saturating_add(size).min(len)
+        };
+        Some(Piece { range, limit })
+    }
+
+    /// A request failed, of a piece or of a whole batch.
+    pub(crate) fn failed(&self, failure: &TransientFailure, is_piece: bool) {
+        let mut tried = self.tried();
+        if is_piece {
+            let since = tried.since.unwrap_or_default();
+            tried.since = Some(since.saturating_add(failure.lasted));
+            tried.limit = tried.hung.map(|_| tried.limit().saturating_mul(2));
+        } else {
+            let hangs = failure.cause.is_some() && failure.is_slow();
+            tried.hung = hangs.then_some(failure.lasted);
+            tried.since = None;
+        }
+    }
+
+    /// The outage is over.
+    pub(crate) fn reset(&self) {
+        *self.tried() = Tried::default();
+    }
+
+    fn tried(&self) -> MutexGuard<'_, Tried> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meterline_core::WriteError;
+
+    use super::*;
+
+    /// Something failed at once, or after some seconds.
+    fn failure(seconds: u64) -> TransientFailure {
+        let error = WriteError::Failed {
+            reason: "500".to_owned(),
+            after: None,
+        };
+        TransientFailure::new(error, Duration::from_secs(seconds))
+    }
+
+    /// Pieces of batches of `len` messages, each failing like its whole batch, at once.
+    fn pieces_of(
+        probes: &Probes,
+        len: usize,
+        object: impl Fn(usize) -> Option<Arc<str>>,
+    ) -> Vec<Range<usize>> {
+        let mut pieces = Vec::new();
+        for failures in 0..100 {
+            let piece = probes.piece(len, failures, &object);
+            probes.failed(&failure(0), piece.is_some());
+            pieces.extend(piece);
+        }
+        pieces
+            .into_iter()
+            .map(|piece| {
+                assert_eq!(piece.limit, None);
+                assert!(piece.range.end <= len);
+                piece.range
+            })
+            .collect()
+    }
+
+    fn pieces(probes: &Probes, len: usize) -> Vec<Range<usize>> {
+        pieces_of(probes, len, |_| None)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pieces_get_smaller_and_of_single_messages_there_are_ten_and_one_in_a_while() {
+        let probes = Probes::default();
+        let sizes: Vec<_> = pieces(&probes, 20).into_iter().map(|it| it.len()).collect();
+        assert_eq!(sizes[..3], [10, 5, 2]);
+        assert_eq!(sizes[3..], [1; 10]);
+        assert!(pieces(&probes, 20).is_empty());
+        tokio::time::advance(A_WHILE).await;
+        assert_eq!(pieces(&probes, 20).len(), 1);
+        probes.reset();
+        assert_eq!(pieces(&probes, 20).len(), 13);
+        assert_eq!(Probes::default().piece(1, 8, |_| None), None);
+        assert_eq!(Probes::default().piece(20, 3, |_| None), None);
+    }
+
+    #[test]
+    fn after_a_piece_a_whole_batch_is_sent_again() {
+        let probes = Probes::default();
+        assert!(probes.piece(20, 4, |_| None).is_some());
+        probes.failed(&failure(0), true);
+        assert_eq!(probes.piece(20, 5, |_| None), None);
+        probes.failed(&failure(0), false);
+        assert!(probes.piece(20, 6, |_| None).is_some());
+    }
+
+    /// Whole batches hang for half a minute. What pieces take stays within that.
+    #[test]
+    fn where_batches_hang_pieces_follow_at_once_with_time_limits_that_double() {
+        let probes = Probes::default();
+        probes.failed(&failure(30), false);
+        let mut limits = Vec::new();
+        let mut failures = 1;
+        for _ in 0..3 {
+            while let Some(piece) = probes.piece(1_000, failures, |_| None) {
+                let limit = piece.limit.unwrap();
+                limits.push(limit.as_secs());
+                probes.failed(&failure(limit.as_secs().min(30)), true);
+                failures += 1;
+            }
+            limits.push(0);
+            probes.failed(&failure(30), false);
+            failures += 1;
+        }
+        assert_eq!(limits, [3, 6, 12, 0, 24, 0, 48, 0]);
+        probes.reset();
+        assert_eq!(probes.piece(1_000, 0, |_| None), None);
+    }
+
+    /// Batches that gathered while nothing passed hold many messages of few objects.
+    #[tokio::test(start_paused = true)]
+    async fn every_object_is_tried_where_there_are_few() {
+        let object = |at: usize| Some(Arc::from((at % 7).to_string()));
+        for _ in 0..100 {
+            let probes = Probes::default();
+            let pieces = pieces_of(&probes, 70, object).into_iter();
+            let singles = pieces.filter(|it| it.len() == 1);
+            let objects: std::collections::HashSet<_> =
+                singles.map(|it| object(it.start)).collect();
+            assert_eq!(objects.len(), 7);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_message_of_a_small_batch_is_tried() {
+        for len in 2..=10 {
+            let singles = pieces(&Probes::default(), len).into_iter();
+            let tried: std::collections::HashSet<_> = singles
+                .filter(|it| it.len() == 1)
+                .map(|it| it.start)
+                .collect();
+            assert_eq!(tried.len(), len);
+        }
+    }
+}
