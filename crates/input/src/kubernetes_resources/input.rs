@@ -47,7 +47,7 @@ struct OutgoingWindow {
     acks: vec::IntoIter<Ack>,
 }
 
-/// A task, and what tells it to end.
+/// A task, and the signal that ends it.
 struct Running {
     task: JoinHandle<()>,
     end: Arc<Notify>,

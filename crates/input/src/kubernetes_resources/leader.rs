@@ -264,7 +264,7 @@ impl LeaderElector {
             }
             claim.watermark = Some(written).max(own);
         }
-        self.tell(&claim, state);
+        self.log_refused(&claim, state);
         self.learn(&claim, state);
         // Where an unsigned watermark was followed, the ledger says so now.
         claim
@@ -295,7 +295,7 @@ impl LeaderElector {
     }
 
     /// Logs once that a watermark is not followed.
-    fn tell(&self, claim: &Claim, state: &mut ElectionState) {
+    fn log_refused(&self, claim: &Claim, state: &mut ElectionState) {
         let Some((said, why)) = &claim.refused else {
             state.refused = None;
             return;

@@ -58,50 +58,49 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(15);
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// The namespaces to watch, each with a watch of its own, so that a Role in each is enough.
-    /// None, or an empty name, means all. A name may be a comma-separated list of names.
+    /// The namespaces to watch. Each has a watch of its own, so a Role in each is enough. No name, or an empty
+    /// one, means all namespaces. A name may be a comma-separated list of names.
     #[serde(default)]
     namespaces: Vec<Located<String>>,
     /// What to watch: `pod`, `node`, `persistentvolume` or `persistentvolumeclaim`.
     #[serde(default)]
     resource_type: ResourceType,
-    /// Only objects whose labels match, in kubectl's syntax.
+    /// Watches only objects whose labels match this selector, in kubectl's syntax.
     #[serde(default)]
     label_selector: Option<Located<String>>,
-    /// Whether pods are billed from their creation on, instead of from the start of their first
-    /// container.
+    /// Whether pods are billed from their creation, instead of from the start of their first container.
     #[serde(default)]
     include_pending_pods: bool,
-    /// `exact` bills the seconds that an object ran; `nominal` bills a whole interval for every
-    /// object that ran when the interval began, and nothing for one that ran within an interval only.
+    /// `exact` bills the seconds that an object ran; `nominal` bills a whole interval for each object that ran when
+    /// the interval began, and nothing for an object that started and ended within one interval.
     #[serde(default)]
     accounting: Accounting,
-    /// How long after its end a window is made, so that news of it can arrive.
+    /// How long after its end a window is made, so that late events of it can arrive.
     #[serde(default = "default_settle")]
     settle: GoDuration,
-    /// Where the ledger is kept, so that it survives restarts and crashes.
+    /// The state file, with which the ledger survives restarts and crashes.
     #[serde(default)]
     state: State,
-    /// How far back windows are made again at the start, from the times that the API server has,
-    /// where no state says up to where they were delivered.
+    /// How far back windows are made again at the start, from the times that the API server has. Used if no state
+    /// says which windows were delivered.
     #[serde(default = "default_lookback")]
     lookback: GoDuration,
-    /// How old a window may get while it cannot be delivered. What is older is given up, with an
-    /// error: the ingest API would not recognise it if it came twice.
+    /// How old a window may get while it cannot be delivered. An older window is given up, with an error: the
+    /// ingest API would not recognise a duplicate of it.
     #[serde(default = "default_max_backlog")]
     max_backlog: GoDuration,
-    /// The cluster's name. Part of every event's id, for clusters restored from one backup, whose
-    /// objects have the same UIDs.
+    /// The name of the cluster. It is part of each event's id, for clusters that were restored from one backup and
+    /// whose objects have the same UIDs.
     #[serde(default)]
     cluster: Option<String>,
 }
 
-/// Where the ledger is kept.
+/// The state file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct State {
-    /// The file, of this input alone; made if it is not there. None, or an empty path: the ledger is
-    /// in memory only.
+    /// The path of the file, which no other input uses; the file is created if it does not exist. Without a path the
+    /// ledger is in memory only.
     #[serde(default)]
     path: Option<String>,
 }
@@ -122,7 +121,7 @@ fn default_lookback() -> GoDuration {
     GoDuration(Duration::ZERO)
 }
 
-/// How long the ingest API of OpenMeter recognises what comes twice.
+/// How long the ingest API of OpenMeter recognises duplicates.
 fn default_max_backlog() -> GoDuration {
     GoDuration(Duration::from_secs(32 * 24 * 3600))
 }
@@ -202,7 +201,7 @@ impl Config {
     }
 }
 
-/// RFC 1123 label, which a namespace's name must be.
+/// Whether this is an RFC 1123 label, which the name of a namespace must be.
 fn is_namespace_name(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     name.len() <= 63 && name.chars().all(inner) && !name.starts_with('-') && !name.ends_with('-')

@@ -176,7 +176,7 @@ async fn a_new_leader_continues_at_the_watermark_of_the_old_one() {
 }
 
 #[tokio::test]
-async fn a_watermark_that_the_leader_did_not_write_is_overwritten_and_told_once() {
+async fn a_watermark_that_the_leader_did_not_write_is_overwritten_and_logged_once() {
     let scene = Scene::new().await;
     let a = scene.replica("a");
     a.leads().await;

@@ -59,7 +59,7 @@ pub(super) enum Deletion {
     },
 }
 
-/// Returns the lifetime of `object` as far as its content tells. `now` is the second in which it was seen.
+/// Returns the lifetime of `object` as far as its content shows it. `now` is the second in which it was seen.
 pub(super) fn lifetime(
     object: Node<'_>,
     resource_type: ResourceType,

@@ -59,7 +59,7 @@ impl BilledObject {
     }
 
     /// Returns the part that determines the bill: the fields that are read by name. All other fields are labels.
-    /// `None` if the pipeline reads everything, because then nothing tells the two apart.
+    /// `None` if the pipeline reads everything, because then nothing distinguishes the two.
     pub(crate) fn bill(&self, projection: &Projection) -> Option<Self> {
         (!projection.kept.is_all()).then(|| Self {
             document: self.document.project(&projection.billed_by),

@@ -17,7 +17,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Writes the state file until it is told to end.
+/// Writes the state file until it is notified to end.
 pub(crate) struct StateWriter {
     file: StateFile,
     ledger: Arc<SharedLedger>,
@@ -263,7 +263,7 @@ mod tests {
         ledger.observe(observation("a", 1, None));
         assert!(!ledger.is_written(1));
         until(|| ledger.is_written(1)).await;
-        // The writer is told to end before it has written this.
+        // The writer is notified to end before it has written this.
         ledger.observe(observation("b", 1, None));
         scene.end().await;
         assert!(ledger.is_written(2));
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_deleted_is_written_anew_and_told() {
+    async fn a_file_that_is_deleted_is_written_anew_and_reported() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.sqlite");
         let scene = Scene::new(&path);

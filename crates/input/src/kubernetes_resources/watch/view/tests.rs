@@ -185,7 +185,7 @@ fn a_view_is_behind_until_its_first_list_is_complete() {
 }
 
 #[test]
-fn a_version_is_told_only_once_the_list_that_shows_it_is_complete() {
+fn a_version_counts_only_once_the_list_that_shows_it_is_complete() {
     let mut scene = Scene::new(rules(), None);
     scene.state.list_requested();
     scene.state.list_began(Some(10), scene.moment(0.0));
