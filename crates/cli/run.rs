@@ -18,7 +18,7 @@ use crate::{
     args::RunArgs,
     descriptors, election,
     exit::Exit,
-    http, load,
+    http, lint,
     logging::{self, Format},
     minute, server,
 };
@@ -33,11 +33,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit> {
     let descriptors = descriptors::raise();
     let metrics = Metrics::default();
     logging::never_wait(&metrics)?;
-    let (source, environment) = match load::named(&args.config) {
+    let (source, environment) = match lint::named(&args.config) {
         Ok(named) => named,
         Err(error) => return Ok(Exit::by_fault(&error)),
     };
-    let Some(loaded) = load::checked(&source, &args.config.set, &environment)? else {
+    let Some(loaded) = lint::checked(&source, &args.config.set, &environment)? else {
         return Ok(Exit::Faults);
     };
     let election = match election::election(&args.election, &environment) {

@@ -8,11 +8,11 @@ use std::{
 use serde_saphyr::UserMessageFormatter;
 
 use crate::{
-    change::{put, set},
     context::{Index, PlanContext, Registry, Text},
     diagnostic::{Diagnostic, Place, Severity},
     interpolate::{Interpolated, interpolate},
     node::{Kind, Node},
+    overrides::{put, set},
     sections::{self, Loaded, RESOURCES},
 };
 

@@ -8,10 +8,10 @@ use serde::de::DeserializeOwned;
 use crate::{
     component::Order,
     context::{Configure, PlanContext},
+    decorate::{LabelledOutput, ProcessedInput},
     diagnostic::{Place, Severity},
     fields::{Child, Located},
     node::{Kind, Node, TypeError, TypeErrorKind},
-    wrap::{LabelledOutput, ProcessedInput},
 };
 
 impl<'a> PlanContext<'a> {
