@@ -6,11 +6,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use meterline_components::{PRESETS, registry};
 use meterline_config::{Diagnostic, Loaded, Severity, Source, load};
 
 use crate::{
     args::{ConfigArgs, LintArgs},
-    components::{self, PRESETS},
     environment::Environment,
     exit::Exit,
     logging, streams,
@@ -43,18 +43,18 @@ pub(crate) fn named(args: &ConfigArgs) -> Result<(Source, Environment)> {
 
 /// A configuration that comes with the program.
 pub(crate) fn preset(name: &str) -> Result<Source> {
-    let Some((name, text)) = PRESETS.iter().find(|(known, _)| *known == name) else {
+    let Some(preset) = PRESETS.iter().find(|preset| preset.name == name) else {
         bail!("there is no preset `{name}`; the presets are: {}", names());
     };
     Ok(Source {
         name: format!("presets/{name}.yaml"),
-        text: (*text).to_owned(),
+        text: preset.text.to_owned(),
         dir: None,
     })
 }
 
 fn names() -> String {
-    let names: Vec<_> = PRESETS.iter().map(|(name, _)| *name).collect();
+    let names: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
     names.join(", ")
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn checked(
     environment: &Environment,
 ) -> Result<Option<Loaded>> {
     let env = |name: &str| environment.get(name);
-    match load(source, overrides, &env, &components::registry()) {
+    match load(source, overrides, &env, &registry()) {
         Ok((loaded, warnings)) => {
             print(&mut logging::Stderr::default(), &warnings)?;
             Ok(Some(loaded))
@@ -108,7 +108,7 @@ pub(crate) fn lint(args: &LintArgs) -> Result<Exit> {
         Err(error) => return Ok(Exit::by_fault(&error)),
     };
     let env = |name: &str| environment.get(name);
-    let registry = components::registry();
+    let registry = registry();
     let mut stdout = streams::stdout();
     let mut faults = 0_usize;
     for path in &args.files {
@@ -145,7 +145,7 @@ pub(crate) fn echo(args: &ConfigArgs) -> Result<Exit> {
         return Ok(Exit::Faults);
     }
     let env = |name: &str| environment.get(name);
-    match meterline_config::echo(&source, &args.set, &env, &components::registry()) {
+    match meterline_config::echo(&source, &args.set, &env, &registry()) {
         Ok(yaml) => {
             streams::stdout().write_all(yaml.as_bytes())?;
             Ok(Exit::Success)

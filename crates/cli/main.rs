@@ -7,7 +7,6 @@
 
 mod admin;
 mod args;
-mod components;
 mod demo;
 mod descriptors;
 mod election;

@@ -4,14 +4,14 @@ use std::io::{Read, Write};
 
 use anyhow::{Context, Result};
 use meterline_core::Message;
-use meterline_script::Mapped;
+use meterline_script::{Engine, Limits, Mapped};
 use serde_json::Value;
 
-use crate::{args::MapArgs, components, exit::Exit, logging, streams};
+use crate::{args::MapArgs, exit::Exit, logging, streams};
 
 /// Maps every JSON document of standard input and prints each result on a line.
 pub(crate) fn map(args: &MapArgs) -> Result<Exit> {
-    let mapping = match components::engine().compile_mapping(&args.script) {
+    let mapping = match Engine::new(Limits::default()).compile_mapping(&args.script) {
         Ok(mapping) => mapping,
         Err(errors) => {
             let mut stderr = logging::Stderr::default();
