@@ -178,16 +178,16 @@ fn what_is_not_there_or_not_right_ends_with_1() {
     assert_snapshot!(told("run"), @r"
     meterline: cannot read the variables in none.env: No such file or directory (os error 2)
     exit 1
-    meterline: bad.env:2: expected NAME=VALUE, a comment (#) or nothing; a value is on one line
+    meterline: bad.env:2: expected NAME=VALUE, a comment (#) or an empty line; a value cannot span lines
     exit 1
     meterline: cannot read the configuration none.yaml: No such file or directory (os error 2)
     exit 1
-    meterline: no configuration is named; use `--config FILE` or `--preset NAME` (presets: kubernetes-pod-exec-time), or try `meterline demo`
+    meterline: no configuration given; use `--config FILE` or `--preset NAME` (presets: kubernetes-pod-exec-time), or try `meterline demo`
     exit 1
     ");
     assert_eq!(told("echo"), told("run"));
     assert_snapshot!(both(&["lint", "config.yaml"], &["--env-file", "bad.env"]), @r"
-    meterline: bad.env:2: expected NAME=VALUE, a comment (#) or nothing; a value is on one line
+    meterline: bad.env:2: expected NAME=VALUE, a comment (#) or an empty line; a value cannot span lines
     exit 1
     ");
     let output = run(&["map", "root = this"], "{\"a\": 1}\nnot json\n");
@@ -204,7 +204,7 @@ fn an_empty_configuration_is_refused_and_one_without_a_mapping_warned_of() {
     let lint = ["lint", "config.yaml"];
     assert_snapshot!(shown(&run_in(folder.path(), &lint, "")), @r"
     config.yaml: the configuration is empty; to bill with the defaults use `--preset kubernetes-pod-exec-time`
-    1 fault
+    1 error
     exit 1
     ");
     let folder = with_config("input:\noutput:\n");

@@ -69,13 +69,13 @@ fn an_id_that_all_usage_of_a_pod_shares_is_a_fault() {
     let shared = "let uid = this.metadata.uid;\nroot = #{\n  id: `pod-${{uid}}`,\n  time: meta(\"schedule_time\"),\n};";
     assert_snapshot!(lint(&pods(&[shared])), @r#"
     c.yaml:10:15: pipeline.processors.0.mapping: this `id` is the same for all usage of an object, so every event but the first is taken for a repeat and not billed; use `event_id("the-type")`, which is another for each piece of usage and the same when it is sent again
-    1 fault
+    1 error
     exit 1
     "#);
     // The last mapping that sets it decides.
     assert_snapshot!(lint(&pods(&[EVENT, "root = this;\nroot.id = this.type"])), @r#"
     c.yaml:11:19: pipeline.processors.1.mapping: this `id` is the same for all usage of an object, so every event but the first is taken for a repeat and not billed; use `event_id("the-type")`, which is another for each piece of usage and the same when it is sent again
-    1 fault
+    1 error
     exit 1
     "#);
     assert_eq!(lint(&pods(&[EVENT, "root = this;\nroot.x = 1"])), "exit 0");
@@ -111,7 +111,7 @@ fn an_id_that_all_usage_of_a_pod_shares_is_a_fault() {
     "#);
     assert_snapshot!(lint(&printed("root = #{ id: this.metadata.uid, specversion: \"1.0\" }")), @r#"
     c.yaml:8:23: pipeline.processors.0.mapping: this `id` is the same for all usage of an object, so every event but the first is taken for a repeat and not billed; use `event_id("the-type")`, which is another for each piece of usage and the same when it is sent again
-    1 fault
+    1 error
     exit 1
     "#);
 }
@@ -139,7 +139,7 @@ output_resources:
     processors: [{mapping: 'root = this; root.source = "x"'}]
 "#), @r#"
     c.yaml:9:49: pipeline.processors.0.switch.0.processors.0.mapping: this `id` is the same for all usage of an object, so every event but the first is taken for a repeat and not billed; use `event_id("the-type")`, which is another for each piece of usage and the same when it is sent again
-    1 fault
+    1 error
     exit 1
     "#);
     // One of the cases makes another for each piece of usage.
@@ -183,7 +183,7 @@ fn two_outputs_that_shadow_each_other_are_a_fault() {
     let other = r#"let t = "t"; root.id = event_id(t); root.data = pod_metrics(1)"#;
     assert_snapshot!(lint(&twice(event, other, ["", ""])), @r#"
     c.yaml:14:28: output.switch.cases.1.output.openmeter.url: this output and `output.switch.cases.0.output.openmeter` get the same message and post it to one URL with one id, `event_id("t")`: the server takes the second event for a repeat; give the events of each a type of their own, as in `event_id("another-type")`
-    1 fault
+    1 error
     exit 1
     "#);
     assert_snapshot!(lint(&twice(event, other, ["this.a == 1", "this.b == 1"])), @r#"
@@ -197,7 +197,7 @@ fn two_outputs_that_shadow_each_other_are_a_fault() {
     "#);
     assert_snapshot!(lint(&fan_out.replace("om_b", "om_a")), @r#"
     c.yaml:8:26: output.broker.outputs.2.openmeter.url: this output and `output.broker.outputs.0.fallback.0.openmeter` get the same message and post it to one URL with one id, `event_id()`: the server takes the second event for a repeat; give the events of each a type of their own, as in `event_id("another-type")`
-    1 fault
+    1 error
     exit 1
     "#);
     // Another type, another source, another server, one case at a time, one after the other.
@@ -226,13 +226,13 @@ fn what_is_no_event_is_a_fault_where_an_output_needs_one() {
     assert_snapshot!(told.join("\n"), @r"
     c.yaml:8:9: warning: pipeline.processors.0.mapping: this reads everything of each object, so everything is kept in memory and in the state, about ten kilobytes a pod, secrets in its environment variables included, and each change of it starts another event; read the fields that are needed, as in `root = #{ name: this.metadata.name }`
     c.yaml:8:16: pipeline.processors.0.mapping: this gives an array, and an event is an object; each message is one event: `root = #{ … }`
-    1 fault
+    1 error
     exit 1
     c.yaml:8:16: pipeline.processors.0.mapping: this gives text, and an event is an object; write `root = #{ … }`
-    1 fault
+    1 error
     exit 1
     c.yaml:9:11: pipeline.processors.0.mapping: this gives a number, and an event is an object; write `root = #{ … }`
-    1 fault
+    1 error
     exit 1
     ");
     let printed = pods(&["root = [1]"]).replace(
@@ -272,12 +272,12 @@ fn a_schema_that_is_not_there_is_a_fault() {
     };
     assert_snapshot!(schema("file://./nope/x.json"), @r"
     c.yaml:9:34: pipeline.processors.1.json_schema.schema_path: there is no schema file at ./nope/x.json; name a file that is there, or write `file://./cloudevents.spec.json` for the CloudEvents schema that comes with the program
-    1 fault
+    1 error
     exit 1
     ");
     assert_snapshot!(schema("file://./nope/cloudevents.spec.json"), @r"
     c.yaml:9:34: pipeline.processors.1.json_schema.schema_path: there is no schema file at ./nope/cloudevents.spec.json; name a file that is there, or write `file://./cloudevents.spec.json` for the CloudEvents schema that comes with the program
-    1 fault
+    1 error
     exit 1
     ");
     assert_eq!(schema("file://./cloudevents.spec.json"), "exit 0");
@@ -292,7 +292,7 @@ fn what_nothing_runs_or_uses_is_told() {
     c.yaml:12:18: cache_resources: no component uses `cache_resources` yet; take the section out
     c.yaml:13:23: rate_limit_resources: no component uses `rate_limit_resources` yet; take the section out
     c.yaml:14:23: warning: processor_resources.0: nothing uses this processor; refer to it with `resource: p` or take it out
-    3 faults
+    3 errors
     exit 1
     ");
 }
@@ -307,7 +307,7 @@ fn a_function_in_an_interpolation_is_checked_like_any_other() {
     assert_snapshot!(step("for ${! batch_size() } and ${! json(5) }"), @r"
     c.yaml:9:31: pipeline.processors.1.log.message: there is no function `batch_size`
     c.yaml:9:59: pipeline.processors.1.log.message: `json` does not take an integer here; it is `json()` or `json(path)`
-    2 faults
+    2 errors
     exit 1
     ");
 }
@@ -323,7 +323,7 @@ fn all_syntax_errors_of_all_scripts_are_told_at_once() {
     c.yaml:9:25: pipeline.processors.0.mapping: expecting ':' to follow the property 'c' in this object map literal
     c.yaml:10:18: pipeline.processors.0.mapping: there is no variable `ths`; the message is `this`, the result is `root`; declare others with `let`
     c.yaml:12:18: pipeline.processors.1.mapping: expecting ';' to terminate this statement
-    4 faults
+    4 errors
     exit 1
     ");
 }
@@ -339,12 +339,12 @@ fn a_buffer_behind_the_cluster_is_a_fault_wherever_the_input_is() {
     let nested = "input: {schedule: {input: {resource: pods}}, processors: [noop: {}]}\ninput_resources: [{label: pods, kubernetes_resources: {}, processors: [noop: {}]}]";
     assert_snapshot!(told(nested, "sqlite: {path: b.sqlite}"), @r"
     c.yaml:4:11: buffer.sqlite: remove `buffer`: `kubernetes_resources` (input_resources.0.kubernetes_resources) keeps usage itself until it is delivered, in its ledger, which `state` (the variable STATE_PATH of the presets) makes durable; a buffer acknowledges usage as soon as it is in its file, and what an output rejects or drops later would count as delivered
-    1 fault
+    1 error
     exit 1
     ");
     assert_snapshot!(told("input: {kubernetes_resources: {}}", "memory: {}"), @r"
     c.yaml:3:11: buffer.memory: remove `buffer`: `kubernetes_resources` (input.kubernetes_resources) keeps usage itself until it is delivered, in its ledger, which `state` (the variable STATE_PATH of the presets) makes durable; a buffer acknowledges usage as soon as it is in memory, and what an output rejects or drops later would count as delivered
-    1 fault
+    1 error
     exit 1
     ");
     // The other faults are told with it.
@@ -352,7 +352,7 @@ fn a_buffer_behind_the_cluster_is_a_fault_wherever_the_input_is() {
     c.yaml:1:32: input.kubernetes_resources: unknown field `x`; there are: namespaces, resource_type, label_selector, include_pending_pods, accounting, settle, state, lookback, max_backlog, cluster
     c.yaml:3:11: buffer.memory: remove `buffer`: `kubernetes_resources` (input.kubernetes_resources) keeps usage itself until it is delivered, in its ledger, which `state` (the variable STATE_PATH of the presets) makes durable; a buffer acknowledges usage as soon as it is in memory, and what an output rejects or drops later would count as delivered
     c.yaml:3:12: buffer.memory: unknown field `y`; there are: limit
-    3 faults
+    3 errors
     exit 1
     ");
     for honest in [

@@ -1,4 +1,4 @@
-//! `meterline map`: a mapping tried on documents from standard input.
+//! `meterline map`: tries a mapping on documents from standard input.
 
 use std::io::{Read, Write};
 
@@ -26,7 +26,7 @@ pub(crate) fn map(args: &MapArgs) -> Result<Exit> {
                     None => writeln!(stderr)?,
                 }
             }
-            return Ok(Exit::Faults);
+            return Ok(Exit::Invalid);
         }
     };
     let mut input = Vec::new();
@@ -44,7 +44,7 @@ pub(crate) fn map(args: &MapArgs) -> Result<Exit> {
             Ok(document) => document,
             Err(error) => {
                 let what = format!("document {number} of standard input is not JSON");
-                return Ok(Exit::by_fault(&anyhow::Error::new(error).context(what)));
+                return Ok(Exit::invalid(&anyhow::Error::new(error).context(what)));
             }
         };
         let mut message = Message::value(&document);
@@ -61,7 +61,7 @@ pub(crate) fn map(args: &MapArgs) -> Result<Exit> {
             }
             Err(error) => {
                 writeln!(logging::Stderr::default(), "document {number}: {error}")?;
-                exit = Exit::Faults;
+                exit = Exit::Invalid;
             }
         }
     }
