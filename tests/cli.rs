@@ -293,6 +293,11 @@ fn a_mapping_is_tried_on_documents() {
     let output = run(&["map", "root = this.a.b.c"], "{}");
     assert_eq!(output.status.code(), Some(1));
     assert!(shown(&output).contains("write `?.b`"), "{}", shown(&output));
+    // An error that needs no document has its place and its remedy, too.
+    assert_snapshot!(shown(&run(&["map", "root.a = 1;\nroot.b = null"], "{}")), @r"
+    SCRIPT:2:10: 'null' is a reserved keyword; null and a missing value are both written `()`
+    exit 1
+    ");
 }
 
 #[test]

@@ -26,7 +26,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("meter", &[]),
     ("testkit", &[]),
     ("config", &["core"]),
-    ("script", &["core"]),
+    ("script", &["core", "config"]),
     ("runtime", &["core"]),
     ("input", &["core", "config", "script", "ledger"]),
     ("processors", &["core", "config", "script"]),

@@ -16,15 +16,7 @@ pub(crate) fn map(args: &MapArgs) -> Result<Exit> {
         Err(errors) => {
             let mut stderr = logging::Stderr::default();
             for error in errors {
-                write!(
-                    stderr,
-                    "SCRIPT:{}:{}: {}",
-                    error.line, error.column, error.message
-                )?;
-                match error.help {
-                    Some(help) => writeln!(stderr, "; {help}")?,
-                    None => writeln!(stderr)?,
-                }
+                writeln!(stderr, "{}", error.diagnostic("SCRIPT"))?;
             }
             return Ok(Exit::Invalid);
         }

@@ -69,6 +69,8 @@ fn section(text: &'static str, key: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use meterline_config::{Severity, Source, load};
+
     use super::*;
 
     #[test]
@@ -78,6 +80,51 @@ mod tests {
         assert!(registry.default_input.contains("SCRAPE_NAMESPACE"));
         assert!(!registry.default_input.contains("pipeline"));
         assert!(registry.default_output.contains("openmeter:"));
+    }
+
+    /// Every error of a configuration.
+    fn errors(text: &str) -> String {
+        let source = Source {
+            name: "c.yaml".to_owned(),
+            text: text.to_owned(),
+            dir: None,
+        };
+        let found = load(&source, &[], &|_: &str| None, &registry()).err();
+        let lines = found
+            .iter()
+            .flatten()
+            .filter(|it| it.severity == Severity::Error);
+        lines
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    /// Every field that holds a script or a template, each with an error that has a remedy.
+    #[test]
+    fn errors_of_scripts_come_with_their_place_and_their_remedy() {
+        let mut shown = String::new();
+        for text in [
+            "pipeline:\n  processors:\n    - mapping: |\n        root.a = 1;\n        root.b = null\n",
+            "pipeline:\n  processors:\n    - log: {message: 'a ${! null }'}\n",
+            "pipeline:\n  processors:\n    - log:\n        fields_mapping: |\n          root = null\n",
+            "pipeline:\n  processors:\n    - switch:\n        - check: this.a == null\n          processors: []\n",
+            "input:\n  generate:\n    mapping: root = null\n",
+            "output:\n  switch:\n    cases:\n      - check: this.a == null\n        output: {drop: {}}\n",
+            "output:\n  http_client:\n    url: http://x/${! null }\n    headers:\n      x-a: ${! null }\n",
+        ] {
+            shown += &format!("{}\n", errors(text));
+        }
+        insta::assert_snapshot!(shown, @r"
+        c.yaml:5:18: pipeline.processors.0.mapping: 'null' is a reserved keyword; null and a missing value are both written `()`
+        c.yaml:3:29: pipeline.processors.0.log.message: 'null' is a reserved keyword; null and a missing value are both written `()`
+        c.yaml:5:18: pipeline.processors.0.log.fields_mapping: 'null' is a reserved keyword; null and a missing value are both written `()`
+        c.yaml:4:28: pipeline.processors.0.switch.0.check: 'null' is a reserved keyword; null and a missing value are both written `()`
+        c.yaml:3:21: input.generate.mapping: 'null' is a reserved keyword; null and a missing value are both written `()`
+        c.yaml:4:26: output.switch.cases.0.check: 'null' is a reserved keyword; null and a missing value are both written `()`
+        c.yaml:3:23: output.http_client.url: 'null' is a reserved keyword; null and a missing value are both written `()`
+        c.yaml:5:16: output.http_client.headers.x-a: 'null' is a reserved keyword; null and a missing value are both written `()`
+        ");
     }
 
     #[test]

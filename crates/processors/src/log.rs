@@ -3,14 +3,10 @@
 use std::sync::Arc;
 
 use meterline_config::{Configure, Located, PlanContext, ProcessorSpec, Spec};
-use meterline_core::{
-    Batch, BuildContext, BuildError, Drops, Message, Processor, ProcessorPlan, Reads,
-};
+use meterline_core::{Batch, BuildContext, BuildError, Drops, Message, Processor, ProcessorPlan};
 use meterline_script::{Engine, Limits, Mapped, Mapping, Template};
 use serde::Deserialize;
 use tracing::{Level, debug, error, info, trace, warn};
-
-use crate::mapping::with_help;
 
 /// The component.
 pub(crate) const SPEC: ProcessorSpec = Spec::new::<Config>(
@@ -60,39 +56,21 @@ impl Configure for Config {
         };
         let empty = Located::from(String::new());
         let source = self.message.unwrap_or(empty);
-        let message = engine.compile_template(&source.value).map_err(|errors| {
-            for error in errors {
-                let message = with_help(error.message, error.help.as_deref());
-                cx.error_in(&source, error.line, error.column, message);
-            }
-        });
+        let message = engine.plan_template(&source, cx);
+        // `Some(None)` when there is no such field, `None` when it has errors.
         let fields = match &self.fields_mapping {
-            None => Ok(None),
-            Some(source) => engine
-                .compile_mapping(&source.value)
-                .map(|mapping| Some(Arc::new(mapping)))
-                .map_err(|errors| {
-                    for error in errors {
-                        let message = with_help(error.message, error.help.as_deref());
-                        cx.error_in(source, error.line, error.column, message);
-                    }
-                }),
+            None => Some(None),
+            Some(source) => engine.plan_mapping(source, cx).map(Some),
         };
-        let mut reads = Reads::default();
-        for read in [
-            message.as_ref().ok().map(Template::reads),
-            fields
-                .as_ref()
-                .ok()
-                .and_then(|it| Some(it.as_ref()?.reads().clone())),
-        ] {
-            reads.join(&read.unwrap_or_default());
+        let mut reads = message.as_ref().map(Template::reads).unwrap_or_default();
+        if let Some(Some(mapping)) = &fields {
+            reads.join(mapping.reads());
         }
         cx.reads(&reads);
         Some(Box::new(Log {
             level: level?,
-            message: Arc::new(message.ok()?),
-            fields: fields.ok()?,
+            message: Arc::new(message?),
+            fields: fields?.map(Arc::new),
             path: cx.path(),
         }))
     }

@@ -33,37 +33,19 @@ impl Configure for Config {
     type Plan = dyn ProcessorPlan;
 
     fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn ProcessorPlan>> {
-        match Engine::new(Limits::default()).compile_mapping(&self.0.value) {
-            Ok(mapping) => {
-                for lint in mapping.lints() {
-                    let message = with_help(lint.message, lint.help.as_deref());
-                    cx.warning_in(&self.0, lint.line, lint.column, message);
-                }
-                cx.reads(mapping.reads());
-                let after = mapping.foresee(cx.foreseen(), self.0.number());
-                cx.foresee(after);
-                Some(Box::new(Plan {
-                    mapping: Arc::new(mapping),
-                    path: cx.path(),
-                    told: Arc::default(),
-                }))
-            }
-            Err(errors) => {
-                for error in errors {
-                    let message = with_help(error.message, error.help.as_deref());
-                    cx.error_in(&self.0, error.line, error.column, message);
-                }
-                cx.foresee(Foreseen::default());
-                None
-            }
-        }
-    }
-}
-
-pub(crate) fn with_help(message: String, help: Option<&str>) -> String {
-    match help {
-        Some(help) => format!("{message}; {help}"),
-        None => message,
+        let Some(mapping) = Engine::new(Limits::default()).plan_mapping(&self.0, cx) else {
+            cx.foresee(Foreseen::default());
+            return None;
+        };
+        mapping.report_lints(&self.0, cx);
+        cx.reads(mapping.reads());
+        let after = mapping.foresee(cx.foreseen(), self.0.number());
+        cx.foresee(after);
+        Some(Box::new(Plan {
+            mapping: Arc::new(mapping),
+            path: cx.path(),
+            told: Arc::default(),
+        }))
     }
 }
 

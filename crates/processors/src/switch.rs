@@ -12,10 +12,7 @@ use meterline_core::{
 use meterline_script::{Engine, Expression, Limits};
 use serde::Deserialize;
 
-use crate::{
-    chain::{self, Chain, ChainPlan},
-    mapping::with_help,
-};
+use crate::chain::{self, Chain, ChainPlan};
 
 /// The component.
 pub(crate) const SPEC: ProcessorSpec = Spec::new::<Config>(
@@ -61,19 +58,10 @@ impl Configure for Config {
             .map(|case| {
                 let check = match case.check.filter(|it| !it.value.trim().is_empty()) {
                     None => Some(None),
-                    Some(source) => match engine.compile_expression(&source.value) {
-                        Ok(expression) => {
-                            cx.reads(expression.reads());
-                            Some(Some(Arc::new(expression)))
-                        }
-                        Err(errors) => {
-                            for error in errors {
-                                let message = with_help(error.message, error.help.as_deref());
-                                cx.error_in(&source, error.line, error.column, message);
-                            }
-                            None
-                        }
-                    },
+                    Some(source) => engine.plan_expression(&source, cx).map(|expression| {
+                        cx.reads(expression.reads());
+                        Some(Arc::new(expression))
+                    }),
                 };
                 takes_all |= matches!(check, Some(None));
                 let start = match falling.take() {

@@ -17,17 +17,20 @@ pub struct ScriptError {
     pub help: Option<String>,
 }
 
+impl ScriptError {
+    /// The message and the remedy, without the place.
+    pub(crate) fn text(&self) -> String {
+        match &self.help {
+            Some(help) => format!("{}; {help}", self.message),
+            None => self.message.clone(),
+        }
+    }
+}
+
 impl fmt::Display for ScriptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "line {}, column {}: {}",
-            self.line, self.column, self.message
-        )?;
-        match &self.help {
-            Some(help) => write!(f, "; {help}"),
-            None => Ok(()),
-        }
+        let Self { line, column, .. } = self;
+        write!(f, "line {line}, column {column}: {}", self.text())
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod analysis;
 mod blank;
+mod configured;
 mod context;
 mod convert;
 mod cpu;
