@@ -203,16 +203,16 @@ fn an_empty_configuration_is_refused_and_one_without_a_mapping_warned_of() {
     let folder = with_config("# nothing\n");
     let lint = ["lint", "config.yaml"];
     assert_snapshot!(shown(&run_in(folder.path(), &lint, "")), @r"
-    config.yaml: the configuration is empty; to bill with the defaults use `--preset kubernetes-pod-exec-time`
+    config.yaml: the configuration is empty; to use the defaults run with `--preset kubernetes-pod-exec-time`
     1 error
     exit 1
     ");
     let folder = with_config("input:\noutput:\n");
     assert_snapshot!(shown(&run_in(folder.path(), &lint, "")), @r"
-    <default output>:7:13: warning: output.switch.cases.0.output.openmeter: this reads everything of each object, so everything is kept in memory and in the state, about ten kilobytes a pod, secrets in its environment variables included, and each change of it starts another event; read the fields that are needed, as in `root = #{ name: this.metadata.name }`
-    <default output>:7:13: warning: output.switch.cases.0.output.openmeter: whole objects come here as the input reads them, with the values of environment variables in them, and no events: nothing makes events of them on the way, such as a `mapping`
+    <default output>:7:13: warning: output.switch.cases.0.output.openmeter: this output receives whole objects, including the values of environment variables, instead of events; add a `mapping` that turns objects into events
+    <default output>:7:13: warning: output.switch.cases.0.output.openmeter: this reads whole objects, so whole objects are kept in memory and in the state: about ten kilobytes per pod, including secrets in environment variables, and every change of an object starts another event; read only the fields that you need, as in `root = #{ name: this.metadata.name }`
     <default output>:8:20: warning: output.switch.cases.0.output.openmeter.token: there is no token for openmeter.cloud; if it asks for one, set `token` (the variable OPENMETER_TOKEN of the presets)
-    <default output>:15:13: warning: output.switch.cases.1.output.stdout: this reads everything of each object, so everything is kept in memory and in the state, about ten kilobytes a pod, secrets in its environment variables included, and each change of it starts another event; read the fields that are needed, as in `root = #{ name: this.metadata.name }`
+    <default output>:15:13: warning: output.switch.cases.1.output.stdout: this reads whole objects, so whole objects are kept in memory and in the state: about ten kilobytes per pod, including secrets in environment variables, and every change of an object starts another event; read only the fields that you need, as in `root = #{ name: this.metadata.name }`
     exit 0
     ");
 }
@@ -265,7 +265,7 @@ fn the_environment_may_name_the_configuration() {
 fn a_level_that_is_none_is_a_usage_error() {
     let args = ["--preset", "nothing", "--log-level", "bogus"];
     assert_snapshot!(shown(&run(&args, "")), @r"
-    error: invalid value 'bogus' for '--log-level <LEVEL>': `bogus` is not a level; there are: TRACE, DEBUG, INFO, WARN, ERROR, OFF
+    error: invalid value 'bogus' for '--log-level <LEVEL>': `bogus` is not a level; available: TRACE, DEBUG, INFO, WARN, ERROR, OFF
 
     For more information, try '--help'.
     exit 2

@@ -1,7 +1,7 @@
-//! Reads Benthos-style YAML into checked plans and reports every fault with its place.
+//! Reads Benthos-style YAML into checked plans and reports every error with its place.
 //!
-//! Knows no component by itself: a [`Registry`] brings them. Touches nothing outside but files that
-//! a configuration names.
+//! The crate knows no component: a [`Registry`] supplies them. It reads no file except those that a
+//! configuration names.
 
 mod component;
 mod context;
