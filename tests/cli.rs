@@ -140,7 +140,7 @@ fn a_unit_that_is_none_is_a_fault() {
     );
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        shown(&output).contains("`week` is not a unit; there are second, minute and hour"),
+        shown(&output).contains("`week` is not a unit; use second, minute or hour"),
         "{}",
         shown(&output)
     );

@@ -1,4 +1,4 @@
-//! `log`: prints a line for each message and passes it on.
+//! `log`: logs a line for each message and passes it on.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tracing::{Level, debug, error, info, trace, warn};
 /// The component.
 pub(crate) const SPEC: ProcessorSpec = Spec::new::<Config>(
     "log",
-    "Prints a line for each message and passes it on.",
+    "Logs a line for each message and passes it on.",
     &[
         "log:\n  level: ERROR\n  message: 'refused: ${! error() }'\n",
         "log:\n  message: mapped\n  fields_mapping: 'root = #{ subject: this.subject }'\n",
@@ -25,10 +25,10 @@ pub(crate) struct Config {
     /// `TRACE`, `DEBUG`, `INFO`, `WARN` or `ERROR`.
     #[serde(default)]
     level: Option<Located<String>>,
-    /// The line; `${! … }` is replaced by the value of a Rhai expression.
+    /// The text of the line; `${! … }` is replaced by the value of a Rhai expression.
     #[serde(default)]
     message: Option<Located<String>>,
-    /// A mapping whose result's fields are added to the line.
+    /// A mapping whose result is added to the line.
     #[serde(default)]
     fields_mapping: Option<Located<String>>,
 }
@@ -46,7 +46,7 @@ impl Configure for Config {
                     cx.error_at(
                         text,
                         format!(
-                            "`{}` is not a level; the levels are TRACE, DEBUG, INFO, WARN and ERROR",
+                            "`{}` is not a level; use TRACE, DEBUG, INFO, WARN or ERROR",
                             text.value
                         ),
                     );
@@ -111,15 +111,15 @@ impl Processor for Log {
 }
 
 impl Log {
-    /// A line that cannot be made is no reason to touch the message: it is printed with the reason.
+    /// Logs the line. If the template or mapping fails, the line says why, and the message is unchanged.
     fn print(&self, message: &Message) {
         let text = match self.message.render(message) {
             Ok(text) => text,
-            Err(reason) => format!("(the message of this log line failed: {reason})"),
+            Err(reason) => format!("(`message` of this log processor failed: {reason})"),
         };
         let fields = match self.fields(message) {
             Ok(fields) => fields,
-            Err(reason) => format!("(the fields of this log line failed: {reason})"),
+            Err(reason) => format!("(`fields_mapping` of this log processor failed: {reason})"),
         };
         let (path, about) = (self.path.as_ref(), message.about());
         macro_rules! print {
