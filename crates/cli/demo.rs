@@ -166,16 +166,18 @@ impl Demo {
         reason = "the demo waits for a time of day"
     )]
     async fn watch_until(&mut self, second: i64, args: &DemoArgs) -> Result<()> {
-        let begun = UNIX_EPOCH + Duration::from_secs(second.unsigned_abs()) + WITHIN_SECOND;
-        let wait = begun.duration_since(SystemTime::now()).unwrap_or_default();
-        let begun = tokio::time::sleep(wait);
-        tokio::pin!(begun);
+        let started = UNIX_EPOCH + Duration::from_secs(second.unsigned_abs()) + WITHIN_SECOND;
+        let wait = started
+            .duration_since(SystemTime::now())
+            .unwrap_or_default();
+        let started = tokio::time::sleep(wait);
+        tokio::pin!(started);
         loop {
             tokio::select! {
                 biased;
                 ended = self.collector.wait() => bail!("the collector ended: {}", ended?),
                 Some(event) = self.events.recv() => self.take(&event, args)?,
-                () = &mut begun => return Ok(()),
+                () = &mut started => return Ok(()),
             }
         }
     }

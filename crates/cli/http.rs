@@ -141,15 +141,15 @@ async fn prometheus(State(endpoints): State<Endpoints>) -> impl IntoResponse {
     let mut last = endpoints.last.lock().await;
     let text = match &*last {
         // It started after this request arrived, so all waiting requests share it.
-        Some((begun, text)) if *begun >= arrived => text.clone(),
+        Some((started, text)) if *started >= arrived => text.clone(),
         _ => {
-            let begun = Instant::now();
+            let started = Instant::now();
             let ready = endpoints
                 .metrics
                 .gauge("ready", "1 while /ready answers 200.", &[]);
             ready.set(i64::from(endpoints.health.report().ready));
             let text = Bytes::from(endpoints.metrics.render());
-            *last = Some((begun, text.clone()));
+            *last = Some((started, text.clone()));
             text
         }
     };

@@ -166,8 +166,8 @@ impl Scan<'_> {
     fn end_statement(&mut self) {
         if let Some(Open::Block { start, word }) = self.open.last_mut() {
             *word = None;
-            let begun = std::mem::replace(start, self.at);
-            self.add(begun, self.at);
+            let from = std::mem::replace(start, self.at);
+            self.add(from, self.at);
         }
     }
 

@@ -313,12 +313,14 @@ mod tests {
 
     /// Returns a value for each parameter of a form: `number` or `anything` where several types match.
     fn literals(form: &Form, number: &'static str, anything: &'static str) -> Vec<&'static str> {
-        let literal = |wants: &Accepts| match wants {
+        let literal = |accepts: &Accepts| match accepts {
             Accepts::Anything => anything,
             Accepts::Number => number,
-            wants => LITERALS
+            accepts => LITERALS
                 .iter()
-                .find(|(_, given)| given.map_or(*wants == Accepts::Range, |it| wants.accepts(it)))
+                .find(|(_, given)| {
+                    given.map_or(*accepts == Accepts::Range, |it| accepts.accepts(it))
+                })
                 .map_or(anything, |(text, _)| text),
         };
         form.parameters.iter().map(literal).collect()

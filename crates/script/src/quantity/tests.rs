@@ -185,7 +185,7 @@ fn malformed_quantities_are_errors() {
     ] {
         assert!(
             matches!(nanos(text), Err(QuantityError::Syntax(_))),
-            "{text:?} gave {:?}",
+            "{text:?} returned {:?}",
             nanos(text)
         );
     }
@@ -202,7 +202,7 @@ fn quantities_beyond_floats_are_out_of_range() {
     ] {
         assert!(
             matches!(Quantity::parse(text), Err(QuantityError::Range(_))),
-            "{text:?} gave {:?}",
+            "{text:?} returned {:?}",
             Quantity::parse(text)
         );
     }

@@ -45,7 +45,7 @@ fn nothing_that_waits_or_reaches_outside_can_be_called() {
                 format!("root = call(Fn(\"{name}\"), {arguments})"),
             ] {
                 let outcome = map(&source, &json!({}));
-                assert!(outcome.is_err(), "{source} gave {outcome:?}");
+                assert!(outcome.is_err(), "{source} returned {outcome:?}");
             }
         }
     }
@@ -257,7 +257,7 @@ fn numbers_that_are_not_finite_never_leave() {
         "root = \"1e999\".number()",
     ] {
         let outcome = map(source, &json!({}));
-        assert!(outcome.is_err(), "{source} gave {outcome:?}");
+        assert!(outcome.is_err(), "{source} returned {outcome:?}");
     }
 }
 
