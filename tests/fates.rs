@@ -194,6 +194,9 @@ async fn every_second_has_a_fate_with_its_reason_and_its_namespace() {
         .wait_for_metric("ledger_billed_seconds", MINUTE, |it| it >= 8.0)
         .await
         .unwrap();
+    let billed = meterline.metric("ledger_billed_seconds").await.unwrap();
+    let sent = scene.delivered("good");
+    assert!(billed <= Some(sent as f64), "{billed:?} of {sent}");
     let end = scene.end_all();
     nothing_waits(&meterline).await;
     let each = end - scene.start;
@@ -255,6 +258,38 @@ async fn every_second_has_a_fate_with_its_reason_and_its_namespace() {
     assert!(ready.contains("such as pod ns-"), "{ready}");
     stop(&meterline).await;
     scene.ingest.assert_clean();
+}
+
+/// Many at once: none goes unnamed, whatever comes after it.
+#[tokio::test]
+async fn each_of_300_rejected_pods_of_1000_is_named() {
+    const FAILED: usize = 300;
+    let scene = Scene::new().await;
+    let name = |index: usize| match index {
+        0..FAILED => format!("failed-{index}"),
+        _ => format!("good-{index}"),
+    };
+    scene.sim.change(|store| {
+        for index in 0..1_000 {
+            store.put(Kind::Pod, pod(&name(index), scene.start, None));
+        }
+    });
+    let fails = r#"if this.metadata.name.starts_with("failed-") { throw "it failed"; }"#;
+    let meterline = scene.command(&config(fails, "")).start().unwrap();
+    // In several windows.
+    meterline
+        .wait_for_metric("output_rejected", MINUTE, |it| it >= 5.0 * FAILED as f64)
+        .await
+        .unwrap();
+    stop(&meterline).await;
+    let log = meterline.log();
+    let is_named = |name: &String| {
+        let object = format!("about=\"pod ns-{name}/{name}\"");
+        let mut lines = log.iter();
+        lines.any(|it| it.contains("rejected, and not billed") && it.contains(&object))
+    };
+    let named = (0..FAILED).map(name).filter(is_named).count();
+    assert_eq!(named, FAILED, "{}", meterline.tail());
 }
 
 /// A mapping that is mended: what it rejected is delivered after a restart, under the same ids, also

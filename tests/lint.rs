@@ -270,13 +270,13 @@ fn a_schema_that_is_not_there_is_a_fault() {
         let step = format!("    - json_schema: {{schema_path: '{url}'}}\n");
         lint(&pods(&[EVENT]).replace("output:", &format!("{step}output:")))
     };
-    assert_snapshot!(schema("file://./nope/x.json"), @r"
-    c.yaml:9:34: pipeline.processors.1.json_schema.schema_path: there is no schema file at ./nope/x.json; name an existing file, or write `file://./cloudevents.spec.json` for the built-in CloudEvents schema
+    assert_snapshot!(schema("file://./nope/cloudevents.spec.json"), @r"
+    c.yaml:9:34: pipeline.processors.1.json_schema.schema_path: there is no schema file at ./nope/cloudevents.spec.json; name an existing file, or write `file://./cloudevents.spec.json` for the built-in CloudEvents schema
     1 error
     exit 1
     ");
-    assert_snapshot!(schema("file://./nope/cloudevents.spec.json"), @r"
-    c.yaml:9:34: pipeline.processors.1.json_schema.schema_path: there is no schema file at ./nope/cloudevents.spec.json; name an existing file, or write `file://./cloudevents.spec.json` for the built-in CloudEvents schema
+    assert_snapshot!(schema("file://./nope/x.json"), @r"
+    c.yaml:9:34: pipeline.processors.1.json_schema.schema_path: there is no schema file at ./nope/x.json; name an existing file, or write `file://./cloudevents.spec.json` for the built-in CloudEvents schema
     1 error
     exit 1
     ");

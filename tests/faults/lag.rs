@@ -38,6 +38,10 @@ async fn a_watch_that_lags_behind_prompt_lists_is_told_and_its_windows_wait() {
 
     proxy.hold_back(LAG);
     scene.pods.delete("pod-0").await.unwrap();
+    meterline
+        .wait_for_metric(OVERBILLED, MINUTE, |seconds| seconds > 0.0)
+        .await
+        .unwrap();
     let line = meterline
         .wait_for_log("an event came this late", MINUTE)
         .await
@@ -57,10 +61,6 @@ async fn a_watch_that_lags_behind_prompt_lists_is_told_and_its_windows_wait() {
     let least = LAG.as_secs_f64();
     assert!(lag >= least && lag < least + 6.0, "{lag}");
     // What was billed beyond its end is counted, to the second in which an answer showed that it was gone.
-    meterline
-        .wait_for_metric(OVERBILLED, MINUTE, |seconds| seconds > 0.0)
-        .await
-        .unwrap();
     let report = scene.report(&ingest, |name| name == "pod-0");
     let surplus = report.surplus_seconds();
     let counted = meterline.metric(OVERBILLED).await.unwrap().unwrap();

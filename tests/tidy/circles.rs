@@ -12,19 +12,6 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 use crate::support::root;
 
-/// Circles that are there still: the crate, files that hold the whole circle, and why.
-const EXCEPTIONS: &[(&str, &[&str], &str)] = &[(
-    "ledger",
-    &[
-        "budget.rs",
-        "durable.rs",
-        "late.rs",
-        "ledger.rs",
-        "seconds.rs",
-    ],
-    "what is persisted moves below the ledger",
-)];
-
 /// A `use` of a file.
 struct Import {
     path: Vec<String>,
@@ -358,25 +345,9 @@ fn no_files_of_a_crate_use_each_other_in_a_circle() {
         }
     }
     let mut wrong = String::new();
-    let mut excused = BTreeSet::new();
     for (name, root) in roots {
-        for Circle { files, ties } in Crate::read(&root).circles() {
-            let exception = EXCEPTIONS.iter().position(|(of, among, _)| {
-                *of == name && files.iter().all(|it| among.contains(&it.as_str()))
-            });
-            match exception {
-                Some(number) => drop(excused.insert(number)),
-                None => writeln!(wrong, "a circle in {name}:\n{ties}").unwrap(),
-            }
-        }
-    }
-    for (number, (name, files, _)) in EXCEPTIONS.iter().enumerate() {
-        if !excused.contains(&number) {
-            writeln!(
-                wrong,
-                "no circle in {name} any more, so no exception: {files:?}"
-            )
-            .unwrap();
+        for circle in Crate::read(&root).circles() {
+            writeln!(wrong, "a circle in {name}:\n{}", circle.ties).unwrap();
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}");

@@ -1,12 +1,12 @@
 //! The single-use acknowledgement of a batch.
 //!
-//! An [`Ack`] travels with what was made from a batch and resolves once, when everything made from
-//! it is settled. It is consumed by value; the worst outcome wins; an `Ack` that is dropped
-//! unresolved (a panic, an aborted task, a forgotten branch) counts as [`Outcome::Lost`], never as
+//! An [`Ack`] accompanies the messages that were made from a batch and resolves once, when all of them are
+//! settled. It is consumed by value; the worst outcome wins; an `Ack` that is dropped
+//! unresolved (a panic, an aborted task, a missed branch) counts as [`Outcome::Lost`], never as
 //! success.
 //!
-//! It carries the fate of each message back to the input: a part that belongs to one message knows
-//! which one of the input's batch that is, and what became of it is noted where it was decided.
+//! It reports the fate of each message to the input: a part that belongs to one message knows the number of
+//! that message in the input's batch, and its fate is recorded where it is decided.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,12 +21,12 @@ pub enum Outcome {
     Dropped(Arc<str>),
     /// It arrived.
     Delivered,
-    /// Some of it cannot arrive as things are; it was counted, logged and set aside. The batch is
-    /// settled and must not come again.
+    /// Some of it cannot be delivered at present; this was counted, logged and set aside. The batch is
+    /// settled and must not be repeated.
     Rejected(Arc<Rejection>),
-    /// It may arrive when it is sent again.
+    /// It was not delivered and has to be repeated.
     Failed(String),
-    /// The acknowledgement was dropped without a word; it must be sent again.
+    /// The acknowledgement was dropped unresolved; the batch has to be repeated.
     Lost,
 }
 
@@ -37,14 +37,14 @@ impl Outcome {
         Self::Rejected(Arc::new(Rejection::new(cause, component, reason)))
     }
 
-    /// Whether the batch is done with, so that its input need not produce it again.
+    /// Whether the batch is settled, so that its input need not repeat it.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         !matches!(self, Self::Failed(_) | Self::Lost)
     }
 
-    /// The worst outcome of several parts has the highest rank. One that was delivered to one output
-    /// and dropped by another is delivered.
+    /// The worst outcome has the highest rank. A message that was delivered to one output and dropped by
+    /// another is delivered.
     fn rank(&self) -> u8 {
         match self {
             Self::Dropped(_) => 0,
@@ -59,9 +59,9 @@ impl Outcome {
 /// How a batch ended as a whole, and which of its messages were not delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settled {
-    /// The worst outcome of any part. [`Outcome::Dropped`] only if nothing else became of it.
+    /// The worst outcome of any part. [`Outcome::Dropped`] only if all parts were dropped.
     pub outcome: Outcome,
-    /// The messages that were dropped or rejected, by the number that their input gave them, each
+    /// The messages that were dropped or rejected, by their number in the input's batch, each
     /// once. All others were delivered, if the batch is settled.
     pub undelivered: Vec<(u32, Outcome)>,
 }
@@ -78,8 +78,8 @@ impl Settled {
 #[derive(Default)]
 struct Noted {
     worst: Option<Outcome>,
-    /// What became of single messages, in no order and perhaps more than once. That one was delivered
-    /// is noted only where it went to several places.
+    /// The fates of single messages, unordered and with duplicates. A delivery is recorded only for a message
+    /// that has several parts.
     fates: Vec<(u32, Outcome)>,
 }
 
@@ -96,7 +96,7 @@ impl Noted {
 
     fn settled(self) -> Settled {
         let mut fates = self.fates;
-        // Of each message the worst comes first and stays.
+        // The worst fate of each message is first, and is kept.
         fates.sort_by_key(|(origin, fate)| (*origin, std::cmp::Reverse(fate.rank())));
         fates.dedup_by_key(|(origin, _)| *origin);
         fates.retain(|(_, fate)| matches!(fate, Outcome::Dropped(_) | Outcome::Rejected(_)));
@@ -121,28 +121,28 @@ impl Drop for Shared {
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = sender.take() {
-            // An input that no longer listens has no use for the outcome.
+            // An input that dropped its settlement does not need the outcome.
             let _ = sender.send(settled);
         }
     }
 }
 
-/// The duty to say how a batch ended. It resolves once, when all its parts have; the worst outcome
-/// wins, and a part that is dropped is lost.
+/// The obligation to report how a batch ended. It resolves once, when all its parts have; the worst outcome
+/// wins, and a part that is dropped counts as lost.
 ///
 /// ```
 /// use meterline_core::{Ack, Outcome};
 ///
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// let away = Outcome::Failed("the sink is away".to_owned());
+/// let unavailable = Outcome::Failed("the sink is unavailable".to_owned());
 /// let (ack, mut settlement) = Ack::new();
 /// let mut parts = ack.split(2);
-/// parts.remove(0).resolve(away.clone());
+/// parts.remove(0).resolve(unavailable.clone());
 /// parts.remove(0).resolve(Outcome::Delivered);
-/// assert_eq!(settlement.outcome().await, away);
+/// assert_eq!(settlement.outcome().await, unavailable);
 ///
-/// let (forgotten, mut settlement) = Ack::new();
-/// drop(forgotten);
+/// let (dropped, mut settlement) = Ack::new();
+/// drop(dropped);
 /// assert_eq!(settlement.outcome().await, Outcome::Lost);
 /// # });
 /// ```
@@ -151,9 +151,9 @@ pub struct Ack {
     shared: Arc<Shared>,
     /// The message that this part belongs to, if it belongs to a single one.
     origin: Option<u32>,
-    /// Whether there are other parts of the same message.
+    /// Whether the same message has other parts.
     branched: bool,
-    /// Why an output refused the message, which is on its way to the next.
+    /// Why an output rejected the message, which is now passed to the next output.
     refused: Option<Arc<Rejection>>,
     done: bool,
 }
@@ -168,14 +168,14 @@ impl Settlement {
         self.settled().await.outcome
     }
 
-    /// Waits until the whole batch is settled, and says what became of its messages. Cancel-safe.
+    /// Waits until the whole batch is settled. Returns the fates of its messages. Cancel-safe.
     pub async fn settled(&mut self) -> Settled {
         (&mut self.0).await.unwrap_or_else(|_| Settled::lost())
     }
 }
 
 impl Ack {
-    /// A new acknowledgement and the end that learns of it.
+    /// A new acknowledgement and its settlement.
     pub fn new() -> (Self, Settlement) {
         let (sender, receiver) = oneshot::channel();
         let shared = Arc::new(Shared {
@@ -195,13 +195,13 @@ impl Ack {
         }
     }
 
-    /// Says how this part ended.
+    /// Reports how this part ended.
     pub fn resolve(mut self, outcome: Outcome) {
         self.note(outcome);
         self.done = true;
     }
 
-    /// Says that this part ended as another batch did whose messages have the same numbers.
+    /// Reports that this part ended like another batch whose messages have the same numbers.
     pub fn resolve_as(mut self, settled: Settled) {
         let mut noted = self.noted();
         noted.note(settled.outcome);
@@ -210,7 +210,7 @@ impl Ack {
         self.done = true;
     }
 
-    /// Cuts the duty into `parts`: the batch is settled when all are, and the worst outcome wins.
+    /// Splits the acknowledgement into `parts`: the batch is settled when all are, and the worst outcome wins.
     /// Zero parts means that nothing is left to deliver, which settles this part as delivered.
     #[must_use]
     pub fn split(mut self, parts: usize) -> Vec<Self> {
@@ -225,7 +225,7 @@ impl Ack {
             .collect()
     }
 
-    /// Cuts the duty into one part for each message, named by its number if it has one.
+    /// Splits the acknowledgement into one part for each message, with its number if it has one.
     #[must_use]
     pub fn split_by_message(mut self, origins: impl Iterator<Item = Option<u32>>) -> Vec<Self> {
         self.done = true;
@@ -233,7 +233,7 @@ impl Ack {
         let mut repeats = false;
         let mut parts: Vec<_> = origins
             .map(|origin| {
-                // In order and each once is the usual case; anything else may hold a number twice.
+                // Usually the numbers are ascending and unique; otherwise a number may occur twice.
                 repeats |= origin.is_some() && origin <= last;
                 last = origin.or(last);
                 Self::part(Arc::clone(&self.shared), origin, false)
@@ -247,8 +247,8 @@ impl Ack {
         parts
     }
 
-    /// Notes the messages of `origins` that did not come through, and where they were dropped; one of
-    /// which nothing is known was dropped at `otherwise`.
+    /// Records the messages of `origins` that were dropped, and where. If the place is not known, it is
+    /// `otherwise`.
     pub fn note_dropped(
         &self,
         origins: impl Iterator<Item = u32>,
@@ -264,12 +264,12 @@ impl Ack {
         }
     }
 
-    /// An output refused the message, which now goes to the next.
+    /// Records that an output rejected the message, which is now passed to the next.
     pub fn refuse(&mut self, rejection: Arc<Rejection>) {
         self.refused = Some(rejection);
     }
 
-    /// Why an output refused the message before, if one did.
+    /// Why an output rejected the message before, if one did.
     #[must_use]
     pub fn refused(&self) -> Option<&Arc<Rejection>> {
         self.refused.as_ref()
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn one_forgotten_part_loses_the_batch() {
+    fn a_dropped_part_loses_the_batch() {
         let (ack, settlement) = Ack::new();
         let mut parts = ack.split(2);
         parts.pop().unwrap().resolve(Outcome::Delivered);
@@ -374,18 +374,18 @@ mod tests {
     }
 
     #[test]
-    fn a_panicking_owner_loses_the_batch() {
+    fn a_panic_loses_the_batch() {
         let (ack, settlement) = Ack::new();
         let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
             let _held = ack;
-            panic!("the owner died");
+            panic!("the task panics");
         }));
         assert!(died.is_err());
         assert_eq!(now(settlement), Some(Outcome::Lost));
     }
 
     #[test]
-    fn each_undelivered_message_is_named_once_with_its_fate() {
+    fn each_undelivered_message_is_reported_once_with_its_fate() {
         let (ack, settlement) = Ack::new();
         let parts = ack.split(2);
         let [first, second]: [Ack; 2] = parts.try_into().unwrap();
@@ -412,15 +412,14 @@ mod tests {
     }
 
     #[test]
-    fn of_a_message_in_several_places_a_rejection_counts_before_a_delivery_and_that_before_a_drop()
-    {
+    fn of_several_fates_a_rejection_wins_over_a_delivery_and_a_delivery_over_a_drop() {
         for (fates, expected) in [
             (vec![dropped("a"), Outcome::Delivered], None),
             (vec![Outcome::Delivered, rejected("x")], Some(rejected("x"))),
             (vec![dropped("a"), rejected("x")], Some(rejected("x"))),
             (vec![dropped("a"), dropped("a")], Some(dropped("a"))),
         ] {
-            // Copies for several outputs, and several messages that a processor made of one.
+            // Copies for several outputs, and several messages that a processor made from one.
             for by_output in [true, false] {
                 let (ack, settlement) = Ack::new();
                 let parts = if by_output {
@@ -440,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn fates_go_on_through_another_acknowledgement() {
+    fn fates_are_forwarded_through_another_acknowledgement() {
         let (outer, settlement) = Ack::new();
         let (inner, mut within) = Ack::new();
         for part in inner.split_by_message([Some(0), Some(1)].into_iter()) {

@@ -1,16 +1,18 @@
 //! A JSON document in one compact allocation that is read without being parsed again.
 //!
-//! Ten thousand pods of seven kilobytes are kept for as long as they run, and each window reads a
-//! few fields of each. As a tree of maps they would cost half a gigabyte, as text a full parse for
-//! every window. A [`Document`] is the bytes of the tree in depth-first order in which every
-//! container carries its length, so that a reader steps over what it does not want.
+//! The objects that are billed are kept for as long as they exist, and each window reads a few fields of
+//! each. As trees of maps ten thousand pods would cost half a gigabyte; as text they would be parsed for
+//! every window. A [`Document`] holds the bytes of the tree in depth-first order, in which every container
+//! is preceded by its length, so that a reader can skip it.
 //!
-//! Layout: a tag byte, then the payload. Integers and floats are eight bytes little endian; text is
-//! a `u32` length and UTF-8, or, as nearly all of it is short, UTF-8 behind a tag that holds the
-//! length; a number that neither an integer nor a float holds exactly is its JSON text as a long text
-//! is; arrays and objects are a `u32` length of the body and the body; an object's body alternates
-//! keys and values. A key is text, or the number of one of the `keys` that every object
-//! has. No key is repeated: where the text repeats one only the last stays, as in `serde_json`.
+//! Layout: a tag byte, then the payload. Integers and floats are eight bytes, little endian. Text is a `u32`
+//! length and UTF-8; short text, which is the usual case, is UTF-8 after a tag that includes the length. A
+//! number that neither an integer nor a float holds exactly is its JSON text, written like a long text.
+//! Arrays and objects are a `u32` length of the body and the body; an object's body alternates keys and
+//! values. A key is text, or the number of a key in the list `keys`. No key is repeated: if the JSON text
+//! repeats one, the last one is kept, as in `serde_json`.
+//!
+//! The bytes exist in memory only. What is persisted is JSON.
 
 mod builder;
 mod cut;
@@ -52,9 +54,9 @@ const OBJECT: u8 = 8;
 const KNOWN: u8 = 9;
 /// A number as its JSON text.
 const NUMBER: u8 = 10;
-/// From here on a tag is that of a text of `tag - SHORT` bytes.
+/// A tag from here on is that of a text of `tag - SHORT` bytes.
 const SHORT: u8 = 16;
-/// The longest text behind such a tag.
+/// The longest text with such a tag.
 const LONGEST_SHORT: usize = (u8::MAX - SHORT) as usize;
 
 /// An immutable JSON document; cloning shares the bytes. Two documents are equal when their values
@@ -64,7 +66,7 @@ pub struct Document(Arc<Inner>);
 
 struct Inner {
     bytes: Box<[u8]>,
-    /// What somebody made of the document; it goes when the document does.
+    /// A value that was computed from the document. It is dropped with the document.
     memo: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
@@ -95,8 +97,8 @@ impl Document {
     /// Parses JSON text. Numbers keep all their digits.
     ///
     /// # Errors
-    /// What `serde_json` says of text that is not JSON, which includes a number beyond the range of
-    /// 64-bit floats.
+    /// The error of `serde_json` for text that is not JSON. A number beyond the range of 64-bit floats is such an
+    /// error.
     pub fn from_json(text: &[u8]) -> Result<Self, serde_json::Error> {
         let read = |mut builder: Builder| -> Result<Builder, serde_json::Error> {
             let mut deserializer = serde_json::Deserializer::from_slice(text);
@@ -105,21 +107,21 @@ impl Document {
             Ok(builder)
         };
         let builder = read(Builder::default())?;
-        // Few texts have a number with a point, and of these few have one that a float cannot hold.
+        // Few texts have a number with a decimal point, and few of these have one that a float cannot hold.
         match builder.floats().then(|| numbers::inexact(text)).flatten() {
             Some(literals) => Ok(read(Builder::with_literals(literals))?.finish()),
             None => Ok(builder.finish()),
         }
     }
 
-    /// What [`Document::remember`] was given last, if it is of this type.
+    /// Returns the value that [`Document::remember`] stored last, if it is of this type.
     #[must_use]
     pub fn recall<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         let memo = self.0.memo.lock().unwrap_or_else(PoisonError::into_inner);
         memo.clone()?.downcast().ok()
     }
 
-    /// Keeps what was made of this document for as long as the document lives.
+    /// Stores a value that was computed from this document for as long as the document lives.
     pub fn remember<T: Any + Send + Sync>(&self, memo: T) {
         let mut place = self.0.memo.lock().unwrap_or_else(PoisonError::into_inner);
         *place = Some(Arc::new(memo));
@@ -171,10 +173,10 @@ pub enum Scalar<'a> {
     Integer(i64),
     /// A whole number above `i64::MAX`.
     Unsigned(u64),
-    /// A number that a 64-bit float holds exactly as it is written.
+    /// A number that a 64-bit float holds exactly.
     Float(f64),
-    /// Any other number, as its JSON text: an integer of more than 64 bits, a decimal of more digits
-    /// than a float has.
+    /// Any other number, as its JSON text: an integer of more than 64 bits, or a decimal with more digits than a
+    /// float holds.
     Number(&'a str),
     /// Text.
     Text(&'a str),
@@ -183,7 +185,7 @@ pub enum Scalar<'a> {
 /// One value inside a [`Document`].
 #[derive(Clone, Copy)]
 pub struct Node<'a> {
-    /// Starts with this value; may go on behind it.
+    /// Starts with this value; other values may follow.
     bytes: &'a [u8],
 }
 
@@ -204,7 +206,7 @@ impl<'a> Node<'a> {
         self.split().0
     }
 
-    /// How many bytes this value takes.
+    /// How many bytes this value occupies.
     fn size(self) -> usize {
         let tag = self.tag();
         match tag {
@@ -216,13 +218,13 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The length behind the tag of a long text or a container.
+    /// The length after the tag of a long text or a container.
     fn length(self) -> usize {
         let length = self.bytes.get(1..5).and_then(|bytes| bytes.try_into().ok());
         length.map_or(0, u32::from_le_bytes) as usize
     }
 
-    /// The payload of a text or a container, and what is written behind it.
+    /// The payload of a text or a container, and the bytes after it.
     fn split(self) -> (&'a [u8], &'a [u8]) {
         let tag = self.tag();
         if tag == KNOWN {
@@ -238,7 +240,7 @@ impl<'a> Node<'a> {
         rest.split_at_checked(length).unwrap_or_default()
     }
 
-    /// The bytes of this value alone; equal bytes are equal values.
+    /// The bytes of this value alone. Equal bytes are equal values.
     #[must_use]
     pub fn raw(self) -> &'a [u8] {
         self.bytes.get(..self.size()).unwrap_or_default()
@@ -248,14 +250,14 @@ impl<'a> Node<'a> {
     #[must_use]
     pub fn scalar(self) -> Option<Scalar<'a>> {
         Some(match self.scalar_but_text()? {
-            // Only text is ever written under its tags.
+            // Only UTF-8 is written with the tags of text.
             Scalar::Text(_) => Scalar::Text(std::str::from_utf8(self.body()).unwrap_or_default()),
             Scalar::Number(_) => Scalar::Number(std::str::from_utf8(self.body()).unwrap_or("0")),
             scalar => scalar,
         })
     }
 
-    /// The scalar, but for what a text or a long number says: looking at each byte of it costs the most.
+    /// The scalar without the content of a text or a long number, whose UTF-8 check costs most.
     fn scalar_but_text(self) -> Option<Scalar<'static>> {
         Some(match self.tag() {
             NULL => Scalar::Null,
@@ -279,13 +281,13 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Whether this is just this text.
+    /// Whether this is exactly this text.
     #[must_use]
     pub fn is_text(self, text: &str) -> bool {
         matches!(self.tag(), TEXT | KNOWN | SHORT..) && self.body() == text.as_bytes()
     }
 
-    /// The whole number, if it is one within 64 signed bits.
+    /// The whole number, if it is one that fits 64 signed bits.
     #[must_use]
     pub fn as_i64(self) -> Option<i64> {
         match self.scalar() {
@@ -312,11 +314,11 @@ impl<'a> Node<'a> {
         self.tag() == ARRAY
     }
 
-    /// The field of an object; `None` when absent or when this is no object.
+    /// The field of an object; `None` if it is missing or this is not an object.
     #[must_use]
     pub fn get(self, key: &str) -> Option<Self> {
         let mut rest = self.entries().bytes;
-        // Keys are compared as bytes: checking each for UTF-8 first costs more than finding one.
+        // Keys are compared as bytes: a UTF-8 check of each would cost more than the search.
         while !rest.is_empty() {
             let (name, behind) = Node { bytes: rest }.split();
             let value = Node { bytes: behind };
@@ -328,7 +330,7 @@ impl<'a> Node<'a> {
         None
     }
 
-    /// A field of a field; `None` when a step is missing.
+    /// A nested field; `None` if a step is missing.
     #[must_use]
     pub fn path(self, keys: &[&str]) -> Option<Self> {
         keys.iter().try_fold(self, |node, key| node.get(key))
@@ -357,8 +359,8 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// This value as a tree. A number that 64 bits do not hold is the nearest float there; only
-    /// [`Node::write_json`] shows all of its digits.
+    /// This value as a tree. A number that 64 bits do not hold becomes the nearest float; only
+    /// [`Node::write_json`] keeps all of its digits.
     #[must_use]
     pub fn to_value(self) -> serde_json::Value {
         use serde_json::Value;
@@ -394,7 +396,7 @@ impl Serialize for Node<'_> {
             Some(Scalar::Integer(number)) => serializer.serialize_i64(number),
             Some(Scalar::Unsigned(number)) => serializer.serialize_u64(number),
             Some(Scalar::Float(number)) => serializer.serialize_f64(number),
-            // The objects that are serialised come from the API server, which has no such numbers.
+            // Only objects of the API server are serialised, and these have no such numbers.
             Some(Scalar::Number(text)) => serializer.serialize_f64(numbers::nearest(text)),
             Some(Scalar::Text(text)) => serializer.serialize_str(text),
             None if self.is_array() => {
@@ -450,7 +452,7 @@ impl<'a> Iterator for Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
-    /// The next field with its key as it is written.
+    /// The next field with its encoded key.
     pub(crate) fn next_node(&mut self) -> Option<(Node<'a>, Node<'a>)> {
         if self.bytes.is_empty() {
             return None;

@@ -4,21 +4,21 @@ use std::sync::Arc;
 
 use crate::Message;
 
-/// Messages that processors dropped on purpose, each with the place in the configuration that did it.
+/// Messages that processors dropped on purpose, each with the place in the configuration that dropped it.
 #[derive(Debug, Default)]
 pub struct Drops(Vec<Drop>);
 
 /// One message that was dropped on purpose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drop {
-    /// Which message of the input's batch it stemmed from, if the input numbered them.
+    /// The number of the message in the input's batch from which it was made, if the input numbered them.
     pub origin: Option<u32>,
     /// The component that dropped it: a label, or a place in the configuration.
     pub place: Arc<str>,
 }
 
 impl Drops {
-    /// Notes that `message` was dropped at `place`.
+    /// Records that `message` was dropped at `place`.
     pub fn note(&mut self, message: &Message, place: &Arc<str>) {
         self.0.push(Drop {
             origin: message.origin(),
@@ -26,12 +26,12 @@ impl Drops {
         });
     }
 
-    /// Adds what was noted elsewhere.
+    /// Adds the entries of another list.
     pub fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
     }
 
-    /// All of them, in the order in which they were dropped.
+    /// All entries, in the order in which they were dropped.
     pub fn iter(&self) -> impl Iterator<Item = &Drop> {
         self.0.iter()
     }

@@ -1,5 +1,5 @@
-//! Durations as Go writes and reads them (`1h30m`, `15s`, `500ms`), the syntax of Benthos and of
-//! the collector's variables.
+//! Durations in the syntax of Go (`1h30m`, `15s`, `500ms`), which Benthos and the
+//! collector's variables use.
 //!
 //! Source: the documentation of Go's `time.ParseDuration` and `time.Duration.String`.
 
@@ -8,10 +8,10 @@ use thiserror::Error;
 /// Why a text is not a Go duration.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DurationError {
-    /// Not the grammar.
+    /// The text does not match the grammar.
     #[error("`{0}` is not a duration; write for example `15s`, `500ms` or `1h30m`")]
     Syntax(String),
-    /// The grammar, with a unit that does not exist.
+    /// The unit does not exist.
     #[error("`{unit}` in `{text}` is not a unit of time; the units are ns, us, ms, s, m and h")]
     Unit {
         /// The whole text.
@@ -19,7 +19,7 @@ pub enum DurationError {
         /// The unit as written.
         unit: String,
     },
-    /// More than about 292 years.
+    /// The duration is longer than about 292 years.
     #[error("`{0}` is too long; a duration is at most 2562047h")]
     Range(String),
 }
@@ -31,12 +31,12 @@ const SECOND: i128 = 1_000_000_000;
 const MINUTE: i128 = 60 * SECOND;
 const HOUR: i128 = 60 * MINUTE;
 
-/// Nanoseconds in a Go duration.
+/// Returns the nanoseconds of a Go duration.
 ///
-/// Fractions finer than a nanosecond are cut off, as Go does.
+/// Fractions of a nanosecond are truncated, as in Go.
 ///
 /// # Errors
-/// [`DurationError`] says what is wrong with the text.
+/// [`DurationError`] if the text is not a duration.
 pub fn parse(text: &str) -> Result<i64, DurationError> {
     let syntax = || DurationError::Syntax(text.to_owned());
     let (negative, mut rest) = match text.as_bytes().first() {
@@ -63,7 +63,7 @@ pub fn parse(text: &str) -> Result<i64, DurationError> {
     i64::try_from(signed).map_err(|_| DurationError::Range(text.to_owned()))
 }
 
-/// One `number unit` term in nanoseconds, and what follows it.
+/// Parses one `number unit` term. Returns its nanoseconds and the remaining text.
 fn parse_term<'a>(text: &str, rest: &'a str) -> Result<(i128, &'a str), DurationError> {
     let syntax = || DurationError::Syntax(text.to_owned());
     let split = |s: &'a str, stop: fn(char) -> bool| {
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_go_reads() {
+    fn accepts_what_go_accepts() {
         for (text, nanoseconds) in [
             ("0", 0),
             ("15s", 15_000_000_000),
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_go_refuses() {
+    fn rejects_what_go_rejects() {
         for text in ["", "-", "3", "s", ".s", "1 s", "1d", "s1", "1s ", "1e3s"] {
             assert!(parse(text).is_err(), "{text}");
         }

@@ -2,29 +2,29 @@
 
 use std::sync::Arc;
 
-/// Why a message cannot be delivered: one of a few words, so that metrics stay bounded.
+/// Why a message cannot be delivered: one of a fixed set, so that metrics stay bounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Cause {
-    /// A processor failed for it, such as a mapping.
+    /// A processor, such as a mapping, failed on it.
     Processing,
-    /// It is not what a JSON Schema asks for.
+    /// It does not match a JSON Schema.
     Schema,
     /// It cannot be written as JSON.
     Encoding,
-    /// No output is meant for it, or whether one is could not be decided.
+    /// No output matches it, or a condition failed.
     Unroutable,
-    /// The sink refused it by a verdict of its own.
+    /// The sink rejected it.
     Refused,
     /// It is too large for the sink, even alone.
     TooLarge,
-    /// The sink fails whenever it is sent, while it takes others. It is tried again with long pauses.
+    /// The sink fails whenever it is sent, while it accepts others. It is retried at long intervals.
     Poison,
-    /// It was tried as often, or as long, as the configuration allows.
+    /// The configured limit of retries was reached.
     GivenUp,
 }
 
 impl Cause {
-    /// The word of it, for metrics and JSON.
+    /// Its name in metrics and JSON.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -39,24 +39,26 @@ impl Cause {
         }
     }
 
-    /// What a person does about it.
+    /// What the operator can do about it.
     #[must_use]
     pub const fn remedy(self) -> &'static str {
         match self {
-            Self::Processing => "mend the mapping; the event is made again at the next start",
+            Self::Processing => "fix the mapping; the event is made again at the next start",
             Self::Schema => {
-                "mend the mapping or the schema; the event is made again at the next start"
+                "fix the mapping or the schema; the event is made again at the next start"
             }
-            Self::Encoding => "mend the mapping, its result is no JSON",
-            Self::Unroutable => "add a case to the output that takes it",
-            Self::Refused => "mend the mapping or the meter, then retry it",
-            Self::TooLarge => "make the event smaller or have the sink take more, then retry it",
-            Self::Poison => "look at the sink's log; the event is tried again with long pauses",
+            Self::Encoding => "fix the mapping, its result is not JSON",
+            Self::Unroutable => "add an output or a `switch` case that accepts it",
+            Self::Refused => "fix the mapping or the meter, then retry it",
+            Self::TooLarge => {
+                "make the event smaller or raise the limit of the sink, then retry it"
+            }
+            Self::Poison => "check the log of the sink; the event is retried at long intervals",
             Self::GivenUp => "raise the limits of `retry`, then retry it",
         }
     }
 
-    /// Whether it may pass without anybody doing something.
+    /// Whether the cause may pass without intervention.
     #[must_use]
     pub const fn may_pass(self) -> bool {
         matches!(self, Self::Poison | Self::TooLarge | Self::GivenUp)
@@ -68,11 +70,11 @@ impl Cause {
 pub struct Rejection {
     /// The kind of reason.
     pub cause: Cause,
-    /// The component that decided it: a label, or a place in the configuration.
+    /// The component that rejected it: a label, or a place in the configuration.
     pub component: Arc<str>,
-    /// What happened, for people, without a final dot.
+    /// What happened, for people, without a final period.
     pub reason: Arc<str>,
-    /// The customer, if the message was an event by then.
+    /// The customer, if the message was an event already.
     pub subject: Option<Arc<str>>,
 }
 

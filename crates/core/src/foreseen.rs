@@ -1,15 +1,15 @@
-//! What is known of messages before any comes.
+//! What is known statically of the messages of a pipeline.
 //!
-//! A check of a configuration follows what its components make of a message, as far as their texts
-//! tell: enough to see that events would share an id, or would be no events. What is not known is
-//! taken for what does no harm, so nothing that is honest is refused.
+//! The check of a configuration follows what its components make of a message, as far as their source
+//! texts show it. This is enough to detect events that would share an id, or would not be events. What is
+//! not known is assumed to be harmless, so that no valid configuration is refused.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-/// A place inside a text of the configuration.
+/// A position in a text of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spot {
-    /// The number of the text in the document; `None` for a text that nobody wrote.
+    /// The number of the text in the document; `None` for a text that the user did not write.
     pub text: Option<u64>,
     /// The line in the text, from 1.
     pub line: usize,
@@ -17,12 +17,12 @@ pub struct Spot {
     pub column: usize,
 }
 
-/// What a value is.
+/// The kind of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// Anything.
     Unknown,
-    /// The mark of a message, field or item that is left out.
+    /// The marker of a message, field or item that is left out.
     Deleted,
     /// Null, or nothing.
     Null,
@@ -30,7 +30,7 @@ pub enum Kind {
     Bool,
     /// A number.
     Number,
-    /// Text; this one, where it is known.
+    /// Text, with its value if it is known.
     Text(Option<Arc<str>>),
     /// The id of the usage for this event type.
     EventId(Arc<str>),
@@ -43,7 +43,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What people call it, where it is certainly no object.
+    /// Its name in messages, if it is certainly not an object.
     #[must_use]
     pub fn no_object(&self) -> Option<&'static str> {
         match self {
@@ -74,15 +74,15 @@ impl Kind {
 pub struct Fact {
     /// What it is.
     pub kind: Kind,
-    /// Whether it may differ from one message of an object to the next: it may depend on the time,
-    /// the usage, chance, or on what is not known.
+    /// Whether it may differ between messages of one object: it may depend on the time, the usage, chance,
+    /// or on what is not known.
     pub varies: bool,
-    /// Where it was written.
+    /// Its position in the source.
     pub spot: Option<Spot>,
 }
 
 impl Fact {
-    /// A value of this kind that is not known to have been written anywhere.
+    /// A value of this kind without a known position.
     #[must_use]
     pub const fn new(kind: Kind, varies: bool) -> Self {
         Self {
@@ -92,7 +92,7 @@ impl Fact {
         }
     }
 
-    /// What is known of a value that is this or the other.
+    /// What is known of a value that is either this or the other.
     #[must_use]
     pub fn join(self, other: Self) -> Self {
         Self {
@@ -106,11 +106,11 @@ impl Fact {
 /// What is known of a value and, if it is an object, of its fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
-    /// The value as a whole, which varies if any of its fields does.
+    /// The value as a whole. It varies if any of its fields does.
     pub whole: Fact,
-    /// Fields that it has if it is an object.
+    /// Its known fields, if it is an object.
     pub fields: BTreeMap<Arc<str>, Fact>,
-    /// Whether other fields vary; `None` where there are no others.
+    /// Whether other fields vary; `None` if there are no others.
     pub others: Option<bool>,
 }
 
@@ -151,7 +151,7 @@ impl Shape {
         self.fields.insert(key.into(), fact);
     }
 
-    /// Notes that it was made under a condition that varies.
+    /// Records that it was made under a condition that varies.
     pub fn depends(&mut self, varies: bool) {
         if varies {
             self.whole.varies = true;
@@ -160,8 +160,8 @@ impl Shape {
         }
     }
 
-    /// Of two objects one with the fields of both; where both have one that of `other` counts, and
-    /// objects in them become one as well.
+    /// Merges two objects recursively. If both have a field, that of `other` wins, and objects in them are
+    /// merged as well.
     #[must_use]
     pub fn merge(mut self, other: Self) -> Self {
         if let Some(varies) = other.others {
@@ -189,7 +189,7 @@ impl Shape {
         self
     }
 
-    /// What is left to know once any field may have been changed to something that varies or not.
+    /// What is still known after any field may have been replaced by a value that varies, or does not.
     pub fn blur(&mut self, varies: bool) {
         self.whole.varies |= varies;
         let varies = self.whole.varies;
@@ -197,7 +197,7 @@ impl Shape {
         self.others = Some(varies);
     }
 
-    /// What is known of a value that is this or the other.
+    /// What is known of a value that is either this or the other.
     #[must_use]
     pub fn join(self, other: Self) -> Self {
         match (&self.whole.kind, &other.whole.kind) {
@@ -220,22 +220,22 @@ impl Shape {
     }
 }
 
-/// What is known of the messages at a point of their way.
+/// What is known of the messages at one point of the pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Foreseen {
     /// The content.
     pub content: Shape,
-    /// Whether metadata, other than the times of the window and of the usage, may vary.
+    /// Whether metadata other than the times of the window and of the usage may vary.
     pub metadata: bool,
-    /// Whether many messages stand for the usage of one object, one after the other.
+    /// Whether successive messages represent the usage of one object.
     pub is_usage: bool,
-    /// Whether a message that did not fail may still have the content that the input gave it. One
-    /// that failed may have it at any point.
+    /// Whether a message that did not fail may still have the content that the input gave it. A message that
+    /// failed may have it at any point.
     pub is_original: bool,
 }
 
 impl Default for Foreseen {
-    /// Nothing.
+    /// Nothing is known.
     fn default() -> Self {
         Self {
             content: Shape::new(Kind::Unknown, true),
@@ -247,7 +247,7 @@ impl Default for Foreseen {
 }
 
 impl Foreseen {
-    /// Messages that hold an object as it is and stand for the usage of it.
+    /// Messages that hold an unchanged object and represent its usage.
     #[must_use]
     pub fn usage() -> Self {
         Self {
@@ -258,7 +258,7 @@ impl Foreseen {
         }
     }
 
-    /// What is known where messages come one way or the other.
+    /// What is known where two branches join.
     #[must_use]
     pub fn join(self, other: Self) -> Self {
         Self {
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_ways_what_both_have_is_known() {
+    fn after_a_join_what_both_branches_have_is_known() {
         let id = |shape: &Shape| shape.field("id");
         let one = with_id(Kind::EventId("a".into()), true);
         let joined = one.clone().join(with_id(Kind::EventId("b".into()), true));
@@ -291,13 +291,13 @@ mod tests {
         assert_eq!(joined, one);
         let joined = one.clone().join(Shape::new(Kind::Text(None), false));
         assert_eq!(joined.whole.kind, Kind::Unknown);
-        // A field that only one has may be missing.
+        // A field that only one branch has may be missing.
         let joined = one.join(Shape::empty());
         assert_eq!(id(&joined), Fact::new(Kind::Unknown, true));
     }
 
     #[test]
-    fn a_field_that_nobody_set_is_missing_or_unknown() {
+    fn a_field_that_was_not_set_is_missing_or_unknown() {
         assert_eq!(Shape::empty().field("x").kind, Kind::Null);
         assert!(!Foreseen::usage().content.field("x").varies);
         assert!(Foreseen::default().content.field("x").varies);

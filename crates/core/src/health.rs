@@ -1,4 +1,4 @@
-//! What `/ready` says: every part that can be unready reports under its own name.
+//! Readiness: every part that can be unready reports under its own name.
 
 use std::{
     collections::BTreeMap,
@@ -15,16 +15,16 @@ struct State {
     detail: Arc<str>,
 }
 
-/// What [`Health::report`] found.
+/// The state of all parts at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthReport {
     /// Whether every part is ready.
     pub ready: bool,
-    /// Part, whether it is ready, and what it says of itself.
+    /// Name, whether it is ready, and a detail of each part.
     pub parts: Vec<(Arc<str>, bool, Arc<str>)>,
 }
 
-/// The right of one part to say how it is.
+/// The handle by which one part reports its health.
 #[derive(Debug, Clone)]
 pub struct HealthHandle {
     health: Health,
@@ -32,7 +32,7 @@ pub struct HealthHandle {
 }
 
 impl Health {
-    /// Adds a part, which is not ready until it says so.
+    /// Adds a part, which is not ready until it reports so.
     #[must_use]
     pub fn register(&self, part: impl Into<Arc<str>>) -> HealthHandle {
         let handle = HealthHandle {
@@ -43,7 +43,7 @@ impl Health {
         handle
     }
 
-    /// How everything is now.
+    /// The state of all parts now.
     #[must_use]
     pub fn report(&self) -> HealthReport {
         let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,12 +58,12 @@ impl Health {
 }
 
 impl HealthHandle {
-    /// The part works; `detail` says how, or is empty.
+    /// Reports that the part works. `detail` may be empty.
     pub fn ready(&self, detail: impl Into<Arc<str>>) {
         self.set(true, detail.into());
     }
 
-    /// The part does not work, for a reason that a person can act on.
+    /// Reports that the part does not work, with a reason that an operator can act on.
     pub fn not_ready(&self, reason: impl Into<Arc<str>>) {
         self.set(false, reason.into());
     }
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_is_ready_only_when_each_part_is() {
+    fn the_process_is_ready_only_when_each_part_is() {
         let health = Health::default();
         assert!(health.report().ready);
         let input = health.register("input");

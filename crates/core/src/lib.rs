@@ -1,8 +1,7 @@
-//! The words every room of Meterline shares: what a message is, how a batch is acknowledged, and
-//! what an input, a processor and an output promise.
+//! The types that every crate of Meterline shares: messages, acknowledgements of batches, and the traits
+//! of inputs, processors and outputs.
 //!
-//! Nothing here knows YAML, HTTP, Kubernetes or a scheduler, so nothing here can fail for reasons
-//! outside the process.
+//! Nothing here depends on YAML, HTTP, Kubernetes or an async runtime's scheduler.
 
 mod ack;
 mod document;
@@ -19,6 +18,7 @@ mod metrics;
 mod nearest;
 mod reads;
 mod rejected;
+mod scratch;
 pub mod template;
 mod traits;
 
@@ -28,9 +28,9 @@ pub use drops::Drops;
 pub use election::LeaderElection;
 pub use fate::{Cause, Rejection};
 pub use health::{Health, HealthHandle, HealthReport};
-pub use ids::event_id;
+pub use ids::{event_id, uuid_v5};
 pub use lines::Lines;
-pub use message::{Batch, Content, ContentError, Failure, Identity, Message, Metadata};
+pub use message::{About, Batch, Content, ContentError, Failure, Identity, Message, Metadata};
 pub use metrics::{Labelled, Metrics};
 pub use nearest::nearest;
 pub use prometheus::{IntCounter, IntGauge};

@@ -1,8 +1,8 @@
-//! Lines for something that may not take them: a pipe that nobody reads or that is closed, a full
+//! Writes lines to a file descriptor that may block or fail: a pipe that nobody reads or that is closed, a full
 //! disk.
 //!
-//! A thread of its own writes them, so that whoever has a line never waits. What is beyond the room
-//! is dropped and counted.
+//! A separate thread writes the lines, so that no caller waits. Lines beyond the capacity are dropped and
+//! counted.
 
 use std::{
     collections::VecDeque,
@@ -14,10 +14,10 @@ use std::{
 
 use prometheus::IntCounter;
 
-/// What a waiting line costs beside its bytes.
+/// The overhead of a waiting line in bytes.
 const OVERHEAD: usize = 64;
-/// How long a writer that does not block is left alone when it is full. There is nothing portable to
-/// wait on, and it is rare: somebody else made the shared pipe non-blocking.
+/// The pause before a full non-blocking writer is tried again. There is no portable way to wait for it, and it
+/// is rare: another process made the shared pipe non-blocking.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A bounded queue of lines and the thread that writes them.
@@ -29,30 +29,30 @@ struct Shared {
     room: usize,
     dropped: IntCounter,
     state: Mutex<State>,
-    /// There is something to do for the thread.
+    /// Signals work to the thread.
     more: Condvar,
-    /// Nothing waits and nothing is being written.
+    /// Signals that nothing waits and nothing is being written.
     idle: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Box<[u8]>>,
-    /// Of what waits and what is being written.
+    /// Bytes that wait or are being written.
     bytes: usize,
     writing: bool,
-    /// Dropped since that was last told.
+    /// Lines that were dropped since this was last reported.
     untold: u64,
     closed: bool,
 }
 
 impl Lines {
-    /// Starts the thread `name`. `room` is in bytes; `dropped` counts the lines that were not
-    /// written; `told` is called on the thread with how many those were, once lines are taken again
-    /// and half of the room is free. It may push a line.
+    /// Starts the thread `name`. `room` is the capacity in bytes. `dropped` counts the lines that
+    /// were not written. `told` is called on the thread with their number when lines are written again and half
+    /// of the capacity is free; it may push a line.
     ///
     /// # Errors
-    /// When there can be no thread.
+    /// When the thread cannot be started.
     pub fn start(
         name: &str,
         room: usize,
@@ -74,8 +74,8 @@ impl Lines {
         Ok(Self(shared))
     }
 
-    /// Adds a line, with its line break, and does not wait. `false`: there is no room, and it is
-    /// dropped and counted. A quarter of the room is for what is urgent.
+    /// Adds a line with its line break, without waiting. Returns `false` if there is no room; the line is then
+    /// dropped and counted. A quarter of the capacity is reserved for urgent lines.
     pub fn push(&self, line: &[u8], urgent: bool) -> bool {
         let room = if urgent {
             self.0.room
@@ -95,7 +95,7 @@ impl Lines {
         true
     }
 
-    /// Waits until everything is written, at most for `limit`. Returns how many lines still wait.
+    /// Waits until everything is written, for at most `limit`. Returns how many lines still wait.
     #[must_use]
     pub fn flush(&self, limit: Duration) -> usize {
         let state = self.0.lock();
@@ -113,7 +113,7 @@ impl Lines {
 }
 
 impl Drop for Lines {
-    /// The thread writes what waits, and ends.
+    /// Has the thread write what waits, and end.
     fn drop(&mut self) {
         self.0.lock().closed = true;
         self.0.more.notify_one();
@@ -135,11 +135,11 @@ impl Shared {
     }
 
     fn run(&self, mut to: impl Write, told: &impl Fn(u64)) {
-        // Whether the last line stopped in its middle.
+        // Whether the last line was cut off.
         let mut torn = false;
         while let Some(line) = self.next() {
             if torn {
-                // An error here comes again with the line itself.
+                // If this fails, writing the line fails as well.
                 torn = write_whole(&mut to, b"\n").is_err();
             }
             let written = write_whole(&mut to, &line);
@@ -162,7 +162,7 @@ impl Shared {
         }
     }
 
-    /// The next line; `None` when there will be none.
+    /// Returns the next line; `None` when the queue is closed.
     fn next(&self) -> Option<Box<[u8]>> {
         let mut state = self.lock();
         state.writing = false;
@@ -183,10 +183,10 @@ impl Shared {
     }
 }
 
-/// Writes all of it.
+/// Writes the whole line.
 ///
 /// # Errors
-/// Whether a part of it was written.
+/// Holds whether a part of it was written.
 fn write_whole(to: &mut impl Write, mut rest: &[u8]) -> Result<(), bool> {
     let whole = rest.len();
     while !rest.is_empty() {
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_in_order_and_a_flush_waits_for_them() {
+    fn lines_are_written_in_order_and_a_flush_waits_for_them() {
         let (lines, mut reader, dropped, _hears) = to_pipe(1 << 20);
         for index in 0..100 {
             assert!(lines.push(format!("{index}\n").as_bytes(), false));
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_nobody_reads_holds_nobody_up_and_what_is_beyond_is_counted_and_told() {
+    fn a_blocked_pipe_blocks_no_caller_and_dropped_lines_are_counted_and_reported() {
         let (lines, reader, dropped, hears) = to_pipe(1 << 20);
         let line = [vec![b'x'; 1023], vec![b'\n']].concat();
         let pushed = (0..4096).filter(|_| lines.push(&line, false)).count();
@@ -258,7 +258,10 @@ mod tests {
         assert!(pushed > 512 && lost > 1024, "{pushed}");
         assert_eq!(dropped.get(), lost);
         assert!(lines.flush(Duration::ZERO) > 0);
-        assert!(lines.push(b"urgent\n", true), "a quarter is for it");
+        assert!(
+            lines.push(b"urgent\n", true),
+            "a quarter is reserved for urgent lines"
+        );
         let reads = thread::spawn(move || BufReader::new(reader).lines().count());
         assert_eq!(hears.recv_timeout(LONG).unwrap(), lost);
         assert_eq!(lines.flush(LONG), 0);
@@ -267,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_pipe_only_counts() {
+    fn lines_for_a_closed_pipe_are_only_counted() {
         let (lines, reader, dropped, _hears) = to_pipe(1 << 20);
         drop(reader);
         for _ in 0..10 {

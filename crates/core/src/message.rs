@@ -1,6 +1,6 @@
 //! Messages and batches.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -8,34 +8,75 @@ use thiserror::Error;
 
 use crate::{document::Document, fate::Cause, template::RenderedJson};
 
-/// What a message carries.
+/// The content of a message.
 #[derive(Debug, Clone)]
 pub enum Content {
-    /// Bytes that nobody has parsed.
+    /// Bytes that have not been parsed.
     Raw(Bytes),
     /// A shared document, as the ledger keeps it.
     Document(Document),
-    /// Encoded JSON that was made before, but for a few fields.
+    /// Encoded JSON that was rendered from a template.
     Rendered(RenderedJson),
 }
 
-/// The content of a message is not the JSON that somebody needs.
+/// The content of a message is not JSON.
 #[derive(Debug, Error)]
 #[error("the message is not valid JSON: {0}")]
 pub struct ContentError(#[from] serde_json::Error);
 
-/// Which usage a message stands for. The stable id of its event is made from this.
+/// A readable name of what a message is about: `pod default/web-0`. It is formatted only when a log line
+/// needs it, which for most messages never happens.
+#[derive(Clone)]
+pub enum About {
+    /// The text itself.
+    Text(Arc<str>),
+    /// The kind of an object, the object, and the function that formats its name.
+    Object(&'static str, Document, fn(&str, &Document) -> String),
+}
+
+impl About {
+    /// The text.
+    #[must_use]
+    pub fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Text(text) => Cow::Borrowed(text),
+            Self::Object(kind, document, describe) => Cow::Owned(describe(kind, document)),
+        }
+    }
+}
+
+impl From<&str> for About {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl fmt::Debug for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.text(), f)
+    }
+}
+
+impl PartialEq for About {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text()
+    }
+}
+
+impl Eq for About {}
+
+/// Which usage a message represents. The stable id of its event is computed from this.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// What the message is about, for people: `pod default/web-0`.
-    pub about: Arc<str>,
+    /// A readable name of what the message is about.
+    pub about: About,
     /// The object's UID.
     pub uid: Arc<str>,
-    /// Start of the piece, Unix seconds.
+    /// Start of the usage interval, Unix seconds.
     pub start: i64,
     /// The second after its last, Unix seconds.
     pub end: i64,
-    /// The cluster, where an operator named it.
+    /// The cluster, if the operator named it.
     pub cluster: Option<Arc<str>>,
 }
 
@@ -44,15 +85,16 @@ pub struct Identity {
 pub struct Failure {
     /// The component that failed, as a label or a path in the configuration.
     pub component: Arc<str>,
-    /// What went wrong, without a final dot.
+    /// What went wrong, without a final period.
     pub reason: Arc<str>,
     /// The kind of reason.
     pub cause: Cause,
 }
 
-/// Text values by name. A handful a message, so a list is smaller and faster than a map.
+/// Text values by name. A message has few, so a list is smaller and faster than a map. Clones share the
+/// list until one of them changes it, because most messages of a window have equal metadata.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Metadata(Vec<(Cow<'static, str>, Arc<str>)>);
+pub struct Metadata(Arc<Vec<(Cow<'static, str>, Arc<str>)>>);
 
 impl Metadata {
     /// The value of `key`.
@@ -64,31 +106,37 @@ impl Metadata {
             .map(|(_, value)| value)
     }
 
-    /// Sets `key`, replacing what was there.
+    /// Sets `key`, replacing its previous value.
     pub fn set(&mut self, key: impl Into<Cow<'static, str>>, value: impl Into<Arc<str>>) {
         let (key, value) = (key.into(), value.into());
-        match self.0.iter_mut().find(|(name, _)| *name == key) {
+        if self.get(&key) == Some(&value) {
+            return;
+        }
+        let list = Arc::make_mut(&mut self.0);
+        match list.iter_mut().find(|(name, _)| *name == key) {
             Some((_, old)) => *old = value,
-            None => self.0.push((key, value)),
+            None => list.push((key, value)),
         }
     }
 
     /// Removes `key`.
     pub fn remove(&mut self, key: &str) {
-        self.0.retain(|(name, _)| name != key);
+        if self.get(key).is_some() {
+            Arc::make_mut(&mut self.0).retain(|(name, _)| name != key);
+        }
     }
 
-    /// All of it, in the order in which it was set.
+    /// All entries, in the order in which they were set.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<str>)> {
         self.0.iter().map(|(key, value)| (key.as_ref(), value))
     }
 }
 
-/// One unit of data on its way from an input to an output.
+/// One unit of data that passes from an input to an output.
 #[derive(Debug, Clone)]
 pub struct Message {
     content: Content,
-    /// Values beside the content, `meta("key")` in a mapping.
+    /// Values besides the content: `meta("key")` in a mapping.
     pub metadata: Metadata,
     identity: Option<Arc<Identity>>,
     origin: Option<u32>,
@@ -124,54 +172,55 @@ impl Message {
         Self::new(Content::Document(Document::from(value)))
     }
 
-    /// The same message, standing for `identity`.
+    /// The same message with this `identity`.
     #[must_use]
     pub fn with_identity(mut self, identity: Identity) -> Self {
         self.identity = Some(Arc::new(identity));
         self
     }
 
-    /// Which usage this message stands for, if its input knows.
+    /// Which usage this message represents, if its input knows.
     #[must_use]
     pub fn identity(&self) -> Option<&Identity> {
         self.identity.as_deref()
     }
 
-    /// The same message, being the one with this number in its input's batch. Whatever is made from
-    /// it has the number as well, and by that the input learns what became of it.
+    /// The same message with this number in its input's batch. Messages that are made from it keep the
+    /// number, by which the input learns the fate of the original.
     #[must_use]
     pub fn with_origin(mut self, origin: u32) -> Self {
         self.origin = Some(origin);
         self
     }
 
-    /// Which message of its input's batch this stems from, if its input wants to know.
+    /// The number of the message in its input's batch from which this one was made, if the input set one.
     #[must_use]
     pub fn origin(&self) -> Option<u32> {
         self.origin
     }
 
-    /// The same message, being one that was rejected before and is tried again.
+    /// The same message, marked as one that was rejected before and is tried again.
     #[must_use]
     pub fn tried_again(mut self) -> Self {
         self.was_rejected = true;
         self
     }
 
-    /// Whether it was rejected before. That it is rejected again says nothing new of how well things
-    /// work.
+    /// Whether it was rejected before. If it is rejected again, this says nothing new about the health of the
+    /// pipeline.
     #[must_use]
     pub fn was_rejected(&self) -> bool {
         self.was_rejected
     }
 
-    /// What the message is about, for logs: the identity's words or "message".
+    /// What the message is about, for logs: the name of its identity, or "message".
     #[must_use]
-    pub fn about(&self) -> &str {
-        self.identity().map_or("message", |it| &it.about)
+    pub fn about(&self) -> Cow<'_, str> {
+        self.identity()
+            .map_or(Cow::Borrowed("message"), |it| it.about.text())
     }
 
-    /// The content as it is held.
+    /// The content in its present form.
     #[must_use]
     pub fn content(&self) -> &Content {
         &self.content
@@ -182,7 +231,7 @@ impl Message {
         self.content = content;
     }
 
-    /// The content as a document, parsed if need be.
+    /// The content as a document, parsed if necessary.
     ///
     /// # Errors
     /// When raw bytes are not JSON.
@@ -224,15 +273,16 @@ impl Message {
         self.failure.as_deref()
     }
 
-    /// Flags the message as failed. It goes on; `catch` looks at it, a strict output refuses it.
+    /// Flags the message as failed. It continues through the pipeline: `catch` handles it, a strict output
+    /// rejects it.
     ///
-    /// The first failure stays: what fails after it does so because of it. Only a failure that is
-    /// being caught gives way to a new one.
+    /// The first failure is kept, because later ones follow from it. Only a failure that is being caught is
+    /// replaced.
     pub fn fail(&mut self, component: impl Into<Arc<str>>, reason: impl Into<Arc<str>>) {
         self.fail_with(Cause::Processing, component, reason);
     }
 
-    /// Flags the message as failed by a certain kind of reason.
+    /// Flags the message as failed, with a kind of reason.
     pub fn fail_with(
         &mut self,
         cause: Cause,
@@ -249,25 +299,25 @@ impl Message {
         }
     }
 
-    /// Marks the failure as being caught: it can still be asked for, and the next one replaces it.
+    /// Marks the failure as being caught: it can still be read, and the next one replaces it.
     pub fn catch_failure(&mut self) {
         self.caught = self.failure.is_some();
     }
 
-    /// Whether the failure is one that is being caught, and none has come since.
+    /// Whether the present failure is being caught.
     #[must_use]
     pub fn is_caught(&self) -> bool {
         self.caught
     }
 
-    /// Takes the flag off and gives it back.
+    /// Removes the flag and returns it.
     pub fn clear_failure(&mut self) -> Option<Failure> {
         self.caught = false;
         self.failure.take().map(|failure| *failure)
     }
 }
 
-/// Messages that travel together and are acknowledged together.
+/// Messages that are processed and acknowledged together.
 pub type Batch = Vec<Message>;
 
 #[cfg(test)]
@@ -278,7 +328,7 @@ mod tests {
     use crate::template::JsonTemplate;
 
     #[test]
-    fn raw_bytes_are_parsed_only_when_asked_for() {
+    fn raw_bytes_are_parsed_only_on_request() {
         let message = Message::raw(&b"not json"[..]);
         assert_eq!(&message.bytes().unwrap()[..], b"not json");
         assert!(message.tree().is_err());
@@ -286,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_content_reads_as_every_other() {
+    fn every_kind_of_content_converts_to_every_other() {
         let value = json!({"a": [1, 2.5, null]});
         let document = Document::from(&value);
         let (template, _) = JsonTemplate::new(document.root(), &[]).unwrap();

@@ -1,4 +1,4 @@
-//! Counters and gauges, made on first use and shown on `/metrics`.
+//! Counters and gauges. They are created on first use and shown on `/metrics`.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,9 +11,9 @@ use prometheus::{
 
 /// All metrics of the process. Cloning shares them.
 ///
-/// A metric keeps the help text and the label names with which it was first asked for. Asking
-/// again with other label names gives a metric that counts but is not shown, and trips a debug
-/// assertion: it is a mistake of the caller's, but not one that may stop the billing.
+/// A metric keeps the help text and the label names of the first call. A later call with other label names
+/// returns a metric that counts but is not shown, and fails a debug assertion: this is a programming error,
+/// but it must not stop the billing.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics(Arc<Inner>);
 
@@ -24,12 +24,12 @@ struct Inner {
     gauges: Mutex<HashMap<&'static str, IntGaugeVec>>,
     /// What [`Metrics::replace`] showed last, by metric and owner.
     replaced: Mutex<HashMap<Part, Vec<Labels>>>,
-    /// What brings metrics up to date before they are shown. Held while a page is made, so that one is
-    /// made at a time and its figures are of one moment.
+    /// Functions that update metrics before they are shown. The lock is held while a response is made, so that
+    /// its figures are of one moment.
     refreshers: Mutex<Vec<Refresher>>,
 }
 
-/// Brings metrics up to date; `false` once it has nothing more to say.
+/// Updates metrics. Returns `false` when it is not to be called again.
 struct Refresher(Box<dyn Fn() -> bool + Send>);
 
 impl std::fmt::Debug for Refresher {
@@ -41,7 +41,7 @@ impl std::fmt::Debug for Refresher {
 /// Label values, in the order of the labels' names.
 type Labels = Vec<Arc<str>>;
 
-/// What of a metric is an owner's.
+/// The part of a metric that belongs to one owner.
 type Part = (&'static str, Arc<str>);
 
 /// Label values and the value of a gauge.
@@ -104,9 +104,9 @@ impl Metrics {
             })
     }
 
-    /// Gives the gauge `name` these label values, and takes away what `owner` gave it before and does not
-    /// now. An owner is whoever shows a part of the gauge, such as one of several inputs; a label tells
-    /// the parts apart.
+    /// Sets the gauge `name` for these label values, and removes those that `owner` set before and does not set
+    /// now. Each owner, such as one of several inputs, sets its part of the gauge; a label distinguishes
+    /// the parts.
     pub fn replace(
         &self,
         name: &'static str,
@@ -134,7 +134,7 @@ impl Metrics {
             .insert((name, Arc::clone(owner)), now);
         for labels in before.into_iter().flatten() {
             let labels: Vec<_> = labels.iter().map(AsRef::as_ref).collect();
-            // What is not there need not go.
+            // An entry that does not exist need not be removed.
             let _ = family.remove_label_values(&labels);
         }
         for (labels, value) in values {
@@ -145,8 +145,8 @@ impl Metrics {
         }
     }
 
-    /// Has `refresh` called before each page is made, until it returns `false`. It must be quick, and
-    /// must not make a page.
+    /// Has `refresh` called before each response, until it returns `false`. It must be fast, and must not render
+    /// the metrics itself.
     pub fn refresh_with(&self, refresh: impl Fn() -> bool + Send + 'static) {
         self.0
             .refreshers
@@ -155,7 +155,7 @@ impl Metrics {
             .push(Refresher(Box::new(refresh)));
     }
 
-    /// All values by name, with labels as the page has them: `output_sent{label="openmeter"}`.
+    /// All values by name, with labels as in the text format: `output_sent{label="openmeter"}`.
     #[must_use]
     pub fn values(&self) -> BTreeMap<String, f64> {
         let page = self.render();
@@ -168,7 +168,7 @@ impl Metrics {
             .collect()
     }
 
-    /// The page in Prometheus' text format, version 0.0.4.
+    /// All metrics in Prometheus' text format, version 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
         let mut refreshers = self
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_counter_asked_for_twice_is_one_counter() {
+    fn a_counter_requested_twice_is_one_counter() {
         let metrics = Metrics::default();
         metrics
             .counter("output_sent", "Messages sent.", &[("label", "openmeter")])
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn values_have_the_names_of_the_page() {
+    fn values_have_the_names_of_the_text_format() {
         let metrics = Metrics::default();
         metrics
             .counter("sent", "Messages.", &[("label", "a b")])
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_shows_what_is_true_when_it_is_made() {
+    fn refreshers_run_before_each_response() {
         let metrics = Metrics::default();
         let (shown, calls) = (metrics.clone(), std::sync::atomic::AtomicI64::new(0));
         metrics.refresh_with(move || {
@@ -232,14 +232,14 @@ mod tests {
         });
         let first = metrics.render();
         assert!(first.contains("unbilled{namespace=\"a\"} 0\nunbilled{namespace=\"b\"} 0\n"));
-        // What is gone is no longer shown; and one that says that it is done is not asked again.
+        // Removed values are no longer shown, and a refresher that returned `false` is not called again.
         let second = metrics.render();
         assert!(second.contains("unbilled{namespace=\"b\"} 1\n") && !second.contains("\"a\""));
         assert_eq!(metrics.render(), second);
     }
 
     #[test]
-    fn owners_replace_what_is_their_own() {
+    fn an_owner_replaces_only_its_own_values() {
         let metrics = Metrics::default();
         let show = |owner: &str, namespaces: &[(&str, i64)]| {
             let values: Vec<_> = namespaces
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_has_help_and_type() {
+    fn the_text_format_has_help_and_type() {
         let metrics = Metrics::default();
         metrics.gauge("watermark_age", "Seconds.", &[]).set(-4);
         assert_eq!(

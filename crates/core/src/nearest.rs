@@ -1,7 +1,6 @@
-//! What somebody who made a slip in writing meant.
+//! Suggestions for misspelt names.
 
-/// The candidate that `word` was most likely meant to be, if any is near: a third of its characters
-/// may differ.
+/// Returns the candidate that is nearest to `word`, if at most a third of its characters differ.
 #[must_use]
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
@@ -24,7 +23,7 @@ mod tests {
             Some("openmeter")
         );
         assert_eq!(nearest("zzz", ["timeout", "token"]), None);
-        // Characters count, and not bytes; two that are swapped are one slip.
+        // The distance is in characters, not bytes; a transposition counts once.
         assert_eq!(nearest("zähl", ["zahl"]), Some("zahl"));
         assert_eq!(nearest("tokne", ["token"]), Some("token"));
     }

@@ -1,8 +1,7 @@
 //! Which parts of a JSON value are read.
 //!
-//! What a pipeline reads of its messages is known before it runs. An input that keeps objects for
-//! long keeps that and nothing else, and a script is handed that and nothing else; neither can tell
-//! the difference from the whole.
+//! What a pipeline reads of its messages is known before it runs. An input that keeps objects keeps only
+//! that, and a script gets only that. Neither can observe a difference from the whole value.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,26 +12,25 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What is read of a value.
 ///
-/// What is read *by name* is needed as it is. What is read beside that, because everything is or by
-/// the start of its key, is carried along: who keeps it may leave out some of it where there is too
-/// much.
+/// What is read *by name* is needed unchanged. What is read in addition, because everything is read or
+/// because of a key prefix, is optional: an input may leave out some of it if there is too much.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reads {
     /// All of it.
     All,
-    /// Parts of it if it is an object or an array that has such parts; all of it if it is not.
+    /// Parts of an object or an array; all of any other value.
     Parts(Parts),
 }
 
-/// The parts of a value. None at all: nothing.
+/// The parts of a value. Without parts nothing is read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Parts {
-    /// Fields by their whole keys.
+    /// Fields by key.
     pub keys: BTreeMap<String, Reads>,
-    /// Fields by the starts of their keys; each such field is read as a whole. An empty one is for
-    /// everything.
+    /// Fields by key prefix; each such field is read as a whole. An empty prefix matches every
+    /// field.
     pub prefixes: BTreeSet<String>,
-    /// Those of the prefixes of whose fields all are needed, as if each were read by its name.
+    /// The prefixes whose fields are all needed, as if each were read by name.
     pub needed: BTreeSet<String>,
     /// What is read of each item of an array.
     pub items: Option<Box<Reads>>,
@@ -55,11 +53,10 @@ impl Default for Reads {
 }
 
 impl Reads {
-    /// Everything below each of these paths, written as the keys with dots between them: `*` is any
-    /// item of an array; in a key `~0` is a `~`, `~1` a dot, `~2` a `*` and `~3` a `^`. A path that
-    /// ends in `^` is for all keys that start with the last one, and with `^^` all of these are needed;
-    /// one that ends in `~` is for whether there is such a value and nothing of it, and an empty one is
-    /// for the value itself.
+    /// Everything below each of these paths. A path is its keys joined by dots; `*` is any item of an
+    /// array; in a key `~0` is a `~`, `~1` a dot, `~2` a `*` and `~3` a `^`. A path that ends in `^` matches
+    /// all keys that start with the last one; with `^^` all of these are needed. A path that ends in `~`
+    /// reads whether there is such a value, and nothing of it. An empty path is the value itself.
     ///
     /// ```
     /// use meterline_core::{Reads, Step};
@@ -120,7 +117,7 @@ impl Reads {
         );
     }
 
-    /// The same where all of these fields are needed.
+    /// Adds the fields below `path` whose keys start with `prefix`; all of them are needed.
     pub fn add_needed_prefix(&mut self, path: &[Step<'_>], prefix: &str) {
         let prefixes = BTreeSet::from([prefix.to_owned()]);
         self.add_all(
@@ -133,8 +130,8 @@ impl Reads {
         );
     }
 
-    /// Adds `more` of what is below `path`. Who reads everything of the value itself does not hide what
-    /// is read of it by name.
+    /// Adds `more` of what is below `path`. If everything of a value is read, what is read of it by name is
+    /// still recorded.
     pub fn add_all(&mut self, path: &[Step<'_>], more: &Self) {
         if !path.is_empty() {
             return self.add_below(path, more);
@@ -177,7 +174,7 @@ impl Reads {
         }
     }
 
-    /// A part that is read as a whole is read by its name.
+    /// A part that is read as a whole is read by name.
     fn add_part(&mut self, path: &[Step<'_>], more: &Self) {
         let whole = more.is_all().then_some(&Self::All);
         self.add_below(path, whole.unwrap_or(more));
@@ -203,7 +200,7 @@ impl Reads {
         }
     }
 
-    /// Has all fields that are read by the starts of their keys be needed.
+    /// Marks all fields that are read by prefix as needed.
     pub fn need_prefixes(&mut self) {
         if let Self::Parts(parts) = self {
             let prefixes = parts.prefixes.iter().filter(|it| !it.is_empty());
@@ -215,7 +212,7 @@ impl Reads {
         }
     }
 
-    /// What is read by name, and needed as it is.
+    /// What is read by name, and needed unchanged.
     #[must_use]
     pub fn named(&self) -> Self {
         fn part(reads: &Reads) -> Reads {
@@ -251,9 +248,9 @@ impl Reads {
         }
     }
 
-    /// What is read of each item of an array; `All` where the array is read as a whole, as one that
-    /// has properties such as its length read is. Fields whose keys are numbers or `*` are no such
-    /// properties. `None` where nothing at all is read.
+    /// What is read of each item of an array: `All` if the array is read as a whole, or if a property such as
+    /// its length is read. Fields whose keys are numbers or `*` are not such properties. `None` if nothing is
+    /// read.
     #[must_use]
     pub fn item(&self) -> Option<&Self> {
         let is_item = |key: &String| key == "*" || key.bytes().all(|it| it.is_ascii_digit());
@@ -268,7 +265,7 @@ impl Reads {
         }
     }
 
-    /// Whether whatever `other` reads is read.
+    /// Whether everything that `other` reads is read.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         if self.is_all() {
@@ -335,7 +332,7 @@ fn unescaped(key: &str) -> String {
     text
 }
 
-/// As the list of its paths.
+/// Serialises as the list of its paths.
 impl Serialize for Reads {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.paths().serialize(serializer)
@@ -350,7 +347,7 @@ impl<'de> Deserialize<'de> for Reads {
     }
 }
 
-/// The paths as [`Reads::of`] takes them, with commas between.
+/// The paths as [`Reads::of`] takes them, separated by commas.
 impl fmt::Display for Reads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_all() {
@@ -369,14 +366,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_and_nothing_say_so() {
+    fn everything_and_nothing_are_recognised() {
         assert_eq!(Reads::default().to_string(), "nothing");
         assert_eq!(Reads::All.to_string(), "everything");
         assert!(Reads::of(&[]).is_nothing());
     }
 
     #[test]
-    fn what_two_read_is_what_either_reads() {
+    fn a_join_reads_what_either_reads() {
         let mut reads = Reads::of(&["a.b", "list.*.x"]);
         reads.join(&Reads::of(&["a.c^", "list.*.y", "d"]));
         assert_eq!(reads.to_string(), "a.b, a.c^, d, list.*.x, list.*.y");
@@ -397,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_of_which_a_property_is_read_is_read_as_a_whole() {
+    fn an_array_is_read_as_a_whole_if_a_property_is_read() {
         assert_eq!(Reads::of(&["*.x"]).item(), Some(&Reads::of(&["x"])));
         assert_eq!(Reads::of(&["*.x", "0.x"]).item(), Some(&Reads::of(&["x"])));
         assert_eq!(Reads::default().item(), None);
@@ -406,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_down_is_read_again() {
+    fn paths_survive_a_round_trip() {
         let mut reads = Reads::of(&["a.b", "a.pre~1fix/^", "list.*.x", "list2.*~"]);
         assert_eq!(reads.to_string(), "a.b, a.pre~1fix/^, list.*.x, list2.*~");
         reads.add(&[Step::Key("*"), Step::Key("x^"), Step::Key("~1")]);
@@ -424,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn who_reads_everything_does_not_hide_what_is_read_by_name() {
+    fn reading_everything_keeps_what_is_read_by_name() {
         let mut reads = Reads::of(&["a.b", "a.pre^", "a.much^^", "c.*.d", "e~"]);
         let named = Reads::of(&["a.b", "a.much^^", "c.*.d", "e~"]);
         assert_eq!(reads.named(), named);
@@ -447,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn who_reads_more_covers_who_reads_less() {
+    fn more_paths_cover_fewer() {
         let reads = Reads::of(&["a", "b.x^", "c.*.d"]);
         for covered in [&[][..], &["a.b.c"], &["b.x^", "c.*.d"]] {
             assert!(reads.covers(&Reads::of(covered)), "{covered:?}");

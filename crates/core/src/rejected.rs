@@ -1,5 +1,5 @@
-//! What was refused and is not billed, as people see it: who keeps it shows it here, and whoever
-//! serves a page reads it here.
+//! Rejected usage for the admin server: an input that keeps it implements [`RejectedStore`], and the admin
+//! server reads it.
 
 use std::{
     collections::BTreeMap,
@@ -12,62 +12,61 @@ use std::{
 pub struct RejectedItem {
     /// Of the object.
     pub uid: Arc<str>,
-    /// The object as people name it, such as `pod default/web-0`.
+    /// The readable name of the object, such as `pod default/web-0`.
     pub about: Arc<str>,
-    /// Its namespace; `None` where it has none.
+    /// Its namespace; `None` if it has none.
     pub namespace: Option<Arc<str>>,
     /// When the piece begins.
     pub start: i64,
-    /// How long it is, in seconds.
+    /// Its length in seconds.
     pub seconds: i64,
     /// Why it was rejected, and what to do about it.
     pub reason: Arc<str>,
-    /// The kind of the reason, in a word.
+    /// The kind of the reason.
     pub cause: Arc<str>,
-    /// The place in the configuration that decided it.
+    /// The place in the configuration that rejected it.
     pub component: Arc<str>,
-    /// The subject of the event, where it has one.
+    /// The subject of the event, if it has one.
     pub subject: Option<Arc<str>>,
     /// When it was first tried.
     pub first_try: i64,
     /// When it was last tried.
     pub last_try: i64,
-    /// How often it was tried.
+    /// How many times it was tried.
     pub tries: u32,
-    /// When it is tried again; `None`: at the next start, or when somebody asks for it.
+    /// When it is tried again; `None`: at the next start, or on request.
     pub next_try: Option<i64>,
 }
 
-/// A part of what a store has.
+/// A page of what a store holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RejectedPage {
     /// In the order of the store.
     pub items: Vec<RejectedItem>,
     /// Where the next page begins; `None` on the last.
     pub next: Option<String>,
-    /// How many pieces the store has.
+    /// How many pieces the store holds.
     pub total: usize,
     /// The length of all of them, in seconds.
     pub total_seconds: i64,
-    /// How many pieces were rejected beyond what the store can keep.
+    /// How many rejected pieces the store could not keep.
     pub not_kept: u64,
 }
 
-/// Keeps rejected pieces, lists them and has them tried again. Where several replicas take turns each
-/// keeps what was rejected while it led, and tries it again while it leads.
+/// Keeps rejected pieces, lists them and retries them. With several replicas, each keeps what was rejected
+/// while it led, and retries it while it leads.
 pub trait RejectedStore: Send + Sync {
-    /// At most `limit` pieces after the place that [`RejectedPage::next`] named; from the first
-    /// without one. A limit of 0 asks for the totals only. May read a file: it is called where that
-    /// holds up nobody.
+    /// Returns at most `limit` pieces after the position from [`RejectedPage::next`], or the first ones. A
+    /// limit of 0 returns the totals only. It may read a file, so it is called where blocking is allowed.
     ///
     /// # Errors
-    /// `after` is no such place; the message says so.
+    /// A message that says that `after` is not such a position.
     fn page(&self, after: Option<&str>, limit: usize) -> Result<RejectedPage, String>;
 
-    /// Has all of them tried again soon. Returns how many.
+    /// Schedules all of them to be retried soon. Returns how many there are.
     ///
     /// # Errors
-    /// Nothing is tried now, for another replica leads; the message says which.
+    /// A message that names the replica that leads, because only the leader retries.
     fn retry(&self) -> Result<usize, String>;
 }
 
@@ -78,7 +77,7 @@ pub struct Rejected(Arc<Mutex<Stores>>);
 type Stores = BTreeMap<Arc<str>, Arc<dyn RejectedStore>>;
 
 impl Rejected {
-    /// Adds the store of an input; the last one of a label counts.
+    /// Adds the store of an input; it replaces one with the same label.
     pub fn register(&self, label: impl Into<Arc<str>>, store: Arc<dyn RejectedStore>) {
         self.lock().insert(label.into(), store);
     }

@@ -1,8 +1,7 @@
-//! Encoded JSON with gaps, for messages that differ only in what fills them.
+//! Encoded JSON with gaps, for messages that differ only in a few text fields.
 //!
-//! The event of a pod that did not change is, from one window to the next, the same bytes but for
-//! its id and its time. Whoever made it once keeps a [`JsonTemplate`] with the pod's
-//! [`Document`] and fills it from then on.
+//! The event of a pod that did not change has the same bytes in every window, except its id and its time. A
+//! mapping stores a [`JsonTemplate`] with the pod's [`Document`] and fills it for each window.
 
 use std::sync::{
     Arc,
@@ -11,37 +10,39 @@ use std::sync::{
 
 use bytes::Bytes;
 
-use crate::document::{Document, Node, encode_text};
+use crate::{
+    document::{Document, Node, encode_text},
+    scratch::Scratch,
+};
 
-/// Tells apart who leaves something with documents and templates: another number each time, never 0.
+/// Returns a new number, never 0, that identifies whoever stores something with documents and templates.
 #[must_use]
 pub fn new_owner() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A JSON object with gaps at fields of its own that hold text.
+/// A JSON object with gaps in place of some of its own text fields.
 #[derive(Debug)]
 pub struct JsonTemplate {
     /// The text without the values that go into the gaps.
     text: Box<[u8]>,
-    /// Where in the text the gaps are, in order.
+    /// The positions of the gaps in the text, in order.
     gaps: Box<[usize]>,
-    /// Which check the outcome passed, 0 for none.
+    /// The number of the check that the rendered JSON passed, 0 for none.
     checked_by: AtomicU64,
 }
 
 impl JsonTemplate {
-    /// The encoding of `value` with gaps for the fields `gaps`. Gives back the order in which the
-    /// gaps are to be filled, as indexes into `gaps`; `None` unless `value` is an object that holds
-    /// text at each of them.
+    /// Encodes `value` with gaps for the fields `gaps`. Returns the template and the order in which the gaps
+    /// are to be filled, as indexes into `gaps`; `None` unless `value` is an object with text at each of
+    /// them.
     #[must_use]
     pub fn new(value: Node<'_>, gaps: &[&str]) -> Option<(Self, Vec<usize>)> {
         if !value.is_object() {
             return None;
         }
-        // An event is rarely longer; what the buffer has too much is given back below.
-        let mut text = Vec::with_capacity(1024);
+        let mut text = Scratch::default();
         text.push(b'{');
         let (mut places, mut order) = (Vec::new(), Vec::new());
         let mut fields = value.entries();
@@ -62,36 +63,36 @@ impl JsonTemplate {
         }
         text.push(b'}');
         let template = Self {
-            text: text.into(),
+            text: text.to_box(),
             gaps: places.into(),
             checked_by: AtomicU64::new(0),
         };
         (order.len() == gaps.len()).then_some((template, order))
     }
 
-    /// Notes that the outcome passed a check that does not look at what fills the gaps.
+    /// Records that the rendered JSON passed a check that does not depend on the gaps.
     pub fn set_checked_by(&self, check: u64) {
         self.checked_by.store(check, Ordering::Relaxed);
     }
 
-    /// Whether the last check that was noted is this one.
+    /// Whether the last check that was recorded is this one.
     #[must_use]
     pub fn is_checked_by(&self, check: u64) -> bool {
         self.checked_by.load(Ordering::Relaxed) == check
     }
 }
 
-/// A template with what fills its gaps.
+/// A template with the values of its gaps.
 #[derive(Debug, Clone)]
 pub struct RenderedJson {
     template: Arc<JsonTemplate>,
     values: Box<[Arc<str>]>,
-    /// What the text stands for, where it is at hand.
+    /// The document that it was rendered from, if it is available.
     document: Option<Document>,
 }
 
 impl RenderedJson {
-    /// Fills the gaps with `values`, in the order of the gaps. A gap that has none stays `""`.
+    /// Fills the gaps with `values`, in the order of the gaps. A gap without a value stays `""`.
     #[must_use]
     pub fn new(template: Arc<JsonTemplate>, values: Box<[Arc<str>]>) -> Self {
         Self {
@@ -101,7 +102,7 @@ impl RenderedJson {
         }
     }
 
-    /// The same, with the document that it stands for.
+    /// The same, with the document that it was rendered from.
     #[must_use]
     pub fn with_document(mut self, document: Document) -> Self {
         self.document = Some(document);
@@ -114,10 +115,10 @@ impl RenderedJson {
         &self.template
     }
 
-    /// The JSON text: what encoding the whole value would give.
+    /// The JSON text: equal to the encoding of the whole value.
     ///
     /// # Errors
-    /// What `serde_json` says of text that it cannot write; there is none.
+    /// An error of `serde_json`; no text causes one.
     pub fn bytes(&self) -> Result<Bytes, serde_json::Error> {
         let JsonTemplate { text, gaps, .. } = &*self.template;
         let more: usize = self.values.iter().map(|value| value.len() + 2).sum();
@@ -133,7 +134,7 @@ impl RenderedJson {
         Ok(bytes.into())
     }
 
-    /// What the text stands for.
+    /// The value as a document.
     ///
     /// # Errors
     /// As [`RenderedJson::bytes`].
@@ -153,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gap_is_a_text_field_of_the_object_itself() {
+    fn only_top_level_text_fields_can_be_gaps() {
         let value = Document::from(&json!({"id": "a", "n": 1, "data": {"id": "b"}}));
         assert!(JsonTemplate::new(value.root(), &["id"]).is_some());
         assert!(JsonTemplate::new(value.root(), &["n"]).is_none());

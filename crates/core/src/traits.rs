@@ -1,8 +1,8 @@
-//! What inputs, processors and outputs promise, and who calls them when.
+//! The contracts of inputs, processors and outputs, and who calls them when.
 //!
-//! A component is a *plan* first: its configuration, checked and compiled without touching the
-//! world. `build` turns the plan into the thing itself and may open files and make clients, but
-//! must not spawn; only the runtime spawns.
+//! A component is first a *plan*: its configuration, checked and compiled without I/O. `build` turns the
+//! plan into the component. It may open files and create clients, but must not spawn tasks; only the runtime
+//! spawns.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,12 +11,12 @@ use thiserror::Error;
 
 use crate::{Ack, Batch, Drops, Health, LeaderElection, Message, Metrics, Reads, Rejected};
 
-/// What a component is given when it is built.
+/// What a component gets when it is built.
 #[derive(Debug, Clone)]
 pub struct BuildContext {
     /// The component's label, or its place in the configuration.
     pub label: Arc<str>,
-    /// Where it counts.
+    /// Its metrics.
     pub metrics: Metrics,
     /// Where it says that it is ready.
     pub health: Health,
@@ -24,25 +24,25 @@ pub struct BuildContext {
     pub leader_election: Option<Arc<LeaderElection>>,
     /// Where an input that keeps rejected usage can be asked for it.
     pub rejected: Rejected,
-    /// How the processors of an input are run; `None` where nothing runs any.
+    /// How the processors of an input are run; `None` if nothing runs any.
     pub processing: Option<Processing>,
 }
 
-/// The processors of one thread, in the order in which messages come through them.
+/// The processors of one thread, in the order in which messages pass through them.
 pub type Chain = Vec<Box<dyn Processor>>;
 
-/// How the processors that an input has of its own are run: as all others are, on threads of their
-/// own, with panics caught. The runtime does it; a configuration only says which.
+/// Runs the processors of an input as all others: on separate threads, with panics caught. The runtime
+/// implements it; the configuration only names the processors.
 #[derive(Debug, Clone, Copy)]
 pub struct Processing {
-    /// How many threads there are, each of which needs a chain.
+    /// How many threads there are. Each needs a chain.
     pub threads: usize,
-    /// Puts the processors behind an input.
+    /// Wraps an input with the processors.
     pub behind: PutBehind,
 }
 
-/// Makes an input that yields what another one yields, processed by chains that are all alike, one
-/// for each thread.
+/// Makes an input that yields what another one yields, processed by equal chains, one for each
+/// thread.
 pub type PutBehind = fn(Box<dyn Input>, Vec<Chain>, &BuildContext) -> Box<dyn Input>;
 
 impl BuildContext {
@@ -56,8 +56,7 @@ impl BuildContext {
     }
 }
 
-/// A component could not be brought up from its plan. Retrying will not help; the reason names the
-/// remedy.
+/// A component could not be built from its plan. Retrying does not help; the reason names the remedy.
 #[derive(Debug, Clone, Error)]
 #[error("{component}: {reason}")]
 pub struct BuildError {
@@ -67,7 +66,7 @@ pub struct BuildError {
     pub reason: String,
 }
 
-/// Reading failed. Inputs retry by themselves what may pass; this is for what cannot.
+/// Reading failed for good. Inputs retry temporary failures themselves.
 #[derive(Debug, Clone, Error)]
 #[error("{0}")]
 pub struct InputError(pub String);
@@ -75,38 +74,38 @@ pub struct InputError(pub String);
 /// A checked input that has not been built.
 #[async_trait]
 pub trait InputPlan: Send {
-    /// Asks the input to make the windows of a schedule itself. An input that knows what happened
-    /// when answers `true` and from then on yields one batch a window, with the window's metadata;
-    /// any other answers `false` and the schedule reads it once at the end of each window.
+    /// Asks the input to make the windows of a schedule itself. An input that knows what happened when
+    /// returns `true` and from then on yields one batch per window, with the window's metadata. Any other
+    /// returns `false`, and the schedule reads it once at the end of each window.
     fn take_schedule(&mut self, interval: Duration) -> bool {
         let _ = interval;
         false
     }
 
-    /// Says what is read of the content of its messages as long as that is what the input gave them.
-    /// An input that keeps messages for long keeps nothing else.
+    /// Sets what is read of the content of its messages before the content is replaced. An input that keeps
+    /// messages keeps nothing else.
     fn take_reads(&mut self, reads: &Reads) {
         let _ = reads;
     }
 
-    /// Brings the input up. Must not wait for the world: an API server that is away is the
-    /// business of `read`.
+    /// Builds the input. It must not wait for anything outside: an API server that is unavailable is handled
+    /// by `read`.
     async fn build(self: Box<Self>, cx: &BuildContext) -> Result<Box<dyn Input>, BuildError>;
 }
 
 /// A source of batches.
 ///
-/// An order of calls holds: [`read`](Self::read) any number of times; then, when the process is to
+/// The methods are called in this order: [`read`](Self::read) any number of times; then, when the process is to
 /// stop, [`stop`](Self::stop), and `read` until `None` if that asked for it;
-/// [`close`](Self::close) once no acknowledgement is held any more; and [`left`](Self::left).
+/// [`close`](Self::close) when no acknowledgement is held any more; and [`left`](Self::left).
 ///
-/// No method has a default, for an input around another one has to hand on every call: a stop that
-/// does not arrive leaves what waits inside neither delivered nor counted.
+/// No method has a default, because an input that wraps another one has to forward every call: if a stop
+/// is not forwarded, what waits inside is neither delivered nor counted.
 ///
 /// ```
 /// use meterline_core::{Ack, Batch, Input, InputError, Undelivered, Message, Settlement};
 ///
-/// /// Has one message, which nobody else has.
+/// /// Has one message, which is not stored anywhere else.
 /// #[derive(Default)]
 /// struct Once {
 ///     yielded: Option<Settlement>,
@@ -127,7 +126,7 @@ pub trait InputPlan: Send {
 ///
 ///     fn stop(&mut self) -> bool {
 ///         self.stopped = true;
-///         // What was not yielded yet can be made by the next process as well.
+///         // The next process can make what was not yielded yet.
 ///         false
 ///     }
 ///
@@ -147,52 +146,51 @@ pub trait InputPlan: Send {
 /// let mut input = Once::default();
 /// let (_, ack) = input.read().await.unwrap().unwrap();
 /// assert!(!input.stop());
-/// drop(ack); // The time for a stop is over before it is delivered.
+/// drop(ack); // The time limit of the stop passes before it is delivered.
 /// input.close().await;
 /// assert_eq!(input.left().lost, 1);
 /// # }
 /// ```
 #[async_trait]
 pub trait Input: Send {
-    /// The next batch and the duty to acknowledge it; `None` when there will be no more. Called
-    /// again as soon as there is room for another batch, before earlier ones are acknowledged.
-    /// After `None` everything is flushed and settled, and the input is asked again: what was not
-    /// delivered may have to come again.
-    /// Cancel-safe: a cancelled call loses nothing that a later call or the outcome "lost" would
-    /// not bring back.
+    /// Returns the next batch with its acknowledgement; `None` when there are no more. It is called again as
+    /// soon as there is room for another batch, before earlier ones are acknowledged. After `None`
+    /// everything is flushed and settled, and the input is read again, because a batch that was not delivered
+    /// may have to be repeated.
+    /// Cancel-safe: what a cancelled call would have returned, a later call returns.
     ///
     /// # Errors
-    /// When the input can never yield again; the pipeline then stops with this error.
+    /// When the input can never yield again. The pipeline then stops with this error.
     async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError>;
 
-    /// Called once, when the process is to stop: from now on nothing is taken in from outside.
-    /// `true` asks to be read on until `None`, for what only this process has: a batch that was not
-    /// delivered, or one that is still under way inside. No such call waits for the outside.
+    /// Called once, when the process is to stop: from then on the input takes in nothing from outside.
+    /// `true` asks to be read until `None`, for batches that only this process has: those that were not
+    /// delivered, or are still inside. These calls do not wait for anything outside.
     fn stop(&mut self) -> bool;
 
-    /// Called once, after the last outcome is known and before the process ends. An input that
-    /// holds acknowledgements of another one drops them before it closes that, which waits for them.
+    /// Called once, after the last outcome is known and before the process ends. An input that holds
+    /// acknowledgements of another one drops them before it closes the other one, which waits for them.
     async fn close(&mut self);
 
-    /// How many batches it still holds, with those of the inputs inside. Asked after `close`; what is
-    /// lost makes the process end with an error.
+    /// Returns how many batches it still holds, including those of wrapped inputs. Called after `close`. Lost
+    /// batches make the process end with an error.
     fn left(&self) -> Undelivered;
 }
 
 /// Batches that an input holds at its end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Undelivered {
-    /// Gone with the process, for nothing else has them.
+    /// Lost with the process, because they are not stored anywhere.
     pub lost: usize,
-    /// Kept for the next process.
+    /// Stored for the next process.
     pub persisted: usize,
 }
 
 /// A checked buffer that has not been built.
 #[async_trait]
 pub trait BufferPlan: Send {
-    /// Puts the buffer behind `input`. What comes out acknowledges to the buffer, and the buffer to
-    /// the input.
+    /// Wraps `input` with the buffer. Batches that are read from the buffer are acknowledged to the buffer,
+    /// and the buffer acknowledges to the input.
     async fn build(
         self: Box<Self>,
         input: Box<dyn Input>,
@@ -202,82 +200,82 @@ pub trait BufferPlan: Send {
 
 /// A checked processor. Built once for each pipeline thread.
 pub trait ProcessorPlan: Send + Sync {
-    /// A processor of its own for one thread.
+    /// Builds a processor for one thread.
     ///
     /// # Errors
-    /// When it cannot be brought up.
+    /// When it cannot be built.
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Processor>, BuildError>;
 }
 
-/// Changes, drops or flags messages. Synchronous: it computes and never waits.
+/// Changes, drops or flags messages. It is synchronous: it computes and never waits.
 pub trait Processor: Send {
-    /// Processes a batch. A message that fails is flagged and goes on; a message left out of the
-    /// result was dropped on purpose, and is noted in `drops` with the place that did it.
+    /// Processes a batch. A message that fails is flagged and kept. A message that is not in the result was
+    /// dropped on purpose, and is recorded in `drops` with the place that dropped it.
     fn process(&mut self, batch: Batch, drops: &mut Drops) -> Batch;
 }
 
 /// A checked output that has not been built.
 #[async_trait]
 pub trait OutputPlan: Send {
-    /// Brings the output up. Must not wait for the world: a sink that is away is the business of
+    /// Builds the output. It must not wait for anything outside: a sink that is unavailable is handled by
     /// `write`.
     async fn build(self: Box<Self>, cx: &BuildContext) -> Result<OutputNode, BuildError>;
 }
 
-/// How messages are gathered before they are written. With neither count nor period nor size,
-/// batches are written as they come.
+/// How messages are batched before they are written. With neither count nor period nor size, batches are
+/// written as they arrive.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BatchPolicy {
-    /// Write once so many messages are there, and never more than that at once. 0: no such rule.
+    /// Write when there are this many messages, and never more at once. 0: no such rule.
     pub count: usize,
-    /// Write what is there once the oldest message has waited so long.
+    /// Write when the oldest message has waited this long.
     pub period: Option<Duration>,
-    /// Write once so many bytes are there, and never more than that at once unless a single
-    /// message is larger. 0: no such rule.
+    /// Write when there are this many bytes, and never more at once unless a single message is larger. 0: no
+    /// such rule.
     pub byte_size: usize,
 }
 
-/// The metadata that says why a message went to the next output of a fallback.
+/// The metadata that holds why a message was passed to the next output of a fallback.
 pub const FALLBACK_ERROR: &str = "fallback_error";
 
-/// An output as a tree whose leaves write. The runtime walks it; components only describe it.
+/// An output as a tree whose leaves write. Components describe it, and the runtime traverses it.
 pub enum OutputNode {
     /// A leaf.
     Writer(WriterNode),
-    /// Messages are handed to some of the children.
+    /// Each message is passed to some of the children.
     Route {
-        /// For logs and for what is dropped or rejected here.
+        /// Its name in logs and in the fates of messages that are dropped or rejected here.
         label: Arc<str>,
         /// Decides for each message.
         router: Box<dyn Router>,
         /// The children that the decision names by index.
         children: Vec<OutputNode>,
     },
-    /// What a child can never deliver goes to the next, with the reason as the metadata
+    /// A message that a child can never deliver is passed to the next, with the reason in the metadata
     /// [`FALLBACK_ERROR`].
     Fallback {
-        /// From the first that is tried to the last; at least one.
+        /// In the order in which they are tried; at least one.
         children: Vec<OutputNode>,
     },
-    /// Messages are processed on their way to the child.
+    /// Messages are processed before the child gets them.
     Process {
         /// Run in this order.
         processors: Vec<Box<dyn Processor>>,
-        /// Where they go.
+        /// The child.
         child: Box<OutputNode>,
     },
 }
 
-/// How an output tries again what may still arrive.
+/// How an output retries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// The first pause; each is twice the one before, half of it by chance.
+    /// The first pause. Each is twice the one before, with half of it random.
     pub first: Duration,
     /// The longest pause.
     pub longest: Duration,
-    /// How often to try again; `None`: for ever.
+    /// The most retries; `None`: no limit.
     pub most: Option<u32>,
-    /// How long to go on; `None`: for ever.
+    /// The most time; `None`: no limit.
     pub no_longer_than: Option<Duration>,
 }
 
@@ -292,7 +290,7 @@ impl Default for RetryPolicy {
     }
 }
 
-/// Whether what failed for this reason is dropped.
+/// Whether messages that failed for this reason are dropped.
 pub type DropRule = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// A leaf of the output tree.
@@ -301,32 +299,32 @@ pub struct WriterNode {
     pub label: Arc<str>,
     /// What writes.
     pub writer: Arc<dyn Writer>,
-    /// How messages are gathered for it.
+    /// How messages are batched for it.
     pub batching: BatchPolicy,
-    /// How many writes may be under way at once, at least 1.
+    /// How many writes may be in flight at once, at least 1.
     pub max_in_flight: usize,
-    /// Whether a message that is still flagged as failed is written all the same. False for
-    /// everything that bills.
+    /// Whether a message that is still flagged as failed is written anyway. False for every output that
+    /// bills.
     pub accepts_failed: bool,
-    /// Whether it takes JSON objects and nothing else: an event is one, and an array would be taken for
-    /// several. What is none is rejected.
+    /// Whether it accepts JSON objects only: an event is an object, and an array would be read as several.
+    /// Anything else is rejected.
     pub objects_only: bool,
-    /// How it tries again.
+    /// How it retries.
     pub retry: RetryPolicy,
-    /// What is dropped instead of tried again or rejected.
+    /// Which failures drop a message instead of retrying or rejecting it.
     pub drops: Option<DropRule>,
-    /// What it means that it took a message.
+    /// What it means that it accepted a message.
     pub taken: Taken,
 }
 
-/// What it means for a message that an output took it.
+/// What it means for a message that an output accepted it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
-    /// It is delivered, also where another output refused it before.
+    /// It is delivered, even if another output rejected it before.
     Delivered,
-    /// It is delivered, unless another output refused it before: a dead letter is no bill.
+    /// It is delivered, unless another output rejected it before: a dead letter is not billed.
     Kept,
-    /// It is gone, on purpose.
+    /// It is dropped on purpose.
     Dropped,
 }
 
@@ -345,92 +343,93 @@ impl OutputNode {
     }
 }
 
-/// Where a message goes.
+/// Where a message is passed to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Routing {
-    /// To these children, by index. None at all means that it is dropped on purpose.
+    /// To these children, by index. An empty list drops it on purpose.
     To(Vec<usize>),
-    /// Nowhere, for this reason.
+    /// To none: it is rejected for this reason.
     Reject(String),
 }
 
-/// Decides where messages go.
+/// Decides where messages are passed to.
 pub trait Router: Send + Sync {
-    /// Decides for one message. Must be quick and must not change the message.
+    /// Decides for one message. It must be fast.
     fn route(&self, message: &Message) -> Routing;
 }
 
-/// Why a write did not succeed, named for what the runtime does about it.
+/// Why a write did not succeed. The variants are named after what the runtime does.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum WriteError {
-    /// May pass, and is no message's doing, such as a connection that is refused: the same bytes are
-    /// written again, for ever, with growing pauses.
+    /// A temporary failure that no message caused, such as a refused connection: the same bytes are written
+    /// again without limit, at growing intervals.
     #[error("{reason}")]
     Retry {
         /// What happened.
         reason: String,
-        /// The pause that the other side asked for.
+        /// The pause that the server asked for.
         after: Option<Duration>,
     },
-    /// May pass, or be a message's doing, such as a 500: written again like [`WriteError::Retry`]. Where others are taken meanwhile the batch is halved, and a
-    /// message that fails alone again and again while others are taken is set aside.
+    /// A failure that may be temporary or caused by a message, such as a 500: retried like
+    /// [`WriteError::Retry`]. If others are accepted meanwhile, the batch is halved, and a message that fails
+    /// alone repeatedly while others are accepted is rejected.
     #[error("{reason}")]
     Failed {
         /// What happened.
         reason: String,
-        /// The pause that the other side asked for, or the longer one that this calls for.
+        /// The pause that the server asked for, or the longer one that this failure needs.
         after: Option<Duration>,
     },
-    /// The other side refuses us as a whole: the data is kept, the output is not ready, and it is
-    /// tried again slowly. Where others are taken meanwhile it is like [`WriteError::Failed`].
+    /// The server refuses this client, such as with a 401: the data is kept, the output is not ready, and it
+    /// is retried slowly. If others are accepted meanwhile, it is like [`WriteError::Failed`].
     #[error("{reason}")]
     Unauthorized {
         /// What happened and what to do about it.
         reason: String,
     },
-    /// An answer that is not the API's, of a proxy perhaps, or of a server that is asked at the wrong
-    /// address: neither a success nor a verdict. The data is kept, the output is not ready, and it is
-    /// tried again slowly. Where others are taken meanwhile it is like [`WriteError::Failed`].
+    /// A response that is not from the API, such as a proxy's or that of a wrong address: neither a success
+    /// nor a rejection. The data is kept, the output is not ready, and it is retried slowly. If others are
+    /// accepted meanwhile, it is like [`WriteError::Failed`].
     #[error("{reason}")]
     Strange {
         /// What happened and what to do about it.
         reason: String,
     },
-    /// Too large at once: halved, and the limit is remembered. A single message that is too large is
-    /// rejected if a smaller one is taken.
+    /// The batch is too large: it is halved, and the limit is remembered. A single message that is too large is
+    /// rejected if a smaller one is accepted.
     #[error("{reason}")]
     TooLarge {
         /// What happened.
         reason: String,
     },
-    /// A message of this batch can never pass: bisected until it stands alone and is rejected, if
-    /// anything was ever taken.
+    /// The server rejects a message of this batch: the batch is bisected until the message is alone and is
+    /// rejected, provided that anything was ever accepted.
     #[error("{reason}")]
     Rejected {
-        /// What the other side said.
+        /// What the server answered.
         reason: String,
     },
-    /// No request can be made of the first message of this batch, such as one whose URL cannot be
-    /// evaluated: it is rejected alone. Nothing was sent, so the other side said nothing.
+    /// No request can be made from the first message of this batch, such as one whose URL cannot be evaluated:
+    /// it is rejected alone. Nothing was sent, so there is no response.
     #[error("{reason}")]
     Unsendable {
         /// What cannot be made, and why.
         reason: String,
     },
-    /// A message of this batch is to be dropped, as the configuration says of such an answer:
-    /// bisected until it stands alone and is dropped.
+    /// The configuration drops a message for this response: the batch is bisected until the message is alone
+    /// and is dropped.
     #[error("{reason}")]
     Dropped {
-        /// What the other side said.
+        /// What the server answered.
         reason: String,
     },
 }
 
-/// Writes batches to the outside.
+/// Writes batches to a sink.
 #[async_trait]
 pub trait Writer: Send + Sync {
-    /// Writes all messages at once or none. Contents are raw bytes by now. Success means that the
-    /// other side has taken responsibility. Must end within a time limit of its own.
+    /// Writes all messages or none. Their contents are raw bytes. Success means that the sink has accepted
+    /// responsibility for them. The call must end within its own time limit.
     ///
     /// # Errors
     /// [`WriteError`] names what the runtime does next.

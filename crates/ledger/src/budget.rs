@@ -1,23 +1,18 @@
 //! How many segments of one owner may wait.
 //!
 //! Each change of content starts a segment, which is kept until its time was delivered. While the sink
-//! is away an owner decides how many that are. Beyond a budget the segment that a change closed is joined
-//! to the one before it, whose content stays, where both are billed the same and nothing of the time
-//! between them was handed out: so no second moves from one event to another that was handed out, and no
-//! id changes. What is billed differently is never joined, however much of it waits; of its content only
-//! what is billed stays.
+//! is unavailable, an owner decides how many segments wait. Beyond a budget, the segment that a change
+//! closed is joined to the one before it, whose content stays, if both are billed the same and nothing of
+//! the later one was handed out. So no second moves to an event that was handed out, and no id changes.
+//! Segments that are billed differently are never joined, however many wait; of their contents only what
+//! is billed is kept.
 //!
-//! Only segments behind which there is another of the same object count: the last one of an object is
-//! what it is now.
+//! Only segments that are followed by another one of the same object count: the last one of an object is
+//! its present state.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
-use crate::{
-    entry::{Entry, Segment},
-    interval::UnixSeconds,
-    ledger::Ledger,
-    types::{Content, Observation, Uid},
-};
+use crate::{entry::Entry, interval::UnixSeconds, segment::Segment, types::Content};
 
 /// How much may wait of one owner before segments are joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +32,7 @@ impl Default for Budget {
     }
 }
 
-/// What came of a budget when an object was seen.
+/// The effect of a budget on an observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waiting {
     /// The owner is within it, or nothing more waits than before.
@@ -48,7 +43,7 @@ pub enum Waiting {
     Beyond,
 }
 
-/// What waits of one owner.
+/// How much waits of one owner.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     segments: usize,
@@ -56,7 +51,7 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// What waits of an object behind its first `from` segments.
+    /// How much waits of an object after its first `from` segments.
     fn of<C: Content>(segments: &[Segment<C>], from: usize) -> Self {
         let inner = segments.len().saturating_sub(1);
         let mut usage = Self::default();
@@ -68,7 +63,7 @@ impl Usage {
     }
 }
 
-/// What waits, by owner.
+/// How much waits, by owner.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Usages(HashMap<Box<str>, Usage>);
 
@@ -103,8 +98,8 @@ impl Usages {
             .is_some_and(|usage| usage.segments > budget.segments || usage.bytes > budget.bytes)
     }
 
-    /// An object has more segments than the `before` that it had; none was taken away, and no content
-    /// changed but that of the last.
+    /// Counts the segments that an object has beyond the `before` that it had. None was removed, and only the
+    /// content of the last one changed.
     pub(crate) fn grown<C: Content>(&mut self, entry: &Entry<C>, before: usize) {
         if let Some(last) = entry
             .segments
@@ -116,7 +111,7 @@ impl Usages {
         }
     }
 
-    /// Changes segments of an object in any way.
+    /// Counts what waits of an object again after `change`.
     pub(crate) fn change<C: Content, T>(
         &mut self,
         entry: &mut Entry<C>,
@@ -132,60 +127,34 @@ impl Usages {
         }
         outcome
     }
-}
 
-impl<C: Content> Ledger<C> {
-    /// Learns the state of an object, as [`Ledger::apply`] does, within the budget of its owner. `billed`
-    /// leaves of a content what the bill is made from: the id, the subject and all numbers, without
-    /// labels. `None`: that is not known.
-    pub fn apply_within(
+    /// Joins the two newest closed segments of an object if its owner is beyond the budget. Returns the
+    /// effect and, if they were joined, where they met.
+    pub(crate) fn join_newest<C: Content>(
         &mut self,
-        observation: Observation<C>,
+        entry: &mut Entry<C>,
         budget: Budget,
+        emitted: UnixSeconds,
         billed: impl Fn(&C) -> Option<C>,
-    ) -> Waiting {
-        let uid = Arc::clone(&observation.uid);
-        let count = |it: &Self| {
-            let entry = it.entries.get(&uid);
-            entry.map_or(0, |entry| entry.segments.len())
-        };
-        let before = count(self);
-        self.apply(observation);
-        // Nothing waits behind one that is the first of its object.
-        if count(self) <= before.max(1) {
-            return Waiting::Within;
-        }
-        self.join_newest(&uid, budget, billed)
-    }
-
-    /// Joins the two newest segments of an object that are over.
-    fn join_newest(
-        &mut self,
-        uid: &Uid,
-        budget: Budget,
-        billed: impl Fn(&C) -> Option<C>,
-    ) -> Waiting {
-        let Some(entry) = self.entries.get_mut(uid) else {
-            return Waiting::Within;
-        };
+    ) -> (Waiting, Option<UnixSeconds>) {
         let Some((last, over)) = entry.segments.split_last_mut() else {
-            return Waiting::Within;
+            return (Waiting::Within, None);
         };
         let owner = last.content().owner();
-        if !self.waiting.is_beyond(owner, budget) {
-            return Waiting::Within;
+        if !self.is_beyond(owner, budget) {
+            return (Waiting::Within, None);
         }
         let (earlier, later) = match over {
             [.., earlier, later] => (Some(earlier), later),
             [later] => (None, later),
-            [] => return Waiting::Within,
+            [] => return (Waiting::Within, None),
         };
         // What lies before was handed out, and is never changed.
-        let is_open = self.checkpoint.emitted <= later.start && !later.content().is_partial();
+        let is_open = emitted <= later.start && !later.content().is_partial();
         let Some(bill) = is_open.then(|| billed(later.content())).flatten() else {
-            return Waiting::Beyond;
+            return (Waiting::Beyond, None);
         };
-        let gone = Usage {
+        let removed = Usage {
             segments: 1,
             bytes: later.content().weight(),
         };
@@ -194,43 +163,20 @@ impl<C: Content> Ledger<C> {
                 && !earlier.content().is_partial()
                 && billed(earlier.content()).is_some_and(|it| it == bill)
         };
-        self.waiting.remove(owner, gone);
+        self.remove(owner, removed);
         let Some(earlier) = earlier.filter(is_same) else {
             later.replace(bill);
             let left = Usage {
                 bytes: later.content().weight(),
-                ..gone
+                ..removed
             };
-            self.waiting.add(owner, left);
-            return Waiting::Beyond;
+            self.add(owner, left);
+            return (Waiting::Beyond, None);
         };
         let border = later.start;
         earlier.end = later.end;
         let at = entry.segments.len().saturating_sub(2);
         entry.segments.remove(at);
-        self.no_longer_closes_at(border, uid);
-        Waiting::Joined
-    }
-
-    /// Nothing of an object closes at `at` after all.
-    fn no_longer_closes_at(&mut self, at: UnixSeconds, uid: &Uid) {
-        let Some(closing) = self.expirations.get_mut(&at) else {
-            return;
-        };
-        if let Some(place) = closing.iter().position(|it| it == uid) {
-            closing.swap_remove(place);
-        }
-        if closing.is_empty() {
-            self.expirations.remove(&at);
-        }
-    }
-
-    /// What waits, counted anew.
-    pub(crate) fn count_waiting(&self) -> Usages {
-        let mut usages = Usages::default();
-        for entry in self.entries.values() {
-            usages.grown(entry, 0);
-        }
-        usages
+        (Waiting::Joined, Some(border))
     }
 }

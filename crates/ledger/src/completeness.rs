@@ -1,10 +1,10 @@
-//! Until when the view of the world is complete.
+//! Up to when all events are known.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::interval::UnixSeconds;
 
-/// Knows of every watch whether it has a whole view, and as of when that view is current.
+/// Tracks for each watch whether it has listed everything, and as of when its view is current.
 #[derive(Debug, Clone)]
 pub struct Completeness {
     settle: i64,
@@ -18,7 +18,7 @@ struct Watch {
 }
 
 impl Completeness {
-    /// News may come `settle` seconds after the fact.
+    /// Events may arrive up to `settle` seconds late.
     #[must_use]
     pub fn new(settle: i64) -> Self {
         Self {
@@ -27,7 +27,7 @@ impl Completeness {
         }
     }
 
-    /// Adds a watch, which has no view yet.
+    /// Adds a watch, which has not listed anything yet.
     pub fn register(&mut self, watch: &str) {
         self.watches.insert(
             watch.into(),
@@ -38,21 +38,21 @@ impl Completeness {
         );
     }
 
-    /// The watch has a whole view, or has lost it.
+    /// Records whether the watch has a complete view.
     pub fn synced(&mut self, watch: &str, synced: bool) {
         if let Some(watch) = self.watches.get_mut(watch) {
             watch.synced = synced;
         }
     }
 
-    /// The watch's connection showed life at `at`: what happened before is known.
+    /// Records that the watch's connection was alive at `at`: what happened before is known.
     pub fn alive(&mut self, watch: &str, at: UnixSeconds) {
         if let Some(watch) = self.watches.get_mut(watch) {
             watch.current_as_of = watch.current_as_of.max(at);
         }
     }
 
-    /// Windows that end at or before this may be made; `None` while a watch has no whole view.
+    /// Windows that end at or before this may be handed out; `None` while a watch has no complete view.
     #[must_use]
     pub fn complete_until(&self, now: UnixSeconds) -> Option<UnixSeconds> {
         self.watches
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn life_never_goes_back() {
+    fn a_watch_is_never_less_current_than_before() {
         let mut completeness = Completeness::new(0);
         completeness.register("a");
         completeness.synced("a", true);

@@ -1,139 +1,19 @@
-//! What the ledger keeps: the life of one object, and what was handed out of it.
+//! What the ledger keeps of one object: its life.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    interval::{Interval, UnixSeconds, Window},
+    interval::{Interval, Span, UnixSeconds},
     others::Others,
-    types::{Accounting, DeliveryTag, UsageInterval},
+    segment::{Segment, SegmentChange},
+    types::{Content, Observation},
 };
 
-/// A stretch of unchanged content. The last one of a life that goes on has no end.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Segment<C> {
-    pub(crate) start: UnixSeconds,
-    pub(crate) end: Option<UnixSeconds>,
-    /// Of this module alone: whoever changes it has to have it written.
-    content: C,
-    /// Start and end as the state has them, while it has the content.
-    #[serde(skip)]
-    saved: Option<(UnixSeconds, Option<UnixSeconds>)>,
-}
+/// How long, in seconds behind the watermark, the ledger remembers an object that was deleted. If the
+/// object turns out to be running after all, its life continues where it stopped.
+pub(crate) const REMEMBERED: i64 = 60;
 
-impl<C> Segment<C> {
-    /// One that the state does not have yet.
-    pub(crate) fn new(start: UnixSeconds, end: Option<UnixSeconds>, content: C) -> Self {
-        Self {
-            start,
-            end,
-            content,
-            saved: None,
-        }
-    }
-
-    /// One as the state has it.
-    pub(crate) fn saved(start: UnixSeconds, end: Option<UnixSeconds>, content: C) -> Self {
-        Self {
-            saved: Some((start, end)),
-            ..Self::new(start, end, content)
-        }
-    }
-
-    pub(crate) fn content(&self) -> &C {
-        &self.content
-    }
-
-    pub(crate) fn replace(&mut self, content: C) {
-        self.content = content;
-        self.mark_dirty();
-    }
-
-    /// Has `change` change the content; it says whether it did.
-    pub(crate) fn change(&mut self, change: impl FnOnce(&mut C) -> bool) -> bool {
-        let is_changed = change(&mut self.content);
-        if is_changed {
-            self.mark_dirty();
-        }
-        is_changed
-    }
-
-    /// The state is to get all of it.
-    pub(crate) fn mark_dirty(&mut self) {
-        self.saved = None;
-    }
-
-    /// What the state has to write of it. Afterwards it is taken for written.
-    pub(crate) fn take_change(&mut self) -> Option<SegmentChange<C>>
-    where
-        C: Clone,
-    {
-        let is = (self.start, self.end);
-        let was = self.saved.replace(is);
-        let has_content = was.is_some_and(|(start, _)| start == self.start);
-        (was != Some(is)).then(|| SegmentChange {
-            start: self.start,
-            end: self.end,
-            content: (!has_content).then(|| self.content.clone()),
-        })
-    }
-
-    /// The part of it that lies in a window.
-    pub(crate) fn clip(&self, window: Window) -> Option<(UnixSeconds, UnixSeconds)> {
-        let start = self.start.max(window.start);
-        let end = self.end.map_or(window.end, |end| end.min(window.end));
-        (start < end).then_some((start, end))
-    }
-
-    /// What is billed of it in one window.
-    pub(crate) fn billed(
-        &self,
-        window: Window,
-        accounting: Accounting,
-    ) -> Option<(UnixSeconds, UnixSeconds)> {
-        match accounting {
-            Accounting::Exact => self.clip(window),
-            Accounting::Nominal => {
-                let ran_at_start =
-                    self.start <= window.start && self.end.is_none_or(|end| window.start < end);
-                ran_at_start.then_some((window.start, window.end))
-            }
-        }
-    }
-
-    /// What is billed of it in all windows of a stretch, of which the last may be cut off.
-    pub(crate) fn billed_over(
-        &self,
-        stretch: Window,
-        accounting: Accounting,
-        interval: Interval,
-    ) -> Option<(UnixSeconds, UnixSeconds)> {
-        if accounting == Accounting::Exact {
-            return self.clip(stretch);
-        }
-        let (start, end) = self.clip(stretch)?;
-        let start = if start == stretch.start {
-            start
-        } else {
-            interval.ceil(start)
-        };
-        let end = interval.ceil(end).min(stretch.end);
-        (start < end).then_some((start, end))
-    }
-}
-
-/// A segment that is not as the state has it. What the state has of the object between its start and its
-/// end is no longer there: segments do not overlap.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SegmentChange<C> {
-    /// The first second, by which the state finds it.
-    pub start: UnixSeconds,
-    /// The second after the last, if it is over.
-    pub end: Option<UnixSeconds>,
-    /// The content; `None` where the state has a segment with this start and this content.
-    pub content: Option<C>,
-}
-
-/// What is remembered of one object. One is written for each object, so what is not there is left out.
+/// The life of one object. The state holds one per object, so fields without a value are left out.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Entry<C> {
     /// The start of the life, as far back as it is billed.
@@ -141,29 +21,30 @@ pub(crate) struct Entry<C> {
     /// The end of the life, once it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) end: Option<UnixSeconds>,
-    /// So many seconds of a life that is over were counted as overbilled.
+    /// How many seconds of a life that has ended were counted as overbilled.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) overbilled: i64,
-    /// Up to where a life that is over was handed out or will be; beyond its end when the end was
-    /// learned too late.
+    /// Up to where a life that has ended was or will be handed out; after its end if the end was learned
+    /// too late.
     pub(crate) covered: UnixSeconds,
-    /// Of a life that is over, what would have been handed out late and was beyond its end: should it
-    /// turn out to go on, this is missing.
+    /// Late spans that were not handed out because they lay after the end of the life. If the life turns
+    /// out to continue, they are still to be billed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) trimmed: Vec<(UnixSeconds, UnixSeconds)>,
-    /// Contiguous, in order; what the watermark has passed is dropped. Older states have them here.
+    pub(crate) trimmed: Vec<Span>,
+    /// Contiguous and in order. Segments behind the watermark are dropped. Older versions of the state hold
+    /// the segments here.
     #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
     pub(crate) segments: Vec<Segment<C>>,
-    /// Whether the object still exists. The memory of a life that is over is kept as long, so that
-    /// it is not billed again when it is seen again.
+    /// Whether the object still exists. An ended life is remembered for as long, so that an object that is
+    /// observed again is not billed again.
     pub(crate) exists: bool,
-    /// When it was first seen or, if it had run for long by then, when it started: since then it is no
-    /// news to anybody.
+    /// When the object was first observed or, if it had been running for long by then, when it started.
+    /// Every replica knows it since then.
     pub(crate) learned: UnixSeconds,
-    /// The newest time of a write to the content that was known.
+    /// The newest known time of a write to the content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) written: Option<UnixSeconds>,
-    /// Nothing before this is billed, for the object was none to bill.
+    /// Nothing before this is billed, because the object was not in scope.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) in_scope_since: Option<UnixSeconds>,
 }
@@ -173,25 +54,61 @@ fn is_zero(seconds: &i64) -> bool {
     *seconds == 0
 }
 
-impl<C: Clone + PartialEq> Entry<C> {
-    /// A life that begins at `first`, has not ended, and is seen at `learned`.
-    pub(crate) fn new(first: UnixSeconds, learned: UnixSeconds) -> Self {
-        Self {
+/// What a life that continues after all changes.
+pub(crate) struct Resumed {
+    /// How many seconds had been counted as overbilled. They were right.
+    pub(crate) overbilled: i64,
+    /// What was not handed out while the life was taken for ended.
+    pub(crate) missed: Vec<Span>,
+}
+
+/// What an observation changes in a life that goes on.
+#[derive(Default)]
+pub(crate) struct ContentLearned {
+    /// Whether the entry changed.
+    pub(crate) is_changed: bool,
+    /// The end of the segment that was closed, if one was.
+    pub(crate) closed_at: Option<UnixSeconds>,
+}
+
+impl<C: Content> Entry<C> {
+    /// The life of an object that is observed for the first time, without segments; `None` if nothing of it
+    /// is billed.
+    pub(crate) fn begin(seen: &Observation<C>, horizon: UnixSeconds) -> Option<Self> {
+        let start = seen.start?;
+        // An object that has been running for long is known to the other replicas, whenever this one
+        // observes it.
+        let is_news = start.saturating_add(REMEMBERED) > seen.observed_at;
+        let learned = if is_news { seen.observed_at } else { start };
+        let start = start.max(horizon);
+        let first = seen.in_scope_since.map_or(start, |since| start.max(since));
+        if seen.end.is_some_and(|end| end <= first) {
+            return None;
+        }
+        Some(Self {
             first,
-            end: None,
+            end: seen.end,
             overbilled: 0,
-            covered: first,
+            covered: seen.end.unwrap_or(first),
             trimmed: Vec::new(),
             segments: Vec::new(),
             exists: true,
             learned,
-            written: None,
-            in_scope_since: None,
+            written: seen.content_since,
+            in_scope_since: seen.in_scope_since,
+        })
+    }
+
+    /// Adds the first segment: what of the life lies after `emitted`.
+    pub(crate) fn start_segment(&mut self, emitted: UnixSeconds, content: C) {
+        let from = self.first.max(emitted);
+        if self.end.is_none_or(|end| from < end) {
+            self.segments.push(Segment::new(from, self.end, content));
         }
     }
 
     /// All but its segments.
-    pub(crate) fn life(&self) -> Self {
+    fn life(&self) -> Self {
         Self {
             trimmed: self.trimmed.clone(),
             segments: Vec::new(),
@@ -199,38 +116,145 @@ impl<C: Clone + PartialEq> Entry<C> {
         }
     }
 
-    /// The later of `at` and when it came to be one to bill.
-    pub(crate) fn in_scope(&self, at: UnixSeconds) -> UnixSeconds {
+    /// The later of `at` and the time when the object came into scope.
+    fn in_scope(&self, at: UnixSeconds) -> UnixSeconds {
         self.in_scope_since.map_or(at, |since| at.max(since))
     }
 
-    /// The content changed at `at`, which lies not before `emitted`. Gives back the end of the
-    /// segment that this closed, if any.
-    pub(crate) fn change(&mut self, at: UnixSeconds, content: C) -> Option<UnixSeconds> {
-        let last = self.segments.last_mut()?;
-        if last.content == content {
+    /// Moves the start back if the life began earlier than was known. Returns what lies before the start
+    /// that was known, and its content.
+    pub(crate) fn start_learned(
+        &mut self,
+        seen: &Observation<C>,
+        horizon: UnixSeconds,
+        emitted: UnixSeconds,
+    ) -> Option<(Span, C)> {
+        let start = seen.start?.max(self.in_scope(horizon));
+        if start >= self.first {
             return None;
         }
-        if at <= last.start {
-            last.replace(content);
-            return None;
+        let known = std::mem::replace(&mut self.first, start);
+        let content = self
+            .segments
+            .first()
+            .map_or(&seen.content, Segment::content);
+        let content = content.clone();
+        if known > emitted
+            && let Some(segment) = self.segments.first_mut()
+        {
+            // Nothing of it has been handed out, so the segment may begin earlier.
+            segment.start = start.max(emitted);
         }
-        last.end = Some(at);
-        self.segments.push(Segment::new(at, None, content));
-        Some(at)
+        Some(((start, known), content))
     }
 
-    /// So many seconds of a life that is over were handed out beyond its end, or will be, and not by
-    /// others.
-    pub(crate) fn beyond(&self, others: &Others) -> i64 {
+    /// Continues an ended life if the object is running after all: where it stopped, or where the object
+    /// came into scope again.
+    pub(crate) fn resume(
+        &mut self,
+        seen: &Observation<C>,
+        emitted: UnixSeconds,
+    ) -> Option<Resumed> {
+        if self.end.is_none() || seen.end.is_some() || seen.start.is_none() {
+            return None;
+        }
+        self.end = None;
+        self.in_scope_since = self.in_scope_since.max(seen.in_scope_since);
+        let trimmed = std::mem::take(&mut self.trimmed).into_iter();
+        let mut missed: Vec<_> = trimmed
+            .map(|(from, to)| (self.in_scope(from), to))
+            .collect();
+        let again = self.in_scope(self.covered);
+        missed.push((again, emitted));
+        let from = again.max(emitted);
+        match self.segments.last_mut() {
+            Some(last) if last.end == Some(from) && *last.content() == seen.content => {
+                last.end = None;
+            }
+            _ => self
+                .segments
+                .push(Segment::new(from, None, seen.content.clone())),
+        }
+        Some(Resumed {
+            overbilled: std::mem::take(&mut self.overbilled),
+            missed,
+        })
+    }
+
+    /// Starts a segment if the content changed. A change is dated by when it was written, which is the same
+    /// for every replica. A write that was known long before the change did not make it: removing a label
+    /// leaves no time in an object. Then the change is dated by when it was observed, in which two replicas
+    /// may differ by a moment.
+    pub(crate) fn content_learned(
+        &mut self,
+        seen: &Observation<C>,
+        emitted: UnixSeconds,
+    ) -> ContentLearned {
+        let mut learned = ContentLearned::default();
+        let known = self.written;
+        if seen.content_since > known {
+            self.written = seen.content_since;
+            learned.is_changed = true;
+        }
+        let Some(last) = self.segments.last_mut().filter(|_| self.end.is_none()) else {
+            return learned;
+        };
+        if *last.content() == seen.content {
+            return learned;
+        }
+        learned.is_changed = true;
+        // Two writes in one second have the same time.
+        let made_it = |since: &UnixSeconds| {
+            Some(*since) > known || seen.observed_at <= since.saturating_add(1)
+        };
+        let at = seen
+            .content_since
+            .filter(made_it)
+            .map_or(seen.observed_at, |since| since.min(seen.observed_at))
+            .max(emitted);
+        if at <= last.start {
+            last.replace(seen.content.clone());
+        } else {
+            last.end = Some(at);
+            self.segments
+                .push(Segment::new(at, None, seen.content.clone()));
+            learned.closed_at = Some(at);
+        }
+        learned
+    }
+
+    /// Completes a partial last segment whose content has been `content` since `written`. Returns the end of
+    /// the segment that this closed, if any.
+    pub(crate) fn complete(&mut self, written: UnixSeconds, content: &C) -> Option<UnixSeconds> {
+        let last = self
+            .segments
+            .last_mut()
+            .filter(|it| it.content().is_partial())?;
+        if written <= last.start {
+            last.replace(content.clone());
+            return None;
+        }
+        if last.end.is_some_and(|end| end <= written) {
+            return None;
+        }
+        // What the content was before that is not known.
+        let end = last.end.replace(written);
+        self.segments
+            .push(Segment::new(written, end, content.clone()));
+        Some(written)
+    }
+
+    /// How many seconds after the end of an ended life were or will be handed out, and not by another
+    /// replica.
+    pub(crate) fn overbilled_seconds(&self, others: &Others) -> i64 {
         let end = self.end.unwrap_or(self.covered);
         self.trimmed
             .iter()
-            .map(|stretch| others.without(*stretch))
+            .map(|span| others.without(*span))
             .fold(others.without((end, self.covered)), i64::saturating_sub)
     }
 
-    /// The life ended at `end`. Nothing before `emitted` is touched: it was handed out.
+    /// Ends the life at `end`. What lies before `emitted` was handed out and is not changed.
     pub(crate) fn close(&mut self, end: UnixSeconds, emitted: UnixSeconds) {
         let end = end.max(self.first);
         let border = if self.first < emitted {
@@ -247,83 +271,65 @@ impl<C: Clone + PartialEq> Entry<C> {
         self.end = Some(end);
         self.covered = border;
     }
-}
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum WindowState {
-    InFlight(DeliveryTag),
-    Failed,
-    /// Or given up: nothing more comes of it.
-    Delivered,
-}
+    /// For a life that ended while whole windows were billed: all of its last window was handed out. Returns
+    /// whether this changed the entry.
+    pub(crate) fn cover_whole_window(&mut self, interval: Interval, emitted: UnixSeconds) -> bool {
+        let whole = interval.ceil(self.covered).min(emitted);
+        let is_changed = self.end.is_some() && self.covered < whole;
+        if is_changed {
+            self.covered = whole;
+        }
+        is_changed
+    }
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct HandedOut {
-    pub(crate) window: Window,
-    pub(crate) state: WindowState,
-    pub(crate) seconds: i64,
-    /// How it is billed, whatever is configured when it comes again. Older states do not say.
-    #[serde(default)]
-    pub(crate) accounting: Option<Accounting>,
-}
-
-/// A stretch of time of an object that was learned of too late for its windows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LateSpan<C> {
-    /// The second after the last.
-    pub end: UnixSeconds,
-    /// What is billed.
-    pub content: C,
-    /// When it was learned of.
-    pub learned: UnixSeconds,
-}
-
-impl<C> LateSpan<C> {
-    /// The same with another content.
-    #[must_use]
-    pub fn with<D>(&self, content: D) -> LateSpan<D> {
-        LateSpan {
-            end: self.end,
-            content,
-            learned: self.learned,
+    /// Returns what the state has to write of it, and takes that for written.
+    pub(crate) fn take_change(&mut self) -> RecordChange<C> {
+        let first = self.segments.first().map(|it| it.start);
+        let last = self.segments.last().map(|it| it.start);
+        let mut segments = Vec::new();
+        let mut after = UnixSeconds::MIN;
+        for segment in &mut self.segments {
+            segments.extend(segment.take_change(after));
+            after = segment.end.unwrap_or(after);
+        }
+        RecordChange {
+            life: Record(self.life()),
+            starts: first.zip(last),
+            segments,
         }
     }
 }
 
-/// A late batch that was handed out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LateBatch<C> {
-    /// By which the state finds it; states before that was so have none.
-    #[serde(default)]
-    pub(crate) number: u64,
-    pub(crate) window: Window,
-    pub(crate) pieces: Vec<UsageInterval<C>>,
-    /// When the last of it was learned of.
-    pub(crate) learned: UnixSeconds,
+/// All that the state holds of one object.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Record<C>(pub(crate) Entry<C>);
+
+impl<C> Record<C> {
+    /// Combines the life of [`RecordChange::life`] with the segments that the state holds, in order: start,
+    /// end and content of each.
+    #[must_use]
+    pub fn with_segments(
+        mut self,
+        segments: impl IntoIterator<Item = (UnixSeconds, Option<UnixSeconds>, C)>,
+    ) -> Self {
+        let segments = segments
+            .into_iter()
+            .map(|(start, end, content)| Segment::saved(start, end, content));
+        self.0.segments = segments.collect();
+        self
+    }
 }
 
-impl<C> LateBatch<C> {
-    /// The same with contents that are made of its own.
-    ///
-    /// # Errors
-    /// The first that one cannot be made.
-    pub fn try_map<D, E>(
-        self,
-        mut content: impl FnMut(C) -> Result<D, E>,
-    ) -> Result<LateBatch<D>, E> {
-        let pieces = self.pieces.into_iter().map(|piece| {
-            Ok(UsageInterval {
-                content: content(piece.content)?,
-                uid: piece.uid,
-                start: piece.start,
-                end: piece.end,
-            })
-        });
-        Ok(LateBatch {
-            pieces: pieces.collect::<Result<_, E>>()?,
-            number: self.number,
-            window: self.window,
-            learned: self.learned,
-        })
-    }
+/// What changed of one object.
+#[derive(Debug, Clone)]
+pub struct RecordChange<C> {
+    /// All but its segments.
+    pub life: Record<C>,
+    /// Where its first and its last segment start, if it has any. Segments of the state that start before
+    /// the first or after the last no longer exist.
+    pub starts: Option<(UnixSeconds, UnixSeconds)>,
+    /// Segments that are new or changed, in order.
+    pub segments: Vec<SegmentChange<C>>,
 }

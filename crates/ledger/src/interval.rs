@@ -1,11 +1,14 @@
-//! Windows: time cut in the same places by everybody.
+//! Windows: aligned spans of time, the same for every replica.
 
 use serde::{Deserialize, Serialize};
 
 /// Seconds since 1970-01-01T00:00:00Z.
 pub type UnixSeconds = i64;
 
-/// A half-open stretch of time, `[start, end)`.
+/// A half-open span of time: the first second, and the second after the last.
+pub(crate) type Span = (UnixSeconds, UnixSeconds);
+
+/// A half-open span of time, `[start, end)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Window {
     /// The first second.
@@ -32,7 +35,7 @@ impl Interval {
         at.saturating_sub(at.rem_euclid(self.0))
     }
 
-    /// The first border of windows at or after `at`.
+    /// The first window boundary at or after `at`.
     #[must_use]
     pub fn ceil(self, at: UnixSeconds) -> UnixSeconds {
         match self.floor(at) {
@@ -41,7 +44,7 @@ impl Interval {
         }
     }
 
-    /// The first border of windows after `at`.
+    /// The first window boundary after `at`.
     #[must_use]
     pub fn next_boundary(self, at: UnixSeconds) -> UnixSeconds {
         self.floor(at).saturating_add(self.0)

@@ -1,345 +1,210 @@
 //! The ledger: what ran when, what was handed out, and what arrived.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use crate::{
-    budget::Usages,
-    durable::Checkpoint,
-    entry::{Entry, HandedOut, Segment, WindowState},
+    budget::{Budget, Waiting},
+    checkpoint::{Changes, Checkpoint},
+    entry::{Entry, Record},
+    group::{Group, GroupKey},
     interval::{Interval, UnixSeconds, Window},
     quarantine::Quarantine,
+    seconds::{Seconds, Tally, Unbilled},
+    segment::Segment,
+    timeline::Timeline,
     types::{
-        Accounting, Content, DeliveryResult, DeliveryTag, Kind, Observation, Stats, Uid,
-        UsageInterval, WindowBatch,
+        Accounting, Content, DeliveryResult, DeliveryTag, Fate, Kind, Observation, Stats, Uid,
+        UsageInterval, WindowBatch, seconds_of,
     },
+    windows::{HandedOut, WindowState},
 };
 
-/// How long, in seconds behind the watermark, an object that is gone is remembered: should it turn
-/// out to run after all, its life goes on where it stopped.
-pub(crate) const REMEMBERED: i64 = 60;
-
-/// See the crate's documentation.
+/// What ran when, what was handed out, and what arrived. The crate's documentation defines the terms.
+///
+/// ```
+/// use meterline_ledger::{Accounting, Content, DeliveryResult, Interval, Ledger, Observation};
+///
+/// #[derive(Debug, Clone, PartialEq)]
+/// struct Pod {
+///     namespace: &'static str,
+///     cores: u32,
+/// }
+///
+/// impl Content for Pod {
+///     fn owner(&self) -> &str {
+///         self.namespace
+///     }
+///
+///     fn weight(&self) -> usize {
+///         size_of::<Self>()
+///     }
+/// }
+///
+/// let minute = Interval::new(60).unwrap();
+/// let mut ledger = Ledger::new(minute, Accounting::Exact, 0);
+/// ledger.apply(Observation {
+///     uid: "a".into(),
+///     start: Some(10),
+///     end: None,
+///     content: Pod { namespace: "default", cores: 2 },
+///     content_since: None,
+///     observed_at: 12,
+///     in_scope_since: None,
+/// });
+/// assert!(ledger.next(59).is_none(), "the window is not over");
+///
+/// let window = ledger.next(60).unwrap();
+/// assert_eq!(window.pieces[0].seconds(), 50);
+///
+/// // What was not delivered comes again as it was, and the watermark waits for it.
+/// ledger.settle(window.tag, DeliveryResult::Failed);
+/// let again = ledger.next(60).unwrap();
+/// assert_eq!(again.pieces, window.pieces);
+/// assert_eq!(ledger.watermark(), 0);
+/// ledger.settle(again.tag, DeliveryResult::Delivered);
+/// assert_eq!(ledger.watermark(), 60);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Ledger<C> {
-    pub(crate) interval: Interval,
-    pub(crate) accounting: Accounting,
-    pub(crate) checkpoint: Checkpoint<C>,
-    pub(crate) entries: BTreeMap<Uid, Entry<C>>,
-    pub(crate) quarantine: Quarantine<C>,
-    /// Objects that have something to forget once the watermark passes that second.
-    pub(crate) expirations: BTreeMap<UnixSeconds, Vec<Uid>>,
-    pub(crate) tags: HashMap<u64, UnixSeconds>,
-    next_tag: u64,
-    /// Entries that are not as they were when the changes were last taken.
-    pub(crate) changed: BTreeSet<Uid>,
-    /// Objects that came back with contents that are not whole, and were not seen since.
-    pub(crate) partial: HashSet<Uid>,
-    /// How much waits.
-    pub(crate) waiting: Usages,
+    pub(crate) timeline: Timeline<C>,
+    quarantine: Quarantine<C>,
+    last_tag: u64,
 }
 
 impl<C: Content> Ledger<C> {
     /// An empty ledger. What lies before `horizon` is never billed.
     #[must_use]
     pub fn new(interval: Interval, accounting: Accounting, horizon: UnixSeconds) -> Self {
-        Self::from_parts(interval, accounting, Checkpoint::new(horizon))
+        Self {
+            timeline: Timeline::new(interval, accounting, horizon),
+            quarantine: Quarantine::default(),
+            last_tag: 0,
+        }
     }
 
-    pub(crate) fn from_parts(
+    /// The ledger that was persisted. What had been handed out and was not settled is handed out again.
+    /// Windows that were not handed out yet are cut by `interval`, whatever it was before. Rejected pieces
+    /// are handed out again, because the configuration may have changed.
+    #[must_use]
+    pub fn restore(
         interval: Interval,
         accounting: Accounting,
-        mut checkpoint: Checkpoint<C>,
+        checkpoint: Checkpoint<C>,
+        records: impl IntoIterator<Item = (Uid, Record<C>)>,
+        rejected: impl IntoIterator<Item = (GroupKey, Group<C>)>,
     ) -> Self {
-        checkpoint.accounting = Some(accounting);
         Self {
-            interval,
-            accounting,
-            checkpoint,
-            entries: BTreeMap::new(),
-            quarantine: Quarantine::default(),
-            expirations: BTreeMap::new(),
-            tags: HashMap::new(),
-            next_tag: 0,
-            changed: BTreeSet::new(),
-            partial: HashSet::new(),
-            waiting: Usages::default(),
+            timeline: Timeline::restore(interval, accounting, checkpoint, records),
+            quarantine: Quarantine::restore(rejected),
+            last_tag: 0,
         }
     }
 
-    /// The end of the last window of the unbroken run that was delivered.
-    #[must_use]
-    pub fn watermark(&self) -> UnixSeconds {
-        self.checkpoint.watermark
-    }
-
-    /// The end of the last window that was handed out.
-    #[must_use]
-    pub fn emitted(&self) -> UnixSeconds {
-        self.checkpoint.emitted
-    }
-
-    /// The length of windows.
-    #[must_use]
-    pub fn interval(&self) -> Interval {
-        self.interval
-    }
-
-    /// The end of the window that comes next.
-    #[must_use]
-    pub fn next_due(&self) -> UnixSeconds {
-        self.interval.next_boundary(self.checkpoint.emitted)
-    }
-
-    /// Whether an object is known and its life goes on.
-    #[must_use]
-    pub fn is_running(&self, uid: &str) -> bool {
-        self.entries
-            .get(uid)
-            .is_some_and(|entry| entry.end.is_none())
-    }
-
-    /// Whose an object is, if it is known.
-    pub(crate) fn owner(&self, uid: &str) -> Option<Arc<str>> {
-        let segment = self.entries.get(uid)?.segments.last()?;
-        Some(segment.content().owner().into())
-    }
-
-    /// Figures for people.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        Stats {
-            open: self.entries.values().filter(|it| it.end.is_none()).count(),
-            ..self.checkpoint.stats
+    /// What changed since this was last called, or since the ledger was made or restored.
+    pub fn take_changes(&mut self) -> Changes<C> {
+        let (late, batches) = self.timeline.late.take_changes();
+        Changes {
+            records: self.timeline.objects.take_changes(),
+            late,
+            batches,
+            rejected: self.quarantine.take_changes(),
+            checkpoint: self.timeline.checkpoint(),
         }
+    }
+
+    /// All that there is, as changes of an empty state.
+    pub fn take_everything(&mut self) -> Changes<C> {
+        self.timeline.objects.mark_all_dirty();
+        self.timeline.late.mark_all_dirty();
+        self.quarantine.mark_all_dirty();
+        self.take_changes()
+    }
+
+    /// Calls `change` for each content, once after [`Ledger::restore`]; it returns whether it changed the
+    /// content. A content is *partial* if it was kept for a configuration that read less: a bill must not be
+    /// made of it as if nothing were missing. It is completed when the object is observed again and has not
+    /// been written to since.
+    pub fn each_content(&mut self, change: &mut dyn FnMut(&mut C) -> bool) {
+        let mut partial = HashSet::new();
+        let mut each = |uid: &Uid, content: &mut C| {
+            let is_changed = change(content);
+            if content.is_partial() {
+                partial.insert(Arc::clone(uid));
+            }
+            is_changed
+        };
+        self.timeline.each_content(&mut each);
+        self.quarantine.each_content(&mut each);
+        self.timeline.set_partial(partial);
     }
 
     // --- learning -----------------------------------------------------------------------------
 
     /// Learns the state of an object.
-    pub fn apply(&mut self, observation: Observation<C>) {
-        let uid = Arc::clone(&observation.uid);
-        match self.entries.remove(&uid) {
-            None => self.first_seen(observation),
-            Some(mut entry) => {
-                if !entry.exists {
-                    entry.exists = true;
-                    self.mark_dirty(&uid);
-                }
-                let before = entry.segments.len();
-                self.complete(&uid, &mut entry, &observation);
-                self.start_learned(&uid, &mut entry, &observation);
-                self.seen_again(&uid, &mut entry, &observation);
-                self.content_learned(&uid, &mut entry, &observation);
-                self.waiting.grown(&entry, before);
-                if let Some(end) = observation.end {
-                    self.end_learned(&uid, &mut entry, end);
-                }
-                self.entries.insert(uid, entry);
-            }
+    pub fn apply(&mut self, seen: Observation<C>) {
+        if let Some(written) = self.timeline.objects.complete(&seen) {
+            self.quarantine.complete(&seen.uid, written, &seen.content);
         }
+        self.timeline.apply(seen);
+    }
+
+    /// Learns the state of an object, as [`Ledger::apply`] does, within the budget of its owner. `billed`
+    /// returns what the bill is made from of a content: the id, the subject and all numbers, without
+    /// labels. `None` means that this is not known.
+    pub fn apply_within(
+        &mut self,
+        seen: Observation<C>,
+        budget: Budget,
+        billed: impl Fn(&C) -> Option<C>,
+    ) -> Waiting {
+        let uid = Arc::clone(&seen.uid);
+        let before = self.timeline.objects.segments(&uid);
+        self.apply(seen);
+        self.timeline.join_newest(&uid, before, budget, billed)
     }
 
     /// Learns that an object no longer exists; a life that went on ended at `at`.
     pub fn deleted(&mut self, uid: &str, at: UnixSeconds) {
-        let Some((uid, mut entry)) = self.entries.remove_entry(uid) else {
-            return;
-        };
-        entry.exists = false;
-        self.mark_dirty(&uid);
-        self.end_learned(&uid, &mut entry, at);
-        self.close_at(entry.covered.saturating_add(REMEMBERED), &uid);
-        self.entries.insert(uid, entry);
-        self.forget();
+        self.timeline.deleted(uid, at);
     }
 
-    fn first_seen(&mut self, observation: Observation<C>) {
-        let Some(start) = observation.start else {
-            return;
-        };
-        // What has run for long is no news: others have known it, whoever sees it only now.
-        let is_news = start.saturating_add(REMEMBERED) > observation.observed_at;
-        let learned = if is_news {
-            observation.observed_at
-        } else {
-            start
-        };
-        let start = start.max(self.checkpoint.horizon);
-        let start = observation
-            .in_scope_since
-            .map_or(start, |since| start.max(since));
-        if observation.end.is_some_and(|end| end <= start) {
-            return;
-        }
-        let uid = observation.uid;
-        let mut entry = Entry::new(start, learned);
-        entry.written = observation.content_since;
-        entry.in_scope_since = observation.in_scope_since;
-        self.add_late(
-            &uid,
-            (start, observation.end.unwrap_or(self.checkpoint.emitted)),
-            &observation.content,
-            observation.observed_at,
-        );
-        let from = start.max(self.checkpoint.emitted);
-        if observation.end.is_none_or(|end| from < end) {
-            let content = observation.content;
-            entry
-                .segments
-                .push(Segment::new(from, observation.end, content));
-        }
-        if let Some(end) = observation.end {
-            entry.end = Some(end);
-            entry.covered = end;
-            self.close_at(end, &uid);
-        }
-        self.mark_dirty(&uid);
-        self.entries.insert(uid, entry);
+    /// Learns that an object has vanished at an unknown time: it was there at `seen`, and at `now` it is not.
+    /// Its life ends at `seen`. What may lie between, and was not handed out by then, is counted as lost.
+    /// Returns how many seconds that are.
+    pub fn vanished(&mut self, uid: &str, seen: UnixSeconds, now: UnixSeconds) -> i64 {
+        self.timeline.vanished(uid, seen, now)
     }
 
-    /// The life began earlier than was known.
-    fn start_learned(&mut self, uid: &Uid, entry: &mut Entry<C>, seen: &Observation<C>) {
-        let horizon = entry.in_scope(self.checkpoint.horizon);
-        let Some(start) = seen.start.map(|start| start.max(horizon)) else {
-            return;
-        };
-        if start >= entry.first {
-            return;
-        }
-        self.mark_dirty(uid);
-        let known = entry.first;
-        entry.first = start;
-        let content = entry
-            .segments
-            .first()
-            .map_or(&seen.content, |it| it.content())
-            .clone();
-        self.add_late(uid, (start, known), &content, seen.observed_at);
-        if known > self.checkpoint.emitted
-            && let Some(segment) = entry.segments.first_mut()
-        {
-            // Nothing of it has been handed out, so it may simply begin earlier.
-            segment.start = start.max(self.checkpoint.emitted);
-        }
-    }
-
-    /// An object that was taken for gone runs after all: its life goes on where it stopped, or where it
-    /// came to be one to bill again.
-    fn seen_again(&mut self, uid: &Uid, entry: &mut Entry<C>, seen: &Observation<C>) {
-        if entry.end.is_none() || seen.end.is_some() || seen.start.is_none() {
-            return;
-        }
-        self.mark_dirty(uid);
-        // What had been handed out beyond the supposed end was right.
-        self.count_overbilled(std::mem::take(&mut entry.overbilled).saturating_neg());
-        entry.end = None;
-        entry.in_scope_since = entry.in_scope_since.max(seen.in_scope_since);
-        for (from, to) in std::mem::take(&mut entry.trimmed) {
-            let stretch = (entry.in_scope(from), to);
-            self.add_late(uid, stretch, &seen.content, seen.observed_at);
-        }
-        let again = entry.in_scope(entry.covered);
-        let missed = (again, self.checkpoint.emitted);
-        self.add_late(uid, missed, &seen.content, seen.observed_at);
-        let from = again.max(self.checkpoint.emitted);
-        match entry.segments.last_mut() {
-            Some(last) if last.end == Some(from) && *last.content() == seen.content => {
-                last.end = None
-            }
-            _ => entry
-                .segments
-                .push(Segment::new(from, None, seen.content.clone())),
-        }
-    }
-
-    /// A change is dated by when it was written, which is the same for every replica. A write that was
-    /// known long before the change did not make it: taking a label away leaves no time in an object.
-    /// Then it is dated by when it was seen, in which two replicas may differ by a moment.
-    fn content_learned(&mut self, uid: &Uid, entry: &mut Entry<C>, seen: &Observation<C>) {
-        let known = entry.written;
-        if seen.content_since > known {
-            entry.written = seen.content_since;
-            self.mark_dirty(uid);
-        }
-        let last = entry.segments.last();
-        if entry.end.is_some() || last.is_none_or(|last| *last.content() == seen.content) {
-            return;
-        }
-        self.mark_dirty(uid);
-        // Two writes in one second have the same time.
-        let made_it = |since: &UnixSeconds| {
-            Some(*since) > known || seen.observed_at <= since.saturating_add(1)
-        };
-        let at = seen
-            .content_since
-            .filter(made_it)
-            .map_or(seen.observed_at, |since| since.min(seen.observed_at))
-            .max(self.checkpoint.emitted);
-        if let Some(cut) = entry.change(at, seen.content.clone()) {
-            self.close_at(cut, uid);
-        }
-    }
-
-    fn end_learned(&mut self, uid: &Uid, entry: &mut Entry<C>, end: UnixSeconds) {
-        if entry.end.is_some() {
-            return;
-        }
-        self.mark_dirty(uid);
-        let emitted = self.checkpoint.emitted;
-        self.waiting
-            .change(entry, |entry| entry.close(end, emitted));
-        entry.trimmed = self.trim_late(uid, end.max(entry.first));
-        if self.accounting == Accounting::Exact {
-            entry.overbilled = entry.beyond(&self.checkpoint.others);
-            self.count_overbilled(entry.overbilled);
-        }
-        self.close_at(entry.covered, uid);
-    }
-
-    fn count_overbilled(&mut self, seconds: i64) {
-        let sum = self
-            .checkpoint
-            .stats
-            .overbilled_seconds
-            .saturating_add(seconds);
-        self.checkpoint.stats.overbilled_seconds = sum.max(0);
+    /// Counts object-seconds of an owner that cannot be proved and are not billed.
+    pub fn lose(&mut self, seconds: i64, owner: &str) {
+        self.timeline.lose(seconds, owner);
     }
 
     // --- handing out --------------------------------------------------------------------------
 
-    /// The next batch: what failed first, then what was late, then the next window if it ends at or
-    /// before `complete_until`, then what was rejected and is due by then: it must not keep others
-    /// waiting. `None` when there is nothing to hand out now.
+    /// The next batch: first what failed, then what is late, then the next window if it ends at or before
+    /// `complete_until`, then rejected pieces that are due by then, which must not delay others. `None` if
+    /// there is nothing to hand out now.
     pub fn next(&mut self, complete_until: UnixSeconds) -> Option<WindowBatch<C>> {
-        let failed = self
-            .checkpoint
-            .windows
-            .values()
-            .find(|it| it.state == WindowState::Failed)
-            .map(|it| it.window);
-        if let Some(window) = failed {
+        if let Some(window) = self.timeline.windows.failed() {
             return self.hand_out(window);
         }
-        if let Some(batch) = self.next_late() {
-            return Some(batch);
-        }
-        self.next_window(complete_until)
-            .or_else(|| self.next_again(complete_until))
+        self.next_late()
+            .or_else(|| self.next_window(complete_until))
+            .or_else(|| self.next_rejected(complete_until))
     }
 
     fn next_window(&mut self, complete_until: UnixSeconds) -> Option<WindowBatch<C>> {
-        // Windows in which nothing ran are delivered as they are, a bounded number at a time.
+        // Windows in which nothing ran are delivered without being handed out, a bounded number at a time.
         for _ in 0..10_000 {
             let window = Window {
-                start: self.checkpoint.emitted,
+                start: self.timeline.windows.emitted,
                 end: self.next_due(),
             };
             if window.end > complete_until || window.end <= window.start {
                 return None;
             }
-            self.checkpoint.emitted = window.end;
+            self.timeline.windows.emitted = window.end;
             if let Some(batch) = self.hand_out(window) {
                 return Some(batch);
             }
@@ -347,35 +212,29 @@ impl<C: Content> Ledger<C> {
         None
     }
 
-    /// Hands out a window; one without pieces is delivered by that.
+    /// Hands out a window. One without pieces is delivered without being handed out.
     fn hand_out(&mut self, window: Window) -> Option<WindowBatch<C>> {
-        let before = self.checkpoint.windows.get(&window.start).copied();
+        let before = self.timeline.windows.by_start().get(&window.start).copied();
         let accounting = before.and_then(|it| it.accounting);
-        let accounting = accounting.unwrap_or(self.accounting);
-        let pieces = self.pieces(window, accounting);
-        let seconds = pieces.iter().map(UsageInterval::seconds).sum::<i64>();
-        // One that comes again was counted.
+        let accounting = accounting.unwrap_or(self.timeline.accounting);
+        let pieces = self.timeline.pieces(window, accounting);
+        let seconds = seconds_of(&pieces);
+        // A window that is handed out again has been counted.
         let counted = before.map_or(0, |it| it.seconds);
-        self.count_handed_out(seconds.saturating_sub(counted));
-        let state = if pieces.is_empty() {
-            WindowState::Delivered
-        } else {
-            WindowState::InFlight(self.tag())
-        };
-        self.checkpoint.windows.insert(
-            window.start,
-            HandedOut {
-                window,
-                state,
-                seconds,
-                accounting: Some(accounting),
-            },
-        );
-        let WindowState::InFlight(tag) = state else {
-            self.advance();
+        self.timeline
+            .counters
+            .handed_out(seconds.saturating_sub(counted));
+        let tag = (!pieces.is_empty()).then(|| self.tag());
+        self.timeline.windows.record(HandedOut {
+            window,
+            state: tag.map_or(WindowState::Delivered, WindowState::InFlight),
+            seconds,
+            accounting: Some(accounting),
+        });
+        let Some(tag) = tag else {
+            self.timeline.advance();
             return None;
         };
-        self.tags.insert(tag.0, window.start);
         Some(WindowBatch {
             tag,
             window,
@@ -384,126 +243,252 @@ impl<C: Content> Ledger<C> {
         })
     }
 
-    /// The pieces of a window: a function of the ledger, the window and how it is billed alone.
-    pub(crate) fn pieces(&self, window: Window, accounting: Accounting) -> Vec<UsageInterval<C>> {
-        self.pieces_by(|segment| segment.billed(window, accounting))
-    }
-
-    /// What the windows of a stretch would be made of, in one piece a segment; the last may be cut off.
-    pub(crate) fn pieces_over(&self, stretch: Window) -> Vec<UsageInterval<C>> {
-        self.pieces_by(|segment| segment.billed_over(stretch, self.accounting, self.interval))
-    }
-
-    fn pieces_by(
-        &self,
-        billed: impl Fn(&Segment<C>) -> Option<(UnixSeconds, UnixSeconds)>,
-    ) -> Vec<UsageInterval<C>> {
-        let mut pieces = Vec::new();
-        for (uid, entry) in &self.entries {
-            for segment in &entry.segments {
-                if let Some((start, end)) = billed(segment) {
-                    pieces.push(UsageInterval {
-                        uid: Arc::clone(uid),
-                        start,
-                        end,
-                        content: segment.content().clone(),
-                    });
-                }
+    fn next_late(&mut self) -> Option<WindowBatch<C>> {
+        let batch = match self.timeline.late.next_failed() {
+            Some(batch) => batch,
+            None => {
+                let batch = self.timeline.late.gather(self.timeline.interval)?;
+                self.timeline.counters.handed_out(seconds_of(&batch.pieces));
+                batch
             }
-        }
-        pieces
+        };
+        let handed_out = WindowBatch {
+            tag: self.tag(),
+            window: batch.window,
+            kind: Kind::Late,
+            pieces: batch.pieces.clone(),
+        };
+        self.timeline.late.hand_out(handed_out.tag, batch);
+        Some(handed_out)
     }
 
-    pub(crate) fn tag(&mut self) -> DeliveryTag {
-        self.next_tag = self.next_tag.wrapping_add(1);
-        DeliveryTag(self.next_tag)
+    fn next_rejected(&mut self, now: UnixSeconds) -> Option<WindowBatch<C>> {
+        let tag = self.tag();
+        let pieces = self.quarantine.next(now, tag)?;
+        let first = pieces.first()?.start;
+        Some(WindowBatch {
+            tag,
+            window: Window {
+                start: self.timeline.interval.floor(first),
+                end: self.timeline.interval.next_boundary(first),
+            },
+            kind: Kind::Again,
+            pieces,
+        })
+    }
+
+    fn tag(&mut self) -> DeliveryTag {
+        self.last_tag = self.last_tag.wrapping_add(1);
+        DeliveryTag(self.last_tag)
+    }
+
+    /// The pieces of a batch that is not settled yet.
+    #[must_use]
+    pub fn handed_out(&self, tag: DeliveryTag) -> Vec<UsageInterval<C>> {
+        if let Some(batch) = self.timeline.late.in_flight(tag) {
+            return batch.pieces.clone();
+        }
+        if let Some(group) = self.quarantine.handed_out(tag) {
+            return group.to_pieces();
+        }
+        // A function of ledger and window: the same pieces as when it was handed out.
+        self.timeline
+            .windows
+            .in_flight(tag)
+            .map_or_else(Vec::new, |it| {
+                let accounting = it.accounting.unwrap_or(self.timeline.accounting);
+                self.timeline.pieces(it.window, accounting)
+            })
     }
 
     // --- settling -----------------------------------------------------------------------------
 
     /// Learns how a batch ended.
-    pub fn settle(&mut self, tag: DeliveryTag, settled: DeliveryResult<C>) {
-        if self.settle_again(tag, &settled) {
+    pub fn settle(&mut self, tag: DeliveryTag, result: DeliveryResult<C>) {
+        if let Some(retried) = self.quarantine.settle(tag, &result) {
+            self.timeline.counters.retried(&retried);
             return;
         }
-        if let Some(batch) = self.checkpoint.late_in_flight.remove(&tag.0) {
-            if settled == DeliveryResult::Failed {
-                self.checkpoint.late_failed.push_back(batch);
-                return;
+        let is_failed = result == DeliveryResult::Failed;
+        if let Some(seconds) = self.timeline.late.settle(tag, is_failed) {
+            if !is_failed {
+                let delivered = self.count_fates(seconds, result);
+                self.timeline.counters.delivered_late(delivered);
             }
-            self.checkpoint.unsaved.batches.insert(batch.number);
-            let seconds = batch.pieces.iter().map(UsageInterval::seconds).sum();
-            let before = self.checkpoint.stats.billed_seconds;
-            self.count_fates(seconds, settled);
-            let stats = &mut self.checkpoint.stats;
-            let delivered = stats.billed_seconds.saturating_sub(before);
-            stats.late_seconds = stats.late_seconds.saturating_add(delivered);
             return;
         }
-        let Some(window) = self
-            .tags
-            .remove(&tag.0)
-            .and_then(|start| self.checkpoint.windows.get_mut(&start))
-            .filter(|it| it.state == WindowState::InFlight(tag))
-        else {
-            return;
+        let state = if is_failed {
+            WindowState::Failed
+        } else {
+            WindowState::Delivered
         };
-        if settled == DeliveryResult::Failed {
-            window.state = WindowState::Failed;
-            return;
+        if let Some(seconds) = self.timeline.windows.settle(tag, state)
+            && !is_failed
+        {
+            self.count_fates(seconds, result);
+            self.timeline.advance();
         }
-        window.state = WindowState::Delivered;
-        let seconds = window.seconds;
-        self.count_fates(seconds, settled);
-        self.advance();
     }
 
-    /// Counts object-seconds that this ledger hands out, or no longer does if negative.
-    pub(crate) fn count_handed_out(&mut self, seconds: i64) {
-        let stats = &mut self.checkpoint.stats;
-        stats.handed_out_seconds = stats.handed_out_seconds.saturating_add(seconds);
-    }
-
-    /// Moves the watermark over the windows that were delivered without a gap.
-    pub(crate) fn advance(&mut self) {
-        while let Some(first) = self.checkpoint.windows.first_entry() {
-            if first.get().state != WindowState::Delivered {
-                break;
-            }
-            self.checkpoint.watermark = first.remove().window.end;
-        }
-        self.forget();
-    }
-
-    pub(crate) fn close_at(&mut self, at: UnixSeconds, uid: &Uid) {
-        self.expirations
-            .entry(at)
-            .or_default()
-            .push(Arc::clone(uid));
-    }
-
-    /// Drops what lies behind the watermark.
-    pub(crate) fn forget(&mut self) {
-        while let Some(first) = self.expirations.first_entry() {
-            if *first.key() > self.checkpoint.watermark {
-                break;
-            }
-            for uid in first.remove() {
-                let Some(entry) = self.entries.get_mut(&uid) else {
-                    continue;
-                };
-                let watermark = self.checkpoint.watermark;
-                if !self.changed.contains(&uid) {
-                    self.changed.insert(Arc::clone(&uid));
-                }
-                let is_ahead = |segment: &Segment<C>| segment.end.is_none_or(|end| end > watermark);
-                self.waiting
-                    .change(entry, |entry| entry.segments.retain(is_ahead));
-                let forgotten = entry.covered.saturating_add(REMEMBERED) <= watermark;
-                if forgotten && !entry.exists && entry.end.is_some() {
-                    self.entries.remove(&uid);
+    /// Counts what became of pieces that were handed out for the first time. Returns how many of their
+    /// `seconds` were delivered.
+    fn count_fates(&mut self, seconds: i64, result: DeliveryResult<C>) -> i64 {
+        let mut delivered = seconds;
+        if let DeliveryResult::Done { at, undelivered } = result {
+            for (piece, fate) in undelivered {
+                let seconds = piece.seconds();
+                delivered = delivered.saturating_sub(seconds);
+                match fate {
+                    Fate::Dropped { place } => {
+                        self.timeline
+                            .counters
+                            .dropped(seconds, &place, piece.content.owner());
+                    }
+                    Fate::Rejected(refusal) => {
+                        self.timeline.counters.rejected(seconds);
+                        let evicted = self.quarantine.add(piece, refusal, at);
+                        self.timeline.counters.not_kept(&evicted);
+                    }
                 }
             }
         }
+        self.timeline.counters.delivered(delivered);
+        delivered
+    }
+
+    // --- taking over, and giving up -----------------------------------------------------------
+
+    /// Up to where nothing has to be handed out again: the watermark, unless something was learned late that
+    /// has not arrived. A replica that continues from here leaves no gap.
+    #[must_use]
+    pub fn safe_watermark(&self) -> UnixSeconds {
+        self.timeline.safe_watermark()
+    }
+
+    /// Bills from `at` on, where another replica stopped. A ledger that has seen nothing yet may begin before
+    /// its horizon; any other one moves only forward.
+    pub fn begin_at(&mut self, at: UnixSeconds) {
+        self.timeline.begin_at(at);
+    }
+
+    /// Another replica delivered all windows that end at or before `delivered`: this ledger does not hand
+    /// them out any more. Does nothing if that is known already.
+    pub fn adopt(&mut self, delivered: UnixSeconds) {
+        self.timeline.adopt(delivered);
+    }
+
+    /// Everything up to `delivered` is said to have been delivered, and not by another ledger. If `is_own`,
+    /// this ledger said so itself, and may have been restored from an older state: what it handed out is
+    /// taken for delivered. Otherwise it is not known who said so. What is not taken for delivered is not
+    /// handed out again and is counted in [`Stats::lost_seconds`]. Returns how many object-seconds that are.
+    ///
+    /// A ledger without a past has nothing to compare with. It begins at `delivered` if it said so itself, or
+    /// else there or at its horizon, whichever is earlier.
+    pub fn adopt_unproved(&mut self, delivered: UnixSeconds, is_own: bool) -> i64 {
+        self.timeline.adopt_unproved(delivered, is_own)
+    }
+
+    /// Gives up what ends at or before `until` and is not in flight: what is in flight may still arrive.
+    /// Returns how many object-seconds that were; they are counted in [`Stats::lost_seconds`].
+    pub fn give_up(&mut self, until: UnixSeconds) -> i64 {
+        self.timeline.give_up(until)
+    }
+
+    // --- rejected pieces ----------------------------------------------------------------------
+
+    /// Rejected pieces that are kept, in the order of their starts, beginning with the group `from`.
+    pub fn rejected(
+        &self,
+        from: Option<&GroupKey>,
+    ) -> impl Iterator<Item = (&GroupKey, &Group<C>)> {
+        self.quarantine.from(from)
+    }
+
+    /// How many rejected pieces are kept.
+    #[must_use]
+    pub fn rejected_pieces(&self) -> usize {
+        self.quarantine.pieces()
+    }
+
+    /// The length of all rejected pieces that are kept.
+    #[must_use]
+    pub fn rejected_seconds(&self) -> i64 {
+        let seconds = self.quarantine.seconds();
+        seconds.fold(0, |sum, (_, _, it)| sum.saturating_add(it))
+    }
+
+    /// Has all rejected pieces handed out again. Returns how many there are.
+    pub fn retry_rejected(&mut self) -> usize {
+        self.quarantine.retry()
+    }
+
+    /// Forgets rejected pieces that end at or before `until`. They stay counted as rejected.
+    pub fn forget_rejected(&mut self, until: UnixSeconds) {
+        let evicted = self.quarantine.give_up(until);
+        self.timeline.counters.not_kept(&evicted);
+    }
+
+    // --- figures ------------------------------------------------------------------------------
+
+    /// The end of the last window of the unbroken run that was delivered.
+    #[must_use]
+    pub fn watermark(&self) -> UnixSeconds {
+        self.timeline.windows.watermark
+    }
+
+    /// The length of windows.
+    #[must_use]
+    pub fn interval(&self) -> Interval {
+        self.timeline.interval
+    }
+
+    /// The end of the next window.
+    #[must_use]
+    pub fn next_due(&self) -> UnixSeconds {
+        self.timeline
+            .interval
+            .next_boundary(self.timeline.windows.emitted)
+    }
+
+    /// Whether an object is known and its life goes on.
+    #[must_use]
+    pub fn is_running(&self, uid: &str) -> bool {
+        self.timeline.is_running(uid)
+    }
+
+    /// The objects that existed when they were last observed, with their content then, if it is still known.
+    pub fn existing(&self) -> impl Iterator<Item = (&Uid, Option<&C>)> {
+        let existing = self.timeline.objects.iter().filter(|(_, it)| it.exists);
+        existing.map(|(uid, entry)| (uid, entry.segments.last().map(Segment::content)))
+    }
+
+    /// Figures for people.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let is_open = |(_, entry): &(_, &Entry<C>)| entry.end.is_none();
+        Stats {
+            open: self.timeline.objects.iter().filter(is_open).count(),
+            ..self.timeline.counters.stats
+        }
+    }
+
+    /// Object-seconds by fate, of all time up to `now`.
+    #[must_use]
+    pub fn seconds(&self, now: UnixSeconds) -> Seconds {
+        self.timeline.seconds(now)
+    }
+
+    /// Unbilled object-seconds by fate, reason and owner. Rejected pieces that are kept are counted by the
+    /// reason for which they were rejected last.
+    #[must_use]
+    pub fn unbilled(&self) -> Vec<Tally> {
+        let kept = self.quarantine.seconds();
+        let kept = kept.map(|(owner, reason, seconds)| Tally {
+            fate: Unbilled::Rejected,
+            reason: Arc::clone(reason),
+            owner: Arc::clone(owner),
+            seconds,
+        });
+        self.timeline.counters.unbilled.list().chain(kept).collect()
     }
 }

@@ -2,18 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::interval::UnixSeconds;
+use crate::interval::{Span, UnixSeconds};
 
-/// So many stretches are remembered, one a change of leaders. Of what is older nobody learns anything new.
+/// The most spans that are remembered. Each change of leaders adds one; nothing new is learned of older ones.
 const MOST: usize = 64;
 
-/// Stretches of time that others handed out, in order.
+/// Spans of time that other replicas handed out, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Others(Vec<(UnixSeconds, UnixSeconds)>);
+pub(crate) struct Others(Vec<Span>);
 
 impl Others {
-    /// Others handed out `[from, to)`, which is later than all before.
+    /// Adds a span, which is later than all before.
     pub(crate) fn add(&mut self, from: UnixSeconds, to: UnixSeconds) {
         if from >= to {
             return;
@@ -26,8 +26,8 @@ impl Others {
         self.0.drain(..beyond);
     }
 
-    /// How many seconds of a stretch others did not hand out.
-    pub(crate) fn without(&self, (from, to): (UnixSeconds, UnixSeconds)) -> i64 {
+    /// How many seconds of a span other replicas did not hand out.
+    pub(crate) fn without(&self, (from, to): Span) -> i64 {
         let shared = self
             .0
             .iter()
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stretches_are_joined_and_bounded() {
+    fn spans_are_joined_and_bounded() {
         let mut others = Others::default();
         others.add(10, 20);
         others.add(20, 30);

@@ -1,151 +1,30 @@
-//! Pieces that were rejected, kept so that they can be made again under their ids.
+//! Pieces that were rejected. They are kept so that they can be handed out again under their ids.
 //!
-//! Pieces of one object with the same content and the same cause are one *group*, so that an object
-//! that is rejected for a day costs one content and a list of times. A group keeps its name for as long
-//! as it has pieces. What is kept is bounded; when it is too much, the oldest group of the owner that has
-//! most goes, for one tenant must not push out what others need. What goes is counted.
+//! Pieces of one object with the same content and the same cause form one *group*, so that an object
+//! that is rejected for a day costs one content and a list of times. A group keeps its key for as long
+//! as it has pieces. What is kept is bounded: beyond the bound the oldest group of the owner that holds
+//! most is evicted, so that one tenant cannot evict what others need. Evictions are counted.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
+    group::{Group, GroupChange, GroupKey, Retried},
     interval::UnixSeconds,
-    types::{Content, DeliveryTag, Refusal, Uid, UsageInterval},
+    types::{Content, DeliveryResult, DeliveryTag, Fate, Refusal, Uid, UsageInterval},
 };
 
 /// The most bytes of contents, and the most pieces, that are kept.
 const MOST_BYTES: usize = 64 << 20;
 const MOST_PIECES: usize = 1_000_000;
-/// The most pieces in one group, which is written and handed out as one.
-const MOST_IN_GROUP: usize = 64;
-/// The most groups that are handed out at once. What was rejected is likely to be rejected again, and
-/// must not take up an output.
+/// The most groups that are handed out at once. They are likely to be rejected again, and must not
+/// occupy an output.
 const MOST_IN_FLIGHT: usize = 2;
-/// The first pause, in seconds, before a group that may pass is tried again; it doubles.
+/// The first pause, in seconds, before a group whose rejection may pass is tried again. It doubles.
 const FIRST_PAUSE: i64 = 60;
 const LONGEST_PAUSE: i64 = 3_600;
-
-/// Names a group: the start of the piece with which it began, and its object.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct GroupKey {
-    pub(crate) start: UnixSeconds,
-    pub(crate) uid: Uid,
-}
-
-impl std::fmt::Display for GroupKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.start, self.uid)
-    }
-}
-
-impl std::str::FromStr for GroupKey {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (start, uid) = text.split_once('/').ok_or(())?;
-        Ok(Self {
-            start: start.parse().map_err(drop)?,
-            uid: uid.into(),
-        })
-    }
-}
-
-/// Rejected pieces of one object that have content and cause in common.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Group<C> {
-    /// The object.
-    pub uid: Uid,
-    /// What was to be billed.
-    pub content: C,
-    /// Why it was not, the last time it was tried.
-    pub refusal: Refusal,
-    /// Start and end of each piece, in the order of the starts.
-    pub pieces: Vec<(UnixSeconds, UnixSeconds)>,
-    /// When the first piece was rejected for the first time.
-    pub first_try: UnixSeconds,
-    /// When a piece was tried last.
-    pub last_try: UnixSeconds,
-    /// How often the group as a whole was tried again.
-    pub retries: u32,
-    /// When it is tried again by itself, if it is.
-    pub next_try: Option<UnixSeconds>,
-}
-
-impl<C> Group<C> {
-    /// The same with another content.
-    #[must_use]
-    pub fn with<D>(self, content: D) -> Group<D> {
-        Group {
-            uid: self.uid,
-            content,
-            refusal: self.refusal,
-            pieces: self.pieces,
-            first_try: self.first_try,
-            last_try: self.last_try,
-            retries: self.retries,
-            next_try: self.next_try,
-        }
-    }
-
-    /// How long the pieces are together.
-    #[must_use]
-    pub fn seconds(&self) -> i64 {
-        self.pieces
-            .iter()
-            .map(|(start, end)| end.saturating_sub(*start))
-            .fold(0, i64::saturating_add)
-    }
-}
-
-impl<C: Content> Group<C> {
-    /// The pieces as they are handed out.
-    pub(crate) fn to_pieces(&self) -> Vec<UsageInterval<C>> {
-        let piece = |(start, end): &(UnixSeconds, UnixSeconds)| UsageInterval {
-            uid: Arc::clone(&self.uid),
-            start: *start,
-            end: *end,
-            content: self.content.clone(),
-        };
-        self.pieces.iter().map(piece).collect()
-    }
-
-    fn weight(&self) -> usize {
-        let per_piece = std::mem::size_of::<(UnixSeconds, UnixSeconds)>();
-        let Refusal {
-            cause,
-            component,
-            reason,
-            subject,
-            ..
-        } = &self.refusal;
-        let subject = subject.as_ref().map_or(0, |it| it.len());
-        [cause.len(), component.len(), reason.len(), subject]
-            .into_iter()
-            .fold(self.content.weight(), usize::saturating_add)
-            .saturating_add(self.pieces.len().saturating_mul(per_piece))
-            .saturating_add(std::mem::size_of::<Self>())
-    }
-
-    fn takes(&self, content: &C, refusal: &Refusal) -> bool {
-        self.pieces.len() < MOST_IN_GROUP
-            && self.refusal.cause == refusal.cause
-            && self.refusal.component == refusal.component
-            && self.content == *content
-    }
-}
-
-/// What changed of a group.
-#[derive(Debug, Clone)]
-pub struct GroupChange<C> {
-    /// The group as it is now.
-    pub group: Group<C>,
-    /// Whether the content changed as well; it does not for as long as a group keeps its name.
-    pub is_new: bool,
-}
 
 /// What is kept of one owner.
 #[derive(Debug, Clone, Default)]
@@ -171,7 +50,7 @@ pub(crate) struct Quarantine<C> {
     owners: BTreeMap<Arc<str>, Owned>,
     /// Owners by how much is kept of them.
     by_weight: BTreeSet<(usize, Arc<str>)>,
-    /// Groups that are not as they were when the changes were last taken, and whether they are new.
+    /// Groups that changed since the changes were last taken, and whether they are new.
     changed: BTreeMap<GroupKey, bool>,
 }
 
@@ -192,7 +71,7 @@ impl<C> Default for Quarantine<C> {
 }
 
 impl<C: Content> Quarantine<C> {
-    /// What was kept. All of it is tried again, for what it waited for may have been done.
+    /// The groups that the state holds. All are tried again, because their cause may have been fixed.
     pub(crate) fn restore(groups: impl IntoIterator<Item = (GroupKey, Group<C>)>) -> Self {
         let mut quarantine = Self::default();
         for (key, group) in groups {
@@ -234,12 +113,12 @@ impl<C: Content> Quarantine<C> {
             .collect()
     }
 
-    pub(crate) fn touch_all(&mut self) {
+    pub(crate) fn mark_all_dirty(&mut self) {
         let all = self.groups.keys().map(|key| (key.clone(), true));
         self.changed.extend(all);
     }
 
-    /// Has `change` change each content; it says whether it did.
+    /// Calls `change` for each content; it returns whether it changed the content.
     pub(crate) fn each_content(&mut self, change: &mut dyn FnMut(&Uid, &mut C) -> bool) {
         for key in self.groups.keys().cloned().collect::<Vec<_>>() {
             let Some(mut content) = self.groups.get(&key).map(|it| it.content.clone()) else {
@@ -251,8 +130,7 @@ impl<C: Content> Quarantine<C> {
         }
     }
 
-    /// The content of an object has been this since `written`: what is partial of it since then is
-    /// whole.
+    /// Completes partial contents of an object, whose content has been `content` since `written`.
     pub(crate) fn complete(&mut self, uid: &Uid, written: UnixSeconds, content: &C) {
         let partial = self.groups.iter().filter(|(_, group)| {
             let since = group.pieces.first().map(|(start, _)| *start);
@@ -279,7 +157,7 @@ impl<C: Content> Quarantine<C> {
         }
     }
 
-    /// Keeps a piece. Gives back the groups that had to go for it.
+    /// Keeps a piece. Returns the groups that were evicted for it.
     pub(crate) fn add(
         &mut self,
         piece: UsageInterval<C>,
@@ -302,7 +180,7 @@ impl<C: Content> Quarantine<C> {
                     start: piece.start,
                     uid: Arc::clone(&piece.uid),
                 };
-                // One that is there already has the same first piece: it was handed out again.
+                // A group with this key has the same first piece: the piece was handed out again.
                 if self.groups.contains_key(&key) {
                     return Vec::new();
                 }
@@ -325,7 +203,7 @@ impl<C: Content> Quarantine<C> {
         group.pieces.insert(before, (piece.start, piece.end));
         group.last_try = group.last_try.max(at);
         self.insert(key, group, is_new);
-        self.make_room()
+        self.evict()
     }
 
     fn is_in_flight(&self, key: &GroupKey) -> bool {
@@ -355,8 +233,8 @@ impl<C: Content> Quarantine<C> {
         Some(group)
     }
 
-    /// Counts a group that comes or goes.
-    fn count(&mut self, key: &GroupKey, group: &Group<C>, comes: bool) {
+    /// Counts a group that is added or removed.
+    fn count(&mut self, key: &GroupKey, group: &Group<C>, is_added: bool) {
         let (weight, pieces, seconds) = (group.weight(), group.pieces.len(), group.seconds());
         let owner: Arc<str> = group.content.owner().into();
         let owned = self.owners.entry(Arc::clone(&owner)).or_default();
@@ -365,7 +243,7 @@ impl<C: Content> Quarantine<C> {
             .seconds
             .entry(Arc::clone(&group.refusal.cause))
             .or_default();
-        if comes {
+        if is_added {
             self.pieces = self.pieces.saturating_add(pieces);
             self.bytes = self.bytes.saturating_add(weight);
             owned.weight = owned.weight.saturating_add(weight);
@@ -388,21 +266,21 @@ impl<C: Content> Quarantine<C> {
         }
     }
 
-    fn make_room(&mut self) -> Vec<Group<C>> {
-        let mut gone = Vec::new();
+    fn evict(&mut self) -> Vec<Group<C>> {
+        let mut evicted = Vec::new();
         while self.bytes > MOST_BYTES || self.pieces > MOST_PIECES {
             let most = self.by_weight.last();
             let Some(owned) = most.and_then(|(_, owner)| self.owners.get(owner)) else {
                 break;
             };
-            // There are few in flight.
+            // Few groups are in flight, so this looks at few.
             let oldest = owned.groups.iter().find(|key| !self.is_in_flight(key));
             let Some(group) = oldest.cloned().and_then(|key| self.remove(&key)) else {
                 break;
             };
-            gone.push(group);
+            evicted.push(group);
         }
-        gone
+        evicted
     }
 
     /// Drops groups that end at or before `until`.
@@ -420,7 +298,7 @@ impl<C: Content> Quarantine<C> {
         old.iter().filter_map(|key| self.remove(key)).collect()
     }
 
-    /// Has everything tried again now. Gives back how many pieces that are.
+    /// Makes every group due now. Returns how many pieces they have.
     pub(crate) fn retry(&mut self) -> usize {
         for (key, group) in &mut self.groups {
             if let Some(at) = group.next_try.replace(UnixSeconds::MIN) {
@@ -431,7 +309,7 @@ impl<C: Content> Quarantine<C> {
         self.pieces
     }
 
-    /// The next group that is due, if fewer are in flight than may be.
+    /// The pieces of the next group that is due, unless the most groups are in flight.
     pub(crate) fn next(
         &mut self,
         now: UnixSeconds,
@@ -452,28 +330,49 @@ impl<C: Content> Quarantine<C> {
         Some(pieces)
     }
 
-    /// The pieces that were handed out by this tag.
+    /// The group that was handed out with this tag.
     pub(crate) fn handed_out(&self, tag: DeliveryTag) -> Option<&Group<C>> {
         self.in_flight
             .get(&tag.0)
             .and_then(|key| self.groups.get(key))
     }
 
-    /// Takes the group back that was handed out by this tag; it is no longer kept.
-    pub(crate) fn take_back(&mut self, tag: DeliveryTag) -> Option<(GroupKey, Group<C>)> {
-        let key = self.in_flight.remove(&tag.0)?;
-        let group = self.remove(&key)?;
-        Some((key, group))
-    }
-
-    /// Keeps what of a group was rejected again.
-    pub(crate) fn keep(
+    /// Learns what became of a group that was handed out again. `None` if no group was handed out with this
+    /// tag.
+    pub(crate) fn settle(
         &mut self,
-        key: GroupKey,
-        mut group: Group<C>,
-        last: Option<Refusal>,
-        at: UnixSeconds,
-    ) {
+        tag: DeliveryTag,
+        result: &DeliveryResult<C>,
+    ) -> Option<Retried> {
+        let key = self.in_flight.remove(&tag.0)?;
+        let mut group = self.remove(&key)?;
+        let (at, undelivered) = match result {
+            // The group is as it was, and still due.
+            DeliveryResult::Failed => {
+                self.insert(key, group, false);
+                return Some(Retried::default());
+            }
+            DeliveryResult::Delivered => (UnixSeconds::MIN, &[][..]),
+            DeliveryResult::Done { at, undelivered } => (*at, undelivered.as_slice()),
+        };
+        let mut last = None;
+        let mut dropped = Vec::new();
+        let mut kept = Vec::new();
+        for (piece, fate) in undelivered {
+            match fate {
+                Fate::Rejected(refusal) => {
+                    kept.push((piece.start, piece.end));
+                    last = Some(refusal);
+                }
+                Fate::Dropped { place } => {
+                    let owner = piece.content.owner().into();
+                    dropped.push((piece.seconds(), Arc::clone(place), owner));
+                }
+            }
+        }
+        let before = group.seconds();
+        group.pieces = kept;
+        let settled = before.saturating_sub(group.seconds());
         if let Some(refusal) = last {
             group.retries = group.retries.saturating_add(1);
             group.last_try = at;
@@ -481,10 +380,11 @@ impl<C: Content> Quarantine<C> {
                 let doubled = 1_i64 << group.retries.min(6);
                 at.saturating_add(FIRST_PAUSE.saturating_mul(doubled).min(LONGEST_PAUSE))
             });
-            group.refusal = refusal;
+            group.refusal = refusal.clone();
         }
         if !group.pieces.is_empty() {
             self.insert(key, group, false);
         }
+        Some(Retried { settled, dropped })
     }
 }

@@ -18,28 +18,28 @@ pub enum Accounting {
     Nominal,
 }
 
-/// What the outside says of one object at one moment.
+/// What is known of one object at one moment.
 #[derive(Debug, Clone)]
 pub struct Observation<C> {
     /// Which object.
     pub uid: Uid,
-    /// When it began to be billed; `None` while it has not.
+    /// When it started; `None` if it has not.
     pub start: Option<UnixSeconds>,
-    /// When it stopped; `None` while it goes on.
+    /// When it ended; `None` if it is running.
     pub end: Option<UnixSeconds>,
     /// What is billed. Equal contents are one segment.
     pub content: C,
-    /// The newest write to the content, if that is known: when it took its present form, unless that was
-    /// by taking something away.
+    /// The newest known write to the content: when it took its present form, unless something was removed
+    /// from it.
     pub content_since: Option<UnixSeconds>,
-    /// The second in which this was seen.
+    /// The second of the observation.
     pub observed_at: UnixSeconds,
-    /// Since when the object is one to bill, if it ran before that: it got a label, or its namespace was
-    /// added. Counts when it is seen for the first time or again.
+    /// When the object came into scope, if it was running before: it got a label, or its namespace was
+    /// added. It counts when the object is observed for the first time or again.
     pub in_scope_since: Option<UnixSeconds>,
 }
 
-/// A stretch of time of one object, to become one event.
+/// A span of time of one object, which becomes one event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageInterval<C> {
     /// Which object.
@@ -48,7 +48,7 @@ pub struct UsageInterval<C> {
     pub start: UnixSeconds,
     /// The second after the last.
     pub end: UnixSeconds,
-    /// What it was then.
+    /// Its content in that time.
     pub content: C,
 }
 
@@ -60,26 +60,32 @@ impl<C> UsageInterval<C> {
     }
 }
 
-/// Names a batch when it is settled. Each is settled once; whatever comes later is ignored.
+/// The sum of their lengths.
+pub(crate) fn seconds_of<'a, C: 'a>(pieces: impl IntoIterator<Item = &'a UsageInterval<C>>) -> i64 {
+    let seconds = pieces.into_iter().map(UsageInterval::seconds);
+    seconds.fold(0, i64::saturating_add)
+}
+
+/// Identifies a batch when it is settled. A batch is settled once; later calls are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DeliveryTag(pub(crate) u64);
 
 /// What is billed of an object.
 pub trait Content: Clone + PartialEq {
-    /// Whose object it is, such as its namespace. Owners do not trust each other.
+    /// The owner of the object, such as its namespace. Owners do not trust each other.
     fn owner(&self) -> &str;
-    /// How many bytes it takes to keep it.
+    /// How many bytes it occupies.
     fn weight(&self) -> usize;
-    /// Whether something may be missing in it, as it was kept for another configuration.
+    /// Whether something may be missing in it, because it was kept for another configuration.
     fn is_partial(&self) -> bool {
         false
     }
 }
 
-/// What is handed out at once: the pieces of one window.
+/// A batch of pieces that is handed out and settled as one.
 #[derive(Debug, Clone)]
 pub struct WindowBatch<C> {
-    /// Says which batch ended how.
+    /// Identifies the batch when it is settled.
     pub tag: DeliveryTag,
     /// The window.
     pub window: Window,
@@ -92,11 +98,11 @@ pub struct WindowBatch<C> {
 /// Why pieces are handed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// They are those of a window.
+    /// They are the pieces of a window.
     Window,
     /// They were learned of after their window had been handed out.
     Late,
-    /// They were rejected before. They may be of several windows.
+    /// They were rejected before. They may belong to several windows.
     Again,
 }
 
@@ -105,14 +111,14 @@ pub enum Kind {
 pub enum DeliveryResult<C> {
     /// All of it arrived.
     Delivered,
-    /// It need not come again, and all of it arrived but for some pieces.
+    /// It is not handed out again, and all of it arrived except some pieces.
     Done {
         /// When this was learned.
         at: UnixSeconds,
         /// Pieces that did not arrive, as they were handed out, and what became of each.
         undelivered: Vec<(UsageInterval<C>, Fate)>,
     },
-    /// It has to come again.
+    /// It has to be handed out again.
     Failed,
 }
 
@@ -124,24 +130,24 @@ pub enum Fate {
         /// Where: a label, or a place in the configuration.
         place: Arc<str>,
     },
-    /// It cannot arrive as things are. It is kept, and handed out again when that is asked for.
+    /// It cannot be delivered at present. It is kept, and handed out again on request.
     Rejected(Refusal),
 }
 
 /// Why a piece was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// One of a few words.
+    /// One of a fixed set of words.
     pub cause: Arc<str>,
-    /// What decided it: a label, or a place in the configuration.
+    /// The component that rejected it: a label, or a place in the configuration.
     pub component: Arc<str>,
     /// What happened, for people.
     pub reason: Arc<str>,
-    /// The customer, where that is known.
+    /// The customer, if known.
     #[serde(default)]
     pub subject: Option<Arc<str>>,
-    /// Whether it may pass without anybody doing something: then it is handed out again by itself,
-    /// after a minute and then ever more seldom, at least once an hour.
+    /// Whether the cause may pass without intervention. Then the piece is handed out again automatically,
+    /// after a minute and then at growing intervals of at most an hour.
     pub may_pass: bool,
 }
 
@@ -161,12 +167,12 @@ pub struct Stats {
     /// Object-seconds dropped on purpose.
     #[serde(default)]
     pub dropped_seconds: i64,
-    /// Rejected pieces that are no longer kept, for there were too many or they were too old.
+    /// Rejected pieces that are no longer kept, because there were too many or they were too old.
     #[serde(default)]
     pub rejected_not_kept: u64,
-    /// Object-seconds delivered in late batches, a part of the former.
+    /// Object-seconds delivered in late batches. They are part of `billed_seconds`.
     pub late_seconds: i64,
-    /// Object-seconds handed out beyond an end that was learned too late.
+    /// Object-seconds handed out after an end that was learned too late.
     pub overbilled_seconds: i64,
     /// Object-seconds that could not be proved or came too late, and are not billed.
     #[serde(default)]

@@ -121,7 +121,7 @@ impl Log {
             Ok(fields) => fields,
             Err(reason) => format!("(`fields_mapping` of this log processor failed: {reason})"),
         };
-        let (path, about) = (self.path.as_ref(), message.about());
+        let (path, about) = (self.path.as_ref(), &*message.about());
         macro_rules! print {
             ($macro:ident) => {
                 if fields.is_empty() {

@@ -6,7 +6,7 @@ use tracing::error;
 /// A message whose processing panicked, flagged as failed.
 pub(crate) fn panicked(mut message: Message, place: &str) -> Message {
     error!(
-        about = message.about(),
+        about = %message.about(),
         "a processor panicked; this message is rejected. Please report it with the panic's text"
     );
     message.clear_failure();

@@ -99,7 +99,7 @@ impl Rejections {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .note(message, rejection, Instant::now());
-        let about = message.about();
+        let about = &*message.about();
         let (reason, component) = (&rejection.reason, rejection.component.as_ref());
         let subject = rejection.subject.as_deref().unwrap_or("unknown");
         let (cause, remedy) = (rejection.cause.word(), rejection.cause.remedy());
@@ -188,13 +188,14 @@ struct Entry {
 
 impl Told {
     fn note(&mut self, message: &Message, rejection: &Rejection, now: Instant) -> Line {
-        let (uid, seconds, namespace) = match message.identity() {
+        let about = message.about();
+        let namespace = namespace(&about);
+        let (uid, seconds) = match message.identity() {
             Some(identity) => (
                 Arc::clone(&identity.uid),
                 identity.end.saturating_sub(identity.start),
-                namespace(&identity.about),
             ),
-            None => ("".into(), 0, ""),
+            None => ("".into(), 0),
         };
         let mut key = (Arc::clone(&uid), Some((rejection.cause, kind(rejection))));
         let is_new = !self.entries.contains_key(&key);
@@ -330,7 +331,7 @@ mod tests {
 
     fn message(uid: &str) -> Message {
         Message::raw("{}").with_identity(Identity {
-            about: format!("pod team/{uid}").into(),
+            about: format!("pod team/{uid}").as_str().into(),
             uid: uid.into(),
             start: 10,
             end: 12,
@@ -437,7 +438,7 @@ mod tests {
         }
         let honest = |name: &str| {
             Message::raw("{}").with_identity(Identity {
-                about: format!("pod honest/{name}").into(),
+                about: format!("pod honest/{name}").as_str().into(),
                 uid: name.into(),
                 start: 10,
                 end: 12,

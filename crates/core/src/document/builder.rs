@@ -1,4 +1,4 @@
-//! Writing documents.
+//! Builds documents.
 
 use std::{collections::HashSet, fmt, vec};
 
@@ -7,45 +7,47 @@ use serde::{
     de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor},
 };
 
+use crate::scratch::Scratch;
+
 use super::{
     ARRAY, Document, Entries, FALSE, FLOAT, INTEGER, KNOWN, LONGEST_SHORT, NULL, NUMBER, Node,
     OBJECT, SHORT, Scalar, TEXT, TRUE, UNSIGNED, keys,
 };
 
-/// Writes a [`Document`] from the front to the back.
+/// Writes a [`Document`] sequentially.
 ///
 /// An object is written as [`Builder::begin_object`], then [`Builder::key`] and one value for each
-/// field, then [`Builder::end`]. Callers that want to leave something out write the object by hand
-/// and pass everything else through [`Builder::value`].
+/// field, then [`Builder::end`]. A caller that leaves something out writes the object with these
+/// methods and everything else with [`Builder::value`].
 #[derive(Debug, Default)]
 pub struct Builder {
-    bytes: Vec<u8>,
-    /// Whether a float was deserialised, which may have had more digits in the text.
+    bytes: Scratch,
+    /// Whether a float was deserialised. It may have had more digits in the text.
     has_floats: bool,
-    /// For each float that comes, its text where the float is not exactly that.
+    /// For each float to come, its text if the float is not exactly that number.
     literals: vec::IntoIter<Option<Box<str>>>,
 }
 
-/// How far a [`Builder`] had come.
+/// A position in what a [`Builder`] has written.
 #[derive(Debug, Clone, Copy)]
 pub struct Mark(usize);
 
-/// Where an unfinished container starts.
+/// The start of an unfinished container.
 #[derive(Debug)]
 #[must_use = "an object must be ended"]
 pub struct Open(usize);
 
 impl Builder {
-    /// A builder that has room for this many bytes before it grows.
+    /// A builder with this initial capacity in bytes.
     #[must_use]
     pub fn with_capacity(bytes: usize) -> Self {
         Self {
-            bytes: Vec::with_capacity(bytes),
+            bytes: Scratch::with_capacity(bytes),
             ..Self::default()
         }
     }
 
-    /// A builder that writes, for each float that it deserialises, what is given here instead.
+    /// A builder that replaces each float that it deserialises by the literal given here, if there is one.
     pub(super) fn with_literals(literals: Vec<Option<Box<str>>>) -> Self {
         Self {
             literals: literals.into_iter(),
@@ -58,13 +60,13 @@ impl Builder {
         self.has_floats
     }
 
-    /// Where the next thing will be written.
+    /// The present position.
     #[must_use]
     pub fn mark(&self) -> Mark {
         Mark(self.bytes.len())
     }
 
-    /// Takes back all that was written since `mark`, such as a key that has no value after all.
+    /// Removes all that was written since `mark`, such as a key without a value.
     pub fn take_back(&mut self, mark: Mark) {
         self.bytes.truncate(mark.0);
     }
@@ -87,8 +89,7 @@ impl Builder {
         }
     }
 
-    /// The same for a document that soon goes again: a key as text is written sooner, and takes more
-    /// room.
+    /// Writes the key as text. This is faster and takes more memory, so it suits a document that is short-lived.
     pub fn key_as_text(&mut self, key: &str) {
         self.text(key);
     }
@@ -96,15 +97,15 @@ impl Builder {
     /// Ends the container that `open` started.
     pub fn end(&mut self, open: Open) {
         let length = self.bytes.len().saturating_sub(open.0 + 5);
-        // A body of four gigabytes cannot come through a 64 MiB response; should it ever, an empty
-        // length makes the container read as empty instead of as something else.
+        // A response of at most 64 MiB cannot have a body of four gigabytes. If it did, a length of zero would
+        // make the container read as empty instead of as something else.
         let length = u32::try_from(length).unwrap_or(0);
         if let Some(place) = self.bytes.get_mut(open.0 + 1..open.0 + 5) {
             place.copy_from_slice(&length.to_le_bytes());
         }
     }
 
-    /// A seed that writes exactly one value, whatever it is.
+    /// A seed that writes exactly one value of any kind.
     pub fn value(&mut self) -> impl for<'de> DeserializeSeed<'de, Value = ()> + '_ {
         Seed(self)
     }
@@ -153,10 +154,10 @@ impl Builder {
     /// The finished document.
     #[must_use]
     pub fn finish(self) -> Document {
-        Document::new(self.bytes.into())
+        Document::new(self.bytes.to_box())
     }
 
-    /// Leaves of each field of the object that was begun at `open`, and has not ended, the last.
+    /// Of repeated fields of the unfinished object at `open`, keeps the last.
     fn drop_repeated(&mut self, open: &Open) {
         let body = self.bytes.split_off(open.0 + 5);
         let mut fields = Entries { bytes: &body };
@@ -174,8 +175,8 @@ impl Builder {
         }
     }
 
-    /// Leaves of each field that is repeated in the object that was begun at `open` the last. `keys`
-    /// are where its keys are written.
+    /// Of repeated fields of the unfinished object at `open`, keeps the last. `keys` are the positions of its
+    /// keys.
     pub(super) fn drop_repeated_of(&mut self, open: &Open, keys: &[Mark]) {
         if is_any_repeated(keys, &self.bytes) {
             self.drop_repeated(open);
@@ -228,7 +229,7 @@ impl Builder {
     }
 }
 
-/// Writes one value, whatever it is.
+/// Writes one value of any kind.
 pub(super) struct Seed<'a>(pub(super) &'a mut Builder);
 
 impl<'de> DeserializeSeed<'de> for Seed<'_> {
@@ -318,13 +319,13 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 }
 
-/// The keys of an object so far, to notice one that is repeated. The API server repeats none, so
-/// noticing has to be cheap and mending does not.
+/// The keys of an object so far, to detect repeated ones. The API server repeats none, so detection has to be
+/// cheap, and the repair need not be.
 #[derive(Default)]
 struct Seen {
     known: [u64; 4],
     is_known_repeated: bool,
-    /// Where those are that were written as text.
+    /// The positions of those that were written as text.
     texts: Vec<Mark>,
 }
 
@@ -346,9 +347,9 @@ impl Seen {
     }
 }
 
-/// Whether two of the keys that are written at these places are the same.
+/// Whether two of the keys at these positions are equal.
 fn is_any_repeated(keys: &[Mark], bytes: &[u8]) -> bool {
-    // As many as labels and annotations are compared sooner than hashed.
+    // For the usual number of labels and annotations, comparing is faster than hashing.
     const FEW: usize = 12;
     let key = |at: &Mark| bytes.get(at.0..).map(|bytes| Node { bytes }.raw());
     if keys.len() <= FEW {
@@ -361,7 +362,7 @@ fn is_any_repeated(keys: &[Mark], bytes: &[u8]) -> bool {
     }
 }
 
-/// Writes a key without an allocation of its own.
+/// Writes a key without allocating.
 struct KeySeed<'a>(&'a mut Builder);
 
 impl<'de> DeserializeSeed<'de> for KeySeed<'_> {

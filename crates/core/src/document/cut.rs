@@ -1,28 +1,27 @@
-//! Leaving out values where a document is too large.
+//! Leaves out values of a document that is too large.
 
 use std::collections::HashSet;
 
 use super::{ARRAY, Builder, Document, Node, OBJECT};
 use crate::{Reads, Scalar};
 
-/// How large a document may be: two parts of it are measured on their own, so that what changes in one
-/// never decides what is left out of the other.
+/// How large a document may be. Two parts of it are measured separately, so that a change of one does not
+/// affect what is left out of the other.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits<'a> {
-    /// Which values make the first part, each with all that it holds.
+    /// Which values belong to the first part, each with all that it contains.
     pub first: &'a Reads,
     /// The most bytes of the first part, and of the rest.
     pub bytes: [usize; 2],
 }
 
 impl Document {
-    /// The document within `limits`: of the values that are not `named` the largest are left out until
-    /// it fits, single ones before what is left of arrays and objects. An item of an array becomes
-    /// null, so that the others keep their places. What is left out of a part depends on that part
-    /// alone, and not on the order of its values where their sizes differ.
+    /// Returns the document within `limits`, and how many values were left out. The largest values that are
+    /// not `named` are left out until it fits: first single values, then what remains of arrays and objects.
+    /// An item of an array becomes null, so that the others keep their positions. What is left out of a part
+    /// depends on that part alone, and depends on the order of its values only if their sizes are equal.
     ///
-    /// Returns how many values are left out too. Named values are never left out, so a document that has
-    /// too many of these stays too large.
+    /// Named values are never left out, so a document that has too many of these stays too large.
     #[must_use]
     pub fn within(&self, limits: Limits<'_>, named: &Reads) -> (Self, usize) {
         let mut document = self.clone();
@@ -41,16 +40,16 @@ impl Document {
         (document, sum)
     }
 
-    /// The numbers of the candidates that have to go.
+    /// The numbers of the candidates that have to be left out.
     fn excess(&self, limits: Limits<'_>, named: &Reads, is_whole: bool) -> HashSet<usize> {
         let [first, rest] = limits.bytes;
-        // Nearly all documents fit, and need no look.
+        // Nearly all documents fit, and need no scan.
         if self.size() <= first.min(rest) {
             return HashSet::new();
         }
         let mut candidates = Vec::new();
         let mut collect = |at: usize, candidate: &Candidate<'_>| {
-            // What is null already takes no less when it is left out.
+            // Leaving out a null saves nothing.
             if candidate.size() > 0 {
                 candidates.push((at, candidate.is_first, candidate.size()));
             }
@@ -60,7 +59,7 @@ impl Document {
         copy.root(self.root(), named);
         let size_of_first = copy.size_of_first;
         let sizes = [size_of_first, self.size().saturating_sub(size_of_first)];
-        // Of those of one size the last go first: what is left is what a mapping takes of a prefix.
+        // Of equal sizes the last is left out first: a mapping takes the first ones of a prefix.
         candidates.sort_by_key(|(at, _, size)| std::cmp::Reverse((*size, *at)));
         let mut left_out = HashSet::new();
         for (is_first, (size, most)) in [true, false]
@@ -89,34 +88,34 @@ struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
-    /// How many bytes go when it goes.
+    /// How many bytes leaving it out saves.
     fn size(&self) -> usize {
         match self.key {
             Some(key) => key.size() + self.value.size(),
-            // Null takes its place.
+            // Null replaces it.
             None => self.value.size().saturating_sub(1),
         }
     }
 }
 
-/// Copies a value but for what is to be left out.
+/// Copies a value except what is left out.
 struct Copy<'a> {
     builder: Builder,
     first: &'a Reads,
-    /// Whether arrays and objects are left out as a whole where nothing in them is named.
+    /// Whether arrays and objects in which nothing is named are left out as a whole.
     is_whole: bool,
     leave_out: &'a mut dyn FnMut(usize, &Candidate<'_>) -> bool,
-    /// How many candidates came by.
+    /// How many candidates were seen.
     seen: usize,
     size_of_first: usize,
 }
 
-/// Where in a document a value is.
+/// The position of a value in a document.
 #[derive(Clone, Copy)]
 struct Place<'a> {
-    /// What of it is named; none: nothing, and so it may be left out.
+    /// What of it is named; `None` if nothing is, so that it may be left out.
     named: Option<&'a Reads>,
-    /// Which values below it are of the first part.
+    /// Which values below it belong to the first part.
     first: Option<&'a Reads>,
     is_first: bool,
 }
@@ -170,7 +169,7 @@ impl<'a> Copy<'a> {
             let open = self.builder.begin(OBJECT);
             let mut entries = node.entries();
             while let Some((key, value)) = entries.next_node() {
-                // Nobody but a `Builder` writes keys, and it writes text.
+                // Only a `Builder` writes keys, and it writes text.
                 let name = key.as_str().unwrap_or_default();
                 self.part(Some(key), value, place, |reads| reads.field(name));
             }
@@ -212,7 +211,7 @@ impl<'a> Copy<'a> {
                 }
                 return;
             }
-            // Nothing in it is another candidate.
+            // It contains no other candidate.
             key.into_iter().for_each(|key| self.builder.push_raw(key));
             self.builder.push_raw(value);
             return;
@@ -243,13 +242,13 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_stays_as_it_is() {
+    fn a_document_that_fits_is_not_changed() {
         let value = json!({"spec": {"a": text(50), "b": [1, 2]}, "x": text(50)});
         assert_eq!(within(&value, &[], 100), (value, 0));
     }
 
     #[test]
-    fn the_largest_values_go_first_and_no_more_than_have_to() {
+    fn the_largest_values_are_left_out_first_and_no_more_than_necessary() {
         let spec = json!({"a": text(40), "b": text(60), "c": {"d": text(50)}, "e": 1});
         let value = json!({ "spec": spec });
         let without_b = json!({"spec": {"a": text(40), "c": {"d": text(50)}, "e": 1}});
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_named_stays_however_large_it_is() {
+    fn named_values_are_kept_whatever_their_size() {
         let spec = json!({
             "a": text(300), "b": text(60), "list": [{"n": text(100), "x": text(100)}, {"x": 1}],
         });
@@ -276,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn containers_of_nothing_go_too_where_there_are_too_many() {
+    fn empty_containers_are_left_out_too() {
         let empty = vec![json!({}); 1_000];
         let value = json!({"spec": {"a": empty, "b": 1, "c": [{}]}});
         let (kept, count) = within(&value, &["spec.b", "spec.c.*~"], 100);
@@ -285,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn each_part_is_measured_on_its_own() {
+    fn each_part_is_measured_separately() {
         let value =
             |status: usize| json!({"spec": {"a": text(90), "b": text(80)}, "status": text(status)});
         let of = |status| within(&value(status), &[], 100);
@@ -312,8 +311,8 @@ mod tests {
     }
 
     proptest! {
-        /// Named values are there and as they were; what is left is none other than that or fits; the
-        /// one part does not depend on the other; to cut again changes nothing.
+        /// Named values are unchanged. The result fits, or holds named values only. The parts do not depend on
+        /// each other. Cutting again changes nothing.
         #[test]
         fn any_document_is_cut_to_its_limits_or_to_what_is_named(
             spec in value(), other in value(), others in value(), most in 12_usize..120,

@@ -1,14 +1,14 @@
-//! Documents as JSON text.
+//! Encoding of documents as JSON text.
 
 use std::io;
 
 use super::{Node, Scalar};
 
 impl Node<'_> {
-    /// Writes the compact JSON text of this value behind what is there: what `serde_json` writes.
+    /// Appends the compact JSON text of this value, equal to what `serde_json` writes.
     ///
     /// # Errors
-    /// What `serde_json` says of a value that it cannot write; there is none.
+    /// An error of `serde_json`; no value causes one.
     pub fn write_json(self, to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
         match self.scalar_but_text() {
             Some(Scalar::Null) => to.extend_from_slice(b"null"),
@@ -50,8 +50,8 @@ impl Node<'_> {
     }
 }
 
-/// Writes a string. Most have nothing to escape, and looking at all bytes at once finds that out
-/// sooner than looking at each.
+/// Writes a string. Most have nothing to escape, and one check of all bytes is faster than a check of
+/// each.
 pub(crate) fn text(bytes: &[u8], to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
     let needs_care = |byte: &u8| (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
     if bytes.iter().fold(false, |any, byte| any | needs_care(byte)) {

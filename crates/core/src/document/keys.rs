@@ -1,19 +1,20 @@
-//! The keys that objects of the Kubernetes API have, each of which is kept as a number.
+//! Frequent keys of objects of the Kubernetes API. Each is encoded as a number.
 //!
-//! A pod has some three hundred keys, most of them in every pod. The list decides only how much
-//! memory a document takes: a key that is not in it is kept as text.
+//! A pod has some three hundred keys, most of which occur in every pod. The list affects only the memory of
+//! documents: a key that is not in it is encoded as text. The numbers are never persisted, so keys can be
+//! added and removed.
 
 use std::{collections::HashMap, sync::LazyLock};
 
 static NUMBERS: LazyLock<HashMap<&str, u8>> =
     LazyLock::new(|| KEYS.iter().copied().zip(0..=u8::MAX).collect());
 
-/// The number of a key, if it has one.
+/// The number of a key, if it is in the list.
 pub(super) fn number(key: &str) -> Option<u8> {
     NUMBERS.get(key).copied()
 }
 
-/// The key of a number that was written for it.
+/// The key with this number.
 pub(super) fn name(number: Option<u8>) -> &'static str {
     let key = number.and_then(|number| KEYS.get(usize::from(number)));
     key.copied().unwrap_or_default()

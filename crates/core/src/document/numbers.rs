@@ -1,11 +1,11 @@
-//! Numbers that neither a 64-bit integer nor a 64-bit float holds, found in JSON text.
+//! Finds numbers in JSON text that neither a 64-bit integer nor a 64-bit float holds exactly.
 //!
-//! `serde_json` makes the nearest float of every number that is no 64-bit integer. Its switch for
-//! arbitrary precision would make a text of each number everywhere, so the text is looked at again
-//! where a float was read.
+//! `serde_json` reads every number that is not a 64-bit integer as the nearest float. Its feature for
+//! arbitrary precision would read each number as text everywhere, so the text is scanned again if a float
+//! was read.
 
-/// The longest literal that keeps its digits; a float has at most 309 before the point and 324
-/// behind it.
+/// The longest literal that keeps its digits. A float has at most 309 digits before the point and 324 after
+/// it.
 const LONGEST: usize = 700;
 
 /// The float nearest to a number in JSON text.
@@ -13,8 +13,8 @@ pub(super) fn nearest(text: &str) -> f64 {
     text.parse().unwrap_or(0.0)
 }
 
-/// For each number in `text`, in order, that `serde_json` reads as a float: its literal where the
-/// float is not exactly that. `None` if all are.
+/// For each number in `text`, in order, that `serde_json` reads as a float: its literal if the float
+/// is not exactly that number. `None` if all are exact.
 ///
 /// `text` is valid JSON.
 pub(super) fn inexact(text: &[u8]) -> Option<Vec<Option<Box<str>>>> {
@@ -30,13 +30,13 @@ fn is_float(literal: &str) -> bool {
     literal == "-0" || (literal.parse::<i64>().is_err() && literal.parse::<u64>().is_err())
 }
 
-/// Whether the shortest text of the nearest float says the same number as the literal.
+/// Whether the shortest text of the nearest float is the same number as the literal.
 fn is_exact(literal: &str) -> bool {
     let shortest = format!("{:e}", nearest(literal));
     literal.len() > LONGEST || Digits::of(literal) == Digits::of(&shortest)
 }
 
-/// A number as its digits without zeros at either end, and where the point stands: `0.d₁d₂… ×
+/// A number as its digits without zeros at either end, and the position of the point: `0.d₁d₂… ×
 /// 10^point`.
 #[derive(Debug, PartialEq, Eq)]
 struct Digits {
@@ -53,7 +53,7 @@ impl Digits {
         let digits = all.trim_start_matches('0');
         let zeros = all.len() - digits.len();
         let digits = digits.trim_end_matches('0').to_owned();
-        // Both lengths are those of texts in memory; an exponent beyond 64 bits is that of 0.
+        // Both lengths are those of texts in memory; only 0 may have an exponent beyond 64 bits.
         let places = i64::try_from(whole.len()).unwrap_or(i64::MAX);
         let zeros = i64::try_from(zeros).unwrap_or(i64::MAX);
         let exponent: i64 = exponent.parse().unwrap_or(0);
@@ -95,7 +95,7 @@ impl<'a> Iterator for Literals<'a> {
     }
 }
 
-/// How long a string is whose opening quote was read, with its closing quote.
+/// The length of a string after its opening quote, with its closing quote.
 fn text_length(text: &[u8]) -> usize {
     let mut bytes = text.iter().enumerate();
     while let Some((at, byte)) = bytes.next() {

@@ -1,4 +1,4 @@
-//! Writing only what is read of a value.
+//! Projection: writes only what is read of a value.
 
 use std::{borrow::Cow, fmt};
 
@@ -11,8 +11,8 @@ use super::{ARRAY, Builder, Document, Node, OBJECT, builder::Seed};
 use crate::{Reads, Scalar};
 
 impl Builder {
-    /// A seed that writes what `reads` says of exactly one value. What is left out is never kept,
-    /// not even while the text is being read.
+    /// A seed that writes the parts of exactly one value that `reads` names. What is left out is never kept in
+    /// memory, not even while the text is read.
     pub fn parts<'a>(
         &'a mut self,
         reads: &'a Reads,
@@ -23,7 +23,7 @@ impl Builder {
         }
     }
 
-    /// Writes what `reads` says of `node`.
+    /// Writes the parts of `node` that `reads` names.
     pub fn push_parts(&mut self, node: Node<'_>, reads: &Reads) {
         if reads.is_all() {
             self.push_raw(node);
@@ -31,7 +31,7 @@ impl Builder {
             let open = self.begin(OBJECT);
             let mut entries = node.entries();
             while let Some((key, value)) = entries.next_node() {
-                // Nobody but a `Builder` writes keys, and it writes text.
+                // Only a `Builder` writes keys, and it writes text.
                 let name = key.as_str().unwrap_or_default();
                 if let Some(reads) = reads.field(name) {
                     self.push_raw(key);
@@ -52,7 +52,7 @@ impl Builder {
 }
 
 impl Document {
-    /// What `reads` says of the document, and nothing else.
+    /// The parts of the document that `reads` names, and nothing else.
     #[must_use]
     pub fn project(&self, reads: &Reads) -> Self {
         if reads.is_all() {
@@ -65,7 +65,7 @@ impl Document {
 }
 
 impl Node<'_> {
-    /// A document of this value alone.
+    /// This value as a document.
     #[must_use]
     pub fn to_document(self) -> Document {
         let mut builder = Builder::default();
@@ -165,8 +165,7 @@ impl<'de> Visitor<'de> for Projected<'_> {
     }
 }
 
-/// A key, borrowed from the text where the text has it as it is. Serde itself borrows no text for
-/// a `Cow`.
+/// A key, borrowed from the text unless it has escapes. Serde itself does not borrow for a `Cow`.
 struct Key<'de>(Cow<'de, str>);
 
 impl<'de> de::Deserialize<'de> for Key<'de> {
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_read_as_a_whole() {
+    fn scalars_and_unexpected_arrays_are_read_as_a_whole() {
         let reads = Reads::of(&["a.b", "c.*.d"]);
         let value = json!({"a": "text", "c": {"d": 1}, "e": null});
         assert_eq!(projected(&value, &reads), json!({"a": "text", "c": {}}));
@@ -247,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_repeated_key_the_last_counts() {
+    fn the_last_of_repeated_keys_wins() {
         let reads = Reads::of(&["a.b", "x"]);
         let text = r#"{"a":{"b":1},"x":1,"y":0,"a":{"b":2,"c":3},"x":2}"#;
         let mut builder = Builder::default();
@@ -295,9 +294,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever reads less finds in what was kept for more all that it finds in the whole.
+        /// A reader finds in what was kept for a larger set everything that it finds in the whole value.
         #[test]
-        fn what_was_kept_for_two_serves_either(value in value(), one in reads(), other in reads()) {
+        fn a_projection_for_two_readers_serves_each(value in value(), one in reads(), other in reads()) {
             let mut both = one.clone();
             both.join(&other);
             let kept = projected(&value, &both);

@@ -47,7 +47,7 @@ fn fields_are_found_and_missing_ones_are_none() {
 }
 
 #[test]
-fn text_of_every_length_is_kept() {
+fn text_of_every_length_is_preserved() {
     for length in [
         0,
         1,
@@ -66,7 +66,7 @@ fn text_of_every_length_is_kept() {
 }
 
 proptest! {
-    /// Few keys, known ones and others, and enough of them for both ways of comparing.
+    /// Few keys, known and unknown, and enough of them for both ways of comparing.
     #[test]
     fn of_equal_keys_the_last_stays(
         fields in prop::collection::vec(("name|spec|[ab]{1,4}", any_json()), 0..40)
@@ -93,14 +93,14 @@ proptest! {
 }
 
 #[test]
-fn what_is_not_json_is_refused() {
+fn invalid_json_is_rejected() {
     assert!(Document::from_json(b"{\"a\":}").is_err());
     assert!(Document::from_json(b"1 2").is_err());
     assert!(Document::from_json("[".repeat(100_000).as_bytes()).is_err());
 }
 
 #[test]
-fn a_number_keeps_all_its_digits_from_text_to_text() {
+fn a_number_keeps_all_its_digits() {
     for number in [
         "9223372036854775808",
         "18446744073709551616",
@@ -129,7 +129,7 @@ fn a_number_keeps_all_its_digits_from_text_to_text() {
 }
 
 #[test]
-fn what_a_float_holds_stays_a_float_however_it_is_written() {
+fn a_number_that_a_float_holds_becomes_a_float_in_any_notation() {
     for text in [
         "0.10", "1e2", "100.0", "-0", "-0.0", "1E+2", "0.1e1", "5e-324", "0e999",
     ] {
@@ -156,7 +156,7 @@ proptest! {
             (whole.to_owned(), fraction.trim_end_matches('0').to_owned())
         };
         let written = String::from_utf8(written).unwrap();
-        // Short floats of many zeros are written with an exponent.
+        // Short floats with many zeros are written with an exponent.
         prop_assume!(!written.contains('e'));
         prop_assert_eq!(plain(&written), plain(&number));
     }

@@ -108,7 +108,7 @@ impl Kept {
                 .map(|(key, value)| (key.to_owned(), value.to_string()))
                 .collect(),
             identity: message.identity().map(|identity| KeptIdentity {
-                about: identity.about.to_string(),
+                about: identity.about.text().into_owned(),
                 uid: identity.uid.to_string(),
                 start: identity.start,
                 end: identity.end,
@@ -125,7 +125,7 @@ impl Kept {
         match self.identity {
             None => message,
             Some(identity) => message.with_identity(Identity {
-                about: identity.about.into(),
+                about: identity.about.as_str().into(),
                 uid: identity.uid.into(),
                 start: identity.start,
                 end: identity.end.max(identity.start),

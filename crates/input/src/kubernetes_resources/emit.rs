@@ -2,7 +2,9 @@
 
 use std::{ops::Range, sync::Arc};
 
-use meterline_core::{Batch, Content as MessageContent, Identity, Message, Node, duration};
+use meterline_core::{
+    About, Batch, Content as MessageContent, Document, Identity, Message, Metadata, Node, duration,
+};
 use meterline_ledger::{Interval, Kind, UsageInterval, Window, WindowBatch};
 
 use super::{object::BilledObject, resource_type::ResourceType};
@@ -20,6 +22,7 @@ pub(super) fn batch(
     let mut window = window_batch.window;
     let mut window_time = rfc3339(window.start);
     let mut window_interval = interval(window.end.saturating_sub(window.start));
+    let mut shared = metadata(&window_time, &window_interval);
     let (from, count) = (pieces.start, pieces.len());
     window_batch
         .pieces
@@ -36,19 +39,8 @@ pub(super) fn batch(
                 };
                 window_time = rfc3339(window.start);
                 window_interval = interval(window.end.saturating_sub(window.start));
+                shared = metadata(&window_time, &window_interval);
             }
-            let seconds = piece.end.saturating_sub(piece.start);
-            // Nearly every piece is the whole window: those share the window's own texts.
-            let schedule_time = if piece.start == window.start {
-                Arc::clone(&window_time)
-            } else {
-                rfc3339(piece.start)
-            };
-            let schedule_interval = if seconds == window.end.saturating_sub(window.start) {
-                Arc::clone(&window_interval)
-            } else {
-                interval(seconds)
-            };
             let mut message =
                 Message::new(MessageContent::Document(piece.content.document.clone()))
                     .with_identity(identity(piece, resource_type, cluster))
@@ -59,14 +51,28 @@ pub(super) fn batch(
             if let Some(reason) = piece.content.is_missing() {
                 message.fail("kubernetes_resources", reason);
             }
-            let metadata = &mut message.metadata;
-            metadata.set("schedule_time", schedule_time);
-            metadata.set("schedule_interval", schedule_interval);
-            metadata.set("window_time", Arc::clone(&window_time));
-            metadata.set("window_interval", Arc::clone(&window_interval));
+            // Nearly every piece is the whole window: those share the window's own texts.
+            message.metadata = shared.clone();
+            if piece.start != window.start {
+                message.metadata.set("schedule_time", rfc3339(piece.start));
+            }
+            let seconds = piece.end.saturating_sub(piece.start);
+            if seconds != window.end.saturating_sub(window.start) {
+                message.metadata.set("schedule_interval", interval(seconds));
+            }
             message
         })
         .collect()
+}
+
+/// What the messages of a whole window have beside the object.
+fn metadata(time: &Arc<str>, interval: &Arc<str>) -> Metadata {
+    let mut metadata = Metadata::default();
+    metadata.set("schedule_time", Arc::clone(time));
+    metadata.set("schedule_interval", Arc::clone(interval));
+    metadata.set("window_time", Arc::clone(time));
+    metadata.set("window_interval", Arc::clone(interval));
+    metadata
 }
 
 fn holds(window: Window, piece: &UsageInterval<BilledObject>) -> bool {
@@ -79,7 +85,11 @@ fn identity(
     cluster: Option<&Arc<str>>,
 ) -> Identity {
     Identity {
-        about: about(&piece.content, resource_type),
+        about: About::Object(
+            resource_type.word(),
+            piece.content.document.clone(),
+            describe,
+        ),
         uid: Arc::clone(&piece.uid),
         start: piece.start,
         end: piece.end,
@@ -89,15 +99,17 @@ fn identity(
 
 /// An object for people: `pod default/web-0`.
 pub(super) fn about(content: &BilledObject, resource_type: ResourceType) -> Arc<str> {
-    let metadata = content.document.root().get("metadata");
+    describe(resource_type.word(), &content.document).into()
+}
+
+fn describe(word: &str, document: &Document) -> String {
+    let metadata = document.root().get("metadata");
     let field = |key| metadata.and_then(|it| it.get(key)).and_then(Node::as_str);
     let name = field("name").unwrap_or_default();
-    let word = resource_type.word();
     match field("namespace") {
         Some(namespace) => format!("{word} {namespace}/{name}"),
         None => format!("{word} {name}"),
     }
-    .into()
 }
 
 /// Unix seconds as RFC 3339 in UTC, such as `2025-01-01T00:00:15Z`.

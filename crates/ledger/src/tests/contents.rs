@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::disk::Disk;
 use crate::{Accounting, Content, DeliveryResult, Fate, Interval, Ledger, Observation, Refusal};
 
-/// What is reserved; nobody knows it where it was not kept.
+/// What is reserved; `None` if it was not kept.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 struct Kept(Option<u32>);
 
@@ -35,7 +35,7 @@ fn seen(written: i64, now: i64, reserved: u32) -> Observation<Kept> {
     }
 }
 
-/// A ledger that knew the pod as it was written at `written`, and comes back without the content.
+/// A ledger that knew the pod as of `written`, and is restored without the content.
 fn restored(ledger: &mut Ledger<Kept>) -> Ledger<Kept> {
     let interval = Interval::new(10).unwrap();
     let restored = Disk::of(ledger).read(interval, Accounting::Exact);
@@ -50,7 +50,7 @@ fn known(written: i64) -> Ledger<Kept> {
     ledger
 }
 
-/// Start, end and content of what is handed out next.
+/// Start, end and content of the pieces that are handed out next.
 fn next(ledger: &mut Ledger<Kept>, until: i64) -> Vec<(i64, i64, Option<u32>)> {
     let batch = ledger.next(until).unwrap();
     let pieces = batch.pieces.iter();
@@ -58,7 +58,7 @@ fn next(ledger: &mut Ledger<Kept>, until: i64) -> Vec<(i64, i64, Option<u32>)> {
 }
 
 #[test]
-fn a_content_is_whole_again_when_the_object_was_not_written_to() {
+fn a_partial_content_is_completed_if_the_object_was_not_written_to() {
     let mut ledger = restored(&mut known(0));
     let changes = ledger.take_changes();
     assert!(changes.records.contains_key("pod"));
@@ -68,28 +68,28 @@ fn a_content_is_whole_again_when_the_object_was_not_written_to() {
 }
 
 #[test]
-fn nothing_is_known_of_the_time_before_the_last_write() {
+fn a_partial_content_stays_partial_before_the_last_write() {
     let mut ledger = restored(&mut known(4));
     ledger.apply(seen(4, 12, 1));
     assert_eq!(next(&mut ledger, 10), [(0, 4, None), (4, 10, Some(1))]);
 }
 
 #[test]
-fn an_object_that_was_written_to_meanwhile_is_known_from_then_on() {
+fn an_object_that_was_written_to_meanwhile_is_complete_from_then_on() {
     let mut ledger = restored(&mut known(0));
     ledger.apply(seen(7, 12, 2));
     assert_eq!(next(&mut ledger, 10), [(0, 7, None), (7, 10, Some(2))]);
 }
 
 #[test]
-fn of_an_object_that_went_meanwhile_nothing_more_is_known() {
+fn the_content_of_an_object_that_was_deleted_meanwhile_stays_partial() {
     let mut ledger = restored(&mut known(0));
     ledger.deleted("pod", 8);
     assert_eq!(next(&mut ledger, 10), [(0, 8, None)]);
 }
 
 #[test]
-fn rejected_pieces_are_whole_again_too() {
+fn rejected_pieces_are_completed_too() {
     let mut ledger = known(0);
     let batch = ledger.next(10).unwrap();
     let refusal = Refusal {

@@ -1,4 +1,4 @@
-//! What was written of a ledger and survives: a state made of changes as a state file is.
+//! A persisted state that is built from changes, as a state file is.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::{
 
 type Segments<C> = BTreeMap<UnixSeconds, (Option<UnixSeconds>, C)>;
 
-/// Rows as JSON, but for what is found again by its value.
+/// Rows as JSON, except what is compared by value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Disk<C> {
     checkpoint: Option<String>,
@@ -52,7 +52,7 @@ fn put<K: Clone + Ord>(
 }
 
 impl<C: Content + Serialize + DeserializeOwned> Disk<C> {
-    /// All of a ledger.
+    /// The complete state of a ledger.
     pub(super) fn of(ledger: &mut Ledger<C>) -> Self {
         let mut disk = Self::default();
         disk.write(&ledger.take_everything());
@@ -76,12 +76,15 @@ impl<C: Content + Serialize + DeserializeOwned> Disk<C> {
                 continue;
             };
             let mut group = change.group.clone();
-            // When it is due is no matter: all of it is tried again by who comes back.
+            // A restored ledger tries every group again, whenever it is due.
             group.next_try = None;
             if change.is_new {
                 self.contents.insert(key.clone(), group.content.clone());
             }
-            assert!(self.contents[key] == group.content, "written once");
+            assert!(
+                self.contents[key] == group.content,
+                "a content is written once"
+            );
             self.rejected.insert(key.clone(), group.with(()));
         }
     }
@@ -99,12 +102,12 @@ impl<C: Content + Serialize + DeserializeOwned> Disk<C> {
                 .content
                 .clone()
                 .unwrap_or_else(|| segments[&segment.start].1.clone());
-            segments.retain(|start, _| *start < segment.start || *start >= end);
+            segments.retain(|start, _| *start < segment.after || *start >= end);
             segments.insert(segment.start, (segment.end, content));
         }
     }
 
-    /// The ledger that comes back from it, if anything was written.
+    /// The ledger that is restored from it, if anything was written.
     pub(super) fn read(&self, interval: Interval, accounting: Accounting) -> Option<Ledger<C>> {
         let checkpoint: Checkpoint<C> = serde_json::from_str(self.checkpoint.as_ref()?).unwrap();
         let late = self

@@ -1,23 +1,23 @@
-//! Two replicas that see the same and take turns: whoever leads goes on from the watermark that the
+//! Two replicas that observe the same and lead in turn. The leader continues from the watermark that the
 //! other left, which may be an older one. For a moment both may lead.
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Books, balance, histories, seen};
+use super::{TestLedger, balance, histories, seen};
 use crate::{Accounting, DeliveryResult, Interval, Ledger};
 
 /// One pod: when it starts, how long it runs, how late the API server knows that it started, and how
-/// late each replica then sees its start and its end.
+/// late each replica observes its start and its end.
 type Pod = (i64, i64, i64, [(i64, i64); 2]);
 
 #[derive(Debug, Clone)]
 struct History {
     interval: i64,
     pods: Vec<Pod>,
-    /// When the lease goes to the other replica; whether what the old one knows last is left behind;
-    /// and how long the old one goes on unaware.
+    /// When the other replica gets the Lease; whether the old one leaves its last watermark; and how long the
+    /// old one continues unaware.
     handovers: Vec<(i64, bool, i64)>,
     /// Whether each batch is acknowledged.
     acknowledged: Vec<bool>,
@@ -27,7 +27,7 @@ const SETTLE: i64 = 3;
 
 fn history() -> impl Strategy<Value = History> {
     let delays = (0..=SETTLE - 1, 0..=SETTLE - 1);
-    // A start that is known late becomes late pieces.
+    // A start that is learned late becomes late pieces.
     let known = prop_oneof![3 => Just(0), 1 => 0..20_i64];
     let pod = (0..60_i64, 1..50_i64, known, [delays.clone(), delays]);
     (
@@ -50,7 +50,7 @@ fn history() -> impl Strategy<Value = History> {
 /// What arrived: start and end by pod and id.
 fn play(history: &History) -> BTreeMap<(String, i64), i64> {
     let interval = Interval::new(history.interval).unwrap();
-    let new = || -> Books { Ledger::new(interval, Accounting::Exact, 0) };
+    let new = || -> TestLedger { Ledger::new(interval, Accounting::Exact, 0) };
     let mut replicas = [new(), new()];
     let mut annotation = 0;
     let mut leader = 0;
@@ -61,14 +61,14 @@ fn play(history: &History) -> BTreeMap<(String, i64), i64> {
     for now in 0..160 {
         for (index, (start, length, known, delays)) in history.pods.iter().enumerate() {
             let (uid, end) = (format!("pod-{index}"), start + length);
-            for (books, (late, later)) in replicas.iter_mut().zip(delays) {
+            for (ledger, (late, later)) in replicas.iter_mut().zip(delays) {
                 let late = known + late;
                 if now == start + late {
-                    books.apply(seen(&uid, Some(*start), None, "c", now));
+                    ledger.apply(seen(&uid, Some(*start), None, "c", now));
                 }
                 if now == (end + later).max(start + late) {
-                    books.apply(seen(&uid, Some(*start), Some(end), "c", now));
-                    books.deleted(&uid, end);
+                    ledger.apply(seen(&uid, Some(*start), Some(end), "c", now));
+                    ledger.deleted(&uid, end);
                 }
             }
         }
@@ -86,9 +86,9 @@ fn play(history: &History) -> BTreeMap<(String, i64), i64> {
                 replicas[index].adopt(annotation);
                 continue;
             }
-            let books = &mut replicas[index];
+            let ledger = &mut replicas[index];
             for _ in 0..20 {
-                let Some(batch) = books.next(now - SETTLE) else {
+                let Some(batch) = ledger.next(now - SETTLE) else {
                     break;
                 };
                 for piece in batch.pieces {
@@ -100,57 +100,57 @@ fn play(history: &History) -> BTreeMap<(String, i64), i64> {
                     Some(false) => DeliveryResult::Failed,
                     _ => DeliveryResult::Delivered,
                 };
-                books.settle(batch.tag, settled);
+                ledger.settle(batch.tag, settled);
             }
-            balance(books, now);
+            balance(ledger, now);
             if index == leader {
-                annotation = annotation.max(books.safe_watermark());
+                annotation = annotation.max(ledger.safe_watermark());
             }
         }
     }
     arrived
 }
 
-/// A replica comes back from its state of second 40; up to 100 another one led.
-fn back_after_another() -> Books {
-    let mut books: Books = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 0);
+/// A replica that is restored from its state of second 40, while another one led up to 100.
+fn restored_after_another() -> TestLedger {
+    let mut ledger: TestLedger = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 0);
     for uid in ["vanished", "ended"] {
-        books.apply(seen(uid, Some(0), None, "c", 0));
+        ledger.apply(seen(uid, Some(0), None, "c", 0));
     }
-    assert_eq!(super::deliver(&mut books, 40).len(), 8);
-    books.adopt(100);
-    books
+    assert_eq!(super::deliver(&mut ledger, 40).len(), 8);
+    ledger.adopt(100);
+    ledger
 }
 
 #[test]
-fn what_another_replica_delivered_is_neither_lost_nor_overbilled_here() {
-    let mut books = back_after_another();
-    // It was there at 45, and is not at 103: nobody knows of three seconds.
-    assert_eq!(books.vanished("vanished", 45, 103), 3);
-    // The other billed it to its end. Five seconds before the other began this one handed out.
-    books.apply(seen("ended", Some(0), Some(35), "c", 103));
-    books.deleted("ended", 35);
-    balance(&books, 103);
-    let stats = books.stats();
+fn what_another_replica_delivered_is_neither_lost_nor_overbilled() {
+    let mut ledger = restored_after_another();
+    // The pod was there at 45, and is not at 103: three seconds are not known.
+    assert_eq!(ledger.vanished("vanished", 45, 103), 3);
+    // The other replica billed it to its end. This one handed out five seconds before the other began.
+    ledger.apply(seen("ended", Some(0), Some(35), "c", 103));
+    ledger.deleted("ended", 35);
+    balance(&ledger, 103);
+    let stats = ledger.stats();
     assert_eq!((stats.lost_seconds, stats.overbilled_seconds), (3, 5));
-    // What it hands out itself from here on counts.
-    books.apply(seen("late", Some(100), None, "c", 101));
-    super::deliver(&mut books, 110);
-    books.apply(seen("late", Some(100), Some(104), "c", 112));
-    assert_eq!(books.stats().overbilled_seconds, 5 + 6);
-    books.apply(seen("late", Some(100), None, "c", 113));
-    assert_eq!(books.stats().overbilled_seconds, 5);
+    // What it hands out from here on counts.
+    ledger.apply(seen("late", Some(100), None, "c", 101));
+    super::deliver(&mut ledger, 110);
+    ledger.apply(seen("late", Some(100), Some(104), "c", 112));
+    assert_eq!(ledger.stats().overbilled_seconds, 5 + 6);
+    ledger.apply(seen("late", Some(100), None, "c", 113));
+    assert_eq!(ledger.stats().overbilled_seconds, 5);
 }
 
 #[test]
-fn what_vanished_while_this_replica_watched_is_lost_from_when_it_was_seen() {
-    let mut books: Books = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 0);
-    books.apply(seen("a", Some(0), None, "c", 0));
-    super::deliver(&mut books, 10);
-    assert_eq!(books.vanished("a", 14, 20), 6);
-    assert_eq!(books.vanished("a", 14, 20), 0);
-    assert_eq!(super::deliver(&mut books, 20), ["a 10..14 c"]);
-    balance(&books, 20);
+fn a_pod_that_vanished_is_lost_from_when_it_was_last_seen() {
+    let mut ledger: TestLedger = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 0);
+    ledger.apply(seen("a", Some(0), None, "c", 0));
+    super::deliver(&mut ledger, 10);
+    assert_eq!(ledger.vanished("a", 14, 20), 6);
+    assert_eq!(ledger.vanished("a", 14, 20), 0);
+    assert_eq!(super::deliver(&mut ledger, 20), ["a 10..14 c"]);
+    balance(&ledger, 20);
 }
 
 proptest! {

@@ -1,5 +1,5 @@
-//! Any history: pods that start, change, stop and vanish, seen late, out of their windows and with
-//! gaps; deliveries that fail, arrive and are reported as failed; crashes before any write. The
+//! Any history: pods that start, change, stop and vanish, and are observed late, outside their windows and
+//! with gaps; deliveries that fail, arrive and are reported as failed; crashes before any write. The
 //! intervals of the distinct events of each pod must be disjoint and cover its true life.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use proptest::prelude::*;
 
 use super::{
-    Books, balance,
+    TestLedger, balance,
     disk::Disk,
     entries_are_empty, histories,
     model::{Delivery, History, Sighting, billed_of, history},
@@ -26,11 +26,11 @@ type Arrived = BTreeMap<(String, i64), (i64, String)>;
 struct Run {
     interval: Interval,
     accountings: Vec<Accounting>,
-    books: Books,
+    ledger: TestLedger,
     budget: Budget,
     disk: Disk<String>,
     crashes: Vec<u32>,
-    /// The newest of each pod, which a list shows after a crash.
+    /// The newest observation of each pod, which a list returns after a crash.
     seen: BTreeMap<String, Vec<Sighting>>,
     arrived: Arrived,
     /// What was dropped on purpose, by object and second.
@@ -61,24 +61,24 @@ impl Run {
                     let (uid, version) = billed_of(content);
                     Some(format!("{uid}-{}", 2 * version))
                 };
-                self.books.apply_within(observation, self.budget, billed);
+                self.ledger.apply_within(observation, self.budget, billed);
             }
-            Sighting::Gone(uid, at) => self.books.deleted(&uid, at),
+            Sighting::Gone(uid, at) => self.ledger.deleted(&uid, at),
         }
     }
 
     fn save(&mut self) {
-        self.disk.write(&self.books.take_changes());
+        self.disk.write(&self.ledger.take_changes());
     }
 
-    /// All changes together are all that there is.
+    /// Checks that all changes together equal a complete write.
     fn compare(&self) {
-        let (mut disk, mut books) = (self.disk.clone(), self.books.clone());
-        disk.write(&books.take_changes());
-        assert_eq!(disk, Disk::of(&mut books));
+        let (mut disk, mut ledger) = (self.disk.clone(), self.ledger.clone());
+        disk.write(&ledger.take_changes());
+        assert_eq!(disk, Disk::of(&mut ledger));
     }
 
-    /// Writes what changed, unless a crash comes first; then all that was not written is gone.
+    /// Writes what changed, unless a crash comes first. Then all that was not written is lost.
     fn write(&mut self) -> Result<(), Crash> {
         match self.crashes.last_mut() {
             Some(0) => {}
@@ -97,11 +97,12 @@ impl Run {
             self.accountings.remove(0);
         }
         let restored = self.disk.read(self.interval, self.accountings[0]);
-        self.books = restored.unwrap_or_else(|| Ledger::new(self.interval, self.accountings[0], 0));
+        self.ledger =
+            restored.unwrap_or_else(|| Ledger::new(self.interval, self.accountings[0], 0));
         self.slow.clear();
-        // The API server shows what there is, and tells what became of what is not.
+        // The API server lists what exists, and reports what became of the rest.
         let known: BTreeSet<_> = self
-            .books
+            .ledger
             .existing()
             .map(|(uid, _)| uid.to_string())
             .collect();
@@ -111,7 +112,7 @@ impl Run {
                 sightings.into_iter().for_each(|it| self.learn(it));
             }
         }
-        // What was before a change that nobody wrote down before a second crash, nobody knows.
+        // The content before a change that was not written before a second crash is not known.
         self.save();
         Err(Crash)
     }
@@ -119,28 +120,28 @@ impl Run {
     fn tick(&mut self, now: i64, settle: i64) -> Result<(), Crash> {
         let due: Vec<_> = self.slow.extract_if(.., |(at, _)| *at <= now).collect();
         for (_, tag) in due {
-            self.books.settle(tag, DeliveryResult::Delivered);
-            // Whoever acknowledges twice changes nothing.
-            self.books.settle(tag, DeliveryResult::Failed);
+            self.ledger.settle(tag, DeliveryResult::Delivered);
+            // A second acknowledgement changes nothing.
+            self.ledger.settle(tag, DeliveryResult::Failed);
             self.write()?;
         }
         if now % 10 == 0 {
-            // Somebody mended what the rejected ones waited for.
-            self.books.retry_rejected();
+            // The cause of the rejections has been fixed.
+            self.ledger.retry_rejected();
         }
         for _ in 0..20 {
-            balance(&self.books, now);
+            balance(&self.ledger, now);
             if now % 7 == 0 {
                 self.compare();
             }
-            let Some(batch) = self.books.next(now - settle) else {
+            let Some(batch) = self.ledger.next(now - settle) else {
                 break;
             };
-            // What a window is made of is written before the window goes out.
+            // A window is written before it is sent.
             self.write()?;
             let delivery = self.deliveries.next().unwrap_or(Delivery::Arrives);
             let mut undelivered = undelivered(delivery, &batch);
-            // What arrived before a crash is not dropped after it: the configuration is the same.
+            // The configuration is the same after a crash, so what arrived before it is not dropped after it.
             undelivered.retain(|(it, fate)| {
                 matches!(fate, Fate::Rejected(_))
                     || !self.arrived.contains_key(&(it.uid.to_string(), it.start))
@@ -157,17 +158,17 @@ impl Run {
                 }
             }
             match delivery {
-                Delivery::Arrives => self.books.settle(batch.tag, DeliveryResult::Delivered),
+                Delivery::Arrives => self.ledger.settle(batch.tag, DeliveryResult::Delivered),
                 Delivery::Fails | Delivery::ArrivesUnacknowledged => {
-                    self.books.settle(batch.tag, DeliveryResult::Failed);
+                    self.ledger.settle(batch.tag, DeliveryResult::Failed);
                 }
                 Delivery::ArrivesSlowly => self.slow.push((now + 3, batch.tag)),
                 Delivery::IsRejected(_) | Delivery::IsDropped(_) => {
                     assert!(
                         undelivered
                             .iter()
-                            .all(|(it, _)| self.books.handed_out(batch.tag).contains(it)),
-                        "what was handed out can be asked for until it is settled"
+                            .all(|(it, _)| self.ledger.handed_out(batch.tag).contains(it)),
+                        "`handed_out` returns a batch until it is settled"
                     );
                     let drops = undelivered
                         .iter()
@@ -180,8 +181,8 @@ impl Run {
                         at: now,
                         undelivered,
                     };
-                    self.books.settle(batch.tag, settled);
-                    // What a crash makes happen again may end otherwise.
+                    self.ledger.settle(batch.tag, settled);
+                    // A delivery that is repeated after a crash may end otherwise.
                     self.write()?;
                     self.dropped.extend(drops);
                     continue;
@@ -220,11 +221,11 @@ fn undelivered(
         .collect()
 }
 
-/// The process ended here and came back.
+/// The process crashes here and is restored.
 #[derive(Debug)]
 struct Crash;
 
-fn play(history: &History, see_all: bool) -> (Arrived, Books, BTreeSet<(String, i64)>) {
+fn play(history: &History, see_all: bool) -> (Arrived, TestLedger, BTreeSet<(String, i64)>) {
     let mut sightings: BTreeMap<i64, Vec<Sighting>> = BTreeMap::new();
     for (uid, pod) in history.pods.iter().enumerate() {
         for (at, sighting) in pod.sightings(uid, see_all) {
@@ -235,7 +236,7 @@ fn play(history: &History, see_all: bool) -> (Arrived, Books, BTreeSet<(String, 
     let mut run = Run {
         interval,
         accountings: history.accountings.clone(),
-        books: Ledger::new(interval, history.accountings[0], 0),
+        ledger: Ledger::new(interval, history.accountings[0], 0),
         budget: history.budget,
         disk: Disk::default(),
         crashes: history.crashes.clone(),
@@ -258,10 +259,10 @@ fn play(history: &History, see_all: bool) -> (Arrived, Books, BTreeSet<(String, 
         }
         let _ = run.tick(now, history.settle);
     }
-    (run.arrived, run.books, run.dropped)
+    (run.arrived, run.ledger, run.dropped)
 }
 
-/// The seconds that each pod was billed for, with the content; panics when two intervals overlap.
+/// The seconds for which each pod was billed, with the content. Panics if two intervals overlap.
 fn billed(arrived: &Arrived) -> HashMap<&str, BTreeMap<i64, &str>> {
     let mut billed: HashMap<&str, BTreeMap<i64, &str>> = HashMap::new();
     for ((uid, start), (end, content)) in arrived {
@@ -277,7 +278,7 @@ fn billed(arrived: &Arrived) -> HashMap<&str, BTreeMap<i64, &str>> {
 
 fn audit(
     history: &History,
-    (arrived, books, dropped): &(Arrived, Books, BTreeSet<(String, i64)>),
+    (arrived, ledger, dropped): &(Arrived, TestLedger, BTreeSet<(String, i64)>),
     contents: bool,
 ) {
     let billed = billed(arrived);
@@ -313,12 +314,12 @@ fn audit(
     }
     assert_eq!(
         i64::try_from(surplus).unwrap(),
-        books.stats().overbilled_seconds
+        ledger.stats().overbilled_seconds
     );
-    audit_fates(&billed, books, dropped);
+    audit_fates(&billed, ledger, dropped);
 }
 
-/// What of a content has to be right: labels are joined where there is a budget.
+/// The part of a content that has to be exact: with a budget, labels are joined.
 fn shown(history: &History, content: &str) -> String {
     if history.budget == Budget::default() {
         return content.to_owned();
@@ -326,10 +327,10 @@ fn shown(history: &History, content: &str) -> String {
     format!("{:?}", billed_of(content))
 }
 
-/// Nothing waits any more, and what ran arrived or was dropped.
+/// Checks that nothing waits any more, and what ran arrived or was dropped.
 fn audit_fates(
     billed: &HashMap<&str, BTreeMap<i64, &str>>,
-    books: &Books,
+    ledger: &TestLedger,
     dropped: &BTreeSet<(String, i64)>,
 ) {
     let sum: usize = billed.values().map(BTreeMap::len).sum();
@@ -341,18 +342,18 @@ fn audit_fates(
         waiting: 0,
         unproved: 0,
     };
-    assert_eq!(books.seconds(i64::MAX), expected);
-    assert_eq!(books.rejected_pieces(), 0);
+    assert_eq!(ledger.seconds(i64::MAX), expected);
+    assert_eq!(ledger.rejected_pieces(), 0);
     assert!(
-        entries_are_empty(books),
-        "nothing is remembered of what is gone and delivered"
+        entries_are_empty(ledger),
+        "deleted and delivered objects are forgotten"
     );
 }
 
-/// Each window in which a pod ran at the start is billed whole, with what the pod was then.
+/// Checks that each window at whose start a pod ran is billed whole, with the content at that time.
 fn audit_nominal(
     history: &History,
-    (arrived, books, dropped): &(Arrived, Books, BTreeSet<(String, i64)>),
+    (arrived, ledger, dropped): &(Arrived, TestLedger, BTreeSet<(String, i64)>),
 ) {
     let billed = billed(arrived);
     for (uid, pod) in history.pods.iter().enumerate() {
@@ -371,7 +372,7 @@ fn audit_nominal(
             .collect();
         assert_eq!(seconds, expected, "{name}");
     }
-    audit_fates(&billed, books, dropped);
+    audit_fates(&billed, ledger, dropped);
 }
 
 fn budget() -> impl Strategy<Value = Budget> {
@@ -382,11 +383,11 @@ fn budget() -> impl Strategy<Value = Budget> {
 proptest! {
     #![proptest_config(histories(20_000))]
 
-    /// News that comes within `settle`: nothing is billed beyond an end, and contents are exact.
+    /// Events that arrive within `settle`: nothing is billed after an end, and contents are exact.
     #[test]
     fn what_is_seen_in_time_is_billed_exactly(mut history in history(2, 3)) {
         for pod in &mut history.pods {
-            // A list that does not show what runs is news that comes late.
+            // A list that omits a running pod is an event that arrives late.
             pod.vanishes_at = None;
         }
         let played = play(&history, true);
@@ -394,14 +395,14 @@ proptest! {
         prop_assert_eq!(played.1.stats().overbilled_seconds, 0);
     }
 
-    /// News that comes whenever it likes: lives are covered, and what is billed beyond is counted.
+    /// Events that arrive at any time: lives are covered, and what is billed after an end is counted.
     #[test]
     fn what_is_seen_late_is_billed_once_and_counted(history in history(40, 3)) {
         let played = play(&history, false);
         audit(&history, &played, false);
     }
 
-    /// Segments that are joined move no second, and none to another bill.
+    /// Joining segments moves no second to another bill.
     #[test]
     fn what_is_seen_in_time_is_billed_exactly_within_any_budget(
         mut history in history(2, 3),
@@ -416,7 +417,7 @@ proptest! {
         prop_assert_eq!(played.1.stats().overbilled_seconds, 0);
     }
 
-    /// The same for news that comes whenever it likes.
+    /// The same for events that arrive at any time.
     #[test]
     fn what_is_seen_late_is_billed_once_within_any_budget(
         mut history in history(40, 3),
@@ -448,7 +449,7 @@ proptest! {
         for pod in &mut history.pods {
             pod.vanishes_at = None;
         }
-        // What is dropped differs with the order in which it is delivered.
+        // What is dropped depends on the order of delivery.
         history.deliveries.retain(|it| !matches!(it, Delivery::IsDropped(_)));
         let (first, ..) = play(&history, true);
         for pod in &mut history.pods {
@@ -471,7 +472,7 @@ proptest! {
         audit_nominal(&history, &played);
     }
 
-    /// Whatever is seen, and however is billed after each crash: no second is billed twice, and each has
+    /// For any observations, and any accounting after each crash: no second is billed twice, and each has
     /// one fate.
     #[test]
     fn whichever_way_is_billed_the_fates_add_up(
@@ -482,7 +483,7 @@ proptest! {
         ),
     ) {
         history.accountings = accountings;
-        let (arrived, books, dropped) = play(&history, false);
-        audit_fates(&billed(&arrived), &books, &dropped);
+        let (arrived, ledger, dropped) = play(&history, false);
+        audit_fates(&billed(&arrived), &ledger, &dropped);
     }
 }

@@ -1,4 +1,4 @@
-//! The rules of the ledger, one by one, and then any history at all.
+//! The rules of the ledger one by one, and then any history.
 
 mod budget;
 mod changes;
@@ -8,6 +8,7 @@ mod fates;
 mod handover;
 mod history;
 mod model;
+mod unproved;
 
 use proptest::prelude::ProptestConfig;
 
@@ -16,10 +17,10 @@ use crate::{
     WindowBatch,
 };
 
-type Books = Ledger<String>;
+type TestLedger = Ledger<String>;
 
 impl Content for String {
-    /// `owner:anything` is the owner's.
+    /// The part before the colon.
     fn owner(&self) -> &str {
         self.split_once(':').map_or("", |(owner, _)| owner)
     }
@@ -33,33 +34,33 @@ fn refusal(cause: &str, may_pass: bool) -> Refusal {
     Refusal {
         cause: cause.into(),
         component: "mapping".into(),
-        reason: "as the test wants it".into(),
+        reason: "refused by the test".into(),
         subject: None,
         may_pass,
     }
 }
 
-/// Every second has one fate.
-fn balance(books: &Books, now: i64) {
+/// Checks that every second has one fate.
+fn balance(ledger: &TestLedger, now: i64) {
     assert_eq!(
-        books.waiting,
-        books.count_waiting(),
-        "what waits is counted as it changes"
+        *ledger.timeline.objects.waiting(),
+        ledger.timeline.objects.count_waiting(),
+        "the running count of waiting segments is exact"
     );
-    let seconds = books.seconds(now);
+    let seconds = ledger.seconds(now);
     let sum =
         seconds.delivered + seconds.rejected + seconds.dropped + seconds.waiting + seconds.unproved;
     assert_eq!(seconds.ran, sum, "{seconds:?}");
-    let unbilled: i64 = books.unbilled().iter().map(|it| it.seconds).sum();
+    let unbilled: i64 = ledger.unbilled().iter().map(|it| it.seconds).sum();
     assert_eq!(
         unbilled,
         seconds.rejected + seconds.dropped + seconds.unproved,
         "{:?}",
-        books.unbilled()
+        ledger.unbilled()
     );
 }
 
-fn ledger(interval: i64) -> Books {
+fn ledger(interval: i64) -> TestLedger {
     Ledger::new(Interval::new(interval).unwrap(), Accounting::Exact, 0)
 }
 
@@ -81,7 +82,7 @@ fn seen(
     }
 }
 
-/// So many histories, some thousands a second; `PROPTEST_CASES` says otherwise.
+/// How many histories to try, some thousands per second. `PROPTEST_CASES` overrides it.
 fn histories(cases: u32) -> ProptestConfig {
     let default = ProptestConfig::default();
     match std::env::var_os("PROPTEST_CASES") {
@@ -91,16 +92,16 @@ fn histories(cases: u32) -> ProptestConfig {
 }
 
 /// Whether nothing is remembered of any object.
-fn entries_are_empty(books: &Books) -> bool {
-    books.entries.is_empty()
+fn entries_are_empty(ledger: &TestLedger) -> bool {
+    ledger.timeline.objects.is_empty()
 }
 
-/// Everything that can be handed out now, delivered: `uid start..end content`.
-fn deliver(books: &mut Books, complete_until: i64) -> Vec<String> {
+/// Delivers everything that can be handed out now. Returns `uid start..end content` of each piece.
+fn deliver(ledger: &mut TestLedger, complete_until: i64) -> Vec<String> {
     let mut lines = Vec::new();
-    while let Some(batch) = books.next(complete_until) {
+    while let Some(batch) = ledger.next(complete_until) {
         lines.extend(describe(&batch));
-        books.settle(batch.tag, DeliveryResult::Delivered);
+        ledger.settle(batch.tag, DeliveryResult::Delivered);
     }
     lines
 }
@@ -120,71 +121,71 @@ fn describe(batch: &WindowBatch<String>) -> Vec<String> {
 
 #[test]
 fn a_life_is_cut_by_windows_and_by_changes() {
-    let mut books = ledger(10);
-    books.apply(seen("a", Some(3), None, "x", 3));
-    books.apply(seen("a", Some(3), None, "y", 14));
-    books.apply(seen("a", Some(3), Some(17), "y", 18));
+    let mut ledger = ledger(10);
+    ledger.apply(seen("a", Some(3), None, "x", 3));
+    ledger.apply(seen("a", Some(3), None, "y", 14));
+    ledger.apply(seen("a", Some(3), Some(17), "y", 18));
     assert_eq!(
-        deliver(&mut books, 40),
+        deliver(&mut ledger, 40),
         ["a 3..10 x", "a 10..14 x", "a 14..17 y"]
     );
-    assert_eq!(books.watermark(), 40);
-    assert_eq!(books.stats().billed_seconds, 14);
+    assert_eq!(ledger.watermark(), 40);
+    assert_eq!(ledger.stats().billed_seconds, 14);
 }
 
 #[test]
 fn a_window_waits_until_it_is_complete() {
-    let mut books = ledger(10);
-    books.apply(seen("a", Some(0), None, "x", 0));
-    assert_eq!(books.next_due(), 10);
-    assert!(books.next(9).is_none());
-    assert_eq!(deliver(&mut books, 10), ["a 0..10 x"]);
+    let mut ledger = ledger(10);
+    ledger.apply(seen("a", Some(0), None, "x", 0));
+    assert_eq!(ledger.next_due(), 10);
+    assert!(ledger.next(9).is_none());
+    assert_eq!(deliver(&mut ledger, 10), ["a 0..10 x"]);
     assert!(
-        books.next(5).is_none(),
+        ledger.next(5).is_none(),
         "a clock that goes back changes nothing"
     );
 }
 
 #[test]
 fn the_watermark_moves_in_order_and_only_on_delivery() {
-    let mut books = ledger(10);
-    books.apply(seen("a", Some(0), None, "x", 0));
-    let first = books.next(20).unwrap();
-    let second = books.next(20).unwrap();
-    books.settle(second.tag, DeliveryResult::Delivered);
-    assert_eq!(books.watermark(), 0);
-    books.settle(first.tag, DeliveryResult::Failed);
-    assert_eq!(books.watermark(), 0);
-    books.settle(first.tag, DeliveryResult::Delivered);
-    assert_eq!(books.watermark(), 0, "a tag counts once");
-    let again = books.next(20).unwrap();
+    let mut ledger = ledger(10);
+    ledger.apply(seen("a", Some(0), None, "x", 0));
+    let first = ledger.next(20).unwrap();
+    let second = ledger.next(20).unwrap();
+    ledger.settle(second.tag, DeliveryResult::Delivered);
+    assert_eq!(ledger.watermark(), 0);
+    ledger.settle(first.tag, DeliveryResult::Failed);
+    assert_eq!(ledger.watermark(), 0);
+    ledger.settle(first.tag, DeliveryResult::Delivered);
+    assert_eq!(ledger.watermark(), 0, "a batch is settled once");
+    let again = ledger.next(20).unwrap();
     assert_eq!(again.window, first.window);
     assert_eq!(again.pieces, first.pieces);
-    books.settle(again.tag, DeliveryResult::Delivered);
-    assert_eq!(books.watermark(), 20);
+    ledger.settle(again.tag, DeliveryResult::Delivered);
+    assert_eq!(ledger.watermark(), 20);
 }
 
 #[test]
-fn a_window_in_flight_does_not_change_by_what_is_learned() {
-    let mut books = ledger(10);
-    books.apply(seen("a", Some(5), None, "x", 5));
-    let first = books.next(10).unwrap();
-    books.apply(seen("a", Some(2), Some(7), "y", 11));
-    books.settle(first.tag, DeliveryResult::Failed);
-    let again = books.next(10).unwrap();
+fn a_window_in_flight_does_not_change() {
+    let mut ledger = ledger(10);
+    ledger.apply(seen("a", Some(5), None, "x", 5));
+    let first = ledger.next(10).unwrap();
+    ledger.apply(seen("a", Some(2), Some(7), "y", 11));
+    ledger.settle(first.tag, DeliveryResult::Failed);
+    let again = ledger.next(10).unwrap();
     assert_eq!(again.pieces, first.pieces);
-    books.settle(again.tag, DeliveryResult::Delivered);
-    assert_eq!(deliver(&mut books, 30), ["a 2..5 x late"]);
-    assert_eq!(books.stats().overbilled_seconds, 3);
+    ledger.settle(again.tag, DeliveryResult::Delivered);
+    assert_eq!(deliver(&mut ledger, 30), ["a 2..5 x late"]);
+    assert_eq!(ledger.stats().overbilled_seconds, 3);
 }
 
 #[test]
-fn a_life_learned_of_late_has_the_pieces_it_would_have_had() {
-    let mut books = ledger(10);
-    assert!(deliver(&mut books, 30).is_empty());
-    books.apply(seen("a", Some(4), None, "x", 33));
+fn a_life_that_is_learned_late_has_the_same_pieces() {
+    let mut ledger = ledger(10);
+    assert!(deliver(&mut ledger, 30).is_empty());
+    ledger.apply(seen("a", Some(4), None, "x", 33));
     assert_eq!(
-        deliver(&mut books, 40),
+        deliver(&mut ledger, 40),
         [
             "a 4..10 x late",
             "a 10..20 x late",
@@ -192,80 +193,83 @@ fn a_life_learned_of_late_has_the_pieces_it_would_have_had() {
             "a 30..40 x"
         ]
     );
-    assert_eq!(books.stats().late_seconds, 26);
+    assert_eq!(ledger.stats().late_seconds, 26);
 }
 
 #[test]
-fn late_pieces_that_failed_come_again() {
-    let mut books = ledger(10);
-    assert!(deliver(&mut books, 20).is_empty());
-    books.apply(seen("a", Some(4), Some(6), "x", 23));
-    let first = books.next(20).unwrap();
-    books.settle(first.tag, DeliveryResult::Failed);
-    assert_eq!(deliver(&mut books, 20), ["a 4..6 x late"]);
+fn late_pieces_that_failed_are_handed_out_again() {
+    let mut ledger = ledger(10);
+    assert!(deliver(&mut ledger, 20).is_empty());
+    ledger.apply(seen("a", Some(4), Some(6), "x", 23));
+    let first = ledger.next(20).unwrap();
+    ledger.settle(first.tag, DeliveryResult::Failed);
+    assert_eq!(deliver(&mut ledger, 20), ["a 4..6 x late"]);
 }
 
 #[test]
 fn a_restarted_container_changes_nothing() {
-    let mut books = ledger(10);
-    books.apply(seen("a", Some(2), None, "x", 2));
-    books.apply(seen("a", Some(8), None, "x", 8));
-    assert_eq!(deliver(&mut books, 10), ["a 2..10 x"]);
+    let mut ledger = ledger(10);
+    ledger.apply(seen("a", Some(2), None, "x", 2));
+    ledger.apply(seen("a", Some(8), None, "x", 8));
+    assert_eq!(deliver(&mut ledger, 10), ["a 2..10 x"]);
 }
 
 #[test]
 fn a_pod_that_does_not_run_is_not_billed() {
-    let mut books = ledger(10);
-    books.apply(seen("a", None, None, "x", 2));
-    books.deleted("a", 5);
-    books.apply(seen("b", Some(5), Some(5), "x", 6));
-    assert!(deliver(&mut books, 20).is_empty());
+    let mut ledger = ledger(10);
+    ledger.apply(seen("a", None, None, "x", 2));
+    ledger.deleted("a", 5);
+    ledger.apply(seen("b", Some(5), Some(5), "x", 6));
+    assert!(deliver(&mut ledger, 20).is_empty());
 }
 
 #[test]
 fn a_change_in_the_second_of_the_start_replaces_the_content() {
-    let mut books = ledger(10);
-    books.apply(seen("a", Some(2), None, "x", 2));
-    books.apply(Observation {
+    let mut ledger = ledger(10);
+    ledger.apply(seen("a", Some(2), None, "x", 2));
+    ledger.apply(Observation {
         content_since: Some(2),
         ..seen("a", Some(2), None, "y", 6)
     });
-    assert_eq!(deliver(&mut books, 10), ["a 2..10 y"]);
+    assert_eq!(deliver(&mut ledger, 10), ["a 2..10 y"]);
 }
 
 #[test]
 fn a_change_counts_from_when_it_was_written() {
-    let mut books = ledger(10);
-    books.apply(seen("a", Some(2), None, "x", 2));
-    books.apply(Observation {
+    let mut ledger = ledger(10);
+    ledger.apply(seen("a", Some(2), None, "x", 2));
+    ledger.apply(Observation {
         content_since: Some(5),
         ..seen("a", Some(2), None, "y", 7)
     });
-    assert_eq!(deliver(&mut books, 10), ["a 2..5 x", "a 5..10 y"]);
-    // Written before what was handed out ended: from there on.
-    books.apply(Observation {
+    assert_eq!(deliver(&mut ledger, 10), ["a 2..5 x", "a 5..10 y"]);
+    // The write lies before the end of what was handed out, so the change counts from there.
+    ledger.apply(Observation {
         content_since: Some(8),
         ..seen("a", Some(2), None, "z", 12)
     });
-    assert_eq!(deliver(&mut books, 20), ["a 10..20 z"]);
+    assert_eq!(deliver(&mut ledger, 20), ["a 10..20 z"]);
 }
 
 #[test]
-fn what_is_taken_away_counts_from_when_it_was_seen() {
-    // A removal leaves no time in the object: the newest write is one that was known before.
+fn a_removal_counts_from_when_it_was_observed() {
+    // A removal leaves no time in the object: the newest write was known before.
     let at = |since, content: &str, now| Observation {
         content_since: Some(since),
         ..seen("a", Some(2), None, content, now)
     };
-    let mut books = ledger(10);
-    books.apply(at(2, "labelled", 2));
-    books.apply(at(2, "bare", 7));
-    assert_eq!(deliver(&mut books, 10), ["a 2..7 labelled", "a 7..10 bare"]);
-    // So it is after an outage, too: what waits to be handed out ran with the label.
-    books.apply(at(12, "labelled", 13));
-    books.apply(at(12, "bare", 45));
+    let mut ledger = ledger(10);
+    ledger.apply(at(2, "labelled", 2));
+    ledger.apply(at(2, "bare", 7));
     assert_eq!(
-        deliver(&mut books, 50),
+        deliver(&mut ledger, 10),
+        ["a 2..7 labelled", "a 7..10 bare"]
+    );
+    // After an outage, too: what waits to be handed out ran with the label.
+    ledger.apply(at(12, "labelled", 13));
+    ledger.apply(at(12, "bare", 45));
+    assert_eq!(
+        deliver(&mut ledger, 50),
         [
             "a 10..12 bare",
             "a 12..20 labelled",
@@ -275,202 +279,203 @@ fn what_is_taken_away_counts_from_when_it_was_seen() {
             "a 45..50 bare"
         ]
     );
-    // And after a write that changed nothing that is billed.
-    books.apply(at(52, "bare", 53));
-    books.apply(at(52, "other", 56));
-    assert_eq!(deliver(&mut books, 60), ["a 50..56 bare", "a 56..60 other"]);
+    // The same after a write that changed nothing that is billed.
+    ledger.apply(at(52, "bare", 53));
+    ledger.apply(at(52, "other", 56));
+    assert_eq!(
+        deliver(&mut ledger, 60),
+        ["a 50..56 bare", "a 56..60 other"]
+    );
     // Two writes in one second, of which the second was seen in the next.
-    books.apply(at(63, "one", 63));
-    books.apply(at(63, "two", 64));
-    assert_eq!(deliver(&mut books, 70), ["a 60..63 other", "a 63..70 two"]);
+    ledger.apply(at(63, "one", 63));
+    ledger.apply(at(63, "two", 64));
+    assert_eq!(deliver(&mut ledger, 70), ["a 60..63 other", "a 63..70 two"]);
 }
 
 #[test]
 fn a_finished_pod_is_not_billed_again_while_it_exists() {
-    let mut books = ledger(10);
-    books.apply(seen("a", Some(2), Some(6), "x", 6));
-    assert_eq!(deliver(&mut books, 100), ["a 2..6 x"]);
-    books.apply(seen("a", Some(2), Some(6), "x", 101));
-    assert!(deliver(&mut books, 200).is_empty());
-    books.deleted("a", 201);
-    assert!(entries_are_empty(&books));
-    books.apply(seen("b", Some(202), Some(206), "x", 206));
-    books.deleted("b", 206);
-    assert_eq!(deliver(&mut books, 260), ["b 202..206 x"]);
-    assert!(!entries_are_empty(&books), "it may still turn out to run");
-    deliver(&mut books, 270);
-    assert!(entries_are_empty(&books));
+    let mut ledger = ledger(10);
+    ledger.apply(seen("a", Some(2), Some(6), "x", 6));
+    assert_eq!(deliver(&mut ledger, 100), ["a 2..6 x"]);
+    ledger.apply(seen("a", Some(2), Some(6), "x", 101));
+    assert!(deliver(&mut ledger, 200).is_empty());
+    ledger.deleted("a", 201);
+    assert!(entries_are_empty(&ledger));
+    ledger.apply(seen("b", Some(202), Some(206), "x", 206));
+    ledger.deleted("b", 206);
+    assert_eq!(deliver(&mut ledger, 260), ["b 202..206 x"]);
+    assert!(
+        !entries_are_empty(&ledger),
+        "the object may still turn out to run"
+    );
+    deliver(&mut ledger, 270);
+    assert!(entries_are_empty(&ledger));
 }
 
 #[test]
-fn what_was_taken_for_gone_and_runs_goes_on_without_a_hole() {
-    let mut books = ledger(10);
-    books.apply(seen("a", Some(0), None, "x", 0));
-    books.deleted("a", 4);
-    assert_eq!(deliver(&mut books, 20), ["a 0..4 x"]);
-    books.apply(seen("a", Some(0), None, "x", 25));
+fn a_life_that_continues_after_all_has_no_gap() {
+    let mut ledger = ledger(10);
+    ledger.apply(seen("a", Some(0), None, "x", 0));
+    ledger.deleted("a", 4);
+    assert_eq!(deliver(&mut ledger, 20), ["a 0..4 x"]);
+    ledger.apply(seen("a", Some(0), None, "x", 25));
     assert_eq!(
-        deliver(&mut books, 30),
+        deliver(&mut ledger, 30),
         ["a 4..10 x late", "a 10..20 x late", "a 20..30 x"]
     );
-    assert_eq!(books.stats().overbilled_seconds, 0);
+    assert_eq!(ledger.stats().overbilled_seconds, 0);
 }
 
 #[test]
-fn what_was_taken_for_gone_while_it_was_billed_late_is_billed_once() {
-    let mut books = ledger(10);
-    assert!(deliver(&mut books, 30).is_empty());
-    books.apply(seen("a", Some(3), None, "x", 31));
-    let first = books.next(30).unwrap();
+fn a_life_that_continues_after_all_is_billed_once_when_billed_late() {
+    let mut ledger = ledger(10);
+    assert!(deliver(&mut ledger, 30).is_empty());
+    ledger.apply(seen("a", Some(3), None, "x", 31));
+    let first = ledger.next(30).unwrap();
     assert_eq!(describe(&first), ["a 3..10 x late"]);
-    books.deleted("a", 5);
-    assert_eq!(books.stats().overbilled_seconds, 5);
-    books.apply(seen("a", Some(3), None, "x", 33));
-    books.settle(first.tag, DeliveryResult::Delivered);
+    ledger.deleted("a", 5);
+    assert_eq!(ledger.stats().overbilled_seconds, 5);
+    ledger.apply(seen("a", Some(3), None, "x", 33));
+    ledger.settle(first.tag, DeliveryResult::Delivered);
     assert_eq!(
-        deliver(&mut books, 40),
+        deliver(&mut ledger, 40),
         ["a 10..20 x late", "a 20..30 x late", "a 30..40 x"]
     );
-    assert_eq!(books.stats().overbilled_seconds, 0);
+    assert_eq!(ledger.stats().overbilled_seconds, 0);
 }
 
 #[test]
-fn what_was_billed_behind_a_late_stretch_is_not_billed_again() {
-    let mut books = ledger(10);
-    books.apply(seen("a", Some(8), None, "x", 8));
-    assert_eq!(deliver(&mut books, 30).len(), 3);
-    books.apply(seen("a", Some(3), None, "x", 31));
-    books.deleted("a", 5);
-    assert_eq!(books.stats().overbilled_seconds, 22);
-    assert_eq!(deliver(&mut books, 30), ["a 3..5 x late"]);
-    books.apply(seen("a", Some(3), None, "x", 33));
-    assert_eq!(deliver(&mut books, 40), ["a 5..8 x late", "a 30..40 x"]);
-    assert_eq!(books.stats().overbilled_seconds, 0);
+fn what_was_billed_after_a_late_span_is_not_billed_again() {
+    let mut ledger = ledger(10);
+    ledger.apply(seen("a", Some(8), None, "x", 8));
+    assert_eq!(deliver(&mut ledger, 30).len(), 3);
+    ledger.apply(seen("a", Some(3), None, "x", 31));
+    ledger.deleted("a", 5);
+    assert_eq!(ledger.stats().overbilled_seconds, 22);
+    assert_eq!(deliver(&mut ledger, 30), ["a 3..5 x late"]);
+    ledger.apply(seen("a", Some(3), None, "x", 33));
+    assert_eq!(deliver(&mut ledger, 40), ["a 5..8 x late", "a 30..40 x"]);
+    assert_eq!(ledger.stats().overbilled_seconds, 0);
 }
 
 #[test]
-fn a_standby_keeps_of_what_another_delivers_only_what_may_be_news() {
-    let mut books = ledger(1);
-    books.begin_at(1_000);
-    books.apply(seen("old", Some(100), None, "x", 1_002));
-    books.apply(seen("new", Some(990), None, "x", 1_002));
+fn a_standby_keeps_only_recent_spans_of_what_another_replica_delivers() {
+    let mut ledger = ledger(1);
+    ledger.begin_at(1_000);
+    ledger.apply(seen("old", Some(100), None, "x", 1_002));
+    ledger.apply(seen("new", Some(990), None, "x", 1_002));
     for delivered in 1_001..1_100 {
-        books.adopt(delivered);
-        let kept: Vec<_> = books
-            .checkpoint
-            .late
-            .values()
-            .flat_map(|it| it.keys())
-            .collect();
+        ledger.adopt(delivered);
+        let kept: Vec<_> = ledger.timeline.late.uids().collect();
         assert!(kept.iter().all(|uid| &***uid == "new"), "{kept:?}");
         assert_eq!(kept.is_empty(), delivered >= 1_062);
     }
 }
 
 #[test]
-fn what_lies_before_the_horizon_is_not_billed() {
-    let mut books: Books = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 100);
-    books.apply(seen("old", Some(3), Some(50), "x", 101));
-    books.apply(seen("a", Some(3), None, "x", 101));
-    assert_eq!(deliver(&mut books, 110), ["a 100..110 x"]);
+fn nothing_before_the_horizon_is_billed() {
+    let mut ledger: TestLedger = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 100);
+    ledger.apply(seen("old", Some(3), Some(50), "x", 101));
+    ledger.apply(seen("a", Some(3), None, "x", 101));
+    assert_eq!(deliver(&mut ledger, 110), ["a 100..110 x"]);
 }
 
 #[test]
 fn nominal_bills_whole_windows_for_what_ran_when_they_began() {
-    let mut books: Books = Ledger::new(Interval::new(10).unwrap(), Accounting::Nominal, 0);
-    books.apply(seen("a", Some(0), Some(3), "x", 3));
-    books.apply(seen("b", Some(4), Some(6), "x", 6));
-    books.apply(seen("c", Some(5), None, "x", 6));
-    assert_eq!(deliver(&mut books, 20), ["a 0..10 x", "c 10..20 x"]);
+    let mut ledger: TestLedger = Ledger::new(Interval::new(10).unwrap(), Accounting::Nominal, 0);
+    ledger.apply(seen("a", Some(0), Some(3), "x", 3));
+    ledger.apply(seen("b", Some(4), Some(6), "x", 6));
+    ledger.apply(seen("c", Some(5), None, "x", 6));
+    assert_eq!(deliver(&mut ledger, 20), ["a 0..10 x", "c 10..20 x"]);
 }
 
 #[test]
-fn hostile_times_are_survived() {
+fn extreme_times_do_not_overflow() {
     for (start, end) in [
         (Some(i64::MIN), None),
         (Some(i64::MAX), None),
         (Some(i64::MIN), Some(i64::MAX)),
         (Some(i64::MAX), Some(i64::MIN)),
     ] {
-        let mut books = ledger(10);
-        books.apply(Observation {
+        let mut ledger = ledger(10);
+        ledger.apply(Observation {
             content_since: Some(i64::MIN),
             ..seen("a", start, None, "x", i64::MAX)
         });
-        books.apply(seen("a", start, end, "y", i64::MIN));
-        books.deleted("a", i64::MIN);
-        let _ = books.next(20);
+        ledger.apply(seen("a", start, end, "y", i64::MIN));
+        ledger.deleted("a", i64::MIN);
+        let _ = ledger.next(20);
     }
 }
 
 #[test]
-fn windows_after_a_border_that_is_not_aligned_end_at_the_next_aligned_one() {
-    let mut books: Books = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 7);
-    books.apply(seen("a", Some(0), None, "x", 8));
-    let batch = books.next(20).unwrap();
+fn a_window_after_an_unaligned_boundary_ends_at_the_next_aligned_one() {
+    let mut ledger: TestLedger = Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 7);
+    ledger.apply(seen("a", Some(0), None, "x", 8));
+    let batch = ledger.next(20).unwrap();
     assert_eq!(batch.window, Window { start: 7, end: 10 });
 }
 
 #[test]
 fn what_is_given_up_is_counted_and_not_billed() {
-    let mut books = ledger(10);
-    books.apply(seen("a", Some(3), None, "x", 3));
-    let first = books.next(10).unwrap();
-    books.settle(first.tag, DeliveryResult::Failed);
-    assert_eq!(books.give_up(25), 17);
-    assert_eq!((books.watermark(), books.stats().lost_seconds), (20, 17));
-    assert_eq!(deliver(&mut books, 40), ["a 20..30 x", "a 30..40 x"]);
-    assert_eq!(books.give_up(25), 0);
-    assert_eq!(books.stats().billed_seconds, 20);
+    let mut ledger = ledger(10);
+    ledger.apply(seen("a", Some(3), None, "x", 3));
+    let first = ledger.next(10).unwrap();
+    ledger.settle(first.tag, DeliveryResult::Failed);
+    assert_eq!(ledger.give_up(25), 17);
+    assert_eq!((ledger.watermark(), ledger.stats().lost_seconds), (20, 17));
+    assert_eq!(deliver(&mut ledger, 40), ["a 20..30 x", "a 30..40 x"]);
+    assert_eq!(ledger.give_up(25), 0);
+    assert_eq!(ledger.stats().billed_seconds, 20);
 }
 
 #[test]
-fn what_may_still_arrive_is_not_given_up() {
-    let mut books = ledger(10);
-    books.apply(seen("a", Some(3), None, "x", 3));
-    let first = books.next(10).unwrap();
-    assert_eq!(books.give_up(25), 10);
-    assert_eq!(books.give_up(25), 0, "it is counted once");
-    assert_eq!(books.watermark(), 0, "the first one is on its way");
-    books.settle(first.tag, DeliveryResult::Delivered);
-    assert_eq!((books.watermark(), books.stats().lost_seconds), (20, 10));
-    assert_eq!(deliver(&mut books, 30), ["a 20..30 x"]);
-    assert_eq!(books.stats().billed_seconds, 17);
+fn a_batch_in_flight_is_not_given_up() {
+    let mut ledger = ledger(10);
+    ledger.apply(seen("a", Some(3), None, "x", 3));
+    let first = ledger.next(10).unwrap();
+    assert_eq!(ledger.give_up(25), 10);
+    assert_eq!(ledger.give_up(25), 0, "lost time is counted once");
+    assert_eq!(ledger.watermark(), 0, "the first window is in flight");
+    ledger.settle(first.tag, DeliveryResult::Delivered);
+    assert_eq!((ledger.watermark(), ledger.stats().lost_seconds), (20, 10));
+    assert_eq!(deliver(&mut ledger, 30), ["a 20..30 x"]);
+    assert_eq!(ledger.stats().billed_seconds, 17);
 }
 
 #[test]
-fn what_was_learned_late_is_given_up_and_counted_as_well() {
-    let mut books = ledger(10);
-    books.apply(seen("a", Some(0), None, "x", 0));
-    let handed_out: Vec<_> = std::iter::from_fn(|| books.next(30)).collect();
+fn late_spans_are_given_up_and_counted_as_well() {
+    let mut ledger = ledger(10);
+    ledger.apply(seen("a", Some(0), None, "x", 0));
+    let handed_out: Vec<_> = std::iter::from_fn(|| ledger.next(30)).collect();
     assert_eq!(handed_out.len(), 3);
-    books.apply(seen("b", Some(3), None, "x", 31));
-    assert_eq!(books.give_up(20), 17);
-    assert_eq!(deliver(&mut books, 30), ["b 20..30 x late"]);
+    ledger.apply(seen("b", Some(3), None, "x", 31));
+    assert_eq!(ledger.give_up(20), 17);
+    assert_eq!(deliver(&mut ledger, 30), ["b 20..30 x late"]);
     for batch in handed_out {
-        books.settle(batch.tag, DeliveryResult::Delivered);
+        ledger.settle(batch.tag, DeliveryResult::Delivered);
     }
-    assert_eq!((books.watermark(), books.stats().lost_seconds), (30, 17));
-    assert_eq!(books.stats().billed_seconds, 40);
+    assert_eq!((ledger.watermark(), ledger.stats().lost_seconds), (30, 17));
+    assert_eq!(ledger.stats().billed_seconds, 40);
 }
 
 #[test]
-fn what_comes_into_scope_is_billed_from_then_on() {
-    let mut books = ledger(10);
+fn an_object_that_comes_into_scope_is_billed_from_then_on() {
+    let mut ledger = ledger(10);
     let at = |since: Option<i64>, now| Observation {
         in_scope_since: since,
         ..seen("a", Some(5), None, "x", now)
     };
-    assert!(deliver(&mut books, 30).is_empty());
-    books.apply(at(Some(34), 35));
-    // What is seen of it later says again when it started.
-    books.apply(at(None, 36));
-    assert_eq!(deliver(&mut books, 40), ["a 34..40 x"]);
-    books.deleted("a", 45);
-    assert_eq!(deliver(&mut books, 60), ["a 40..45 x"]);
-    // It went out of scope, and comes back into it.
-    books.apply(at(Some(67), 68));
-    assert_eq!(deliver(&mut books, 70), ["a 67..70 x"]);
-    books.deleted("a", 75);
-    assert_eq!(deliver(&mut books, 90), ["a 70..75 x"]);
+    assert!(deliver(&mut ledger, 30).is_empty());
+    ledger.apply(at(Some(34), 35));
+    // Later observations report the start again.
+    ledger.apply(at(None, 36));
+    assert_eq!(deliver(&mut ledger, 40), ["a 34..40 x"]);
+    ledger.deleted("a", 45);
+    assert_eq!(deliver(&mut ledger, 60), ["a 40..45 x"]);
+    // The object went out of scope, and comes back into it.
+    ledger.apply(at(Some(67), 68));
+    assert_eq!(deliver(&mut ledger, 70), ["a 67..70 x"]);
+    ledger.deleted("a", 75);
+    assert_eq!(deliver(&mut ledger, 90), ["a 70..75 x"]);
 }

@@ -1,4 +1,4 @@
-//! Histories of pods and deliveries, and what is seen of them.
+//! Histories of pods and deliveries, and the observations of them.
 
 use proptest::prelude::*;
 
@@ -11,13 +11,13 @@ pub(super) struct Pod {
     pub(super) length: i64,
     /// Seconds after the start at which the content changes.
     pub(super) changes: Vec<i64>,
-    /// How much later than it happens each of start, changes and end is seen.
+    /// How late each of start, changes and end is observed.
     pub(super) delays: Vec<i64>,
-    /// Changes that nobody sees by themselves (a watch gap).
+    /// Changes that are not observed (a gap of the watch).
     pub(super) hidden: Vec<bool>,
-    /// Whether the end is seen in the status, or only as a deletion at its second.
+    /// Whether the end is observed in the status, or only as a deletion.
     pub(super) end_in_status: bool,
-    /// Taken for gone for a moment, by a list that did not show it.
+    /// When a list omits the pod for a moment.
     pub(super) vanishes_at: Option<i64>,
     /// Container restarts: later starts are reported from here on.
     pub(super) restarts_at: Option<i64>,
@@ -32,9 +32,9 @@ pub(super) enum Delivery {
     ArrivesUnacknowledged,
     /// Arrives and is acknowledged some ticks later.
     ArrivesSlowly,
-    /// Arrives, but for the pieces with these numbers, which are rejected.
+    /// Arrives, except the pieces with these numbers, which are rejected.
     IsRejected(u8),
-    /// Arrives, but for the pieces with these numbers, which are dropped on purpose.
+    /// Arrives, except the pieces with these numbers, which are dropped on purpose.
     IsDropped(u8),
 }
 
@@ -44,15 +44,15 @@ pub(super) struct History {
     pub(super) settle: i64,
     pub(super) pods: Vec<Pod>,
     pub(super) deliveries: Vec<Delivery>,
-    /// Before how many writes to the disk each crash comes, counted from the one before.
+    /// How many writes to the disk precede each crash, counted from the crash before.
     pub(super) crashes: Vec<u32>,
-    /// How is billed at first and after each crash; the last goes on.
+    /// The accounting at first and after each crash; the last one stays.
     pub(super) accountings: Vec<Accounting>,
     /// How much may wait.
     pub(super) budget: Budget,
 }
 
-/// What of a content is billed: every other change is one of labels.
+/// The part of a content that is billed: every other change concerns labels only.
 pub(super) fn billed_of(content: &str) -> (&str, u32) {
     let (uid, version) = content.split_once('-').unwrap_or_default();
     (uid, version.parse::<u32>().unwrap_or_default() / 2)
@@ -129,7 +129,7 @@ impl Pod {
         format!("{uid}-{version}")
     }
 
-    /// What is seen of the pod, in order, each at its second.
+    /// The observations of the pod in order, each with its second.
     pub(super) fn sightings(&self, uid: usize, see_all: bool) -> Vec<(i64, Sighting)> {
         let name = format!("pod-{uid}");
         let delay = |index: usize| self.delays.get(index).copied().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! Ids.
 
+use meterline_core::uuid_v5;
 use rhai::{Engine, NativeCallContext};
 use uuid::Uuid;
 
@@ -53,7 +54,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
 pub(super) fn register(engine: &mut Engine) {
     engine.register_fn("uuid_v4", || Uuid::new_v4().to_string());
     engine.register_fn("uuid_v5", |name: &str| {
-        Uuid::new_v5(&Uuid::nil(), name.as_bytes()).to_string()
+        uuid_v5(&Uuid::nil(), name.as_bytes()).to_string()
     });
     engine.register_fn(
         "uuid_v5",
@@ -67,7 +68,7 @@ pub(super) fn register(engine: &mut Engine) {
                     format!("`{other}` is neither a UUID nor one of dns, url, oid and x500")
                 })?,
             };
-            Ok(Uuid::new_v5(&namespace, name.as_bytes()).to_string())
+            Ok(uuid_v5(&namespace, name.as_bytes()).to_string())
         },
     );
     engine.register_fn("event_id", |call: NativeCallContext| event_id(&call, ""));
@@ -90,7 +91,7 @@ fn event_id(call: &NativeCallContext<'_>, event_type: &str) -> NativeResult<Stri
             // A type contains no NUL, so different pairs of type and content have different names.
             name.push(0);
             name.extend(context.bytes()?);
-            Uuid::new_v5(&CONTENT, &name)
+            uuid_v5(&CONTENT, &name)
         }
     };
     Ok(id.to_string())

@@ -271,9 +271,13 @@ impl<'a> Writer<'a> {
             content: Some(content),
             record: None,
         })?;
-        let within = format!("uid = ?1 AND part = {SEGMENT} AND start > ?2 AND start < ?3");
-        let end = segment.end.unwrap_or(UnixSeconds::MAX);
-        self.delete_parts(&within, vec![text(uid), segment.start.into(), end.into()])
+        let others =
+            format!("uid = ?1 AND part = {SEGMENT} AND start >= ?2 AND start < ?3 AND start <> ?4");
+        let (after, end) = (segment.after, segment.end.unwrap_or(UnixSeconds::MAX));
+        self.delete_parts(
+            &others,
+            vec![text(uid), after.into(), end.into(), segment.start.into()],
+        )
     }
 
     fn late(
