@@ -94,22 +94,9 @@ fn compile(
     source: &Located<String>,
     cx: &mut PlanContext<'_>,
 ) -> Option<Expression> {
-    match engine.compile_expression(&source.value) {
-        Ok(expression) => {
-            cx.reads(expression.reads());
-            Some(expression)
-        }
-        Err(errors) => {
-            for error in errors {
-                let message = match error.help {
-                    Some(help) => format!("{}; {help}", error.message),
-                    None => error.message,
-                };
-                cx.error_in(source, error.line, error.column, message);
-            }
-            None
-        }
-    }
+    let expression = engine.plan_expression(source, cx)?;
+    cx.reads(expression.reads());
+    Some(expression)
 }
 
 /// Which messages a case takes, as far as its check shows.

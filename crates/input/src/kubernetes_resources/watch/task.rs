@@ -13,6 +13,7 @@ use kube::{
     core::ApiResource,
     runtime::watcher::{self, Event},
 };
+use meterline_core::Backoff;
 use tokio::{
     task::coop::unconstrained,
     time::{Instant, timeout},
