@@ -35,7 +35,7 @@ async fn an_event_that_the_sink_chokes_on_stops_nobody_elses_billing() {
         .unwrap();
     assert!(line.contains("default/pod-1"), "{line}");
     meterline
-        .wait_for_log("the batch that was halved is through", MINUTE)
+        .wait_for_log("the batch that was halved is finished", MINUTE)
         .await
         .unwrap();
     scene.end_all().await;

@@ -1,4 +1,4 @@
-//! What a failure that may pass calls for.
+//! Failures that may be transient, and the pause that each of them needs.
 
 use std::time::Duration;
 

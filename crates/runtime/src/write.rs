@@ -1,8 +1,8 @@
-//! Writes one batch, whatever it takes.
+//! Writes one batch and retries until each message is delivered, rejected or dropped.
 //!
-//! What fails is written again, for ever. Where others are taken meanwhile it is not the other side
-//! that is away, and what fails is halved until the message that is the reason stands alone. While
-//! everything fails one request at a time is tried, and nothing is set aside.
+//! A request that fails is sent again, for ever unless the configuration sets a limit. If other requests
+//! succeed meanwhile the server is not down, and the batch is halved until the message that causes the failure
+//! stands alone. While every request fails one request at a time is sent, and nothing is set aside.
 
 use std::sync::{
     Arc,
@@ -264,7 +264,7 @@ impl BatchWriter {
 
     async fn took(&self, chunk: Chunk, batch: &mut Batch) {
         if self.evidence.took(chunk.bytes(), chunk.has_failed) {
-            info!(output = %self.label, events = chunk.len(), "the first delivery was taken");
+            info!(output = %self.label, events = chunk.len(), "the server accepted the first delivery");
         }
         batch.seen.fit(&chunk.messages);
         let identities = chunk.messages.iter().filter_map(Message::identity);
@@ -362,7 +362,7 @@ impl BatchWriter {
         let is_suspect = others_succeed || chunk.is_suspect();
         batch.chunks.is_slow |= others_succeed && failure.is_slow();
         let mut failures = if is_suspect {
-            debug!(output = %self.label, events = chunk.len(), "{reason}; others are taken");
+            debug!(output = %self.label, events = chunk.len(), "{reason}; other requests succeed");
             1
         } else {
             self.failed(&failure, is_piece)
@@ -399,7 +399,7 @@ impl BatchWriter {
                         cause
                     };
                     let reason = format!(
-                        "it fails whenever it is sent, and others are taken meanwhile: {reason}"
+                        "it fails whenever it is sent, and other events are accepted meanwhile: {reason}"
                     );
                     return self
                         .settle(chunk, End::Rejected(cause, reason), batch)
