@@ -20,7 +20,7 @@ pub(crate) struct Tally {
     rejected: usize,
     reason: String,
     /// Of how many messages a batch was when it was cut in halves for the first time, and whether
-    /// that is told at INFO.
+    /// that is logged at INFO.
     bisected: Option<(usize, bool)>,
     requests: u64,
     delivered: usize,
@@ -71,12 +71,12 @@ struct State {
     outage: Option<String>,
     /// Whether the log says so.
     warned: bool,
-    /// When a failure was told last, and until when the next one is not.
+    /// When a failure was logged last, and until when the next one is not.
     told: Option<(Instant, Instant)>,
     /// Why most of what gets through is rejected.
     refusal: Option<String>,
     lately: FailureRate,
-    /// When a bisection was told last.
+    /// When a bisection was logged last.
     bisection: Option<Instant>,
 }
 
@@ -147,7 +147,7 @@ impl OutputStatus {
         }
     }
 
-    /// The other side works, after so many failures in a row.
+    /// The server works, after so many failures in a row.
     pub(crate) fn works(&self, failures: u32) {
         let mut state = self.state();
         state.outage = None;

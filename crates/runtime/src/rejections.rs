@@ -28,7 +28,7 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(3_600);
 /// the longest pause are forgotten. If that makes no room, those of the namespace that has most are;
 /// further ones of that namespace itself are summed up.
 const REMEMBERED: usize = 65_536;
-/// So many reasons of one object are told apart: a mapping may put anything into one.
+/// This many reasons of one object are distinguished: a mapping may put anything into one.
 const REASONS: u32 = 16;
 
 /// The path of messages that are refused.
@@ -165,7 +165,7 @@ enum Line {
     },
 }
 
-/// An object, by UID, and a reason; no reason: all beyond those that are told apart.
+/// An object, by UID, and a reason; no reason: all beyond those that are distinguished.
 type Key = (Arc<str>, Option<(Cause, u64)>);
 
 #[derive(Default)]

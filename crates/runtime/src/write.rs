@@ -39,7 +39,7 @@ use crate::{
 /// The pauses of a message that fails alone while others are taken grow up to that of this failure.
 const PATIENCE: u32 = 3;
 
-/// A failure after which it is soon tried again is told when it fails again.
+/// A failure with a shorter pause is logged only when the next attempt fails too.
 const BRIEF: Duration = Duration::from_secs(5);
 
 /// What the writes of one leaf share.
@@ -272,7 +272,7 @@ impl BatchWriter {
         self.settle(chunk, End::Taken, batch).await;
     }
 
-    /// No request can be made of the message at this place, which says nothing of the other side.
+    /// No request can be made of the message at this place, which is no answer of the server.
     async fn unsendable(&self, mut chunk: Chunk, at: usize, reason: String, batch: &mut Batch) {
         let behind = chunk.split_off(at.saturating_add(1));
         let first = chunk.split_off(at);
@@ -321,7 +321,7 @@ impl BatchWriter {
         self.handle_failure(chunk, failure, attempt, batch).await;
     }
 
-    /// The other side refuses something in a chunk for good. As long as it never took anything it is
+    /// The server refuses something in a chunk for good. As long as it never took anything it is
     /// not the events that are wrong.
     async fn refused(&self, mut chunk: Chunk, reason: String, batch: &mut Batch) {
         let counts = self.evidence.has_succeeded() || self.settler.is_dropped(&reason);
@@ -447,7 +447,7 @@ impl BatchWriter {
     ) {
         let asked = failure.asked.or(failure.slow);
         let pause = backoff::pause(&self.retry, failures, asked);
-        // What the other side asked for is kept to, whatever it does with others.
+        // A pause that the server asked for is kept, even if other requests succeed meanwhile.
         let early = if failure.asked.is_none() && failure.cause.is_some() {
             self.short_pause(&chunk)
         } else {
