@@ -112,7 +112,7 @@ impl Takes {
     fn of(source: Option<&Located<String>>, check: Option<&Expression>) -> Self {
         match (source, check.map(Expression::fixed)) {
             (None, _) | (_, Some(Some(true))) => Self::All,
-            // One that does not compile is told already.
+            // An error is reported already for one that does not compile.
             (Some(_), None | Some(Some(false))) => Self::None,
             (Some(source), Some(None)) => Self::Some(source.value.trim().to_owned()),
         }
