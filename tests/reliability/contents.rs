@@ -23,6 +23,7 @@ pub(super) const CONTENTS: &[Row] = &[
             "tests/fates.rs every_second_has_a_fate_with_its_reason_and_its_namespace",
             "tests/fates.rs what_was_rejected_is_delivered_after_the_mapping_is_corrected",
             "tests/fates.rs what_was_rejected_is_listed_and_delivered_when_asked_for",
+            "tests/fates.rs each_of_300_rejected_pods_of_1000_is_named",
         ]),
     ),
     Row(
@@ -34,6 +35,7 @@ pub(super) const CONTENTS: &[Row] = &[
             "crates/runtime/src/tests/poison.rs an_outage_sets_nothing_aside_however_long_it_lasts",
             "tests/faults/poison.rs what_is_rejected_survives_the_process_and_costs_the_others_nothing",
             "tests/faults/poison.rs a_pod_whose_events_make_the_sink_fail_may_be_deleted_meanwhile",
+            "tests/faults/poison.rs a_text_that_is_too_large_once_it_is_escaped_twice_stops_nobody_elses_billing",
         ]),
     ),
     Row(
@@ -63,8 +65,12 @@ pub(super) const CONTENTS: &[Row] = &[
         "neither a rejection nor a success: the events wait, `/ready` says why, and they are sent again",
         Ok(&[
             "tests/faults/answers.rs a_400_in_plain_text_is_no_verdict",
+            "tests/faults/answers.rs an_empty_400_is_no_verdict",
+            "tests/faults/answers.rs an_empty_422_is_no_verdict",
+            "tests/faults/answers.rs a_422_in_the_json_of_a_gateway_is_no_verdict",
             "tests/faults/answers.rs a_413_of_a_proxy_is_no_verdict",
             "tests/faults/answers.rs a_200_that_names_an_error_is_no_success",
+            "tests/faults/answers.rs a_200_of_another_server_is_no_success",
             "tests/faults/answers.rs a_sink_that_has_taken_nothing_yet_cannot_reject",
             "tests/faults/answers.rs an_answer_that_is_cut_off_is_no_success_and_what_it_answered_is_sent_again",
             "crates/output/src/openmeter/tests.rs an_answer_that_is_cut_off_counts_for_nothing",
