@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use meterline_core::{HealthHandle, IntCounter, Metrics};
+use meterline_core::{Backoff, HealthHandle, IntCounter, Metrics};
 use tokio::{sync::Notify, time::timeout};
 use tracing::{error, info};
 
@@ -14,8 +14,8 @@ const GATHER: Duration = Duration::from_millis(20);
 /// How often the file is written and checked when nothing changes: it records up to when the view was
 /// complete, and somebody may delete it.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The pauses after writes that failed.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 
 /// Writes the state file until it is notified to end.
 pub(crate) struct StateWriter {
@@ -121,11 +121,11 @@ impl StateWriter {
 
 /// How long to wait after a write that succeeded, or after so many failures in a row.
 fn pause(failures: u32) -> Duration {
-    let Some(doublings) = failures.checked_sub(1) else {
-        return GATHER;
-    };
-    let doubled = 2_u32.saturating_pow(doublings.min(10));
-    FIRST_PAUSE.saturating_mul(doubled).min(LONGEST_PAUSE)
+    if failures == 0 {
+        GATHER
+    } else {
+        BACKOFF.pause(failures)
+    }
 }
 
 impl FileReport {
@@ -311,8 +311,9 @@ mod tests {
     }
 
     #[test]
-    fn after_failures_the_next_write_waits_ever_longer_up_to_a_bound() {
-        let pauses = [0, 1, 2, 3, 6, 7, u32::MAX].map(|it| pause(it).as_millis());
-        assert_eq!(pauses, [20, 200, 400, 800, 5_000, 5_000, 5_000]);
+    fn after_a_failure_the_next_write_waits_longer_than_after_a_success() {
+        assert_eq!(pause(0), GATHER);
+        assert!(pause(1) >= Duration::from_millis(100));
+        assert!(pause(u32::MAX) <= Duration::from_secs(5));
     }
 }

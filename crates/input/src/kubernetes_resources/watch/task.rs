@@ -13,6 +13,7 @@ use kube::{
     core::ApiResource,
     runtime::watcher::{self, Event},
 };
+use meterline_core::Backoff;
 use tokio::{
     task::coop::unconstrained,
     time::{Instant, timeout},
@@ -40,8 +41,8 @@ use crate::kubernetes_resources::{
 /// How long a watch lives before it is requested anew. Over HTTP/1.1 this, together with the watcher's margin,
 /// is the longest time for which a dead connection can go unnoticed.
 const WATCH_SECONDS: u32 = 50;
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The pauses after failures.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 /// After this many failures in a row the kubeconfig or the service account is read again: somebody may have
 /// replaced a token or a certificate authority.
 const FAILURES_BEFORE_NEW_CLIENT: u32 = 3;
@@ -135,7 +136,7 @@ impl Watch {
                 }
                 Err(error) => self.failed(&mut state, &mut attempts, &error.to_string()),
             }
-            tokio::time::sleep(pause(attempts.failures).max(liveness.pause())).await;
+            tokio::time::sleep(BACKOFF.pause(attempts.failures).max(liveness.pause())).await;
         }
     }
 
@@ -183,7 +184,8 @@ impl Watch {
                     if let Err(Broken) = self.broken(&error, streaming, state, attempts) {
                         return;
                     }
-                    tokio::time::sleep(pause(attempts.failures).max(liveness.pause())).await;
+                    tokio::time::sleep(BACKOFF.pause(attempts.failures).max(liveness.pause()))
+                        .await;
                 }
                 Woken::Event(None) => return,
                 Woken::Drained => state.drained(liveness.connection(), now),
@@ -419,21 +421,6 @@ struct Past<'a> {
     history: History<'a>,
 }
 
-/// Exponential back-off with jitter.
-#[expect(clippy::disallowed_methods, reason = "a random number, not a time")]
-fn pause(failures: u32) -> Duration {
-    if failures == 0 {
-        return Duration::ZERO;
-    }
-    let longest = FIRST_PAUSE
-        .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)))
-        .min(LONGEST_PAUSE);
-    // Half of it is certain and half of it random, from the clock's nanoseconds: collectors that lost the same
-    // server do not all come back in the same instant.
-    let random = chrono::Utc::now().timestamp_subsec_nanos() % 1_000;
-    longest / 2 + longest.saturating_mul(random) / 2_000
-}
-
 #[cfg(test)]
 mod tests {
     use meterline_kubesim::{Kind, Kubesim, Options as Server};
@@ -556,21 +543,5 @@ mod tests {
         scene.exist(&["a"]).await;
         scene.is_current().await;
         assert!(scene.parts.ready("input x").0);
-    }
-
-    #[test]
-    fn the_pause_grows_with_each_failure_up_to_a_bound() {
-        assert_eq!(pause(0), Duration::ZERO);
-        for (failures, longest) in [
-            (1, 200),
-            (2, 400),
-            (5, 3_200),
-            (6, 5_000),
-            (u32::MAX, 5_000),
-        ] {
-            let longest = Duration::from_millis(longest);
-            let pause = pause(failures);
-            assert!(longest / 2 <= pause && pause <= longest, "{pause:?}");
-        }
     }
 }
