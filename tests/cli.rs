@@ -140,7 +140,7 @@ fn an_unknown_unit_is_an_error() {
     );
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        shown(&output).contains("`week` is not a unit; there are second, minute and hour"),
+        shown(&output).contains("`week` is not a unit; use second, minute or hour"),
         "{}",
         shown(&output)
     );
@@ -178,16 +178,16 @@ fn what_is_not_there_or_not_right_ends_with_1() {
     assert_snapshot!(told("run"), @r"
     meterline: cannot read the variables in none.env: No such file or directory (os error 2)
     exit 1
-    meterline: bad.env:2: expected NAME=VALUE, a comment (#) or nothing; a value is on one line
+    meterline: bad.env:2: expected NAME=VALUE, a comment (#) or an empty line; a value cannot span lines
     exit 1
     meterline: cannot read the configuration none.yaml: No such file or directory (os error 2)
     exit 1
-    meterline: no configuration is named; use `--config FILE` or `--preset NAME` (presets: kubernetes-pod-exec-time), or try `meterline demo`
+    meterline: no configuration given; use `--config FILE` or `--preset NAME` (presets: kubernetes-pod-exec-time), or try `meterline demo`
     exit 1
     ");
     assert_eq!(told("echo"), told("run"));
     assert_snapshot!(both(&["lint", "config.yaml"], &["--env-file", "bad.env"]), @r"
-    meterline: bad.env:2: expected NAME=VALUE, a comment (#) or nothing; a value is on one line
+    meterline: bad.env:2: expected NAME=VALUE, a comment (#) or an empty line; a value cannot span lines
     exit 1
     ");
     let output = run(&["map", "root = this"], "{\"a\": 1}\nnot json\n");
@@ -203,16 +203,16 @@ fn an_empty_configuration_is_refused_and_one_without_a_mapping_warned_of() {
     let folder = with_config("# nothing\n");
     let lint = ["lint", "config.yaml"];
     assert_snapshot!(shown(&run_in(folder.path(), &lint, "")), @r"
-    config.yaml: the configuration is empty; to bill with the defaults use `--preset kubernetes-pod-exec-time`
-    1 fault
+    config.yaml: the configuration is empty; to use the defaults run with `--preset kubernetes-pod-exec-time`
+    1 error
     exit 1
     ");
     let folder = with_config("input:\noutput:\n");
     assert_snapshot!(shown(&run_in(folder.path(), &lint, "")), @r"
-    <default output>:7:13: warning: output.switch.cases.0.output.openmeter: this reads everything of each object, so everything is kept in memory and in the state, about ten kilobytes a pod, secrets in its environment variables included, and each change of it starts another event; read the fields that are needed, as in `root = #{ name: this.metadata.name }`
-    <default output>:7:13: warning: output.switch.cases.0.output.openmeter: whole objects come here as the input reads them, with the values of environment variables in them, and no events: nothing makes events of them on the way, such as a `mapping`
+    <default output>:7:13: warning: output.switch.cases.0.output.openmeter: this output receives whole objects, including the values of environment variables, instead of events; add a `mapping` that turns objects into events
+    <default output>:7:13: warning: output.switch.cases.0.output.openmeter: this reads whole objects, so whole objects are kept in memory and in the state: about ten kilobytes per pod, including secrets in environment variables, and every change of an object starts another event; read only the fields that you need, as in `root = #{ name: this.metadata.name }`
     <default output>:8:20: warning: output.switch.cases.0.output.openmeter.token: there is no token for openmeter.cloud; if it asks for one, set `token` (the variable OPENMETER_TOKEN of the presets)
-    <default output>:15:13: warning: output.switch.cases.1.output.stdout: this reads everything of each object, so everything is kept in memory and in the state, about ten kilobytes a pod, secrets in its environment variables included, and each change of it starts another event; read the fields that are needed, as in `root = #{ name: this.metadata.name }`
+    <default output>:15:13: warning: output.switch.cases.1.output.stdout: this reads whole objects, so whole objects are kept in memory and in the state: about ten kilobytes per pod, including secrets in environment variables, and every change of an object starts another event; read only the fields that you need, as in `root = #{ name: this.metadata.name }`
     exit 0
     ");
 }
@@ -265,7 +265,7 @@ fn the_environment_may_name_the_configuration() {
 fn an_unknown_log_level_is_a_usage_error() {
     let args = ["--preset", "nothing", "--log-level", "bogus"];
     assert_snapshot!(shown(&run(&args, "")), @r"
-    error: invalid value 'bogus' for '--log-level <LEVEL>': `bogus` is not a level; there are: TRACE, DEBUG, INFO, WARN, ERROR, OFF
+    error: invalid value 'bogus' for '--log-level <LEVEL>': `bogus` is not a level; available: TRACE, DEBUG, INFO, WARN, ERROR, OFF
 
     For more information, try '--help'.
     exit 2
@@ -293,6 +293,11 @@ fn a_mapping_is_tried_on_documents() {
     let output = run(&["map", "root = this.a.b.c"], "{}");
     assert_eq!(output.status.code(), Some(1));
     assert!(shown(&output).contains("write `?.b`"), "{}", shown(&output));
+    // An error that needs no document has its place and its remedy, too.
+    assert_snapshot!(shown(&run(&["map", "root.a = 1;\nroot.b = null"], "{}")), @r"
+    SCRIPT:2:10: 'null' is a reserved keyword; null and a missing value are both written `()`
+    exit 1
+    ");
 }
 
 #[test]

@@ -99,14 +99,13 @@ fn durations_are_read_or_refused() {
     });
 }
 
-const REGISTRY: Registry = Registry {
-    inputs: meterline_input::SPECS,
-    buffers: meterline_input::BUFFERS,
-    processors: meterline_processors::SPECS,
-    outputs: meterline_output::SPECS,
-    default_input: "stdin: {}",
-    default_output: "drop: {}",
-};
+fn registry() -> Registry {
+    Registry {
+        default_input: "stdin: {}",
+        default_output: "drop: {}",
+        ..meterline_components::registry()
+    }
+}
 
 fn source(text: String) -> Source {
     Source {
@@ -120,7 +119,7 @@ fn source(text: String) -> Source {
 fn configurations_are_read_or_refused() {
     each("configuration", 2_000, |text| {
         let env = |name: &str| name.len().is_multiple_of(2).then(|| "a: [value".to_owned());
-        let _ = load(&source(text.to_owned()), &[], &env, &REGISTRY);
+        let _ = load(&source(text.to_owned()), &[], &env, &registry());
     });
 }
 
@@ -154,11 +153,11 @@ fn variables_are_put_in_or_refused() {
                 "label" => format!("output:\n  drop: {{}}\n  label: {text}\n"),
                 _ => format!("input: {text}\n"),
             };
-            let _ = load(&source(config), &[], &env, &REGISTRY);
+            let _ = load(&source(config), &[], &env, &registry());
         }
         let quoted = "input: {generate: {mapping: \"${VALUE}\"}}\n".to_owned();
         let env = |_: &str| Some(format!("root = {}", serde_json::to_string(text).unwrap()));
-        let loaded = load(&source(quoted), &[], &env, &REGISTRY);
+        let loaded = load(&source(quoted), &[], &env, &registry());
         assert!(loaded.is_ok(), "{text:?}");
     });
 }

@@ -11,6 +11,7 @@ use std::{
     process::Command,
 };
 
+use meterline_components::registry;
 use meterline_config::{Registry, Source, load};
 use meterline_script::{Engine, Group, Limits};
 use serde_json::Value;
@@ -25,11 +26,12 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("meter", &[]),
     ("testkit", &["kubesim"]),
     ("config", &["core"]),
-    ("script", &["core"]),
+    ("script", &["core", "config"]),
     ("runtime", &["core"]),
     ("input", &["core", "config", "script", "ledger"]),
     ("processors", &["core", "config", "script"]),
     ("output", &["core", "config", "script"]),
+    ("components", &["config", "input", "processors", "output"]),
 ];
 
 #[test]
@@ -262,12 +264,9 @@ fn the_function_reference_is_what_the_functions_say() {
 /// Every error of a configuration.
 fn errors(text: &str) -> Vec<String> {
     let registry = Registry {
-        inputs: meterline_input::SPECS,
-        buffers: meterline_input::BUFFERS,
-        processors: meterline_processors::SPECS,
-        outputs: meterline_output::SPECS,
         default_input: "stdin: {}",
         default_output: "stdout: {}",
+        ..registry()
     };
     let source = Source {
         name: "example".to_owned(),
@@ -283,14 +282,14 @@ fn errors(text: &str) -> Vec<String> {
 #[test]
 fn every_example_of_every_component_lints() {
     let indented = |example: &str, by: &str| example.replace('\n', &format!("\n{by}"));
-    for spec in meterline_input::SPECS {
+    for spec in registry().inputs {
         assert!(!spec.examples.is_empty(), "{}", spec.name);
         for example in spec.examples {
             let text = format!("input:\n  {}\n", indented(example, "  "));
             assert_eq!(errors(&text), Vec::<String>::new(), "{text}");
         }
     }
-    for spec in meterline_processors::SPECS {
+    for spec in registry().processors {
         assert!(!spec.examples.is_empty(), "{}", spec.name);
         for example in spec.examples {
             let text = format!(
@@ -300,7 +299,7 @@ fn every_example_of_every_component_lints() {
             assert_eq!(errors(&text), Vec::<String>::new(), "{text}");
         }
     }
-    for spec in meterline_output::SPECS {
+    for spec in registry().outputs {
         assert!(!spec.examples.is_empty(), "{}", spec.name);
         for example in spec.examples {
             let text = format!("output:\n  {}\n", indented(example, "  "));

@@ -225,11 +225,7 @@ const INPUTS: &[InputSpec] = &[Spec::new::<Learns>("schedule", "Learns what is r
 fn preset() -> (Vec<Box<dyn Processor>>, Reads) {
     let registry = Registry {
         inputs: INPUTS,
-        buffers: &[],
-        processors: meterline_processors::SPECS,
-        outputs: meterline_output::SPECS,
-        default_input: "",
-        default_output: "",
+        ..meterline_components::registry()
     };
     let source = Source {
         name: "preset".to_owned(),

@@ -9,7 +9,8 @@ mod pod;
 use std::{hint::black_box, sync::Arc};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use meterline_config::{Registry, Source, load};
+use meterline_components::registry;
+use meterline_config::{Source, load};
 use meterline_core::{
     BuildContext, Content, Document, Drops, Health, Identity, Message, Metrics, Processor, Rejected,
 };
@@ -19,20 +20,12 @@ const PRESET: &str = include_str!("../../presets/kubernetes-pod-exec-time.yaml")
 
 /// The processors of the preset, as a pipeline thread has them.
 fn processors() -> Vec<Box<dyn Processor>> {
-    let registry = Registry {
-        inputs: meterline_input::SPECS,
-        buffers: meterline_input::BUFFERS,
-        processors: meterline_processors::SPECS,
-        outputs: meterline_output::SPECS,
-        default_input: "",
-        default_output: "",
-    };
     let source = Source {
         name: "preset".to_owned(),
         text: PRESET.to_owned(),
         dir: None,
     };
-    let (loaded, _) = match load(&source, &[], &|_: &str| None, &registry) {
+    let (loaded, _) = match load(&source, &[], &|_: &str| None, &registry()) {
         Ok(loaded) => loaded,
         Err(faults) => unreachable!("{faults:?}"),
     };

@@ -1,8 +1,8 @@
-//! The pages that name customers: `/rejected` and `/rejected/retry`.
+//! The admin server, whose endpoints name customers: `/rejected` and `/rejected/retry`.
 //!
-//! They listen on the loopback interface, which `kubectl port-forward` reaches. A page in a browser
-//! on the same machine reaches it too, so what such a page cannot avoid is refused: the name of a host
-//! that was made to lead here (DNS rebinding), and `Origin`.
+//! It listens on the loopback interface, which `kubectl port-forward` reaches. A web page in a browser
+//! on the same machine reaches it too. The server therefore refuses what such a page cannot avoid
+//! sending: a foreign host name that resolves to this address (DNS rebinding), and `Origin`.
 
 use std::{
     collections::BTreeMap,
@@ -26,25 +26,25 @@ use tracing::{info, warn};
 
 use crate::{http, server::Local};
 
-/// So many connections at once.
+/// The most connections at once.
 pub(crate) const CONNECTIONS: usize = 16;
-/// How many pieces a page has, unless `limit` says so.
+/// How many rejected pieces a response lists by default.
 const LIMIT: usize = 100;
 const LARGEST_LIMIT: usize = 1_000;
 
 #[derive(Clone)]
-struct Pages {
+struct Admin {
     rejected: Rejected,
     /// The host of the configured address.
     host: Arc<str>,
-    /// Held while a page is made: one at a time.
-    turn: Arc<Mutex<()>>,
+    /// Held while the stores are read or told to retry.
+    one_at_a_time: Arc<Mutex<()>>,
 }
 
 type Stores = Vec<(Arc<str>, Arc<dyn RejectedStore>)>;
 
-/// Takes the address. Billing does without these pages rather than not at all: when the address is
-/// taken, that is told, and there are none.
+/// Binds the address. When that fails, it logs a warning and returns `None`: billing goes on without
+/// the admin server.
 pub(crate) async fn bind(address: &str) -> Option<TcpListener> {
     match http::bind(address, "admin").await {
         Ok(listener) => {
@@ -52,8 +52,8 @@ pub(crate) async fn bind(address: &str) -> Option<TcpListener> {
             if open {
                 warn!(
                     address,
-                    "/rejected names customers, and whoever reaches this address can read it; \
-                     `admin.address` is better on 127.0.0.1"
+                    "/rejected names customers, and everybody who reaches this address can read it; \
+                     set `admin.address` to an address on 127.0.0.1"
                 );
             }
             info!(address, "serving /rejected and /rejected/retry");
@@ -66,48 +66,47 @@ pub(crate) async fn bind(address: &str) -> Option<TcpListener> {
     }
 }
 
-/// The pages, for who asks by `address`, a loopback name or the address that was reached.
-pub(crate) fn pages(address: &str, rejected: Rejected) -> Router {
+/// The routes of the admin server, for requests that name `address`, a loopback name or the address that was reached.
+pub(crate) fn router(address: &str, rejected: Rejected) -> Router {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    let pages = Pages {
+    let admin = Admin {
         rejected,
         host: host.into(),
-        turn: Arc::default(),
+        one_at_a_time: Arc::default(),
     };
     Router::new()
         .route("/", get(index))
         .route("/rejected", get(list))
         .route("/rejected/retry", post(retry))
-        .layer(middleware::from_fn_with_state(pages.clone(), guard))
-        .with_state(pages)
+        .layer(middleware::from_fn_with_state(admin.clone(), guard))
+        .with_state(admin)
 }
 
 async fn index() -> &'static str {
     "meterline: what names customers\n\nGET  /rejected        what was rejected and is not billed, as JSON (?limit=100&after=NEXT)\nPOST /rejected/retry  try all of it again now\n"
 }
 
-/// Refuses what a foreign page in somebody's browser can ask for.
+/// Refuses the requests that a foreign web page in a browser can send.
 async fn guard(
-    State(pages): State<Pages>,
+    State(admin): State<Admin>,
     Extension(Local(local)): Extension<Local>,
     request: Request,
     next: Next,
 ) -> Response {
     let headers = request.headers();
-    if !is_ours(headers, &pages.host, local) {
-        let message = format!(
-            "this host name is not served here; ask for http://{local}/, or forward a port with kubectl"
-        );
+    if !is_ours(headers, &admin.host, local) {
+        let message =
+            format!("unknown host name; use http://{local}/, or forward a port with kubectl");
         return refusal(StatusCode::FORBIDDEN, &message);
     }
     if headers.contains_key(header::ORIGIN) {
-        let message = "pages of a browser are not served; leave out the header Origin";
+        let message = "requests from web pages are refused; leave out the header Origin";
         return refusal(StatusCode::FORBIDDEN, message);
     }
     next.run(request).await
 }
 
-/// Whether the request names the host that it reached, by a name that nobody else can give it.
+/// Whether the request names this host, by a name that no foreign DNS record can claim.
 fn is_ours(headers: &HeaderMap, configured: &str, local: SocketAddr) -> bool {
     let mut hosts = headers.get_all(header::HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
@@ -125,33 +124,33 @@ fn is_ours(headers: &HeaderMap, configured: &str, local: SocketAddr) -> bool {
 }
 
 async fn list(
-    State(pages): State<Pages>,
+    State(admin): State<Admin>,
     Query(query): Query<BTreeMap<String, String>>,
 ) -> Response {
     let (limit, after) = match arguments(&query) {
         Ok(arguments) => arguments,
         Err(message) => return refusal(StatusCode::BAD_REQUEST, &message),
     };
-    let listed = with_stores(&pages, move |stores| page(stores, after.as_deref(), limit)).await;
+    let listed = with_stores(&admin, move |stores| page(stores, after.as_deref(), limit)).await;
     match listed {
         Some(Ok(page)) => answer(StatusCode::OK, &page),
         Some(Err(message)) => refusal(StatusCode::BAD_REQUEST, &message),
-        None => broken(),
+        None => failed(),
     }
 }
 
-async fn retry(State(pages): State<Pages>) -> Response {
-    match with_stores(&pages, retry_all).await {
+async fn retry(State(admin): State<Admin>) -> Response {
+    match with_stores(&admin, retry_all).await {
         Some(Ok(retrying)) => answer(StatusCode::OK, &json!({"retrying": retrying})),
         Some(Err(reason)) => refusal(StatusCode::CONFLICT, &reason),
-        None => broken(),
+        None => failed(),
     }
 }
 
-/// Has all stores try again. Returns how many pieces that are.
+/// Tells all stores to retry now. Returns the number of pieces.
 ///
 /// # Errors
-/// Why a store does not.
+/// The reason of the last store that refuses.
 fn retry_all(stores: &Stores) -> Result<usize, String> {
     let mut retrying = 0_usize;
     let mut refused = None;
@@ -164,19 +163,19 @@ fn retry_all(stores: &Stores) -> Result<usize, String> {
     refused.map_or(Ok(retrying), Err)
 }
 
-/// Does something with the stores, one at a time and where it holds up nobody, for a store may read a
-/// file. `None`: it panicked.
+/// Runs `act` on a blocking thread, because a store may read a file; one call at a time. Returns
+/// `None` when it panicked.
 async fn with_stores<T: Send + 'static>(
-    pages: &Pages,
+    admin: &Admin,
     act: impl FnOnce(&Stores) -> T + Send + 'static,
 ) -> Option<T> {
-    let _turn = pages.turn.lock().await;
-    let rejected = pages.rejected.clone();
+    let _turn = admin.one_at_a_time.lock().await;
+    let rejected = admin.rejected.clone();
     let done = tokio::task::spawn_blocking(move || act(&rejected.stores()));
     done.await.ok()
 }
 
-/// Limit and place of a page.
+/// Reads `limit` and `after` from a query.
 ///
 /// # Errors
 /// What is wrong with the query and what to write instead.
@@ -200,19 +199,18 @@ fn arguments(query: &BTreeMap<String, String>) -> Result<(usize, Option<String>)
     Ok((limit, query.get("after").cloned()))
 }
 
-/// A page over all stores, one after the other. Its cursor is `LABEL@CURSOR`; nothing after the `@` is
-/// the beginning of that store.
+/// Lists up to `limit` pieces, store after store. The cursor is `LABEL@CURSOR`; an empty `CURSOR` is
+/// the start of that store.
 ///
 /// # Errors
-/// `after` is none of our cursors.
+/// `after` is not one of these cursors.
 fn page(stores: &Stores, after: Option<&str>, limit: usize) -> Result<Value, String> {
-    let bad = |why: &str| {
-        format!("after: {why}; take it from `next` of the page before, or leave it out")
-    };
+    let bad =
+        |why: &str| format!("after: {why}; use `next` of the previous response, or leave it out");
     let (first, mut cursor) = match after {
         None => (0, None),
         Some(after) => {
-            let (first, cursor) = place(stores, after).ok_or_else(|| bad("no such place"))?;
+            let (first, cursor) = place(stores, after).ok_or_else(|| bad("unknown cursor"))?;
             (first, (!cursor.is_empty()).then_some(cursor))
         }
     };
@@ -246,12 +244,12 @@ fn page(stores: &Stores, after: Option<&str>, limit: usize) -> Result<Value, Str
     }))
 }
 
-/// The store that a cursor names, by index, and where in it.
+/// Returns the index of the store that a cursor names, and the cursor within it.
 fn place<'a>(stores: &Stores, after: &'a str) -> Option<(usize, &'a str)> {
     let of = |label: &str| after.strip_prefix(label)?.strip_prefix('@');
     let named = stores.iter().enumerate();
     let named = named.filter_map(|(index, (label, _))| Some((label.len(), index, of(label)?)));
-    // A label may itself have an `@` in it: the longest that fits is meant.
+    // A label may contain `@`, so the longest matching label counts.
     let (_, index, cursor) = named.max_by_key(|(length, ..)| *length)?;
     Some((index, cursor))
 }
@@ -275,7 +273,7 @@ fn shown(label: &str, item: &RejectedItem) -> Value {
     })
 }
 
-/// As RFC 3339 has it; a number of seconds that is no date stays a number.
+/// Formats Unix seconds as RFC 3339; seconds outside the range of dates stay a number.
 fn time(seconds: i64) -> Value {
     match DateTime::from_timestamp(seconds, 0) {
         Some(time) => json!(time.to_rfc3339_opts(SecondsFormat::Secs, true)),
@@ -283,8 +281,8 @@ fn time(seconds: i64) -> Value {
     }
 }
 
-fn broken() -> Response {
-    let message = "the list could not be made; the log says why";
+fn failed() -> Response {
+    let message = "reading the rejected pieces failed; see the log for the reason";
     refusal(StatusCode::INTERNAL_SERVER_ERROR, message)
 }
 
@@ -292,13 +290,13 @@ fn refusal(status: StatusCode, message: &str) -> Response {
     answer(status, &json!({"error": message}))
 }
 
-fn answer(status: StatusCode, page: &Value) -> Response {
+fn answer(status: StatusCode, body: &Value) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
         (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    (status, headers, format!("{page}\n")).into_response()
+    (status, headers, format!("{body}\n")).into_response()
 }
 
 #[cfg(test)]
@@ -307,7 +305,7 @@ mod tests {
 
     use super::*;
 
-    /// Keeps pieces of the objects `PREFIX-0` and so on; a cursor is the index.
+    /// Holds pieces of the objects `PREFIX-0` and so on; its cursor is the index.
     struct Shelf(&'static str, usize);
 
     impl RejectedStore for Shelf {
@@ -359,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_go_through_every_store_and_miss_nothing() {
+    fn pagination_visits_every_store_and_misses_nothing() {
         for limit in 1..=6 {
             let (mut uids, mut after) = (Vec::new(), None);
             loop {
@@ -385,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_is_refused_where_a_store_does_not_try() {
+    fn a_retry_fails_when_a_store_refuses() {
         let refused = retry_all(&stores()).unwrap_err();
         assert_eq!(refused, "this replica does not lead");
         let rejected = Rejected::default();
@@ -395,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_as_it_is_shown() {
+    fn a_piece_is_shown_with_all_its_fields() {
         let page = page(&stores(), None, 1).unwrap();
         assert_eq!(
             page["rejected"][0],
@@ -411,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_query_is_told_with_the_remedy() {
+    fn a_bad_query_is_refused_with_a_remedy() {
         let query = |key: &str, value: &str| {
             let query = BTreeMap::from([(key.to_owned(), value.to_owned())]);
             arguments(&query)
@@ -428,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_that_nobody_else_can_give_are_served() {
+    fn only_host_names_that_no_foreign_dns_can_claim_are_served() {
         let local = "10.1.2.3:4196".parse().unwrap();
         let is_ours = |host: &str| {
             let headers = HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]);

@@ -8,12 +8,12 @@ use crate::environment;
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0    all went well
-  1    a configuration has faults or is not there, or a mapping that was tried failed
+  0    success
+  1    a configuration has errors or is missing, or a mapping under test failed
   2    the command line is wrong
-  70   the pipeline stopped by an error that no retry can mend
-  75   told to stop, but not everything was delivered in time
-  130  told to stop a second time, and stopped at once
+  70   the pipeline stopped because of an error that no retry can fix
+  75   a signal stopped the pipeline, but not everything was delivered in time
+  130  a second signal stopped the process at once
 
 Try it without a cluster: meterline demo";
 
@@ -37,32 +37,32 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a pipeline (the default: `meterline --config FILE`)
     Run(RunArgs),
-    /// Check configurations and report every fault at once
+    /// Check configurations and report all errors at once
     Lint(LintArgs),
-    /// Print a configuration as it is read: variables and defaults put in, secrets left out
+    /// Print a configuration with variables and defaults filled in and secrets masked
     Echo(ConfigArgs),
     /// Try a mapping on JSON documents from standard input
     Map(MapArgs),
-    /// See it at work: a simulated cluster, an ingest endpoint and the bill, in one process
+    /// Meter a simulated cluster and compare the bill with the truth, without a real cluster
     Demo(DemoArgs),
     /// Print the version
     Version,
 }
 
-/// Which configuration, and what is put into it.
+/// The choice of a configuration and the changes to it.
 #[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
     /// The configuration file [env: METERLINE_CONFIG]
-    // Not by clap's `env`: what the environment says must give way to `--preset`.
+    // Not with clap's `env`, because `--preset` must take precedence over the variable.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// A configuration that comes with the program, such as kubernetes-pod-exec-time
+    /// A built-in configuration, such as kubernetes-pod-exec-time
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(crate) preset: Option<String>,
     /// Change a field of the configuration, such as http.address=127.0.0.1:4195
     #[arg(long, value_name = "PATH=VALUE", value_parser = key_value)]
     pub(crate) set: Vec<(String, String)>,
-    /// Read variables from a file of NAME=VALUE lines; the environment wins
+    /// Read variables from a file of NAME=VALUE lines; the environment takes precedence
     #[arg(short, long, value_name = "FILE")]
     pub(crate) env_file: Option<PathBuf>,
 }
@@ -80,10 +80,10 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ElectionArgs {
-    /// Of several replicas only the holder of a Lease bills (or LEADER_ELECTION=true). The Lease is
-    /// LEASE_LOCK_NAME in LEASE_LOCK_NAMESPACE and this replica LEASE_LOCK_IDENTITY, else
-    /// K8S_APP_INSTANCE, K8S_NAMESPACE and K8S_POD_NAME; its times are LEASE_DURATION (15s),
-    /// LEASE_RENEW_DEADLINE (10s) and LEASE_RETRY_PERIOD (2s)
+    /// Bill only while this replica holds a Lease (or LEADER_ELECTION=true). LEASE_LOCK_NAME,
+    /// LEASE_LOCK_NAMESPACE and LEASE_LOCK_IDENTITY name the Lease and this replica, by default
+    /// K8S_APP_INSTANCE, K8S_NAMESPACE and K8S_POD_NAME; LEASE_DURATION (15s),
+    /// LEASE_RENEW_DEADLINE (10s) and LEASE_RETRY_PERIOD (2s) set its times
     #[arg(long)]
     pub(crate) leader_election: bool,
 }
@@ -93,16 +93,16 @@ pub(crate) struct LintArgs {
     /// The configuration files
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// Read variables from a file of NAME=VALUE lines; the environment wins
+    /// Read variables from a file of NAME=VALUE lines; the environment takes precedence
     #[arg(short, long, value_name = "FILE")]
     pub(crate) env_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct MapArgs {
-    /// The mapping, in Rhai: `this` is the document, `root` what it becomes
+    /// The mapping, in Rhai: `this` is the document, `root` the result
     pub(crate) script: String,
-    /// Give the documents this metadata
+    /// Set this metadata on every document
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) meta: Vec<(String, String)>,
 }
@@ -121,8 +121,8 @@ pub(crate) struct DemoArgs {
 }
 
 impl Cli {
-    /// What the command line says; ends the process when that is wrong. Help is shown when nothing is
-    /// said at all, neither there nor in the environment.
+    /// Parses the command line; exits when it is wrong. Prints the help when neither the command line
+    /// nor the environment names a configuration.
     pub(crate) fn read() -> Self {
         let matches = Self::command()
             .arg_required_else_help(config_variable().is_none())
@@ -132,7 +132,7 @@ impl Cli {
 }
 
 impl ConfigArgs {
-    /// The configuration file, if no preset is named: that of the command line, else that of the
+    /// The configuration file of the command line, else, unless a preset is named, that of the
     /// environment.
     pub(crate) fn file(&self) -> Option<PathBuf> {
         match (&self.config, &self.preset) {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn running_is_the_default() {
+    fn run_is_the_default_command() {
         let cli = Cli::parse_from(["meterline", "--config", "a.yaml", "--set", "a.b=c=d"]);
         assert!(cli.command.is_none());
         assert_eq!(cli.run.config.set, [("a.b".to_owned(), "c=d".to_owned())]);

@@ -1,7 +1,7 @@
-//! `meterline demo`: the main job with nothing installed.
+//! `meterline demo`: meters a simulated cluster and compares the bill with the truth.
 //!
-//! A simulated API server with a living population of pods, an ingest endpoint, and between them
-//! this very program with the very preset, as a process of its own over real HTTP.
+//! It starts a simulated API server with a changing population of pods, an ingest endpoint, and between
+//! them this program with its preset, as a child process that talks real HTTP.
 
 mod bill;
 mod ingest;
@@ -23,29 +23,33 @@ use tokio::{
     sync::mpsc::UnboundedReceiver,
 };
 
-use self::{bill::Book, ingest::Ingest, report::Report};
+use self::{bill::Billing, ingest::Ingest, report::Report};
 use crate::{args::DemoArgs, exit::Exit, run::runtime};
 
 /// The length of the windows, in seconds.
 const WINDOW: i64 = 2;
-/// How long the last windows may take to be delivered.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How many pods there are at most.
+/// The longest time that the last windows may take to be delivered.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// The most pods at once.
 const PODS: usize = 25;
-/// How far into a second the population moves on: late enough that a status written in a second
-/// is never older than it says.
+/// The moment within a second at which the population changes: late enough that the API server never
+/// sees a status before the second that it names.
 const WITHIN_SECOND: Duration = Duration::from_millis(150);
 
 /// Runs the demo and prints the bill.
 pub(crate) fn demo(args: &DemoArgs) -> Result<Exit> {
-    let length = duration::parse(&args.duration)
-        .with_context(|| format!("--for {}: not a Go duration, such as 20s", args.duration))?;
+    let length = duration::parse(&args.duration).with_context(|| {
+        format!(
+            "--for {}: expected a Go duration such as 20s",
+            args.duration
+        )
+    })?;
     let seconds = length / 1_000_000_000;
-    // Who installed one before us is as welcome.
+    // An error means that another provider is installed already, which serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     ensure!(
         (4..=3600).contains(&seconds),
-        "--for {}: from 4s to 1h",
+        "--for {}: expected 4s to 1h",
         args.duration
     );
     runtime(2)?.block_on(async {
@@ -64,13 +68,13 @@ struct Demo {
     ingest: Ingest,
     events: UnboundedReceiver<Value>,
     collector: Child,
-    page: String,
+    metrics_url: String,
     world: World,
-    book: Book,
+    billing: Billing,
     from: i64,
     until: i64,
     cuts: u64,
-    // Held so that the kubeconfig is there as long as the collector is.
+    // Holds the kubeconfig for as long as the collector runs.
     _folder: tempfile::TempDir,
 }
 
@@ -78,9 +82,9 @@ impl Demo {
     async fn start(args: &DemoArgs, seconds: i64) -> Result<Self> {
         let sim = Kubesim::start(Options::default())
             .await
-            .context("no free port for the simulated API server")?;
+            .context("cannot start the simulated API server")?;
         let (ingest, events) = Ingest::start().await?;
-        let folder = tempfile::tempdir().context("no folder for temporary files")?;
+        let folder = tempfile::tempdir().context("cannot create a temporary directory")?;
         let kubeconfig = folder.path().join("kubeconfig");
         sim.write_kubeconfig(&kubeconfig)
             .context("cannot write the kubeconfig")?;
@@ -89,9 +93,9 @@ impl Demo {
         let from = now()? + 1;
         let until = (from + seconds).div_euclid(WINDOW) * WINDOW;
         if !args.json {
-            say(&format!(
-                "A simulated API server at {}, an ingest endpoint at {}, and between them\n\
-                 meterline --preset kubernetes-pod-exec-time, in windows of {WINDOW} s, for {seconds} s.\n",
+            print(&format!(
+                "Simulated API server: {}\nIngest endpoint:      {}\n\
+                 Collector:            meterline --preset kubernetes-pod-exec-time, windows of {WINDOW} s, for {seconds} s\n",
                 sim.url(),
                 ingest.url,
             ))?;
@@ -101,9 +105,9 @@ impl Demo {
             ingest,
             events,
             collector,
-            page: format!("http://{address}/metrics"),
+            metrics_url: format!("http://{address}/metrics"),
             world: World::new(args.seed, PODS, Size::Realistic),
-            book: Book::new(rfc3339(until))?,
+            billing: Billing::new(rfc3339(until))?,
             from,
             until,
             cuts: 0,
@@ -116,25 +120,25 @@ impl Demo {
             self.watch_until(second, args).await?;
             let world = &mut self.world;
             self.sim.change(|store| world.step(second, store));
-            self.go_wrong(second);
+            self.inject_faults(second);
         }
         self.watch_until(self.until, args).await?;
         self.drain(args).await?;
-        let (refused, lost) = self.ingest.went_wrong();
+        let (refused, lost) = self.ingest.faults();
         let report = Report {
-            customers: self.book.customers(&self.world.truth(self.until)),
+            customers: self.billing.customers(&self.world.truth(self.until)),
             seconds: self.until - self.from,
             seed: args.seed,
-            events: self.book.events,
-            duplicates: self.book.duplicates,
+            events: self.billing.events,
+            duplicates: self.billing.duplicates,
             refused,
             lost,
             cuts: self.cuts,
         };
         if args.json {
-            say(&serde_json::to_string_pretty(&report.json()?)?)?;
+            print(&serde_json::to_string_pretty(&report.json()?)?)?;
         } else {
-            say(&format!("\n{}", report.table().trim_end()))?;
+            print(&format!("\n{}", report.table().trim_end()))?;
         }
         Ok(if report.is_exact() {
             Exit::Success
@@ -143,8 +147,8 @@ impl Demo {
         })
     }
 
-    /// A bad moment at each quarter of the time.
-    fn go_wrong(&mut self, second: i64) {
+    /// Injects a fault at each quarter of the time.
+    fn inject_faults(&mut self, second: i64) {
         let (passed, quarter) = (second - self.from, (self.until - self.from) / 4);
         if passed == quarter {
             self.ingest.refuse(3);
@@ -152,39 +156,41 @@ impl Demo {
             self.sim.cut_watches();
             self.cuts += 1;
         } else if passed == 3 * quarter {
-            self.ingest.lose_answers(1);
+            self.ingest.lose_responses(1);
         }
     }
 
-    /// Takes events until that second has begun.
+    /// Receives events until that second has begun.
     #[expect(
         clippy::disallowed_methods,
         reason = "the demo waits for a time of day"
     )]
     async fn watch_until(&mut self, second: i64, args: &DemoArgs) -> Result<()> {
-        let begun = UNIX_EPOCH + Duration::from_secs(second.unsigned_abs()) + WITHIN_SECOND;
-        let wait = begun.duration_since(SystemTime::now()).unwrap_or_default();
-        let begun = tokio::time::sleep(wait);
-        tokio::pin!(begun);
+        let started = UNIX_EPOCH + Duration::from_secs(second.unsigned_abs()) + WITHIN_SECOND;
+        let wait = started
+            .duration_since(SystemTime::now())
+            .unwrap_or_default();
+        let started = tokio::time::sleep(wait);
+        tokio::pin!(started);
         loop {
             tokio::select! {
                 biased;
                 ended = self.collector.wait() => bail!("the collector ended: {}", ended?),
                 Some(event) = self.events.recv() => self.take(&event, args)?,
-                () = &mut begun => return Ok(()),
+                () = &mut started => return Ok(()),
             }
         }
     }
 
-    /// Waits until all time before the end is delivered, then stops the collector.
+    /// Waits until all usage before the end is delivered, then stops the collector.
     async fn drain(&mut self, args: &DemoArgs) -> Result<()> {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + DRAIN_TIMEOUT;
         let mut second = self.until;
-        while watermark(&self.page).await.unwrap_or(0) < self.until {
+        while watermark(&self.metrics_url).await.unwrap_or(0) < self.until {
             ensure!(
                 tokio::time::Instant::now() < deadline,
                 "the last windows were not delivered within {} s",
-                PATIENCE.as_secs()
+                DRAIN_TIMEOUT.as_secs()
             );
             second += 1;
             self.watch_until(second, args).await?;
@@ -193,7 +199,7 @@ impl Demo {
         let id = id.and_then(rustix::process::Pid::from_raw);
         let id = id.context("the collector has no process id")?;
         rustix::process::kill_process(id, rustix::process::Signal::TERM)?;
-        let ended = tokio::time::timeout(PATIENCE, self.collector.wait())
+        let ended = tokio::time::timeout(DRAIN_TIMEOUT, self.collector.wait())
             .await
             .context("the collector did not stop")??;
         ensure!(ended.success(), "the collector ended: {ended}");
@@ -204,13 +210,13 @@ impl Demo {
     }
 
     fn take(&mut self, event: &Value, args: &DemoArgs) -> Result<()> {
-        if self.book.take(event)? && !args.json {
+        if self.billing.add(event)? && !args.json {
             let text = |value: &Value| match value {
                 Value::String(text) => text.clone(),
                 other => other.to_string(),
             };
             let field = |pointer| event.pointer(pointer).map_or_else(String::new, text);
-            say(&format!(
+            print(&format!(
                 "{}  {:<10} {:<10} {:>2} s  {:>6} core-seconds",
                 field("/time"),
                 field("/subject"),
@@ -223,7 +229,7 @@ impl Demo {
     }
 }
 
-/// This program, as anybody would start it.
+/// Starts this program as a collector.
 fn collector(kubeconfig: &Path, ingest: &str, address: &str) -> Result<Child> {
     Command::new(std::env::current_exe().context("cannot find this program's own file")?)
         .args(["run", "--preset", "kubernetes-pod-exec-time"])
@@ -234,7 +240,7 @@ fn collector(kubeconfig: &Path, ingest: &str, address: &str) -> Result<Child> {
             "--set",
             "input.schedule.input.kubernetes_resources.settle=1s",
         ])
-        // Only what the demo sets may change what it shows.
+        // The user's environment must not change the result.
         .env_clear()
         .env("KUBECONFIG", kubeconfig)
         .env("OPENMETER_URL", ingest)
@@ -247,16 +253,19 @@ fn collector(kubeconfig: &Path, ingest: &str, address: &str) -> Result<Child> {
         .context("cannot start the collector")
 }
 
-/// An address on the loopback interface that was free a moment ago.
+/// Returns an address on the loopback interface that was free a moment ago.
 fn free_address() -> Result<String> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").context("no free port")?;
     Ok(listener.local_addr()?.to_string())
 }
 
-/// How far the collector has delivered, in Unix seconds; none while its page cannot be read.
-async fn watermark(page: &str) -> Option<i64> {
+/// Returns the watermark of the collector in Unix seconds; `None` while `/metrics` cannot be read.
+async fn watermark(metrics_url: &str) -> Option<i64> {
     let client = reqwest::Client::builder().no_proxy().build().ok()?;
-    let request = client.get(page).timeout(Duration::from_secs(1)).send();
+    let request = client
+        .get(metrics_url)
+        .timeout(Duration::from_secs(1))
+        .send();
     let text = request.await.ok()?.text().await.ok()?;
     let value = text
         .lines()
@@ -271,11 +280,11 @@ async fn watermark(page: &str) -> Option<i64> {
 fn now() -> Result<i64> {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .context("the clock stands before 1970")?;
+        .context("the system clock is before 1970")?;
     Ok(i64::try_from(since.as_secs())?)
 }
 
-/// A line to standard output; whoever closed it has seen enough.
-fn say(line: &str) -> Result<()> {
+/// Prints a line to standard output.
+fn print(line: &str) -> Result<()> {
     writeln!(std::io::stdout(), "{line}").context("cannot write to standard output")
 }

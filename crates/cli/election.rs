@@ -1,17 +1,18 @@
-//! Leader election from the command line and the environment, under the names that deployments use.
+//! The settings of leader election, from the command line and the environment. The variable names are
+//! those that existing deployments set.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use meterline_components::LeaderElection;
 use meterline_core::duration;
-use meterline_input::LeaderElection;
 
 use crate::{args::ElectionArgs, environment::Environment};
 
-/// The election that was asked for, if one was.
+/// Returns the settings when leader election is enabled, else `None`.
 ///
 /// # Errors
-/// When something that it needs is missing or wrong.
+/// When a setting that it needs is missing or wrong.
 pub(crate) fn election(
     args: &ElectionArgs,
     environment: &Environment,
@@ -22,13 +23,13 @@ pub(crate) fn election(
             .filter_map(|name| environment.get(name))
             .find(|value| !value.trim().is_empty())
     };
-    let wanted = args.leader_election
+    let enabled = args.leader_election
         || match get(&["LEADER_ELECTION"]).as_deref().map(str::trim) {
             None | Some("false" | "0" | "no" | "off") => false,
             Some("true" | "1" | "yes" | "on") => true,
             Some(other) => bail!("LEADER_ELECTION is `{other}`; set it to true or false"),
         };
-    if !wanted {
+    if !enabled {
         return Ok(None);
     }
     let needed = |names: [&str; 2], what: &str| {
@@ -45,7 +46,7 @@ pub(crate) fn election(
             .ok()
             .and_then(|it| u64::try_from(it).ok());
         nanos.map(Duration::from_nanos).ok_or_else(|| {
-            anyhow!("{name} is `{text}`, which is not a duration; write for example `15s`")
+            anyhow!("{name} is `{text}`, which is not a duration; use a value such as `15s`")
         })
     };
     let election = LeaderElection {
@@ -72,7 +73,7 @@ mod tests {
 
     use super::*;
 
-    fn asked(variables: &str) -> Result<Option<LeaderElection>> {
+    fn from_variables(variables: &str) -> Result<Option<LeaderElection>> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(variables.as_bytes()).unwrap();
         let environment = Environment::new(Some(file.path())).unwrap();
@@ -88,10 +89,10 @@ mod tests {
         "LEADER_ELECTION=true\nK8S_NAMESPACE=n\nK8S_APP_INSTANCE=a\nK8S_POD_NAME=p\n";
 
     #[test]
-    fn the_names_and_defaults_are_those_that_deployments_use() {
-        assert_eq!(asked("").unwrap(), None);
-        assert_eq!(asked("LEADER_ELECTION=false").unwrap(), None);
-        let election = asked(NAMES).unwrap().unwrap();
+    fn existing_deployments_need_no_new_variables() {
+        assert_eq!(from_variables("").unwrap(), None);
+        assert_eq!(from_variables("LEADER_ELECTION=false").unwrap(), None);
+        let election = from_variables(NAMES).unwrap().unwrap();
         assert_eq!(
             (election.namespace.as_str(), election.name.as_str()),
             ("n", "a")
@@ -104,7 +105,7 @@ mod tests {
         ];
         assert_eq!(times.map(|it| it.as_secs()), [15, 10, 2]);
         let own = format!("{NAMES}LEASE_LOCK_NAME=own\nLEASE_DURATION=1m\n");
-        let election = asked(&own).unwrap().unwrap();
+        let election = from_variables(&own).unwrap().unwrap();
         assert_eq!(
             (election.name.as_str(), election.lease_duration.as_secs()),
             ("own", 60)
@@ -112,8 +113,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_wrong_is_named() {
-        let missing = asked("LEADER_ELECTION=1\nK8S_NAMESPACE=n")
+    fn errors_name_the_missing_or_wrong_variable() {
+        let missing = from_variables("LEADER_ELECTION=1\nK8S_NAMESPACE=n")
             .unwrap_err()
             .to_string();
         assert!(
@@ -126,7 +127,9 @@ mod tests {
             "LEASE_RETRY_PERIOD=9s",
             "LEADER_ELECTION=perhaps",
         ] {
-            let error = asked(&format!("{NAMES}{wrong}\n")).unwrap_err().to_string();
+            let error = from_variables(&format!("{NAMES}{wrong}\n"))
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(wrong.split('=').next().unwrap()), "{error}");
         }
     }

@@ -1,17 +1,20 @@
-//! Variables: those of the process, and of a file of `NAME=VALUE` lines behind them.
+//! Variables from the process environment, and from a file of `NAME=VALUE` lines as a fallback.
 
 use std::{collections::HashMap, ffi::OsString, path::Path};
 
 use anyhow::{Context, Result, anyhow};
 
-/// Where a configuration's `${VAR}` come from.
+/// The source of the `${VAR}` in a configuration.
 #[derive(Debug, Default)]
 pub(crate) struct Environment {
     file: HashMap<String, String>,
 }
 
 impl Environment {
-    /// The environment, with the variables of `file` behind it.
+    /// Reads the fallback variables from `file`.
+    ///
+    /// # Errors
+    /// When the file cannot be read or has a line that is not `NAME=VALUE`.
     pub(crate) fn new(file: Option<&Path>) -> Result<Self> {
         let Some(path) = file else {
             return Ok(Self::default());
@@ -25,12 +28,12 @@ impl Environment {
                 Line::Variable(name, value) => {
                     file.insert(name.to_owned(), value.to_owned());
                 }
-                // The line itself may be a part of a secret, so it is not shown.
-                Line::Other => {
+                // The line may hold a secret, so the error does not quote it.
+                Line::Invalid => {
                     let number = index.saturating_add(1);
                     return Err(anyhow!(
-                        "{}:{number}: expected NAME=VALUE, a comment (#) or nothing; \
-                         a value is on one line",
+                        "{}:{number}: expected NAME=VALUE, a comment (#) or an empty line; \
+                         a value cannot span lines",
                         path.display()
                     ));
                 }
@@ -39,7 +42,7 @@ impl Environment {
         Ok(Self { file })
     }
 
-    /// The value of a variable; the process's own wins.
+    /// Returns the value of a variable; the process environment takes precedence over the file.
     #[expect(clippy::disallowed_methods, reason = "this is the environment")]
     pub(crate) fn get(&self, name: &str) -> Option<String> {
         std::env::var(name)
@@ -48,8 +51,8 @@ impl Environment {
     }
 }
 
-/// A variable of the process alone that says how the command itself behaves; `None` when it is
-/// empty.
+/// Returns a variable that configures the command itself, from the process environment only; `None`
+/// when it is empty.
 #[expect(clippy::disallowed_methods, reason = "this is the environment")]
 pub(crate) fn own(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
@@ -57,12 +60,12 @@ pub(crate) fn own(name: &str) -> Option<OsString> {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Line<'a> {
-    /// Nothing, or a comment.
+    /// An empty line or a comment.
     Blank,
     /// A name and its value.
     Variable(&'a str, &'a str),
-    /// Neither.
-    Other,
+    /// Anything else.
+    Invalid,
 }
 
 fn variable(line: &str) -> Line<'_> {
@@ -72,11 +75,11 @@ fn variable(line: &str) -> Line<'_> {
     }
     let line = line.strip_prefix("export ").unwrap_or(line);
     let Some((name, value)) = line.split_once('=') else {
-        return Line::Other;
+        return Line::Invalid;
     };
     let name = name.trim();
     if name.is_empty() || name.contains(char::is_whitespace) {
-        return Line::Other;
+        return Line::Invalid;
     }
     let value = value.trim();
     let unquoted = ['"', '\'']
@@ -90,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_set_variables() {
+    fn lines_are_variables_or_blank_or_invalid() {
         for (line, expected) in [
             ("A=b", Line::Variable("A", "b")),
             ("export A = \"b c\"", Line::Variable("A", "b c")),
@@ -98,9 +101,9 @@ mod tests {
             ("A=", Line::Variable("A", "")),
             ("  # A=b", Line::Blank),
             ("", Line::Blank),
-            ("A", Line::Other),
-            ("=b", Line::Other),
-            ("a b=c", Line::Other),
+            ("A", Line::Invalid),
+            ("=b", Line::Invalid),
+            ("a b=c", Line::Invalid),
         ] {
             assert_eq!(variable(line), expected, "{line}");
         }

@@ -1,23 +1,23 @@
-//! How the process ends. Documented in the README and in `--help`.
+//! The exit codes, which the README and `--help` document.
 
 use std::{io::Write, process::ExitCode};
 
 use crate::logging;
 
-/// The exit codes, after `sysexits.h` where it has one. Besides these, `clap` ends with 2 where the
-/// command line is wrong.
+/// The exit codes, which follow `sysexits.h` where it has one. In addition `clap` exits with 2 when
+/// the command line is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
-    /// All went well.
+    /// The command succeeded.
     Success = 0,
-    /// A configuration has faults or is not there, or a mapping that was tried failed.
-    Faults = 1,
-    /// The pipeline stopped by an error that no retry can mend.
+    /// A configuration has errors or is missing, or a mapping under test failed.
+    Invalid = 1,
+    /// The pipeline stopped because of an error that no retry can fix.
     Failed = 70,
-    /// Told to stop, but not everything was delivered within `shutdown_timeout`.
+    /// A signal stopped the pipeline, but not everything was delivered within `shutdown_timeout`.
     Undelivered = 75,
-    /// Told to stop a second time, and stopped at once.
+    /// A second signal stopped the process at once.
     Interrupted = 130,
 }
 
@@ -28,10 +28,10 @@ impl From<Exit> for ExitCode {
 }
 
 impl Exit {
-    /// The end by a configuration that is not there, or by something else that was said wrongly; tells
-    /// the reason.
-    pub(crate) fn by_fault(reason: &anyhow::Error) -> Self {
+    /// Prints why the configuration or another input of the user is unusable, and returns the exit
+    /// code for that.
+    pub(crate) fn invalid(reason: &anyhow::Error) -> Self {
         let _ = writeln!(logging::Stderr::default(), "meterline: {reason:#}");
-        Self::Faults
+        Self::Invalid
     }
 }

@@ -1,4 +1,4 @@
-//! The pages that watch over the process: `/ping`, `/ready`, `/version`, `/metrics` and `/stats`.
+//! The endpoints of the `http` section: `/ping`, `/ready`, `/version`, `/metrics` and `/stats`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,20 +15,20 @@ use meterline_core::{Health, HealthReport, Metrics};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::Mutex, time::Instant};
 
-/// So many connections at once.
+/// The most connections at once.
 pub(crate) const CONNECTIONS: usize = 64;
 
 #[derive(Clone)]
-struct Pages {
+struct Endpoints {
     health: Health,
     metrics: Metrics,
-    /// The last page of metrics and when it was begun. Held while one is made, so that however many
-    /// ask, one is made at a time.
+    /// The last rendering of `/metrics` and when it started. The lock is held while the metrics are
+    /// rendered, so that concurrent requests share one rendering.
     last: Arc<Mutex<Option<(Instant, Bytes)>>>,
 }
 
-/// Takes the address of the section `http` or `admin` now, so that one that is taken is told at the
-/// start.
+/// Binds the address of the section `http` or `admin`. It runs at the start, so that an address in
+/// use is reported at once.
 pub(crate) async fn bind(address: &str, section: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!(
@@ -38,16 +38,16 @@ pub(crate) async fn bind(address: &str, section: &str) -> Result<TcpListener> {
     })
 }
 
-/// The pages.
-pub(crate) fn pages(health: Health, metrics: Metrics) -> Router {
+/// The routes of these endpoints.
+pub(crate) fn router(health: Health, metrics: Metrics) -> Router {
     Router::new()
         .route("/ping", get(|| async { "pong" }))
         .route("/ready", get(ready))
         .route("/version", get(version))
-        .route("/metrics", get(metrics_page))
+        .route("/metrics", get(prometheus))
         .route("/stats", get(stats))
         .route("/", get(index))
-        .with_state(Pages {
+        .with_state(Endpoints {
             health,
             metrics,
             last: Arc::default(),
@@ -58,17 +58,17 @@ async fn index() -> &'static str {
     "meterline\n\n/ping     alive\n/ready    ready to bill, with reasons\n/version  version\n/metrics  Prometheus metrics\n/stats    all of it as JSON\n"
 }
 
-/// What each part says of itself.
+/// The health that each part reports.
 fn parts(report: &HealthReport) -> Vec<Value> {
     let part = |(part, ready, detail): &(Arc<str>, bool, Arc<str>)| json!({"part": part.as_ref(), "ready": ready, "detail": detail.as_ref()});
     report.parts.iter().map(part).collect()
 }
 
-async fn stats(State(pages): State<Pages>) -> impl IntoResponse {
-    // It costs what the page of metrics does.
-    let one_at_a_time = pages.last.lock().await;
-    let report = pages.health.report();
-    let values = pages.metrics.values();
+async fn stats(State(endpoints): State<Endpoints>) -> impl IntoResponse {
+    // This costs as much as `/metrics`.
+    let one_at_a_time = endpoints.last.lock().await;
+    let report = endpoints.health.report();
+    let values = endpoints.metrics.values();
     drop(one_at_a_time);
     let leads = values
         .iter()
@@ -78,7 +78,7 @@ async fn stats(State(pages): State<Pages>) -> impl IntoResponse {
         Some((_, leads)) if *leads > 0.0 => "leader",
         Some(_) => "standby",
     };
-    let page = json!({
+    let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "role": role,
         "ready": report.ready,
@@ -88,11 +88,11 @@ async fn stats(State(pages): State<Pages>) -> impl IntoResponse {
     });
     (
         [(header::CONTENT_TYPE, "application/json")],
-        format!("{page}\n"),
+        format!("{body}\n"),
     )
 }
 
-/// Object-seconds by fate, over all inputs that have a ledger.
+/// Sums the object-seconds by fate over all inputs that have a ledger.
 fn seconds(values: &BTreeMap<String, f64>) -> Value {
     let sum = |metric: &str, fate: &str| -> f64 {
         values
@@ -112,46 +112,46 @@ fn seconds(values: &BTreeMap<String, f64>) -> Value {
     })
 }
 
-async fn ready(State(pages): State<Pages>) -> impl IntoResponse {
-    let report = pages.health.report();
+async fn ready(State(endpoints): State<Endpoints>) -> impl IntoResponse {
+    let report = endpoints.health.report();
     let parts = parts(&report);
     let status = if report.ready {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let page = json!({"ready": report.ready, "parts": parts});
+    let body = json!({"ready": report.ready, "parts": parts});
     (
         status,
         [(header::CONTENT_TYPE, "application/json")],
-        format!("{page}\n"),
+        format!("{body}\n"),
     )
 }
 
 async fn version() -> impl IntoResponse {
-    let page = json!({"name": "meterline", "version": env!("CARGO_PKG_VERSION")});
+    let body = json!({"name": "meterline", "version": env!("CARGO_PKG_VERSION")});
     (
         [(header::CONTENT_TYPE, "application/json")],
-        format!("{page}\n"),
+        format!("{body}\n"),
     )
 }
 
-async fn metrics_page(State(pages): State<Pages>) -> impl IntoResponse {
-    let asked = Instant::now();
-    let mut last = pages.last.lock().await;
-    let page = match &*last {
-        // It was begun after this one was asked for: all who wait get the same.
-        Some((begun, page)) if *begun >= asked => page.clone(),
+async fn prometheus(State(endpoints): State<Endpoints>) -> impl IntoResponse {
+    let arrived = Instant::now();
+    let mut last = endpoints.last.lock().await;
+    let text = match &*last {
+        // It started after this request arrived, so all waiting requests share it.
+        Some((started, text)) if *started >= arrived => text.clone(),
         _ => {
-            let begun = Instant::now();
-            let ready = pages
+            let started = Instant::now();
+            let ready = endpoints
                 .metrics
                 .gauge("ready", "1 while /ready answers 200.", &[]);
-            ready.set(i64::from(pages.health.report().ready));
-            let page = Bytes::from(pages.metrics.render());
-            *last = Some((begun, page.clone()));
-            page
+            ready.set(i64::from(endpoints.health.report().ready));
+            let text = Bytes::from(endpoints.metrics.render());
+            *last = Some((started, text.clone()));
+            text
         }
     };
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], page)
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }

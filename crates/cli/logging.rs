@@ -1,7 +1,7 @@
-//! Log lines on standard error: logfmt for people and machines, or JSON.
+//! Log lines on standard error, as logfmt or JSON.
 //!
-//! A line never waits: a thread of its own writes, and what standard error does not take is dropped
-//! and counted. Billing goes on whoever reads it, or nobody.
+//! Logging never blocks: a dedicated thread writes the lines, and lines that standard error does not
+//! accept in time are dropped and counted. A slow or missing reader does not stop billing.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -28,71 +28,71 @@ use tracing_subscriber::{
 
 use crate::environment;
 
-/// So many bytes of lines may wait for standard error. It takes a burst of some ten thousand lines.
-const ROOM: usize = 8 * 1024 * 1024;
-/// How long the end of the process waits for its last lines.
+/// How many bytes of lines may wait for standard error: enough for a burst of some ten thousand lines.
+const CAPACITY: usize = 8 * 1024 * 1024;
+/// How long the end of the process waits until the last lines are written.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 static LINES: OnceLock<Lines> = OnceLock::new();
 
-/// How lines are written.
+/// The format of the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     /// `time=… level=… msg=… key=value`
     Logfmt,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// From now on nothing that this process says on standard error waits for whoever reads it. Called
-/// once; a second call changes nothing.
+/// Starts the thread that writes to standard error. From then on nothing in this process waits for the
+/// reader of standard error. A second call has no effect.
 ///
 /// # Errors
-/// When there can be no thread.
-pub(crate) fn never_wait(metrics: &Metrics) -> Result<()> {
+/// When the thread cannot be started.
+pub(crate) fn start_writer(metrics: &Metrics) -> Result<()> {
     let dropped = metrics.counter(
         "log_lines_dropped",
-        "Log lines that standard error did not take.",
+        "Log lines that were dropped because standard error was too slow or closed.",
         &[],
     );
-    let told = |lines| {
+    let on_drop = |lines| {
         warn!(
             lines,
-            "log lines were dropped, for standard error took them too slowly; whoever reads it has \
-             to be faster, or `logger.level` higher"
+            "log lines were dropped because standard error is read too slowly; read it faster, or \
+             raise `logger.level`"
         );
     };
-    let lines = Lines::start("log", ROOM, dropped, io::stderr(), told)
+    let lines = Lines::start("log", CAPACITY, dropped, io::stderr(), on_drop)
         .context("cannot start the thread that writes the log")?;
-    // The other one, should there be one, goes on.
+    // After a second call the first writer stays in use.
     drop(LINES.set(lines));
     Ok(())
 }
 
-/// Begins to log. Called once; a second call changes nothing.
+/// Starts logging. A second call has no effect.
 pub(crate) fn start(level: &str, format: Format) {
-    // The client libraries' own lines repeat what ours say, without the remedy, and at TRACE would
-    // show headers.
+    // The lines of the client libraries repeat ours without the remedy, and at TRACE they would show
+    // headers.
     let filter = EnvFilter::new(format!(
         "{level},kube_client=off,kube_runtime=off,hyper=off,hyper_util=off,rustls=off,h2=off,\
          reqwest=off,tower=off,tower_http=off"
     ));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        // It would tell on standard error, and panic when that is gone.
+        // Otherwise it prints its own errors to standard error, and panics when that is closed.
         .log_internal_errors(false)
         .with_writer(Queue);
-    // Colour only for eyes: on a terminal whose owner has not said no.
+    // Colour only on a terminal, and only without `NO_COLOR` (https://no-color.org).
     let colour = io::stderr().is_terminal() && environment::own("NO_COLOR").is_none();
     let started = match format {
         Format::Logfmt => builder.event_format(Logfmt { colour }).try_init(),
         Format::Json => builder.json().flatten_event(true).try_init(),
     };
     if started.is_err() {
-        tracing::debug!("logging had already begun");
+        tracing::debug!("logging was started before");
         return;
     }
-    // The usual hook writes to standard error and waits for it.
+    // The default hook writes to standard error and blocks on it.
     std::panic::set_hook(Box::new(log_panic));
 }
 
@@ -100,25 +100,25 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     let place = info.location().map_or_else(String::new, |it| {
         format!(" at {}:{}:{}", it.file(), it.line(), it.column())
     });
-    let said = info.payload_as_str().unwrap_or("without a message");
+    let message = info.payload_as_str().unwrap_or("without a message");
     let current = std::thread::current();
     let thread = current.name().unwrap_or("unnamed");
     let backtrace = Backtrace::capture();
     match backtrace.status() {
-        BacktraceStatus::Captured => error!(thread, %backtrace, "panicked{place}: {said}"),
-        _ => error!(thread, "panicked{place}: {said}"),
+        BacktraceStatus::Captured => error!(thread, %backtrace, "panicked{place}: {message}"),
+        _ => error!(thread, "panicked{place}: {message}"),
     }
 }
 
-/// Waits until the lines so far are written, but no longer than that.
+/// Waits until the lines so far are written, but no longer than `limit`.
 pub(crate) fn flush(limit: Duration) {
     if let Some(lines) = LINES.get() {
-        // What is left has nobody to be told to.
+        // Lines that are left are lost; there is nowhere to report them.
         let _ = lines.flush(limit);
     }
 }
 
-/// Flushes when it is dropped, however the process ends.
+/// Flushes the log when it is dropped.
 pub(crate) struct FlushAtEnd;
 
 impl Drop for FlushAtEnd {
@@ -127,8 +127,8 @@ impl Drop for FlushAtEnd {
     }
 }
 
-/// Standard error for what is no event, such as the faults of a configuration. Never fails: nothing is
-/// left to do when even standard error is gone.
+/// Standard error for output other than log events, such as the errors of a configuration. Writes
+/// never fail: a closed standard error discards them.
 #[derive(Debug, Default)]
 pub(crate) struct Stderr(Vec<u8>);
 
@@ -143,7 +143,7 @@ impl Write for Stderr {
 
     fn flush(&mut self) -> io::Result<()> {
         if !self.0.is_empty() {
-            put(&std::mem::take(&mut self.0), true);
+            push(&std::mem::take(&mut self.0), true);
         }
         Ok(())
     }
@@ -155,15 +155,15 @@ impl Drop for Stderr {
     }
 }
 
-fn put(lines: &[u8], urgent: bool) {
+fn push(lines: &[u8], urgent: bool) {
     match LINES.get() {
-        // A line without room is counted there.
+        // The queue counts the lines that it drops.
         Some(queue) => drop(queue.push(lines, urgent)),
         None => drop(io::stderr().lock().write_all(lines)),
     }
 }
 
-/// Where events go as lines, each with one write.
+/// Sends log events to the writer, one write per line.
 struct Queue;
 
 struct Line {
@@ -186,7 +186,7 @@ impl MakeWriter<'_> for Queue {
 
 impl Write for Line {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        put(bytes, self.urgent);
+        push(bytes, self.urgent);
         Ok(bytes.len())
     }
 
@@ -206,7 +206,7 @@ where
 {
     #[expect(
         clippy::disallowed_methods,
-        reason = "a line says at what time of day it was written"
+        reason = "a log line carries the time of day"
     )]
     fn format_event(
         &self,
@@ -266,8 +266,8 @@ impl Visit for Fields {
     }
 }
 
-/// A value as logfmt writes it: quoted where it holds anything but plain characters, so that one
-/// event is always one line.
+/// Formats a logfmt value. It is quoted when it holds anything but plain characters, so that an event
+/// is always one line.
 fn quoted(value: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./:,*+@%".contains(c);
     if !value.is_empty() && value.chars().all(plain) {
@@ -281,14 +281,13 @@ fn quoted(value: &str) -> String {
 mod tests {
     use super::*;
 
-    /// A panic of a thread is a line like any other. The test runs itself as a process of its own,
-    /// for logging begins once in a process.
+    /// The test runs itself in a child process, because logging can be started only once per process.
     #[test]
-    fn a_panic_is_logged_before_the_end() {
+    fn a_panic_is_logged_before_the_process_ends() {
         const CHILD: &str = "METERLINE_TEST_PANICS";
         if std::env::var_os(CHILD).is_some() {
             let _flush = FlushAtEnd;
-            never_wait(&Metrics::default()).unwrap();
+            start_writer(&Metrics::default()).unwrap();
             start("INFO", Format::Logfmt);
             let panics = || panic!("on\npurpose");
             assert!(std::thread::spawn(panics).join().is_err());
@@ -297,7 +296,7 @@ mod tests {
         let child = std::process::Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
-                "logging::tests::a_panic_is_logged_before_the_end",
+                "logging::tests::a_panic_is_logged_before_the_process_ends",
             ])
             .arg("--nocapture")
             .env(CHILD, "1")

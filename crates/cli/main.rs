@@ -7,14 +7,13 @@
 
 mod admin;
 mod args;
-mod components;
 mod demo;
 mod descriptors;
 mod election;
 mod environment;
 mod exit;
 mod http;
-mod load;
+mod lint;
 mod logging;
 mod map;
 mod minute;
@@ -35,8 +34,8 @@ fn main() -> ExitCode {
     let ended = match &cli.command {
         None => run::run(&cli.run),
         Some(Command::Run(args)) => run::run(args),
-        Some(Command::Lint(args)) => load::lint(args),
-        Some(Command::Echo(args)) => load::echo(args),
+        Some(Command::Lint(args)) => lint::lint(args),
+        Some(Command::Echo(args)) => lint::echo(args),
         Some(Command::Map(args)) => map::map(args),
         Some(Command::Demo(args)) => demo::demo(args),
         Some(Command::Version) => version(),

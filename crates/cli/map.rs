@@ -1,32 +1,24 @@
-//! `meterline map`: a mapping tried on documents from standard input.
+//! `meterline map`: tries a mapping on documents from standard input.
 
 use std::io::{Read, Write};
 
 use anyhow::{Context, Result};
 use meterline_core::Message;
-use meterline_script::Mapped;
+use meterline_script::{Engine, Limits, Mapped};
 use serde_json::Value;
 
-use crate::{args::MapArgs, components, exit::Exit, logging, streams};
+use crate::{args::MapArgs, exit::Exit, logging, streams};
 
 /// Maps every JSON document of standard input and prints each result on a line.
 pub(crate) fn map(args: &MapArgs) -> Result<Exit> {
-    let mapping = match components::engine().compile_mapping(&args.script) {
+    let mapping = match Engine::new(Limits::default()).compile_mapping(&args.script) {
         Ok(mapping) => mapping,
         Err(errors) => {
             let mut stderr = logging::Stderr::default();
             for error in errors {
-                write!(
-                    stderr,
-                    "SCRIPT:{}:{}: {}",
-                    error.line, error.column, error.message
-                )?;
-                match error.help {
-                    Some(help) => writeln!(stderr, "; {help}")?,
-                    None => writeln!(stderr)?,
-                }
+                writeln!(stderr, "{}", error.diagnostic("SCRIPT"))?;
             }
-            return Ok(Exit::Faults);
+            return Ok(Exit::Invalid);
         }
     };
     let mut input = Vec::new();
@@ -44,7 +36,7 @@ pub(crate) fn map(args: &MapArgs) -> Result<Exit> {
             Ok(document) => document,
             Err(error) => {
                 let what = format!("document {number} of standard input is not JSON");
-                return Ok(Exit::by_fault(&anyhow::Error::new(error).context(what)));
+                return Ok(Exit::invalid(&anyhow::Error::new(error).context(what)));
             }
         };
         let mut message = Message::value(&document);
@@ -61,7 +53,7 @@ pub(crate) fn map(args: &MapArgs) -> Result<Exit> {
             }
             Err(error) => {
                 writeln!(logging::Stderr::default(), "document {number}: {error}")?;
-                exit = Exit::Faults;
+                exit = Exit::Invalid;
             }
         }
     }

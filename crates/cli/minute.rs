@@ -1,8 +1,7 @@
-//! Once a minute one line says what went on: windows, messages and seconds delivered, what waits and why.
+//! Logs a summary once a minute: windows, messages and seconds delivered, what waits and why.
 //!
-//! What is delivered is counted where the input learns of it, so that a message counts once, however
-//! many outputs took it. For `kubernetes_resources` a message is one event, but for a mapping that makes
-//! several of one.
+//! The input counts the deliveries, so a message counts once even when several outputs deliver it. For
+//! `kubernetes_resources` a message is one event, unless a mapping turns it into several.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,17 +11,17 @@ use tracing::info;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Says it until this is dropped.
-pub(crate) async fn tell(metrics: Metrics, health: Health) {
+/// Logs the summaries until the future is dropped.
+pub(crate) async fn log(metrics: Metrics, health: Health) {
     let mut minutes = interval(MINUTE);
-    // A process that slept says it once.
+    // After a suspension of the process one summary follows, not one for each minute missed.
     minutes.set_missed_tick_behavior(MissedTickBehavior::Delay);
     minutes.tick().await;
     let mut before = Figures::of(&metrics.values());
     loop {
         minutes.tick().await;
         let now = Figures::of(&metrics.values());
-        let Line {
+        let Summary {
             windows,
             messages,
             seconds,
@@ -47,7 +46,7 @@ pub(crate) async fn tell(metrics: Metrics, health: Health) {
     }
 }
 
-/// What has been counted up to a moment.
+/// The totals at a moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Figures {
     windows: i64,
@@ -59,9 +58,9 @@ struct Figures {
     unproved: i64,
 }
 
-/// What a minute brought, and what waits at its end.
+/// The change over a minute, and what waits at its end.
 #[derive(Debug, PartialEq, Eq)]
-struct Line {
+struct Summary {
     windows: i64,
     messages: i64,
     seconds: i64,
@@ -95,13 +94,13 @@ impl Figures {
         }
     }
 
-    fn since(&self, before: &Self) -> Line {
-        Line {
+    fn since(&self, before: &Self) -> Summary {
+        Summary {
             windows: self.windows - before.windows,
             messages: self.messages - before.messages,
             seconds: self.delivered - before.delivered,
             waiting: self.waiting,
-            // Fewer than before: they were delivered.
+            // Negative when rejected pieces were delivered.
             rejected: self.rejected - before.rejected,
             dropped: self.dropped - before.dropped,
             unproved: self.unproved - before.unproved,
@@ -109,7 +108,7 @@ impl Figures {
     }
 }
 
-/// Why anything waits: what is not ready, and what batches are not full.
+/// Why messages wait: the parts that are not ready, and the batches that are not full.
 fn reasons(report: &HealthReport) -> String {
     let waits = |part: &str, ready: bool, detail: &str| {
         !ready || (part.starts_with("batching ") && !detail.is_empty())
@@ -128,12 +127,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_what_the_minute_brought() {
+    fn a_summary_is_the_change_over_the_minute() {
         let values = |windows: f64, sent: f64, delivered: f64, waiting: f64| {
             BTreeMap::from([
                 ("ledger_windows_settled{label=\"i\"}".to_owned(), windows),
                 ("input_delivered".to_owned(), sent),
-                // Each output took it.
+                // Two outputs deliver each message.
                 ("output_sent{label=\"a\"}".to_owned(), sent),
                 ("output_sent{label=\"b\"}".to_owned(), sent),
                 (
@@ -150,7 +149,7 @@ mod tests {
         let now = Figures::of(&values(7.0, 30.0, 250.0, 5.0));
         assert_eq!(
             now.since(&before),
-            Line {
+            Summary {
                 windows: 4,
                 messages: 20,
                 seconds: 150,
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_is_not_ready_and_what_batches_wait_for() {
+    fn the_reasons_name_parts_that_are_not_ready_and_batches_that_wait() {
         let health = Health::default();
         health.register("batching a").ready("12 events wait for 20");
         health.register("batching b").ready("");

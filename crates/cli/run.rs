@@ -1,4 +1,4 @@
-//! `meterline run`: a pipeline from its configuration to its end.
+//! `meterline run`: runs a pipeline.
 
 use std::time::Duration;
 
@@ -18,32 +18,32 @@ use crate::{
     args::RunArgs,
     descriptors, election,
     exit::Exit,
-    http, load,
+    http, lint,
     logging::{self, Format},
     minute, server,
 };
 
-/// What goes on beside the pipeline may go on for so long when that has ended.
+/// How long the HTTP servers and blocked threads may go on after the pipeline has ended.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long an end at once waits for the log.
-const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How long an immediate exit waits for the log to be written.
+const FINAL_FLUSH: Duration = Duration::from_millis(100);
 
-/// Checks the configuration and runs it until it ends or a signal says so.
+/// Checks the configuration and runs it until it ends or a signal stops it.
 pub(crate) fn run(args: &RunArgs) -> Result<Exit> {
     let descriptors = descriptors::raise();
     let metrics = Metrics::default();
-    logging::never_wait(&metrics)?;
-    let (source, environment) = match load::named(&args.config) {
+    logging::start_writer(&metrics)?;
+    let (source, environment) = match lint::named(&args.config) {
         Ok(named) => named,
-        Err(error) => return Ok(Exit::by_fault(&error)),
+        Err(error) => return Ok(Exit::invalid(&error)),
     };
-    let Some(loaded) = load::checked(&source, &args.config.set, &environment)? else {
-        return Ok(Exit::Faults);
+    let Some(loaded) = lint::checked(&source, &args.config.set, &environment)? else {
+        return Ok(Exit::Invalid);
     };
     let extensions = match election::election(&args.election, &environment) {
         Ok(Some(election)) => Extensions::default().with(election),
         Ok(None) => Extensions::default(),
-        Err(error) => return Ok(Exit::by_fault(&error)),
+        Err(error) => return Ok(Exit::invalid(&error)),
     };
     let level = args.log_level.unwrap_or(&loaded.logger.level);
     logging::start(
@@ -65,18 +65,19 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit> {
     let ended = runtime.block_on(async {
         #[expect(
             clippy::disallowed_methods,
-            reason = "it waits for a signal, and ends with the runtime"
+            reason = "it waits for the stop, and ends with the runtime"
         )]
-        tokio::spawn(tell_of_stop(stop.clone()));
+        tokio::spawn(log_stop(stop.clone()));
         serve(loaded, extensions, metrics, descriptors, stop).await
     });
-    // All is settled or given up. What still blocks a thread, such as a read of standard input that
-    // nobody writes to, would be waited for for ever.
+    // Everything is settled or given up. Without the timeout a blocked thread, such as a read of an
+    // idle standard input, would keep the process forever.
     runtime.shutdown_timeout(LINGER);
     ended
 }
 
-/// The asynchronous runtime: few threads, for the work is in the mappings and they have their own.
+/// Starts the asynchronous runtime. It has few threads, because the mappings do most of the work and
+/// run on threads of their own.
 pub(crate) fn runtime(threads: usize) -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads.clamp(1, 4))
@@ -86,7 +87,7 @@ pub(crate) fn runtime(threads: usize) -> Result<tokio::runtime::Runtime> {
         .context("cannot start the asynchronous runtime")
 }
 
-/// Builds the pipeline and its pages and runs them until `stop`.
+/// Builds the pipeline and its HTTP servers and runs them until `stop`.
 async fn serve(
     loaded: Loaded,
     extensions: Extensions,
@@ -95,13 +96,13 @@ async fn serve(
     stop: CancellationToken,
 ) -> Result<Exit> {
     let health = Health::default();
-    // Not ready before its parts can say how they are.
+    // Not ready until all parts are built and report their own health.
     let running = health.register("pipeline");
     let rejected = Rejected::default();
-    let pages_stop = CancellationToken::new();
-    let mut pages = JoinSet::new();
+    let servers_stop = CancellationToken::new();
+    let mut servers = JoinSet::new();
     let closed = |listener| {
-        let help = "Connections to the pages that were closed to make room for others.";
+        let help = "HTTP connections that were closed to make room for others.";
         let labels = [("listener", listener)];
         metrics.counter("http_connections_closed", help, &labels)
     };
@@ -111,23 +112,23 @@ async fn serve(
             address = loaded.http.address,
             "serving /ping, /ready, /version, /metrics and /stats"
         );
-        pages.spawn(server::serve(
+        servers.spawn(server::serve(
             listener,
-            http::pages(health.clone(), metrics.clone()),
-            descriptors::for_pages(descriptors, http::CONNECTIONS),
+            http::router(health.clone(), metrics.clone()),
+            descriptors::for_server(descriptors, http::CONNECTIONS),
             closed("http"),
-            pages_stop.clone(),
+            servers_stop.clone(),
         ));
     }
     if loaded.admin.enabled
         && let Some(listener) = admin::bind(&loaded.admin.address).await
     {
-        pages.spawn(server::serve(
+        servers.spawn(server::serve(
             listener,
-            admin::pages(&loaded.admin.address, rejected.clone()),
-            descriptors::for_pages(descriptors, admin::CONNECTIONS),
+            admin::router(&loaded.admin.address, rejected.clone()),
+            descriptors::for_server(descriptors, admin::CONNECTIONS),
             closed("admin"),
-            pages_stop.clone(),
+            servers_stop.clone(),
         ));
     }
     let cx = BuildContext {
@@ -142,9 +143,9 @@ async fn serve(
         }),
     };
     let exit = pipeline(loaded, cx, &running, stop).await;
-    pages_stop.cancel();
-    // A request that never gets finished must not keep the process.
-    let ended = async { while pages.join_next().await.is_some() {} };
+    servers_stop.cancel();
+    // A request that never finishes must not keep the process.
+    let ended = async { while servers.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LINGER, ended).await;
     exit
 }
@@ -168,7 +169,7 @@ async fn pipeline(
         clippy::disallowed_methods,
         reason = "it is aborted below, when the pipeline has ended"
     )]
-    let line = tokio::spawn(minute::tell(cx.metrics.clone(), cx.health.clone()));
+    let summary = tokio::spawn(minute::log(cx.metrics.clone(), cx.health.clone()));
     let pipeline = Pipeline {
         input,
         chains,
@@ -178,7 +179,7 @@ async fn pipeline(
         shutdown_timeout: loaded.shutdown_timeout,
     };
     let report = pipeline.run(stop).await;
-    line.abort();
+    summary.abort();
     Ok(match report.ended {
         Ended::Failed(reason) => {
             error!("{reason}");
@@ -186,7 +187,7 @@ async fn pipeline(
         }
         _ if report.unsettled > 0 => Exit::Undelivered,
         _ if report.persisted > 0 => {
-            info!("meterline ends; what is not delivered is kept");
+            info!("meterline ends; what is not delivered yet is stored");
             Exit::Success
         }
         _ => {
@@ -203,8 +204,8 @@ fn chain(
     plans.iter().map(|plan| plan.build(cx)).collect()
 }
 
-/// The first SIGINT or SIGTERM asks for an orderly stop, the second ends the process at once: by a
-/// thread of its own, which waits for nothing else, and hardly for the log.
+/// The first SIGINT or SIGTERM starts an orderly stop, the second ends the process at once. A
+/// dedicated thread handles them, so that nothing else can delay the exit.
 fn stop_on_signal(stop: CancellationToken) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -230,7 +231,7 @@ fn stop_on_signal(stop: CancellationToken) -> Result<()> {
                 }
             }
         });
-        logging::flush(LAST_WORDS);
+        logging::flush(FINAL_FLUSH);
         std::process::exit(Exit::Interrupted as i32);
     };
     std::thread::Builder::new()
@@ -240,7 +241,7 @@ fn stop_on_signal(stop: CancellationToken) -> Result<()> {
     Ok(())
 }
 
-async fn tell_of_stop(stop: CancellationToken) {
+async fn log_stop(stop: CancellationToken) {
     stop.cancelled().await;
     info!("stopping: what was read is being delivered; a second signal ends at once");
 }

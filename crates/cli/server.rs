@@ -1,8 +1,9 @@
-//! An HTTP/1 server for few people, which nobody can fill up.
+//! An HTTP/1 server for a few clients, which no client can exhaust.
 //!
-//! A connection has ten seconds for each of its phases: until a request's header is there, until the
-//! answer is made, until it is taken and the next header is there. When there is one connection too
-//! many, another is closed to make room, so that who holds many never shuts out who asks once.
+//! A connection has ten seconds for each of its phases: receiving a request header, computing the
+//! response, and sending the response and receiving the next header. A connection above the limit
+//! replaces one of the client that holds most, so that a client with many connections never locks out
+//! a client with one.
 
 use std::{
     collections::HashMap,
@@ -30,19 +31,19 @@ use tracing::warn;
 const PHASE: Duration = Duration::from_secs(10);
 /// The largest header of a request, in bytes.
 const HEADER: usize = 16 * 1024;
-/// The pause after a connection could not be taken; each is twice the one before, up to a second.
+/// The pause after an accept failed; it doubles with each failure, up to a second.
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The address on which a request came in, as an extension of the request.
+/// The local address that received a request, as an extension of the request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Local(pub(crate) SocketAddr);
 
-/// Serves `pages` with at most `most` connections until `stop`, and then until the requests that it
-/// has begun are answered. `closed` counts the connections that had to make room.
+/// Serves `router` with at most `most` connections until `stop`, then finishes the requests in
+/// progress. `closed` counts the connections that were closed to make room.
 pub(crate) async fn serve(
     listener: TcpListener,
-    pages: Router,
+    router: Router,
     most: usize,
     closed: IntCounter,
     stop: CancellationToken,
@@ -68,12 +69,12 @@ pub(crate) async fn serve(
             Ok((stream, peer)) => {
                 pause = PAUSE;
                 open.make_room().await;
-                open.attend(stream, peer, pages.clone(), stop.clone());
+                open.spawn(stream, peer, router.clone(), stop.clone());
             }
             Err(error) if is_of_the_client(error.kind()) => {}
             Err(error) => {
                 if pause == PAUSE {
-                    warn!("cannot take a connection to the pages: {error}; trying again");
+                    warn!("cannot accept an HTTP connection: {error}; retrying");
                 }
                 tokio::select! {
                     () = stop.cancelled() => break,
@@ -87,7 +88,7 @@ pub(crate) async fn serve(
     while open.tasks.join_next().await.is_some() {}
 }
 
-/// Whether only that one connection is lost.
+/// Whether the error concerns that one connection only.
 fn is_of_the_client(kind: ErrorKind) -> bool {
     use ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(
@@ -96,7 +97,7 @@ fn is_of_the_client(kind: ErrorKind) -> bool {
     )
 }
 
-/// The connections that are open.
+/// The open connections.
 struct Open {
     tasks: JoinSet<u64>,
     connections: HashMap<u64, Arc<Connection>>,
@@ -113,7 +114,7 @@ struct Connection {
 
 #[derive(Clone, Copy)]
 struct Phase {
-    /// Whether an answer is being made.
+    /// Whether a response is being computed.
     answering: bool,
     since: Instant,
 }
@@ -122,8 +123,8 @@ impl Open {
     fn ended(&mut self, ended: Result<u64, tokio::task::JoinError>) {
         match ended {
             Ok(id) => drop(self.connections.remove(&id)),
-            // A page panicked: which connection it was is not known, but its task held the other
-            // half of what is kept here.
+            // A handler panicked. The error does not name the connection, but its task has dropped
+            // its reference to it.
             Err(_) => self.connections.retain(|_, it| Arc::strong_count(it) > 1),
         }
     }
@@ -131,7 +132,7 @@ impl Open {
     /// Closes connections until there is room for one more.
     async fn make_room(&mut self) {
         while self.tasks.len() >= self.most {
-            if let Some(id) = self.least_deserving()
+            if let Some(id) = self.to_close()
                 && let Some(connection) = self.connections.remove(&id)
             {
                 connection.close.cancel();
@@ -144,8 +145,9 @@ impl Open {
         }
     }
 
-    /// Of the address that holds most connections the one that has waited longest for its client.
-    fn least_deserving(&self) -> Option<u64> {
+    /// Returns the connection to close: of the address with the most connections, the one that has
+    /// waited longest for its client.
+    fn to_close(&self) -> Option<u64> {
         let mut held: HashMap<IpAddr, usize> = HashMap::new();
         for connection in self.connections.values() {
             let held = held.entry(connection.from).or_default();
@@ -160,11 +162,11 @@ impl Open {
         Some(id)
     }
 
-    fn attend(
+    fn spawn(
         &mut self,
         stream: TcpStream,
         peer: SocketAddr,
-        pages: Router,
+        router: Router,
         stop: CancellationToken,
     ) {
         let id = self.next;
@@ -179,7 +181,7 @@ impl Open {
         });
         self.connections.insert(id, Arc::clone(&connection));
         self.tasks.spawn(async move {
-            connection.attend(stream, pages, stop).await;
+            connection.serve(stream, router, stop).await;
             id
         });
     }
@@ -199,16 +201,17 @@ impl Connection {
         self.phase().since + PHASE
     }
 
-    /// Answers the requests of a client until it, we or the time says that it is enough.
-    async fn attend(self: &Arc<Self>, stream: TcpStream, pages: Router, stop: CancellationToken) {
+    /// Answers requests until the client closes the connection, `stop` ends it, or a phase takes too
+    /// long.
+    async fn serve(self: &Arc<Self>, stream: TcpStream, router: Router, stop: CancellationToken) {
         let Ok(local) = stream.local_addr() else {
             return;
         };
         let service = service_fn(move |request| {
-            let (connection, pages) = (Arc::clone(self), pages.clone());
+            let (connection, router) = (Arc::clone(self), router.clone());
             async move {
                 connection.enter(true);
-                let answer = answer(request, pages, local).await;
+                let answer = answer(request, router, local).await;
                 connection.enter(false);
                 answer
             }
@@ -222,7 +225,7 @@ impl Connection {
         let mut stopping = false;
         loop {
             tokio::select! {
-                // What is wrong with a connection is its client's concern.
+                // An error on a connection concerns its client only.
                 _ = served.as_mut() => return,
                 () = self.close.cancelled() => return,
                 () = stop.cancelled(), if !stopping => {
@@ -241,10 +244,10 @@ impl Connection {
 
 async fn answer(
     request: Request<Incoming>,
-    pages: Router,
+    router: Router,
     local: SocketAddr,
 ) -> Result<Response, Infallible> {
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(Local(local));
-    pages.oneshot(request).await
+    router.oneshot(request).await
 }

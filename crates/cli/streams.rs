@@ -1,14 +1,14 @@
-//! Standard output and standard error, which may be gone.
+//! Standard output whose reader may close it.
 //!
-//! `println!` panics when the reader has gone, as in `meterline lint a.yaml | head -1`. Whoever closed
-//! standard output has seen enough, and the exit code stays what it is.
+//! `println!` panics when the reader has closed the pipe, as in `meterline lint a.yaml | head -1`. Here
+//! a closed pipe discards the rest of the output, and the exit code stays the same.
 
 use std::io::{self, ErrorKind, StdoutLock, Write};
 
-/// Standard output; what a reader that has gone would have got is left out.
+/// Standard output; writes to a closed pipe succeed and are discarded.
 ///
 /// # Errors
-/// Of any other kind, such as a full disk: whoever wanted the output has to know.
+/// Any other error of the write, such as a full disk.
 pub(crate) struct Stdout(StdoutLock<'static>);
 
 /// See [`Stdout`].
@@ -18,15 +18,15 @@ pub(crate) fn stdout() -> Stdout {
 
 impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        unless_gone(self.0.write(bytes), bytes.len())
+        unless_closed(self.0.write(bytes), bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        unless_gone(self.0.flush(), ())
+        unless_closed(self.0.flush(), ())
     }
 }
 
-fn unless_gone<T>(result: io::Result<T>, instead: T) -> io::Result<T> {
+fn unless_closed<T>(result: io::Result<T>, instead: T) -> io::Result<T> {
     match result {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(instead),
         other => other,

@@ -34,7 +34,7 @@ async fn an_event_that_makes_the_sink_fail_stops_nobody_elses_billing() {
         .unwrap();
     assert!(line.contains("default/pod-1"), "{line}");
     meterline
-        .wait_for_log("the batch that was halved is through", MINUTE)
+        .wait_for_log("the batch that was halved is finished", MINUTE)
         .await
         .unwrap();
     scene.assert_exact_but("pod-1", &meterline).await;

@@ -40,7 +40,7 @@ pub(super) const CONTENTS: &[Row] = &[
         "A pod's events make the sink hang in every window",
         "once the pod is found, one of its events is tried from time to time and the others are listed as rejected; neither other pods nor windows wait",
         Ok(&[
-            "crates/runtime/src/tests/poison.rs an_object_that_hangs_the_sink_in_every_window_holds_up_neither_others_nor_windows",
+            "crates/runtime/src/tests/poison/hanging.rs an_object_that_hangs_the_sink_in_every_window_is_found_within_minutes",
         ]),
     ),
     Row(

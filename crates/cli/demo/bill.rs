@@ -1,4 +1,4 @@
-//! The bill from the events, beside the truth.
+//! Computes the bill from the events, beside the truth.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 /// The price of a CPU-core minute, in dollars.
 const PRICE: Decimal = Decimal::from_parts(5, 0, 0, false, 2);
 
-/// What one customer used.
+/// The usage of one customer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Usage {
     pub(super) pod_seconds: Decimal,
@@ -34,7 +34,7 @@ impl Usage {
     }
 }
 
-/// One customer: what was billed and what is true.
+/// One customer: the billed usage and the true usage.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Customer {
     pub(super) name: String,
@@ -43,8 +43,8 @@ pub(super) struct Customer {
 }
 
 impl Customer {
-    /// How far the bill is from the truth, in dollars. Time that costs nothing counts at the price
-    /// of a core, so that only an exact bill differs by nothing.
+    /// The bill minus the truth, in dollars. Pod-seconds without a price count at the price of a core,
+    /// so that the difference is zero only for an exact bill.
     pub(super) fn difference(&self) -> Decimal {
         let dollars = self.billed.dollars() - self.truth.dollars();
         if dollars.is_zero() && self.billed != self.truth {
@@ -54,8 +54,8 @@ impl Customer {
     }
 }
 
-/// Two meters behind a de-duplicating door.
-pub(super) struct Book {
+/// Deduplicates events and meters them.
+pub(super) struct Billing {
     seen: Deduplicator,
     time: Meter,
     cpu: Meter,
@@ -64,7 +64,7 @@ pub(super) struct Book {
     pub(super) duplicates: u64,
 }
 
-impl Book {
+impl Billing {
     /// Counts events that bill time before `until`, an RFC 3339 time in whole seconds of UTC.
     pub(super) fn new(until: String) -> Result<Self> {
         Ok(Self {
@@ -77,8 +77,8 @@ impl Book {
         })
     }
 
-    /// Takes an event; false for one that came before or bills what comes after the end.
-    pub(super) fn take(&mut self, event: &Value) -> Result<bool> {
+    /// Adds an event. Returns false for a duplicate, and for one that bills time after the end.
+    pub(super) fn add(&mut self, event: &Value) -> Result<bool> {
         if !self.seen.is_new(event) {
             self.duplicates += 1;
             return Ok(false);
@@ -94,7 +94,7 @@ impl Book {
         Ok(true)
     }
 
-    /// All customers, those that only one side knows included.
+    /// Returns all customers, including those with only a bill or only true usage.
     pub(super) fn customers(&self, truth: &BTreeMap<String, Bill>) -> Vec<Customer> {
         let (time, cpu) = (by_subject(&self.time), by_subject(&self.cpu));
         let names: BTreeSet<&str> = time
@@ -117,7 +117,7 @@ impl Book {
     }
 }
 
-/// A meter as the page "Start metering" sets one up.
+/// Returns a meter with the settings of the OpenMeter guide "Start metering".
 fn meter(slug: &str, value_property: &str) -> Result<Meter> {
     let config: MeterConfig = serde_json::from_value(json!({
         "slug": slug,
@@ -158,7 +158,7 @@ pub(super) fn total(customers: &[Customer]) -> Customer {
     total
 }
 
-/// How far all bills together are from the truth: errors of two customers do not cancel out.
+/// The sum of the absolute differences, so that errors of two customers do not cancel out.
 pub(super) fn difference(customers: &[Customer]) -> Decimal {
     customers.iter().map(|it| it.difference().abs()).sum()
 }
@@ -178,8 +178,8 @@ mod tests {
         })
     }
 
-    fn book() -> Book {
-        Book::new("2026-01-01T00:01:00Z".to_owned()).unwrap()
+    fn billing() -> Billing {
+        Billing::new("2026-01-01T00:01:00Z".to_owned()).unwrap()
     }
 
     fn truth() -> BTreeMap<String, Bill> {
@@ -192,38 +192,38 @@ mod tests {
     }
 
     #[test]
-    fn an_exact_bill_differs_by_nothing() {
-        let mut book = book();
+    fn an_exact_bill_has_no_difference() {
+        let mut billing = billing();
         let first = event("1", "acme", "2026-01-01T00:00:00Z", 59, 5.9);
-        assert!(book.take(&first).unwrap());
-        assert!(!book.take(&first).unwrap());
+        assert!(billing.add(&first).unwrap());
+        assert!(!billing.add(&first).unwrap());
         let last = event("2", "acme", "2026-01-01T00:00:59Z", 1, 0.1);
-        assert!(book.take(&last).unwrap());
+        assert!(billing.add(&last).unwrap());
         let after = event("3", "acme", "2026-01-01T00:01:00Z", 1, 0.1);
-        assert!(!book.take(&after).unwrap());
-        assert_eq!((book.events, book.duplicates), (2, 1));
-        let customers = book.customers(&truth());
+        assert!(!billing.add(&after).unwrap());
+        assert_eq!((billing.events, billing.duplicates), (2, 1));
+        let customers = billing.customers(&truth());
         assert_eq!(customers[0].billed.dollars(), Decimal::new(5, 3));
         assert!(difference(&customers).is_zero());
     }
 
     #[test]
-    fn every_wrong_bill_shows() {
-        let mut book = book();
-        assert_eq!(difference(&book.customers(&truth())), Decimal::new(5, 3));
+    fn every_wrong_bill_has_a_difference() {
+        let mut billing = billing();
+        assert_eq!(difference(&billing.customers(&truth())), Decimal::new(5, 3));
         let wrong_customer = event("1", "globex", "2026-01-01T00:00:00Z", 60, 6.0);
-        book.take(&wrong_customer).unwrap();
-        assert_eq!(difference(&book.customers(&truth())), Decimal::new(1, 2));
+        billing.add(&wrong_customer).unwrap();
+        assert_eq!(difference(&billing.customers(&truth())), Decimal::new(1, 2));
         let free_time = event("2", "acme", "2026-01-01T00:00:00Z", 59, 6.0);
-        book.take(&free_time).unwrap();
-        assert!(!book.customers(&truth())[0].difference().is_zero());
+        billing.add(&free_time).unwrap();
+        assert!(!billing.customers(&truth())[0].difference().is_zero());
     }
 
     #[test]
     fn an_event_that_cannot_be_counted_is_an_error() {
         let mut event = event("1", "acme", "2026-01-01T00:00:00Z", 1, 0.1);
         event["data"]["duration_seconds"] = json!("x");
-        let error = book().take(&event).unwrap_err();
+        let error = billing().add(&event).unwrap_err();
         assert!(format!("{error:#}").contains("$.duration_seconds"));
     }
 }

@@ -1,4 +1,4 @@
-//! An ingest endpoint as small as one can be that keeps what it takes, and has bad moments.
+//! A minimal ingest endpoint that keeps the events it receives, and fails on demand.
 
 use std::{
     sync::{
@@ -23,16 +23,16 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// The endpoint, and what it did to whoever delivers to it.
+/// The endpoint, with the faults that it injects and counts.
 pub(super) struct Ingest {
     pub(super) url: String,
-    trouble: Arc<Trouble>,
+    faults: Arc<Faults>,
     task: JoinHandle<()>,
 }
 
-/// What is still to go wrong, and what went wrong.
+/// The faults still to inject, and the counts of those injected.
 #[derive(Debug, Default)]
-struct Trouble {
+struct Faults {
     to_refuse: AtomicU64,
     to_lose: AtomicU64,
     refused: AtomicU64,
@@ -45,52 +45,52 @@ impl Drop for Ingest {
     }
 }
 
-type Shared = (Arc<Trouble>, UnboundedSender<Value>);
+type Shared = (Arc<Faults>, UnboundedSender<Value>);
 
 impl Ingest {
-    /// Starts it; the events come out of the channel as they were sent, repeated ones included.
+    /// Starts the endpoint. The channel returns the events as they were received, duplicates included.
     pub(super) async fn start() -> Result<(Self, UnboundedReceiver<Value>)> {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
-            .context("no free port for the ingest endpoint")?;
+            .context("cannot start the ingest endpoint")?;
         let url = format!("http://{}", listener.local_addr()?);
-        let trouble = Arc::new(Trouble::default());
+        let faults = Arc::new(Faults::default());
         let (events, received) = unbounded_channel();
         let router = Router::new()
-            .route("/api/v1/events", post(take))
+            .route("/api/v1/events", post(ingest))
             .layer(DefaultBodyLimit::max(64 << 20))
-            .with_state((Arc::clone(&trouble), events));
+            .with_state((Arc::clone(&faults), events));
         #[expect(
             clippy::disallowed_methods,
             reason = "the handle ends it when it is dropped"
         )]
         let task = tokio::spawn(async move {
-            // Ends with the demo.
+            // An error ends the demo by its timeout.
             let _ = axum::serve(listener, router).await;
         });
-        Ok((Self { url, trouble, task }, received))
+        Ok((Self { url, faults, task }, received))
     }
 
-    /// Answers the next requests with 503.
+    /// Responds to the next requests with 503.
     pub(super) fn refuse(&self, requests: u64) {
-        self.trouble.to_refuse.store(requests, Ordering::Relaxed);
+        self.faults.to_refuse.store(requests, Ordering::Relaxed);
     }
 
-    /// Takes the next requests, but tells the sender that it did not.
-    pub(super) fn lose_answers(&self, requests: u64) {
-        self.trouble.to_lose.store(requests, Ordering::Relaxed);
+    /// Accepts the next requests, but responds with 504.
+    pub(super) fn lose_responses(&self, requests: u64) {
+        self.faults.to_lose.store(requests, Ordering::Relaxed);
     }
 
-    /// How many requests were refused, and how many answers lost.
-    pub(super) fn went_wrong(&self) -> (u64, u64) {
+    /// Returns how many requests were refused, and how many responses were lost.
+    pub(super) fn faults(&self) -> (u64, u64) {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        (count(&self.trouble.refused), count(&self.trouble.lost))
+        (count(&self.faults.refused), count(&self.faults.lost))
     }
 }
 
-async fn take(State((trouble, events)): State<Shared>, body: Bytes) -> StatusCode {
-    if one_less(&trouble.to_refuse) {
-        trouble.refused.fetch_add(1, Ordering::Relaxed);
+async fn ingest(State((faults, events)): State<Shared>, body: Bytes) -> StatusCode {
+    if decrement(&faults.to_refuse) {
+        faults.refused.fetch_add(1, Ordering::Relaxed);
         return StatusCode::SERVICE_UNAVAILABLE;
     }
     let batch = match serde_json::from_slice(&body) {
@@ -103,17 +103,17 @@ async fn take(State((trouble, events)): State<Shared>, body: Bytes) -> StatusCod
             return StatusCode::SERVICE_UNAVAILABLE;
         }
     }
-    if one_less(&trouble.to_lose) {
-        trouble.lost.fetch_add(1, Ordering::Relaxed);
-        // Longer than a person would notice, shorter than the sender's own limit.
+    if decrement(&faults.to_lose) {
+        faults.lost.fetch_add(1, Ordering::Relaxed);
+        // A gateway responds only after a while, but before the sender's own timeout.
         tokio::time::sleep(Duration::from_millis(50)).await;
         return StatusCode::GATEWAY_TIMEOUT;
     }
     StatusCode::NO_CONTENT
 }
 
-/// Takes one away, if there is one.
-fn one_less(counter: &AtomicU64) -> bool {
+/// Decrements the counter unless it is zero. Returns whether it did.
+fn decrement(counter: &AtomicU64) -> bool {
     counter
         .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
             left.checked_sub(1)

@@ -1,4 +1,4 @@
-//! What the demo prints.
+//! The report that the demo prints.
 
 use anyhow::Result;
 use meterline_meter::Decimal;
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::bill::{Customer, Usage, difference, total};
 
-/// All that the demo found.
+/// The result of a demo.
 pub(super) struct Report {
     pub(super) customers: Vec<Customer>,
     pub(super) seconds: i64,
@@ -65,34 +65,34 @@ impl Report {
             "truth".to_owned(),
             "difference".to_owned(),
         ]];
-        rows.extend(self.folded().iter().map(row));
+        rows.extend(self.grouped().iter().map(row));
         rows.push(row(&total(&self.customers)));
         let mut out = aligned(&rows);
         out.push_str(&format!(
-            "\n{} events billed over {} s at $0.05 a CPU-core minute. Meanwhile: {} refused by the\n\
-             endpoint, {} lost after the events were taken ({} duplicates dropped by their id),\n\
-             {} cut of all watches.\n",
+            "\n{} events billed over {} s at $0.05 a CPU-core minute. Injected faults: {} refused by\n\
+             the endpoint, {} lost after the events were stored ({} duplicates dropped by their id),\n\
+             all watches closed {}.\n",
             self.events,
             self.seconds,
             count(self.refused, "request"),
-            count(self.lost, "answer"),
+            count(self.lost, "response"),
             self.duplicates,
-            self.cuts,
+            count(self.cuts, "time"),
         ));
         let difference = difference(&self.customers);
         out.push_str(&if difference.is_zero() {
-            "Every customer's bill equals the truth.\n".to_owned()
+            "Every customer's bill equals the true usage.\n".to_owned()
         } else {
             format!(
-                "The bills differ from the truth by {}.\n",
+                "The bills differ from the true usage by {}.\n",
                 dollars(difference)
             )
         });
         out
     }
 
-    /// Pods without annotations are customers of their own; in the table they share a row.
-    fn folded(&self) -> Vec<Customer> {
+    /// Each pod without annotations is a customer of its own; the table shows them in one row.
+    fn grouped(&self) -> Vec<Customer> {
         let (alone, mut rows): (Vec<_>, Vec<_>) = self
             .customers
             .iter()
@@ -132,7 +132,8 @@ fn dollars(amount: Decimal) -> String {
     format!("{sign}${:.4}", amount.abs().round_dp(4))
 }
 
-/// The first column to the left, numbers to the right, a rule below the head and above the total.
+/// Aligns the first column to the left and numbers to the right, with a rule below the header and
+/// above the total.
 fn aligned(rows: &[[String; 6]]) -> String {
     let mut widths = [0; 6];
     for row in rows {

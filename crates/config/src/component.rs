@@ -1,4 +1,4 @@
-//! Which component a node is: its type, its label, and the resource that it refers to.
+//! Resolves the component of a node: its type, its label, and the resource that it refers to.
 
 use std::sync::Arc;
 
@@ -11,36 +11,36 @@ use crate::{
     node::{Entry, Kind, Node},
 };
 
-/// A few lines of resources that refer to one another can come to any number of components.
-const MOST: usize = 10_000;
-/// Every component is planned inside the one around it, on the stack.
-const DEEPEST: usize = 100;
+/// The most components, because a few resources that refer to one another can expand to any number.
+const MAX_COMPONENTS: usize = 10_000;
+/// The deepest nesting. Each component is planned by the one around it, on the stack.
+const MAX_DEPTH: usize = 100;
 
 /// Processors with the label of the node that has them.
 type Labelled = (Arc<str>, Vec<Box<dyn ProcessorPlan>>);
 
-/// In which order messages come through the processors around a component.
+/// The order in which messages pass through the processors around a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// They come out of it.
+    /// Messages come out of the component.
     InnermostFirst,
-    /// They go into it.
+    /// Messages go into the component.
     OutermostFirst,
 }
 
-/// A component of a known type, which is the one at hand until [`PlanContext::leave`].
+/// A component of a known type. It is the current one until [`PlanContext::leave`].
 pub(crate) struct Component<'a, P: ?Sized + 'static> {
     pub(crate) spec: &'static Spec<P>,
     pub(crate) node: &'a Node,
     pub(crate) body: &'a Node,
-    /// The nodes whose `resource` led here, the outermost first.
+    /// The nodes whose `resource` refers to this one, the outermost first.
     referrers: Vec<&'a Node>,
-    /// The component around it.
+    /// The surrounding component.
     outer: Option<(&'a Node, Option<String>)>,
 }
 
 impl<'a> PlanContext<'a> {
-    /// Finds the type of a component and makes it the one at hand.
+    /// Finds the type of a component and makes it the current one.
     pub(crate) fn component<P: ?Sized>(
         &mut self,
         child: Child,
@@ -48,7 +48,7 @@ impl<'a> PlanContext<'a> {
         specs: &'static [Spec<P>],
     ) -> Option<Component<'a, P>> {
         let (node, _) = self.index.nodes.get(&child.0)?;
-        if !self.is_affordable(node) {
+        if !self.is_within_limits(node) {
             return None;
         }
         let before = self.resolving.len();
@@ -66,7 +66,7 @@ impl<'a> PlanContext<'a> {
                 .chain(&referrers)
                 .find_map(|it| it.get("processors"))
         {
-            let message = format!("a {kind} has no `processors` of its own");
+            let message = format!("a {kind} cannot have `processors` beside its type");
             self.report_node(list, Severity::Error, message);
         }
         self.depth += 1;
@@ -81,7 +81,7 @@ impl<'a> PlanContext<'a> {
         })
     }
 
-    /// Ends what [`PlanContext::component`] began; gives back the label.
+    /// Makes the surrounding component the current one again, and returns the label.
     pub(crate) fn leave<P: ?Sized>(&mut self, component: Component<'a, P>) -> Arc<str> {
         let label = self.path();
         self.current = component.outer;
@@ -91,27 +91,27 @@ impl<'a> PlanContext<'a> {
         label
     }
 
-    /// Whether one component more can be looked at; told once when there are too many.
-    fn is_affordable(&mut self, node: &Node) -> bool {
-        if self.depth >= DEEPEST {
+    /// Whether the limits allow another component; reports the first one that they do not.
+    fn is_within_limits(&mut self, node: &Node) -> bool {
+        if self.depth >= MAX_DEPTH {
             let message = format!(
-                "components are nested more than {DEEPEST} deep, resources counted where they are used"
+                "components are nested more than {MAX_DEPTH} levels deep, resources included"
             );
             self.report_node(node, Severity::Error, message);
             return false;
         }
         self.components += 1;
-        if self.components == MOST + 1 {
+        if self.components == MAX_COMPONENTS + 1 {
             let message = format!(
-                "the configuration comes to more than {MOST} components, resources counted \
-                 wherever they are used; do they refer to one another again and again?"
+                "the configuration expands to more than {MAX_COMPONENTS} components, counting a resource \
+                 each time it is used; do resources refer to one another repeatedly?"
             );
             self.report_node(node, Severity::Error, message);
         }
-        self.components <= MOST
+        self.components <= MAX_COMPONENTS
     }
 
-    /// The node that a node stands for, which is itself or a resource, and the entry of its type.
+    /// Follows references to resources. Returns the node of the component and the entry of its type.
     fn resolve<P: ?Sized>(
         &mut self,
         mut node: &'a Node,
@@ -129,7 +129,7 @@ impl<'a> PlanContext<'a> {
         }
     }
 
-    /// The entry of a component that names its type.
+    /// Returns the entry of a component that names its type.
     fn type_of<P: ?Sized>(
         &mut self,
         node: &'a Node,
@@ -149,14 +149,14 @@ impl<'a> PlanContext<'a> {
                 many => {
                     let keys: Vec<_> = many.iter().map(|it| format!("`{}`", it.key)).collect();
                     format!(
-                        "a component has one type, this has {}; is something indented wrongly?",
+                        "a component has one type, but this has {}; check the indentation",
                         keys.join(" and ")
                     )
                 }
             }
         } else {
             format!(
-                "expected an {kind}, a map with one type, found {}{}",
+                "expected an {kind} (a map with one type), found {}{}",
                 node.what(),
                 suggestion("", &names)
             )
@@ -189,14 +189,14 @@ impl<'a> PlanContext<'a> {
                 suggestion(&entry.key, &names)
             ),
         );
-        // What is in it counts as nested in it.
+        // Its children count as nested in it.
         self.depth += 1;
         self.look_inside(&entry.value);
         self.depth -= 1;
         None
     }
 
-    /// The resource of this name, which is from now on being resolved.
+    /// Returns the resource of this name, and marks it as being resolved.
     fn resource(&mut self, name: &'a Node, kind: &'static str) -> Option<&'a Node> {
         let Kind::Text(wanted) = &name.kind else {
             let message = "expected the label of a resource".to_owned();
@@ -240,7 +240,7 @@ impl<'a> PlanContext<'a> {
         Some(node)
     }
 
-    /// The processors beside the type of an input or output.
+    /// Plans the processors beside the type of an input or output.
     pub(crate) fn own_processors(&mut self, node: &Node) -> Option<Vec<Box<dyn ProcessorPlan>>> {
         let Some(list) = node.get("processors") else {
             return Some(Vec::new());
@@ -259,9 +259,9 @@ impl<'a> PlanContext<'a> {
         }
     }
 
-    /// The processors beside the `resource` of each node that led to a component, the innermost
-    /// first: they go around what the resource itself has. They are checked in the order in which
-    /// messages come through them.
+    /// Plans the processors beside each `resource` that refers to a component, and returns the
+    /// innermost first. They surround the processors of the resource itself. They are planned in the
+    /// order in which messages pass through them.
     pub(crate) fn referrers_processors<P: ?Sized>(
         &mut self,
         component: &Component<'a, P>,
@@ -299,7 +299,7 @@ impl<'a> PlanContext<'a> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
         if !text.chars().all(plain) {
             let message = format!(
-                "the label `{text}` may hold lower-case letters, digits, `_` and `-` alone"
+                "the label `{text}` may only contain lower-case letters, digits, `_` and `-`"
             );
             self.report_node(label, Severity::Error, message);
         }
@@ -309,7 +309,7 @@ impl<'a> PlanContext<'a> {
             .copied()
             .filter(|it| *it != label.place)
         {
-            let message = format!("the label `{text}` is used before, on line {}", first.line);
+            let message = format!("the label `{text}` is already used on line {}", first.line);
             self.report_node(label, Severity::Error, message);
         } else {
             self.labels.insert(text.clone(), label.place);

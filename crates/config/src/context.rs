@@ -1,4 +1,4 @@
-//! What a component declares, and the context in which a configuration is checked.
+//! The declaration of a component, and the context in which a configuration is checked.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,13 +15,13 @@ use crate::{
     post::Post,
 };
 
-/// A component's configuration as it is written. Derive `Deserialize` with `deny_unknown_fields`.
+/// The fields of a component in a configuration. Derive `Deserialize` with `deny_unknown_fields`.
 pub trait Configure: DeserializeOwned {
-    /// What it becomes: `dyn InputPlan`, `dyn ProcessorPlan` or `dyn OutputPlan`.
+    /// The plan: `dyn InputPlan`, `dyn ProcessorPlan` or `dyn OutputPlan`.
     type Plan: ?Sized + 'static;
 
-    /// Checks and compiles everything that can be without touching the world. Faults are told to
-    /// `cx`; `None` when the component cannot go on.
+    /// Checks and compiles everything that needs no I/O except reading files. Reports errors to `cx`;
+    /// returns `None` when there can be no plan.
     fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<Self::Plan>>;
 }
 
@@ -29,11 +29,11 @@ type PlanFn<P> = fn(&Node, &mut PlanContext<'_>) -> Option<Box<P>>;
 
 /// The declaration of a component.
 pub struct Spec<P: ?Sized + 'static> {
-    /// Its name in a configuration.
+    /// The name in a configuration.
     pub name: &'static str,
-    /// What it does, in a sentence.
+    /// What the component does, in one sentence.
     pub summary: &'static str,
-    /// Whole components in YAML, each of which lints.
+    /// Examples of the whole component in YAML. Each passes lint.
     pub examples: &'static [&'static str],
     pub(crate) keeps: Option<&'static str>,
     pub(crate) plan: PlanFn<P>,
@@ -66,8 +66,8 @@ impl<P: ?Sized + 'static> Spec<P> {
     }
 
     /// Declares that an input or a buffer keeps messages until they are delivered, and where, such as
-    /// "in memory". One that does must not be behind another: what the buffer takes counts as
-    /// delivered for the input.
+    /// "in memory". Such an input must not feed such a buffer, because messages in the buffer would
+    /// count as delivered for the input.
     #[must_use]
     pub const fn keeps(mut self, place: &'static str) -> Self {
         self.keeps = Some(place);
@@ -75,10 +75,9 @@ impl<P: ?Sized + 'static> Spec<P> {
     }
 }
 
-/// Every component there is, and what a blank `input:` or `output:` stands for (YAML of one
-/// component).
+/// All components, and the defaults for a blank `input:` or `output:` (YAML of one component).
 ///
-/// A component is its configuration, what it becomes, and a line in a list:
+/// A component consists of its configuration, its plan, and a line in a list:
 ///
 /// ```
 /// use async_trait::async_trait;
@@ -111,13 +110,13 @@ impl<P: ?Sized + 'static> Spec<P> {
 /// #[async_trait]
 /// impl InputPlan for Echo {
 ///     async fn build(self: Box<Self>, cx: &BuildContext) -> Result<Box<dyn Input>, BuildError> {
-///         let reason = "this example has no voice".to_owned();
+///         let reason = "this example does not run".to_owned();
 ///         Err(BuildError { component: cx.label.clone(), reason })
 ///     }
 /// }
 ///
 /// const INPUTS: &[InputSpec] =
-///     &[Spec::new::<Config>("echo", "Says a text.", &["echo: { text: hello }"])];
+///     &[Spec::new::<Config>("echo", "Emits a text.", &["echo: { text: hello }"])];
 /// # #[derive(Deserialize)]
 /// # struct Nowhere {}
 /// # impl Configure for Nowhere {
@@ -129,11 +128,11 @@ impl<P: ?Sized + 'static> Spec<P> {
 /// # #[async_trait]
 /// # impl OutputPlan for Nowhere {
 /// #     async fn build(self: Box<Self>, cx: &BuildContext) -> Result<OutputNode, BuildError> {
-/// #         let reason = "this example has no place".to_owned();
+/// #         let reason = "this example does not run".to_owned();
 /// #         Err(BuildError { component: cx.label.clone(), reason })
 /// #     }
 /// # }
-/// # const OUTPUTS: &[OutputSpec] = &[Spec::new::<Nowhere>("nowhere", "Takes all.", &[])];
+/// # const OUTPUTS: &[OutputSpec] = &[Spec::new::<Nowhere>("nowhere", "Drops everything.", &[])];
 ///
 /// let registry = Registry {
 ///     inputs: INPUTS,
@@ -148,8 +147,8 @@ impl<P: ?Sized + 'static> Spec<P> {
 ///     load(&source, &[], &|_: &str| None, &registry).map(drop)
 /// };
 /// assert!(check("input:\n  echo: { text: hello }\n").is_ok());
-/// let faults = check("input:\n  echo: { text: '' }\n").unwrap_err();
-/// assert_eq!(faults[0].to_string(), "c.yaml:2:17: input.echo.text: the text is empty");
+/// let errors = check("input:\n  echo: { text: '' }\n").unwrap_err();
+/// assert_eq!(errors[0].to_string(), "c.yaml:2:17: input.echo.text: the text is empty");
 /// ```
 #[derive(Clone, Copy)]
 pub struct Registry {
@@ -161,66 +160,65 @@ pub struct Registry {
     pub processors: &'static [ProcessorSpec],
     /// The outputs.
     pub outputs: &'static [OutputSpec],
-    /// The input that a blank `input:` stands for.
+    /// The default for a blank `input:`.
     pub default_input: &'static str,
-    /// The output that a blank `output:` stands for.
+    /// The default for a blank `output:`.
     pub default_output: &'static str,
 }
 
-/// A text that was read: the file, a default, an override.
+/// A source text: the file, a default or an override.
 pub(crate) struct Text {
     pub(crate) name: String,
     pub(crate) interpolated: Interpolated,
-    /// Whether places in it mean something to a person.
+    /// Whether places in it mean something to the user.
     pub(crate) has_places: bool,
     pub(crate) dir: Option<PathBuf>,
 }
 
-/// Everything that can be found by its number.
+/// Lookup tables over the tree.
 pub(crate) struct Index<'a> {
+    /// Nodes and their paths by number.
     pub(crate) nodes: HashMap<u64, (&'a Node, String)>,
     /// Resources by kind and label.
     pub(crate) resources: HashMap<(&'static str, &'a str), &'a Node>,
 }
 
-/// Where a component is being checked, and what was found wrong so far.
+/// The state of checking a configuration: the current component, and the errors and warnings so far.
 pub struct PlanContext<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) texts: &'a [Text],
     pub(crate) index: &'a Index<'a>,
     pub(crate) found: Vec<Diagnostic>,
-    /// The component at hand: its node, and its label if it has one.
+    /// The current component: its node, and its label if it has one.
     pub(crate) current: Option<(&'a Node, Option<String>)>,
-    /// Labels that were used, with the place of each.
+    /// The labels so far, with the place of each.
     pub(crate) labels: HashMap<String, Place>,
-    /// Resources whose insides are being checked, against a resource that contains itself.
+    /// The resources that are being checked, to detect a resource that contains itself.
     pub(crate) resolving: Vec<(&'static str, &'a str)>,
-    /// Resources that something referred to, by their nodes.
+    /// The nodes of resources that something refers to.
     pub(crate) used: HashSet<u64>,
-    /// How many components there are, resources counted wherever they are used, and how deep the one
-    /// at hand is nested.
+    /// The number of components so far, counting a resource each time it is used.
     pub(crate) components: usize,
+    /// The nesting depth of the current component.
     pub(crate) depth: usize,
-    /// What is known of the messages that come to the component at hand.
+    /// What is known about the messages that reach the current component.
     pub(crate) foreseen: Foreseen,
-    /// What is read of the content that the input gives messages, as far as components were looked
-    /// at.
+    /// What the components so far read of the content that the input gives messages.
     pub(crate) reads: Reads,
-    /// Whether the input keeps objects as long as they live.
+    /// Whether the input keeps objects for as long as they exist.
     pub(crate) keeps_objects: bool,
-    /// Whether the component at hand said what it reads.
+    /// Whether the current component has declared what it reads.
     pub(crate) declared: bool,
-    /// The outputs that post events, as far as they were looked at.
+    /// The outputs so far that post events.
     pub(crate) posts: Vec<Post>,
-    /// How many outputs were looked at that hold no others.
+    /// The number of outputs so far that contain no other outputs.
     pub(crate) leaves: usize,
-    /// An input that keeps messages itself: its type, its place in the configuration and where it
-    /// keeps them.
+    /// An input that keeps messages itself: its type, its path and where it keeps them.
     pub(crate) keeper: Option<(&'static str, String, &'static str)>,
 }
 
 impl<'a> PlanContext<'a> {
-    /// The context before any component was looked at.
+    /// Returns the context before any component is checked.
     pub(crate) fn new(registry: &'a Registry, texts: &'a [Text], index: &'a Index<'a>) -> Self {
         Self {
             registry,

@@ -1,15 +1,15 @@
-//! What is wrong with a configuration, and where.
+//! Errors and warnings about a configuration, with their places.
 
 use std::fmt;
 
 use meterline_core::nearest;
 
-/// How bad it is.
+/// Whether the configuration can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// The configuration cannot run.
     Error,
-    /// It runs, perhaps not as meant.
+    /// The configuration runs, but perhaps not as intended.
     Warning,
 }
 
@@ -22,18 +22,18 @@ pub struct Place {
     pub column: usize,
 }
 
-/// One fault or warning. Prints as `file:line:col: message`.
+/// One error or warning. Prints as `file:line:col: message`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Diagnostic {
-    /// The file, or what the text came from.
+    /// The file, or another name for the source of the text.
     pub file: String,
-    /// Where in it; `None` for what has no place, such as an override from the command line.
+    /// The place in the file; `None` for an override from the command line, for example.
     pub place: Option<Place>,
     /// The field, such as `pipeline.processors.0.mapping`; may be empty.
     pub path: String,
-    /// How bad it is.
+    /// Whether it is an error or a warning.
     pub severity: Severity,
-    /// What is wrong.
+    /// What is wrong, and the remedy.
     pub message: String,
 }
 
@@ -54,11 +54,11 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// `; did you mean …?` or the list of what there is.
+/// Returns `; did you mean …?` or the list of candidates.
 pub(crate) fn suggestion(word: &str, candidates: &[&str]) -> String {
     match nearest(word, candidates.iter().copied()) {
         Some(near) => format!("; did you mean `{near}`?"),
         None if candidates.is_empty() => String::new(),
-        None => format!("; there are: {}", candidates.join(", ")),
+        None => format!("; available: {}", candidates.join(", ")),
     }
 }

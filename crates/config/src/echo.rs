@@ -1,4 +1,4 @@
-//! A configuration as it is read: variables and defaults put in, secrets left out.
+//! Prints a configuration with variables and defaults filled in and secrets masked.
 
 use serde::{Serialize, Serializer, ser::Error as _};
 
@@ -10,9 +10,9 @@ use crate::{
     node::{Kind, Node},
 };
 
-/// Stands for what is not shown.
+/// Replaces a hidden value.
 const MASK: &str = "***";
-/// Headers whose values are shown. Any other may hold what lets one in: `cookie`, `x-api-…`.
+/// Headers whose values are shown. Any other may hold credentials, such as `cookie` or `x-api-…`.
 const HARMLESS_HEADERS: &[&str] = &[
     "accept",
     "accept-encoding",
@@ -21,13 +21,13 @@ const HARMLESS_HEADERS: &[&str] = &[
     "user-agent",
 ];
 
-/// The YAML that a configuration amounts to, with `overrides` and the defaults in it.
+/// Returns the YAML of a configuration with `overrides` and the defaults applied.
 ///
-/// Variables that are likely secrets stay variables; a value under a key that is likely a secret, that
-/// of a header, the user-info of a URL and its query become `***`.
+/// Variables that are likely secrets stay variables. Values under keys that are likely secrets, values
+/// of headers, and the user-info and query of URLs become `***`.
 ///
 /// # Errors
-/// Why it cannot be read. That it can be says nothing of whether it is right: see [`load`](crate::load).
+/// Why the configuration cannot be parsed. This does not check it: see [`load`](crate::load).
 pub fn echo(
     source: &Source,
     overrides: &[(String, String)],
@@ -46,7 +46,7 @@ pub fn echo(
         headers: false,
     };
     serde_saphyr::to_string(&shown).map_err(|error| {
-        reading.fault(&source.name, format!("cannot be printed as YAML: {error}"));
+        reading.error(&source.name, format!("cannot be printed as YAML: {error}"));
         reading.found
     })
 }
@@ -54,21 +54,21 @@ pub fn echo(
 struct Shown<'a> {
     node: &'a Node,
     texts: &'a [Text],
-    /// Whether it stands under a key that is likely a secret.
+    /// Whether the node is below a key that is likely a secret.
     secret: bool,
-    /// Whether its keys are the names of headers.
+    /// Whether the keys of the node are header names.
     headers: bool,
 }
 
 impl Shown<'_> {
-    /// A text without the values of secret variables.
+    /// Replaces the values of secret variables in a text by the names of the variables.
     fn masked(&self, text: &str) -> String {
         self.texts
             .iter()
             .fold(text.to_owned(), |text, it| it.interpolated.masked(text))
     }
 
-    /// A text as it is shown where it stands.
+    /// Returns the text as it is shown at this place.
     fn text(&self, text: &str) -> String {
         let masked = self.masked(text);
         let is_variable = masked != text && masked.starts_with("${") && masked.ends_with('}');
@@ -78,7 +78,7 @@ impl Shown<'_> {
         urls(&masked)
     }
 
-    /// A scalar that is no text, or the text that stands for it.
+    /// Serializes a scalar other than text, or the mask instead of it.
     fn scalar<S: Serializer, T: Serialize + ToString>(
         &self,
         serializer: S,
@@ -106,7 +106,7 @@ impl Serialize for Shown<'_> {
             Kind::Integer(value) => self.scalar(serializer, *value),
             Kind::Unsigned(value) => self.scalar(serializer, *value),
             Kind::Float(value) if value.is_finite() => self.scalar(serializer, *value),
-            Kind::Float(value) => Err(S::Error::custom(format!("{value} is no number"))),
+            Kind::Float(value) => Err(S::Error::custom(format!("{value} is not a number"))),
             Kind::Text(text) => serializer.serialize_str(&self.text(text)),
             Kind::List(items) => {
                 serializer.collect_seq(items.iter().map(|item| below(item, false, false)))
@@ -122,8 +122,8 @@ impl Serialize for Shown<'_> {
     }
 }
 
-/// A text with its URLs without user-info and query. A text that begins with a URL is one to its end,
-/// whatever blanks are in it; in any other a URL ends at the first blank or quote.
+/// Masks the user-info and the query of the URLs in a text. A text that starts with a URL is a URL to
+/// its end, including any blanks; in any other text a URL ends at the first blank or quote.
 fn urls(text: &str) -> String {
     let is_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
     let is_whole = text.trim_start_matches(is_scheme).starts_with("://");
@@ -142,7 +142,7 @@ fn urls(text: &str) -> String {
             }
             None => shown += authority,
         }
-        // Another URL may be part of the path, or follow.
+        // Another URL may be part of the path, or follow it.
         let stop = first(path, |c| c == '?' || ends(c));
         let stop = path.find("://").map_or(stop, |next| next.min(stop));
         let (path, behind) = path.split_at(stop);
@@ -157,8 +157,8 @@ fn urls(text: &str) -> String {
     shown + rest
 }
 
-/// Where the first such character stands, or the text ends. What is in `${…}` does not count: it is
-/// evaluated, and may hold quotes, blanks and `?.`.
+/// Returns the offset of the first such character, or of the end of the text. Skips `${…}`, because an
+/// expression may hold quotes, blanks and `?.`.
 fn first(text: &str, is_such: impl Fn(char) -> bool) -> usize {
     let mut at = 0;
     while let Some(rest) = text.get(at..)
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_and_defaults_are_put_in_and_secrets_left_out() {
+    fn variables_and_defaults_are_filled_in_and_secrets_masked() {
         let yaml = r#"
 input:
 pipeline:
@@ -262,7 +262,7 @@ output:
     }
 
     #[test]
-    fn urls_are_shown_without_what_lets_one_in() {
+    fn urls_are_shown_without_credentials() {
         for (text, shown) in [
             (
                 "https://user:pa55word@example.com/${! meta(\"kind\") }?sig=53cret",
@@ -291,7 +291,7 @@ output:
     }
 
     #[test]
-    fn headers_are_shown_by_name() {
+    fn only_harmless_headers_are_shown() {
         let yaml = "output: {http_client: {headers: {Cookie: a=b, X-Api: c, x-file: 'file:///d', Content-Type: text/plain, User-Agent: e}, verb: POST}}\n";
         insta::assert_snapshot!(shown(yaml, &[]), @r#"
         output:
@@ -309,7 +309,7 @@ output:
     }
 
     #[test]
-    fn what_is_printed_is_read_as_the_same() {
+    fn the_printed_yaml_reads_as_the_same_configuration() {
         let yaml = "input: {stdin: {}}\npipeline: {processors: [{mapping: \"root = \\\"a: b\\\"\\n\"}, {log: {message: 'yes'}}]}\noutput: {drop: {a: -1, b: 0.5, c: 'null', d: ~, e: '- x', f: ' y '}}\n";
         let once = shown(yaml, &[]);
         assert_eq!(shown(&once, &[]), once);

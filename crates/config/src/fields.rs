@@ -10,7 +10,7 @@ use serde::{
 
 use crate::node::{CHILD, LOCATED};
 
-/// A component inside a component. [`crate::PlanContext`] plans it.
+/// A component inside a component, which [`crate::PlanContext`] plans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Child(pub(crate) u64);
 
@@ -32,7 +32,7 @@ impl<'de> Deserialize<'de> for Child {
     }
 }
 
-/// A value that knows where it was written, for faults that are found later.
+/// A value with its place in the configuration, for errors that are found later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Located<T> {
     /// The value.
@@ -42,7 +42,7 @@ pub struct Located<T> {
 }
 
 impl<T> Located<T> {
-    /// The number of the value in the document; `None` for one that nobody wrote.
+    /// The number of the value in the document; `None` for a default.
     #[must_use]
     pub const fn number(&self) -> Option<u64> {
         self.id
@@ -50,7 +50,7 @@ impl<T> Located<T> {
 }
 
 impl<T> From<T> for Located<T> {
-    /// A value that nobody wrote, such as a default.
+    /// A value that is not in the configuration, such as a default.
     fn from(value: T) -> Self {
         Self { value, id: None }
     }
@@ -88,7 +88,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
     }
 }
 
-/// A length of time as Go writes it, such as `15s`; not negative.
+/// A non-negative duration in Go's format, such as `15s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GoDuration(pub Duration);
 
@@ -113,11 +113,11 @@ impl<'de> Deserialize<'de> for GoDuration {
     }
 }
 
-/// A length of time, or none where nothing is written; empty text is nothing, as in Benthos. For
+/// Reads an optional duration; empty text counts as none, as in Benthos. For
 /// `#[serde(deserialize_with)]`.
 ///
 /// # Errors
-/// When it is neither.
+/// When the value is neither a duration nor empty.
 pub fn optional_duration<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<GoDuration>, D::Error> {

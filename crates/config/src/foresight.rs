@@ -1,7 +1,8 @@
-//! What is known of messages as they come through the components, and what is wrong with it.
+//! Tracks what is known about messages as they pass through the components, and reports what is wrong
+//! with them.
 //!
-//! Components are checked in the order in which messages come through them. Each says what it makes
-//! of what comes, so that an output knows what it would get.
+//! Components are checked in the order in which messages pass through them. Each declares what it reads
+//! of a message and what it turns it into, so that an output knows what it will receive.
 
 use meterline_core::{
     OutputPlan, Reads,
@@ -15,31 +16,32 @@ use crate::{
     post::Post,
 };
 
-/// Whether a message can come to two outputs.
+/// Whether two outputs can receive the same message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overlap {
-    /// It cannot.
+    /// They cannot.
     Never,
-    /// It depends on the message in a way that does not show.
+    /// It depends on the message in a way that cannot be analysed.
     Perhaps,
-    /// There are messages that do.
+    /// Both receive some messages.
     Surely,
 }
 
 impl PlanContext<'_> {
-    /// What is known of the messages that come to the component at hand.
+    /// What is known about the messages that reach the current component.
     #[must_use]
     pub fn foreseen(&self) -> &Foreseen {
         &self.foreseen
     }
 
-    /// Notes what is known of the messages that leave the component at hand.
+    /// Sets what is known about the messages that leave the current component.
     pub fn foresee(&mut self, after: Foreseen) {
         self.foreseen = after;
     }
 
-    /// Checks what exceptional messages go through, of which nothing is known, and which may have the
-    /// content that the input gave them; the others go on as they came.
+    /// Checks components that only exceptional messages pass through. Nothing is known about those
+    /// messages, except that they may have the content that the input gave them. All other messages
+    /// stay as they are.
     pub fn aside<T>(&mut self, check: impl FnOnce(&mut Self) -> T) -> T {
         let before = std::mem::take(&mut self.foreseen);
         let checked = check(self);
@@ -49,16 +51,17 @@ impl PlanContext<'_> {
         checked
     }
 
-    /// Declares what the component at hand reads of the content of messages. What the input gave
-    /// them is kept only as far as something reads it; a component that declares nothing and holds
-    /// no others reads everything. To be called before [`PlanContext::foresee`].
+    /// Declares what the current component reads of the content of messages. The input keeps only the
+    /// parts that some component reads. A component that declares nothing and holds no other components
+    /// reads everything. Call this before [`PlanContext::foresee`].
     ///
-    /// Of a message that failed, parts that are named are there for whoever comes later, such as a
-    /// dead letter; to read everything of it is to read what the others had kept.
+    /// For messages whose original content may be gone, such as those that failed, named parts are kept
+    /// for components that come later, such as a dead-letter output. Reading everything of them adds
+    /// nothing: it is what the other components kept.
     pub fn reads(&mut self, reads: &Reads) {
         self.declared = true;
         if !self.foreseen.is_original && !reads.is_nothing() {
-            // What was made of the fields may go anywhere from here, also into a subject.
+            // The values of the fields may end up anywhere from here on, including the subject.
             self.reads.need_prefixes();
         }
         if !reads.is_all() {
@@ -69,19 +72,19 @@ impl PlanContext<'_> {
         }
     }
 
-    /// Plans the component at hand, which reads everything unless it holds other components or says
+    /// Plans the current component, which reads everything unless it holds other components or declares
     /// what it reads.
     pub(crate) fn reading<T>(&mut self, plan: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
         self.declared = false;
         let is_original = self.foreseen.is_original;
         let planned = plan(self);
         if planned.is_none() {
-            // What one with a fault reads is not known, nor what it makes of a message.
+            // Neither what a component with an error reads nor what it emits is known.
             self.foreseen.is_original = false;
         } else if is_original && !self.declared {
             self.read_everything();
         }
-        // The component around this one holds another.
+        // The surrounding component holds this one.
         self.declared = true;
         planned
     }
@@ -90,16 +93,16 @@ impl PlanContext<'_> {
         self.reads.join(&Reads::All);
         if self.keeps_objects {
             let node = self.current.as_ref().map(|(node, _)| *node);
-            let message = "this reads everything of each object, so everything is kept in memory and \
-                           in the state, about ten kilobytes a pod, secrets in its environment \
-                           variables included, and each change of it starts another event; read \
-                           the fields that are needed, as in `root = #{ name: this.metadata.name }`";
+            let message = "this reads whole objects, so whole objects are kept in memory and in the \
+                           state: about ten kilobytes per pod, including secrets in environment \
+                           variables, and every change of an object starts another event; read only \
+                           the fields that you need, as in `root = #{ name: this.metadata.name }`";
             self.report(node, None, Severity::Warning, message.to_owned());
         }
     }
 
-    /// Notes that the output at hand posts events to a URL, written at `url`, for an account; tells
-    /// what is wrong with them.
+    /// Declares that the current output posts events to a URL, written at `url`, for an account.
+    /// Reports what is wrong with the events.
     pub fn posts_events(&mut self, url: &Located<String>, to: &str, account: &str) {
         self.leaves += 1;
         let Fact { kind, spot, .. } = &self.foreseen.content.whole;
@@ -108,13 +111,13 @@ impl PlanContext<'_> {
                 Kind::Array => "each message is one event: `root = #{ … }`",
                 _ => "write `root = #{ … }`",
             };
-            let message = format!("this gives {what}, and an event is an object; {remedy}");
+            let message = format!("this returns {what}, but an event is an object; {remedy}");
             self.report_spot(*spot, Severity::Error, message);
         }
         if self.foreseen.is_usage && self.foreseen.is_original {
-            let message = "whole objects come here as the input reads them, with the values of \
-                           environment variables in them, and no events: nothing makes events of \
-                           them on the way, such as a `mapping`";
+            let message = "this output receives whole objects, including the values of environment \
+                           variables, instead of events; add a `mapping` that turns objects into \
+                           events";
             let node = self.current.as_ref().map(|(node, _)| *node);
             self.report(node, None, Severity::Warning, message.to_owned());
         }
@@ -136,8 +139,8 @@ impl PlanContext<'_> {
         }
     }
 
-    /// Checks nested outputs, all of them, whatever is wrong with one. `overlap` says of two of them,
-    /// by their positions, whether a message can come to both.
+    /// Checks all nested outputs, even when one has errors. `overlap` says whether two of them, by
+    /// their positions, can receive the same message.
     pub fn outputs(
         &mut self,
         children: &[Child],
@@ -154,13 +157,13 @@ impl PlanContext<'_> {
                     let overlap = overlap(before, index);
                     posts.iter().map(move |it| (overlap, it))
                 });
-                let shadowed = before
-                    .filter(|(overlap, it)| *overlap != Overlap::Never && it.shadows(post))
+                let duplicated = before
+                    .filter(|(overlap, it)| *overlap != Overlap::Never && it.duplicates(post))
                     .max_by_key(|(overlap, it)| {
                         (*overlap == Overlap::Surely, it.account == post.account)
                     });
-                if let Some((overlap, other)) = shadowed {
-                    self.report_shadow(post, other, overlap);
+                if let Some((overlap, other)) = duplicated {
+                    self.report_duplicate(post, other, overlap);
                 }
             }
             each.push(posts);
@@ -170,7 +173,7 @@ impl PlanContext<'_> {
         plans
     }
 
-    fn report_shadow(&mut self, post: &Post, other: &Post, overlap: Overlap) {
+    fn report_duplicate(&mut self, post: &Post, other: &Post, overlap: Overlap) {
         let Post {
             event_type, path, ..
         } = other;
@@ -178,25 +181,26 @@ impl PlanContext<'_> {
             "" => "event_id()".to_owned(),
             event_type => format!("event_id({event_type:?})"),
         };
-        let (severity, gets) = match overlap {
-            Overlap::Surely if post.account == other.account => (Severity::Error, "get"),
-            Overlap::Surely => (Severity::Warning, "get"),
-            _ => (Severity::Warning, "may get"),
+        let (severity, receive) = match overlap {
+            Overlap::Surely if post.account == other.account => (Severity::Error, "receive"),
+            Overlap::Surely => (Severity::Warning, "receive"),
+            _ => (Severity::Warning, "may receive"),
         };
-        let repeat = if post.account == other.account {
-            "the server takes the second event for a repeat"
+        let consequence = if post.account == other.account {
+            "the server drops the second event as a duplicate"
         } else {
-            "if both tokens are for one account, the server takes the second event for a repeat"
+            "if both tokens belong to one account, the server drops the second event as a duplicate"
         };
         let message = format!(
-            "this output and `{path}` {gets} the same message and post it to one URL with one id, \
-             `{id}`: {repeat}; give the events of each a type of their own, as in \
+            "this output and `{path}` {receive} the same message and post it to the same URL with \
+             the same id, `{id}`: {consequence}; use a different event type for one of them, as in \
              `event_id(\"another-type\")`"
         );
         self.report_located(&post.url, None, severity, message);
     }
 
-    /// Tells of an output that posts no events by itself, if what it gets looks like some.
+    /// Checks the messages of an output that is not declared to post events, in case they look like
+    /// events.
     pub(crate) fn check_other_output(&mut self) {
         self.leaves += 1;
         let is_event = self.foreseen.content.fields.contains_key("specversion");
@@ -207,7 +211,7 @@ impl PlanContext<'_> {
         });
     }
 
-    /// Tells of an id that is the same for all usage of an object.
+    /// Reports an id that is the same for all usage of an object.
     fn check_id(&mut self, severity: Severity) {
         let Some(id) = self.foreseen.content.fields.get("id") else {
             return;
@@ -216,9 +220,10 @@ impl PlanContext<'_> {
             return;
         }
         let spot = id.spot;
-        let message = "this `id` is the same for all usage of an object, so every event but the \
-                       first is taken for a repeat and not billed; use `event_id(\"the-type\")`, \
-                       which is another for each piece of usage and the same when it is sent again";
+        let message = "this `id` is the same for all usage of an object, so every event after the \
+                       first is dropped as a duplicate and not billed; use `event_id(\"the-type\")`, \
+                       which differs for each usage interval and stays the same when an event is \
+                       sent again";
         self.report_spot(spot, severity, message.to_owned());
     }
 

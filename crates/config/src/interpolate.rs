@@ -1,39 +1,39 @@
-//! `${VAR}` in the text of a configuration, before it is read as YAML.
+//! Replaces `${VAR}` in the text of a configuration, before it is parsed as YAML.
 //!
 //! | written | becomes |
 //! | --- | --- |
-//! | `${VAR}` | the variable; a fault when it is not set |
+//! | `${VAR}` | the variable; an error when it is not set |
 //! | `${VAR:default}` | the variable, or the default when it is unset or empty (as in Benthos) |
 //! | `${VAR-default}` | the variable, or the default when it is unset (as in the shell) |
 //! | `${{VAR}}` | `${VAR}`, literally |
-//! | `${! … }` | untouched: it is evaluated for each message |
+//! | `${! … }` | unchanged: it is evaluated for each message |
 //!
-//! The text is replaced, whatever it means in YAML. Inside a quoted scalar, and inside a string of a
-//! script, the quotes and backslashes of a value are escaped, so that a secret with odd characters
-//! stays what it is.
+//! The replacement ignores the structure of the YAML. Inside a quoted scalar, and inside a string of a
+//! script, the quotes and backslashes of a value are escaped, so that a secret with special characters
+//! keeps its value.
 
 use crate::{
     diagnostic::Place,
-    quotes::{Quote, Quotes, protected},
+    quotes::{self, Quote, Quotes},
 };
 
-/// Shorter values are not hidden in messages: they are no secrets, and what they are found in by chance
-/// could not be read any more.
-const SHORTEST_SECRET: usize = 4;
+/// The shortest value to mask in messages, in bytes. Shorter values are hardly secrets, and masking
+/// their accidental occurrences would make messages unreadable.
+const MIN_SECRET: usize = 4;
 
-/// A text with its variables replaced, and where each part of it came from.
+/// A text with its variables replaced, and the origin of each part.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Interpolated {
     pub(crate) text: String,
-    /// What was written, for places.
+    /// The text before the replacement, which places refer to.
     original: String,
-    /// Runs of the text that were copied (offsets in the new text and in the original), in order.
-    /// What lies between two runs was put in for a variable, and its place is that of the variable.
+    /// Copied runs of the text (offsets in the new text and in the original), in order. The text
+    /// between two runs replaces a variable, and its place is that of the variable.
     runs: Vec<Run>,
-    /// Variables that are not set, with the place where they are asked for.
+    /// Variables that are not set, with the place of the reference.
     pub(crate) missing: Vec<(String, Place)>,
-    /// Values of variables that are likely secrets, with the variables' names; the longest first, for
-    /// one may begin with another.
+    /// Names and values of variables that are likely secrets; the longest value first, because one may
+    /// start with another.
     secrets: Vec<(String, String)>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn interpolate(text: &str, env: &dyn Fn(&str) -> Option<String>) -> I
     while let Some(rest) = text.get(at..)
         && let Some(character) = rest.chars().next()
     {
-        if let Some((literal, length)) = escaped(rest) {
+        if let Some((literal, length)) = literal(rest) {
             result.put(&literal);
             at += length;
             quotes.skip();
@@ -64,14 +64,14 @@ pub(crate) fn interpolate(text: &str, env: &dyn Fn(&str) -> Option<String>) -> I
         if let Some(reference) = Reference::parse(rest) {
             match reference.value(env) {
                 Some(value) => {
-                    let put_in = protected(&value, quotes.now());
-                    result.put(&put_in);
+                    let escaped = quotes::escaped(&value, quotes.now());
+                    result.put(&escaped);
                     if is_secret(reference.name) {
-                        result.keep_secret(reference.name, value);
-                        result.keep_secret(reference.name, put_in);
+                        result.add_secret(reference.name, value);
+                        result.add_secret(reference.name, escaped);
                     }
                 }
-                // A comment may speak of variables that nobody sets.
+                // A comment may mention variables that are not set.
                 None if quotes.now() == Quote::Comment => {}
                 None => result
                     .missing
@@ -88,8 +88,8 @@ pub(crate) fn interpolate(text: &str, env: &dyn Fn(&str) -> Option<String>) -> I
     result
 }
 
-/// `${{VAR}}`, as what it stands for, and its length.
-fn escaped(rest: &str) -> Option<(String, usize)> {
+/// Returns the literal that `${{VAR}}` stands for, and the length of what was written.
+fn literal(rest: &str) -> Option<(String, usize)> {
     let inner = rest.strip_prefix("${{")?;
     let end = inner.find("}}")?;
     let name = inner.get(..end)?;
@@ -106,9 +106,9 @@ struct Reference<'a> {
 }
 
 enum Default<'a> {
-    /// For a variable that is unset or empty.
+    /// Used when the variable is unset or empty.
     UnsetOrEmpty(&'a str),
-    /// For a variable that is unset.
+    /// Used when the variable is unset.
     Unset(&'a str),
 }
 
@@ -149,7 +149,7 @@ impl<'a> Reference<'a> {
     }
 }
 
-/// Whether a variable of this name is likely to hold what must not be printed.
+/// Whether a variable of this name is likely to hold a secret.
 pub(crate) fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     ["TOKEN", "SECRET", "PASS", "KEY", "AUTH", "CREDENTIAL"]
@@ -158,9 +158,9 @@ pub(crate) fn is_secret(name: &str) -> bool {
 }
 
 impl Interpolated {
-    /// Notes a value that must not be printed.
-    fn keep_secret(&mut self, name: &str, value: String) {
-        if value.len() < SHORTEST_SECRET || self.secrets.iter().any(|(_, it)| *it == value) {
+    /// Adds a value to mask.
+    fn add_secret(&mut self, name: &str, value: String) {
+        if value.len() < MIN_SECRET || self.secrets.iter().any(|(_, it)| *it == value) {
             return;
         }
         let longer = |(_, it): &(String, String)| it.len() >= value.len();
@@ -168,7 +168,7 @@ impl Interpolated {
         self.secrets.insert(at, (name.to_owned(), value));
     }
 
-    /// A message with the values of secrets replaced by the names of their variables.
+    /// Replaces the values of secrets in a message by the names of their variables.
     pub(crate) fn masked(&self, message: String) -> String {
         if !self.secrets.iter().any(|(_, it)| message.contains(it)) {
             return message;
@@ -194,7 +194,7 @@ impl Interpolated {
         masked
     }
 
-    /// A text without variables.
+    /// Returns a text without variables.
     pub(crate) fn plain(text: &str) -> Self {
         Self {
             text: text.to_owned(),
@@ -223,7 +223,7 @@ impl Interpolated {
         }
     }
 
-    /// The place in the original of a place in the new text.
+    /// Converts a place in the new text to a place in the original.
     pub(crate) fn place(&self, at: Place) -> Place {
         place(&self.original, self.original_offset(offset(&self.text, at)))
     }
@@ -231,14 +231,14 @@ impl Interpolated {
     fn original_offset(&self, new: usize) -> usize {
         let index = self.runs.partition_point(|run| run.new <= new);
         match index.checked_sub(1).and_then(|index| self.runs.get(index)) {
-            // What was put in for a variable begins right behind the run before it.
+            // The replacement of a variable starts right after the run before it.
             Some(run) => run.original + (new - run.new).min(run.length),
             None => 0,
         }
     }
 }
 
-/// The offset of a place, as near as the text has it.
+/// Returns the offset of a place, or the nearest offset that exists.
 fn offset(text: &str, at: Place) -> usize {
     let line_start: usize = text
         .split_inclusive('\n')
@@ -253,7 +253,7 @@ fn offset(text: &str, at: Place) -> usize {
     line_start + within
 }
 
-/// The place of an offset.
+/// Returns the place of an offset.
 fn place(text: &str, offset: usize) -> Place {
     let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_and_their_defaults() {
+    fn variables_take_their_value_or_their_default() {
         assert_eq!(text("a: ${SET}"), "a: value");
         assert_eq!(text("a: ${SET:x} ${EMPTY:x} ${UNSET:x}"), "a: value x x");
         assert_eq!(text("a: ${SET-x} ${EMPTY-x} ${UNSET-x}"), "a: value  x");
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_and_run_time_interpolation_are_left() {
+    fn escapes_and_run_time_interpolation_stay() {
         assert_eq!(
             text("a: ${{SET}} ${! meta(\"x\") }"),
             "a: ${SET} ${! meta(\"x\") }"
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_variable_is_told_with_its_place_but_not_in_a_comment() {
+    fn a_missing_variable_is_reported_with_its_place_but_not_in_a_comment() {
         let result = interpolate("a: ${SET}\nb:  ${NOPE} # ${NEVER}\n", &env);
         assert_eq!(
             result.missing,
@@ -309,14 +309,14 @@ mod tests {
     }
 
     #[test]
-    fn values_cannot_end_the_quotes_they_stand_in() {
+    fn values_cannot_end_the_quotes_around_them() {
         assert_eq!(text("a: \"${ODD}\""), "a: \"a\\\"b'c\\\\d\"");
         assert_eq!(text("a: '${ODD}'"), "a: 'a\"b''c\\d'");
         assert_eq!(text("a: ${ODD}"), "a: a\"b'c\\d");
     }
 
     #[test]
-    fn an_object_in_a_script_is_no_comment() {
+    fn an_object_in_a_script_starts_no_comment() {
         let script = |line: &str| format!("- mapping: |\n    root = this;\n    {line}\n");
         let result = interpolate(&script("root = #{ subject: \"${NOPE}\" };"), &env);
         assert_eq!(
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_begins_with_another_is_hidden_whole() {
+    fn a_secret_that_starts_with_another_is_masked_whole() {
         let env = |name: &str| match name {
             "X_KEY" => Some("abcd".to_owned()),
             "X_TOKEN" => Some("abcdSECRETREST".to_owned()),
@@ -350,7 +350,7 @@ mod tests {
             masked("é abcdSECRETREST, abcd: seen"),
             "é ${X_TOKEN}, ${X_KEY}: seen"
         );
-        // As it is, and as it stands in quotes.
+        // The plain value, and the value as escaped in quotes.
         assert_eq!(
             masked(r#"a"b\ and a\"b\\"#),
             "${ODD_TOKEN} and ${ODD_TOKEN}"
@@ -373,7 +373,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_survived(text in ".*") {
+        fn no_text_panics(text in ".*") {
             let result = interpolate(&text, &env);
             let _ = result.place(Place { line: 3, column: 7 });
         }

@@ -1,11 +1,11 @@
-//! Reads Benthos-style YAML into checked plans and reports every fault with its place.
+//! Reads Benthos-style YAML into checked plans and reports every error with its place.
 //!
-//! Knows no component by itself: a [`Registry`] brings them. Touches nothing outside but files that
-//! a configuration names.
+//! The crate knows no component: a [`Registry`] supplies them. It reads no file except those that a
+//! configuration names.
 
-mod change;
 mod component;
 mod context;
+mod decorate;
 mod diagnostic;
 mod echo;
 mod fields;
@@ -13,6 +13,7 @@ mod foresight;
 mod interpolate;
 mod load;
 mod node;
+mod overrides;
 mod plan;
 mod post;
 mod quotes;
@@ -20,7 +21,6 @@ mod report;
 mod sections;
 #[cfg(test)]
 mod tests;
-mod wrap;
 
 pub use context::{
     BufferSpec, Configure, InputSpec, OutputSpec, PlanContext, ProcessorSpec, Registry, Spec,

@@ -1,4 +1,4 @@
-//! A whole configuration, from text to checked plans.
+//! Reads a configuration: from text to checked plans.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -8,34 +8,35 @@ use std::{
 use serde_saphyr::UserMessageFormatter;
 
 use crate::{
-    change::{put, set},
     context::{Index, PlanContext, Registry, Text},
     diagnostic::{Diagnostic, Place, Severity},
     interpolate::{Interpolated, interpolate},
     node::{Kind, Node},
+    overrides::{put, set},
     sections::{self, Loaded, RESOURCES},
 };
 
-/// Larger configurations are refused unread.
-const LARGEST: usize = 8 * 1024 * 1024;
+/// The largest configuration, in bytes.
+const MAX_SIZE: usize = 8 * 1024 * 1024;
 
 /// The text of a configuration.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// Its name in messages, such as the path as the user wrote it.
+    /// The name to use in messages, such as the path as the user wrote it.
     pub name: String,
     /// The YAML.
     pub text: String,
-    /// Where relative paths in it start; `None` when it is no file.
+    /// The directory that relative paths start from; `None` when the text is not from a file.
     pub dir: Option<PathBuf>,
 }
 
-/// Reads and checks a configuration. Touches nothing outside but files that it names.
+/// Reads and checks a configuration. Reads no file except those that the configuration names.
 ///
-/// `overrides` are fields to change, as path and YAML value; `env` gives variables.
+/// `overrides` are fields to change, as path and YAML value; `env` returns the value of a variable.
 ///
 /// # Errors
-/// Every fault, in the order of the file. The warnings come with success.
+/// All errors and warnings, in the order of the file. Without errors the warnings are part of the
+/// result.
 pub fn load(
     source: &Source,
     overrides: &[(String, String)],
@@ -63,10 +64,11 @@ pub fn load(
 
 fn sorted(mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
     found.sort();
-    // What is a fault for one output may be a warning for another; the fault comes first.
-    let mut told = BTreeSet::new();
+    // The same message may be an error for one output and a warning for another; the error is sorted
+    // first and stays.
+    let mut seen = BTreeSet::new();
     found.retain(|it| {
-        told.insert(Diagnostic {
+        seen.insert(Diagnostic {
             severity: Severity::Error,
             ..it.clone()
         })
@@ -74,7 +76,7 @@ fn sorted(mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
     found
 }
 
-/// From text to tree.
+/// Reads texts into a tree.
 #[derive(Default)]
 pub(crate) struct Reading {
     pub(crate) texts: Vec<Text>,
@@ -82,8 +84,8 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// The tree of the whole configuration, with overrides and defaults in it; `None` when it
-    /// cannot be read at all.
+    /// Returns the tree of the whole configuration with overrides and defaults applied, or `None` when
+    /// it cannot be parsed.
     pub(crate) fn root(
         &mut self,
         source: &Source,
@@ -91,11 +93,11 @@ impl Reading {
         env: &dyn Fn(&str) -> Option<String>,
         registry: &Registry,
     ) -> Option<Node> {
-        if source.text.len() > LARGEST {
-            self.fault(
+        if source.text.len() > MAX_SIZE {
+            self.error(
                 &source.name,
                 format!(
-                    "the configuration has {} bytes; at most {LARGEST} are read",
+                    "the configuration has {} bytes; the limit is {MAX_SIZE}",
                     source.text.len()
                 ),
             );
@@ -103,10 +105,10 @@ impl Reading {
         }
         let interpolated = interpolate(&source.text, env);
         let mut root = self.read(&source.name, interpolated, true, source.dir.clone())?;
-        // What it would do, send whole pods to the default address, is nobody's intention.
+        // An empty configuration would send whole pods to the default address, which nobody intends.
         if matches!(root.kind, Kind::Null) {
-            let remedy = "to bill with the defaults use `--preset kubernetes-pod-exec-time`";
-            self.fault(
+            let remedy = "to use the defaults run with `--preset kubernetes-pod-exec-time`";
+            self.error(
                 &source.name,
                 format!("the configuration is empty; {remedy}"),
             );
@@ -114,13 +116,13 @@ impl Reading {
         }
         if !matches!(root.kind, Kind::Map(_)) {
             let what = root.what();
-            self.fault(
+            self.error(
                 &source.name,
                 format!("expected a map with `input`, `pipeline` and `output`, found {what}"),
             );
             return None;
         }
-        self.change(&mut root, overrides);
+        self.apply(&mut root, overrides);
         for (key, default) in [
             ("input", registry.default_input),
             ("output", registry.default_output),
@@ -138,14 +140,14 @@ impl Reading {
         Some(root)
     }
 
-    fn change(&mut self, root: &mut Node, overrides: &[(String, String)]) {
+    fn apply(&mut self, root: &mut Node, overrides: &[(String, String)]) {
         for (path, value) in overrides {
             let name = format!("--set {path}");
             let plain = Interpolated::plain(value);
             if let Some(value) = self.read(&name, plain, false, None)
                 && let Err(reason) = set(root, path, value)
             {
-                self.fault(&name, reason);
+                self.error(&name, reason);
             }
         }
     }
@@ -164,16 +166,16 @@ impl Reading {
                 path: String::new(),
                 severity: Severity::Error,
                 message: format!(
-                    "the variable `{variable}` is not set; set it, or give a default: \
+                    "the variable `{variable}` is not set; set it, or write a default: \
                      `${{{variable}:default}}`"
                 ),
             });
         }
         let parsed = serde_saphyr::from_str::<Node>(&interpolated.text);
         let number = self.texts.len();
-        let fault = match parsed {
+        let error = match parsed {
             Ok(mut node) => {
-                node.came_from(number);
+                node.set_text(number);
                 self.texts.push(Text {
                     name: name.to_owned(),
                     interpolated,
@@ -182,16 +184,17 @@ impl Reading {
                 });
                 return Some(node);
             }
-            Err(fault) => fault,
+            Err(error) => error,
         };
-        let at = fault.location().map(|location| Place {
+        let at = error.location().map(|location| Place {
             line: usize::try_from(location.line()).unwrap_or(1),
             column: usize::try_from(location.column()).unwrap_or(1),
         });
-        let message = fault
+        let message = error
             .without_snippet()
             .render_with_formatter(&UserMessageFormatter);
-        // The first line says what is wrong; its own "at line" would be that of the replaced text.
+        // Only the first line says what is wrong. Its "at line" is left out because it counts in the
+        // text after interpolation.
         let message = message.lines().next().unwrap_or_default();
         let message = message.split(" at line ").next().unwrap_or(message);
         self.found.push(Diagnostic {
@@ -199,12 +202,12 @@ impl Reading {
             place: at.filter(|_| has_places).map(|at| interpolated.place(at)),
             path: String::new(),
             severity: Severity::Error,
-            message: interpolated.masked(format!("cannot be read as YAML: {message}")),
+            message: interpolated.masked(format!("invalid YAML: {message}")),
         });
         None
     }
 
-    pub(crate) fn fault(&mut self, file: &str, message: String) {
+    pub(crate) fn error(&mut self, file: &str, message: String) {
         self.found.push(Diagnostic {
             file: file.to_owned(),
             place: None,

@@ -1,4 +1,4 @@
-//! YAML as a tree in which everything knows its place, and typed values out of it.
+//! YAML as a tree of nodes with places, and the deserialization of typed values from it.
 
 use std::fmt;
 
@@ -16,11 +16,11 @@ use crate::diagnostic::Place;
 /// A value of the configuration.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
-    /// Its number in the document, by which children are found again.
+    /// Its number in the document, by which children are looked up.
     pub(crate) id: u64,
-    /// The text it was read from, by its number.
+    /// The number of the text that it was read from.
     pub(crate) text: usize,
-    /// Where it begins.
+    /// Where it starts.
     pub(crate) place: Place,
     pub(crate) kind: Kind,
 }
@@ -45,7 +45,7 @@ pub(crate) struct Entry {
 }
 
 impl Node {
-    /// A value that nobody wrote.
+    /// Returns a node that is not from a text.
     pub(crate) fn synthetic(kind: Kind) -> Self {
         Self {
             id: 0,
@@ -77,19 +77,19 @@ impl Node {
         }
     }
 
-    /// Notes which text everything came from.
-    pub(crate) fn came_from(&mut self, text: usize) {
+    /// Sets the number of the text for this node and all below it.
+    pub(crate) fn set_text(&mut self, text: usize) {
         self.text = text;
         match &mut self.kind {
-            Kind::List(items) => items.iter_mut().for_each(|item| item.came_from(text)),
+            Kind::List(items) => items.iter_mut().for_each(|item| item.set_text(text)),
             Kind::Map(entries) => entries
                 .iter_mut()
-                .for_each(|entry| entry.value.came_from(text)),
+                .for_each(|entry| entry.value.set_text(text)),
             _ => {}
         }
     }
 
-    /// Gives every value a number of its own, from `next` on.
+    /// Numbers this node and all below it, starting from `next`.
     pub(crate) fn number(&mut self, next: &mut u64) {
         self.id = *next;
         *next += 1;
@@ -102,7 +102,7 @@ impl Node {
         }
     }
 
-    /// What it is, for people.
+    /// Returns the type of the value, as used in messages.
     pub(crate) fn what(&self) -> &'static str {
         match &self.kind {
             Kind::Null => "nothing",
@@ -116,7 +116,7 @@ impl Node {
     }
 }
 
-// --- reading the tree -----------------------------------------------------------------------
+// --- parsing the tree -----------------------------------------------------------------------
 
 struct Raw(Kind);
 
@@ -206,15 +206,15 @@ impl<'de> Visitor<'de> for RawVisitor {
     }
 }
 
-// --- typed values out of the tree -----------------------------------------------------------
+// --- typed values from the tree -------------------------------------------------------------
 
-/// Why a value is not of the type that a field wants.
+/// Why a value does not have the type of its field.
 #[derive(Debug)]
 pub(crate) struct TypeError {
     pub(crate) kind: TypeErrorKind,
-    /// The innermost value or key that it is about.
+    /// The place of the innermost value or key with the error.
     pub(crate) place: Option<Place>,
-    /// Keys from the component to the fault, innermost first.
+    /// The keys from the component to the error, innermost first.
     pub(crate) path: Vec<String>,
 }
 
@@ -286,7 +286,7 @@ impl de::Error for TypeError {
     }
 
     fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        // The value itself may be a secret; its kind is enough.
+        // The value may be a secret, so only its type is shown.
         let found = match found {
             de::Unexpected::Bool(_) => "a boolean",
             de::Unexpected::Unsigned(_) | de::Unexpected::Signed(_) => "a whole number",
@@ -315,11 +315,11 @@ impl de::Error for TypeError {
     }
 }
 
-/// Names by which our field types are recognised in [`de::Deserializer::deserialize_newtype_struct`].
+/// The names that mark the types of this crate in [`de::Deserializer::deserialize_newtype_struct`].
 pub(crate) const CHILD: &str = "$meterline::child";
 pub(crate) const LOCATED: &str = "$meterline::located";
 
-/// Methods that read a number, be it in quotes.
+/// Defines methods that read a number, with or without quotes.
 macro_rules! numbers {
     ($($($method:ident)+ => $visit:ident,)+) => {$($(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
@@ -380,7 +380,7 @@ impl<'de> de::Deserializer<'de> for &Node {
         visitor: V,
     ) -> Result<V::Value, TypeError> {
         match self.kind {
-            // A component whose fields are all left out may be written as nothing.
+            // A component without any fields may be left blank.
             Kind::Null => visitor.visit_map(Fields {
                 entries: [].iter(),
                 current: None,
@@ -406,7 +406,7 @@ impl<'de> de::Deserializer<'de> for &Node {
         .map_err(|error: TypeError| error.or_at(self.place))
     }
 
-    /// As in Benthos, a boolean or a number may stand in quotes: around a variable they are common.
+    /// As in Benthos, a boolean or a number may be in quotes, which are common around variables.
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeError> {
         match self.parsed() {
             Some(value) => visitor.visit_bool(value),
@@ -426,7 +426,7 @@ impl<'de> de::Deserializer<'de> for &Node {
 }
 
 impl Node {
-    /// What stands in a text, if it is one and reads as `T`.
+    /// Parses a text as `T`; `None` for other nodes and texts.
     fn parsed<T: std::str::FromStr>(&self) -> Option<T> {
         match &self.kind {
             Kind::Text(text) => text.trim().parse().ok(),
@@ -468,7 +468,7 @@ impl<'de> MapAccess<'de> for Fields<'_> {
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, TypeError> {
         let Some(entry) = self.current else {
-            return Err(de::Error::custom("a value was asked for before its key"));
+            return Err(de::Error::custom("a value was requested before its key"));
         };
         seed.deserialize(&entry.value).map_err(|mut error| {
             error.path.push(entry.key.clone());

@@ -1,4 +1,4 @@
-//! From configuration to plan: components inside components, and what is read of each.
+//! Turns a configuration into plans: components, and the components inside them.
 
 use std::{path::Path, sync::Arc};
 
@@ -8,14 +8,14 @@ use serde::de::DeserializeOwned;
 use crate::{
     component::Order,
     context::{Configure, PlanContext},
+    decorate::{LabelledOutput, ProcessedInput},
     diagnostic::{Place, Severity},
     fields::{Child, Located},
     node::{Kind, Node, TypeError, TypeErrorKind},
-    wrap::{LabelledOutput, ProcessedInput},
 };
 
 impl<'a> PlanContext<'a> {
-    /// Checks a nested input.
+    /// Checks a nested input, and returns its plan unless it has errors.
     pub fn input(&mut self, child: Child) -> Option<Box<dyn InputPlan>> {
         let component = self.component(child, "input", self.registry.inputs)?;
         if let Some(place) = component.spec.keeps {
@@ -42,7 +42,7 @@ impl<'a> PlanContext<'a> {
         Some(plan)
     }
 
-    /// Checks the buffer; with it comes its label.
+    /// Checks the buffer, and returns its label and its plan unless it has errors.
     pub(crate) fn buffer(&mut self, child: Child) -> Option<(Arc<str>, Box<dyn BufferPlan>)> {
         let component = self.component(child, "buffer", self.registry.buffers)?;
         if let Some(place) = component.spec.keeps
@@ -50,8 +50,8 @@ impl<'a> PlanContext<'a> {
         {
             self.error(format!(
                 "remove `buffer`: `{input}` ({path}) keeps usage itself until it is delivered, {kept}; \
-                 a buffer acknowledges usage as soon as it is {place}, and what an output rejects or \
-                 drops later would count as delivered"
+                 a buffer acknowledges usage as soon as it is {place}, so usage that an output rejects \
+                 or drops later would count as delivered"
             ));
         }
         let planned = (component.spec.plan)(component.body, self);
@@ -59,7 +59,7 @@ impl<'a> PlanContext<'a> {
         Some((label, planned?))
     }
 
-    /// Checks a nested processor.
+    /// Checks a nested processor, and returns its plan unless it has errors.
     pub fn processor(&mut self, child: Child) -> Option<Box<dyn ProcessorPlan>> {
         let component = self.component(child, "processor", self.registry.processors)?;
         let planned = self.reading(|cx| (component.spec.plan)(component.body, cx));
@@ -67,16 +67,16 @@ impl<'a> PlanContext<'a> {
         planned
     }
 
-    /// Checks nested processors; all of them, whatever is wrong with one.
+    /// Checks all nested processors, even when one has errors.
     pub fn processors(&mut self, children: &[Child]) -> Option<Vec<Box<dyn ProcessorPlan>>> {
         let planned: Vec<_> = children.iter().map(|it| self.processor(*it)).collect();
         planned.into_iter().collect()
     }
 
-    /// Checks a nested output.
+    /// Checks a nested output, and returns its plan unless it has errors.
     pub fn output(&mut self, child: Child) -> Option<Box<dyn OutputPlan>> {
         let component = self.component(child, "output", self.registry.outputs)?;
-        // In the order in which messages come through them.
+        // In the order in which messages pass through them.
         let before = self.foreseen.clone();
         let leaves = self.leaves;
         let referrers = self.referrers_processors(&component, Order::OutermostFirst);
@@ -102,18 +102,18 @@ impl<'a> PlanContext<'a> {
         Some(plan)
     }
 
-    /// A fault of the component at hand.
+    /// Reports an error of the current component.
     pub fn error(&mut self, message: impl Into<String>) {
         let node = self.current.as_ref().map(|(node, _)| *node);
         self.report(node, None, Severity::Error, message.into());
     }
 
-    /// A fault of a value.
+    /// Reports an error of a value.
     pub fn error_at<T>(&mut self, at: &Located<T>, message: impl Into<String>) {
         self.report_located(at, None, Severity::Error, message.into());
     }
 
-    /// A fault inside a text: `line` and `column` are places in its value, from 1.
+    /// Reports an error inside a text: `line` and `column` are places in its value, from 1.
     pub fn error_in<T>(
         &mut self,
         at: &Located<T>,
@@ -125,12 +125,12 @@ impl<'a> PlanContext<'a> {
         self.report_located(at, inside, Severity::Error, message.into());
     }
 
-    /// Something about a value that may not be meant.
+    /// Reports a warning about a value.
     pub fn warning_at<T>(&mut self, at: &Located<T>, message: impl Into<String>) {
         self.report_located(at, None, Severity::Warning, message.into());
     }
 
-    /// Something inside a text that may not be meant; see [`PlanContext::error_in`].
+    /// Reports a warning inside a text; see [`PlanContext::error_in`].
     pub fn warning_in<T>(
         &mut self,
         at: &Located<T>,
@@ -142,7 +142,7 @@ impl<'a> PlanContext<'a> {
         self.report_located(at, inside, Severity::Warning, message.into());
     }
 
-    /// The component at hand: its label, else its place in the configuration.
+    /// Returns the name of the current component: its label, else its path in the configuration.
     #[must_use]
     pub fn path(&self) -> Arc<str> {
         match &self.current {
@@ -152,14 +152,14 @@ impl<'a> PlanContext<'a> {
         }
     }
 
-    /// The directory of the configuration file, if it is a file.
+    /// Returns the directory of the configuration file; `None` when the configuration is not a file.
     #[must_use]
     pub fn file_dir(&self) -> Option<&Path> {
         self.texts.first().and_then(|text| text.dir.as_deref())
     }
 
-    /// Reads a component's configuration and plans it. After a fault in a field the rest is read
-    /// without that field, so that one look finds all faults.
+    /// Reads a component's configuration and plans it. A field with an error is left out and the rest
+    /// is read, so that all errors show at once.
     pub(crate) fn configure<C: Configure>(&mut self, body: &Node) -> Option<Box<C::Plan>> {
         let mut body = body.clone();
         let config = self.read::<C>(&mut body);
@@ -175,7 +175,7 @@ impl<'a> PlanContext<'a> {
         }
     }
 
-    /// Reads a value of a type, telling every fault. `true` when there was none.
+    /// Reads a value and reports every error. The second result is `true` when there was none.
     pub(crate) fn read<T: DeserializeOwned>(&mut self, body: &mut Node) -> (Option<T>, bool) {
         let mut pruned: Vec<String> = Vec::new();
         let mut clean = true;
@@ -199,7 +199,7 @@ impl<'a> PlanContext<'a> {
         }
     }
 
-    /// Checks what looks like components inside one that could not be read.
+    /// Checks nested components of one that could not be read.
     pub(crate) fn look_inside(&mut self, body: &Node) {
         for entry in body.entries() {
             let is_map = matches!(entry.value.kind, Kind::Map(_));
@@ -224,8 +224,8 @@ impl<'a> PlanContext<'a> {
     }
 }
 
-/// Takes the field that an error is about out of `body`; gives back its name, or `None` when the
-/// error is about the whole of it.
+/// Removes the field with the error from `body`. Returns its name, or `None` when the error concerns
+/// `body` as a whole.
 fn prune(body: &mut Node, error: &TypeError) -> Option<String> {
     let mut keys: Vec<&str> = error.path.iter().rev().map(String::as_str).collect();
     if let TypeErrorKind::UnknownField { field, .. } = &error.kind {
@@ -245,7 +245,7 @@ fn prune_at(node: &mut Node, keys: &[&str]) -> Option<String> {
     {
         return Some(pruned);
     }
-    // A list's items have no names in the path, so the whole list goes.
+    // The path does not name the items of a list, so the whole list is removed.
     let before = entries.len();
     entries.retain(|entry| entry.key != *key);
     (entries.len() < before).then(|| (*key).to_owned())

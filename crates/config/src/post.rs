@@ -1,13 +1,13 @@
-//! The events that an output posts, and when a server takes one for a repeat of another.
+//! The events that an output posts, and when a server treats one as a duplicate of another.
 
 use std::sync::Arc;
 
 use crate::fields::Located;
 
-/// An output that posts events, and what is known of them.
+/// An output that posts events, and what is known about the events.
 #[derive(Debug, Clone)]
 pub(crate) struct Post {
-    /// The component.
+    /// The path of the component.
     pub(crate) path: String,
     pub(crate) url: Located<String>,
     pub(crate) to: String,
@@ -18,9 +18,9 @@ pub(crate) struct Post {
 }
 
 impl Post {
-    /// Whether the server takes an event of the one for a repeat of one of the other.
-    pub(crate) fn shadows(&self, other: &Self) -> bool {
-        // A repeat has the same id and the same source.
+    /// Whether the server treats an event of one output as a duplicate of one of the other.
+    pub(crate) fn duplicates(&self, other: &Self) -> bool {
+        // A duplicate has the same id and the same source.
         let sources = self.source.as_ref().zip(other.source.as_ref());
         self.to == other.to
             && self.event_type == other.event_type

@@ -1,11 +1,11 @@
-//! What the text at hand stands in: quotes, a comment, a block scalar. By that a variable's value is
-//! protected, and an unset variable in a comment forgiven.
+//! Tracks whether the current position in YAML text is inside quotes, a comment or a block scalar. This
+//! decides how a variable's value is escaped, and ignores unset variables in comments.
 //!
-//! Quotes are followed line by line, which is all that is needed: scalars with variables in them that
-//! go over several lines are block scalars. YAML knows neither quotes nor comments in those, but the
-//! scripts in them have quotes, and Rhai's ` #{` must not be taken for a comment.
+//! Quotes are tracked per line. That suffices, because scalars with variables that span lines are block
+//! scalars. A block scalar has neither quotes nor comments in YAML, but the scripts in them have quotes,
+//! and Rhai's ` #{` does not start a comment.
 
-/// The quotes that the text at hand stands in.
+/// What the current position is inside of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Quote {
     None,
@@ -14,8 +14,8 @@ pub(crate) enum Quote {
     Comment,
 }
 
-/// A value such that it cannot end the scalar it stands in.
-pub(crate) fn protected(value: &str, quote: Quote) -> String {
+/// Escapes a value so that it cannot end the scalar around it.
+pub(crate) fn escaped(value: &str, quote: Quote) -> String {
     match quote {
         Quote::None => value.to_owned(),
         Quote::Comment => value.replace(['\n', '\r'], " "),
@@ -28,12 +28,12 @@ pub(crate) fn protected(value: &str, quote: Quote) -> String {
     }
 }
 
-/// Goes through a text character by character.
+/// Scans a text character by character.
 pub(crate) struct Quotes<'a> {
     text: &'a str,
     quote: Quote,
     previous: char,
-    /// Whether a backslash stands before the next character, and means it.
+    /// Whether a backslash escapes the next character.
     escaped: bool,
     line_start: usize,
     comment_start: Option<usize>,
@@ -53,18 +53,18 @@ impl<'a> Quotes<'a> {
         }
     }
 
-    /// What the next character stands in.
+    /// What the next character is inside of.
     pub(crate) fn now(&self) -> Quote {
         self.quote
     }
 
-    /// Goes past something that was replaced, which ended with `}`.
+    /// Skips a reference that was replaced. It ended with `}`.
     pub(crate) fn skip(&mut self) {
         self.previous = '}';
         self.escaped = false;
     }
 
-    /// Goes past a character at an offset.
+    /// Advances past the character at an offset.
     pub(crate) fn pass(&mut self, at: usize, character: char) {
         if character == '\n' {
             self.next_line(at);
@@ -75,7 +75,7 @@ impl<'a> Quotes<'a> {
             }
             let escapes = match self.quote {
                 Quote::Double => true,
-                // A quote as Rhai writes one, `'\''`. In YAML a backslash in single quotes is itself.
+                // Rhai escapes a quote, as in `'\''`. In YAML single quotes a backslash has no meaning.
                 Quote::Single => self.block.is_some(),
                 Quote::None | Quote::Comment => false,
             };
@@ -88,7 +88,7 @@ impl<'a> Quotes<'a> {
     fn next(&self, character: char) -> Quote {
         let in_block = self.block.is_some();
         let opens = self.previous.is_whitespace() || "[{,:-(".contains(self.previous);
-        // In a script anything may stand before a string, such as `=`; but not in `it's`.
+        // In a script any character may precede a string, such as `=`, except for letters as in `it's`.
         let opens_single = opens || (in_block && !self.previous.is_alphanumeric());
         match (self.quote, character) {
             (Quote::None, '#') if self.previous.is_whitespace() && !in_block => Quote::Comment,
@@ -99,7 +99,7 @@ impl<'a> Quotes<'a> {
         }
     }
 
-    /// At the line break at an offset.
+    /// Ends the current line at the offset of its line break.
     fn next_line(&mut self, end: usize) {
         let quoted = matches!(self.quote, Quote::Single | Quote::Double);
         if self.block.is_none() && !quoted {
@@ -120,13 +120,13 @@ impl<'a> Quotes<'a> {
 /// A block scalar, `|` or `>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Block {
-    /// How far its lines are indented, or as long as that is open the least it can be.
+    /// The indentation of its lines, or its minimum until the first line settles it.
     indent: usize,
     settled: bool,
 }
 
 impl Block {
-    /// The block scalar that begins behind a line (without its comment), such as `- mapping: |2-`.
+    /// Returns the block scalar that a line (without its comment) opens, such as `- mapping: |2-`.
     fn opened_by(line: &str) -> Option<Self> {
         let head = line.trim_end();
         let before = head
@@ -150,7 +150,7 @@ impl Block {
         })
     }
 
-    /// The block with the next line in it; `None` when it ended before that.
+    /// Adds the next line to the block; `None` when the block ends before it.
     fn with(self, line: &str) -> Option<Self> {
         let indent = line.len() - line.trim_start_matches(' ').len();
         if line.trim().is_empty() {
@@ -166,8 +166,8 @@ impl Block {
     }
 }
 
-/// How far a block scalar behind this (`- key: `, `- `, `key: !tag `) is indented at the least: one
-/// more than the key or the dash. `None` when no block scalar can stand there.
+/// Returns the minimum indentation of a block scalar after this text (`- key: `, `- `, `key: !tag `):
+/// one more than the key or the dash. `None` when no block scalar can follow.
 fn least_indent(before: &str) -> Option<usize> {
     let mut least = 0;
     let mut rest = before.trim_start_matches(' ');
@@ -182,7 +182,7 @@ fn least_indent(before: &str) -> Option<usize> {
         words.pop();
     }
     match words.last() {
-        // Alone on its line, below its key; which that is, is not known.
+        // The key is on an earlier line, and its indentation is unknown.
         None => Some(least.max(1)),
         Some(&"---") => Some(0),
         Some(key) if key.ends_with(':') => Some(column + 1),
@@ -194,7 +194,7 @@ fn least_indent(before: &str) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// What the `X` in a text stands in.
+    /// What the `X` in a text is inside of.
     fn at_x(text: &str) -> Quote {
         let mut quotes = Quotes::new(text);
         for (at, character) in text.char_indices() {
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_scalar_has_no_comment() {
+    fn a_block_scalar_has_no_comments() {
         for head in [
             "a: |",
             "a: >",
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_opens_no_block_scalar() {
+    fn other_lines_open_no_block_scalar() {
         for head in [
             "a: b |", "# a: |", "a: 'b |", "a: b # |", "a: |x", "a|", "a: |123", "",
         ] {
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_scalar_ends_where_less_is_indented() {
+    fn a_block_scalar_ends_at_a_smaller_indentation() {
         assert_eq!(at_x("- a: |\n    b\n  c: # X"), Quote::Comment);
         assert_eq!(at_x("- a: |\n  c: # X"), Quote::Comment);
         assert_eq!(at_x("a: |\nc: # X"), Quote::Comment);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_in_scripts_are_followed() {
+    fn strings_in_scripts_are_tracked() {
         for (script, quote) in [
             (r#"x="X"#, Quote::Double),
             (r#"x = "a\\" + "X"#, Quote::Double),

@@ -1,4 +1,4 @@
-//! Faults with their places.
+//! Reports errors and warnings with their places.
 
 use crate::{
     context::PlanContext,
@@ -100,10 +100,10 @@ impl PlanContext<'_> {
     }
 }
 
-/// The place in the file of a place inside a scalar's value.
+/// Converts a place inside a scalar's value to a place in the file.
 ///
-/// The reader gives a block scalar (`|`, `>`) the place of its first line that is not blank, and any
-/// other scalar that of its first character.
+/// The YAML reader places a block scalar (`|`, `>`) at its first line that is not blank, and any other
+/// scalar at its first character.
 fn inside_scalar(text: &str, scalar: Place, inside: Place) -> Place {
     let lines: Vec<&str> = text.lines().collect();
     let indent = |line: &str| line.chars().take_while(|c| *c == ' ').count();
@@ -142,7 +142,7 @@ fn inside_scalar(text: &str, scalar: Place, inside: Place) -> Place {
     }
 }
 
-/// Whether a line ends in the head of a block scalar, such as `mapping: |` or `- >-  # why`.
+/// Whether a line ends with a block scalar header, such as `mapping: |` or `- >-  # why`.
 fn is_block_header(line: &str) -> bool {
     let line = line.split(" #").next().unwrap_or_default().trim_end();
     let modifiers = |c: char| c.is_ascii_digit() || c == '+' || c == '-';

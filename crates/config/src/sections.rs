@@ -1,4 +1,4 @@
-//! The sections of a configuration: what is at its top level beside the components, and all of it.
+//! The top-level sections of a configuration.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -30,21 +30,21 @@ const KEYS: &[&str] = &[
     "tests",
 ];
 
-/// The lists of components to refer to, and what is in each.
+/// The sections that list resources, and the kind of component in each.
 pub(crate) const RESOURCES: &[(&str, &str)] = &[
     ("input_resources", "input"),
     ("processor_resources", "processor"),
     ("output_resources", "output"),
 ];
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// `key=value`
     #[default]
     Logfmt,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -54,7 +54,7 @@ pub enum LogFormat {
 pub struct Logger {
     /// `TRACE`, `DEBUG`, `INFO`, `WARN`, `ERROR` or `OFF`.
     pub level: String,
-    /// How lines are written.
+    /// The format of log lines.
     pub format: LogFormat,
 }
 
@@ -71,7 +71,7 @@ impl Default for Logger {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
-    /// Whether the pages are served.
+    /// Whether the endpoints are served.
     pub enabled: bool,
     /// `host:port` to listen on.
     pub address: String,
@@ -90,9 +90,9 @@ impl Default for Http {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Admin {
-    /// Whether what names customers is served.
+    /// Whether the endpoints that name customers are served.
     pub enabled: bool,
-    /// `host:port` to listen on: the loopback interface, unless something else guards it.
+    /// `host:port` to listen on. Anything but the loopback interface needs other protection.
     pub address: String,
 }
 
@@ -112,7 +112,7 @@ struct PipelineSection {
     processors: Vec<Child>,
 }
 
-/// The `metrics` section, of which nothing can be chosen.
+/// The `metrics` section, which has no options.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Metrics {
@@ -128,27 +128,27 @@ struct Nothing {}
 
 /// A checked configuration.
 pub struct Loaded {
-    /// Where messages come from.
+    /// The input.
     pub input: Box<dyn InputPlan>,
-    /// What keeps them until they are delivered, and its label.
+    /// The buffer that keeps messages until they are delivered, with its label.
     pub buffer: Option<(Arc<str>, Box<dyn BufferPlan>)>,
-    /// What happens to them.
+    /// The processors of the pipeline.
     pub processors: Vec<Box<dyn ProcessorPlan>>,
     /// How many batches are processed at once, at least 1.
     pub threads: usize,
-    /// Where they go.
+    /// The output.
     pub output: Box<dyn OutputPlan>,
-    /// How log lines are written.
+    /// The `logger` section.
     pub logger: Logger,
-    /// The pages that watch over the process.
+    /// The `http` section: health and metrics.
     pub http: Http,
-    /// The pages that name customers.
+    /// The `admin` section: endpoints that name customers.
     pub admin: Admin,
-    /// How long a stop may take.
+    /// The longest time that a stop may take.
     pub shutdown_timeout: Duration,
 }
 
-/// Checks the sections, all of them, whatever is wrong with one.
+/// Checks all sections, even when one has errors.
 pub(crate) fn plan(root: &Node, cx: &mut PlanContext<'_>) -> Option<Loaded> {
     keys(root, cx);
     let input = root.get("input").and_then(|it| cx.input(Child(it.id)));
@@ -163,7 +163,7 @@ pub(crate) fn plan(root: &Node, cx: &mut PlanContext<'_>) -> Option<Loaded> {
     let output = root.get("output").and_then(|it| cx.output(Child(it.id)));
     let reads = std::mem::take(&mut cx.reads);
     cx.keeps_objects = false;
-    // Nothing comes to what nothing uses.
+    // Unused resources receive no messages.
     cx.foresee(Foreseen::default());
     unused_resources(root, cx);
     let logger: Option<Logger> = section(root, "logger", cx);
@@ -209,7 +209,7 @@ fn is_blank(node: &Node) -> bool {
     }
 }
 
-/// Checks what sections there are.
+/// Reports unknown and unsupported sections.
 fn keys(root: &Node, cx: &mut PlanContext<'_>) {
     for entry in root.entries() {
         let key = entry.key.as_str();
@@ -226,13 +226,12 @@ fn keys(root: &Node, cx: &mut PlanContext<'_>) {
             "tests" => cx.report_node(
                 &entry.value,
                 Severity::Error,
-                "no command runs `tests` yet, so they would prove nothing; take the section out"
-                    .to_owned(),
+                "no command runs `tests` yet; remove the section".to_owned(),
             ),
             "cache_resources" | "rate_limit_resources" => cx.report_node(
                 &entry.value,
                 Severity::Error,
-                format!("no component uses `{key}` yet; take the section out"),
+                format!("no component uses `{key}` yet; remove the section"),
             ),
             _ => {}
         }
@@ -246,16 +245,16 @@ fn metrics(node: &Node, cx: &mut PlanContext<'_>) {
         cx.report_node(
             node,
             Severity::Error,
-            "metrics are shown for Prometheus on /metrics; leave `metrics` out or write `prometheus: {}`"
+            "metrics are only served for Prometheus, on /metrics; leave `metrics` out or write `prometheus: {}`"
                 .to_owned(),
         );
     }
 }
 
-/// Tells the resources that nothing refers to, and checks them: what is wrong with one is not to come
-/// out on the day that something does.
+/// Reports the resources that nothing refers to, and checks them, so that their errors show before
+/// something uses them.
 fn unused_resources(root: &Node, cx: &mut PlanContext<'_>) {
-    // What only an unused resource refers to is not used either.
+    // A resource that only unused resources refer to is unused, too.
     let used = cx.used.clone();
     for (section, kind) in RESOURCES {
         let Some(list) = root.get(section).filter(|node| !is_blank(node)) else {
@@ -274,7 +273,7 @@ fn unused_resources(root: &Node, cx: &mut PlanContext<'_>) {
                 .get("label")
                 .is_some_and(|it| matches!(&it.kind, Kind::Text(label) if !label.is_empty()));
             if matches!(item.kind, Kind::Map(_)) && !labelled {
-                let message = "a resource needs a `label` to be referred to by".to_owned();
+                let message = "a resource needs a `label`, which others refer to".to_owned();
                 cx.report_node(item, Severity::Error, message);
             }
             if let Some(Kind::Text(label)) = item.get("label").map(|it| &it.kind)
@@ -282,7 +281,7 @@ fn unused_resources(root: &Node, cx: &mut PlanContext<'_>) {
                 && !used.contains(&item.id)
             {
                 let message = format!(
-                    "nothing uses this {kind}; refer to it with `resource: {label}` or take it out"
+                    "nothing uses this {kind}; refer to it with `resource: {label}` or remove it"
                 );
                 cx.report_node(item, Severity::Warning, message);
             }
@@ -298,7 +297,7 @@ fn unused_resources(root: &Node, cx: &mut PlanContext<'_>) {
     }
 }
 
-/// A section of its type, or the default when it is not there; `None` after a fault.
+/// Reads a section, or returns the default when it is missing; `None` after an error.
 fn section<T: serde::de::DeserializeOwned + Default>(
     root: &Node,
     key: &str,
@@ -310,7 +309,7 @@ fn section<T: serde::de::DeserializeOwned + Default>(
     }
 }
 
-/// Whether pages can be served at an address, `host:port`.
+/// Whether the text is an address to listen on, `host:port`; reports it when it is not.
 fn is_address(text: &str, section: &str, root: &Node, cx: &mut PlanContext<'_>) -> bool {
     let is_name = |host: &str| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -331,10 +330,10 @@ fn is_address(text: &str, section: &str, root: &Node, cx: &mut PlanContext<'_>) 
     good
 }
 
-/// The level of log lines that a word stands for, as Benthos has them.
+/// Returns the log level that a Benthos level stands for.
 ///
 /// # Errors
-/// It is none; the message says which there are.
+/// When the text is not a level; the message lists the levels.
 pub fn log_level(text: &str) -> Result<&'static str, String> {
     const LEVELS: &[&str] = &["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "OFF"];
     let upper = text.to_ascii_uppercase();

@@ -1,4 +1,4 @@
-//! Whole configurations with made-up components, and what is said of them.
+//! Checks whole configurations of test components.
 
 use async_trait::async_trait;
 use meterline_core::{
@@ -85,7 +85,7 @@ impl Configure for Http {
     type Plan = dyn OutputPlan;
     fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn OutputPlan>> {
         if !self.url.starts_with("http") {
-            cx.error_at(&self.url, "the url must begin with http");
+            cx.error_at(&self.url, "the url must start with http");
         }
         Some(Box::new(Plan))
     }
@@ -163,7 +163,7 @@ fn check_with(yaml: &str, overrides: &[(&str, &str)]) -> String {
         .collect();
     let found = match load(&source, &overrides, &env, &registry()) {
         Ok((_, warnings)) => warnings,
-        Err(faults) => faults,
+        Err(errors) => errors,
     };
     let lines: Vec<_> = found.iter().map(ToString::to_string).collect();
     lines.join("\n")
@@ -173,43 +173,43 @@ fn check(yaml: &str) -> String {
     check_with(yaml, &[])
 }
 
-/// As `"${COUNT:3}"` makes them.
+/// A reference in quotes, such as `"${COUNT:3}"`, becomes one.
 #[test]
-fn numbers_and_booleans_may_stand_in_quotes() {
+fn numbers_and_booleans_may_be_in_quotes() {
     let output = |count: &str| format!("output: {{http: {{url: http://x, count: {count}}}}}\n");
     for good in ["3", "'3'", "\" 3 \"", "\"${UNSET:3}\""] {
         assert_eq!(check(&output(good)), "", "{good}");
     }
     for bad in ["'three'", "'-3'", "''", "'3.5'", "99999999999999999999"] {
-        let told = check(&output(bad));
+        let report = check(&output(bad));
         assert!(
-            told.contains("output.http.count: expected a whole number"),
-            "{bad}: {told}"
+            report.contains("output.http.count: expected a whole number"),
+            "{bad}: {report}"
         );
     }
     assert_eq!(check("http:\n  enabled: 'false'\n"), "");
-    let told = check("http:\n  enabled: 'no'\n");
+    let report = check("http:\n  enabled: 'no'\n");
     assert!(
-        told.contains("expected `true` or `false`, found text"),
-        "{told}"
+        report.contains("expected `true` or `false`, found text"),
+        "{report}"
     );
 }
 
 #[test]
-fn a_duration_that_may_be_left_out_may_be_blank() {
+fn an_optional_duration_may_be_blank() {
     let output =
         |timeout: &str| format!("output: {{http: {{url: http://x, timeout: {timeout}}}}}\n");
     for good in ["", "~", "''", "\"${UNSET:}\"", "\"${UNSET:15s}\"", "15s"] {
         assert_eq!(check(&output(good)), "", "{good}");
     }
     for bad in ["soon", "-1s", "15", "[]"] {
-        let told = check(&output(bad));
-        assert!(told.contains("output.http.timeout: "), "{bad}: {told}");
+        let report = check(&output(bad));
+        assert!(report.contains("output.http.timeout: "), "{bad}: {report}");
     }
 }
 
 #[test]
-fn a_blank_configuration_has_the_defaults() {
+fn blank_sections_have_the_defaults() {
     assert_eq!(check("input:\noutput:\n"), "");
     assert_eq!(check("{}"), "");
     assert_eq!(
@@ -218,7 +218,7 @@ fn a_blank_configuration_has_the_defaults() {
     );
 }
 
-/// It would send whole pods to the default address.
+/// An empty configuration would send whole pods to the default address.
 #[test]
 fn an_empty_configuration_is_refused_with_a_remedy() {
     for empty in [
@@ -231,14 +231,14 @@ fn an_empty_configuration_is_refused_with_a_remedy() {
     ] {
         assert_eq!(
             check(empty),
-            "c.yaml: the configuration is empty; to bill with the defaults use `--preset kubernetes-pod-exec-time`",
+            "c.yaml: the configuration is empty; to use the defaults run with `--preset kubernetes-pod-exec-time`",
             "{empty}"
         );
     }
 }
 
 #[test]
-fn every_fault_is_told_at_once() {
+fn all_errors_are_reported_at_once() {
     insta::assert_snapshot!(check(
         "inptu: {}\n\
          pipeline:\n  processors:\n    - maping: 'x'\n    - catch:\n        - mapping: 'ok'\n        - mapping: 5\n\
@@ -256,21 +256,21 @@ fn every_fault_is_told_at_once() {
 }
 
 #[test]
-fn components_say_what_is_wrong_with_their_shape() {
+fn components_of_the_wrong_shape_are_reported() {
     insta::assert_snapshot!(check(
         "input:\n  schedule: {}\noutput:\n  http: {url: http://x}\n  htpp: {}\n"
     ), @r"
     c.yaml:2:13: input.schedule: the field `input` is required
-    c.yaml:4:3: output: a component has one type, this has `http` and `htpp`; is something indented wrongly?
+    c.yaml:4:3: output: a component has one type, but this has `http` and `htpp`; check the indentation
     ");
     insta::assert_snapshot!(check("input: nothing\noutput: {label: a}\n"), @r"
-    c.yaml:1:8: input: expected an input, a map with one type, found text; there are: nothing, schedule
-    c.yaml:2:9: output: the output has no type; there are: http
+    c.yaml:1:8: input: expected an input (a map with one type), found text; available: nothing, schedule
+    c.yaml:2:9: output: the output has no type; available: http
     ");
 }
 
 #[test]
-fn places_in_scripts_are_places_in_the_file() {
+fn errors_in_scripts_have_a_place_in_the_file() {
     insta::assert_snapshot!(check(
         "pipeline:\n  processors:\n    - mapping: |\n\n        ok\n        a !\n    - mapping: 'b!'\n    - mapping: c!\n"
     ), @r"
@@ -281,40 +281,40 @@ fn places_in_scripts_are_places_in_the_file() {
 }
 
 #[test]
-fn places_are_those_before_variables_were_replaced() {
+fn places_refer_to_the_text_before_interpolation() {
     insta::assert_snapshot!(check(
         "output:\n  http: {url: \"${TOKEN}${TOKEN}\", timout: 1}\npipeline:\n  processors:\n    - mapping: ${NOPE}\n"
     ), @r"
-    c.yaml:2:15: output.http.url: the url must begin with http
+    c.yaml:2:15: output.http.url: the url must start with http
     c.yaml:2:35: output.http: unknown field `timout`; did you mean `timeout`?
     c.yaml:5:14: pipeline.processors.0.mapping: expected text (put it in quotes), found nothing
-    c.yaml:5:16: the variable `NOPE` is not set; set it, or give a default: `${NOPE:default}`
+    c.yaml:5:16: the variable `NOPE` is not set; set it, or write a default: `${NOPE:default}`
     ");
 }
 
 #[test]
-fn secrets_are_not_in_messages() {
-    let told = check(
+fn messages_hold_no_secrets() {
+    let report = check(
         "output:\n  http:\n    url: http://x\n    count: ${TOKEN}\n    timeout: \"${TOKEN}\"\n",
     );
-    assert!(!told.contains("s3cr3t"), "{told}");
+    assert!(!report.contains("s3cr3t"), "{report}");
 }
 
 #[test]
-fn what_is_not_yaml_has_a_place() {
-    let told = check("input: {\npipeline: ]\n");
-    assert!(told.starts_with("c.yaml:1:8: "), "{told}");
-    assert!(told.contains("cannot be read as YAML"), "{told}");
+fn invalid_yaml_is_reported_with_its_place() {
+    let report = check("input: {\npipeline: ]\n");
+    assert!(report.starts_with("c.yaml:1:8: "), "{report}");
+    assert!(report.contains("invalid YAML"), "{report}");
     insta::assert_snapshot!(
         ["a: 1\na: 2\n", "a: 1\n---\nb: 2\n", "~: 1\n", "a: !!binary x\n", "a: *b\n", "a: &a [*a]\n", "? [a]\n: 1\n"].map(check).join("\n"),
         @r"
-    c.yaml:2:1: cannot be read as YAML: duplicate mapping key `a` is not allowed here
-    c.yaml:3:1: cannot be read as YAML: only single YAML document expected but multiple found
-    c.yaml:1:1: cannot be read as YAML: null is not allowed here
-    c.yaml:1:13: cannot be read as YAML: invalid !!binary base64
-    c.yaml:1:4: cannot be read as YAML: reference to unknown value
-    c.yaml:1:8: cannot be read as YAML: Recursive reference not allowed here
-    c.yaml:1:3: cannot be read as YAML: expected string scalar
+    c.yaml:2:1: invalid YAML: duplicate mapping key `a` is not allowed here
+    c.yaml:3:1: invalid YAML: only single YAML document expected but multiple found
+    c.yaml:1:1: invalid YAML: null is not allowed here
+    c.yaml:1:13: invalid YAML: invalid !!binary base64
+    c.yaml:1:4: invalid YAML: reference to unknown value
+    c.yaml:1:8: invalid YAML: Recursive reference not allowed here
+    c.yaml:1:3: invalid YAML: expected string scalar
     "
     );
 }
@@ -328,21 +328,21 @@ fn bombs_are_refused() {
             vec![format!("*{inner}"); 9].join(", ")
         ));
     }
-    assert!(check(&bomb).contains("cannot be read as YAML"));
-    assert!(check(&"[".repeat(100_000)).contains("cannot be read as YAML"));
-    assert!(check(&"# x\n".repeat(3_000_000)).contains("at most"));
+    assert!(check(&bomb).contains("invalid YAML"));
+    assert!(check(&"[".repeat(100_000)).contains("invalid YAML"));
+    assert!(check(&"# x\n".repeat(3_000_000)).contains("the limit is"));
 }
 
 #[test]
 fn an_address_is_a_host_and_a_port() {
-    let told = |address: &str| check(&format!("http: {{address: '{address}'}}\n"));
+    let report = |address: &str| check(&format!("http: {{address: '{address}'}}\n"));
     for good in [
         "0.0.0.0:4195",
         "[::]:0",
         "localhost:80",
         "my-host.example:1",
     ] {
-        assert_eq!(told(good), "", "{good}");
+        assert_eq!(report(good), "", "{good}");
     }
     for bad in [
         "nonsense",
@@ -356,7 +356,7 @@ fn an_address_is_a_host_and_a_port() {
         "a b:1",
     ] {
         assert_eq!(
-            told(bad),
+            report(bad),
             "c.yaml:1:17: http.address: expected `host:port`, such as `0.0.0.0:4195`",
             "{bad}"
         );
@@ -364,7 +364,7 @@ fn an_address_is_a_host_and_a_port() {
 }
 
 #[test]
-fn the_admin_section_has_an_address_of_its_own() {
+fn the_admin_section_has_its_own_address() {
     assert_eq!(
         check("http: {enabled: false}\nadmin: {enabled: true, address: '[::1]:1'}\n"),
         ""
@@ -391,28 +391,28 @@ fn overrides_change_fields() {
         check_with("input:", &[("http.adress", "x"), ("pipeline.processors.3", "x"), ("logger.level", "LOUD")]),
         @r"
     --set http.adress: http: unknown field `adress`; did you mean `address`?
-    --set logger.level: logger.level: `LOUD` is not a level; there are: TRACE, DEBUG, INFO, WARN, ERROR, OFF
+    --set logger.level: logger.level: `LOUD` is not a level; available: TRACE, DEBUG, INFO, WARN, ERROR, OFF
     --set pipeline.processors.3: pipeline.processors: expected a list, found a map
     "
     );
 }
 
 #[test]
-fn sections_that_nothing_uses_yet_are_refused() {
+fn sections_without_support_are_refused() {
     insta::assert_snapshot!(check("tests: [{name: a}]\nrate_limit_resources: [{label: a}]\n"), @r"
-    c.yaml:1:8: tests: no command runs `tests` yet, so they would prove nothing; take the section out
-    c.yaml:2:23: rate_limit_resources: no component uses `rate_limit_resources` yet; take the section out
+    c.yaml:1:8: tests: no command runs `tests` yet; remove the section
+    c.yaml:2:23: rate_limit_resources: no component uses `rate_limit_resources` yet; remove the section
     ");
-    // An empty one promises nothing.
+    // A blank section is accepted.
     assert_eq!(check("tests: []\ncache_resources:\n"), "");
     insta::assert_snapshot!(check("buffer:\n  sqlit: {}\ncache_resources: [{label: a}]\nmetrics:\n  statsd: {}\n"), @r"
     c.yaml:2:3: buffer: unknown buffer `sqlit`
-    c.yaml:3:18: cache_resources: no component uses `cache_resources` yet; take the section out
-    c.yaml:5:3: metrics: metrics are shown for Prometheus on /metrics; leave `metrics` out or write `prometheus: {}`
+    c.yaml:3:18: cache_resources: no component uses `cache_resources` yet; remove the section
+    c.yaml:5:3: metrics: metrics are only served for Prometheus, on /metrics; leave `metrics` out or write `prometheus: {}`
     ");
     insta::assert_snapshot!(check("metrics:\n  prometheus: {typo: 1}\n  junk: 3\n"), @r"
     c.yaml:2:16: metrics.prometheus: unknown field `typo`
-    c.yaml:3:3: metrics: unknown field `junk`; there are: prometheus, none
+    c.yaml:3:3: metrics: unknown field `junk`; available: prometheus, none
     ");
     for good in ["prometheus: {}", "prometheus:", "none: {}"] {
         assert_eq!(
@@ -425,7 +425,7 @@ fn sections_that_nothing_uses_yet_are_refused() {
 
 proptest::proptest! {
     #[test]
-    fn no_text_makes_it_panic(text in "[ -~\n]{0,200}") {
+    fn no_text_panics(text in "[ -~\n]{0,200}") {
         let _ = check(&text);
     }
 }

@@ -45,19 +45,11 @@ impl Configure for Config {
     type Plan = dyn InputPlan;
 
     fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn InputPlan>> {
-        match Engine::new(Limits::default()).compile_mapping(&self.mapping.value) {
-            Ok(mapping) => Some(Box::new(Plan {
-                mapping,
-                interval: self.interval.0,
-                count: self.count,
-            })),
-            Err(errors) => {
-                for error in errors {
-                    cx.error_in(&self.mapping, error.line, error.column, error.message);
-                }
-                None
-            }
-        }
+        Some(Box::new(Plan {
+            mapping: Engine::new(Limits::default()).plan_mapping(&self.mapping, cx)?,
+            interval: self.interval.0,
+            count: self.count,
+        }))
     }
 }
 

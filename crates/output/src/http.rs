@@ -24,7 +24,7 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// As much of an answer is shown.
 const SHOWN: usize = 300;
-/// As much of an answer is read: the other side decides how long it is, and we keep it in memory.
+/// As much of an answer is read: the server decides how long it is, and we keep it in memory.
 const READ: usize = 64 * 1024;
 
 /// A client that follows no redirects: an event is not delivered by being sent elsewhere.

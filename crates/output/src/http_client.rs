@@ -179,18 +179,9 @@ fn template(
     source: &Located<String>,
     cx: &mut PlanContext<'_>,
 ) -> Option<Template> {
-    match engine.compile_template(&source.value) {
-        Ok(template) => {
-            cx.reads(&template.reads());
-            Some(template)
-        }
-        Err(errors) => {
-            for error in errors {
-                cx.error_in(source, error.line, error.column, error.message);
-            }
-            None
-        }
-    }
+    let template = engine.plan_template(source, cx)?;
+    cx.reads(&template.reads());
+    Some(template)
 }
 
 /// The value of a header.

@@ -29,7 +29,7 @@ use tracing::warn;
 const ROOM: usize = 4 * 1024 * 1024;
 /// How long a batch waits to be printed before standard output is taken to be blocked.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How often it is told at most that messages are dropped.
+/// The shortest interval between two log lines about messages that were dropped.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// The component.
@@ -47,7 +47,7 @@ pub(crate) const SPEC: OutputSpec = Spec::new::<Config>(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// How messages are told apart: `lines`.
+    /// How messages are separated: `lines`.
     #[serde(default, rename = "codec")]
     _codec: Codec,
     /// What happens while nobody reads standard output: messages `wait`, and with them what they were
@@ -132,7 +132,7 @@ struct Drops {
     label: Arc<str>,
 }
 
-/// What was told of the messages that were dropped.
+/// What was logged of the messages that were dropped.
 struct Told {
     dropped: IntCounter,
     so_far: u64,

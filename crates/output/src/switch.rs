@@ -94,22 +94,9 @@ fn compile(
     source: &Located<String>,
     cx: &mut PlanContext<'_>,
 ) -> Option<Expression> {
-    match engine.compile_expression(&source.value) {
-        Ok(expression) => {
-            cx.reads(expression.reads());
-            Some(expression)
-        }
-        Err(errors) => {
-            for error in errors {
-                let message = match error.help {
-                    Some(help) => format!("{}; {help}", error.message),
-                    None => error.message,
-                };
-                cx.error_in(source, error.line, error.column, message);
-            }
-            None
-        }
-    }
+    let expression = engine.plan_expression(source, cx)?;
+    cx.reads(expression.reads());
+    Some(expression)
 }
 
 /// Which messages a case takes, as far as its check shows.
@@ -125,7 +112,7 @@ impl Takes {
     fn of(source: Option<&Located<String>>, check: Option<&Expression>) -> Self {
         match (source, check.map(Expression::fixed)) {
             (None, _) | (_, Some(Some(true))) => Self::All,
-            // One that does not compile is told already.
+            // An error is reported already for one that does not compile.
             (Some(_), None | Some(Some(false))) => Self::None,
             (Some(source), Some(None)) => Self::Some(source.value.trim().to_owned()),
         }

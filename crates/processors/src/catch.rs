@@ -1,8 +1,8 @@
 //! `catch`: processors for messages that failed.
 //!
-//! They run for flagged messages only, and while they run the reason is still there (`error()`).
-//! Afterwards the flag is off, unless a child failed in turn: what went wrong while a failure was
-//! being dealt with must not pass as dealt with.
+//! The processors run for flagged messages only, and can read the reason with `error()`. Afterwards the
+//! flag is cleared, unless one of them failed: a failure while handling a failure must not count as
+//! handled.
 
 use meterline_config::{Child, Configure, PlanContext, ProcessorSpec, Spec};
 use meterline_core::{Batch, BuildContext, BuildError, Drops, Processor, ProcessorPlan};
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_while_catching_stays() {
+    fn a_failure_while_catching_keeps_the_flag() {
         let mut catch = Catch(Chain(vec![Box::new(Fail("worse"))]));
         let batch = catch.process(vec![failed("bad")], &mut Drops::default());
         assert_eq!(batch[0].failure().unwrap().reason.as_ref(), "worse");

@@ -1,11 +1,11 @@
-//! A list of child processors, as `catch`, `try` and `switch` have them.
+//! A list of child processors, for `catch`, `try` and `switch`.
 
 use meterline_core::{Batch, BuildContext, BuildError, Drops, Processor, ProcessorPlan};
 
-/// Checked children that have not been built.
+/// The plans of the children.
 pub(crate) type ChainPlan = Vec<Box<dyn ProcessorPlan>>;
 
-/// Builds each child.
+/// Builds all children.
 pub(crate) fn build(plans: &ChainPlan, cx: &BuildContext) -> Result<Chain, BuildError> {
     plans
         .iter()
@@ -14,11 +14,11 @@ pub(crate) fn build(plans: &ChainPlan, cx: &BuildContext) -> Result<Chain, Build
         .map(Chain)
 }
 
-/// Children that run one after the other.
+/// Children that run in sequence.
 pub(crate) struct Chain(pub(crate) Vec<Box<dyn Processor>>);
 
 impl Chain {
-    /// Runs all of them.
+    /// Runs all children.
     pub(crate) fn process(&mut self, batch: Batch, drops: &mut Drops) -> Batch {
         self.0
             .iter_mut()

@@ -1,4 +1,4 @@
-//! `json_schema`: flags messages that a JSON Schema refuses.
+//! `json_schema`: flags messages that violate a JSON Schema.
 
 mod documents;
 
@@ -23,27 +23,27 @@ type Validator = jsonschema::Validator<Documents>;
 /// The component.
 pub(crate) const SPEC: ProcessorSpec = Spec::new::<Config>(
     "json_schema",
-    "Flags messages that a JSON Schema refuses.",
+    "Flags messages that violate a JSON Schema.",
     &[
         "json_schema:\n  schema_path: 'file://./cloudevents.spec.json'\n",
         "json_schema:\n  schema: '{\"type\": \"object\", \"required\": [\"id\"]}'\n",
     ],
 );
 
-/// The one URL that means the schema inside the binary, where no file of that name is there.
+/// The URL of the built-in schema, if there is no file of that name.
 const SHIPPED_URL: &str = "file://./cloudevents.spec.json";
 const SHIPPED: &str = include_str!("../../../schemas/cloudevents.spec.json");
 
-/// Configuration of `json_schema`: one of the two.
+/// Configuration of `json_schema`: exactly one of the two fields.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// The schema itself, as JSON text.
+    /// The schema as JSON text.
     #[serde(default)]
     schema: Option<Located<String>>,
-    /// A `file://` path to the schema, relative to the working directory, else to the
-    /// configuration file. `file://./cloudevents.spec.json`, written exactly so, is the schema that
-    /// comes with the program where neither has a file of that name.
+    /// A `file://` path to the schema, relative to the working directory or else to the configuration
+    /// file. Exactly `file://./cloudevents.spec.json` is the built-in schema if neither directory has a
+    /// file of that name.
     #[serde(default)]
     schema_path: Option<Located<String>>,
 }
@@ -65,11 +65,11 @@ impl Configure for Config {
                 }
             },
             (Some(_), Some(path)) => {
-                cx.error_at(&path, "give either `schema` or `schema_path`, not both");
+                cx.error_at(&path, "set either `schema` or `schema_path`, not both");
                 return None;
             }
             (None, None) => {
-                cx.error("one of `schema` and `schema_path` is needed");
+                cx.error("set `schema` or `schema_path`");
                 return None;
             }
         };
@@ -96,11 +96,11 @@ fn compile(text: &str) -> Result<Validator, String> {
         .map_err(|error| format!("the schema is not a JSON Schema: {error}"))
 }
 
-/// The text of the schema that `url` names.
+/// Reads the schema that `url` names.
 fn read(url: &str, config_dir: Option<&Path>) -> Result<String, String> {
     let Some(path) = url.strip_prefix("file://") else {
         return Err(format!(
-            "`{url}` is not a `file://` path; write for example `file://./schema.json`"
+            "`{url}` is not a `file://` path; use a path such as `file://./schema.json`"
         ));
     };
     let path = Path::new(path);
@@ -127,8 +127,8 @@ fn read(url: &str, config_dir: Option<&Path>) -> Result<String, String> {
         .map(|candidate| candidate.display().to_string())
         .collect();
     Err(format!(
-        "there is no schema file at {}; name a file that is there, or write `{SHIPPED_URL}` for the \
-         CloudEvents schema that comes with the program",
+        "there is no schema file at {}; name an existing file, or write `{SHIPPED_URL}` for the built-in \
+         CloudEvents schema",
         tried.join(" or "),
     ))
 }
@@ -136,7 +136,7 @@ fn read(url: &str, config_dir: Option<&Path>) -> Result<String, String> {
 struct Plan {
     validator: Arc<Validator>,
     path: Arc<str>,
-    /// This check, where its outcome cannot depend on which id and which time an event has.
+    /// The id of this check, if its outcome does not depend on the id and time of an event.
     reuse: Option<u64>,
 }
 
@@ -172,8 +172,8 @@ impl Processor for JsonSchema {
 
 impl JsonSchema {
     fn check(&self, message: &Message) -> Result<(), String> {
-        // The gaps of a template hold an id or a time and were filled by the program itself: one
-        // outcome that passed the shipped schema stands for all.
+        // The gaps of a template hold an id or a time that the program generates. If one rendering
+        // passes the built-in schema, all of them do.
         let template = match message.content() {
             Content::Rendered(filled) => self.reuse.zip(Some(filled.template())),
             Content::Raw(_) | Content::Document(_) => None,
@@ -192,7 +192,7 @@ impl JsonSchema {
     }
 }
 
-/// Every violation, each with the field it is about.
+/// Formats the first violations, each with its field.
 fn explain(validator: &Validator, document: &Document) -> String {
     const MOST: usize = 5;
     let reasons: Vec<_> = validator
@@ -201,7 +201,7 @@ fn explain(validator: &Validator, document: &Document) -> String {
         .map(|error| {
             let place = error.instance_path().to_string();
             let field = place.trim_start_matches('/').replace('/', ".");
-            // A long value would bury the reason.
+            // A long value would hide the reason.
             let reason: String = error.to_string().chars().take(300).collect();
             if field.is_empty() {
                 reason
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_schema_refuses_what_is_no_event() {
+    fn the_shipped_schema_refuses_invalid_events() {
         for key in ["id", "specversion", "source", "type", "subject"] {
             let mut value = event();
             value.as_object_mut().unwrap().remove(key);
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_schema_has_one_name_and_a_file_of_that_name_comes_first() {
+    fn a_file_with_the_name_of_the_shipped_schema_takes_precedence() {
         for url in [
             "file://./nope/x.json",
             "file://./nope/cloudevents.spec.json",
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_names_where_it_was_looked_for() {
+    fn a_missing_file_is_reported_with_the_paths_that_were_tried() {
         let reason = read("file://./nothing.json", Some(Path::new("/etc/x"))).unwrap_err();
         assert!(
             reason.contains("./nothing.json or /etc/x/nothing.json"),

@@ -1,4 +1,4 @@
-//! The processors. Adding one: a file, a `mod` line and a line in [`SPECS`].
+//! The processors. To add one, add a file, a `mod` line and a line in [`SPECS`].
 
 mod catch;
 mod chain;
@@ -13,7 +13,7 @@ mod r#try;
 
 use meterline_config::ProcessorSpec;
 
-/// Every processor, by the name it has in a configuration.
+/// Every processor, sorted by its name in a configuration.
 pub const SPECS: &[ProcessorSpec] = &[
     catch::SPEC,
     json_schema::SPEC,

@@ -1,21 +1,17 @@
-//! `log`: prints a line for each message and passes it on.
+//! `log`: logs a line for each message and passes it on.
 
 use std::sync::Arc;
 
 use meterline_config::{Configure, Located, PlanContext, ProcessorSpec, Spec};
-use meterline_core::{
-    Batch, BuildContext, BuildError, Drops, Message, Processor, ProcessorPlan, Reads,
-};
+use meterline_core::{Batch, BuildContext, BuildError, Drops, Message, Processor, ProcessorPlan};
 use meterline_script::{Engine, Limits, Mapped, Mapping, Template};
 use serde::Deserialize;
 use tracing::{Level, debug, error, info, trace, warn};
 
-use crate::mapping::with_help;
-
 /// The component.
 pub(crate) const SPEC: ProcessorSpec = Spec::new::<Config>(
     "log",
-    "Prints a line for each message and passes it on.",
+    "Logs a line for each message and passes it on.",
     &[
         "log:\n  level: ERROR\n  message: 'refused: ${! error() }'\n",
         "log:\n  message: mapped\n  fields_mapping: 'root = #{ subject: this.subject }'\n",
@@ -29,10 +25,10 @@ pub(crate) struct Config {
     /// `TRACE`, `DEBUG`, `INFO`, `WARN` or `ERROR`.
     #[serde(default)]
     level: Option<Located<String>>,
-    /// The line; `${! … }` is replaced by the value of a Rhai expression.
+    /// The text of the line; `${! … }` is replaced by the value of a Rhai expression.
     #[serde(default)]
     message: Option<Located<String>>,
-    /// A mapping whose result's fields are added to the line.
+    /// A mapping whose result is added to the line.
     #[serde(default)]
     fields_mapping: Option<Located<String>>,
 }
@@ -50,7 +46,7 @@ impl Configure for Config {
                     cx.error_at(
                         text,
                         format!(
-                            "`{}` is not a level; the levels are TRACE, DEBUG, INFO, WARN and ERROR",
+                            "`{}` is not a level; use TRACE, DEBUG, INFO, WARN or ERROR",
                             text.value
                         ),
                     );
@@ -60,39 +56,21 @@ impl Configure for Config {
         };
         let empty = Located::from(String::new());
         let source = self.message.unwrap_or(empty);
-        let message = engine.compile_template(&source.value).map_err(|errors| {
-            for error in errors {
-                let message = with_help(error.message, error.help.as_deref());
-                cx.error_in(&source, error.line, error.column, message);
-            }
-        });
+        let message = engine.plan_template(&source, cx);
+        // `Some(None)` when there is no such field, `None` when it has errors.
         let fields = match &self.fields_mapping {
-            None => Ok(None),
-            Some(source) => engine
-                .compile_mapping(&source.value)
-                .map(|mapping| Some(Arc::new(mapping)))
-                .map_err(|errors| {
-                    for error in errors {
-                        let message = with_help(error.message, error.help.as_deref());
-                        cx.error_in(source, error.line, error.column, message);
-                    }
-                }),
+            None => Some(None),
+            Some(source) => engine.plan_mapping(source, cx).map(Some),
         };
-        let mut reads = Reads::default();
-        for read in [
-            message.as_ref().ok().map(Template::reads),
-            fields
-                .as_ref()
-                .ok()
-                .and_then(|it| Some(it.as_ref()?.reads().clone())),
-        ] {
-            reads.join(&read.unwrap_or_default());
+        let mut reads = message.as_ref().map(Template::reads).unwrap_or_default();
+        if let Some(Some(mapping)) = &fields {
+            reads.join(mapping.reads());
         }
         cx.reads(&reads);
         Some(Box::new(Log {
             level: level?,
-            message: Arc::new(message.ok()?),
-            fields: fields.ok()?,
+            message: Arc::new(message?),
+            fields: fields?.map(Arc::new),
             path: cx.path(),
         }))
     }
@@ -133,15 +111,15 @@ impl Processor for Log {
 }
 
 impl Log {
-    /// A line that cannot be made is no reason to touch the message: it is printed with the reason.
+    /// Logs the line. If the template or mapping fails, the line says why, and the message is unchanged.
     fn print(&self, message: &Message) {
         let text = match self.message.render(message) {
             Ok(text) => text,
-            Err(reason) => format!("(the message of this log line failed: {reason})"),
+            Err(reason) => format!("(`message` of this log processor failed: {reason})"),
         };
         let fields = match self.fields(message) {
             Ok(fields) => fields,
-            Err(reason) => format!("(the fields of this log line failed: {reason})"),
+            Err(reason) => format!("(`fields_mapping` of this log processor failed: {reason})"),
         };
         let (path, about) = (self.path.as_ref(), &*message.about());
         macro_rules! print {

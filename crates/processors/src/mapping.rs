@@ -1,4 +1,4 @@
-//! `mapping`: turns each message into another with a Rhai script.
+//! `mapping`: transforms messages with a Rhai script.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -18,14 +18,14 @@ use tracing::warn;
 /// The component.
 pub(crate) const SPEC: ProcessorSpec = Spec::new::<Config>(
     "mapping",
-    "Turns each message into another with a Rhai script.",
+    "Transforms each message with a Rhai script.",
     &[
         "mapping: |\n  root = #{\n    name: this.metadata.name,\n    start: meta(\"schedule_time\"),\n  };\n",
         "mapping: 'root = deleted()'",
     ],
 );
 
-/// Configuration of `mapping`: the script. `this` is the message, `root` what it becomes.
+/// Configuration of `mapping`: the script. `this` is the message, `root` the result.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Config(Located<String>);
 
@@ -33,63 +33,45 @@ impl Configure for Config {
     type Plan = dyn ProcessorPlan;
 
     fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn ProcessorPlan>> {
-        match Engine::new(Limits::default()).compile_mapping(&self.0.value) {
-            Ok(mapping) => {
-                for lint in mapping.lints() {
-                    let message = with_help(lint.message, lint.help.as_deref());
-                    cx.warning_in(&self.0, lint.line, lint.column, message);
-                }
-                cx.reads(mapping.reads());
-                let after = mapping.foresee(cx.foreseen(), self.0.number());
-                cx.foresee(after);
-                Some(Box::new(Plan {
-                    mapping: Arc::new(mapping),
-                    path: cx.path(),
-                    told: Arc::default(),
-                }))
-            }
-            Err(errors) => {
-                for error in errors {
-                    let message = with_help(error.message, error.help.as_deref());
-                    cx.error_in(&self.0, error.line, error.column, message);
-                }
-                cx.foresee(Foreseen::default());
-                None
-            }
-        }
-    }
-}
-
-pub(crate) fn with_help(message: String, help: Option<&str>) -> String {
-    match help {
-        Some(help) => format!("{message}; {help}"),
-        None => message,
+        let Some(mapping) = Engine::new(Limits::default()).plan_mapping(&self.0, cx) else {
+            cx.foresee(Foreseen::default());
+            return None;
+        };
+        mapping.report_lints(&self.0, cx);
+        cx.reads(mapping.reads());
+        let after = mapping.foresee(cx.foreseen(), self.0.number());
+        cx.foresee(after);
+        Some(Box::new(Plan {
+            mapping: Arc::new(mapping),
+            path: cx.path(),
+            reported: Arc::default(),
+        }))
     }
 }
 
 struct Plan {
     mapping: Arc<Mapping>,
     path: Arc<str>,
-    told: Arc<Mutex<Told>>,
+    reported: Arc<Mutex<Reported>>,
 }
 
 impl ProcessorPlan for Plan {
     fn build(&self, cx: &BuildContext) -> Result<Box<dyn Processor>, BuildError> {
-        let left_out = |loss: &str| {
+        let losses = |loss: &str| {
             cx.metrics.counter(
                 "mapping_left_out",
-                "Metrics that a mapping left out as no number could be made of them, and texts and \
-                 fields that it cut, counted when a message is mapped.",
+                "Invalid metrics that a mapping omitted, and texts and fields that it truncated or \
+                 omitted, counted when a message is mapped.",
                 &[("loss", loss), ("path", &self.path)],
             )
         };
         Ok(Box::new(Map {
             mapping: Arc::clone(&self.mapping),
             errors: errors(cx, &self.path),
-            metrics_left_out: left_out("metric"),
-            texts_cut: left_out("text"),
+            metrics_omitted: losses("metric"),
+            texts_cut: losses("text"),
             path: Arc::clone(&self.path),
-            told: Arc::clone(&self.told),
+            reported: Arc::clone(&self.reported),
         }))
     }
 }
@@ -107,9 +89,9 @@ struct Map {
     mapping: Arc<Mapping>,
     path: Arc<str>,
     errors: IntCounter,
-    metrics_left_out: IntCounter,
+    metrics_omitted: IntCounter,
     texts_cut: IntCounter,
-    told: Arc<Mutex<Told>>,
+    reported: Arc<Mutex<Reported>>,
 }
 
 impl Processor for Map {
@@ -120,7 +102,7 @@ impl Processor for Map {
             .filter_map(|mut message| {
                 let outcome = self.mapping.run_noting(&mut message, &mut notes);
                 if !notes.is_empty() {
-                    self.tell(&message, &notes);
+                    self.report(&message, &notes);
                     notes.clear();
                 }
                 match outcome {
@@ -141,22 +123,22 @@ impl Processor for Map {
 }
 
 impl Map {
-    /// Counts what was left out or cut, and tells of it once for each object: not again when the
-    /// object changes, as whoever changes it could fill the log.
-    fn tell(&self, message: &Message, notes: &[Note]) {
+    /// Counts what was omitted or truncated, and logs it once for each object. It is not logged again
+    /// when the object changes, because a tenant could fill the log with changes.
+    fn report(&self, message: &Message, notes: &[Note]) {
         let object = message.identity().map_or("", |it| &it.uid);
         let (path, about) = (&self.path, message.about());
         let is_first = |loss: Loss| {
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            told.is_first(object, loss)
+            let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+            reported.is_first(object, loss)
         };
         let metrics = of_loss(notes, Loss::Metric);
-        self.metrics_left_out.inc_by(metrics.len() as u64);
+        self.metrics_omitted.inc_by(metrics.len() as u64);
         if !metrics.is_empty() && is_first(Loss::Metric) {
             warn!(
                 %path,
-                "metrics of {about} are left out of its events, its other metrics are billed: {}; \
-                 correct the field",
+                "invalid metrics of {about} are omitted from its events, its other metrics are billed: \
+                 {}; correct the field",
                 metrics.join("; ")
             );
         }
@@ -165,8 +147,8 @@ impl Map {
         if !texts.is_empty() && is_first(Loss::Text) {
             warn!(
                 %path,
-                "the events of {about} say less than its annotations: {}; all of its time is billed, \
-                 shorten them if what is cut is needed",
+                "texts of {about} exceed the limits of an event: {}; all of its time is billed, \
+                 shorten them if you need the omitted parts",
                 texts.join("; ")
             );
         }
@@ -178,27 +160,27 @@ fn of_loss(notes: &[Note], loss: Loss) -> Vec<&str> {
     notes.map(|note| note.text.as_str()).collect()
 }
 
-/// What was told of which object, as far back as it is remembered.
+/// The losses logged so far, by object; bounded, the oldest are removed first.
 #[derive(Default)]
-struct Told {
+struct Reported {
     hasher: RandomState,
     known: HashSet<u64>,
     /// The oldest first.
     order: VecDeque<u64>,
 }
 
-impl Told {
-    /// Two hundred kilobytes at most. Of more objects than this some may be told of again.
-    const MOST: usize = 10_000;
+impl Reported {
+    /// The limit, which takes about two hundred kilobytes. Beyond it losses may be logged again.
+    const MAX: usize = 10_000;
 
-    /// Whether this is told of the object for the first time; from now on it is not.
+    /// Adds a loss of an object. Returns whether it is new.
     fn is_first(&mut self, object: &str, loss: Loss) -> bool {
         let key = self.hasher.hash_one((object, loss));
         if !self.known.insert(key) {
             return false;
         }
         self.order.push_back(key);
-        if self.order.len() > Self::MOST
+        if self.order.len() > Self::MAX
             && let Some(oldest) = self.order.pop_front()
         {
             self.known.remove(&oldest);
@@ -215,22 +197,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_is_told_once_of_each_object_in_bounded_memory() {
-        let mut told = Told::default();
-        assert!(told.is_first("a", Loss::Text));
-        assert!(!told.is_first("a", Loss::Text));
-        assert!(told.is_first("a", Loss::Metric));
-        assert!(told.is_first("b", Loss::Text));
-        for object in 0..3 * Told::MOST {
-            told.is_first(&object.to_string(), Loss::Text);
+    fn each_loss_is_reported_once_per_object_in_bounded_memory() {
+        let mut reported = Reported::default();
+        assert!(reported.is_first("a", Loss::Text));
+        assert!(!reported.is_first("a", Loss::Text));
+        assert!(reported.is_first("a", Loss::Metric));
+        assert!(reported.is_first("b", Loss::Text));
+        for object in 0..3 * Reported::MAX {
+            reported.is_first(&object.to_string(), Loss::Text);
         }
-        assert_eq!(told.known.len(), Told::MOST);
-        assert_eq!(told.order.len(), Told::MOST);
-        assert!(told.is_first("a", Loss::Text), "it was forgotten");
+        assert_eq!(reported.known.len(), Reported::MAX);
+        assert_eq!(reported.order.len(), Reported::MAX);
+        assert!(
+            reported.is_first("a", Loss::Text),
+            "the oldest one was removed"
+        );
     }
 
     #[test]
-    fn what_is_left_out_is_counted_and_the_event_goes_on() {
+    fn losses_are_counted_and_the_event_is_kept() {
         let source =
             "root = pod_metrics(15); root.data = this.metadata.annotations.select_prefix(\"a/\")";
         let mapping = Engine::new(Limits::default())
@@ -239,7 +224,7 @@ mod tests {
         let plan = Plan {
             mapping: Arc::new(mapping),
             path: "pipeline.processors.0".into(),
-            told: Arc::default(),
+            reported: Arc::default(),
         };
         let cx = BuildContext {
             label: "".into(),

@@ -1,4 +1,4 @@
-//! `noop`: does nothing, for a place in a configuration that must hold something.
+//! `noop`: does nothing, for places in a configuration that need a processor.
 
 use meterline_config::{Configure, PlanContext, ProcessorSpec, Spec};
 use meterline_core::{Batch, BuildContext, BuildError, Drops, Processor, ProcessorPlan, Reads};
@@ -8,7 +8,7 @@ use serde::Deserialize;
 pub(crate) const SPEC: ProcessorSpec =
     Spec::new::<Config>("noop", "Passes messages on unchanged.", &["noop: {}"]);
 
-/// Configuration of `noop`: none.
+/// Configuration of `noop`, which has no fields.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {}

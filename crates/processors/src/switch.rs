@@ -1,7 +1,7 @@
 //! `switch`: processors for messages that pass a check.
 //!
-//! The first case whose check is true runs; with `fallthrough` the next one runs as well. Without
-//! any, the message goes on unchanged. A check that cannot be evaluated flags the message.
+//! The first case whose check is true runs; with `fallthrough` the next one runs as well. If no check is
+//! true, the message passes unchanged. A check that fails flags the message.
 
 use std::sync::Arc;
 
@@ -12,10 +12,7 @@ use meterline_core::{
 use meterline_script::{Engine, Expression, Limits};
 use serde::Deserialize;
 
-use crate::{
-    chain::{self, Chain, ChainPlan},
-    mapping::with_help,
-};
+use crate::chain::{self, Chain, ChainPlan};
 
 /// The component.
 pub(crate) const SPEC: ProcessorSpec = Spec::new::<Config>(
@@ -33,13 +30,13 @@ pub(crate) struct Config(Vec<CaseConfig>);
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CaseConfig {
-    /// A Rhai expression that is true or false. None: always true.
+    /// A Rhai expression that returns true or false. Default: true.
     #[serde(default)]
     check: Option<Located<String>>,
-    /// What runs when it is true.
+    /// The processors that run when it is true.
     #[serde(default)]
     processors: Vec<Child>,
-    /// Whether the next case runs as well, whatever its check says.
+    /// Whether the next case runs as well, regardless of its check.
     #[serde(default)]
     fallthrough: bool,
 }
@@ -51,7 +48,7 @@ impl Configure for Config {
         cx.reads(&Reads::default());
         let engine = Engine::new(Limits::default());
         let before = cx.foreseen().clone();
-        // What is known of the messages of all cases so far, and of those that fall through.
+        // What is known about the messages after all cases so far, and about those that fall through.
         let mut after: Option<Foreseen> = None;
         let mut falling: Option<Foreseen> = None;
         let mut takes_all = false;
@@ -61,19 +58,10 @@ impl Configure for Config {
             .map(|case| {
                 let check = match case.check.filter(|it| !it.value.trim().is_empty()) {
                     None => Some(None),
-                    Some(source) => match engine.compile_expression(&source.value) {
-                        Ok(expression) => {
-                            cx.reads(expression.reads());
-                            Some(Some(Arc::new(expression)))
-                        }
-                        Err(errors) => {
-                            for error in errors {
-                                let message = with_help(error.message, error.help.as_deref());
-                                cx.error_in(&source, error.line, error.column, message);
-                            }
-                            None
-                        }
-                    },
+                    Some(source) => engine.plan_expression(&source, cx).map(|expression| {
+                        cx.reads(expression.reads());
+                        Some(Arc::new(expression))
+                    }),
                 };
                 takes_all |= matches!(check, Some(None));
                 let start = match falling.take() {

@@ -1,4 +1,4 @@
-//! Processors for the tests of the others.
+//! Processors for tests.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +16,7 @@ impl Processor for Fail {
     }
 }
 
-/// Notes the failure, or "", of every message that it sees.
+/// Records the failure of every message, or "" for none.
 pub(crate) struct Record(Arc<Mutex<Vec<String>>>);
 
 impl Record {

@@ -1,7 +1,7 @@
 //! `try`: processors that stop at the first failure.
 //!
-//! Each message goes through the children until one fails; the rest is skipped for that message
-//! alone. A message that was flagged before is passed on untouched.
+//! Each message passes through the children until one fails; the rest is skipped for that message
+//! only. A message that is already flagged passes unchanged.
 
 use meterline_config::{Child, Configure, PlanContext, ProcessorSpec, Spec};
 use meterline_core::{Batch, BuildContext, BuildError, Drops, Processor, ProcessorPlan};
@@ -70,7 +70,7 @@ mod tests {
     use crate::testing::{Fail, Record};
 
     #[test]
-    fn what_comes_after_a_failure_is_skipped() {
+    fn processors_after_a_failure_are_skipped() {
         let (record, seen) = Record::new();
         let mut attempt = Try(Chain(vec![Box::new(Fail("bad")), Box::new(record)]));
         let batch = attempt.process(vec![Message::value(&json!(1))], &mut Drops::default());
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_failed_before_is_not_tried() {
+    fn a_message_that_is_already_flagged_is_skipped() {
         let (record, seen) = Record::new();
         let mut attempt = Try(Chain(vec![Box::new(record)]));
         let mut message = Message::value(&json!(1));

@@ -37,7 +37,7 @@ pub(crate) struct Chunk {
     pub(crate) failed: Option<Mark>,
     /// The same, of an answer that it is too large.
     pub(crate) too_large: Option<Mark>,
-    /// How a single message fared.
+    /// The failures of a single message.
     pub(crate) alone: Alone,
     /// It failed as it is.
     pub(crate) has_failed: bool,
@@ -55,14 +55,14 @@ pub(crate) struct Chunk {
     early: Instant,
 }
 
-/// How a single message fared.
+/// The failures of a single message.
 #[derive(Default)]
 pub(crate) struct Alone {
     /// What had been taken when it failed alone for the first time.
     pub(crate) since: Option<Mark>,
     /// How often it failed after another request had been taken since it failed before.
     pub(crate) failures: u32,
-    /// The other side failed for it in another way than by saying that it is too large.
+    /// The server failed for it in another way than by saying that it is too large.
     pub(crate) failed_otherwise: bool,
     /// It failed often enough to be set aside, but within a short time limit: it is sent again with the
     /// configured one.

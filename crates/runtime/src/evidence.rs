@@ -1,6 +1,6 @@
-//! What the other side took, and when: the evidence against what it does not take.
+//! Counts the requests that succeed: the evidence against a message that fails.
 //!
-//! A request that fails says nothing by itself: the other side may be down, or fail now and then. That
+//! A request that fails says nothing by itself: the server may be down, or fail now and then. That
 //! it takes other requests in between is what speaks against a message, and the more so the fewer of
 //! those needed a second try.
 

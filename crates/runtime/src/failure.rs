@@ -1,10 +1,10 @@
-//! What a failure that may pass calls for.
+//! Failures that may be transient, and the pause that each of them needs.
 
 use std::time::Duration;
 
 use meterline_core::{Cause, WriteError};
 
-/// The pause while the other side refuses us.
+/// The pause while the server refuses us.
 const UNAUTHORIZED: Duration = Duration::from_secs(10);
 /// The pause before what only a person can mend is tried again, such as a wrong URL.
 pub(crate) const SLOW: Duration = Duration::from_secs(30);
@@ -12,7 +12,7 @@ pub(crate) const SLOW: Duration = Duration::from_secs(30);
 /// A failure that may pass.
 pub(crate) struct TransientFailure {
     pub(crate) reason: String,
-    /// The pause that the other side asked for.
+    /// The pause that the server asked for.
     pub(crate) asked: Option<Duration>,
     /// The pause that the failure calls for, where others are not taken meanwhile.
     pub(crate) slow: Option<Duration>,

@@ -1,5 +1,5 @@
-//! How the messages of late fared: one that fails is set aside, but when most of them fail it is not
-//! the messages that are wrong.
+//! The share of the last messages that failed. One that fails is set aside; when most of them fail the
+//! configuration is wrong and not the messages.
 
 /// After so many more messages, what was seen counts half, and after one more batch at most half is
 /// forgotten: neither one message in a row of small batches nor one part of a large one decides.

@@ -1,5 +1,4 @@
-//! Who may have a request under way, and where messages wait that must not keep others from being
-//! written.
+//! Limits the requests under way, and the memory of messages that wait without blocking others.
 
 use std::sync::Arc;
 

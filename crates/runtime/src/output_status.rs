@@ -1,4 +1,4 @@
-//! What `/ready` says of an output, and what its log says once rather than for each batch.
+//! The state of an output for `/ready`, and log lines that are written once and not for each batch.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,19 +8,19 @@ use tracing::{debug, error, info, warn};
 
 use crate::failure_rate::FailureRate;
 
-/// A verdict on so many messages is told, though a large batch is not through yet.
+/// The status is updated after this many messages, although a large batch is not finished yet.
 const TOLD: usize = 64;
-/// Bisections are told so often at most.
+/// The shortest interval between two log lines about bisections.
 const BISECTION: Duration = Duration::from_secs(60);
 
-/// Messages of one batch that came to an end, and how.
+/// Counts the messages of one batch by how they ended.
 #[derive(Default)]
 pub(crate) struct Tally {
     settled: usize,
     rejected: usize,
     reason: String,
     /// Of how many messages a batch was when it was cut in halves for the first time, and whether
-    /// that is told at INFO.
+    /// that is logged at INFO.
     bisected: Option<(usize, bool)>,
     requests: u64,
     delivered: usize,
@@ -52,17 +52,17 @@ impl Tally {
         self.reason = reason;
     }
 
-    /// Whether enough came to an end to judge by it.
+    /// Whether enough messages ended to update the status.
     pub(crate) fn is_due(&self) -> bool {
         self.settled >= TOLD
     }
 }
 
-/// The log tells of one failure after the other at intervals that grow from the one to the other, and are short
-/// again after as long without any.
+/// Log lines about failures are at least this far apart. The interval doubles up to the longest one, and is
+/// short again after as long without a failure.
 const FIRST_INTERVAL: Duration = Duration::from_secs(60);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3_600);
-/// So many failures in a row are told in any case.
+/// This many failures in a row are logged in any case.
 const MANY: u32 = 8;
 
 #[derive(Default)]
@@ -71,12 +71,12 @@ struct State {
     outage: Option<String>,
     /// Whether the log says so.
     warned: bool,
-    /// When a failure was told last, and until when the next one is not.
+    /// When a failure was logged last, and until when the next one is not.
     told: Option<(Instant, Instant)>,
     /// Why most of what gets through is rejected.
     refusal: Option<String>,
     lately: FailureRate,
-    /// When a bisection was told last.
+    /// When a bisection was logged last.
     bisection: Option<Instant>,
 }
 
@@ -103,7 +103,7 @@ impl State {
     }
 }
 
-/// What an output says of itself.
+/// The status of one output.
 pub(crate) struct OutputStatus {
     label: Arc<str>,
     health: HealthHandle,
@@ -147,14 +147,14 @@ impl OutputStatus {
         }
     }
 
-    /// The other side works, after so many failures in a row.
+    /// The server works, after so many failures in a row.
     pub(crate) fn works(&self, failures: u32) {
         let mut state = self.state();
         state.outage = None;
         if std::mem::take(&mut state.warned) {
-            info!(output = %self.label, failures, "it answers again");
+            info!(output = %self.label, failures, "the server answers again; what waits is sent");
         } else if failures > 0 {
-            debug!(output = %self.label, failures, "it answers again");
+            debug!(output = %self.label, failures, "the server answers again; what waits is sent");
         }
         state.tell(&self.health);
     }
@@ -171,7 +171,7 @@ impl OutputStatus {
         state.lately.note(settled, rejected);
         if !state.lately.most_failed() {
             if state.refusal.take().is_some() {
-                info!(output = %self.label, "most events are taken again");
+                info!(output = %self.label, "most events are accepted again");
             }
         } else if rejected > 0 {
             let reason = format!("most events are rejected: {}", tally.reason);
@@ -183,7 +183,7 @@ impl OutputStatus {
         state.tell(&self.health);
     }
 
-    /// A batch of so many is cut in halves for this reason.
+    /// Logs that a batch of this many events is halved for this reason.
     pub(crate) fn bisects(&self, events: usize, reason: &str, tally: &mut Tally) {
         if tally.bisected.is_some() {
             return;
@@ -196,13 +196,13 @@ impl OutputStatus {
         tally.bisected = Some((events, loud));
         if loud {
             state.bisection = Some(now);
-            info!(output = %self.label, events, "a batch is halved to find the event that is the reason: {reason}");
+            info!(output = %self.label, events, "a batch failed and is halved to find the event that causes it: {reason}");
         } else {
-            debug!(output = %self.label, events, "a batch is halved to find the event that is the reason: {reason}");
+            debug!(output = %self.label, events, "a batch failed and is halved to find the event that causes it: {reason}");
         }
     }
 
-    /// A batch has come to its end.
+    /// Logs the end of a batch that was halved.
     pub(crate) fn ends(&self, tally: &Tally) {
         let Some((events, loud)) = tally.bisected else {
             return;
@@ -215,9 +215,9 @@ impl OutputStatus {
             ..
         } = tally;
         if loud {
-            info!(output = %self.label, events, requests, delivered, set_aside, dropped, "the batch that was halved is through");
+            info!(output = %self.label, events, requests, delivered, set_aside, dropped, "the batch that was halved is finished");
         } else {
-            debug!(output = %self.label, events, requests, delivered, set_aside, dropped, "the batch that was halved is through");
+            debug!(output = %self.label, events, requests, delivered, set_aside, dropped, "the batch that was halved is finished");
         }
     }
 

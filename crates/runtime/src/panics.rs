@@ -1,4 +1,4 @@
-//! What becomes of a message whose processing panicked.
+//! Flags a message whose processing panicked.
 
 use meterline_core::Message;
 use tracing::error;

@@ -25,7 +25,7 @@ struct ProcessedInput {
     /// So many batches are processed at once.
     most: usize,
     working: FuturesOrdered<Working>,
-    /// How the input ended, to be told once what it yielded before is out.
+    /// How the input ended; returned after everything that it yielded before.
     ended: Option<Result<(), InputError>>,
     /// After a stop that asked for no more: the input is not read again.
     is_over: bool,

@@ -10,7 +10,8 @@ use std::{
 };
 
 use meterline_core::{
-    Ack, Cause, Content, FALLBACK_ERROR, IntCounter, Message, Metrics, Outcome, Rejection,
+    Ack, Cause, Content, FALLBACK_ERROR, IntCounter, LogInterval, Message, Metrics, Outcome,
+    Rejection,
 };
 use tokio::{
     sync::mpsc,
@@ -20,14 +21,14 @@ use tracing::error;
 
 use crate::delivery::Delivery;
 
-/// The pause before an object is logged again for the same reason; it doubles up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_secs(60);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
+/// The interval after which an object is logged again for the same reason; it doubles up to the longest.
+const FIRST_INTERVAL: Duration = Duration::from_secs(60);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(3_600);
 /// So many objects and reasons are remembered. When there are more, those that were not rejected for
 /// the longest pause are forgotten. If that makes no room, those of the namespace that has most are;
 /// further ones of that namespace itself are summed up.
 const REMEMBERED: usize = 65_536;
-/// So many reasons of one object are told apart: a mapping may put anything into one.
+/// This many reasons of one object are distinguished: a mapping may put anything into one.
 const REASONS: u32 = 16;
 
 /// The path of messages that are refused.
@@ -164,7 +165,7 @@ enum Line {
     },
 }
 
-/// An object, by UID, and a reason; no reason: all beyond those that are told apart.
+/// An object, by UID, and a reason; no reason: all beyond those that are distinguished.
 type Key = (Arc<str>, Option<(Cause, u64)>);
 
 #[derive(Default)]
@@ -182,8 +183,7 @@ struct Entry {
     times: u64,
     seconds: i64,
     last: Instant,
-    next: Instant,
-    pause: Duration,
+    log: LogInterval,
 }
 
 impl Told {
@@ -206,11 +206,9 @@ impl Told {
             entry.times = entry.times.saturating_add(1);
             entry.seconds = entry.seconds.saturating_add(seconds);
             entry.last = now;
-            if now < entry.next {
+            if entry.log.try_log(now.into_std()).is_none() {
                 return Line::None;
             }
-            entry.pause = entry.pause.saturating_mul(2).min(LONGEST_PAUSE);
-            entry.next = now + entry.pause;
             return Line::Again {
                 times: std::mem::take(&mut entry.times),
                 seconds: std::mem::take(&mut entry.seconds),
@@ -243,8 +241,7 @@ impl Told {
                 times: 0,
                 seconds: 0,
                 last: now,
-                next: now + FIRST_PAUSE,
-                pause: FIRST_PAUSE,
+                log: LogInterval::new(FIRST_INTERVAL, LONGEST_INTERVAL, now.into_std()),
             },
         );
     }
@@ -254,7 +251,7 @@ impl Told {
         if !self.crowd.saturating_add(1).is_power_of_two() {
             return false;
         }
-        self.keep(|entry| now.duration_since(entry.last) < LONGEST_PAUSE);
+        self.keep(|entry| now.duration_since(entry.last) < LONGEST_INTERVAL);
         let has_room = self.entries.len() < REMEMBERED;
         if has_room {
             self.crowd = 0;
@@ -385,7 +382,7 @@ mod tests {
         assert_eq!(note("a", Duration::ZERO), Line::Crowd { messages: 1 });
         assert_eq!(note("b", Duration::ZERO), Line::Crowd { messages: 2 });
         assert_eq!(note("c", Duration::ZERO), Line::None);
-        assert_eq!(note("d", LONGEST_PAUSE), Line::First { seconds: 2 });
+        assert_eq!(note("d", LONGEST_INTERVAL), Line::First { seconds: 2 });
     }
 
     #[tokio::test(start_paused = true)]
@@ -420,7 +417,7 @@ mod tests {
             firsts += u32::from(line == Line::First { seconds: 2 });
         }
         assert_eq!(firsts, REASONS + 1);
-        let later = start + FIRST_PAUSE;
+        let later = start + FIRST_INTERVAL;
         let line = told.note(&message("a"), &rejection("something else"), later);
         let rest = u64::from(1_000 - REASONS);
         assert!(

@@ -1,4 +1,4 @@
-//! How messages end: taken, dropped on purpose or rejected.
+//! Settles messages: delivered, dropped on purpose or rejected.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
-//! How much the other side takes at once, as far as it told.
+//! The largest request that the server accepts, as far as it is known.
 //!
 //! It tells by refusing (413), and what it goes by is nearly always bytes: so that is what is
 //! remembered, and events that are small go together though two large ones did not. After many
-//! batches that were taken the limit is tried a little higher, for the other side may have changed.
+//! batches that were taken the limit is tried a little higher, for the server may have changed.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,8 +1,8 @@
-//! The objects of which an event fails while those of others are taken: what comes of them next goes by
-//! itself, so that it holds up no others.
+//! Tracks the objects of which an event fails while events of other objects are accepted. Their next events are
+//! sent by themselves, so that they delay no others.
 //!
-//! Of one object whose events take long to fail one is tried at a time; the others wait for what comes of
-//! it. Once it was set aside, only one of the next events is sent now and then, and the others are set aside as well. The
+//! Of one object whose events take long to fail one is tried at a time; the others wait for
+//! its result. Once it was set aside, only one of the next events is sent now and then, and the others are set aside as well. The
 //! pauses grow with the time that these tries take.
 
 use std::{
@@ -60,7 +60,7 @@ struct Conviction {
     until: Instant,
 }
 
-/// What becomes of a chunk that is to be sent.
+/// Whether a chunk is sent.
 pub(crate) enum Admission {
     /// It is sent.
     Sent(Chunk),
@@ -118,8 +118,8 @@ impl Suspects {
             }
             Leave::Denied(reason) => {
                 let reason = format!(
-                    "not sent now, for the last event of this object that was sent failed while \
-                     others are taken: {reason}"
+                    "not sent now: the last event of this object that was sent failed while \
+                     other events are accepted: {reason}"
                 );
                 Admission::Denied(chunk, reason)
             }

@@ -1,4 +1,4 @@
-//! Threads that run processors, and what becomes of the messages of a batch there.
+//! Threads that run processors, and the results of the batches that they process.
 
 use std::{
     collections::HashSet,
@@ -133,7 +133,7 @@ fn process(chain: &mut Chain, chunk: Batch) -> Processed {
     }
 }
 
-/// What is told of processed chunks: how processing works on the whole, and what it dropped.
+/// Reports on processed chunks: whether processing works on the whole, and what it dropped.
 pub(crate) struct Results {
     verdict: Verdict,
     metrics: Metrics,

@@ -1,8 +1,8 @@
-//! Writes one batch, whatever it takes.
+//! Writes one batch and retries until each message is delivered, rejected or dropped.
 //!
-//! What fails is written again, for ever. Where others are taken meanwhile it is not the other side
-//! that is away, and what fails is halved until the message that is the reason stands alone. While
-//! everything fails one request at a time is tried, and nothing is set aside.
+//! A request that fails is sent again, for ever unless the configuration sets a limit. If other requests
+//! succeed meanwhile the server is not down, and the batch is halved until the message that causes the failure
+//! stands alone. While every request fails one request at a time is sent, and nothing is set aside.
 
 use std::sync::{
     Arc,
@@ -39,7 +39,7 @@ use crate::{
 /// The pauses of a message that fails alone while others are taken grow up to that of this failure.
 const PATIENCE: u32 = 3;
 
-/// A failure after which it is soon tried again is told when it fails again.
+/// A failure with a shorter pause is logged only when the next attempt fails too.
 const BRIEF: Duration = Duration::from_secs(5);
 
 /// What the writes of one leaf share.
@@ -264,7 +264,7 @@ impl BatchWriter {
 
     async fn took(&self, chunk: Chunk, batch: &mut Batch) {
         if self.evidence.took(chunk.bytes(), chunk.has_failed) {
-            info!(output = %self.label, events = chunk.len(), "the first delivery was taken");
+            info!(output = %self.label, events = chunk.len(), "the server accepted the first delivery");
         }
         batch.seen.fit(&chunk.messages);
         let identities = chunk.messages.iter().filter_map(Message::identity);
@@ -272,7 +272,7 @@ impl BatchWriter {
         self.settle(chunk, End::Taken, batch).await;
     }
 
-    /// No request can be made of the message at this place, which says nothing of the other side.
+    /// No request can be made of the message at this place, which is no answer of the server.
     async fn unsendable(&self, mut chunk: Chunk, at: usize, reason: String, batch: &mut Batch) {
         let behind = chunk.split_off(at.saturating_add(1));
         let first = chunk.split_off(at);
@@ -321,7 +321,7 @@ impl BatchWriter {
         self.handle_failure(chunk, failure, attempt, batch).await;
     }
 
-    /// The other side refuses something in a chunk for good. As long as it never took anything it is
+    /// The server refuses something in a chunk for good. As long as it never took anything it is
     /// not the events that are wrong.
     async fn refused(&self, mut chunk: Chunk, reason: String, batch: &mut Batch) {
         let counts = self.evidence.has_succeeded() || self.settler.is_dropped(&reason);
@@ -362,7 +362,7 @@ impl BatchWriter {
         let is_suspect = others_succeed || chunk.is_suspect();
         batch.chunks.is_slow |= others_succeed && failure.is_slow();
         let mut failures = if is_suspect {
-            debug!(output = %self.label, events = chunk.len(), "{reason}; others are taken");
+            debug!(output = %self.label, events = chunk.len(), "{reason}; other requests succeed");
             1
         } else {
             self.failed(&failure, is_piece)
@@ -399,7 +399,7 @@ impl BatchWriter {
                         cause
                     };
                     let reason = format!(
-                        "it fails whenever it is sent, and others are taken meanwhile: {reason}"
+                        "it fails whenever it is sent, and other events are accepted meanwhile: {reason}"
                     );
                     return self
                         .settle(chunk, End::Rejected(cause, reason), batch)
@@ -447,7 +447,7 @@ impl BatchWriter {
     ) {
         let asked = failure.asked.or(failure.slow);
         let pause = backoff::pause(&self.retry, failures, asked);
-        // What the other side asked for is kept to, whatever it does with others.
+        // A pause that the server asked for is kept, even if other requests succeed meanwhile.
         let early = if failure.asked.is_none() && failure.cause.is_some() {
             self.short_pause(&chunk)
         } else {

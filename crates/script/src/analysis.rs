@@ -1,4 +1,4 @@
-//! What can be known of a script before it runs: what it reads, what it depends on, what is wrong.
+//! Static analysis of a script: what it reads, what its result depends on, and its errors.
 
 use std::collections::HashSet;
 
@@ -14,22 +14,23 @@ use crate::{
     reuse::{self, Reuse},
 };
 
-/// The outcome of reading a script.
+/// The result of analysing a script.
 #[derive(Debug, Default)]
 pub(crate) struct Analysis {
-    /// The parts of `this` that can be read.
+    /// The parts of `this` that the script may read.
     pub(crate) this: Reads,
-    /// The parts of the content that can be read, also beside `this`: by the functions that are called.
+    /// The parts of the content that the script may read, including those that the functions it calls
+    /// read.
     pub(crate) reads: Reads,
-    /// Whether anything but an operator is called.
+    /// Whether the script calls anything but operators.
     pub(crate) calls: bool,
     /// Whether the variable `meta` occurs.
     pub(crate) uses_meta_variable: bool,
-    /// Whether the result depends on the message alone.
+    /// Whether the result depends only on the message.
     pub(crate) is_pure: bool,
-    /// How the result can serve again, if it can.
+    /// How the result can be reused, if it can.
     pub(crate) reuse: Option<Reuse>,
-    /// What works but is likely not meant.
+    /// What works but is likely a mistake.
     pub(crate) lints: Vec<ScriptError>,
     /// Assignments to `root` and `meta`, which an expression must not have.
     pub(crate) assignments: Vec<ScriptError>,
@@ -42,10 +43,10 @@ impl Analysis {
     }
 }
 
-/// Reads a compiled script, of which the statements in `blanked` are left out.
+/// Analyses a compiled script, which lacks the statements in `blanked`.
 ///
 /// # Errors
-/// Every fault that shows without running it.
+/// Every error that can be found without running the script.
 pub(crate) fn analyse<'a>(
     ast: &'a AST,
     origin: &'a Origin,
@@ -68,8 +69,8 @@ pub(crate) fn analyse<'a>(
     };
     for function in ast.iter_functions() {
         if function.name != BODY && !function.name.starts_with("anon$") {
-            let help = Some("the script defines a function by closing a brace it did not open");
-            let error = origin.error(Position::NONE, "there is a `}` too many", help);
+            let help = Some("remove the `}` that closes no brace of the script");
+            let error = origin.error(Position::NONE, "there is one `}` too many", help);
             return Err(vec![error]);
         }
     }
@@ -94,11 +95,11 @@ pub(crate) fn analyse<'a>(
 
 struct Reader<'a> {
     origin: &'a Origin,
-    /// What the statements that are left out may declare.
+    /// The words of the missing statements, which may declare variables and functions.
     blanked: HashSet<&'a str>,
-    /// Variables that function values have from outside: to the interpreter they are parameters.
+    /// Variables that function values capture; the interpreter turns them into parameters.
     captured: HashSet<&'a str>,
-    /// Whether this is the script itself and not a function value in it.
+    /// Whether the current node is in the script itself and not in a function value.
     in_body: bool,
     reads: reuse::Reads,
     errors: Vec<ScriptError>,
@@ -160,7 +161,7 @@ impl Reader<'_> {
                 }
             }
             Stmt::FnCall(call, position) => self.call(call, *position, None),
-            // The interpreter's own walk does not look into this one.
+            // `walk` of the interpreter does not visit this one.
             Stmt::BreakLoop(Some(value), ..) => {
                 value.walk(&mut Vec::new(), &mut |path| {
                     self.node(path);
@@ -203,7 +204,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A function value made from a name: `Fn("now")`.
+    /// Handles a function value that is created from a name: `Fn("now")`.
     fn constant(&mut self, value: &Dynamic, position: Position) {
         if let Some(function) = value.read_lock::<FnPtr>()
             && !function.is_anonymous()
@@ -216,7 +217,8 @@ impl Reader<'_> {
         }
     }
 
-    /// A call, of a method of `receiver` if there is one; what the receiver is may not show.
+    /// Handles a call. `receiver` is `None` for a plain call, and `Some(None)` for a method call whose
+    /// receiver is not an expression of its own.
     fn call(&mut self, call: &FnCallExpr, position: Position, receiver: Option<Option<&Expr>>) {
         if call.is_operator_call() || call.name == MAKE_PATH {
             return;
@@ -230,7 +232,7 @@ impl Reader<'_> {
                 self.called(name, *position);
             }
             ("Fn", _) => {
-                // Any function at all may be behind it.
+                // It may be any function.
                 self.analysis.is_pure = false;
                 self.analysis.reads.join(&Reads::All);
             }
@@ -247,7 +249,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Checks arguments in number and, where the text shows it, type.
+    /// Checks the number of arguments, and the types of literal arguments.
     fn arguments(
         &mut self,
         call: &FnCallExpr,
@@ -259,12 +261,12 @@ impl Reader<'_> {
             .chain(call.args.iter().map(Some))
             .collect();
         let types: Vec<_> = arguments.iter().map(|it| it.and_then(literal)).collect();
-        if let Some(misfit) = functions::misfit(&call.name, &types, receiver.is_some()) {
-            let blamed = misfit.argument.and_then(|at| *arguments.get(at)?);
+        if let Some(mismatch) = functions::mismatch(&call.name, &types, receiver.is_some()) {
+            let blamed = mismatch.argument.and_then(|at| *arguments.get(at)?);
             let position = blamed.map_or(position, Expr::start_position);
             let error = self
                 .origin
-                .error(position, misfit.message, Some(&misfit.help));
+                .error(position, mismatch.message, Some(&mismatch.help));
             self.errors.push(error);
         }
         for (at, argument) in arguments.iter().enumerate() {
@@ -299,7 +301,7 @@ impl Reader<'_> {
         {
             self.analysis.lints.push(self.origin.error(
                 *position,
-                "`uuid_v4()` gives a new id each time, so an event that is sent again is billed \
+                "`uuid_v4()` returns a new id each time, so an event that is sent again is billed \
                  twice",
                 Some("use `event_id()`, which is the same for the same usage"),
             ));
@@ -312,7 +314,7 @@ fn words(text: &str) -> HashSet<&str> {
         .collect()
 }
 
-/// The type of a value that is written out.
+/// Returns the type of a literal.
 fn literal(expression: &Expr) -> Option<Type> {
     Some(match expression {
         Expr::Unit(_) => Type::Missing,

@@ -1,14 +1,13 @@
-//! Text that people see nothing of.
+//! Text without visible characters.
 
-/// The text without spaces and control characters at its ends; `None` if nothing that can be seen is
-/// left of it.
+/// Trims spaces and control characters from both ends; `None` if no visible character is left.
 pub(crate) fn trimmed(text: &str) -> Option<&str> {
     let trimmed = text.trim_matches(|it: char| it.is_whitespace() || it.is_control());
     (!trimmed.chars().all(is_invisible)).then_some(trimmed)
 }
 
-/// Whether a character shows nothing. Inside a text and at its ends invisible characters stay, as
-/// they can be part of how a visible one is written.
+/// Whether a character is invisible. Only spaces and control characters are trimmed, because other
+/// invisible characters can be part of a visible one, such as an emoji.
 fn is_invisible(character: char) -> bool {
     character.is_whitespace()
         || character.is_control()
@@ -37,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_shows_nothing_is_nothing() {
+    fn invisible_text_is_none() {
         for text in [
             "",
             " ",
@@ -60,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn what_shows_something_loses_only_spaces_at_its_ends() {
+    fn visible_text_loses_only_spaces_and_controls_at_its_ends() {
         for (text, expected) in [
             ("customer", "customer"),
             (" customer 1\n", "customer 1"),

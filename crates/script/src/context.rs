@@ -1,4 +1,4 @@
-//! What a running script can ask about the message at hand.
+//! What native functions can access of the current message.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -11,8 +11,8 @@ use crate::{
     prefix::Skipped,
 };
 
-/// The message as native functions see it. It travels as the tag of the call, so that a function
-/// finds it wherever it is called from, in a function value too.
+/// The message as native functions see it. It is the tag of the call, so that functions find it wherever
+/// they are called, including in function values.
 #[derive(Clone)]
 pub(crate) struct Context(Arc<Inner>);
 
@@ -24,7 +24,7 @@ struct Inner {
 }
 
 impl Context {
-    /// The context of a run over `message`.
+    /// Creates the context of a run over `message`.
     pub(crate) fn new(message: Message) -> Self {
         Self(Arc::new(Inner {
             message,
@@ -34,10 +34,10 @@ impl Context {
         }))
     }
 
-    /// The message back, after the run, and what was noted.
+    /// Returns the message and the notes after a run.
     pub(crate) fn into_parts(self) -> (Message, Vec<Note>) {
         let taken = std::mem::take(&mut *self.notes()).into_vec();
-        // Nothing that outlives a run holds a context; if something did, a copy is as good.
+        // Nothing that outlives a run holds a context; otherwise a copy is returned.
         let message = Arc::try_unwrap(self.0)
             .map_or_else(|inner| inner.message.clone(), |inner| inner.message);
         (message, taken)
@@ -47,19 +47,19 @@ impl Context {
         self.0.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says which fields `this` does not have, though a prefix of theirs is read.
+    /// Sets how many fields of each prefix are missing in `this`.
     pub(crate) fn set_skipped(&self, skipped: Skipped) {
-        // Once a run, before the script starts.
+        // Called once per run, before the script starts.
         let _ = self.0.skipped.set(skipped);
     }
 
-    /// How many fields of a prefix `this` does not have, as they are too many.
+    /// Returns how many fields of a prefix are missing in `this`, because there are too many.
     pub(crate) fn skipped(&self, prefix: &str) -> usize {
         let skipped = self.0.skipped.get();
         skipped.and_then(|it| it.get(prefix)).copied().unwrap_or(0)
     }
 
-    /// Notes that something was left out or cut.
+    /// Notes that something was omitted or truncated.
     pub(crate) fn note(&self, loss: Loss, text: String) {
         self.notes().add(loss, text);
     }
@@ -80,18 +80,18 @@ impl Context {
         self.0.message.identity()
     }
 
-    /// The content as bytes.
+    /// Returns the content as bytes.
     pub(crate) fn bytes(&self) -> Result<Vec<u8>, String> {
         let bytes = self.message().bytes();
         bytes.map(Vec::from).map_err(|error| error.to_string())
     }
 
-    /// The content as a script value.
+    /// Returns the content as a script value.
     pub(crate) fn this(&self) -> Result<rhai::Dynamic, String> {
         Ok(materialise::whole(self.document()?.root()))
     }
 
-    /// The content as a document, made at most once a run.
+    /// Returns the content as a document, which is parsed at most once per run.
     pub(crate) fn document(&self) -> Result<&Document, String> {
         self.0
             .document
@@ -101,10 +101,10 @@ impl Context {
     }
 }
 
-/// The message of the call that a native function answers.
+/// Returns the context of a call.
 ///
 /// # Errors
-/// When there is none, which no way of calling a script leads to.
+/// When the call has none, which does not happen in a run.
 pub(crate) fn of(call: &NativeCallContext<'_>) -> Result<Context, Box<EvalAltResult>> {
     call.tag()
         .and_then(|tag| tag.read_lock::<Context>())

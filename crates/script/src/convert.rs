@@ -1,18 +1,18 @@
-//! Between script values and JSON.
+//! Converts script values to JSON.
 
 use meterline_core::{Builder, Document, Scalar};
 use rhai::{Array, Dynamic, Map};
 
 use crate::decimal::Decimal;
 
-/// As deep as `serde_json` reads.
+/// The deepest nesting, which is that of `serde_json`.
 const MAX_DEPTH: usize = 128;
 
-/// What `deleted()` gives: a field of this value is left out, a message of this value is dropped.
+/// The result of `deleted()`: a field with this value is omitted, a message with it is dropped.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deleted;
 
-/// A script value as JSON text; text is written with quotes.
+/// Converts a script value to JSON text; text is quoted.
 ///
 /// # Errors
 /// As [`to_document`].
@@ -27,7 +27,7 @@ fn json_text(document: &Document) -> Result<String, String> {
     String::from_utf8(text).map_err(|error| error.to_string())
 }
 
-/// A script value as people read it: text as it is, anything else as JSON.
+/// Converts a script value to plain text: text stays as it is, anything else becomes JSON.
 ///
 /// # Errors
 /// As [`to_document`].
@@ -39,13 +39,12 @@ pub(crate) fn to_plain_text(value: &Dynamic) -> Result<String, String> {
     }
 }
 
-/// A script value as a JSON document.
+/// Converts a script value to a JSON document.
 ///
 /// # Errors
-/// Names the field that holds something JSON cannot say: a number that is not finite, a function,
-/// too much depth.
+/// Names the field that JSON cannot represent: a non-finite number, a function, or too deep nesting.
 pub(crate) fn to_document(value: &Dynamic) -> Result<Document, String> {
-    // As long as an event; what is too much is given back.
+    // The size of a typical event; `finish` releases what is not used.
     let mut builder = Builder::with_capacity(1024);
     let mut path = Vec::new();
     match write(value, &mut builder, &mut path, 0) {
@@ -63,14 +62,14 @@ pub(crate) fn to_document(value: &Dynamic) -> Result<Document, String> {
     }
 }
 
-/// Whether there was something to write.
+/// Whether a value was written.
 #[derive(PartialEq, Eq)]
 enum Written {
     Yes,
     Deleted,
 }
 
-/// On an error the path grows from the inside out.
+/// Writes a value. On an error `path` holds the keys to it, innermost first.
 fn write(
     value: &Dynamic,
     to: &mut Builder,
@@ -80,7 +79,7 @@ fn write(
     if depth > MAX_DEPTH {
         return Err(format!("is nested more than {MAX_DEPTH} levels deep"));
     }
-    // Checked one by one, commonest first; `Dynamic` does not show its variants.
+    // Checked one by one, the most common first, because `Dynamic` hides its variants.
     if let Ok(text) = value.as_immutable_string_ref() {
         to.scalar(Scalar::Text(&text));
     } else if let Ok(number) = value.as_int() {
@@ -105,10 +104,10 @@ fn write(
     } else if let Some(number) = value.read_lock::<Decimal>() {
         decimal(&number, to);
     } else if value.is_fnptr() {
-        return Err("is a function, which JSON cannot hold".into());
+        return Err("is a function, which JSON cannot represent".into());
     } else {
         let name = value.type_name();
-        return Err(format!("is a {name}, which JSON cannot hold"));
+        return Err(format!("is a {name}, which JSON cannot represent"));
     }
     Ok(Written::Yes)
 }
@@ -148,7 +147,7 @@ fn array(
     Ok(())
 }
 
-/// What 64 bits hold is an integer of a document like any other.
+/// Writes a decimal. One that fits 64 bits becomes an ordinary integer.
 fn decimal(number: &Decimal, to: &mut Builder) {
     let (units, scale) = number.parts();
     match (u64::try_from(units), scale) {

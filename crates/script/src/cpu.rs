@@ -1,7 +1,7 @@
-//! How much CPU time a running script has had.
+//! Limits the CPU time of a running script.
 //!
-//! Wall time would charge a script for what happens around it: a process that is paused, a machine
-//! that is asleep, a container that is throttled.
+//! Wall time would charge a script for pauses that it does not cause: a suspended process or machine, a
+//! throttled container.
 
 use std::{
     cell::Cell,
@@ -10,14 +10,15 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// What the running script may use.
+/// The CPU time that the running script may use.
 #[derive(Clone, Copy)]
 struct Allowance {
     limit: Duration,
-    /// The thread's CPU time at the first look.
+    /// The thread's CPU time at the first check.
     start: Option<Duration>,
-    /// No more CPU time than wall time passes, so the limit is kept until then.
-    kept_until: Instant,
+    /// The limit cannot be exceeded before this time, because CPU time never passes faster than wall
+    /// time.
+    next_check: Instant,
 }
 
 thread_local! {
@@ -25,10 +26,10 @@ thread_local! {
     static CLOCK: Cell<fn() -> Duration> = const { Cell::new(thread_time) };
 }
 
-/// The CPU time of the calling thread.
+/// Returns the CPU time of the calling thread.
 fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    // Neither part of this clock is negative.
+    // Neither part of this clock is ever negative.
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::from_secs(seconds) + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or(0))
 }
@@ -41,7 +42,7 @@ impl Limit {
         Self(ALLOWANCE.replace(Some(Allowance {
             limit,
             start: None,
-            kept_until: Instant::now(),
+            next_check: Instant::now(),
         })))
     }
 }
@@ -52,16 +53,16 @@ impl Drop for Limit {
     }
 }
 
-/// Whether the running script has had its time.
+/// Whether the running script has exceeded its limit.
 ///
-/// Asking for CPU time is a system call, so it is asked for when the script has come a little way,
-/// and again only when enough wall time has passed.
-pub(crate) fn is_used_up() -> bool {
+/// Reading the CPU time is a system call, so it is read only when enough wall time has passed since the
+/// last check.
+pub(crate) fn is_exceeded() -> bool {
     let Some(mut allowance) = ALLOWANCE.get() else {
         return false;
     };
     let now = Instant::now();
-    if now < allowance.kept_until {
+    if now < allowance.next_check {
         return false;
     }
     let cpu = CLOCK.get()();
@@ -71,13 +72,13 @@ pub(crate) fn is_used_up() -> bool {
         return true;
     }
     let rest = allowance.limit - used;
-    // A limit of centuries is none.
-    allowance.kept_until = now.checked_add(rest).unwrap_or(now);
+    // A limit beyond the range of `Instant` is checked each time.
+    allowance.next_check = now.checked_add(rest).unwrap_or(now);
     ALLOWANCE.set(Some(allowance));
     false
 }
 
-/// Puts another clock in the place of the calling thread's.
+/// Replaces the clock of the calling thread.
 #[cfg(test)]
 pub(crate) fn set_clock(clock: fn() -> Duration) {
     CLOCK.set(clock);
@@ -88,26 +89,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_in_which_the_thread_does_not_run_is_not_counted() {
+    fn time_in_which_the_thread_sleeps_is_not_counted() {
         let limit = Duration::from_millis(20);
         let _limit = Limit::start(limit);
-        assert!(!is_used_up());
+        assert!(!is_exceeded());
         let paused = Instant::now();
         std::thread::sleep(10 * limit);
         assert!(paused.elapsed() > limit);
-        assert!(!is_used_up(), "a thread that sleeps uses nothing");
-        // What it does here is what it is charged for.
-        while !is_used_up() {
+        assert!(!is_exceeded(), "a sleeping thread uses no CPU time");
+        // Only this loop uses CPU time.
+        while !is_exceeded() {
             std::hint::black_box((0..1_000).sum::<u64>());
         }
     }
 
     #[test]
-    fn a_limit_ends_with_its_run() {
+    fn dropping_a_limit_restores_the_one_before() {
         let outer = Limit::start(Duration::ZERO);
         drop(Limit::start(Duration::from_secs(3600)));
-        while !is_used_up() {}
+        while !is_exceeded() {}
         drop(outer);
-        assert!(!is_used_up());
+        assert!(!is_exceeded());
     }
 }

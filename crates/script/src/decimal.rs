@@ -1,19 +1,19 @@
-//! Decimals of any size, exactly.
+//! Exact decimals of any size.
 
 use std::{cmp::Ordering, fmt, str::FromStr};
 
 use num_bigint::{BigInt, Sign};
 
-/// The most digits behind the point: as many as the finest 64-bit float has. What is finer is
-/// rounded, a half to the even digit.
+/// The most digits after the point: those of the smallest 64-bit float. Finer numbers are rounded half
+/// to even.
 pub(crate) const MAX_SCALE: u32 = 324;
-/// The most bits before the point: what 64-bit floats, and with them the receivers of JSON, reach.
+/// The most bits before the point: those of the largest 64-bit float, and so of the receivers of JSON.
 const MAX_BITS: u64 = 1024;
-/// A result beyond [`MAX_BITS`].
+/// The error for a result beyond [`MAX_BITS`].
 pub(crate) const OUT_OF_RANGE: &str =
-    "is beyond 1.8e308, the largest number that receivers of JSON read";
+    "is beyond 1.8e308, the largest number that JSON parsers accept";
 
-/// A decimal number: `units ÷ 10^scale`, without zeros at the end.
+/// A decimal number: `units ÷ 10^scale`, without trailing zeros.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Decimal {
     units: BigInt,
@@ -24,13 +24,13 @@ pub(crate) struct Decimal {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NotADecimal;
 
-/// 10 to this power.
+/// Returns 10 to this power.
 pub(crate) fn power_of_ten(exponent: u32) -> BigInt {
     BigInt::from(10).pow(exponent)
 }
 
 impl Decimal {
-    /// `units ÷ 10^scale`.
+    /// Returns `units ÷ 10^scale`.
     pub(crate) fn new(units: BigInt, scale: u32) -> Self {
         let mut decimal = Self { units, scale };
         decimal.drop_zeros();
@@ -44,15 +44,15 @@ impl Decimal {
         }
     }
 
-    /// The decimal that is written as the shortest text of this float; `None` if it is not finite.
+    /// Converts a float by its shortest text; `None` if it is not finite.
     pub(crate) fn from_float(number: f64) -> Option<Self> {
-        // Rust writes the shortest text that reads back as the same float, as JSON has it.
+        // Rust prints the shortest text that parses to the same float, as JSON encoders do.
         number
             .is_finite()
             .then(|| format!("{number:e}").parse().ok())?
     }
 
-    /// Whether there is nothing behind the point.
+    /// Whether it is a whole number.
     pub(crate) fn is_whole(&self) -> bool {
         self.scale == 0
     }
@@ -65,35 +65,35 @@ impl Decimal {
         self.units.sign() == Sign::Minus
     }
 
-    /// The digits as a whole number, and how many of them are behind the point.
+    /// Returns the digits as a whole number, and how many of them are after the point.
     pub(crate) fn parts(&self) -> (&BigInt, u32) {
         (&self.units, self.scale)
     }
 
-    /// The nearest float.
+    /// Returns the nearest float.
     pub(crate) fn nearest_float(&self) -> f64 {
-        // Rust reads decimals of any length correctly rounded.
+        // Rust rounds decimals of any length correctly.
         format!("{}e-{}", self.units, self.scale)
             .parse()
             .unwrap_or(f64::NAN)
     }
 
-    /// The number, where it is within the bounds of numbers in scripts and events.
+    /// Bounds the number to what scripts and events may hold. Digits beyond [`MAX_SCALE`] are rounded.
     ///
     /// # Errors
-    /// Beyond the range of 64-bit floats. What is finer than they are is rounded.
+    /// When the value is beyond the range of 64-bit floats.
     pub(crate) fn bounded(mut self) -> Result<Self, &'static str> {
         if self.scale > MAX_SCALE {
             self = self.rounded(MAX_SCALE, Rounding::HalfEven);
         }
-        // Up to here it is short enough without a look at where the point is.
+        // The second check is only needed for numbers with many digits after the point.
         if self.units.bits() > MAX_BITS && self.truncated().bits() > MAX_BITS {
             return Err(OUT_OF_RANGE);
         }
         Ok(self)
     }
 
-    /// The part before the point.
+    /// Returns the part before the point.
     pub(crate) fn truncated(&self) -> BigInt {
         if self.scale == 0 {
             return self.units.clone();
@@ -101,7 +101,7 @@ impl Decimal {
         &self.units / power_of_ten(self.scale)
     }
 
-    /// Rounded to this many digits behind the point.
+    /// Rounds to this many digits after the point.
     pub(crate) fn rounded(&self, digits: u32, rounding: Rounding) -> Self {
         if self.scale <= digits {
             return self.clone();
@@ -110,7 +110,7 @@ impl Decimal {
         Self::new(rounded_quotient(&self.units, &step, rounding), digits)
     }
 
-    /// The text with this many digits behind the point, of which it has no more.
+    /// Formats the number with exactly this many digits after the point. It must not have more.
     pub(crate) fn with_places(&self, digits: u32) -> String {
         let mut text = self.to_string();
         if digits > 0 && self.scale == 0 {
@@ -120,7 +120,7 @@ impl Decimal {
         text
     }
 
-    /// Both as whole numbers of the same power of ten, and that power.
+    /// Returns both numbers as multiples of the same power of ten, and the scale.
     fn aligned(&self, other: &Self) -> (BigInt, BigInt, u32) {
         let scale = self.scale.max(other.scale);
         let at = |it: &Self| &it.units * power_of_ten(scale - it.scale);
@@ -148,35 +148,35 @@ impl Decimal {
         }
     }
 
-    /// Numerator and denominator of `self ÷ other`, both whole. The denominator is 0 where `other`
+    /// Returns numerator and denominator of `self ÷ other`, both whole. The denominator is 0 if `other`
     /// is.
     pub(crate) fn over(&self, other: &Self) -> (BigInt, BigInt) {
         let (a, b, _) = self.aligned(other);
         (a, b)
     }
 
-    /// What is left of `self ÷ other` behind a whole quotient that is rounded towards zero; it has
-    /// the sign of `self`. `None` where `other` is 0.
+    /// Returns the remainder of `self ÷ other` with the quotient rounded towards zero; it has the sign
+    /// of `self`. `None` if `other` is 0.
     pub(crate) fn remainder(&self, other: &Self) -> Option<Self> {
         let (a, b, scale) = self.aligned(other);
         (b.sign() != Sign::NoSign).then(|| Self::new(a % b, scale))
     }
 }
 
-/// Which way a number that lies between two others goes.
+/// How a number between two others is rounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rounding {
-    /// To the nearer one, from the middle to the even one.
+    /// To the nearer one; halves to the even one.
     HalfEven,
-    /// To the nearer one, from the middle away from zero.
+    /// To the nearer one; halves away from zero.
     HalfUp,
-    /// To the one that is not above.
+    /// Down.
     Floor,
-    /// To the one that is not below.
+    /// Up.
     Ceiling,
 }
 
-/// The whole number next to `numerator ÷ denominator`, which is not 0.
+/// Rounds `numerator ÷ denominator` to a whole number. The denominator must not be 0.
 pub(crate) fn rounded_quotient(
     numerator: &BigInt,
     denominator: &BigInt,
@@ -233,7 +233,7 @@ impl PartialOrd for Decimal {
     }
 }
 
-/// All digits, without an exponent: a number in JSON's grammar.
+/// Prints all digits without an exponent, in JSON's grammar.
 impl fmt::Display for Decimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = self.units.magnitude().to_string();
@@ -251,15 +251,14 @@ impl fmt::Display for Decimal {
     }
 }
 
-/// Reads a number in JSON's grammar.
+/// Parses a number in JSON's grammar.
 impl FromStr for Decimal {
     type Err = NotADecimal;
 
     fn from_str(text: &str) -> Result<Self, NotADecimal> {
-        // Longer than any float in full; the digits of a longer text would take time that grows with
-        // the square of their number.
-        const LONGEST: usize = 1_000;
-        if text.len() > LONGEST {
+        // More than the digits of any float. The time to parse grows with the square of the length.
+        const MAX_LENGTH: usize = 1_000;
+        if text.len() > MAX_LENGTH {
             return Err(NotADecimal);
         }
         let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
@@ -278,7 +277,7 @@ impl FromStr for Decimal {
         }
         let places = i64::try_from(fraction.len()).map_err(|_| NotADecimal)?;
         let scale = places.checked_sub(exponent).ok_or(NotADecimal)?;
-        let limit = i64::try_from(2 * LONGEST).map_err(|_| NotADecimal)?;
+        let limit = i64::try_from(2 * MAX_LENGTH).map_err(|_| NotADecimal)?;
         if !(-limit..=limit).contains(&scale) {
             return Err(NotADecimal);
         }
@@ -303,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_write_a_number_is_read_and_one_is_written() {
+    fn every_json_number_parses_and_prints_in_one_form() {
         for (text, expected) in [
             ("0", "0"),
             ("-0", "0"),
@@ -339,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn rounding_goes_the_way_that_was_asked_for() {
+    fn numbers_are_rounded_by_the_given_mode() {
         use Rounding::{Ceiling, Floor, HalfEven, HalfUp};
         for (text, floor, ceiling, half_up, half_even) in [
             ("2.5", 2, 3, 3, 2),
@@ -366,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_receiver_reads_is_out_of_range_and_what_is_too_fine_is_rounded() {
+    fn numbers_beyond_floats_are_out_of_range_and_too_fine_ones_are_rounded() {
         assert!(decimal("1.7e308").bounded().is_ok());
         assert_eq!(decimal("1e309").bounded(), Err(OUT_OF_RANGE));
         assert_eq!(decimal("-1e309").bounded(), Err(OUT_OF_RANGE));
@@ -377,19 +376,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(text in "-?[0-9]{1,40}(\\.[0-9]{1,40})?") {
+        fn a_printed_number_parses_to_the_same(text in "-?[0-9]{1,40}(\\.[0-9]{1,40})?") {
             let number = decimal(&text);
             prop_assert_eq!(decimal(&number.to_string()), number);
         }
 
         #[test]
-        fn a_float_is_the_decimal_it_is_written_as(number in any::<f64>()) {
+        fn a_float_is_the_decimal_of_its_shortest_text(number in any::<f64>()) {
             prop_assume!(number.is_finite());
             let decimal = Decimal::from_float(number).unwrap();
             prop_assert_eq!(decimal.nearest_float(), number);
         }
 
-        /// Against arithmetic in 128 bits.
+        /// Compares with 128-bit arithmetic.
         #[test]
         fn arithmetic_is_exact(a in any::<i64>(), b in any::<i64>(), p in 0_u32..9, q in 0_u32..9) {
             let (x, y) = (Decimal::new(a.into(), p), Decimal::new(b.into(), q));

@@ -1,4 +1,4 @@
-//! The script engine: what scripts may use and how much of it.
+//! The script engine: the functions that scripts may call, and their limits.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,26 +17,26 @@ use crate::{
     functions::{self, FunctionDoc},
 };
 
-/// The stack, in bytes, of a thread that runs scripts. Within [`Limits`] a value can be nested ten
-/// thousand levels deep, and the interpreter goes through it, and drops it, level by level; two
-/// megabytes, as threads have, were not always enough for that.
+/// The stack size, in bytes, of a thread that runs scripts. Within [`Limits`] a value can be nested ten
+/// thousand levels deep, and the interpreter visits and drops it recursively. The default of two
+/// megabytes is not always enough.
 pub const STACK_SIZE: usize = 16 << 20;
 
-/// How much one run of a script may use. A run that wants more fails; the message is flagged.
+/// The limits of one run of a script. A run that exceeds one fails, and its message is flagged.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Steps of the interpreter.
     pub operations: u64,
-    /// CPU time of the thread. A run that passes it is tried again, as a first run pays for cold
-    /// caches; passed three times in a row, it is a failure.
+    /// CPU time of the thread. A run that exceeds it is repeated, because the first one may suffer from
+    /// cold caches; it fails after three times in a row.
     pub time: Duration,
-    /// Bytes in a string.
+    /// Bytes of a string.
     pub string: usize,
-    /// Elements in an array, nested ones counted.
+    /// Elements of an array, including nested ones.
     pub array: usize,
-    /// Fields in an object, nested ones counted.
+    /// Fields of an object, including nested ones.
     pub map: usize,
-    /// Function calls inside function calls.
+    /// Nesting of function calls.
     pub calls: usize,
     /// Nesting of an expression in the source.
     pub depth: usize,
@@ -74,24 +74,24 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// An engine whose scripts stay within `limits`.
+    /// Returns an engine that runs scripts within `limits`.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let rhai = engine(&limits);
         Self(Arc::new(Inner { rhai, limits }))
     }
 
-    /// The functions of Meterline's own, in the order of the reference.
+    /// Returns the documentation of Meterline's own functions, in the order of the reference.
     #[must_use]
     pub fn functions(&self) -> &'static [FunctionDoc] {
         functions::docs()
     }
 }
 
-/// The interpreter with nothing in it that reaches outside or waits.
+/// Creates the interpreter. None of its functions does I/O or waits.
 fn engine(limits: &Limits) -> rhai::Engine {
     let mut engine = rhai::Engine::new_raw();
-    // One module instead of nine: every call looks through all of them.
+    // One module instead of nine, because every call searches all modules.
     let mut library = Module::new();
     ArithmeticPackage::init(&mut library);
     LogicPackage::init(&mut library);
@@ -102,7 +102,7 @@ fn engine(limits: &Limits) -> rhai::Engine {
     BasicArrayPackage::init(&mut library);
     BasicMapPackage::init(&mut library);
     BasicFnPackage::init(&mut library);
-    // Otherwise each call hashes the whole library anew.
+    // Without the index each call hashes the whole library.
     library.register_lazy_functions();
     library.build_index();
     engine.register_global_module(library.into());
@@ -120,11 +120,11 @@ fn engine(limits: &Limits) -> rhai::Engine {
         .set_max_modules(0)
         .set_max_functions(256)
         .set_max_variables(256)
-        // The fast ones are Rhai's own, which divide with a remainder.
+        // The fast operators bypass ours, and their integer division drops the remainder.
         .set_fast_operators(false);
     engine.on_progress(|operations| {
-        let is_time_to_look = operations % 64 == 0;
-        (is_time_to_look && cpu::is_used_up()).then_some(Dynamic::UNIT)
+        let is_time_to_check = operations % 64 == 0;
+        (is_time_to_check && cpu::is_exceeded()).then_some(Dynamic::UNIT)
     });
     functions::register(&mut engine);
     engine

@@ -1,39 +1,42 @@
-//! What scripts are told when they are wrong, and what messages are told when a script fails.
+//! Errors of scripts: those found before a run, and those of a run.
 
 use std::fmt;
 
 use rhai::{EvalAltResult, ParseError, ParseErrorType, Position};
 
-/// A fault found in a script before it runs.
+/// An error in a script that is found before it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScriptError {
-    /// Line in the source that was given, from 1.
+    /// Line in the source, from 1.
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
     /// What is wrong, without a final dot.
     pub message: String,
-    /// What to do about it, where that is known.
+    /// The remedy, if there is a known one.
     pub help: Option<String>,
+}
+
+impl ScriptError {
+    /// The message and the remedy, without the place.
+    pub(crate) fn text(&self) -> String {
+        match &self.help {
+            Some(help) => format!("{}; {help}", self.message),
+            None => self.message.clone(),
+        }
+    }
 }
 
 impl fmt::Display for ScriptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "line {}, column {}: {}",
-            self.line, self.column, self.message
-        )?;
-        match &self.help {
-            Some(help) => write!(f, "; {help}"),
-            None => Ok(()),
-        }
+        let Self { line, column, .. } = self;
+        write!(f, "line {line}, column {column}: {}", self.text())
     }
 }
 
 impl std::error::Error for ScriptError {}
 
-/// A script failed for one message. The message is as it was before.
+/// The error of a run. The message is unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunError {
     line: usize,
@@ -50,18 +53,18 @@ impl RunError {
         }
     }
 
-    /// An error of the message as a whole, which no place in the script is to blame for.
+    /// Returns an error without a place in the script.
     pub(crate) fn nowhere(reason: impl Into<String>) -> Self {
         Self::new((0, 0), reason)
     }
 
-    /// Why, without the place.
+    /// Returns the reason, without the place.
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.reason
     }
 
-    /// Line and column in the script, from 1, where one place is to blame.
+    /// Returns line and column in the script, from 1, if the error has a place.
     #[must_use]
     pub fn place(&self) -> Option<(usize, usize)> {
         (self.line > 0).then_some((self.line, self.column))
@@ -79,15 +82,15 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// Maps positions of the wrapped script to positions in what the user wrote.
+/// Maps positions in the wrapped script to positions in the user's text.
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
-    /// Where the source starts in the text that was given, from 1.
+    /// Where the source starts in the user's text, from 1.
     pub(crate) line: usize,
     pub(crate) column: usize,
-    /// Where the source ends, counted within itself; positions behind it are clamped to it.
+    /// Where the source ends, relative to its start; later positions are clamped to it.
     pub(crate) last: (usize, usize),
-    /// What was put into the source: line and column there, and how many characters.
+    /// Insertions into the source: line, column and number of characters.
     inserted: Vec<(usize, usize, usize)>,
 }
 
@@ -105,11 +108,11 @@ impl Origin {
         }
     }
 
-    /// The source with statements put into it, at positions of the wrapped source in ascending
-    /// order; from now on positions are those of the new source.
+    /// Inserts statements at ascending positions of the wrapped source, and returns the new source.
+    /// From now on positions refer to the new source.
     pub(crate) fn insert(&mut self, source: &str, statements: &[(Position, String)]) -> String {
         let mut lines: Vec<String> = source.split('\n').map(str::to_owned).collect();
-        // From the back, so that places before stay where they are.
+        // From the back, so that earlier places stay valid.
         for (position, statement) in statements.iter().rev() {
             let (Some(line), Some(column)) = (position.line(), position.position()) else {
                 continue;
@@ -129,7 +132,8 @@ impl Origin {
         lines.join("\n")
     }
 
-    /// The wrapper puts the source on the second line and leaves columns alone.
+    /// Converts a position of the wrapped source. The wrapper puts the source on the second line and
+    /// keeps its columns.
     pub(crate) fn place(&self, position: Position) -> Option<(usize, usize)> {
         let line = position.line()?.saturating_sub(1).max(1);
         let mut column = position.position().unwrap_or(1).max(1);
@@ -162,7 +166,7 @@ impl Origin {
     }
 }
 
-/// A parse error in the user's own coordinates. It is in `statement`, which is a part of `source`.
+/// Converts a parse error. It is in `statement`, which is a part of `source`.
 pub(crate) fn from_parse(
     error: &ParseError,
     source: &str,
@@ -170,29 +174,27 @@ pub(crate) fn from_parse(
     origin: &Origin,
 ) -> ScriptError {
     let kind = error.err_type();
-    // Nothing of the user's own stands on the line of the wrapper's closing brace or behind it.
+    // The line of the wrapper's closing brace and everything after it are not the user's.
     let is_behind = error
         .position()
         .line()
         .is_some_and(|line| line > source.split('\n').count() + 1);
     let message = match kind {
-        ParseErrorType::BadInput(_) if is_behind => "there is a `}` too many".into(),
-        _ if is_behind => {
-            "the script ends in the middle; is a bracket or a quote left open?".into()
-        }
-        ParseErrorType::UnexpectedEOF => "the script ends too early".to_owned(),
+        ParseErrorType::BadInput(_) if is_behind => "there is one `}` too many".into(),
+        _ if is_behind => "the script is incomplete; check for an unclosed bracket or quote".into(),
+        ParseErrorType::UnexpectedEOF => "the script is incomplete".to_owned(),
         ParseErrorType::WrongFnDefinition => "a mapping cannot define functions".to_owned(),
         other => lower_first(&other.to_string()),
     };
     let help = match kind {
         ParseErrorType::WrongFnDefinition => {
-            Some("write a function value: `let double = |x| x * 2; double.call(21)`".to_owned())
+            Some("use a function value: `let double = |x| x * 2; double.call(21)`".to_owned())
         }
         ParseErrorType::Reserved(word) if word == "null" => {
             Some("null and a missing value are both written `()`".to_owned())
         }
         ParseErrorType::Reserved(word) if word.starts_with(char::is_alphabetic) => {
-            Some(format!("as a field write `this[\"{word}\"]`"))
+            Some(format!("to read a field write `this[\"{word}\"]`"))
         }
         _ => hint(statement).map(str::to_owned),
     };
@@ -202,7 +204,7 @@ pub(crate) fn from_parse(
     }
 }
 
-/// Bloblang habits that are spelled otherwise here.
+/// Returns a remedy for Bloblang syntax that differs from Rhai.
 fn hint(source: &str) -> Option<&'static str> {
     if source.contains("->") {
         return Some("a function value is written `|item| …`, not `item -> …`");
@@ -230,7 +232,7 @@ fn lower_first(text: &str) -> String {
     }
 }
 
-/// A run-time error in the user's own coordinates.
+/// Converts a run-time error.
 pub(crate) fn from_run(error: &EvalAltResult, origin: &Origin) -> RunError {
     let (position, reason) = describe(error);
     match origin.place(position) {
@@ -250,7 +252,7 @@ fn describe(error: &EvalAltResult) -> (Position, String) {
         }
         E::ErrorRuntime(value, _) => value.to_string(),
         E::ErrorTooManyOperations(_) => {
-            "the script ran too many operations; is there a loop without an end?".into()
+            "the script ran too many operations; check for an endless loop".into()
         }
         E::ErrorTerminated(reason, _) => reason.to_string(),
         E::ErrorStackOverflow(_) => "function calls are nested too deeply".into(),
@@ -258,13 +260,13 @@ fn describe(error: &EvalAltResult) -> (Position, String) {
             format!("{} is too large for a script", lower_first(what))
         }
         E::ErrorUnboundThis(_) => {
-            "`this` is not the message inside a function value; copy what you need to a variable \
+            "`this` is not available inside a function value; copy what you need to a variable \
              before it"
                 .into()
         }
         E::ErrorNonPureMethodCallOnConstant(name, _) => {
             let name = name.rsplit('$').next().unwrap_or(name);
-            format!("`this` is read-only and `{name}` would change it; change a copy of it")
+            format!("`this` is read-only but `{name}` changes it; change a copy instead")
         }
         E::ErrorAssignmentToConstant(..) => {
             "`this` is read-only; assign to `root` instead".to_owned()
@@ -274,11 +276,7 @@ fn describe(error: &EvalAltResult) -> (Position, String) {
             missing_value(text).unwrap_or_else(|| lower_first(&text.replace("the type ", "")))
         }
         E::ErrorMismatchDataType(wanted, got, _) | E::ErrorMismatchOutputType(wanted, got, _) => {
-            format!(
-                "{} is wanted here, this is {}",
-                type_name(wanted),
-                type_name(got)
-            )
+            format!("expected {}, found {}", type_name(wanted), type_name(got))
         }
         other => strip_position(&lower_first(&other.to_string())),
     };
@@ -292,7 +290,8 @@ fn strip_position(text: &str) -> String {
     }
 }
 
-/// `Unknown property 'x' - a getter is not registered for type '()'` and the like.
+/// Explains an access to a missing value, such as
+/// `Unknown property 'x' - a getter is not registered for type '()'`.
 fn missing_value(text: &str) -> Option<String> {
     if text.starts_with("Unknown property")
         && let [_, field, _, owner, ..] = text.split('\'').collect::<Vec<_>>().as_slice()
@@ -309,16 +308,16 @@ fn missing_value(text: &str) -> Option<String> {
     let quoted = text.split('\'').nth(1).filter(|name| *name != "()");
     Some(match quoted {
         Some(name) => format!(
-            "`{name}` is read from a value that is missing; write `?.{name}` to get () instead, \
-             and `??` for a default"
+            "`{name}` is read from a missing value; write `?.{name}` to get () instead, and `??` \
+             for a default"
         ),
-        None => "a value that is missing is indexed; write `?[…]` to get () instead, and `??` \
-                 for a default"
+        None => "a missing value is indexed; write `?[…]` to get () instead, and `??` for a \
+                 default"
             .into(),
     })
 }
 
-/// `name (type, type)` as Rhai writes a call that nothing answers.
+/// Explains a call without a matching function, which Rhai writes as `name (type, type)`.
 fn not_found(signature: &str) -> String {
     let Some((name, arguments)) = signature.split_once(" (") else {
         return format!("there is no function `{signature}`");
@@ -332,8 +331,7 @@ fn not_found(signature: &str) -> String {
     match types.split_first() {
         None => format!("there is no function `{name}()`"),
         Some((first, _)) if first == MISSING => format!(
-            "`{name}` is called on a value that is missing; give it a default first: \
-             `(… ?? default).{name}(…)`"
+            "`{name}` is called on a missing value; use a default: `(… ?? default).{name}(…)`"
         ),
         Some(_) => format!("`{name}` does not take ({})", types.join(", ")),
     }
@@ -341,7 +339,7 @@ fn not_found(signature: &str) -> String {
 
 const MISSING: &str = "a missing value";
 
-/// What people call a type.
+/// Returns the name of a type as used in messages.
 pub(crate) fn type_name(rhai: &str) -> String {
     match rhai.trim().trim_start_matches("&mut ") {
         "()" => MISSING,

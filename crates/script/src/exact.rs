@@ -1,4 +1,4 @@
-//! Arithmetic for the numbers on a bill: exact as long as it lasts, rounded once at the end.
+//! Arithmetic for billed numbers: exact where possible, otherwise rounded once at the end.
 
 use num_bigint::{BigInt, Sign};
 use rhai::Dynamic;
@@ -8,13 +8,13 @@ use crate::{
     quantity::{NANO, Quantity},
 };
 
-/// A result as scripts carry it and JSON shows it. A value has one form: the first that holds it
-/// exactly.
+/// A result in scripts and JSON. A value has exactly one form: the first that represents it exactly.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Number {
     /// A whole number of 64 bits.
     Integer(i64),
-    /// A decimal that a float holds as it is written; the nearest float of one that does not end.
+    /// A decimal that the shortest text of a float represents exactly, or the float nearest to a
+    /// non-terminating decimal.
     Float(f64),
     /// Any other.
     Decimal(Decimal),
@@ -31,10 +31,10 @@ impl From<Number> for Dynamic {
 }
 
 impl Number {
-    /// The form of an exact value.
+    /// Returns the form of an exact value.
     ///
     /// # Errors
-    /// Beyond the range of 64-bit floats.
+    /// When the value is beyond the range of 64-bit floats.
     pub(crate) fn exact(decimal: Decimal) -> Result<Self, &'static str> {
         let decimal = decimal.bounded()?;
         if decimal.is_whole() {
@@ -51,14 +51,14 @@ impl Number {
     }
 }
 
-const DIVIDED_BY_ZERO: &str = "is divided by 0";
-/// What is not whole and has so many digits at most is written by a float as it is.
+const DIVIDED_BY_ZERO: &str = "is a division by 0";
+/// Decimals with fewer units than this survive the conversion to a float and back to text.
 const EVERY_FLOAT: u128 = 1_000_000_000_000_000;
 
-/// A quantity as a number.
+/// Converts a quantity to a number.
 ///
 /// # Errors
-/// Beyond the range of 64-bit floats.
+/// When the value is beyond the range of 64-bit floats.
 pub(crate) fn number(quantity: &Quantity) -> Result<Number, &'static str> {
     match quantity.nanos() {
         Some(nanos) => word_ratio(nanos, NANO),
@@ -66,10 +66,10 @@ pub(crate) fn number(quantity: &Quantity) -> Result<Number, &'static str> {
     }
 }
 
-/// `quantity × factor ÷ divisor`.
+/// Computes `quantity × factor ÷ divisor`.
 ///
 /// # Errors
-/// A divisor of 0, and a result beyond the range of 64-bit floats.
+/// When the divisor is 0, or the result is beyond the range of 64-bit floats.
 pub(crate) fn product(
     quantity: &Quantity,
     factor: &Decimal,
@@ -79,14 +79,14 @@ pub(crate) fn product(
         (quantity.nanos(), factor.parts(), divisor.parts())
         && let (Ok(factor), Ok(divisor)) = (i64::try_from(factor), i64::try_from(divisor))
     {
-        // Whole seconds and a whole divisor: what nearly every call is.
+        // Whole seconds and a whole divisor, which nearly every call has.
         return whole_product(nanos, factor, divisor);
     }
     let (numerator, denominator) = quantity.to_decimal().times(factor).over(divisor);
     ratio(&numerator, &denominator)
 }
 
-/// `nanos × factor ÷ divisor`, in ones.
+/// Computes `nanos × factor ÷ divisor`, in units of one.
 ///
 /// # Errors
 /// As [`product`].
@@ -102,9 +102,9 @@ pub(crate) fn whole_product(
     }
 }
 
-/// The quotient of two numbers that 128 bits hold.
+/// Computes the quotient of two 128-bit numbers.
 fn word_ratio(numerator: i128, denominator: i128) -> Result<Number, &'static str> {
-    // What fits a machine word, which is all but terabytes, is several times as fast.
+    // Division of machine words is several times faster. It covers everything below terabytes.
     if let (Ok(numerator), Ok(denominator)) = (i64::try_from(numerator), i64::try_from(denominator))
         && let (Some(whole), Some(0)) = (
             numerator.checked_div(denominator),
@@ -126,8 +126,8 @@ fn word_ratio(numerator: i128, denominator: i128) -> Result<Number, &'static str
     }
 }
 
-/// The float that [`ratio`] gives for a quotient that is not whole, where words are enough to find
-/// it: most of what is not whole at all.
+/// Computes the float that [`ratio`] returns for a quotient that is not whole, if 128-bit arithmetic
+/// suffices, which it does for most of them.
 #[expect(
     clippy::cast_precision_loss,
     reason = "both sides of each division are at most 2^53, or a power of ten that is a float"
@@ -136,8 +136,8 @@ fn word_float(numerator: u128, denominator: u128) -> Option<f64> {
     const EVERY_WHOLE_NUMBER: u128 = 1 << f64::MANTISSA_DIGITS;
     /// The largest power of ten that is a float.
     const MAX_SCALE: u32 = 22;
-    // Without what makes a decimal end.
-    // A divisor of 0 is told of elsewhere.
+    // Factors of two and five are removed; what is left decides whether the decimal terminates.
+    // `ratio` reports a divisor of 0.
     let twos = (denominator > 0).then(|| denominator.trailing_zeros())?;
     let mut rest = denominator >> twos;
     let mut fives = 0;
@@ -159,12 +159,11 @@ fn word_float(numerator: u128, denominator: u128) -> Option<f64> {
             units /= 10;
             scale -= 1;
         }
-        // A float is written with the digits of a decimal of so many, and divided once it is the
-        // nearest.
+        // With so few digits one division returns the nearest float, and its text has these digits.
         let is_float = scale > 0 && units < EVERY_FLOAT;
         return is_float.then(|| units as f64 / 10_u128.pow(scale) as f64);
     }
-    // One that does not end is rounded by one division where both sides are floats.
+    // A non-terminating decimal is rounded once by the division, if both sides are exact floats.
     let common = numerator.trailing_zeros().min(twos);
     let (mut numerator, mut denominator) = (numerator >> common, denominator >> common);
     while denominator > EVERY_WHOLE_NUMBER
@@ -177,8 +176,8 @@ fn word_float(numerator: u128, denominator: u128) -> Option<f64> {
         .then(|| numerator as f64 / denominator as f64)
 }
 
-/// The quotient: exact where it ends. One that does not end is the nearest float up to 2^53, above
-/// which a float no longer has every whole number, and rounded to a billionth from there.
+/// Computes the quotient. A terminating decimal is exact. A non-terminating one is the nearest float up
+/// to 2^53, and rounded to a billionth above, where floats skip whole numbers.
 ///
 /// # Errors
 /// As [`product`].
@@ -186,7 +185,7 @@ pub(crate) fn ratio(numerator: &BigInt, denominator: &BigInt) -> Result<Number, 
     if denominator.sign() == Sign::NoSign {
         return Err(DIVIDED_BY_ZERO);
     }
-    if let Some(decimal) = ending(numerator, denominator) {
+    if let Some(decimal) = terminating(numerator, denominator) {
         return Number::exact(decimal);
     }
     const EVERY_WHOLE_NUMBER: u64 = 53;
@@ -200,9 +199,9 @@ pub(crate) fn ratio(numerator: &BigInt, denominator: &BigInt) -> Result<Number, 
         .ok_or(OUT_OF_RANGE)
 }
 
-/// The quotient as a decimal, where it is one.
-fn ending(numerator: &BigInt, denominator: &BigInt) -> Option<Decimal> {
-    // A fraction ends where nothing but twos and fives is left of its denominator.
+/// Returns the quotient as a decimal if it terminates.
+fn terminating(numerator: &BigInt, denominator: &BigInt) -> Option<Decimal> {
+    // A fraction terminates if its reduced denominator has no prime factors except two and five.
     let twos = u32::try_from(denominator.trailing_zeros().unwrap_or(0)).ok()?;
     let mut rest = denominator >> twos;
     let mut fives = 0;
@@ -219,20 +218,17 @@ fn ending(numerator: &BigInt, denominator: &BigInt) -> Option<Decimal> {
     Some(Decimal::new(units, scale))
 }
 
-/// The float nearest to a fraction of less than 2^54.
+/// Returns the float nearest to a fraction of less than 2^54.
 fn nearest(numerator: &BigInt, denominator: &BigInt) -> Option<f64> {
     let is_negative = (numerator.sign() == Sign::Minus) != (denominator.sign() == Sign::Minus);
     let (numerator, denominator) = (numerator.magnitude(), denominator.magnitude());
-    // A quotient of at least 56 bits whose last bit says whether anything was cut off behind it
-    // rounds as the fraction itself does.
+    // A quotient of at least 56 bits rounds like the fraction itself, if its last bit is set whenever
+    // the division has a remainder.
     let shift = (56 + denominator.bits()).saturating_sub(numerator.bits());
     let shifted = numerator << shift;
     let quotient = u128::try_from(&shifted / denominator).ok()?;
     let is_cut = shifted != quotient * denominator;
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "this is where the one rounding happens"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "this is the only rounding")]
     let rounded = (quotient | u128::from(is_cut)) as f64;
     let magnitude = rounded * 2_f64.powi(-i32::try_from(shift).ok()?);
     Some(if is_negative { -magnitude } else { magnitude })

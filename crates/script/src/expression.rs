@@ -1,4 +1,4 @@
-//! A script that is asked for a value.
+//! A script that returns a value.
 
 use meterline_core::{Document, Message, Reads};
 use rhai::{Dynamic, Scope};
@@ -8,7 +8,7 @@ use crate::{Engine, RunError, ScriptError, convert, error::type_name, script::Sc
 /// A compiled expression.
 pub struct Expression {
     script: Script,
-    /// The answer, where it is the same for every message.
+    /// The value, if it is the same for every message.
     constant: Option<Dynamic>,
 }
 
@@ -22,7 +22,7 @@ impl Engine {
     /// Compiles an expression, such as the `check` of a `switch`.
     ///
     /// # Errors
-    /// Every fault that can be found without a message.
+    /// Every error that can be found without a message.
     pub fn compile_expression(&self, source: &str) -> Result<Expression, Vec<ScriptError>> {
         Expression::compile(self, source)
     }
@@ -51,7 +51,7 @@ impl Expression {
         if !script.analysis.assignments.is_empty() {
             return Err(script.analysis.assignments);
         }
-        // One that fails is tried again on each message, and fails with its words there.
+        // A constant that fails is evaluated for each message, which then gets the error.
         let constant = script
             .analysis
             .is_constant()
@@ -73,7 +73,7 @@ impl Expression {
         }
     }
 
-    /// The value for `message`.
+    /// Evaluates the expression for `message`.
     ///
     /// # Errors
     /// When the script fails, or its value is not JSON.
@@ -82,7 +82,7 @@ impl Expression {
         convert::to_document(&value).map_err(RunError::nowhere)
     }
 
-    /// The value for `message` as people read it: text as it is, anything else as JSON.
+    /// Evaluates the expression to text: text stays as it is, anything else becomes JSON.
     ///
     /// # Errors
     /// As [`Expression::evaluate`].
@@ -91,33 +91,33 @@ impl Expression {
         convert::to_plain_text(&value).map_err(RunError::nowhere)
     }
 
-    /// The value for `message`, which must be true or false.
+    /// Evaluates an expression that must be true or false.
     ///
     /// # Errors
-    /// When the script fails or answers anything else.
+    /// When the script fails or returns anything else.
     pub fn check(&self, message: &Message) -> Result<bool, RunError> {
         let value = self.run(message)?;
         value.as_bool().map_err(|got| {
             RunError::nowhere(format!(
-                "a check must be true or false, this is {}",
+                "a check must return true or false, but this returns {}",
                 type_name(got)
             ))
         })
     }
 
-    /// The answer of a check that is the same for every message.
+    /// Returns the value of a check that is the same for every message.
     #[must_use]
     pub fn fixed(&self) -> Option<bool> {
         self.constant.as_ref()?.as_bool().ok()
     }
 
-    /// What is read of the content.
+    /// Returns what the expression reads of the content.
     #[must_use]
     pub fn reads(&self) -> &Reads {
         &self.script.analysis.reads
     }
 
-    /// Whether the value depends on nothing but the message.
+    /// Whether the value depends only on the message.
     #[must_use]
     pub fn is_pure(&self) -> bool {
         self.script.analysis.is_pure

@@ -1,8 +1,8 @@
-//! What a mapping makes of a message, as far as its text tells.
+//! Derives what is known about messages after a mapping, by abstract interpretation of the script.
 //!
-//! The script is followed statement by statement with what is known of each value in place of the
-//! value. Both ways of a condition are followed and joined; what a loop or a function value may
-//! change is not known afterwards.
+//! Each statement is interpreted with what is known about values instead of the values. Both branches of
+//! a condition are followed and joined. Nothing is known about what a loop or a function value may have
+//! changed.
 
 mod reach;
 mod values;
@@ -22,10 +22,11 @@ use crate::{
 
 use reach::{Reach, Target};
 
-/// So many ways are followed at most; a script with more is not foreseen.
-const MOST: usize = 2000;
+/// The most branches to follow. Nothing is known about the result of a script with more.
+const MAX_BRANCHES: usize = 2000;
 
-/// What the messages become that `before` is known of. `text` is the number of the script's text.
+/// Derives what is known about messages after the script from what is known before it. `text` is the
+/// number of the script's text.
 pub(crate) fn foresee(
     ast: &AST,
     origin: &Origin,
@@ -61,17 +62,17 @@ pub(crate) fn foresee(
     walk.outcome()
 }
 
-/// What is known at a point of a script.
+/// What is known at a point in a script.
 #[derive(Clone)]
 struct State {
     variables: Vec<(ImmutableString, Shape)>,
-    /// What was made of `root`.
+    /// What is known about `root`, if anything was assigned.
     root: Option<Shape>,
-    /// Whether nothing may have been made of it.
+    /// Whether `root` may be unassigned.
     is_untouched: bool,
     /// Whether metadata may vary.
     metadata: bool,
-    /// Whether nothing comes here.
+    /// Whether this point is unreachable.
     is_over: bool,
 }
 
@@ -98,7 +99,7 @@ impl State {
         }
     }
 
-    /// `root` as an expression has it.
+    /// Returns the value of `root` in an expression.
     fn root(&self) -> Shape {
         match (&self.root, self.is_untouched) {
             (None, _) => Shape::empty(),
@@ -119,12 +120,12 @@ struct Walk<'a> {
     before: &'a Foreseen,
     origin: &'a Origin,
     text: Option<u64>,
-    /// What the function values in the script may do.
+    /// What the function values in the script may change.
     functions: Reach,
     state: State,
-    /// What is known where the script ends early.
+    /// What is known at the early ends of the script.
     returned: Option<State>,
-    /// Whether what is at hand happens under a condition that varies.
+    /// Whether the current statement depends on a condition that varies.
     control: bool,
     /// Variables that a function value may change at any time.
     shared: HashSet<ImmutableString>,
@@ -133,7 +134,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn outcome(mut self) -> Foreseen {
-        if self.ways > MOST {
+        if self.ways > MAX_BRANCHES {
             return Foreseen {
                 is_usage: self.before.is_usage,
                 is_original: self.before.is_original,
@@ -147,7 +148,7 @@ impl Walk<'_> {
         let before = &self.before.content;
         let is_original = self.before.is_original && state.is_untouched && !state.is_over;
         let content = match state.root {
-            // Every way ends in an error.
+            // Every branch ends in an error.
             None if state.is_over => Shape::new(Kind::Deleted, false),
             None => before.clone(),
             Some(root) if state.is_untouched => before.clone().join(root),
@@ -170,7 +171,7 @@ impl Walk<'_> {
         })
     }
 
-    /// The value of the last statement, where it has one.
+    /// Interprets the statements, and returns the value of the last one.
     fn block<'s>(&mut self, statements: impl IntoIterator<Item = &'s Stmt>) -> Shape {
         let depth = self.state.variables.len();
         let mut value = Shape::new(Kind::Null, false);
@@ -182,7 +183,7 @@ impl Walk<'_> {
     }
 
     fn statement(&mut self, statement: &Stmt) -> Shape {
-        if self.state.is_over || self.ways > MOST {
+        if self.state.is_over || self.ways > MAX_BRANCHES {
             return Shape::new(Kind::Deleted, false);
         }
         let nothing = Shape::new(Kind::Null, false);
@@ -219,7 +220,7 @@ impl Walk<'_> {
                     self.shared.insert(name.name.clone());
                 }
             }
-            // What a loop does is not followed.
+            // Loops are not followed.
             Stmt::BreakLoop(..) => {}
             _ => {}
         }
@@ -246,7 +247,7 @@ impl Walk<'_> {
     }
 
     fn attempt(&mut self, flow: &FlowControl) {
-        // An error may come anywhere in the body.
+        // An error may occur anywhere in the body.
         let reach = Reach::of_statements(flow.body.iter());
         self.either(true, [true, false], |walk, fails| {
             if fails {
@@ -258,7 +259,7 @@ impl Walk<'_> {
         });
     }
 
-    /// The script may end here.
+    /// Notes that the script may end here.
     fn returns(&mut self) {
         let state = self.state.clone();
         self.returned = Some(match self.returned.take() {
@@ -267,8 +268,8 @@ impl Walk<'_> {
         });
     }
 
-    /// What is known when one of several ways was gone, which one depends on something that varies
-    /// or not.
+    /// Interprets several alternative branches and joins them. `varies` says whether the choice depends
+    /// on something that varies.
     fn either<W>(
         &mut self,
         varies: bool,
@@ -282,7 +283,7 @@ impl Walk<'_> {
         let mut one_ends = false;
         for way in ways {
             self.ways += 1;
-            if self.ways > MOST {
+            if self.ways > MAX_BRANCHES {
                 break;
             }
             self.state = start.clone();
@@ -295,7 +296,7 @@ impl Walk<'_> {
             });
         }
         let depends = self.control;
-        // Whether what follows happens at all then depends on it, too.
+        // Whether the following statements run then depends on it, too.
         self.control = control || (varies && one_ends);
         let (state, mut value) = joined.unwrap_or((start, Shape::new(Kind::Null, false)));
         self.state = state;
@@ -313,7 +314,7 @@ impl Walk<'_> {
         Shape::new(Kind::Unknown, true)
     }
 
-    /// Forgets what statements that are not followed may change.
+    /// Discards what is known about variables that statements which are not followed may change.
     fn unknown_after(&mut self, reach: &Reach) {
         reach.targets.iter().for_each(|target| self.unknown(target));
     }
@@ -337,7 +338,7 @@ impl Walk<'_> {
         }
     }
 
-    /// What is known of a variable.
+    /// Returns what is known about a variable.
     fn variable(&mut self, name: &str) -> Shape {
         if let Some(shape) = self.state.variable(name) {
             return shape.clone();

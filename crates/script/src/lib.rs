@@ -1,9 +1,9 @@
-//! Rhai mappings: engine limits, the function library and run-time interpolation
+//! Rhai mappings: engine limits, the function library and run-time interpolation.
 //!
-//! In a script `this` is the message (read-only) and `root` what it becomes; `meta("key")` reads
-//! metadata and `meta["key"] = value` sets it; `deleted()` drops. JSON null and a missing field are
-//! both `()`. A script fails for its message alone: limits on steps, time and sizes hold for every
-//! run, and nothing in a script reaches outside it.
+//! In a script `this` is the message (read-only) and `root` the result; `meta("key")` reads metadata and
+//! `meta["key"] = value` sets it; `deleted()` drops the message. JSON null and a missing field are both
+//! `()`. A script that fails affects only its message: every run has limits on steps, CPU time and
+//! sizes, and scripts cannot do I/O.
 
 #![cfg_attr(
     test,
@@ -12,6 +12,7 @@
 
 mod analysis;
 mod blank;
+mod configured;
 mod context;
 mod convert;
 mod cpu;

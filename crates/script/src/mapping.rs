@@ -1,4 +1,4 @@
-//! A script that turns a message into another.
+//! A script that transforms a message.
 
 use meterline_core::{
     Content, Document, Message, Metadata, Reads, foreseen::Foreseen, template::new_owner,
@@ -12,8 +12,8 @@ use crate::{
     script::{Done, Script},
 };
 
-/// Marks the `root` that no statement has assigned yet. Assigning replaces the value and with it
-/// the mark; assigning into it leaves the mark but fills the map.
+/// The tag of a `root` without an assignment. An assignment to `root` replaces the value and the tag; an
+/// assignment to a field keeps the tag but fills the map.
 const UNTOUCHED: i32 = 1;
 
 /// A compiled mapping.
@@ -28,16 +28,16 @@ impl std::fmt::Debug for Mapping {
     }
 }
 
-/// What a mapping made of a message.
+/// The result of a mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mapped {
-    /// The message goes on, changed or not.
+    /// The message is kept, changed or not.
     Kept,
-    /// The mapping said `root = deleted()`.
+    /// The mapping dropped the message with `root = deleted()`.
     Dropped,
 }
 
-/// What an evaluation says of the content.
+/// What an evaluation does to the content.
 enum Outcome {
     Unchanged,
     Changed(Document),
@@ -61,7 +61,7 @@ impl Engine {
     /// Compiles a mapping.
     ///
     /// # Errors
-    /// Every fault that can be found without a message.
+    /// Every error that can be found without a message.
     pub fn compile_mapping(&self, source: &str) -> Result<Mapping, Vec<ScriptError>> {
         Mapping::compile(self, source)
     }
@@ -77,17 +77,17 @@ impl Mapping {
 
     /// Maps `message` in place.
     ///
-    /// Where the script allows it, what it made of a document is kept with the document, and serves
-    /// again when the same document comes for another time.
+    /// If the script allows it, the result is stored with the document, and reused when the same
+    /// document is mapped again.
     ///
     /// # Errors
-    /// When the script fails for this message, which is then unchanged.
+    /// When the script fails; the message is then unchanged.
     pub fn run(&self, message: &mut Message) -> Result<Mapped, RunError> {
         self.run_noting(message, &mut Vec::new())
     }
 
-    /// As [`Mapping::run`]; adds to `notes` what was left out or cut. A result that serves again is
-    /// not noted again.
+    /// As [`Mapping::run`]; also adds to `notes` what was omitted or truncated. A reused result adds no
+    /// notes.
     ///
     /// # Errors
     /// As [`Mapping::run`].
@@ -121,7 +121,7 @@ impl Mapping {
         })
     }
 
-    /// What the content becomes; the metadata are changed in place.
+    /// Evaluates the script. Returns the new content; changes the metadata in place.
     fn evaluate(&self, message: &mut Message, notes: &mut Vec<Note>) -> Result<Outcome, RunError> {
         let variables = |message: &Message| {
             let mut scope = Scope::new();
@@ -133,7 +133,7 @@ impl Mapping {
             }
             scope
         };
-        // A mapping answers through `root`; what its last statement is worth does not matter.
+        // The result of a mapping is `root`, not the value of its last statement.
         let Done {
             mut scope,
             notes: noted,
@@ -161,27 +161,26 @@ impl Mapping {
         Ok(outcome)
     }
 
-    /// What is read of the content.
+    /// Returns what the mapping reads of the content.
     #[must_use]
     pub fn reads(&self) -> &Reads {
         &self.script.analysis.reads
     }
 
-    /// Whether the result depends on nothing but the message, so that the same message always
-    /// becomes the same bytes.
+    /// Whether the result depends only on the message, so that equal messages become equal bytes.
     #[must_use]
     pub fn is_pure(&self) -> bool {
         self.script.analysis.is_pure
     }
 
-    /// What the messages become that `before` is known of, as far as the text tells. `text` is the
-    /// number of the script's text in the configuration.
+    /// Derives what is known about messages after the mapping from what is known before it. `text` is
+    /// the number of the script's text in the configuration.
     #[must_use]
     pub fn foresee(&self, before: &Foreseen, text: Option<u64>) -> Foreseen {
         self.script.foresee(before, text)
     }
 
-    /// What works but is likely not meant.
+    /// Returns warnings about what works but is likely a mistake.
     #[must_use]
     pub fn lints(&self) -> Vec<ScriptError> {
         self.script.analysis.lints.clone()
@@ -209,11 +208,11 @@ fn metadata_map(metadata: &Metadata) -> Dynamic {
     )
 }
 
-/// The metadata after the script: keys keep their order, a key set to `()` is gone.
+/// Returns the metadata after the script: keys keep their order, and a key set to `()` is removed.
 fn changed(before: &Metadata, after: Dynamic) -> Result<Metadata, RunError> {
     let Some(mut after) = after.try_cast::<Map>() else {
         return Err(RunError::nowhere(
-            "`meta` was replaced by something that is not an object; set `meta[\"key\"]` instead",
+            "`meta` is no longer an object; set `meta[\"key\"]` instead of `meta`",
         ));
     };
     let mut metadata = before.clone();

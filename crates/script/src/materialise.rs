@@ -1,18 +1,18 @@
-//! `this`: the parts of the message that a script reads, as script values.
+//! Creates `this`: the parts of the message that a script reads, as script values.
 //!
-//! A pod is seven kilobytes of which a mapping reads a few hundred bytes. What it reads is known
-//! from its text, so only that is converted; where the text does not tell, everything is. A script
-//! cannot notice the difference.
+//! A pod has seven kilobytes, of which a mapping reads a few hundred bytes. The analysis of the script
+//! determines what it reads, and only that is converted, or everything where the analysis cannot tell.
+//! The script cannot observe the difference.
 
 use meterline_core::{Content, Message, Node, Reads, Scalar};
 use rhai::{Dynamic, Map};
 
 use crate::{decimal::Decimal, prefix};
 
-/// What is read of the content of `message`.
+/// Converts the parts of `message` that are read.
 ///
 /// # Errors
-/// When something is read of content that is not JSON.
+/// When something is read and the content is not JSON.
 pub(crate) fn this(
     message: &Message,
     reads: &Reads,
@@ -59,7 +59,7 @@ fn node(node: Node<'_>, reads: &Reads, skipped: &mut prefix::Skipped) -> Dynamic
     whole(node)
 }
 
-/// All of a node.
+/// Converts a whole node.
 pub(crate) fn whole(node: Node<'_>) -> Dynamic {
     match node.scalar() {
         Some(Scalar::Null) => Dynamic::UNIT,
@@ -69,7 +69,7 @@ pub(crate) fn whole(node: Node<'_>) -> Dynamic {
         Some(Scalar::Float(number)) => Dynamic::from_float(number),
         Some(Scalar::Number(text)) => match text.parse::<Decimal>() {
             Ok(number) => Dynamic::from(number),
-            // Only a document that is no outcome of JSON text or of a script has one that long.
+            // Neither JSON text nor a script can produce a longer one.
             Err(_) => Dynamic::from_float(text.parse().unwrap_or_default()),
         },
         Some(Scalar::Text(text)) => text.into(),

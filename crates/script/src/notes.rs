@@ -1,34 +1,34 @@
-//! What a script left out or cut of a message that it did not fail for.
+//! What a script omitted or truncated without failing.
 
-/// What was left out or cut.
+/// The kind of loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Loss {
-    /// A number that a metric cannot have: malformed, negative or beyond the range of floats.
+    /// A number that is no valid metric: malformed, negative or beyond the range of floats.
     Metric,
-    /// Text, or fields, beyond what an event takes from annotations and the like.
+    /// Text or fields beyond the limits for values from annotations and the like.
     Text,
 }
 
-/// Something that was left out or cut, and why.
+/// Something that was omitted or truncated, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// What kind of thing.
+    /// The kind.
     pub loss: Loss,
-    /// Which one and why, without a final dot.
+    /// What was omitted or truncated and why, without a final dot.
     pub text: String,
 }
 
-/// The notes of one run. A script that asks for the same a thousand times makes no thousand notes.
+/// The notes of one run, without duplicates.
 #[derive(Debug, Default)]
 pub(crate) struct Notes(Vec<Note>);
 
 impl Notes {
-    /// As many as the metrics of a pod and some.
-    const MOST: usize = 32;
+    /// The limit: more than the metrics of a pod.
+    const MAX: usize = 32;
 
     pub(crate) fn add(&mut self, loss: Loss, text: String) {
         let note = Note { loss, text };
-        if self.0.len() < Self::MOST && !self.0.contains(&note) {
+        if self.0.len() < Self::MAX && !self.0.contains(&note) {
             self.0.push(note);
         }
     }

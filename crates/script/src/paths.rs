@@ -1,17 +1,17 @@
-//! Property chains in a script: reading them off, and making what they pass through.
+//! Property chains in a script: how to read them, and how to create missing parts.
 
 use std::collections::HashSet;
 
 use rhai::{AST, ASTFlags, ASTNode, Dynamic, Expr, FnCallExpr, Position, Stmt};
 
-/// The name of the function whose body a script becomes: `this` exists in functions only.
+/// The name of the function that wraps a script, because `this` exists only in functions.
 pub(crate) const BODY: &str = "__script";
 
-/// The native function behind `root.a.b = …` where `root.a` does not exist yet.
+/// The native function that creates `root.a` for `root.a.b = …`.
 pub(crate) const MAKE_PATH: &str = "__make_path";
 
-/// The base of `base.a["b"].c` and the keys that are known from the text, up to the first step that
-/// is not: a method call, an index that is no text. The whole of what the keys lead to is meant.
+/// Returns the base of `base.a["b"].c` and its literal keys, up to the first other step, such as a
+/// method call or a computed index. The expression reads all of what the keys lead to.
 pub(crate) fn chain(expression: &Expr) -> (&Expr, Vec<&str>) {
     let (base, steps) = steps(expression);
     let keys = steps.into_iter().map_while(|step| match step {
@@ -33,7 +33,7 @@ pub(crate) enum Step<'a> {
     Other,
 }
 
-/// The base of a chain and all of its steps.
+/// Returns the base of a chain and all of its steps.
 pub(crate) fn steps(expression: &Expr) -> (&Expr, Vec<Step<'_>>) {
     let mut steps = Vec::new();
     let (mut pair, mut flags, mut is_index) = match expression {
@@ -67,8 +67,8 @@ pub(crate) fn steps(expression: &Expr) -> (&Expr, Vec<Step<'_>>) {
     }
 }
 
-/// What a method is called on, where it stands at the start of a chain: `x` of `x.f()`, and nothing
-/// for the `f` of `a[x].f()`. `ancestors` lead to the call, the outermost first.
+/// Returns the receiver of a method call at the start of a chain: `x` for `x.f()`, and `None` for the
+/// `f` of `a[x].f()`. `ancestors` are those of the call, the outermost first.
 pub(crate) fn receiver<'a>(ancestors: &[ASTNode<'a>], call: &Expr) -> Option<&'a Expr> {
     fn pair<'a>(node: &ASTNode<'a>) -> Option<(&'a Expr, &'a Expr)> {
         match node {
@@ -78,7 +78,7 @@ pub(crate) fn receiver<'a>(ancestors: &[ASTNode<'a>], call: &Expr) -> Option<&'a
             _ => None,
         }
     }
-    // The call is the right side itself, or the left side of the pair that is.
+    // The call is the right side itself, or the left side of the pair on the right side.
     let (mut child, mut left) = (call, ancestors);
     loop {
         let (parent, rest) = left.split_last()?;
@@ -87,7 +87,7 @@ pub(crate) fn receiver<'a>(ancestors: &[ASTNode<'a>], call: &Expr) -> Option<&'a
             let ASTNode::Expr(chain) = parent else {
                 return None;
             };
-            // Further in, what stands on the left is a step and no value.
+            // Deeper in the chain the left side is a step and not a value.
             let is_start = rest
                 .last()
                 .and_then(pair)
@@ -104,18 +104,18 @@ pub(crate) fn receiver<'a>(ancestors: &[ASTNode<'a>], call: &Expr) -> Option<&'a
     }
 }
 
-/// The script itself, or the function values in it.
+/// Returns the script itself, or the function values in it.
 pub(crate) fn functions(ast: &AST, body: bool) -> AST {
     let mut functions = ast.clone();
     functions.retain_functions(|_, _, name, _| (name == BODY) == body);
     functions
 }
 
-/// The statements `root.__make_path([…]);` that have to stand before assignments through fields of
-/// `root`, so that `root.a.b = 1` works where `root.a` does not exist, and where they have to stand.
+/// Returns the statements `root.__make_path([…]);` to insert before assignments to nested fields of
+/// `root`, so that `root.a.b = 1` works without `root.a`, with their positions.
 ///
-/// Left out where a statement cannot stand before another: in a function value and in an arm of a
-/// `switch` without braces.
+/// There are none where no statement can be inserted: in a function value, and in an arm of a `switch`
+/// without braces.
 pub(crate) fn preparations(ast: &AST, source: &str) -> Vec<(Position, String)> {
     let mut found = Vec::new();
     functions(ast, true).walk(&mut |path| {
@@ -149,7 +149,7 @@ fn place(position: Position) -> (usize, usize) {
     )
 }
 
-/// Lines and columns, from 1, of the first character after a brace, a semicolon or the start.
+/// Returns lines and columns, from 1, of the first characters after a brace, a semicolon or the start.
 fn statement_starts(source: &str) -> HashSet<(usize, usize)> {
     let mut starts = HashSet::new();
     let mut before = ';';
@@ -199,8 +199,8 @@ enum Skip {
     Text(char),
 }
 
-/// Makes a map of every field on the way that is missing. A field that is something else is left
-/// to the assignment to complain about.
+/// Creates a map for every missing field on the path. For a field that is not a map the assignment will
+/// fail.
 pub(crate) fn make_path(root: &mut Dynamic, path: rhai::Array) {
     let Some(key) = path.first().and_then(|key| {
         key.as_immutable_string_ref()

@@ -1,11 +1,11 @@
-//! What a pod reserves, read straight from its document.
+//! Computes what a pod reserves, directly from its document.
 //!
-//! A total is the sum over `spec.containers` and those of `spec.initContainers` that run as long as
-//! the pod does (`restartPolicy: Always`, sidecars). Where `spec.resources` sets a resource for the
-//! pod as a whole, that is the total, as it is for the scheduler. What nobody sets counts 0.
+//! A total is the sum over `spec.containers` and the sidecars of `spec.initContainers`, which run as long
+//! as the pod does (`restartPolicy: Always`). If `spec.resources` sets a resource for the whole pod, that
+//! is the total, as it is for the scheduler. A resource that is not set counts as 0.
 //!
-//! A value that cannot be read, or is negative, is an error that names its field: a bill is never
-//! made from what was guessed. Only the resources that are asked for are read.
+//! A value that is malformed or negative is an error that names its field, because a bill must not
+//! contain guesses. Only the requested resources are read.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ use meterline_core::{Node, Scalar};
 
 use crate::{blank, quantity::Quantity};
 
-/// Which of the two amounts of a container.
+/// Requests or limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Section {
     Requests,
@@ -29,8 +29,9 @@ impl Section {
     }
 }
 
-/// The resources that count whole GPUs. Others of the same vendors (`gpu.intel.com/millicores`,
-/// `gpu.intel.com/memory.max`) are shares of the same device and would count it twice.
+/// The resources that count whole GPUs. Other resources of these vendors, such as
+/// `gpu.intel.com/millicores` and `gpu.intel.com/memory.max`, are shares of the same device and would
+/// count it twice.
 pub(crate) const GPU_RESOURCES: &[&str] = &[
     "nvidia.com/gpu",
     "amd.com/gpu",
@@ -38,13 +39,13 @@ pub(crate) const GPU_RESOURCES: &[&str] = &[
     "gpu.intel.com/xe",
 ];
 
-/// Slices of an NVIDIA GPU, each a device of its own: `nvidia.com/mig-1g.5gb` and so on.
+/// The prefix of slices of an NVIDIA GPU, such as `nvidia.com/mig-1g.5gb`. Each slice is a device.
 pub(crate) const GPU_SLICES: &str = "nvidia.com/mig-";
 
 /// The node label that names a GPU's product.
 const GPU_PRODUCT: &str = "nvidia.com/gpu.product";
 
-/// What [`Totals`] reads of a pod.
+/// The paths that [`Totals`] reads of a pod.
 pub(crate) const TOTALS: &[&str] = &[
     "spec.resources",
     "spec.containers.*.resources",
@@ -52,7 +53,7 @@ pub(crate) const TOTALS: &[&str] = &[
     "spec.initContainers.*.restartPolicy",
 ];
 
-/// What [`gpu_type`] reads of a pod.
+/// The paths that [`gpu_type`] reads of a pod.
 pub(crate) const GPU_TYPE: &[&str] = &[
     "metadata.annotations.data~1openmeter~1io/gpu_type",
     "spec.nodeSelector.nvidia~1com/gpu~1product",
@@ -71,7 +72,7 @@ pub(crate) struct Totals<'a> {
 struct Resources<'a> {
     requests: Option<Node<'a>>,
     limits: Option<Node<'a>>,
-    /// The list and the position in it; none for the pod as a whole.
+    /// The list and the index in it; `None` for the pod as a whole.
     place: Option<(&'static str, usize)>,
 }
 
@@ -91,7 +92,7 @@ impl<'a> Resources<'a> {
         }
     }
 
-    /// An amount, or which field is at fault.
+    /// Parses an amount; an error names the field.
     fn amount(&self, section: Section, name: &str, value: Node<'_>) -> Result<Quantity, String> {
         amount(value).map_err(|reason| field(self.place, section, name, &reason))
     }
@@ -120,7 +121,7 @@ impl<'a> Totals<'a> {
         totals
     }
 
-    /// The total of one resource.
+    /// Returns the total of one resource.
     pub(crate) fn total(&self, section: Section, name: &str) -> Result<Quantity, String> {
         let of_pod = self.pod.section(section).and_then(|it| it.get(name));
         if let Some(value) = of_pod.filter(|value| !value.is_null()) {
@@ -130,7 +131,8 @@ impl<'a> Totals<'a> {
         for container in &self.containers {
             let (section, value) = match container.section(section).and_then(|it| it.get(name)) {
                 Some(value) => (section, value),
-                // The API server has it so for devices; the field at fault is the limit.
+                // For devices the API server uses the limit as the request, so an error names the
+                // limit.
                 None if section == Section::Requests && is_gpu(name) => {
                     match container.limits.and_then(|limits| limits.get(name)) {
                         Some(value) => (Section::Limits, value),
@@ -144,10 +146,10 @@ impl<'a> Totals<'a> {
         Ok(sum)
     }
 
-    /// The number of GPUs.
+    /// Returns the number of GPUs.
     pub(crate) fn gpus(&self, section: Section) -> Result<Quantity, String> {
         let mut sum = Quantity::ZERO;
-        // Names that are known from elsewhere are looked up in sets: a pod can have twenty thousand.
+        // Sets, because a pod can have twenty thousand resource names.
         let mut of_pod = HashSet::new();
         for (name, value) in gpu_fields(self.pod.section(section)) {
             if !value.is_null() {
@@ -189,7 +191,7 @@ fn gpu_fields<'a>(object: Option<Node<'a>>) -> impl Iterator<Item = (&'a str, No
     fields.filter(|(name, _)| is_gpu(name))
 }
 
-/// Which field is at fault, and why.
+/// Formats an error of a field.
 fn field(place: Option<(&str, usize)>, section: Section, name: &str, reason: &str) -> String {
     let place = match place {
         Some((list, index)) => format!("spec.{list}[{index}].resources"),
@@ -207,8 +209,8 @@ fn is_sidecar(container: Node<'_>) -> bool {
     container.get("restartPolicy").and_then(Node::as_str) == Some("Always")
 }
 
-/// The amount in a field of `requests` or `limits`. The API server always writes text, people also
-/// write numbers.
+/// Parses a field of `requests` or `limits`. The API server always writes text, but users may write
+/// numbers.
 fn amount(value: Node<'_>) -> Result<Quantity, String> {
     let parse = |text: &str| Quantity::parse(text).map_err(|error| error.to_string());
     let quantity = match value.scalar() {
@@ -225,9 +227,9 @@ fn amount(value: Node<'_>) -> Result<Quantity, String> {
     Ok(quantity)
 }
 
-/// The product name of the pod's GPUs: its annotation `data.openmeter.io/gpu_type`, else what its
-/// node selector or its required node affinity demands of the node label `nvidia.com/gpu.product`.
-/// Affinity counts only if every alternative demands one and the same product. A blank is none.
+/// Returns the product name of the pod's GPUs: its annotation `data.openmeter.io/gpu_type`, else the
+/// value of the node label `nvidia.com/gpu.product` that its node selector or required node affinity
+/// demands. Affinity counts only if all alternatives demand the same product. Blank values are ignored.
 pub(crate) fn gpu_type(pod: Node<'_>) -> Option<&str> {
     let annotation = pod.path(&["metadata", "annotations", "data.openmeter.io/gpu_type"]);
     let spec = pod.get("spec");
@@ -258,7 +260,7 @@ fn required_product(spec: Node<'_>) -> Option<&str> {
     product
 }
 
-/// The one product that a match expression admits.
+/// Returns the product if a match expression admits exactly one.
 fn demanded(expression: Node<'_>) -> Option<&str> {
     let text = |key| expression.get(key).and_then(Node::as_str);
     if text("key") != Some(GPU_PRODUCT) || text("operator") != Some("In") {

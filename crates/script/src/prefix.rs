@@ -1,8 +1,8 @@
-//! What `select_prefix` takes: the fields of a prefix, within bounds.
+//! `select_prefix`: selects the fields with a prefix, within limits.
 //!
-//! Whoever may create a pod may annotate it with a quarter of a megabyte, and all of it would be in
-//! every event. What is beyond the bounds is cut by the order of the keys, so that the same pod has
-//! the same fields wherever and whenever it is mapped.
+//! A user who may create a pod may annotate it with 256 KiB, which would be part of every event. Fields
+//! beyond the limits are omitted in the order of their keys, so that the same pod always has the same
+//! fields.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,15 +19,15 @@ pub(crate) const FIELDS: usize = 64;
 pub(crate) const VALUE: usize = 4 << 10;
 /// The most bytes of all values together.
 pub(crate) const VALUES: usize = 32 << 10;
-/// The most bytes of a key with its prefix: those of a qualified name in Kubernetes, which is a DNS
-/// subdomain of 253, a slash and a name of 63.
+/// The most bytes of a key with its prefix: those of a qualified name in Kubernetes, which consists of a
+/// DNS subdomain of 253, a slash and a name of 63.
 pub(crate) const KEY: usize = 253 + 1 + 63;
 
-/// For each prefix how many fields were left in the document, as they are beyond [`FIELDS`].
+/// The number of fields beyond [`FIELDS`] for each prefix. They were not converted.
 pub(crate) type Skipped = HashMap<String, usize>;
 
-/// The first fields of a prefix, by their keys, that `select_prefix` can take. Those in `kept` are
-/// there already.
+/// Returns the first fields of a prefix, in the order of their keys, that `select_prefix` can select.
+/// Skips those in `kept`, which are converted already.
 pub(crate) fn first<'a, T, K>(
     fields: impl Iterator<Item = (&'a str, T)>,
     prefix: &str,
@@ -56,21 +56,21 @@ pub(crate) fn first<'a, T, K>(
     taken
 }
 
-/// Whether the key is the prefix and a name.
+/// Whether the key consists of the prefix and a name.
 fn is_named(key: &str, prefix: &str) -> bool {
     key.len() > prefix.len() && key.starts_with(prefix)
 }
 
-/// How much was cut.
+/// How much was omitted or truncated.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cut {
-    /// Fields that were left out.
+    /// Omitted fields.
     pub(crate) fields: usize,
-    /// Texts of which only the start was taken.
+    /// Truncated texts.
     pub(crate) values: usize,
 }
 
-/// The fields whose name starts with the prefix, without it, and what was cut.
+/// Returns the fields with the prefix, named without it, and how much was omitted or truncated.
 pub(crate) fn select(fields: &Map, prefix: &str) -> (Map, Cut) {
     let (mut selected, mut cut) = (Map::new(), Cut::default());
     let mut room = VALUES;
@@ -101,7 +101,7 @@ pub(crate) fn select(fields: &Map, prefix: &str) -> (Map, Cut) {
     (selected, cut)
 }
 
-/// A value with its length, as far as there is room for it.
+/// What fits of a value, with its length.
 enum Taken {
     Whole(Dynamic, usize),
     Start(Dynamic, usize),
@@ -110,7 +110,7 @@ enum Taken {
 
 fn taken(value: &Dynamic, room: usize) -> Taken {
     let Ok(text) = value.as_immutable_string_ref() else {
-        // Of anything but text a part is something else. What is no JSON fails where it is written.
+        // Only text can be truncated. A value that JSON cannot represent fails when it is written.
         let length = convert::to_text(value).map_or(0, |text| text.len());
         return if length > room {
             Taken::Nothing
@@ -129,12 +129,12 @@ fn taken(value: &Dynamic, room: usize) -> Taken {
     }
 }
 
-/// As much of the text as fits in so many bytes, in whole characters.
+/// Returns the longest start of the text with at most so many bytes, in whole characters.
 pub(crate) fn start(text: &str, bytes: usize) -> &str {
     text.get(..text.floor_char_boundary(bytes)).unwrap_or(text)
 }
 
-/// What to say of a cut.
+/// Formats what was omitted or truncated.
 pub(crate) fn explain(prefix: &str, cut: &Cut) -> String {
     let counted = |count: usize, one: &str, many: &str| match count {
         0 => None,
@@ -142,15 +142,15 @@ pub(crate) fn explain(prefix: &str, cut: &Cut) -> String {
         count => Some(format!("{count} {many}")),
     };
     let parts: Vec<_> = [
-        counted(cut.fields, "field is left out", "fields are left out"),
-        counted(cut.values, "value is cut", "values are cut"),
+        counted(cut.fields, "field is omitted", "fields are omitted"),
+        counted(cut.values, "value is truncated", "values are truncated"),
     ]
     .into_iter()
     .flatten()
     .collect();
     format!(
-        "of `{prefix}` {}; an event takes {FIELDS} fields in the order of their keys, {} KiB of a \
-         value and {} KiB of all",
+        "of `{prefix}` {}; the limits are {FIELDS} fields in the order of their keys, {} KiB per \
+         value and {} KiB in total",
         parts.join(" and "),
         VALUE >> 10,
         VALUES >> 10

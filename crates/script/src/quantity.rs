@@ -1,10 +1,10 @@
-//! Kubernetes quantities (`500m`, `2Gi`, `1e3`), exactly as Kubernetes reads them.
+//! Kubernetes quantities (`500m`, `2Gi`, `1e3`), parsed exactly as Kubernetes does.
 //!
-//! Source: `ParseQuantity` of `k8s.io/apimachinery/pkg/api/resource`, and the documentation of its
-//! type `Quantity`. Three of its habits are easily missed: a value with a binary suffix that passes
-//! 2^63-1 counts as 2^63-1 (`8Ei`), while one with a decimal suffix has no such limit; what is finer
-//! than a billionth is rounded away from zero; and a number without digits is 0 (`m`, `.`), unless
-//! its suffix is `Pi`, `Ei` or an exponent below -9, where it is malformed.
+//! Source: `ParseQuantity` of `k8s.io/apimachinery/pkg/api/resource`, and the documentation of its type
+//! `Quantity`. Three rules are easily missed: a value with a binary suffix is capped at 2^63-1 (`8Ei`),
+//! while one with a decimal suffix is not; values are rounded away from zero to a billionth; and a number
+//! without digits is 0 (`m`, `.`), unless its suffix is `Pi`, `Ei` or an exponent below -9, where it is
+//! malformed.
 
 use std::fmt;
 
@@ -13,11 +13,11 @@ use thiserror::Error;
 
 use crate::decimal::Decimal;
 
-/// Billionths in one.
+/// One in billionths.
 pub(crate) const NANO: i128 = 1_000_000_000;
 /// The largest quantity with a binary suffix, in billionths.
 const MAX_BINARY: i128 = i64::MAX as i128 * NANO;
-/// The most digits before the point; more than any 64-bit float has.
+/// The most digits before the point: more than those of any 64-bit float.
 const MAX_DIGITS: i64 = 330;
 
 /// An amount of a resource, held exactly in billionths.
@@ -26,34 +26,36 @@ pub struct Quantity(Nanos);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Nanos {
-    /// What every real amount is.
+    /// Every realistic amount.
     Word(i128),
-    /// What 128 bits do not hold.
+    /// An amount beyond 128 bits.
     Long(Box<BigInt>),
 }
 
-/// Why a text is not a quantity.
+/// Why a text is no valid quantity.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum QuantityError {
-    /// Not the grammar.
-    #[error("`{0}` is not a Kubernetes quantity; write for example `500m`, `0.5`, `2Gi` or `1e3`")]
+    /// The text does not match the grammar.
+    #[error(
+        "`{0}` is not a Kubernetes quantity; use a value such as `500m`, `0.5`, `2Gi` or `1e3`"
+    )]
     Syntax(String),
-    /// The grammar, but more than any receiver of numbers reads.
+    /// The value is beyond the range of 64-bit floats.
     #[error("`{0}` is out of range")]
     Range(String),
 }
 
 impl Quantity {
-    /// Nothing.
+    /// Zero.
     pub const ZERO: Self = Self(Nanos::Word(0));
 
-    /// This many billionths.
+    /// Creates a quantity of this many billionths.
     #[must_use]
     pub fn from_nanos(nanos: i128) -> Self {
         Self(Nanos::Word(nanos))
     }
 
-    /// How many billionths, where 128 bits hold them.
+    /// Returns the billionths, if they fit 128 bits.
     #[must_use]
     pub fn nanos(&self) -> Option<i128> {
         match &self.0 {
@@ -62,7 +64,7 @@ impl Quantity {
         }
     }
 
-    /// Whether it is below 0.
+    /// Whether the quantity is below 0.
     #[must_use]
     pub fn is_negative(&self) -> bool {
         match &self.0 {
@@ -71,7 +73,7 @@ impl Quantity {
         }
     }
 
-    /// The sum of both.
+    /// Returns the sum.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         if let (Nanos::Word(a), Nanos::Word(b)) = (&self.0, &other.0)
@@ -82,7 +84,7 @@ impl Quantity {
         Self::from_long(self.to_long() + other.to_long())
     }
 
-    /// The billionths, however many.
+    /// Returns the billionths.
     pub(crate) fn to_long(&self) -> BigInt {
         match &self.0 {
             Nanos::Word(nanos) => (*nanos).into(),
@@ -101,8 +103,8 @@ impl Quantity {
         Decimal::new(self.to_long(), 9)
     }
 
-    /// Reads a quantity. What is finer than a billionth is rounded away from zero, so that
-    /// something never becomes nothing.
+    /// Parses a quantity. It is rounded away from zero to a billionth, so that a positive amount never
+    /// becomes 0.
     ///
     /// # Errors
     /// [`QuantityError`] says whether the text is malformed or out of range.
@@ -137,7 +139,7 @@ impl Quantity {
         let magnitude = match scale {
             Scale::Nanos(nanos) => {
                 match scaled(whole.bytes(), fraction.bytes(), nanos) {
-                    // However many digits it has, it is capped.
+                    // A binary suffix caps the value, even beyond the range.
                     None if suffix.ends_with('i') => Nanos::Word(MAX_BINARY),
                     other => other.ok_or_else(range)?,
                 }
@@ -178,7 +180,7 @@ impl fmt::Display for Quantity {
     }
 }
 
-/// An annotation of a quarter of a megabyte is not repeated in an error.
+/// Truncates the text for an error, because an annotation may have 256 KiB.
 fn clipped(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
@@ -200,7 +202,7 @@ enum Scale {
     Exponent(i32),
 }
 
-/// `E` alone is exa, with digits behind it an exponent.
+/// Parses a suffix. `E` alone is exa; with digits after it, it is an exponent.
 fn scale(suffix: &str) -> Option<Scale> {
     let nanos = match suffix {
         "n" => 1,
@@ -220,7 +222,7 @@ fn scale(suffix: &str) -> Option<Scale> {
         "Pi" => NANO << 50,
         "Ei" => NANO << 60,
         _ => {
-            // Kubernetes reads 64 bits and keeps the lower 32 of them.
+            // Kubernetes parses 64 bits and keeps the lower 32 of them.
             let exponent: i64 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
             let [a, b, c, d, ..] = exponent.to_le_bytes();
             return Some(Scale::Exponent(i32::from_le_bytes([a, b, c, d])));
@@ -229,14 +231,14 @@ fn scale(suffix: &str) -> Option<Scale> {
     Some(Scale::Nanos(nanos))
 }
 
-/// `whole.fraction × nanos`, rounded up; `None` where it has too many digits.
+/// Computes `whole.fraction × nanos`, rounded up; `None` if it has too many digits.
 fn scaled(
     whole: impl Iterator<Item = u8> + Clone,
     fraction: impl DoubleEndedIterator<Item = u8>,
     nanos: i128,
 ) -> Option<Nanos> {
-    // From the last digit to the first, each step a tenth of what stands behind the point: the
-    // floor of a floor is the floor of the whole, and whether anything was cut off is remembered.
+    // From the last digit to the first, each step divides by ten and rounds down. The nested floors
+    // equal the floor of the whole fraction, and `is_cut` records any remainder.
     let mut part = 0_i128;
     let mut is_cut = false;
     for digit in fraction.rev() {
@@ -262,13 +264,13 @@ fn scaled(
     Some(Nanos::Long(Box::new(units * nanos + part)))
 }
 
-/// `whole.fraction × 10^exponent` in billionths: the point is moved.
+/// Computes `whole.fraction × 10^exponent` in billionths by moving the point.
 fn shifted(whole: &str, fraction: &str, exponent: i32) -> Option<Nanos> {
     let all = || whole.bytes().chain(fraction.bytes());
     let Some(zeros) = all().position(|digit| digit != b'0') else {
         return Some(Nanos::Word(0));
     };
-    // Where the point stands, counted from the first digit that is not 0.
+    // The position of the point, relative to the first digit that is not 0.
     let point = i64::try_from(whole.len())
         .ok()?
         .checked_sub(i64::try_from(zeros).ok()?)?
@@ -276,7 +278,7 @@ fn shifted(whole: &str, fraction: &str, exponent: i32) -> Option<Nanos> {
     if point > MAX_DIGITS {
         return None;
     }
-    // Ten zeros behind the point are less than a billionth, which counts as one.
+    // With ten zeros after the point the value is below a billionth, and is rounded up to one.
     if point < -10 {
         return Some(Nanos::Word(1));
     }

@@ -1,12 +1,11 @@
-//! Which parts of `this` a script reads, as far as its text tells.
+//! Analyses which parts of `this` a script reads.
 //!
-//! A variable that stands for a part of `this` is followed: after
-//! `let annotations = this.metadata?.annotations ?? #{}` only the keys and prefixes that are read of
-//! `annotations` are read, however many others there are.
+//! Variables that alias a part of `this` are tracked: after
+//! `let annotations = this.metadata?.annotations ?? #{}` only the keys and prefixes that the script reads
+//! of `annotations` are read.
 //!
-//! The fields that `select_prefix` picks are needed as they are unless they go, as a whole, into the
-//! `data` of the result and nowhere else: there they are labels, and who keeps them may leave some out
-//! where there is too much.
+//! The fields that `select_prefix` selects are needed unchanged, unless they only go, as a whole, into
+//! the `data` of the result. There they are labels, and an input with too many of them may omit some.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +14,10 @@ use rhai::{AST, ASTFlags, ASTNode, Expr, Position, Stmt};
 
 use crate::paths;
 
-/// The function of which only the fields with a prefix are read.
+/// The function that reads only the fields with a prefix.
 const SELECT_PREFIX: &str = "select_prefix";
 
-/// The parts of `this` that can be read.
+/// Returns the parts of `this` that the script may read.
 pub(crate) fn of_this(ast: &AST) -> Reads {
     let mut reader = Reader::default();
     for in_body in [true, false] {
@@ -37,12 +36,12 @@ pub(crate) fn of_this(ast: &AST) -> Reads {
     reader.reads
 }
 
-/// Calls `look` with each node of the script itself, or of the function values in it, behind the
-/// nodes that it is in.
+/// Calls `look` for each node of the script itself, or of the function values in it. The last element of
+/// the path is the node, the others are its ancestors.
 fn each_node(ast: &AST, in_body: bool, look: &mut dyn FnMut(&[ASTNode<'_>])) {
     fn visit(path: &[ASTNode<'_>], look: &mut dyn FnMut(&[ASTNode<'_>])) {
         look(path);
-        // The interpreter's own walk does not look into this one.
+        // `walk` of the interpreter does not visit this one.
         if let Some(ASTNode::Stmt(Stmt::BreakLoop(Some(value), ..))) = path.last() {
             value.walk(&mut Vec::new(), &mut |path| {
                 visit(path, look);
@@ -60,19 +59,19 @@ fn each_node(ast: &AST, in_body: bool, look: &mut dyn FnMut(&[ASTNode<'_>])) {
 struct Reader {
     in_body: bool,
     reads: Reads,
-    /// Whether something is made of the result.
+    /// Whether the script reads its own result.
     uses_root: bool,
-    /// Variables that stand for a part of `this`; none where that is not sure.
+    /// Variables that alias a part of `this`; `None` for those that may be something else.
     aliases: BTreeMap<String, Option<Alias>>,
 }
 
-/// A variable that stands for a part of `this`.
+/// A variable that aliases a part of `this`.
 struct Alias {
-    /// Which part: keys, and none for an item of an array.
+    /// The path of the part: keys, and `None` for an item of an array.
     path: Vec<Option<String>>,
-    /// Where `this` is written in its declaration.
+    /// The place of `this` in the declaration.
     place: Position,
-    /// What of it is read.
+    /// What the script reads of the part.
     reads: Reads,
 }
 
@@ -95,7 +94,7 @@ impl Reader {
         match statement {
             Stmt::Var(declared, ..) => {
                 let alias = alias(&declared.1).filter(|_| self.in_body);
-                // What is declared twice can be either.
+                // A variable that is declared twice may be either.
                 self.aliases
                     .entry(declared.0.name.to_string())
                     .and_modify(|known| *known = None)
@@ -128,7 +127,7 @@ impl Reader {
                 if let (Expr::Variable(variable, ..), _) = paths::chain(&assignment.1.lhs)
                     && let Some(alias) = self.aliases.get_mut(variable.1.as_str())
                 {
-                    // From here on it stands for something else.
+                    // From here on the variable may be something else.
                     if let Some(alias) = alias {
                         self.reads.add(&alias.path());
                     }
@@ -151,8 +150,8 @@ impl Reader {
     }
 }
 
-/// Adds what `json(path)` reads. A number or `*` is an item of an array there, and a field of what is
-/// none.
+/// Adds what `json(path)` reads. A number or `*` in the path is an item of an array or a field of an
+/// object.
 pub(crate) fn add_path(reads: &mut Reads, path: &str) {
     let keys: Vec<_> = path
         .split('.')
@@ -162,7 +161,7 @@ pub(crate) fn add_path(reads: &mut Reads, path: &str) {
     let mut paths: Vec<Vec<Step<'_>>> = vec![Vec::new()];
     for key in &keys {
         let is_item = key == "*" || key.parse::<usize>().is_ok();
-        // Each such step doubles the paths; who writes many reads all that is below.
+        // Each such step doubles the paths. Beyond a few, everything below is read.
         if is_item && paths.len() > 8 {
             break;
         }
@@ -180,7 +179,7 @@ pub(crate) fn add_path(reads: &mut Reads, path: &str) {
     }
 }
 
-/// The chain that starts with the last node of `path`, if one does.
+/// Returns the chain that starts with the last node of `path`, if there is one.
 fn chain_from<'a>(path: &[ASTNode<'a>]) -> Option<&'a Expr> {
     let (node, ancestors) = path.split_last()?;
     match (node, ancestors.last()?) {
@@ -192,7 +191,7 @@ fn chain_from<'a>(path: &[ASTNode<'a>]) -> Option<&'a Expr> {
     }
 }
 
-/// Whether the chain that starts with the last node of `path` makes the `data` of the result.
+/// Whether the chain that starts with the last node of `path` becomes the `data` of the result.
 fn is_data(path: &[ASTNode<'_>]) -> bool {
     let [.., above, ASTNode::Expr(chain), _] = path else {
         return false;
@@ -224,8 +223,7 @@ fn is_data(path: &[ASTNode<'_>]) -> bool {
     }
 }
 
-/// Whether the last node of `path` is the variable `root`, and is not that to which something is
-/// assigned.
+/// Whether the last node of `path` is the variable `root`, and not the target of an assignment.
 fn is_use_of_root(path: &[ASTNode<'_>]) -> bool {
     let Some((ASTNode::Expr(node @ Expr::Variable(variable, ..)), above)) = path.split_last()
     else {
@@ -240,7 +238,7 @@ fn is_use_of_root(path: &[ASTNode<'_>]) -> bool {
     variable.1 == "root" && !above.iter().any(is_target)
 }
 
-/// Adds what a chain reads of its base. `is_label`: only the `data` of the result is made of it.
+/// Adds what a chain reads of its base. `is_label` says that it only becomes the `data` of the result.
 fn add(reads: &mut Reads, chain: &Expr, is_label: bool) {
     let (path, end) = path(chain);
     match end {
@@ -250,7 +248,8 @@ fn add(reads: &mut Reads, chain: &Expr, is_label: bool) {
     }
 }
 
-/// The part of `this` that a declared value is: a chain of known steps, also with a default of `#{}`.
+/// Returns the part of `this` that a declared value aliases: a chain of literal steps, with or without
+/// a default of `#{}`.
 fn alias(value: &Expr) -> Option<Alias> {
     let value = match value {
         Expr::Coalesce(sides, _) => match sides.as_slice() {
@@ -284,17 +283,17 @@ fn is_empty_map(expression: &Expr) -> bool {
     }
 }
 
-/// What stands behind the steps of a chain that the text shows.
+/// What follows the literal steps of a chain.
 enum End<'a> {
     /// Nothing.
     Chain,
     /// `select_prefix("prefix")`.
     Prefix(&'a str),
-    /// Anything else, for which all of the value is needed.
+    /// Anything else, which needs the whole value.
     Other,
 }
 
-/// The steps of a chain, as far as the text shows them.
+/// Returns the literal steps of a chain, and what follows them.
 fn path(chain: &Expr) -> (Vec<Step<'_>>, End<'_>) {
     let (mut path, mut rest) = (Vec::new(), Some(chain));
     while let Some(chain) = rest {

@@ -1,9 +1,9 @@
-//! Results that serve again.
+//! Reuses the results of mappings.
 //!
-//! Most mappings end in one `root = #{…}` in which only `event_id(…)` and `meta("schedule_time")`
-//! differ from one window to the next. Where a script's text shows that nothing else in it depends
-//! on what changes, the encoded result is kept with the document it was made from, and only these
-//! fields are filled in anew. What the text does not show is evaluated each time.
+//! Most mappings end in one `root = #{…}` in which only `event_id(…)` and `meta("schedule_time")` differ
+//! from one window to the next. If the analysis shows that nothing else depends on the window, the
+//! encoded result is stored with its document, and later only these fields are filled in. All other
+//! mappings are evaluated each time.
 
 use std::sync::Arc;
 
@@ -15,28 +15,28 @@ use rhai::{Expr, FnCallExpr, Stmt};
 
 use crate::paths;
 
-/// What a script made of a document, kept with it.
+/// The result of a script, stored with its document.
 #[derive(Debug)]
 pub(crate) struct Memo {
-    /// Which mapping made it.
+    /// The mapping.
     owner: u64,
-    /// The metadata that it was made from.
+    /// The metadata that the result depends on.
     from: Box<[Option<Arc<str>>]>,
     /// The result.
     template: Arc<JsonTemplate>,
-    /// The order in which its gaps are filled.
+    /// The order in which the gaps are filled.
     order: Box<[usize]>,
 }
 
-/// How the result of a script serves again.
+/// How the result of a script is reused.
 #[derive(Debug)]
 pub(crate) struct Reuse {
     gaps: Vec<(String, Filler)>,
-    /// The metadata that the rest of the script reads.
+    /// The metadata that the script reads outside the gaps.
     reads: Vec<String>,
 }
 
-/// What stands in a gap.
+/// The value of a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Filler {
     /// `event_id(type)`.
@@ -74,7 +74,7 @@ impl Filler {
 }
 
 impl Reuse {
-    /// What was kept with the document of `message`, filled for this message.
+    /// Returns the stored result of the document of `message`, with the gaps filled for this message.
     pub(crate) fn recall(&self, owner: u64, message: &Message) -> Option<RenderedJson> {
         let Content::Document(document) = message.content() else {
             return None;
@@ -97,8 +97,8 @@ impl Reuse {
         Some(RenderedJson::new(Arc::clone(&memo.template), values))
     }
 
-    /// Keeps `result`, which the script made of `document` for `message`, and gives it back in the
-    /// form in which it serves again; as it is where it cannot.
+    /// Stores `result`, which the script returned for `document` and `message`, and returns it as
+    /// rendered JSON. A result that cannot be reused is returned unchanged.
     pub(crate) fn remember(
         &self,
         owner: u64,
@@ -106,7 +106,7 @@ impl Reuse {
         message: &Message,
         result: Document,
     ) -> Content {
-        // Without an identity the id is made from the content.
+        // Without an identity the id depends on the content.
         if message.identity().is_none() {
             return Content::Document(result);
         }
@@ -122,7 +122,7 @@ impl Reuse {
             template: Arc::new(template),
             order: order.into(),
         };
-        // What the script itself put there.
+        // The values that the script returned.
         let text = |gap: &usize| root.get(gaps.get(*gap)?)?.as_str();
         let values = memo.order.iter().filter_map(text).map(Arc::from).collect();
         let filled = RenderedJson::new(Arc::clone(&memo.template), values);
@@ -131,12 +131,12 @@ impl Reuse {
     }
 }
 
-/// What a script reads that is not its content, found as it is walked through.
+/// What a script reads besides the content, collected during the analysis.
 #[derive(Debug, Default)]
 pub(crate) struct Reads {
-    /// All calls of `event_id` and `meta` with arguments that the text shows.
+    /// All calls of `event_id` and `meta` with literal arguments.
     calls: Vec<Filler>,
-    /// Whether something is read that the text does not show.
+    /// Whether the script reads something that the analysis cannot see.
     hidden: bool,
     pub(crate) root_assignments: usize,
     /// The gaps of the last statement, if it is `root = #{…}`.
@@ -144,7 +144,7 @@ pub(crate) struct Reads {
 }
 
 impl Reads {
-    /// A statement of the script itself, in order.
+    /// Handles a statement of the script itself, in order.
     pub(crate) fn top_level(&mut self, statement: &Stmt) {
         self.gaps = match statement {
             Stmt::Assignment(assignment) if !assignment.0.is_op_assignment() => {
@@ -161,7 +161,7 @@ impl Reads {
         };
     }
 
-    /// A call, wherever it is.
+    /// Handles a call anywhere in the script.
     pub(crate) fn called(&mut self, call: &FnCallExpr) {
         if is_of_the_message(&call.name) {
             match Filler::of(call) {
@@ -171,12 +171,12 @@ impl Reads {
         }
     }
 
-    /// A function that is not called here but may be called from anywhere.
+    /// Handles a function value, which may be called from anywhere.
     pub(crate) fn named(&mut self, name: &str) {
         self.hidden |= is_of_the_message(name);
     }
 
-    /// How the result of this script serves again.
+    /// Returns how the result of this script is reused, if it can be.
     pub(crate) fn reuse(self) -> Option<Reuse> {
         let gaps = self
             .gaps
@@ -188,7 +188,7 @@ impl Reads {
         }
         let reads = others.into_iter().map(|filler| match filler {
             Filler::Meta(key) => Some(key),
-            // An id that flows into something else.
+            // An id outside the gaps.
             Filler::EventId(_) => None,
         });
         let mut reads: Vec<_> = reads.collect::<Option<_>>()?;
@@ -198,7 +198,7 @@ impl Reads {
     }
 }
 
-/// Whether a function reads what the message has beside its content.
+/// Whether a function reads something of the message besides its content.
 fn is_of_the_message(name: &str) -> bool {
     matches!(name, "event_id" | "meta" | "error")
 }

@@ -1,4 +1,4 @@
-//! A compiled script of any kind and one run of it.
+//! A compiled script of any kind, and its runs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -18,23 +18,23 @@ use crate::{
     syntax::{self, Parsed},
 };
 
-/// How often a run that passes the limit of CPU time is tried.
+/// How often a run is attempted that exceeds the limit of CPU time.
 const ATTEMPTS: usize = 3;
 
-/// What a run came to.
+/// The result of a run.
 pub(crate) struct Done {
     /// The value of the last statement.
     pub(crate) value: Dynamic,
-    /// The variables after it.
+    /// The variables after the run.
     pub(crate) scope: Scope<'static>,
-    /// What was left out or cut.
+    /// What was omitted or truncated.
     pub(crate) notes: Vec<Note>,
 }
 
-/// Why a run did not come to its end.
+/// Why a run stopped early.
 enum Stopped {
-    /// It passed the limit of CPU time.
-    Late,
+    /// It exceeded the limit of CPU time.
+    Timeout,
     Failed(RunError),
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    /// Compiles `source`, which starts at `line` and `column` of the text that was given.
+    /// Compiles `source`, which starts at `line` and `column` of the surrounding text.
     pub(crate) fn compile(
         engine: &Engine,
         source: &str,
@@ -83,13 +83,13 @@ impl Script {
         })
     }
 
-    /// What a mapping makes of the messages that `before` is known of.
+    /// Derives what is known about messages after a mapping from what is known before it.
     pub(crate) fn foresee(&self, before: &Foreseen, text: Option<u64>) -> Foreseen {
         foresee::foresee(&self.ast, &self.origin, before, text)
     }
 
-    /// Runs the script with `this` bound to the content of `message`, which is left as it was, and
-    /// with the variables of `scope`.
+    /// Runs the script with `this` bound to the content of `message`, which stays unchanged, and with
+    /// the variables of `scope`.
     pub(crate) fn run(
         &self,
         message: &mut Message,
@@ -97,7 +97,7 @@ impl Script {
     ) -> Result<Done, RunError> {
         for _ in 0..ATTEMPTS {
             let mut scope = scope(message);
-            // Functions find the message through the call, which can only own it.
+            // Native functions reach the message through the call, which has to own it.
             let own = std::mem::replace(message, Message::raw(""));
             let context = Context::new(own);
             let outcome = self.run_in(context.clone(), &mut scope);
@@ -112,12 +112,12 @@ impl Script {
                     });
                 }
                 Err(Stopped::Failed(error)) => return Err(error),
-                Err(Stopped::Late) => {}
+                Err(Stopped::Timeout) => {}
             }
         }
         Err(RunError::nowhere(format!(
-            "the script used more than {} ms of CPU time, {ATTEMPTS} times in a row; let it read \
-             and loop over less",
+            "the script used more than {} ms of CPU time, {ATTEMPTS} times in a row; reduce what it \
+             reads and loops over",
             self.engine.0.limits.time.as_millis()
         )))
     }
@@ -143,7 +143,7 @@ impl Script {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.stopped(&error)),
             Err(panic) => Err(Stopped::Failed(RunError::nowhere(format!(
-                "the script broke the interpreter: {}",
+                "the interpreter panicked: {}",
                 panic_text(panic.as_ref())
             )))),
         }
@@ -151,13 +151,13 @@ impl Script {
 
     fn stopped(&self, error: &EvalAltResult) -> Stopped {
         match error.unwrap_inner() {
-            // Nothing else ends a run from outside.
-            EvalAltResult::ErrorTerminated(..) => Stopped::Late,
+            // Only the limit of CPU time terminates a run.
+            EvalAltResult::ErrorTerminated(..) => Stopped::Timeout,
             EvalAltResult::ErrorTooManyOperations(..) => {
-                let most = self.engine.0.limits.operations;
+                let limit = self.engine.0.limits.operations;
                 let place = error::from_run(error, &self.origin).place();
                 let reason = format!(
-                    "the script ran more than {most} operations; is there a loop without an end?"
+                    "the script ran more than {limit} operations; check for an endless loop"
                 );
                 Stopped::Failed(RunError::new(place.unwrap_or((0, 0)), reason))
             }

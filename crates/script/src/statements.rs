@@ -1,6 +1,6 @@
-//! Where the statements of a script begin and end, without parsing it.
+//! Finds the statements of a script without parsing it.
 
-/// A stretch of a text, in characters.
+/// A range of a text, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Region {
     start: usize,
@@ -15,12 +15,12 @@ impl Region {
             .collect()
     }
 
-    /// Whether all of the other one is in it.
-    pub(crate) fn holds(self, other: Self) -> bool {
+    /// Whether it contains the other region.
+    pub(crate) fn contains(self, other: Self) -> bool {
         self.start <= other.start && other.end <= self.end
     }
 
-    /// Puts spaces there. Every place stays where it is.
+    /// Replaces the region by spaces, so that all other places stay the same.
     pub(crate) fn blank(self, text: &mut [char]) {
         for character in text.get_mut(self.start..self.end).unwrap_or_default() {
             if *character != '\n' {
@@ -30,7 +30,7 @@ impl Region {
     }
 }
 
-/// The statements of a text that may have mistakes in it.
+/// The statements of a text that may have syntax errors.
 pub(crate) struct Statements(Vec<Region>);
 
 impl Statements {
@@ -48,12 +48,12 @@ impl Statements {
         Self(scan.found)
     }
 
-    /// The smallest statement with this character in it. The end of the text is in the last one.
+    /// Returns the smallest statement with this character. The end of the text belongs to the last one.
     pub(crate) fn innermost(&self, at: usize) -> Option<Region> {
         self.holding(at).min_by_key(|it| it.end - it.start)
     }
 
-    /// The largest one.
+    /// Returns the largest statement with this character.
     pub(crate) fn outermost(&self, at: usize) -> Option<Region> {
         self.holding(at).max_by_key(|it| it.end - it.start)
     }
@@ -70,10 +70,10 @@ impl Statements {
     }
 }
 
-/// What was opened and is not closed yet.
+/// An open bracket or brace.
 #[derive(Clone, Copy, PartialEq)]
 enum Open {
-    /// `{`, with where the statement at hand begins, and where its first word does.
+    /// `{`, with the start of the current statement and of its first word.
     Block { start: usize, word: Option<usize> },
     /// `#{`
     Map,
@@ -147,8 +147,8 @@ impl Scan<'_> {
         }
     }
 
-    /// The end of a statement, whatever was left open in it, unless it seems to stand for a comma in
-    /// an object.
+    /// Handles a semicolon. It ends a statement, even with brackets left open, unless it seems to be a
+    /// misplaced comma in an object.
     fn semicolon(&mut self) {
         let inner = self.open.iter().rposition(|it| *it != Open::Bracket);
         if inner.and_then(|at| self.open.get(at)) == Some(&Open::Map) && self.a_field_follows() {
@@ -162,16 +162,16 @@ impl Scan<'_> {
         self.end_statement();
     }
 
-    /// Ends the statement of the block at hand here.
+    /// Ends the statement of the current block here.
     fn end_statement(&mut self) {
         if let Some(Open::Block { start, word }) = self.open.last_mut() {
             *word = None;
-            let begun = std::mem::replace(start, self.at);
-            self.add(begun, self.at);
+            let from = std::mem::replace(start, self.at);
+            self.add(from, self.at);
         }
     }
 
-    /// Whether a statement that ends in a brace ends in this one.
+    /// Whether the closing brace just read ends the current statement.
     fn is_end_of_statement(&self) -> bool {
         let Some(Open::Block {
             word: Some(word), ..
@@ -191,7 +191,7 @@ impl Scan<'_> {
         text.take_while(|it| it.is_alphabetic()).collect()
     }
 
-    /// Whether what comes is `key:` or the end of an object.
+    /// Whether `key:` or the end of an object follows.
     fn a_field_follows(&self) -> bool {
         let mut rest = self.text.get(self.at..).unwrap_or_default().iter();
         let first = rest.find(|it| !it.is_whitespace());
@@ -215,7 +215,7 @@ impl Scan<'_> {
             return;
         };
         match self.open.get(at).copied() {
-            // One too many.
+            // A `}` too many.
             Some(Open::Block { .. }) if at == 0 => {}
             Some(Open::Block { start, .. }) => {
                 self.open.truncate(at);
@@ -257,7 +257,7 @@ impl Scan<'_> {
         }
     }
 
-    /// `#"…"#` with any number of `#`.
+    /// Skips `#"…"#` with any number of `#`.
     fn raw_text(&mut self) {
         let start = self.at;
         self.skip_until(|it| it != '#');
@@ -277,7 +277,7 @@ impl Scan<'_> {
         }
     }
 
-    /// A text that ends with its line at the latest.
+    /// Skips a text that ends at the end of its line at the latest.
     fn text_on_a_line(&mut self, quote: char) {
         self.at += 1;
         while let Some(character) = self.peek(0) {
@@ -291,7 +291,7 @@ impl Scan<'_> {
         }
     }
 
-    /// A text between backticks, from its first one or from the end of an interpolation in it.
+    /// Skips a text between backticks, from its start or from the end of an interpolation in it.
     fn text_on_lines(&mut self) {
         self.at += 1;
         while let Some(character) = self.peek(0) {
@@ -319,7 +319,7 @@ mod tests {
 
     use super::*;
 
-    /// The innermost statement around the first `@`.
+    /// Returns the innermost statement around the first `@`.
     fn around(text: &str) -> String {
         let text: Vec<char> = text.chars().collect();
         let at = text.iter().position(|it| *it == '@').unwrap();
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn statements_end_where_a_person_sees_the_end() {
+    fn statements_end_where_a_reader_expects() {
         for (text, expected) in [
             ("a; b @; c", "b @;"),
             ("a; @", "@"),
@@ -354,13 +354,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_cut_into_statements(text in "[ a;{}()#`$\"'/*\\\\\n\u{e9}]{0,40}") {
+        fn any_text_is_split_into_statements(text in "[ a;{}()#`$\"'/*\\\\\n\u{e9}]{0,40}") {
             let text: Vec<char> = text.chars().collect();
             let statements = Statements::of(&text);
             for at in 0..text.len() {
                 let inner = statements.innermost(at).unwrap();
                 let outer = statements.outermost(at).unwrap();
-                prop_assert!(outer.holds(inner));
+                prop_assert!(outer.contains(inner));
                 let mut blank = text.clone();
                 inner.blank(&mut blank);
                 prop_assert_eq!(blank.len(), text.len());

@@ -1,7 +1,7 @@
-//! From the text of a script to what the interpreter runs, and all of its syntax errors.
+//! Parses a script and finds all of its syntax errors.
 //!
-//! The interpreter's parser stops at the first error. To find the next one the statement that has it
-//! is blanked out and the rest is parsed again. What is only a consequence of the blank is not told.
+//! The interpreter's parser stops at the first error. To find the next one, the statement with the error
+//! is blanked out and the rest is parsed again. Errors that only follow from the blank are not reported.
 
 use rhai::{AST, Engine, Position};
 
@@ -11,20 +11,20 @@ use crate::{
     statements::{Region, Statements},
 };
 
-/// What stands around the source. The line break keeps columns as they are.
+/// The wrapper around the source. The line break keeps the columns unchanged.
 const HEAD: &str = "fn __script(){\n";
 const TAIL: &str = "\n}";
-/// The most statements that are blanked out: each is another time that the script is parsed.
-const MOST: usize = 20;
+/// The most statements to blank out. Each one costs another parse of the script.
+const MAX_BLANKS: usize = 20;
 
-/// What the source becomes before it is parsed.
+/// Wraps the source in a function.
 pub(crate) fn wrapped(source: &str) -> String {
     format!("{HEAD}{source}{TAIL}")
 }
 
-/// A script that was parsed, perhaps in part.
+/// A script that was parsed, at least in part.
 pub(crate) struct Parsed {
-    /// What could be parsed; `None` where nothing could.
+    /// The part that could be parsed, if any.
     pub(crate) ast: Option<AST>,
     pub(crate) errors: Vec<ScriptError>,
     /// The statements that are not in `ast`.
@@ -48,21 +48,21 @@ pub(crate) fn parse(engine: &Engine, source: &str, origin: &Origin) -> Parsed {
     let original: Vec<char> = source.chars().collect();
     let mut text = original.clone();
     let statements = Statements::of(&original);
-    let mut fault = first;
+    let mut error = first;
     let mut last: Option<Region> = None;
-    for _ in 0..MOST {
-        let at = index(fault.position(), &original);
+    for _ in 0..MAX_BLANKS {
+        let at = index(error.position(), &original);
         let innermost = at.and_then(|at| statements.innermost(at));
-        // What is wrong around a blank is likely wrong because of it.
-        let is_consequence = last.is_some_and(|last| innermost.is_none_or(|it| it.holds(last)));
+        // An error around a blank is likely a consequence of it.
+        let is_consequence = last.is_some_and(|last| innermost.is_none_or(|it| it.contains(last)));
         if !is_consequence {
             let whole = at.and_then(|at| statements.outermost(at));
-            let said = whole.map_or_else(|| source.to_owned(), |it| it.of(&original));
+            let statement = whole.map_or_else(|| source.to_owned(), |it| it.of(&original));
             parsed
                 .errors
-                .push(error::from_parse(&fault, source, &said, origin));
+                .push(error::from_parse(&error, source, &statement, origin));
         }
-        // What is in no statement, or still there once its statement is gone, ends it.
+        // Stop at an error outside of statements, or one that remains after its statement is blank.
         let Some(region) = innermost.filter(|it| last != Some(*it)) else {
             return parsed;
         };
@@ -70,18 +70,18 @@ pub(crate) fn parse(engine: &Engine, source: &str, origin: &Origin) -> Parsed {
         parsed.blanked.push('\n');
         region.blank(&mut text);
         last = Some(region);
-        fault = match engine.compile(wrapped(&text.iter().collect::<String>())) {
+        error = match engine.compile(wrapped(&text.iter().collect::<String>())) {
             Ok(ast) => {
                 parsed.ast = Some(ast);
                 return parsed;
             }
-            Err(fault) => fault,
+            Err(error) => error,
         };
     }
     parsed
 }
 
-/// Which character of the source a position of the wrapped source is.
+/// Converts a position in the wrapped source to the index of a character of the source.
 fn index(position: Position, source: &[char]) -> Option<usize> {
     // The wrapper puts the source on the second line.
     let line = position.line()?.checked_sub(2)?;

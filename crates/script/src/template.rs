@@ -23,7 +23,7 @@ impl Engine {
     /// Compiles text with `${! EXPRESSION }` parts; `${{! … }}` stands for a literal `${! … }`.
     ///
     /// # Errors
-    /// Every fault that can be found without a message.
+    /// Every error that can be found without a message.
     pub fn compile_template(&self, text: &str) -> Result<Template, Vec<ScriptError>> {
         Template::compile(self, text)
     }
@@ -75,7 +75,7 @@ impl Template {
         }
     }
 
-    /// The text for `message`. A value that is no text is written as JSON.
+    /// Renders the text for `message`. A value other than text is written as JSON.
     ///
     /// # Errors
     /// When an expression fails.
@@ -90,7 +90,7 @@ impl Template {
         Ok(text)
     }
 
-    /// What is read of the content.
+    /// Returns what the template reads of the content.
     #[must_use]
     pub fn reads(&self) -> Reads {
         let mut reads = Reads::default();
@@ -102,7 +102,7 @@ impl Template {
         reads
     }
 
-    /// The text, if it is the same for every message.
+    /// Returns the text, if it is the same for every message.
     #[must_use]
     pub fn is_static(&self) -> Option<&str> {
         match self.parts.as_slice() {
@@ -113,7 +113,7 @@ impl Template {
     }
 }
 
-/// Where the `}` is that closes the expression: braces and quotes inside it are stepped over.
+/// Returns the offset of the `}` that closes the expression; skips braces and quotes inside it.
 fn expression_end(body: &str) -> Option<usize> {
     let mut depth = 0_usize;
     let mut quote = None;
@@ -144,12 +144,12 @@ fn unclosed(text: &str, at: usize) -> ScriptError {
     ScriptError {
         line,
         column,
-        message: "`${!` is not closed by a `}`".into(),
+        message: "`${!` has no closing `}`".into(),
         help: Some("for the literal text write `${{! … }}`".into()),
     }
 }
 
-/// Line and column of a byte offset, both from 1.
+/// Converts a byte offset to line and column, both from 1.
 fn place(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let line = before.matches('\n').count() + 1;

@@ -1,4 +1,4 @@
-//! The language as people meet it.
+//! Tests of the language as users see it.
 
 use meterline_core::{Content, Document, Identity, Message};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ fn message(value: &Value) -> Message {
     message
 }
 
-/// What a mapping makes of a value, or the error as text.
+/// Maps a value; the error is text.
 fn map(source: &str, input: &Value) -> Result<Value, String> {
     let mapping = Engine::new(Limits::default())
         .compile_mapping(source)
@@ -44,7 +44,7 @@ fn text(errors: &[ScriptError]) -> String {
 }
 
 #[test]
-fn root_is_what_the_message_becomes() {
+fn root_is_the_new_content_of_the_message() {
     let input = json!({"a": {"b": 1}, "n": null});
     for (source, output) in [
         ("", input.clone()),
@@ -110,7 +110,7 @@ fn metadata_is_read_and_set() {
 }
 
 #[test]
-fn a_failed_run_leaves_the_message_as_it_was() {
+fn a_failed_run_does_not_change_the_message() {
     let mapping = Engine::new(Limits::default())
         .compile_mapping("meta[\"window\"] = \"changed\"; root = #{ a: 1 }; root.b = 1 / 0")
         .unwrap();
@@ -121,7 +121,7 @@ fn a_failed_run_leaves_the_message_as_it_was() {
 }
 
 #[test]
-fn the_id_follows_the_identity() {
+fn the_event_id_depends_on_the_identity() {
     let expression = Engine::new(Limits::default())
         .compile_expression("event_id(\"t\")")
         .unwrap();
@@ -139,7 +139,7 @@ fn the_id_follows_the_identity() {
     );
 }
 
-/// The mapping of the specification's example "Capture CPU and memory limits", in this language.
+/// The documented example "Capture CPU and memory limits" of the OpenMeter collector, in Rhai.
 #[test]
 fn the_documented_mapping_works() {
     let source = r#"
@@ -205,7 +205,7 @@ fn the_documented_mapping_works() {
             "memory_limit": null, "memory_requests": null,
         })
     );
-    // For a message without a ledger behind it the id follows the content.
+    // Without an identity the id depends on the content.
     let ids = [&mut annotated, &mut bare].map(|message| message.tree().unwrap()["id"].clone());
     assert_ne!(ids[0], ids[1]);
 }

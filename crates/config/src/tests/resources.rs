@@ -1,32 +1,33 @@
-//! Resources, what they come to, and what stands beside a type.
+//! Checks resources, and the labels and processors beside a type.
 
 use super::check;
 
 #[test]
-fn labels_and_resources() {
+fn unknown_resources_and_bad_labels_are_reported() {
     insta::assert_snapshot!(check(
         "processor_resources:\n  - label: shared\n    mapping: ok\n\
          pipeline:\n  processors:\n    - resource: shared\n    - resource: shard\n    - {label: a, mapping: x}\n    - {label: a, mapping: x}\n    - {label: A b, mapping: x}\n"
     ), @r"
     c.yaml:7:17: pipeline.processors.1.resource: there is no processor with the label `shard` in `processor_resources`; did you mean `shared`?
-    c.yaml:9:15: pipeline.processors.3.label: the label `a` is used before, on line 8
-    c.yaml:10:15: pipeline.processors.4.label: the label `A b` may hold lower-case letters, digits, `_` and `-` alone
+    c.yaml:9:15: pipeline.processors.3.label: the label `a` is already used on line 8
+    c.yaml:10:15: pipeline.processors.4.label: the label `A b` may only contain lower-case letters, digits, `_` and `-`
     ");
 }
 
-/// Once the resource's own processors were planned it was thought done with, and the stack overflowed.
+/// Regression: the resource was no longer marked after its own processors were planned, and the stack
+/// overflowed.
 #[test]
-fn a_resource_that_contains_itself_is_named() {
+fn a_resource_that_contains_itself_is_reported() {
     insta::assert_snapshot!(check(
         "processor_resources:\n  - label: p\n    catch: [{resource: p}]\n  - {label: a, catch: [{resource: b}]}\n  - {label: b, resource: c}\n  - {label: c, catch: [{unknown: {processors: [{resource: a}]}}]}\n\
          pipeline:\n  processors: [{resource: p}]\n"
     ), @r"
     c.yaml:3:24: processor_resources.0.catch.0.resource: the resource `p` contains itself: `p` → `p`
-    c.yaml:4:5: warning: processor_resources.1: nothing uses this processor; refer to it with `resource: a` or take it out
+    c.yaml:4:5: warning: processor_resources.1: nothing uses this processor; refer to it with `resource: a` or remove it
     c.yaml:4:35: processor_resources.1.catch.0.resource: the resource `b` contains itself: `b` → `c` → `a` → `b`
-    c.yaml:5:5: warning: processor_resources.2: nothing uses this processor; refer to it with `resource: b` or take it out
-    c.yaml:6:5: warning: processor_resources.3: nothing uses this processor; refer to it with `resource: c` or take it out
-    c.yaml:6:25: processor_resources.3.catch.0: unknown processor `unknown`; there are: mapping, catch
+    c.yaml:5:5: warning: processor_resources.2: nothing uses this processor; refer to it with `resource: b` or remove it
+    c.yaml:6:5: warning: processor_resources.3: nothing uses this processor; refer to it with `resource: c` or remove it
+    c.yaml:6:25: processor_resources.3.catch.0: unknown processor `unknown`; available: mapping, catch
     ");
     // A resource may use one of another kind.
     assert_eq!(
@@ -38,7 +39,7 @@ fn a_resource_that_contains_itself_is_named() {
 }
 
 #[test]
-fn resources_that_come_to_ever_more_are_refused() {
+fn resources_that_expand_without_limit_are_refused() {
     let mut doubling =
         "pipeline: {processors: [{resource: p0}]}\nprocessor_resources:\n".to_owned();
     let mut deep = "pipeline: {processors: [{resource: p0}]}\nprocessor_resources:\n".to_owned();
@@ -56,29 +57,32 @@ fn resources_that_come_to_ever_more_are_refused() {
     }
     doubling.push_str("  - {label: p40, mapping: ok}\n");
     deep.push_str("  - {label: p3000, mapping: ok}\n");
-    let told = check(&doubling);
+    let report = check(&doubling);
     assert!(
-        told.contains("comes to more than 10000 components"),
-        "{told}"
+        report.contains("expands to more than 10000 components"),
+        "{report}"
     );
-    assert_eq!(told.lines().count(), 1, "{told}");
-    let told = check(&deep);
-    assert!(told.contains("nested more than 100 deep"), "{told}");
+    assert_eq!(report.lines().count(), 1, "{report}");
+    let report = check(&deep);
+    assert!(
+        report.contains("nested more than 100 levels deep"),
+        "{report}"
+    );
 }
 
 #[test]
-fn resources_are_checked_whoever_refers_to_them() {
+fn unused_resources_are_checked() {
     insta::assert_snapshot!(check(
         "processor_resources:\n  - {label: p, maping: x}\n  - {mapping: x}\n  - {label: q, mapping: '!'}\n  - {label: q, mapping: ok}\n  - text\noutput_resources: {label: o}\ninput_resources:\n"
     ), @r"
-    c.yaml:2:5: warning: processor_resources.0: nothing uses this processor; refer to it with `resource: p` or take it out
+    c.yaml:2:5: warning: processor_resources.0: nothing uses this processor; refer to it with `resource: p` or remove it
     c.yaml:2:16: processor_resources.0: unknown processor `maping`; did you mean `mapping`?
-    c.yaml:3:5: processor_resources.1: a resource needs a `label` to be referred to by
-    c.yaml:4:5: warning: processor_resources.2: nothing uses this processor; refer to it with `resource: q` or take it out
+    c.yaml:3:5: processor_resources.1: a resource needs a `label`, which others refer to
+    c.yaml:4:5: warning: processor_resources.2: nothing uses this processor; refer to it with `resource: q` or remove it
     c.yaml:4:26: processor_resources.2.mapping: exclamation mark
-    c.yaml:5:5: warning: processor_resources.3: nothing uses this processor; refer to it with `resource: q` or take it out
-    c.yaml:5:13: processor_resources.3.label: the label `q` is used before, on line 4
-    c.yaml:6:5: processor_resources.4: expected a processor, a map with one type, found text; there are: mapping, catch
+    c.yaml:5:5: warning: processor_resources.3: nothing uses this processor; refer to it with `resource: q` or remove it
+    c.yaml:5:13: processor_resources.3.label: the label `q` is already used on line 4
+    c.yaml:6:5: processor_resources.4: expected a processor (a map with one type), found text; available: mapping, catch
     c.yaml:7:19: output_resources: expected a list of outputs with labels, found a map
     ");
 }
@@ -94,6 +98,6 @@ fn processors_beside_a_type_are_checked() {
     c.yaml:2:64: output_resources.0.processors.0.mapping: exclamation mark
     c.yaml:5:28: output.processors.0.mapping: exclamation mark
     c.yaml:8:15: input.processors: expected a list of processors, found text
-    c.yaml:10:42: pipeline.processors.0.processors: a processor has no `processors` of its own
+    c.yaml:10:42: pipeline.processors.0.processors: a processor cannot have `processors` beside its type
     ");
 }

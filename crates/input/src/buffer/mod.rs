@@ -326,7 +326,7 @@ impl Buffered {
         } else {
             self.shared.with(|store| store.again(number));
         }
-        // What the store cannot forget now it is told again with the next.
+        // What the store cannot forget now is tried again with the next batch.
         let shared = &self.shared;
         self.finished
             .retain(|number| shared.with(|store| store.done(*number)).is_err());
@@ -348,7 +348,7 @@ impl Input for Buffered {
         self.begin();
         let mut failures = 0_u32;
         loop {
-            // Not out of turn: whoever asks at the end has to be told of all that is settled.
+            // Batches that are settled come first: a caller that reads at the end must see all of them.
             while let Some(Some((number, outcome))) =
                 unconstrained(self.unsettled.next()).now_or_never()
             {

@@ -1,4 +1,4 @@
-//! Documents as the validator reads JSON, so that none has to become a tree first.
+//! Lets the validator read documents directly, without a conversion to `serde_json::Value`.
 
 use std::borrow::Cow;
 
@@ -66,7 +66,7 @@ impl<'a> json::Node<'a, Documents> for In<'a> {
             Scalar::Integer(number) => Some(number.into()),
             Scalar::Unsigned(number) => Some(number.into()),
             Scalar::Float(number) => Number::from_f64(number),
-            // A schema compares to 17 digits; the document itself keeps all of them.
+            // The validator compares 17 digits; the document keeps all of them.
             Scalar::Number(text) => text.parse().ok().and_then(Number::from_f64),
             Scalar::Null | Scalar::Bool(_) | Scalar::Text(_) => None,
         }
@@ -101,7 +101,7 @@ impl<'a> json::Node<'a, Documents> for In<'a> {
     }
 
     fn identity(&self) -> Option<NodeIdentity> {
-        // Where the value is written; a document does not move while it is looked at.
+        // The address of the value. A document does not move while it is borrowed.
         Some(NodeIdentity::new(self.0.raw().as_ptr() as usize))
     }
 }
@@ -163,9 +163,9 @@ mod tests {
     }
 
     proptest! {
-        /// Every kind of question that a schema asks has the answer that a tree gives.
+        /// All keywords have the same result as for a `serde_json::Value`.
         #[test]
-        fn a_document_is_judged_as_its_tree_is(value in any_json()) {
+        fn a_document_validates_like_its_json_value(value in any_json()) {
             let document = Document::from(&value);
             for schema in [
                 json!({"type": ["object", "integer", "null"]}),

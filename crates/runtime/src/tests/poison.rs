@@ -355,7 +355,7 @@ impl Story {
             };
             assert_eq!(rejection.cause, Cause::Poison);
             assert!(
-                rejection.reason.contains("others are taken"),
+                rejection.reason.contains("other events are accepted"),
                 "{rejection:?}"
             );
         }

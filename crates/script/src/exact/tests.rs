@@ -15,7 +15,7 @@ fn decimal(text: &str) -> Number {
 }
 
 #[test]
-fn products_are_what_a_person_would_write() {
+fn products_have_their_shortest_form() {
     use Number::{Float, Integer};
     for (quantity, factor, divisor, expected) in [
         ("0.5", 10, 1, Integer(5)),
@@ -29,7 +29,7 @@ fn products_are_what_a_person_would_write() {
         ("0", 15, 1, Integer(0)),
         ("1.1Gi", 15, 1, Integer(17_716_740_096)),
         ("9223372036854775807", 15, 15, Integer(i64::MAX)),
-        // Float, as a float holds all sixteen digits.
+        // A float, because it represents all sixteen digits.
         ("1073741824.5", 1, 4, Float(268_435_456.125)),
     ] {
         assert_eq!(
@@ -55,7 +55,7 @@ fn products_of_any_size_are_exact() {
         ("8Ei", 15, 16, "8646911284551352319.0625"),
         ("1e300", 15, 1, &format!("15{}", "0".repeat(300))),
         ("123456789.123456789", 7, 1, "864197523.864197523"),
-        // Does not end: rounded to a billionth where a float would lose whole bytes.
+        // Non-terminating: rounded to a billionth, where a float would lose whole bytes.
         ("8Ei", 15, 3600, "38430716820228232.529166667"),
         ("-8Ei", 15, 3600, "-38430716820228232.529166667"),
         ("8Ei", 1, 3, "3074457345618258602.333333333"),
@@ -69,14 +69,14 @@ fn products_of_any_size_are_exact() {
 }
 
 #[test]
-fn what_no_receiver_reads_and_what_is_divided_by_nothing_is_an_error() {
+fn numbers_out_of_range_and_division_by_zero_are_errors() {
     assert_eq!(times("1e308", 15, 1), Err(OUT_OF_RANGE));
     assert_eq!(times("1", 1, 0), Err(DIVIDED_BY_ZERO));
     assert_eq!(times("8Ei", i64::MAX, 0), Err(DIVIDED_BY_ZERO));
 }
 
 proptest! {
-    /// Rust reads decimals correctly rounded, so a decimal that ends is the judge.
+    /// Rust rounds decimals correctly, so the text of a terminating decimal is the expected value.
     #[test]
     fn a_quantity_becomes_exactly_its_number(nanos in any::<i128>()) {
         prop_assume!(nanos != i128::MIN);
@@ -100,7 +100,7 @@ proptest! {
     }
 
     #[test]
-    fn words_and_long_numbers_give_the_same(
+    fn words_and_long_numbers_have_equal_results(
         a in prop_oneof![any::<i128>(), -1_000_000_i128..1_000_000, any::<i64>().prop_map(i128::from)],
         b in prop_oneof![
             1_i128..100_000, any::<i64>().prop_map(i128::from),
@@ -112,10 +112,9 @@ proptest! {
         }
     }
 
-    /// Against division in floats, where both sides are exact floats and so the quotient is rounded
-    /// once there, too.
+    /// Compares with the division of floats. Both operands are exact floats, so it rounds only once, too.
     #[test]
-    fn a_quotient_that_does_not_end_is_the_nearest_float(
+    fn a_non_terminating_quotient_is_the_nearest_float(
         a in 1_i64..1 << 53, b in 1_i64..1 << 53
     ) {
         if let Number::Float(float) = ratio(&a.into(), &b.into()).unwrap() {
@@ -126,7 +125,7 @@ proptest! {
     }
 
     #[test]
-    fn a_quotient_times_its_divisor_is_what_was_divided(a in any::<i64>(), b in any::<i64>()) {
+    fn a_quotient_times_its_divisor_is_the_dividend(a in any::<i64>(), b in any::<i64>()) {
         prop_assume!(b != 0);
         let quotient = match ratio(&a.into(), &b.into()).unwrap() {
             Number::Integer(whole) => Decimal::from(whole),
@@ -135,7 +134,7 @@ proptest! {
         };
         let back = quotient.times(&b.into());
         let off = back.minus(&a.into());
-        // Rounded once, so off by less than the last of sixteen digits.
+        // Rounded once, so the error is below the last of sixteen digits.
         let most = Decimal::from(a).times(&"1e-15".parse().unwrap());
         prop_assert!(off.times(&off) <= most.times(&most));
     }

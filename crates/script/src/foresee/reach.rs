@@ -1,4 +1,4 @@
-//! What statements that are not followed may change.
+//! What statements may change, without following them.
 
 use meterline_core::foreseen::Kind;
 use rhai::{AST, ASTFlags, ASTNode, Dynamic, Expr, FnCallExpr, FnPtr, ImmutableString, Stmt};
@@ -8,7 +8,7 @@ use crate::{
     paths::{self, MAKE_PATH, Step},
 };
 
-/// What may be changed.
+/// What statements may change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Target {
     /// A variable.
@@ -19,13 +19,13 @@ pub(super) enum Target {
     Everything,
 }
 
-/// What is in the reach of statements.
+/// The possible effects of statements.
 #[derive(Debug, Default)]
 pub(super) struct Reach {
     pub(super) targets: Vec<Target>,
     /// Whether they may end the script.
     pub(super) returns: bool,
-    /// Whether what they give may vary.
+    /// Whether their values may vary.
     pub(super) varies: bool,
 }
 
@@ -43,8 +43,8 @@ impl Reach {
         reach
     }
 
-    /// What the function values of a script can do, whenever they are called. `content` says whether
-    /// the message varies.
+    /// Returns the possible effects of the function values of a script, whenever they are called.
+    /// `content` says whether the message varies.
     pub(super) fn of_functions(ast: &AST, content: bool) -> Self {
         let mut reach = Self::default();
         paths::functions(ast, false).walk(&mut |path| {
@@ -84,7 +84,7 @@ impl Reach {
             ASTNode::Stmt(Stmt::Return(_, flags, _)) => {
                 self.returns |= !flags.intersects(ASTFlags::BREAK);
             }
-            // The interpreter's own walk does not look into the value of this one.
+            // `walk` of the interpreter does not visit the value of this one.
             ASTNode::Stmt(Stmt::BreakLoop(Some(_), ..)) => self.targets.push(Target::Everything),
             ASTNode::Stmt(Stmt::FnCall(call, _)) | ASTNode::Expr(Expr::FnCall(call, _)) => {
                 self.called(call);
@@ -117,7 +117,7 @@ pub(super) fn changes(call: &FnCallExpr) -> bool {
     !is_plain && functions::changes_its_argument(&call.name)
 }
 
-/// Whether the result of a function may vary, whatever it is given.
+/// Whether the result of a function may vary, even with constant arguments.
 pub(super) fn varies(name: &str, content: bool) -> bool {
     match (name, functions::purity(name)) {
         ("event_id" | "error" | "Fn", _) | (_, Some(Purity::World)) => true,
@@ -126,7 +126,7 @@ pub(super) fn varies(name: &str, content: bool) -> bool {
     }
 }
 
-/// Whether a value has a function by name in it whose result may vary.
+/// Whether a value contains a named function whose result may vary.
 pub(super) fn names(value: &Dynamic, content: bool) -> bool {
     if let Some(function) = value.read_lock::<FnPtr>() {
         let name = function.fn_name();
@@ -141,7 +141,7 @@ pub(super) fn names(value: &Dynamic, content: bool) -> bool {
     false
 }
 
-/// Whether there is a function in a value.
+/// Whether a value contains a function.
 pub(super) fn has_function(value: &Dynamic) -> bool {
     if value.is_fnptr() {
         return true;
@@ -154,7 +154,7 @@ pub(super) fn has_function(value: &Dynamic) -> bool {
         .is_ok_and(|fields| fields.values().any(has_function))
 }
 
-/// What a constant is.
+/// Returns the kind of a constant.
 pub(super) fn kind(value: &Dynamic) -> Kind {
     if value.is_unit() {
         Kind::Null

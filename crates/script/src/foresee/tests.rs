@@ -1,4 +1,4 @@
-//! What is foreseen of mappings over the usage of pods.
+//! Tests of what is derived about mappings of the usage of pods.
 
 use meterline_core::{
     Identity, Message,
@@ -25,7 +25,7 @@ fn said(fact: &Fact) -> String {
     }
 }
 
-/// What is known of the id once several mappings ran.
+/// Returns what is known about the id after several mappings.
 fn id(sources: &[&str]) -> String {
     let mut foreseen = Foreseen::usage();
     for source in sources {
@@ -35,7 +35,7 @@ fn id(sources: &[&str]) -> String {
 }
 
 #[test]
-fn an_id_that_is_the_same_for_all_usage_of_an_object_is_seen() {
+fn an_id_that_is_the_same_for_all_usage_is_found() {
     for source in [
         "root = #{ id: this.metadata.uid }",
         "root = #{ id: \"constant\", time: meta(\"schedule_time\") }",
@@ -64,7 +64,7 @@ fn an_id_that_is_the_same_for_all_usage_of_an_object_is_seen() {
 }
 
 #[test]
-fn an_id_that_may_differ_is_left_alone() {
+fn an_id_that_may_differ_is_not_reported() {
     for source in [
         "root = #{ id: uuid_v4() }",
         "root = #{ id: this.metadata.uid + meta(\"schedule_time\") }",
@@ -110,7 +110,7 @@ fn an_id_that_may_differ_is_left_alone() {
 }
 
 #[test]
-fn the_id_of_an_event_type_is_followed() {
+fn the_event_type_of_an_id_is_tracked() {
     for source in [
         "root = #{ id: event_id(\"t\") }",
         "let t = \"t\"; let id = event_id(t); root = this; root.id = id",
@@ -123,7 +123,7 @@ fn the_id_of_an_event_type_is_followed() {
 }
 
 #[test]
-fn of_several_mappings_the_last_that_sets_the_id_counts() {
+fn the_last_mapping_that_sets_the_id_counts() {
     let honest = "root = #{ id: event_id(\"t\"), subject: this.metadata.name, at: now() }";
     assert_eq!(id(&[honest, "root = this; root.x = 1"]), "event_id(t)");
     assert_eq!(id(&[honest, "let x = 1"]), "event_id(t)");
@@ -143,7 +143,7 @@ fn of_several_mappings_the_last_that_sets_the_id_counts() {
 }
 
 #[test]
-fn what_a_result_is_shows_where_the_text_tells() {
+fn the_kind_of_a_result_is_derived() {
     let kind = |source: &str| after(&Foreseen::usage(), source).content.whole.kind;
     for (source, expected) in [
         ("root = [1, 2]", Some("an array")),
@@ -180,7 +180,7 @@ fn what_a_result_is_shows_where_the_text_tells() {
 }
 
 #[test]
-fn a_script_with_very_many_ways_is_not_foreseen() {
+fn nothing_is_known_about_a_script_with_too_many_branches() {
     let many = "if this.a { root.b = 1 }\n".repeat(3000);
     let foreseen = after(
         &Foreseen::usage(),
@@ -190,7 +190,7 @@ fn a_script_with_very_many_ways_is_not_foreseen() {
     assert!(foreseen.is_usage);
 }
 
-/// Expressions that give text, of which some differ from one piece of usage to the next.
+/// Generates expressions with text values, some of which differ between usage intervals.
 fn expressions() -> impl Strategy<Value = String> {
     let leaf = prop::sample::select(vec![
         "this.uid",
@@ -271,7 +271,7 @@ fn mappings() -> impl Strategy<Value = String> {
         .prop_map(|it| format!("let a = \"a\"; let b = \"b\"; {}", it.join(" ")))
 }
 
-/// A piece of usage of one pod.
+/// A usage interval of a pod.
 fn piece(start: i64) -> Message {
     let identity = Identity {
         about: "pod a/b".into(),
@@ -288,9 +288,9 @@ fn piece(start: i64) -> Message {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Nothing is said of a mapping that a run contradicts.
+    /// No run contradicts a derived fact.
     #[test]
-    fn what_is_foreseen_comes_true(sources in prop::collection::vec(mappings(), 1..3)) {
+    fn derived_facts_hold_in_every_run(sources in prop::collection::vec(mappings(), 1..3)) {
         let engine = Engine::new(Limits::default());
         let mut foreseen = Foreseen::usage();
         let mut pieces = [piece(1), piece(2)];

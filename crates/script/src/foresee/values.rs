@@ -1,4 +1,4 @@
-//! What is known of the value of an expression.
+//! Derives what is known about the value of an expression.
 
 use meterline_core::foreseen::{Fact, Kind, Shape};
 use rhai::{Dynamic, Expr, FnCallExpr, Position};
@@ -9,7 +9,7 @@ use crate::{
     paths::{self, MAKE_PATH, Step},
 };
 
-/// A field or an item with this value: one that is left out is none.
+/// Converts the fact about a value to the one about a field or item. A deleted one is absent.
 pub(super) fn item(fact: Fact) -> Fact {
     match fact.kind {
         Kind::Deleted => Fact {
@@ -20,7 +20,7 @@ pub(super) fn item(fact: Fact) -> Fact {
     }
 }
 
-/// What `+` makes of two values.
+/// Returns what is known about the result of `+`.
 pub(super) fn sum(one: Shape, other: Shape) -> Shape {
     let varies = one.whole.varies || other.whole.varies;
     let kind = match (&one.whole.kind, &other.whole.kind) {
@@ -108,7 +108,7 @@ impl Walk<'_> {
         shape
     }
 
-    /// Whether what the steps of an assignment's target are made of varies.
+    /// Whether the steps of an assignment's target vary.
     pub(super) fn steps_vary(&mut self, steps: &[Step<'_>]) -> bool {
         let mut varies = false;
         for step in steps {
@@ -136,7 +136,7 @@ impl Walk<'_> {
             return Shape::new(Kind::Unknown, varies);
         }
         let mut value = self.value(base);
-        // What was at hand on the way, for a method may put it there.
+        // Whether any intermediate value varies, because a method may store it in the variable.
         let mut varies = value.whole.varies;
         let mut changes = false;
         for step in &steps {
@@ -169,7 +169,7 @@ impl Walk<'_> {
     fn changed(&mut self, name: &str, varies: bool) {
         let mut shape = self.variable(name);
         shape.blur(varies || self.control);
-        // One that is given a function can make anything of what it is called on.
+        // A method with a function as an argument can change the type of its receiver.
         if shape.whole.kind != Kind::Object {
             shape.whole.kind = Kind::Unknown;
         }
@@ -178,11 +178,11 @@ impl Walk<'_> {
 
     /// Whether metadata vary.
     fn metadata(&self, key: &str) -> bool {
-        // The lengths of the window and of the usage are no time.
+        // Other metadata, such as the lengths of the window and the usage, can be equal for all windows.
         matches!(key, "schedule_time" | "window_time") || self.state.metadata
     }
 
-    /// A call that is no method of anything.
+    /// Interprets a call outside of a chain.
     pub(super) fn call(&mut self, call: &FnCallExpr, receiver: Option<Shape>) -> Shape {
         let arguments = self.arguments(call, receiver);
         if reach::changes(call)
@@ -219,7 +219,7 @@ impl Walk<'_> {
             }
     }
 
-    /// What a call gives.
+    /// Returns what is known about the result of a call.
     fn result(&mut self, call: &FnCallExpr, arguments: Vec<Shape>) -> Shape {
         let name = call.name.as_str();
         let varies = self.varies(call, &arguments);
@@ -252,7 +252,7 @@ impl Walk<'_> {
     }
 }
 
-/// The first value, or the other where that is missing.
+/// Returns what is known about `value ?? default`.
 fn or(value: Shape, default: Shape) -> Shape {
     match value.whole.kind {
         Kind::Unknown => value.join(default),

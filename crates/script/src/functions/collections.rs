@@ -1,4 +1,4 @@
-//! Arrays and objects.
+//! Functions for arrays and objects.
 
 use std::{
     cmp::Ordering,
@@ -10,7 +10,7 @@ use rhai::{
     Position,
 };
 
-use super::{Answer, values};
+use super::{NativeResult, values};
 use crate::{
     context,
     convert::{self, Deleted},
@@ -23,9 +23,9 @@ use crate::{
 };
 
 pub(super) fn register(engine: &mut Engine) {
-    /// Registers a function that takes its first argument by reference and leaves it alone, so that
-    /// `this` can be passed without a copy. Here and below maps and arrays are wrapped by hand: the
-    /// interpreter's own conversion builds them a second time.
+    /// Registers a function that takes its first argument by reference without changing it, so that
+    /// `this` is passed without a copy. Here and below maps and arrays are wrapped explicitly, because
+    /// the interpreter's conversion builds them twice.
     macro_rules! reading {
         ($name:expr, $function:expr) => {
             FuncRegistration::new($name)
@@ -105,18 +105,18 @@ pub(super) fn register(engine: &mut Engine) {
     });
 }
 
-fn call(context: &NativeCallContext<'_>, function: &FnPtr, item: Dynamic) -> Answer<Dynamic> {
+fn call(context: &NativeCallContext<'_>, function: &FnPtr, item: Dynamic) -> NativeResult<Dynamic> {
     function.call_raw(context, None, [item])
 }
 
-fn keeps(context: &NativeCallContext<'_>, function: &FnPtr, item: Dynamic) -> Answer<bool> {
+fn keeps(context: &NativeCallContext<'_>, function: &FnPtr, item: Dynamic) -> NativeResult<bool> {
     call(context, function, item)?.as_bool().map_err(|got| {
         let got = type_name(got);
-        format!("filter() wants true or false from its function, this is {got}").into()
+        format!("the function of filter() must return true or false, but returned {got}").into()
     })
 }
 
-/// A field as function values get it.
+/// Returns a field as the argument of a function value.
 fn entry(key: &str, value: &Dynamic) -> Dynamic {
     let mut entry = Map::new();
     entry.insert("key".into(), key.into());
@@ -124,7 +124,11 @@ fn entry(key: &str, value: &Dynamic) -> Dynamic {
     Dynamic::from_map(entry)
 }
 
-fn filter_array(context: &NativeCallContext<'_>, items: &Array, function: &FnPtr) -> Answer<Array> {
+fn filter_array(
+    context: &NativeCallContext<'_>,
+    items: &Array,
+    function: &FnPtr,
+) -> NativeResult<Array> {
     let mut kept = Array::new();
     for item in items.iter() {
         if keeps(context, function, item.clone())? {
@@ -134,7 +138,11 @@ fn filter_array(context: &NativeCallContext<'_>, items: &Array, function: &FnPtr
     Ok(kept)
 }
 
-fn filter_map(context: &NativeCallContext<'_>, fields: &Map, function: &FnPtr) -> Answer<Map> {
+fn filter_map(
+    context: &NativeCallContext<'_>,
+    fields: &Map,
+    function: &FnPtr,
+) -> NativeResult<Map> {
     let mut kept = Map::new();
     for (key, value) in fields.iter() {
         if keeps(context, function, entry(key, value))? {
@@ -148,7 +156,7 @@ fn map_each_array(
     context: &NativeCallContext<'_>,
     items: &Array,
     function: &FnPtr,
-) -> Answer<Array> {
+) -> NativeResult<Array> {
     let mut mapped = Array::with_capacity(items.len());
     for item in items.iter() {
         let item = call(context, function, item.clone())?;
@@ -159,7 +167,11 @@ fn map_each_array(
     Ok(mapped)
 }
 
-fn map_each_map(context: &NativeCallContext<'_>, fields: &Map, function: &FnPtr) -> Answer<Map> {
+fn map_each_map(
+    context: &NativeCallContext<'_>,
+    fields: &Map,
+    function: &FnPtr,
+) -> NativeResult<Map> {
     let mut mapped = Map::new();
     for (key, value) in fields.iter() {
         let value = call(context, function, entry(key, value))?;
@@ -170,7 +182,11 @@ fn map_each_map(context: &NativeCallContext<'_>, fields: &Map, function: &FnPtr)
     Ok(mapped)
 }
 
-fn map_each_key(context: &NativeCallContext<'_>, fields: &Map, function: &FnPtr) -> Answer<Map> {
+fn map_each_key(
+    context: &NativeCallContext<'_>,
+    fields: &Map,
+    function: &FnPtr,
+) -> NativeResult<Map> {
     let mut mapped = Map::new();
     for (key, value) in fields.iter() {
         let new = call(context, function, key.as_str().into())?;
@@ -181,7 +197,7 @@ fn map_each_key(context: &NativeCallContext<'_>, fields: &Map, function: &FnPtr)
             Ok(new) => mapped.insert(new.as_str().into(), value.clone()),
             Err(got) => {
                 let got = type_name(got);
-                return Err(format!("a key must be text, this is {got}").into());
+                return Err(format!("a key must be text, but this is {got}").into());
             }
         };
     }
@@ -192,8 +208,8 @@ fn length(length: usize) -> INT {
     INT::try_from(length).unwrap_or(INT::MAX)
 }
 
-/// The item at a position; negative positions count from the end.
-fn index(items: &mut Array, index: INT) -> Answer<Dynamic> {
+/// Returns the item at a position; negative positions count from the end.
+fn index(items: &mut Array, index: INT) -> NativeResult<Dynamic> {
     let length = length(items.len());
     let position = if index < 0 {
         index.saturating_add(length)
@@ -207,7 +223,7 @@ fn index(items: &mut Array, index: INT) -> Answer<Dynamic> {
         .ok_or_else(|| format!("there is no item {index} in an array of {length}").into())
 }
 
-/// A field by its name, or by names with dots between them.
+/// Returns a field by its name, or by a path of names separated by dots.
 fn at(fields: &Map, path: &str) -> Option<Dynamic> {
     if let Some(value) = fields.get(path) {
         return Some(value.clone());
@@ -228,9 +244,10 @@ fn at(fields: &Map, path: &str) -> Option<Dynamic> {
     Some(value)
 }
 
-/// Fields of the second replace those of the first; objects on both sides are merged.
+/// Merges two objects: fields of the second replace those of the first, and objects on both sides are
+/// merged.
 fn assign(mut into: Map, mut from: Map) -> Map {
-    // The smaller one is put into the larger one.
+    // The smaller one is merged into the larger one.
     if into.len() < from.len() {
         for (key, old) in into {
             match from.entry(key) {
@@ -265,8 +282,8 @@ fn assign(mut into: Map, mut from: Map) -> Map {
     into
 }
 
-/// The fields whose name starts with the prefix, without it; what is cut is noted.
-fn select_prefix(call: &NativeCallContext<'_>, fields: &Map, prefix: &str) -> Answer<Map> {
+/// Returns the fields with the prefix, named without it, and notes what was omitted or truncated.
+fn select_prefix(call: &NativeCallContext<'_>, fields: &Map, prefix: &str) -> NativeResult<Map> {
     let (selected, mut cut) = prefix::select(fields, prefix);
     let context = context::of(call)?;
     cut.fields += context.skipped(prefix);
@@ -276,7 +293,7 @@ fn select_prefix(call: &NativeCallContext<'_>, fields: &Map, prefix: &str) -> An
     Ok(selected)
 }
 
-/// As `assign`, but where both sides have a value both are kept in an array.
+/// Merges two objects like `assign`, but if both sides have a value, both are kept in an array.
 fn merge(mut into: Map, from: Map) -> Map {
     for (key, value) in from {
         let value = match into.remove(&key) {
@@ -301,7 +318,7 @@ fn items(value: Dynamic) -> Array {
         .unwrap_or_else(|value| vec![value])
 }
 
-fn sum(items: &mut Array) -> Answer<Dynamic> {
+fn sum(items: &mut Array) -> NativeResult<Dynamic> {
     let mut whole: INT = 0;
     let mut rest: Option<Decimal> = None;
     for item in items.iter() {
@@ -316,7 +333,7 @@ fn sum(items: &mut Array) -> Answer<Dynamic> {
                 Ok(number) => number.to_string(),
                 Err(got) => type_name(got),
             };
-            return Err(format!("sum() takes numbers, this is {got}").into());
+            return Err(format!("sum() takes numbers, but this is {got}").into());
         };
         rest = Some(rest.map_or(number.clone(), |rest| rest.plus(&number)));
     }
@@ -326,8 +343,8 @@ fn sum(items: &mut Array) -> Answer<Dynamic> {
     })
 }
 
-/// The items without repetitions, in the order in which they first occur.
-fn unique(items: &Array) -> Answer<Array> {
+/// Returns the items without duplicates, in the order of their first occurrence.
+fn unique(items: &Array) -> NativeResult<Array> {
     let mut seen = HashSet::new();
     let mut kept = Array::new();
     for item in items.iter() {
@@ -338,8 +355,8 @@ fn unique(items: &Array) -> Answer<Array> {
     Ok(kept)
 }
 
-/// Numbers by size, texts by their characters; false before true.
-fn compare(a: &Dynamic, b: &Dynamic) -> Answer<Ordering> {
+/// Compares numbers by value and texts by characters; false sorts before true.
+fn compare(a: &Dynamic, b: &Dynamic) -> NativeResult<Ordering> {
     if let (Ok(a), Ok(b)) = (a.as_int(), b.as_int()) {
         return Ok(a.cmp(&b));
     }
@@ -356,10 +373,14 @@ fn compare(a: &Dynamic, b: &Dynamic) -> Answer<Ordering> {
         return Ok(a.cmp(&b));
     }
     let (a, b) = (type_name(a.type_name()), type_name(b.type_name()));
-    Err(format!("{a} cannot be sorted among others such as {b}").into())
+    Err(format!("cannot compare {a} with {b}; sort items of one type").into())
 }
 
-fn sort_by(context: &NativeCallContext<'_>, items: &Array, function: &FnPtr) -> Answer<Array> {
+fn sort_by(
+    context: &NativeCallContext<'_>,
+    items: &Array,
+    function: &FnPtr,
+) -> NativeResult<Array> {
     let mut keyed = Vec::with_capacity(items.len());
     for item in items.iter() {
         keyed.push((call(context, function, item.clone())?, item.clone()));
@@ -368,31 +389,35 @@ fn sort_by(context: &NativeCallContext<'_>, items: &Array, function: &FnPtr) -> 
     Ok(sorted.into_iter().map(|(_, item)| item).collect())
 }
 
-/// With a function of two items that answers less than 0, 0 or more than 0, or whether the first
-/// comes before the second.
-fn sort_with(context: &NativeCallContext<'_>, items: &Array, function: &FnPtr) -> Answer<Array> {
+/// Compares two items by a function, which returns a number (below, equal to or above 0) or whether the
+/// first comes first.
+fn sort_with(
+    context: &NativeCallContext<'_>,
+    items: &Array,
+    function: &FnPtr,
+) -> NativeResult<Array> {
     sorted(items, &mut |a, b| {
         let answer = function.call_raw(context, None, [a.clone(), b.clone()])?;
         match (answer.as_int(), answer.as_bool()) {
             (Ok(number), _) => Ok(number.cmp(&0)),
             (_, Ok(true)) => Ok(Ordering::Less),
             (_, Ok(false)) => Ok(Ordering::Greater),
-            _ => Err("sort() wants a number or true or false from its function".into()),
+            _ => Err("the function of sort() must return a number, or true or false".into()),
         }
     })
 }
 
-/// A stable merge sort. Unlike that of the standard library it stops at the first error, so a
-/// script that is out of time ends, and it does not mind an order that contradicts itself.
+/// A stable merge sort. Unlike the one of the standard library it stops at the first error, so that a
+/// script beyond its time limit ends, and it accepts inconsistent orders.
 fn sorted<T: Clone>(
     items: &[T],
-    compare: &mut dyn FnMut(&T, &T) -> Answer<Ordering>,
-) -> Answer<Vec<T>> {
+    compare: &mut dyn FnMut(&T, &T) -> NativeResult<Ordering>,
+) -> NativeResult<Vec<T>> {
     if items.len() < 2 {
         return Ok(items.to_vec());
     }
-    if cpu::is_used_up() {
-        // As the interpreter itself ends a run that is out of time.
+    if cpu::is_exceeded() {
+        // The error with which the interpreter ends a run beyond its time limit.
         return Err(EvalAltResult::ErrorTerminated(Dynamic::UNIT, Position::NONE).into());
     }
     let (left, right) = items.split_at(items.len() / 2);

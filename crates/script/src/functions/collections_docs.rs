@@ -1,8 +1,8 @@
-//! What is said of the functions for arrays and objects.
+//! The documentation of the functions for arrays and objects.
 
 use super::{Example, FunctionDoc, Group, Purity};
 
-/// A function for arrays and objects, all of which are pure.
+/// Documents a function for arrays and objects, all of which are pure.
 const fn doc(
     name: &'static str,
     signature: &'static str,
@@ -31,7 +31,8 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     doc(
         "filter",
         "array.filter(|item| …) -> array, object.filter(|item| …) -> object",
-        "The items for which the function says true. The items of an object are `#{ key, value }`.",
+        "Returns the items for which the function returns true. The items of an object are \
+         `#{ key, value }`.",
         &[
             example("this.list.filter(|n| n > 1)", "[3,2,3]"),
             example(
@@ -43,8 +44,8 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     doc(
         "map_each",
         "array.map_each(|item| …) -> array, object.map_each(|item| …) -> object",
-        "What the function makes of each item; `deleted()` leaves it out. Of an object the values \
-         are replaced; its items are `#{ key, value }`.",
+        "Returns the results of the function for all items; an item with the result `deleted()` is \
+         omitted. For an object the values are replaced; its items are `#{ key, value }`.",
         &[
             example(
                 "this.list.map_each(|n| if n == 3 { deleted() } else { n * 2 })",
@@ -59,7 +60,8 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     doc(
         "map_each_key",
         "object.map_each_key(|key| …) -> object",
-        "The object with its keys renamed; `deleted()` leaves a field out.",
+        "Returns the object with its keys renamed by the function; a field with the result \
+         `deleted()` is omitted.",
         &[example(
             r#"this.labels.map_each_key(|key| key.trim_prefix("a/"))"#,
             r#"{"b":"2","x":"1"}"#,
@@ -68,10 +70,10 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     doc(
         "select_prefix",
         "object.select_prefix(prefix) -> object",
-        "The fields whose name starts with the prefix, without the prefix: `filter` and \
-         `map_each_key` in one, and much faster. It takes at most 64 fields, in the order of their \
-         keys, 4 KiB of a value and 32 KiB of all values; what is beyond is cut, counted in \
-         `mapping_left_out` and logged once for each object.",
+        "Returns the fields whose name starts with the prefix, named without the prefix. This \
+         combines `filter` and `map_each_key`, and is much faster. The limits are 64 fields, in the \
+         order of their keys, 4 KiB per value and 32 KiB for all values; the rest is omitted, \
+         counted in `mapping_left_out` and logged once per object.",
         &[example(
             r#"this.labels.select_prefix("a/")"#,
             r#"{"x":"1"}"#,
@@ -80,8 +82,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     doc(
         "assign",
         "object.assign(other) -> object, object.assign(other, another) -> object",
-        "All objects in one. Where several have a field that of the last counts; objects are merged \
-         all the way down.",
+        "Merges all objects recursively. If several have the same field, the last one counts.",
         &[
             example(
                 "#{ a: 1, b: #{ c: 2 } }.assign(#{ a: 9, b: #{ d: 3 } })",
@@ -96,8 +97,8 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     doc(
         "merge",
         "object.merge(other) -> object, array.merge(other) -> array",
-        "As `assign`, but where both have a field both values are kept, in an array. Arrays are \
-         joined.",
+        "As `assign`, but if both have the same field, the result has both values in an array. Arrays \
+         are concatenated.",
         &[example(
             "#{ a: 1, b: #{ c: 2 } }.merge(#{ a: [9], b: #{ d: 3 } })",
             r#"{"a":[1,9],"b":{"c":2,"d":3}}"#,
@@ -106,7 +107,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     doc(
         "get",
         "object.get(path)",
-        "The field of this name or, with dots between names and positions, deeper down; () where \
+        "Returns the field at a path, which consists of names and positions separated by dots; () if \
          there is none.",
         &[example(
             r#"[this.get("list.1"), this.get("labels.b"), this.get("labels.z.y")]"#,
@@ -116,7 +117,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     doc(
         "exists",
         "object.exists(path) -> bool",
-        "Whether the field is there, even if its value is null.",
+        "Whether the field exists, even if its value is null.",
         &[example(
             r#"[this.exists("labels.b"), this.exists("labels.z")]"#,
             "[true,false]",
@@ -125,8 +126,8 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     doc(
         "index",
         "array.index(position)",
-        "The item at a position, from 0; a negative position counts from the end. An error where \
-         there is none.",
+        "Returns the item at a position, from 0; a negative position counts from the end. A missing \
+         item is an error.",
         &[
             example("[this.list.index(0), this.list.index(-2)]", "[3,2]"),
             example(
@@ -138,7 +139,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     doc(
         "length",
         "array.length() -> integer, object.length() -> integer, text.length() -> integer",
-        "How many items, fields or characters, as `len`.",
+        "Returns the number of items, fields or characters, like `len`.",
         &[example(
             r#"[this.list.length(), this.labels.length(), "é".length()]"#,
             "[4,2,1]",
@@ -147,7 +148,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     doc(
         "sum",
         "array.sum() -> number",
-        "The sum of numbers: an integer if all are, and an error where 64 bits do not hold it.",
+        "Returns the exact sum of the numbers. A sum beyond 1.8e308 is an error.",
         &[example(
             "[this.list.sum(), [0.5, 1].sum(), [].sum()]",
             "[9,1.5,0]",
@@ -156,15 +157,15 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     doc(
         "unique",
         "array.unique() -> array",
-        "The items without repetitions, each where it first occurs.",
+        "Returns the items without duplicates, in the order of their first occurrence.",
         &[example("this.list.unique()", "[3,1,2]")],
     ),
     doc(
         "sort",
         "array.sort() -> array, array.sort(|a, b| …) -> array",
-        "The items in order: numbers, texts or booleans, or as a function of two items says with a \
-         number (as in `a - b`) or with whether the first comes first. (Rhai's own changes its \
-         array and gives nothing; this one gives the result.)",
+        "Returns the items sorted: numbers, texts or booleans by value, or any items by a function of \
+         two items, which returns a number (as in `a - b`) or whether the first comes first. (Rhai's \
+         own `sort` changes its array and returns nothing.)",
         &[example(
             "[this.list.sort(), this.list.sort(|a, b| a > b)]",
             "[[1,2,3,3],[3,3,2,1]]",
@@ -173,7 +174,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     doc(
         "sort_by",
         "array.sort_by(|item| …) -> array",
-        "The items in the order of what the function makes of them.",
+        "Returns the items sorted by the results of the function.",
         &[example("this.list.sort_by(|n| -n)", "[3,3,2,1]")],
     ),
 ];

@@ -4,18 +4,18 @@ use meterline_core::uuid_v5;
 use rhai::{Engine, NativeCallContext};
 use uuid::Uuid;
 
-use super::{Answer, Example, FunctionDoc, Group, Purity};
+use super::{Example, FunctionDoc, Group, NativeResult, Purity};
 use crate::context;
 
 pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "event_id",
         signature: "event_id() -> text, event_id(type) -> text",
-        summary: "The id of the usage that the message stands for, of this event type: the same \
-                  for every replica, restart and repetition. For a message that no ledger stands \
-                  behind it is made from the content.",
+        summary: "Returns the id of the usage in the message for this event type. It is the same in \
+                  all replicas, and after restarts and retries. Without a ledger behind the input \
+                  it is derived from the content.",
         group: Group::Ids,
-        // An input that keeps parts of its objects gives its messages an identity.
+        // An input that keeps only parts of its objects gives its messages an identity.
         purity: Purity::Content(&[]),
         examples: &[Example {
             script: r#"event_id("a") == event_id("a") && event_id("a") != event_id("b")"#,
@@ -26,8 +26,8 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "uuid_v4",
         signature: "uuid_v4() -> text",
-        summary: "A new random UUID each time. As the id of an event it defeats de-duplication: an \
-                  event that is sent again is billed twice. Use `event_id()`.",
+        summary: "Returns a new random UUID. As the id of an event it defeats deduplication: an event \
+                  that is sent again is billed twice. Use `event_id()` instead.",
         group: Group::Ids,
         purity: Purity::World,
         examples: &[Example {
@@ -39,8 +39,8 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "uuid_v5",
         signature: "name.uuid_v5() -> text, name.uuid_v5(namespace) -> text",
-        summary: "The UUID that belongs to a name. The namespace is a UUID or one of `dns`, `url`, \
-                  `oid`, `x500`; without one it is the nil UUID.",
+        summary: "Returns the version 5 UUID of a name. The namespace is a UUID or one of `dns`, `url`, \
+                  `oid` and `x500`; the default is the nil UUID.",
         group: Group::Ids,
         purity: Purity::Pure,
         examples: &[Example {
@@ -56,25 +56,28 @@ pub(super) fn register(engine: &mut Engine) {
     engine.register_fn("uuid_v5", |name: &str| {
         uuid_v5(&Uuid::nil(), name.as_bytes()).to_string()
     });
-    engine.register_fn("uuid_v5", |name: &str, namespace: &str| -> Answer<String> {
-        let namespace = match namespace {
-            "dns" => Uuid::NAMESPACE_DNS,
-            "url" => Uuid::NAMESPACE_URL,
-            "oid" => Uuid::NAMESPACE_OID,
-            "x500" => Uuid::NAMESPACE_X500,
-            other => Uuid::parse_str(other).map_err(|_| {
-                format!("`{other}` is neither a UUID nor one of dns, url, oid and x500")
-            })?,
-        };
-        Ok(uuid_v5(&namespace, name.as_bytes()).to_string())
-    });
+    engine.register_fn(
+        "uuid_v5",
+        |name: &str, namespace: &str| -> NativeResult<String> {
+            let namespace = match namespace {
+                "dns" => Uuid::NAMESPACE_DNS,
+                "url" => Uuid::NAMESPACE_URL,
+                "oid" => Uuid::NAMESPACE_OID,
+                "x500" => Uuid::NAMESPACE_X500,
+                other => Uuid::parse_str(other).map_err(|_| {
+                    format!("`{other}` is neither a UUID nor one of dns, url, oid and x500")
+                })?,
+            };
+            Ok(uuid_v5(&namespace, name.as_bytes()).to_string())
+        },
+    );
     engine.register_fn("event_id", |call: NativeCallContext| event_id(&call, ""));
     engine.register_fn("event_id", |call: NativeCallContext, event_type: &str| {
         event_id(&call, event_type)
     });
 }
 
-fn event_id(call: &NativeCallContext<'_>, event_type: &str) -> Answer<String> {
+fn event_id(call: &NativeCallContext<'_>, event_type: &str) -> NativeResult<String> {
     let context = context::of(call)?;
     let id = match context.identity() {
         Some(identity) => meterline_core::event_id(
@@ -85,7 +88,7 @@ fn event_id(call: &NativeCallContext<'_>, event_type: &str) -> Answer<String> {
         ),
         None => {
             let mut name = event_type.as_bytes().to_vec();
-            // A type has no NUL in it, so no two pairs of type and content make one name.
+            // A type contains no NUL, so different pairs of type and content have different names.
             name.push(0);
             name.extend(context.bytes()?);
             uuid_v5(&CONTENT, &name)
@@ -94,5 +97,5 @@ fn event_id(call: &NativeCallContext<'_>, event_type: &str) -> Answer<String> {
     Ok(id.to_string())
 }
 
-/// The namespace of ids made from content, so that none of them is ever that of a piece of usage.
+/// The namespace of ids derived from content, so that they never equal the id of a usage interval.
 const CONTENT: Uuid = Uuid::from_u128(0x9f0d_2b1c_64f5_4a7e_8d43_5b0c_7a91_e6d2);

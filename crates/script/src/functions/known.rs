@@ -1,9 +1,8 @@
-//! The functions that Rhai 1.27 itself brings in the packages in use, and the ones that are part of
-//! its syntax. With the library's own these are all that a script can call; anything else is a
-//! mistake that shows before the script runs.
+//! The functions of Rhai 1.27 in the enabled packages, and those that are part of its syntax. A script
+//! can call these and the functions of the library; any other call is an error before the script runs.
 
-/// By name, sorted. Of a name that the library has as well these are the further forms. Signatures
-/// are written as in [`FunctionDoc`](super::FunctionDoc).
+/// Names and signatures, sorted by name. A name that the library also has lists additional forms here.
+/// Signatures have the syntax of [`FunctionDoc`](super::FunctionDoc).
 const RHAI: &[(&str, &str)] = &[
     ("E", "E()"),
     ("Fn", "Fn(name)"),
@@ -192,13 +191,13 @@ const RHAI: &[(&str, &str)] = &[
     ("zip", "array.zip(array, |a, b| …)"),
 ];
 
-/// The signatures of Rhai's own function of this name.
+/// Returns the signatures of Rhai's own function of this name.
 pub(super) fn rhai(name: &str) -> Option<&'static str> {
     let found = RHAI.binary_search_by_key(&name, |(known, _)| known);
     found.ok().and_then(|at| RHAI.get(at)).map(|(_, it)| *it)
 }
 
-/// The names of Rhai's own functions.
+/// Returns the names of Rhai's own functions.
 pub(super) fn rhai_names() -> impl Iterator<Item = &'static str> {
     RHAI.iter().map(|(name, _)| *name)
 }
@@ -208,7 +207,7 @@ pub(crate) fn is_known(name: &str) -> bool {
     rhai(name).is_some() || super::purity(name).is_some()
 }
 
-/// Rhai's own that change what they are called on, or may.
+/// Rhai's own functions that may change their receiver.
 const CHANGING: &[&str] = &[
     "append",
     "call",
@@ -237,13 +236,12 @@ const CHANGING: &[&str] = &[
     "truncate",
 ];
 
-/// Whether a function may change its first argument, or what stands before the dot. The library's own
-/// do not.
+/// Whether a function may change its first argument or receiver. Those of the library do not.
 pub(crate) fn changes_its_argument(name: &str) -> bool {
     CHANGING.contains(&name) || !is_known(name)
 }
 
-/// The known name that this one was most likely meant to be, if any is near.
+/// Returns the known function name that is most similar to this one, if any is similar.
 pub(crate) fn nearest(name: &str) -> Option<&'static str> {
     let own = super::docs().iter().map(|doc| doc.name);
     meterline_core::nearest(name, own.chain(rhai_names()))
@@ -254,12 +252,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_is_sorted_so_that_it_can_be_searched() {
+    fn the_list_is_sorted_for_the_binary_search() {
         assert!(RHAI.is_sorted_by_key(|(name, _)| *name));
     }
 
     #[test]
-    fn a_slip_finds_the_name_that_was_meant() {
+    fn a_typo_finds_the_intended_name() {
         assert_eq!(nearest("pod_reqest"), Some("pod_request"));
         assert_eq!(nearest("has_prefx"), Some("has_prefix"));
         assert_eq!(nearest("frobnicate"), None);

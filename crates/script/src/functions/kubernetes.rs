@@ -1,8 +1,8 @@
-//! Kubernetes quantities, and what a pod reserves.
+//! Functions for Kubernetes quantities and the resources of pods.
 
 use rhai::{Dynamic, Engine, FLOAT, INT, Identifier, NativeCallContext};
 
-use super::{Answer, Example, FunctionDoc, Group, Purity, values};
+use super::{Example, FunctionDoc, Group, NativeResult, Purity, values};
 use crate::{
     context::{self, Context},
     convert::Deleted,
@@ -24,10 +24,10 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "resource_quantity",
         signature: "text.resource_quantity() -> number",
-        summary: "A Kubernetes quantity as a number: an integer where it is whole, else a \
-                  decimal. Read as Kubernetes itself reads it: what is finer than a billionth is \
-                  rounded away from zero, and a binary suffix is capped at 2^63-1. Malformed and \
-                  beyond 1.8e308 are errors.",
+        summary: "Converts a Kubernetes quantity to a number: an integer if it is whole, otherwise a \
+                  decimal. It follows the rules of Kubernetes: values are rounded away from zero to a \
+                  billionth, and values with a binary suffix are capped at 2^63-1. Malformed \
+                  quantities and those beyond 1.8e308 are errors.",
         group: Group::Kubernetes,
         purity: Purity::Pure,
         examples: &[
@@ -51,12 +51,11 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "pod_request",
         signature: "pod_request(resource) -> number",
-        summary: "What the pod at hand requests of a resource: the sum over its containers and \
+        summary: "Returns how much of a resource the pod requests: the sum over its containers and \
                   sidecars (init containers that restart always), or what `spec.resources` sets \
-                  for the pod as a whole. `cpu` is in cores, `memory` in bytes; what nobody \
-                  requests is 0. A field that no metric can be made of, as it is malformed, \
-                  negative or beyond 1.8e308, gives `deleted()`: that metric is left out of the \
-                  event, counted and logged once.",
+                  for the whole pod. `cpu` is in cores, `memory` in bytes; the default is 0. If the \
+                  value is malformed, negative or beyond 1.8e308, the result is `deleted()`: the \
+                  event omits that metric, `mapping_left_out` counts it, and it is logged once.",
         group: Group::Kubernetes,
         purity: Purity::Content(pod::TOTALS),
         examples: &[Example {
@@ -68,7 +67,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "pod_limit",
         signature: "pod_limit(resource) -> number",
-        summary: "As `pod_request`, of the limits. A container without a limit counts 0.",
+        summary: "As `pod_request`, for the limits. A container without a limit counts as 0.",
         group: Group::Kubernetes,
         purity: Purity::Content(pod::TOTALS),
         examples: &[Example {
@@ -80,9 +79,9 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "pod_request_seconds",
         signature: "pod_request_seconds(resource, seconds) -> number, pod_request_seconds(resource, seconds, divisor) -> number",
-        summary: "`pod_request` × seconds ÷ divisor, exactly, however large: an integer where the \
-                  result is whole. A quotient that does not end is the nearest 64-bit float, and \
-                  from 2^53 on rounded to a billionth.",
+        summary: "Returns `pod_request` × seconds ÷ divisor, computed exactly: an integer if the result \
+                  is whole. A non-terminating decimal becomes the nearest 64-bit float, and from 2^53 \
+                  it is rounded to a billionth.",
         group: Group::Kubernetes,
         purity: Purity::Content(pod::TOTALS),
         examples: &[Example {
@@ -94,7 +93,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "pod_limit_seconds",
         signature: "pod_limit_seconds(resource, seconds) -> number, pod_limit_seconds(resource, seconds, divisor) -> number",
-        summary: "`pod_limit` × seconds ÷ divisor, exactly.",
+        summary: "Returns `pod_limit` × seconds ÷ divisor, computed exactly.",
         group: Group::Kubernetes,
         purity: Purity::Content(pod::TOTALS),
         examples: &[Example {
@@ -106,10 +105,10 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "pod_gpu_request",
         signature: "pod_gpu_request() -> number",
-        summary: "How many GPUs the pod at hand requests: `nvidia.com/gpu`, `amd.com/gpu`, \
+        summary: "Returns how many GPUs the pod requests: `nvidia.com/gpu`, `amd.com/gpu`, \
                   `gpu.intel.com/i915`, `gpu.intel.com/xe` and the slices `nvidia.com/mig-*`, \
-                  summed as `pod_request` does. A container that sets only a limit requests as \
-                  much, as the API server has it.",
+                  summed like `pod_request`. For a container with only a limit the limit counts, as \
+                  in the API server.",
         group: Group::Kubernetes,
         purity: Purity::Content(pod::TOTALS),
         examples: &[Example {
@@ -121,7 +120,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "pod_gpu_limit",
         signature: "pod_gpu_limit() -> number",
-        summary: "As `pod_gpu_request`, of the limits.",
+        summary: "As `pod_gpu_request`, for the limits.",
         group: Group::Kubernetes,
         purity: Purity::Content(pod::TOTALS),
         examples: &[Example {
@@ -133,7 +132,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "pod_gpu_request_seconds",
         signature: "pod_gpu_request_seconds(seconds) -> number, pod_gpu_request_seconds(seconds, divisor) -> number",
-        summary: "`pod_gpu_request` × seconds ÷ divisor, exactly.",
+        summary: "Returns `pod_gpu_request` × seconds ÷ divisor, computed exactly.",
         group: Group::Kubernetes,
         purity: Purity::Content(pod::TOTALS),
         examples: &[Example {
@@ -145,7 +144,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "pod_gpu_limit_seconds",
         signature: "pod_gpu_limit_seconds(seconds) -> number, pod_gpu_limit_seconds(seconds, divisor) -> number",
-        summary: "`pod_gpu_limit` × seconds ÷ divisor, exactly.",
+        summary: "Returns `pod_gpu_limit` × seconds ÷ divisor, computed exactly.",
         group: Group::Kubernetes,
         purity: Purity::Content(pod::TOTALS),
         examples: &[Example {
@@ -157,12 +156,11 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "pod_metrics",
         signature: "pod_metrics(seconds) -> object, pod_metrics(seconds, unit) -> object",
-        summary: "The twelve metrics of the pod at hand: `cpu_request_millicores` (in cores, as \
-                  the name has it for historical reasons), `cpu_limit_millicores`, \
-                  `memory_request_bytes`, `memory_limit_bytes`, `gpu_request_count` and \
-                  `gpu_limit_count`, and each of them × seconds with the suffix `_per_second`. \
-                  The unit `minute` or `hour` divides by 60 or 3600 and changes the suffix. A \
-                  metric that the pod's fields cannot give is left out, as in `pod_request`.",
+        summary: "Returns the twelve metrics of the pod: `cpu_request_millicores` (in cores; the name \
+                  is historical), `cpu_limit_millicores`, `memory_request_bytes`, \
+                  `memory_limit_bytes`, `gpu_request_count` and `gpu_limit_count`, and each of them \
+                  × seconds with the suffix `_per_second`. The unit `minute` or `hour` divides by 60 \
+                  or 3600 and changes the suffix. Invalid metrics are omitted, as in `pod_request`.",
         group: Group::Kubernetes,
         purity: Purity::Content(pod::TOTALS),
         examples: &[Example {
@@ -174,9 +172,10 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "pod_gpu_type",
         signature: "pod_gpu_type() -> text | ()",
-        summary: "The product name of the pod's GPUs: its annotation `data.openmeter.io/gpu_type`, \
-                  else what its node selector or required node affinity demands of the node label \
-                  `nvidia.com/gpu.product`, else ().",
+        summary: "Returns the product name of the pod's GPUs: its annotation \
+                  `data.openmeter.io/gpu_type`, else the value of the node label \
+                  `nvidia.com/gpu.product` that its node selector or required node affinity \
+                  demands, else ().",
         group: Group::Kubernetes,
         purity: Purity::Content(pod::GPU_TYPE),
         examples: &[Example {
@@ -188,8 +187,8 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "multiply_exact",
         signature: "number.multiply_exact(factor) -> number, number.multiply_exact(factor, divisor) -> number",
-        summary: "number × factor ÷ divisor of the decimals as they are written, rounded once, where \
-                  it does not end. Text is read as a quantity.",
+        summary: "Returns number × factor ÷ divisor, computed exactly on the decimals as written; only \
+                  a non-terminating result is rounded, once. Text is parsed as a quantity.",
         group: Group::Kubernetes,
         purity: Purity::Pure,
         examples: &[Example {
@@ -203,12 +202,12 @@ pub(super) const DOCS: &[FunctionDoc] = &[
 const ONE: i64 = 1;
 
 pub(super) fn register(engine: &mut Engine) {
-    engine.register_fn("resource_quantity", |text: &str| -> Answer<Dynamic> {
+    engine.register_fn("resource_quantity", |text: &str| -> NativeResult<Dynamic> {
         let quantity = Quantity::parse(text).map_err(|error| error.to_string())?;
         let number = exact::number(&quantity).map_err(|reason| format!("`{text}` {reason}"))?;
         Ok(number.into())
     });
-    // What the API server writes as text people also write as a number.
+    // The API server writes quantities as text, but users may write numbers.
     engine.register_fn("resource_quantity", |number: INT| number);
     engine.register_fn("resource_quantity", |number: FLOAT| number);
     engine.register_fn("resource_quantity", |number: Decimal| number);
@@ -221,20 +220,21 @@ pub(super) fn register(engine: &mut Engine) {
     );
     engine.register_fn(
         "pod_gpu_type",
-        |call: NativeCallContext| -> Answer<Dynamic> {
+        |call: NativeCallContext| -> NativeResult<Dynamic> {
             let context = context::of(&call)?;
             let Some(gpu_type) = pod::gpu_type(context.document()?.root()) else {
                 return Ok(Dynamic::UNIT);
             };
             let start = prefix::start(gpu_type, prefix::VALUE);
             if start.len() < gpu_type.len() {
-                let most = prefix::VALUE >> 10;
-                context.note(Loss::Text, format!("the GPU type is cut to {most} KiB"));
+                let limit = prefix::VALUE >> 10;
+                let note = format!("the GPU type is truncated to {limit} KiB");
+                context.note(Loss::Text, note);
             }
             Ok(start.into())
         },
     );
-    // Whole seconds first, as below.
+    // The form with whole seconds first, as below.
     engine.register_fn(
         "pod_metrics",
         |call: NativeCallContext, seconds: INT, unit: &str| {
@@ -279,8 +279,8 @@ fn register_resource(
     engine.register_fn(name, move |call: NativeCallContext, resource: &str| {
         Amount::of(&call, section, Some(resource))?.plain()
     });
-    // The types that a mapping has at hand first: a call is resolved by the types of its arguments,
-    // and the search for one that takes anything is longer.
+    // The most common types first: a call is resolved by the types of its arguments, and finding a form
+    // with `Dynamic` takes longer.
     engine.register_fn(
         product,
         move |call: NativeCallContext, resource: &str, seconds: INT, divisor: INT| {
@@ -331,15 +331,19 @@ fn register_gpu(engine: &mut Engine, section: Section, name: &'static str, produ
     );
 }
 
-/// What a pod reserves of something, or why that is no number.
+/// The amount of a resource that a pod reserves, or why it is invalid.
 struct Amount {
     context: Context,
     quantity: Result<Quantity, String>,
 }
 
 impl Amount {
-    /// Of a resource, or of GPUs where none is named.
-    fn of(call: &NativeCallContext<'_>, section: Section, resource: Option<&str>) -> Answer<Self> {
+    /// Returns the amount of a resource, or of GPUs if no resource is named.
+    fn of(
+        call: &NativeCallContext<'_>,
+        section: Section,
+        resource: Option<&str>,
+    ) -> NativeResult<Self> {
         let context = context::of(call)?;
         let totals = Totals::of(context.document()?.root());
         let quantity = match resource {
@@ -349,17 +353,17 @@ impl Amount {
         Ok(Self { context, quantity })
     }
 
-    fn plain(self) -> Answer<Dynamic> {
+    fn plain(self) -> NativeResult<Dynamic> {
         let number = self.quantity.and_then(|quantity| plain(&quantity));
-        Ok(or_left_out(&self.context, number))
+        Ok(or_omitted(&self.context, number))
     }
 
-    fn times(self, seconds: &Dynamic, divisor: &Dynamic) -> Answer<Dynamic> {
+    fn times(self, seconds: &Dynamic, divisor: &Dynamic) -> NativeResult<Dynamic> {
         let (seconds, divisor) = (values::decimal(seconds)?, nonzero(divisor)?);
         let number = self
             .quantity
             .and_then(|quantity| times(&quantity, &seconds, &divisor));
-        Ok(or_left_out(&self.context, number))
+        Ok(or_omitted(&self.context, number))
     }
 }
 
@@ -372,9 +376,9 @@ fn times(quantity: &Quantity, factor: &Decimal, divisor: &Decimal) -> Result<Num
         .map_err(|reason| format!("{factor} times as much {reason}"))
 }
 
-/// What a metric cannot be is left out and noted: the pod's other metrics and its seconds are still
-/// billed.
-fn or_left_out(context: &Context, number: Result<Number, String>) -> Dynamic {
+/// Returns the number, or notes the error and omits the metric: the pod's other metrics and its seconds
+/// are still billed.
+fn or_omitted(context: &Context, number: Result<Number, String>) -> Dynamic {
     match number {
         Ok(number) => number.into(),
         Err(reason) => {
@@ -384,8 +388,8 @@ fn or_left_out(context: &Context, number: Result<Number, String>) -> Dynamic {
     }
 }
 
-/// A divisor, which is a mistake of the script where it is 0.
-fn nonzero(divisor: &Dynamic) -> Answer<Decimal> {
+/// Returns a divisor. A divisor of 0 is an error of the script.
+fn nonzero(divisor: &Dynamic) -> NativeResult<Decimal> {
     let divisor = values::decimal(divisor)?;
     if divisor.is_zero() {
         return Err("the divisor is 0".into());
@@ -393,7 +397,7 @@ fn nonzero(divisor: &Dynamic) -> Answer<Decimal> {
     Ok(divisor)
 }
 
-/// The names of a section's metrics, each with that of the one derived from it.
+/// The names of a section's metrics, each with the name of the derived metric.
 type Names = [(&'static str, &'static str); 3];
 /// The metrics of both sections, in order.
 type Metrics = [(Section, Names); 2];
@@ -430,7 +434,7 @@ macro_rules! names {
     };
 }
 
-/// The names of the metrics for a unit of time, in order, and how many seconds it has.
+/// Returns the names of the metrics for a unit of time, and its length in seconds.
 pub(crate) fn unit(unit: &str) -> Result<(&'static Metrics, i64), String> {
     const SECOND: Metrics = names!("_per_second");
     const MINUTE: Metrics = names!("_per_minute");
@@ -440,12 +444,16 @@ pub(crate) fn unit(unit: &str) -> Result<(&'static Metrics, i64), String> {
         "minute" => Ok((&MINUTE, 60)),
         "hour" => Ok((&HOUR, 3600)),
         other => Err(format!(
-            "`{other}` is not a unit; there are second, minute and hour"
+            "`{other}` is not a unit; use second, minute or hour"
         )),
     }
 }
 
-fn pod_metrics(call: &NativeCallContext<'_>, seconds: &Dynamic, unit: &str) -> Answer<Dynamic> {
+fn pod_metrics(
+    call: &NativeCallContext<'_>,
+    seconds: &Dynamic,
+    unit: &str,
+) -> NativeResult<Dynamic> {
     let (names, divisor) = self::unit(unit)?;
     let context = context::of(call)?;
     let totals = Totals::of(context.document()?.root());
@@ -463,14 +471,14 @@ fn pod_metrics(call: &NativeCallContext<'_>, seconds: &Dynamic, unit: &str) -> A
                 Err(reason) => Err(reason.clone()),
             };
             let product = quantity.and_then(|quantity| times(&quantity, &factor, &divisor));
-            metrics.push((Identifier::from(*name), or_left_out(&context, number)));
-            metrics.push((Identifier::from(*derived), or_left_out(&context, product)));
+            metrics.push((Identifier::from(*name), or_omitted(&context, number)));
+            metrics.push((Identifier::from(*derived), or_omitted(&context, product)));
         }
     }
     Ok(Dynamic::from_map(metrics.into_iter().collect()))
 }
 
-fn multiply(number: &Dynamic, factor: &Dynamic, divisor: &Dynamic) -> Answer<Dynamic> {
+fn multiply(number: &Dynamic, factor: &Dynamic, divisor: &Dynamic) -> NativeResult<Dynamic> {
     let (decimal, factor, divisor) = (
         values::decimal(number)?,
         values::decimal(factor)?,

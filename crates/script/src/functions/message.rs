@@ -1,17 +1,17 @@
-//! The message at hand and what becomes of it.
+//! Functions for the current message.
 
 use meterline_core::Node;
 use rhai::{Dynamic, Engine, NativeCallContext};
 
-use super::{Answer, Example, FunctionDoc, Group, Purity};
+use super::{Example, FunctionDoc, Group, NativeResult, Purity};
 use crate::{context, convert::Deleted, decimal::Decimal, materialise};
 
 pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "meta",
         signature: "meta(key) -> text | ()",
-        summary: "The metadata of the message under `key`, as it was before the script; `meta[key] \
-                  = value` sets it, and setting () removes it.",
+        summary: "Returns the metadata of the message under `key`, as it was before the script. \
+                  `meta[key] = value` sets it, and setting () removes it.",
         group: Group::Message,
         purity: Purity::Pure,
         examples: &[Example {
@@ -23,7 +23,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "deleted",
         signature: "deleted()",
-        summary: "As `root` it drops the message; as a field or an item it leaves it out.",
+        summary: "As `root` it drops the message; as a field or an item it omits that.",
         group: Group::Message,
         purity: Purity::Pure,
         examples: &[Example {
@@ -35,7 +35,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "error",
         signature: "error() -> text | ()",
-        summary: "Why the message is flagged as failed, or () when it is not.",
+        summary: "Returns why the message is flagged as failed, or () if it is not.",
         group: Group::Message,
         purity: Purity::Pure,
         examples: &[Example {
@@ -47,7 +47,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "content",
         signature: "content() -> text",
-        summary: "The content of the message as the text it is sent as, JSON or not.",
+        summary: "Returns the content of the message as text, whether it is JSON or not.",
         group: Group::Message,
         purity: Purity::Content(&[""]),
         examples: &[Example {
@@ -59,10 +59,10 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "json",
         signature: "json(), json(path)",
-        summary: "The content of the message, as `this`, also inside a function value; or what is \
-                  in it at a path, such as `spec.containers.0.name`, and () where there is nothing. \
-                  A number is a position in an array and `*` stands for all of its items; `~1` \
-                  is a dot in a name and `~0` a `~`.",
+        summary: "Returns the content of the message, like `this`, but also inside a function value; or \
+                  the value at a path, such as `spec.containers.0.name`, and () if there is none. \
+                  A number is a position in an array and `*` means all of its items; `~1` is a dot \
+                  in a name and `~0` a `~`.",
         group: Group::Message,
         purity: Purity::Content(&[""]),
         examples: &[
@@ -86,36 +86,42 @@ pub(super) fn register(engine: &mut Engine) {
     engine.register_fn("deleted", || Dynamic::from(Deleted));
     engine.register_fn(
         "meta",
-        |call: NativeCallContext, key: &str| -> Answer<Dynamic> {
+        |call: NativeCallContext, key: &str| -> NativeResult<Dynamic> {
             let context = context::of(&call)?;
             let value = context.metadata().get(key);
             Ok(value.map_or(Dynamic::UNIT, |value| value.as_ref().into()))
         },
     );
-    engine.register_fn("error", |call: NativeCallContext| -> Answer<Dynamic> {
-        let context = context::of(&call)?;
-        let failure = context.failure();
-        Ok(failure.map_or(Dynamic::UNIT, |failure| failure.reason.as_ref().into()))
-    });
-    engine.register_fn("json", |call: NativeCallContext| -> Answer<Dynamic> {
+    engine.register_fn(
+        "error",
+        |call: NativeCallContext| -> NativeResult<Dynamic> {
+            let context = context::of(&call)?;
+            let failure = context.failure();
+            Ok(failure.map_or(Dynamic::UNIT, |failure| failure.reason.as_ref().into()))
+        },
+    );
+    engine.register_fn("json", |call: NativeCallContext| -> NativeResult<Dynamic> {
         Ok(context::of(&call)?.this()?)
     });
     engine.register_fn(
         "json",
-        |call: NativeCallContext, path: &str| -> Answer<Dynamic> {
+        |call: NativeCallContext, path: &str| -> NativeResult<Dynamic> {
             let context = context::of(&call)?;
             Ok(at(context.document()?.root(), path).unwrap_or(Dynamic::UNIT))
         },
     );
-    engine.register_fn("content", |call: NativeCallContext| -> Answer<String> {
-        let bytes = context::of(&call)?.bytes()?;
-        String::from_utf8(bytes).map_err(|_| "the content is not valid UTF-8".into())
-    });
+    engine.register_fn(
+        "content",
+        |call: NativeCallContext| -> NativeResult<String> {
+            let bytes = context::of(&call)?.bytes()?;
+            String::from_utf8(bytes).map_err(|_| "the content is not valid UTF-8".into())
+        },
+    );
 }
 
-/// What is at a path as Benthos writes it: names and positions with dots between them, in a name `~1`
-/// for a dot and `~0` for a `~`. `*` gives what the rest of the path leads to in each item of an
-/// array, where it leads to anything. Nothing else of the message is read.
+/// Returns the value at a path in the syntax of Benthos: names and positions separated by dots, with
+/// `~1` for a dot and `~0` for a `~` in a name. `*` returns an array of what the rest of the path leads
+/// to in each item. Only the values on the path are read.
 fn at(mut node: Node<'_>, path: &str) -> Option<Dynamic> {
     let mut rest = Some(path).filter(|path| !path.is_empty());
     while let Some(path) = rest {

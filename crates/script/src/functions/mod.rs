@@ -1,6 +1,6 @@
-//! The function library: what scripts can call beside Rhai's own arithmetic, text, array and object
-//! functions. One file per group; each declares its functions, their documentation and examples,
-//! and the examples are run as tests.
+//! The function library, in addition to Rhai's own arithmetic, text, array and object functions. One
+//! file per group declares its functions with their documentation and examples; a test runs the
+//! examples.
 
 mod collections;
 mod collections_docs;
@@ -21,25 +21,25 @@ use rhai::{Engine, EvalAltResult};
 
 pub(crate) use known::{changes_its_argument, is_known, nearest};
 use kubernetes::unit;
-pub(crate) use signature::{Type, misfit, result, wrong_word};
+pub(crate) use signature::{Type, mismatch, result, wrong_word};
 
 use crate::paths::{self, MAKE_PATH};
 
 /// What the result of a function depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purity {
-    /// Its arguments and the message beside its content: metadata, identity, failure.
+    /// The arguments, and the message except its content: metadata, identity, failure.
     Pure,
-    /// Its arguments, the message, and these parts of its content, as [`Reads::of`] has them.
+    /// The arguments, the message, and these parts of its content, in the syntax of [`Reads::of`].
     Content(&'static [&'static str]),
-    /// The clock or chance as well.
+    /// Also the clock or random numbers.
     World,
 }
 
 /// A chapter of the function reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Group {
-    /// The message and its fate.
+    /// The message.
     Message,
     /// Ids.
     Ids,
@@ -55,7 +55,7 @@ pub enum Group {
     Values,
 }
 
-/// A script with what it gives.
+/// A script with its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Example {
     /// An expression.
@@ -71,9 +71,9 @@ pub struct Example {
 pub struct FunctionDoc {
     /// The name.
     pub name: &'static str,
-    /// Arguments and result. What stands before a dot can also be the first argument.
+    /// Arguments and result. A receiver can also be passed as the first argument.
     pub signature: &'static str,
-    /// What it does, in a sentence.
+    /// What the function returns or does.
     pub summary: &'static str,
     /// The chapter it belongs to.
     pub group: Group,
@@ -83,8 +83,8 @@ pub struct FunctionDoc {
     pub examples: &'static [Example],
 }
 
-/// What a native function gives back to the interpreter.
-pub(crate) type Answer<T> = Result<T, Box<EvalAltResult>>;
+/// The result of a native function.
+pub(crate) type NativeResult<T> = Result<T, Box<EvalAltResult>>;
 
 static DOCS: LazyLock<Vec<FunctionDoc>> = LazyLock::new(|| {
     [
@@ -106,7 +106,7 @@ pub(crate) fn docs() -> &'static [FunctionDoc] {
     &DOCS
 }
 
-/// What a function reads of the content by itself.
+/// Returns what a function reads of the content.
 pub(crate) fn reads(name: &str) -> Reads {
     match purity(name) {
         Some(Purity::Content(paths)) => Reads::of(paths),
@@ -114,7 +114,7 @@ pub(crate) fn reads(name: &str) -> Reads {
     }
 }
 
-/// What the result of a function depends on; `None` for Rhai's own, which are all pure.
+/// Returns what the result of a function depends on; `None` for Rhai's own functions, which are pure.
 pub(crate) fn purity(name: &str) -> Option<Purity> {
     PURITY.get(name).copied()
 }
@@ -139,7 +139,7 @@ mod tests {
     use crate::{Engine, Limits};
 
     #[test]
-    fn every_function_has_examples_and_they_hold() {
+    fn every_function_has_examples_with_the_right_results() {
         let engine = Engine::new(Limits::default());
         let mut wrong = String::new();
         for doc in docs() {
@@ -164,7 +164,7 @@ mod tests {
                 };
                 if output != example.output {
                     wrong += &format!(
-                        "{}\n  gives  {output}\n  not    {}\n",
+                        "{}\n  returns  {output}\n  not      {}\n",
                         example.script, example.output
                     );
                 }
@@ -173,9 +173,9 @@ mod tests {
         assert!(wrong.is_empty(), "\n{wrong}");
     }
 
-    /// In each example nothing is missed when only what the functions declare is there.
+    /// Each example has the same result when the content is reduced to what the functions declare.
     #[test]
-    fn functions_read_nothing_but_what_they_declare() {
+    fn functions_read_only_what_they_declare() {
         let engine = Engine::new(Limits::default());
         for doc in docs() {
             for example in doc.examples {
@@ -191,7 +191,7 @@ mod tests {
                         .map(|it| it.root().to_value())
                         .map_err(|it| it.to_string())
                 };
-                // An id of a message without an identity is made from all of it.
+                // The id of a message without an identity depends on the whole content.
                 if doc.name != "event_id" {
                     assert_eq!(value(kept), value(whole), "{}", example.script);
                 }

@@ -1,50 +1,50 @@
-//! Arithmetic and comparison of numbers: exact, whatever the two sides are.
+//! Exact arithmetic and comparison for all types of numbers.
 //!
-//! Rhai divides integers with a remainder, fails where 64 bits are passed and calculates with binary
-//! floats. Here a float is the decimal that it is written as, so 0.1 + 0.2 is 0.3, and a result has
-//! the form of [`Number`](exact::Number).
+//! Rhai's own integer division drops the remainder, its integers overflow at 64 bits, and its floats are
+//! binary. Here a float is the decimal of its shortest text, so 0.1 + 0.2 is 0.3, and a result has the
+//! form of [`Number`](exact::Number).
 
 use std::{any::TypeId, cmp::Ordering};
 
 use num_bigint::BigInt;
 use rhai::{Dynamic, Engine, FLOAT, INT, NativeCallContext};
 
-use super::{Answer, values};
+use super::{NativeResult, values};
 use crate::{
     convert::Deleted,
     decimal::{Decimal, OUT_OF_RANGE},
     exact::{self, Number},
 };
 
-/// A type of numbers.
+/// A type of number.
 trait Operand: rhai::Variant + Clone {
-    fn exact(self) -> Answer<Decimal>;
+    fn exact(self) -> NativeResult<Decimal>;
 }
 
 impl Operand for INT {
-    fn exact(self) -> Answer<Decimal> {
+    fn exact(self) -> NativeResult<Decimal> {
         Ok(self.into())
     }
 }
 
 impl Operand for FLOAT {
-    fn exact(self) -> Answer<Decimal> {
+    fn exact(self) -> NativeResult<Decimal> {
         Decimal::from_float(self).ok_or_else(|| format!("{self} is not a finite number").into())
     }
 }
 
 impl Operand for Decimal {
-    fn exact(self) -> Answer<Decimal> {
+    fn exact(self) -> NativeResult<Decimal> {
         Ok(self)
     }
 }
 
 /// An operation on two numbers.
-type Operation = fn(&Decimal, &Decimal) -> Answer<Number>;
-/// The same on two integers, where it stays within 64 bits.
+type Operation = fn(&Decimal, &Decimal) -> NativeResult<Number>;
+/// The operation on two integers, if the result fits 64 bits.
 type Shortcut = fn(INT, INT) -> Option<INT>;
 
-/// The operators, each with the one that also assigns.
+/// The operators, each with its assignment operator.
 const OPERATORS: [(&str, &str, Operation, Shortcut); 6] = [
     ("+", "+=", |a, b| number(a.plus(b)), INT::checked_add),
     ("-", "-=", |a, b| number(a.minus(b)), INT::checked_sub),
@@ -60,7 +60,7 @@ const OPERATORS: [(&str, &str, Operation, Shortcut); 6] = [
     }),
 ];
 
-const BY_ZERO: &str = "a number is divided by 0";
+const BY_ZERO: &str = "division by 0";
 
 pub(super) fn register(engine: &mut Engine) {
     register_pair::<INT, INT>(engine);
@@ -72,7 +72,7 @@ pub(super) fn register(engine: &mut Engine) {
     register_pair::<FLOAT, Decimal>(engine);
     register_pair::<Decimal, FLOAT>(engine);
     register_pair::<Decimal, Decimal>(engine);
-    // Between two of the same kind Rhai's own are exact, too.
+    // For two numbers of the same type Rhai's own comparisons are exact.
     register_comparisons::<INT, FLOAT>(engine);
     register_comparisons::<FLOAT, INT>(engine);
     register_comparisons::<INT, Decimal>(engine);
@@ -85,27 +85,30 @@ pub(super) fn register(engine: &mut Engine) {
     never_equal::<Decimal, rhai::ImmutableString>(engine);
     never_equal::<Deleted, ()>(engine);
     never_equal::<Deleted, rhai::ImmutableString>(engine);
-    register_left_out::<INT>(engine);
-    register_left_out::<FLOAT>(engine);
-    register_left_out::<Decimal>(engine);
+    register_omitted::<INT>(engine);
+    register_omitted::<FLOAT>(engine);
+    register_omitted::<Decimal>(engine);
     register_unary(engine);
-    engine.register_fn("div_trunc", |a: Dynamic, b: Dynamic| -> Answer<Dynamic> {
-        let (numerator, denominator) = values::decimal(&a)?.over(&values::decimal(&b)?);
-        if denominator == BigInt::ZERO {
-            return Err(BY_ZERO.into());
-        }
-        Ok(number(Decimal::new(numerator / denominator, 0))?.into())
-    });
+    engine.register_fn(
+        "div_trunc",
+        |a: Dynamic, b: Dynamic| -> NativeResult<Dynamic> {
+            let (numerator, denominator) = values::decimal(&a)?.over(&values::decimal(&b)?);
+            if denominator == BigInt::ZERO {
+                return Err(BY_ZERO.into());
+            }
+            Ok(number(Decimal::new(numerator / denominator, 0))?.into())
+        },
+    );
 }
 
 fn register_unary(engine: &mut Engine) {
-    engine.register_fn("-", |a: INT| -> Answer<Dynamic> {
+    engine.register_fn("-", |a: INT| -> NativeResult<Dynamic> {
         Ok(match a.checked_neg() {
             Some(negated) => negated.into(),
             None => number(Decimal::from(a).negated())?.into(),
         })
     });
-    engine.register_fn("-", |a: Decimal| -> Answer<Dynamic> {
+    engine.register_fn("-", |a: Decimal| -> NativeResult<Dynamic> {
         Ok(number(a.negated())?.into())
     });
     engine.register_fn("+", |a: Decimal| a);
@@ -118,7 +121,7 @@ fn register_unary(engine: &mut Engine) {
     engine.register_fn("+", |text: &str, a: Decimal| format!("{text}{a}"));
     engine.register_fn("+", |a: Decimal, text: &str| format!("{a}{text}"));
     for name in ["-", "+"] {
-        engine.register_fn(name, |left_out: Deleted| left_out);
+        engine.register_fn(name, |omitted: Deleted| omitted);
     }
 }
 
@@ -126,33 +129,34 @@ fn register_pair<A: Operand, B: Operand>(engine: &mut Engine) {
     let types = [TypeId::of::<A>(), TypeId::of::<B>()];
     for (name, assigning, operation, shortcut) in OPERATORS {
         if types == [TypeId::of::<INT>(); 2] {
-            engine.register_fn(name, move |a: INT, b: INT| -> Answer<Dynamic> {
+            engine.register_fn(name, move |a: INT, b: INT| -> NativeResult<Dynamic> {
                 match shortcut(a, b) {
                     Some(result) => Ok(result.into()),
                     None => Ok(operation(&a.into(), &b.into())?.into()),
                 }
             });
         } else {
-            engine.register_fn(name, move |a: A, b: B| -> Answer<Dynamic> {
+            engine.register_fn(name, move |a: A, b: B| -> NativeResult<Dynamic> {
                 Ok(operation(&a.exact()?, &b.exact()?)?.into())
             });
         }
-        // In this form the type of what is assigned to can change.
-        let assign = move |_: NativeCallContext<'_>, args: &mut [&mut Dynamic]| -> Answer<()> {
-            let [a, b] = args else {
-                return Err("an assignment has two sides".into());
+        // Only this form can change the type of the target.
+        let assign =
+            move |_: NativeCallContext<'_>, args: &mut [&mut Dynamic]| -> NativeResult<()> {
+                let [a, b] = args else {
+                    return Err("an assignment operator needs two operands".into());
+                };
+                **a = match (a.as_int(), b.as_int()) {
+                    (Ok(x), Ok(y)) if shortcut(x, y).is_some() => {
+                        shortcut(x, y).map_or(Dynamic::UNIT, Into::into)
+                    }
+                    _ => operation(&values::decimal(a)?, &values::decimal(b)?)?.into(),
+                };
+                Ok(())
             };
-            **a = match (a.as_int(), b.as_int()) {
-                (Ok(x), Ok(y)) if shortcut(x, y).is_some() => {
-                    shortcut(x, y).map_or(Dynamic::UNIT, Into::into)
-                }
-                _ => operation(&values::decimal(a)?, &values::decimal(b)?)?.into(),
-            };
-            Ok(())
-        };
         engine.register_raw_fn(assigning, types, assign);
     }
-    engine.register_fn("max", |a: A, b: B| -> Answer<Dynamic> {
+    engine.register_fn("max", |a: A, b: B| -> NativeResult<Dynamic> {
         let is_less = a.clone().exact()? < b.clone().exact()?;
         Ok(if is_less {
             Dynamic::from(b)
@@ -160,7 +164,7 @@ fn register_pair<A: Operand, B: Operand>(engine: &mut Engine) {
             Dynamic::from(a)
         })
     });
-    engine.register_fn("min", |a: A, b: B| -> Answer<Dynamic> {
+    engine.register_fn("min", |a: A, b: B| -> NativeResult<Dynamic> {
         let is_more = a.clone().exact()? > b.clone().exact()?;
         Ok(if is_more {
             Dynamic::from(b)
@@ -181,13 +185,13 @@ fn register_comparisons<A: Operand, B: Operand>(engine: &mut Engine) {
         (">=", Ordering::is_ge),
     ];
     for (name, holds) in comparisons {
-        engine.register_fn(name, move |a: A, b: B| -> Answer<bool> {
+        engine.register_fn(name, move |a: A, b: B| -> NativeResult<bool> {
             Ok(holds(a.exact()?.cmp(&b.exact()?)))
         });
     }
 }
 
-/// What is compared with a value of another type is not equal to it.
+/// Registers comparisons of two types whose values are never equal.
 fn never_equal<A: rhai::Variant + Clone, B: rhai::Variant + Clone>(engine: &mut Engine) {
     engine.register_fn("==", |_: A, _: B| false);
     engine.register_fn("==", |_: B, _: A| false);
@@ -195,13 +199,13 @@ fn never_equal<A: rhai::Variant + Clone, B: rhai::Variant + Clone>(engine: &mut 
     engine.register_fn("!=", |_: B, _: A| true);
 }
 
-/// What is calculated from a metric that is left out is left out as well, and no comparison with it
-/// holds.
-fn register_left_out<A: rhai::Variant + Clone>(engine: &mut Engine) {
+/// Registers operators for an omitted metric: a result computed from it is omitted, too, and comparisons
+/// with it are false.
+fn register_omitted<A: rhai::Variant + Clone>(engine: &mut Engine) {
     for (name, ..) in OPERATORS {
-        engine.register_fn(name, |_: A, left_out: Deleted| left_out);
-        engine.register_fn(name, |left_out: Deleted, _: A| left_out);
-        engine.register_fn(name, |left_out: Deleted, _: Deleted| left_out);
+        engine.register_fn(name, |_: A, omitted: Deleted| omitted);
+        engine.register_fn(name, |omitted: Deleted, _: A| omitted);
+        engine.register_fn(name, |omitted: Deleted, _: Deleted| omitted);
     }
     never_equal::<A, Deleted>(engine);
     for name in ["<", "<=", ">", ">="] {
@@ -209,16 +213,16 @@ fn register_left_out<A: rhai::Variant + Clone>(engine: &mut Engine) {
         engine.register_fn(name, |_: Deleted, _: A| false);
     }
     for name in ["min", "max"] {
-        engine.register_fn(name, |_: A, left_out: Deleted| left_out);
-        engine.register_fn(name, |left_out: Deleted, _: A| left_out);
+        engine.register_fn(name, |_: A, omitted: Deleted| omitted);
+        engine.register_fn(name, |omitted: Deleted, _: A| omitted);
     }
 }
 
-fn number(decimal: Decimal) -> Answer<Number> {
+fn number(decimal: Decimal) -> NativeResult<Number> {
     Ok(Number::exact(decimal).map_err(|reason| format!("the result {reason}"))?)
 }
 
-fn quotient(a: &Decimal, b: &Decimal) -> Answer<Number> {
+fn quotient(a: &Decimal, b: &Decimal) -> NativeResult<Number> {
     if b.is_zero() {
         return Err(BY_ZERO.into());
     }
@@ -227,18 +231,18 @@ fn quotient(a: &Decimal, b: &Decimal) -> Answer<Number> {
     Ok(quotient.map_err(|reason| format!("the result {reason}"))?)
 }
 
-fn remainder(a: &Decimal, b: &Decimal) -> Answer<Number> {
+fn remainder(a: &Decimal, b: &Decimal) -> NativeResult<Number> {
     number(a.remainder(b).ok_or(BY_ZERO)?)
 }
 
-/// Whole powers are exact; others are those of floats.
-fn power(base: &Decimal, exponent: &Decimal) -> Answer<Number> {
+/// Computes a power. Whole exponents are exact; others use floats.
+fn power(base: &Decimal, exponent: &Decimal) -> NativeResult<Number> {
     if !exponent.is_whole() {
         let power = base.nearest_float().powf(exponent.nearest_float());
         let power = Decimal::from_float(power).ok_or("the power is not a number")?;
         return number(power);
     }
-    // Beyond this, what is not 0 or 1 is out of range long before.
+    // Larger exponents are refused, because nearly every result would be out of range.
     let mut rest = u32::try_from(exponent.parts().0.magnitude()).map_err(|_| OUT_OF_RANGE)?;
     let (mut power, mut square) = (Decimal::from(1_i64), base.clone());
     while rest > 0 {
@@ -265,7 +269,7 @@ mod tests {
 
     use crate::{Engine, Limits};
 
-    /// Made once: the interpreter takes milliseconds to set up.
+    /// Created once, because setting up the interpreter takes milliseconds.
     static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Limits::default()));
 
     fn value(source: &str) -> Result<String, String> {
@@ -284,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quotient_is_exact_and_whole_where_it_is_whole() {
+    fn a_quotient_is_exact_and_an_integer_if_it_is_whole() {
         assert_values(&[
             ("1 * 15 / 60", "0.25"),
             ("15000000000 / 1000000000", "15"),
@@ -304,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_divides_with_a_remainder_says_so() {
+    fn div_trunc_and_the_remainder_truncate_towards_zero() {
         assert_values(&[
             ("7.div_trunc(2)", "3"),
             ("(-7).div_trunc(2)", "-3"),
@@ -318,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn decimals_are_what_they_are_written_as() {
+    fn floats_are_the_decimals_that_are_written() {
         assert_values(&[
             ("0.1 + 0.2", "0.3"),
             ("0.29 * 100", "29"),
@@ -379,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_all_kinds_are_compared_by_their_values() {
+    fn numbers_of_all_types_are_compared_by_value() {
         assert_values(&[
             ("9007199254740993 == 9007199254740992.0", "false"),
             ("9007199254740993 > 9007199254740992.0", "true"),
@@ -407,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_division_by_nothing_and_a_number_without_bounds_are_errors() {
+    fn division_by_zero_and_numbers_out_of_range_are_errors() {
         for source in [
             "1 / 0",
             "1 % 0",
@@ -417,7 +421,7 @@ mod tests {
             "let a = 1; a /= 0; a",
         ] {
             let error = value(source).unwrap_err();
-            assert!(error.contains("divided by 0"), "{source}: {error}");
+            assert!(error.contains("division by 0"), "{source}: {error}");
         }
         for source in [
             "2 ** 1024",
@@ -429,14 +433,14 @@ mod tests {
             let error = value(source).unwrap_err();
             assert!(error.contains("1.8e308"), "{source}: {error}");
         }
-        // Digits behind the point are rounded long before they take time.
+        // Digits after the point are rounded before they take time.
         let long = value("let a = 1.1; for i in 0..1000 { a *= 0.987654321; } a").unwrap();
         assert!(long.len() < 400, "{long}");
     }
 
     proptest! {
         #[test]
-        fn integers_of_all_sizes_calculate_as_128_bits_do(a in any::<i64>(), b in any::<i64>()) {
+        fn integer_arithmetic_matches_128_bits(a in any::<i64>(), b in any::<i64>()) {
             let (x, y) = (i128::from(a), i128::from(b));
             prop_assume!(a != i64::MIN && b != i64::MIN);
             let text = |operator: &str| value(&format!("({a}) {operator} ({b})")).unwrap();

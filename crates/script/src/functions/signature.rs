@@ -1,10 +1,10 @@
-//! What the signatures of functions say of the arguments of a call.
+//! Checks the arguments of calls against the signatures of functions.
 
 use std::{collections::HashMap, sync::LazyLock};
 
 use super::{docs, known};
 
-/// The type of a value that the text of a script shows.
+/// The type of a literal in a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Type {
     Missing,
@@ -19,7 +19,7 @@ pub(crate) enum Type {
 }
 
 impl Type {
-    /// What people call it.
+    /// The name in messages.
     fn words(self) -> &'static str {
         match self {
             Self::Missing => "a missing value",
@@ -35,11 +35,11 @@ impl Type {
     }
 }
 
-/// What an argument can be.
+/// What a parameter accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wants {
+enum Accepts {
     Anything,
-    /// What no literal is.
+    /// A range, for which there is no literal.
     Range,
     /// A number, or text that holds one.
     Number,
@@ -48,8 +48,8 @@ enum Wants {
     Exactly(Type),
 }
 
-impl Wants {
-    /// The type behind the name of a parameter.
+impl Accepts {
+    /// Returns the type for the name of a parameter.
     fn of(parameter: &str) -> Self {
         match parameter {
             "text" | "name" | "key" | "path" | "prefix" | "suffix" | "separator" | "old"
@@ -67,7 +67,7 @@ impl Wants {
         }
     }
 
-    fn takes(self, given: Type) -> bool {
+    fn accepts(self, given: Type) -> bool {
         match self {
             Self::Anything => true,
             Self::Range => false,
@@ -81,7 +81,7 @@ impl Wants {
 /// One way to call a function.
 #[derive(Debug, PartialEq, Eq)]
 struct Form {
-    parameters: Vec<Wants>,
+    parameters: Vec<Accepts>,
     /// Whether any number of arguments may follow.
     is_open: bool,
 }
@@ -91,18 +91,18 @@ impl Form {
         count == self.parameters.len() || (self.is_open && count > self.parameters.len())
     }
 
-    /// What stands before a dot counts as the first argument.
+    /// Parses a signature. A receiver counts as the first argument.
     fn parse(signature: &str) -> Option<Self> {
         let (head, arguments) = signature.split_once('(')?;
         let receiver = head.rsplit_once('.').map(|(receiver, _)| receiver);
-        let receiver = receiver.map(Wants::of);
+        let receiver = receiver.map(Accepts::of);
         let mut parameters: Vec<_> = receiver.into_iter().collect();
         let mut is_open = false;
         for parameter in split(arguments.strip_suffix(')')?, true) {
             match parameter {
                 "…" => is_open = true,
                 "other" | "another" => parameters.extend(receiver),
-                parameter => parameters.push(Wants::of(parameter)),
+                parameter => parameters.push(Accepts::of(parameter)),
             }
         }
         Some(Self {
@@ -112,8 +112,8 @@ impl Form {
     }
 }
 
-/// The parts between commas that stand in no parentheses and, among parameters, not between the bars
-/// of a function. (In a list of signatures a bar stands between two results.)
+/// Splits at commas outside of parentheses and, in a list of parameters, outside of the bars of a
+/// function. (In a list of signatures a bar separates two result types.)
 fn split(list: &str, among_parameters: bool) -> Vec<&str> {
     let (mut depth, mut in_bars, mut from) = (0_usize, false, 0);
     let mut parts = Vec::new();
@@ -134,7 +134,7 @@ fn split(list: &str, among_parameters: bool) -> Vec<&str> {
     parts
 }
 
-/// The signatures of each function, as they are written, and what they come to.
+/// The signatures of each function, as text and parsed.
 static FORMS: LazyLock<HashMap<&'static str, Vec<(&'static str, Form)>>> = LazyLock::new(|| {
     let own = docs().iter().map(|doc| (doc.name, doc.signature));
     let rhai = known::rhai_names().filter_map(|name| Some((name, known::rhai(name)?)));
@@ -150,7 +150,7 @@ static FORMS: LazyLock<HashMap<&'static str, Vec<(&'static str, Form)>>> = LazyL
     forms
 });
 
-/// What the result of a function is, where it is always the same type.
+/// Returns the result type of a function, if it is the same for all forms.
 pub(crate) fn result(name: &str) -> Option<Type> {
     let mut results = FORMS.get(name)?.iter().map(|(signature, _)| {
         Some(match signature.split_once(" -> ")?.1 {
@@ -167,18 +167,22 @@ pub(crate) fn result(name: &str) -> Option<Type> {
     results.all(|it| it == Some(first)).then_some(first)
 }
 
-/// What is wrong with a call.
+/// An error in the arguments of a call.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Misfit {
-    /// The argument to blame, from 0, where one is.
+pub(crate) struct Mismatch {
+    /// The index of the wrong argument, if it is a single one.
     pub(crate) argument: Option<usize>,
     pub(crate) message: String,
     pub(crate) help: String,
 }
 
-/// Whether no form of the function `name` takes these arguments, of which the first may stand before
-/// a dot. What the type of an argument is may not be known.
-pub(crate) fn misfit(name: &str, arguments: &[Option<Type>], is_method: bool) -> Option<Misfit> {
+/// Checks whether a form of the function `name` accepts these arguments, including the receiver. An
+/// argument of an unknown type is `None`.
+pub(crate) fn mismatch(
+    name: &str,
+    arguments: &[Option<Type>],
+    is_method: bool,
+) -> Option<Mismatch> {
     let forms = FORMS.get(name)?;
     let count = arguments.len();
     let of_this_count: Vec<_> = forms
@@ -197,23 +201,23 @@ pub(crate) fn misfit(name: &str, arguments: &[Option<Type>], is_method: bool) ->
     if of_this_count.is_empty() {
         let s = if count == 1 { "" } else { "s" };
         let counted = if is_method {
-            ", what stands before the dot counted"
+            " (including the value before the dot)"
         } else {
             ""
         };
-        return Some(Misfit {
+        return Some(Mismatch {
             argument: None,
             message: format!("`{name}` does not take {count} argument{s}{counted}"),
             help: help(),
         });
     }
     let takes = |form: &Form, at: usize, given: Type| {
-        form.parameters.get(at).is_none_or(|it| it.takes(given))
+        form.parameters.get(at).is_none_or(|it| it.accepts(given))
     };
     arguments.iter().enumerate().find_map(|(at, given)| {
         let given = (*given)?;
         let is_taken = of_this_count.iter().any(|form| takes(form, at, given));
-        (!is_taken).then(|| Misfit {
+        (!is_taken).then(|| Mismatch {
             argument: Some(at),
             message: format!("`{name}` does not take {} here", given.words()),
             help: help(),
@@ -221,13 +225,13 @@ pub(crate) fn misfit(name: &str, arguments: &[Option<Type>], is_method: bool) ->
     })
 }
 
-/// What is wrong with this text as the argument `at`, from 0, of `count`, where the function takes
-/// only some words there.
+/// Checks a text as the argument with index `at` of `count`, if the function accepts only some words
+/// there. Returns the error.
 pub(crate) fn wrong_word(name: &str, at: usize, count: usize, text: &str) -> Option<String> {
     let mut forms = FORMS.get(name)?.iter().map(|(_, form)| form);
     let form = forms.find(|form| form.takes_count(count))?;
     match form.parameters.get(at)? {
-        Wants::Unit => super::unit(text).err(),
+        Accepts::Unit => super::unit(text).err(),
         _ => None,
     }
 }
@@ -240,7 +244,7 @@ mod tests {
     use super::*;
     use crate::{Engine, Limits, context::Context};
 
-    /// A literal of each type, and what is no literal.
+    /// A literal of each type, and a range.
     const LITERALS: &[(&str, Option<Type>)] = &[
         ("\"a\"", Some(Type::Text)),
         ("2", Some(Type::Integer)),
@@ -254,7 +258,7 @@ mod tests {
         ("()", Some(Type::Missing)),
     ];
 
-    /// Calls functions past everything that is checked before.
+    /// Calls functions without the checks.
     struct Caller {
         engine: Engine,
         asts: HashMap<(&'static str, usize), AST>,
@@ -307,24 +311,26 @@ mod tests {
         }
     }
 
-    /// Values for all arguments that want something, and these for the others.
+    /// Returns a value for each parameter of a form: `number` or `anything` where several types match.
     fn literals(form: &Form, number: &'static str, anything: &'static str) -> Vec<&'static str> {
-        let literal = |wants: &Wants| match wants {
-            Wants::Anything => anything,
-            Wants::Number => number,
-            wants => LITERALS
+        let literal = |accepts: &Accepts| match accepts {
+            Accepts::Anything => anything,
+            Accepts::Number => number,
+            accepts => LITERALS
                 .iter()
-                .find(|(_, given)| given.map_or(*wants == Wants::Range, |it| wants.takes(it)))
+                .find(|(_, given)| {
+                    given.map_or(*accepts == Accepts::Range, |it| accepts.accepts(it))
+                })
                 .map_or(anything, |(text, _)| text),
         };
         form.parameters.iter().map(literal).collect()
     }
 
-    /// No functions but part of the language.
+    /// Part of the language, and not functions.
     const LANGUAGE: &[&str] = &["Fn", "call", "curry", "is_shared"];
 
     #[test]
-    fn every_form_that_is_written_is_one_that_can_be_called() {
+    fn every_documented_form_can_be_called() {
         let mut caller = Caller::new();
         let mut wrong = Vec::new();
         for (name, forms) in FORMS.iter().filter(|(name, _)| !LANGUAGE.contains(name)) {
@@ -343,12 +349,12 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_is_refused_is_one_that_fails() {
+    fn only_calls_that_fail_are_refused() {
         let mut caller = Caller::new();
         let mut wrong = Vec::new();
         for (name, forms) in FORMS.iter().filter(|(name, _)| !LANGUAGE.contains(name)) {
-            let function = Wants::Exactly(Type::Function);
-            // Rhai still takes the name of a function here and there; what it calls does not show.
+            let function = Accepts::Exactly(Type::Function);
+            // Some functions of Rhai also accept the name of a function, which the check does not know.
             let takes_function = forms
                 .iter()
                 .any(|(_, it)| it.parameters.contains(&function));
@@ -358,7 +364,7 @@ mod tests {
                 let is_by_name =
                     takes_function && types.iter().skip(1).any(|it| *it == Some(Type::Text));
                 if !is_by_name
-                    && misfit(name, &types, false).is_some()
+                    && mismatch(name, &types, false).is_some()
                     && caller.call(name, &arguments).is_ok()
                 {
                     wrong.push(format!("{name} {arguments:?}"));
@@ -371,7 +377,7 @@ mod tests {
                     check(&[a, b]);
                 }
             }
-            // What functions of three are made of.
+            // The types that functions with three arguments accept.
             let few = LITERALS.get(..4).unwrap();
             for (a, b) in few.iter().flat_map(|a| few.iter().map(move |b| (a, b))) {
                 few.iter().for_each(|c| check(&[a, b, c]));
@@ -381,19 +387,22 @@ mod tests {
     }
 
     #[test]
-    fn signatures_are_read_as_people_read_them() {
+    fn signatures_are_parsed() {
         let form = |text| Form::parse(text).unwrap();
         assert_eq!(form("now()").parameters, []);
         assert_eq!(
             form("array.sort(|a, b| …)").parameters,
-            [Wants::Exactly(Type::Array), Wants::Exactly(Type::Function)]
+            [
+                Accepts::Exactly(Type::Array),
+                Accepts::Exactly(Type::Function)
+            ]
         );
         assert!(form("text.format(value, …)").is_open);
         assert_eq!(split("meta(key) -> text | (), f(a, b)", false).len(), 2);
     }
 
     #[test]
-    fn a_result_is_known_where_every_form_has_it() {
+    fn a_result_type_is_known_if_all_forms_share_it() {
         assert_eq!(result("event_id"), Some(Type::Text));
         assert_eq!(result("filter"), None);
         assert_eq!(result("meta"), None);
@@ -401,29 +410,29 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_that_takes_few_words_names_them() {
+    fn a_wrong_word_is_reported_with_the_valid_ones() {
         let wrong = |at, text| wrong_word("pod_metrics", at, 2, text);
         assert_eq!(wrong(1, "hour"), None);
         assert_eq!(
             wrong(1, "day").unwrap(),
-            "`day` is not a unit; there are second, minute and hour"
+            "`day` is not a unit; use second, minute or hour"
         );
         assert_eq!(wrong(0, "day"), None);
         assert_eq!(wrong_word("pod_metrics", 1, 3, "day"), None);
     }
 
     #[test]
-    fn a_misfit_names_the_argument_and_the_signature() {
+    fn a_mismatch_names_the_argument_and_the_signature() {
         let text = Some(Type::Text);
-        assert_eq!(misfit("event_id", &[text], false), None);
-        assert_eq!(misfit("format", &[text, None, None, None], true), None);
-        let wrong = misfit("event_id", &[text, text], false).unwrap();
+        assert_eq!(mismatch("event_id", &[text], false), None);
+        assert_eq!(mismatch("format", &[text, None, None, None], true), None);
+        let wrong = mismatch("event_id", &[text, text], false).unwrap();
         assert_eq!(wrong.message, "`event_id` does not take 2 arguments");
         assert_eq!(
             wrong.help,
             "it is `event_id() -> text` or `event_id(type) -> text`"
         );
-        let wrong = misfit("parse_duration", &[Some(Type::Bool)], true).unwrap();
+        let wrong = mismatch("parse_duration", &[Some(Type::Bool)], true).unwrap();
         assert_eq!(wrong.argument, Some(0));
         assert_eq!(
             wrong.message,

@@ -1,4 +1,4 @@
-//! Text.
+//! Functions for text.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use meterline_core::Document;
 use rhai::{Array, Dynamic, Engine, ImmutableString};
 use sha2::Digest;
 
-use super::{Answer, Example, FunctionDoc, Group, Purity, values};
+use super::{Example, FunctionDoc, Group, NativeResult, Purity, values};
 use crate::{
     blank, context, convert, decimal::Rounding, error::type_name, materialise, notes::Loss, prefix,
 };
@@ -39,7 +39,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "trim_prefix",
         signature: "text.trim_prefix(prefix) -> text",
-        summary: "The text without the prefix, where it has it.",
+        summary: "Returns the text without the prefix, if it has the prefix.",
         group: Group::Text,
         purity: Purity::Pure,
         examples: &[Example {
@@ -51,7 +51,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "trim_suffix",
         signature: "text.trim_suffix(suffix) -> text",
-        summary: "The text without the suffix, where it has it.",
+        summary: "Returns the text without the suffix, if it has the suffix.",
         group: Group::Text,
         purity: Purity::Pure,
         examples: &[Example {
@@ -63,8 +63,8 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "trim",
         signature: "text.trim() -> text",
-        summary: "The text without white space around it. (Rhai's own `trim` changes its text and \
-                  gives nothing; this one gives the result.)",
+        summary: "Returns the text without white space at its ends. (Rhai's own `trim` changes its \
+                  text and returns nothing.)",
         group: Group::Text,
         purity: Purity::Pure,
         examples: &[Example {
@@ -76,9 +76,9 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "nonblank",
         signature: "text.nonblank() -> text | ()",
-        summary: "The text without spaces and control characters at its ends, or () where nothing \
-                  that can be seen is left of it. Of more than 4 KiB the start is taken; that is \
-                  counted and logged once. For names that tenants write, such as a subject.",
+        summary: "Returns the text without spaces and control characters at its ends, or () if no \
+                  visible character is left. A text of more than 4 KiB is truncated, which is counted \
+                  and logged once. For names that tenants write, such as a subject.",
         group: Group::Text,
         purity: Purity::Pure,
         examples: &[Example {
@@ -90,7 +90,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "uppercase",
         signature: "text.uppercase() -> text",
-        summary: "The text in capital letters, as `to_upper`.",
+        summary: "Returns the text in capital letters, like `to_upper`.",
         group: Group::Text,
         purity: Purity::Pure,
         examples: &[Example {
@@ -102,7 +102,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "lowercase",
         signature: "text.lowercase() -> text",
-        summary: "The text in small letters, as `to_lower`.",
+        summary: "Returns the text in small letters, like `to_lower`.",
         group: Group::Text,
         purity: Purity::Pure,
         examples: &[Example {
@@ -114,7 +114,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "replace_all",
         signature: "text.replace_all(old, new) -> text",
-        summary: "The text with every occurrence of one text replaced by another.",
+        summary: "Returns the text with every occurrence of one text replaced by another.",
         group: Group::Text,
         purity: Purity::Pure,
         examples: &[Example {
@@ -126,7 +126,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "join",
         signature: "array.join(separator) -> text",
-        summary: "The texts of an array with the separator between them.",
+        summary: "Joins the texts of an array with the separator.",
         group: Group::Text,
         purity: Purity::Pure,
         examples: &[Example {
@@ -138,9 +138,9 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "format",
         signature: "text.format(value, …) -> text",
-        summary: "The text with `%s` and `%v` (any value), `%d` (integer), `%f` and `%.2f` \
-                  (number), `%x` (integer or text in hexadecimal), `%q` (as JSON) replaced by the \
-                  values in turn, at most eight; `%%` is a percent sign.",
+        summary: "Returns the text with its placeholders replaced by up to eight values, in order: \
+                  `%s` and `%v` (any value), `%d` (integer), `%f` and `%.2f` (number), `%x` (integer \
+                  or text, in hexadecimal) and `%q` (JSON). `%%` is a percent sign.",
         group: Group::Text,
         purity: Purity::Pure,
         examples: &[
@@ -152,14 +152,14 @@ pub(super) const DOCS: &[FunctionDoc] = &[
             Example {
                 script: r#""%d".format("three")"#,
                 input: "{}",
-                output: "line 1, column 6: %d takes an integer, this is text",
+                output: "line 1, column 6: %d takes an integer, but this is text",
             },
         ],
     },
     FunctionDoc {
         name: "hash",
         signature: "text.hash(algorithm) -> text",
-        summary: "The hash in hexadecimal; the algorithm is `sha256`, `sha224`, `sha384` or \
+        summary: "Returns the hash in hexadecimal; the algorithm is `sha256`, `sha224`, `sha384` or \
                   `sha512`.",
         group: Group::Text,
         purity: Purity::Pure,
@@ -172,7 +172,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "parse_json",
         signature: "text.parse_json()",
-        summary: "The value that JSON text stands for.",
+        summary: "Parses JSON.",
         group: Group::Text,
         purity: Purity::Pure,
         examples: &[Example {
@@ -184,7 +184,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "format_json",
         signature: "value.format_json() -> text",
-        summary: "The value as compact JSON.",
+        summary: "Returns the value as compact JSON.",
         group: Group::Text,
         purity: Purity::Pure,
         examples: &[Example {
@@ -227,45 +227,48 @@ pub(super) fn register(engine: &mut Engine) {
         join(&items, separator)
     });
     engine.register_fn("hash", hash);
-    engine.register_fn("parse_json", |text: &str| -> Answer<Dynamic> {
+    engine.register_fn("parse_json", |text: &str| -> NativeResult<Dynamic> {
         let document = Document::from_json(text.as_bytes())
             .map_err(|error| format!("the text is not valid JSON: {error}"))?;
         Ok(materialise::whole(document.root()))
     });
     for name in ["format_json", "to_json"] {
-        engine.register_fn(name, |value: Dynamic| -> Answer<String> {
+        engine.register_fn(name, |value: Dynamic| -> NativeResult<String> {
             Ok(convert::to_text(&value)?)
         });
     }
-    // Rhai's own, for objects alone, writes numbers that are not finite.
-    engine.register_fn("to_json", |map: rhai::Map| -> Answer<String> {
+    // Rhai's own `to_json` is for objects only, and writes non-finite numbers.
+    engine.register_fn("to_json", |map: rhai::Map| -> NativeResult<String> {
         Ok(convert::to_text(&Dynamic::from_map(map))?)
     });
     register_format(engine);
 }
 
-/// Text that somebody else wrote and that names something.
-fn nonblank(call: rhai::NativeCallContext, text: &str) -> Answer<Dynamic> {
+/// Trims a text that names something. It is limited in length, because users may write it.
+fn nonblank(call: rhai::NativeCallContext, text: &str) -> NativeResult<Dynamic> {
     let Some(text) = blank::trimmed(text) else {
         return Ok(Dynamic::UNIT);
     };
     let start = prefix::start(text, prefix::VALUE);
     if start.len() < text.len() {
         let shown = prefix::start(text, 40);
-        let reason = format!("the text `{shown}…` is cut to {} KiB", prefix::VALUE >> 10);
+        let reason = format!(
+            "the text `{shown}…` is truncated to {} KiB",
+            prefix::VALUE >> 10
+        );
         context::of(&call)?.note(Loss::Text, reason);
     }
     Ok(start.into())
 }
 
-/// The most that a text of the script may grow to is checked when it is back in the interpreter;
-/// this keeps it from being built first.
+/// Replaces texts. The interpreter checks the size of a result only afterwards, so this checks it before
+/// building the text.
 fn replace_all(
     call: rhai::NativeCallContext,
     text: &str,
     old: &str,
     new: &str,
-) -> Answer<ImmutableString> {
+) -> NativeResult<ImmutableString> {
     let limit = call.engine().max_string_size();
     let found = text.matches(old).count();
     if limit > 0 && text.len().saturating_add(found.saturating_mul(new.len())) > limit {
@@ -274,7 +277,7 @@ fn replace_all(
     Ok(text.replace(old, new).into())
 }
 
-fn join(items: &[Dynamic], separator: &str) -> Answer<String> {
+fn join(items: &[Dynamic], separator: &str) -> NativeResult<String> {
     let mut text = String::new();
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
@@ -284,14 +287,14 @@ fn join(items: &[Dynamic], separator: &str) -> Answer<String> {
             Ok(item) => text.push_str(&item),
             Err(got) => {
                 let got = type_name(got);
-                return Err(format!("join() takes text, item {index} is {got}").into());
+                return Err(format!("join() takes text, but item {index} is {got}").into());
             }
         }
     }
     Ok(text)
 }
 
-fn hash(text: &str, algorithm: &str) -> Answer<String> {
+fn hash(text: &str, algorithm: &str) -> NativeResult<String> {
     fn hex<D: Digest>(text: &str) -> String {
         hexadecimal(&D::digest(text.as_bytes()))
     }
@@ -302,7 +305,7 @@ fn hash(text: &str, algorithm: &str) -> Answer<String> {
         "sha512" => hex::<sha2::Sha512>(text),
         other => {
             return Err(format!(
-                "`{other}` is not an algorithm; there are sha224, sha256, sha384 and sha512"
+                "`{other}` is not an algorithm; use sha224, sha256, sha384 or sha512"
             )
             .into());
         }
@@ -345,7 +348,7 @@ fn register_format(engine: &mut Engine) {
     );
 }
 
-fn format(template: &str, values: &[Dynamic]) -> Answer<String> {
+fn format(template: &str, values: &[Dynamic]) -> NativeResult<String> {
     let mut text = String::with_capacity(template.len());
     let mut values = values.iter();
     let mut rest = template;
@@ -356,7 +359,7 @@ fn format(template: &str, values: &[Dynamic]) -> Answer<String> {
             .unwrap_or(after.len());
         let (precision, after) = after.split_at(at);
         let Some(verb) = after.chars().next() else {
-            return Err("the text ends in the middle of a `%`; a percent sign is `%%`".into());
+            return Err("the text ends after a `%`; write `%%` for a percent sign".into());
         };
         rest = after.get(verb.len_utf8()..).unwrap_or_default();
         if verb == '%' {
@@ -371,14 +374,14 @@ fn format(template: &str, values: &[Dynamic]) -> Answer<String> {
     text.push_str(rest);
     match values.count() {
         0 => Ok(text),
-        extra => Err(format!("there are {extra} more values than `%`s").into()),
+        extra => Err(format!("there are {extra} values without a `%`").into()),
     }
 }
 
-fn formatted(verb: char, precision: &str, value: &Dynamic) -> Answer<String> {
+fn formatted(verb: char, precision: &str, value: &Dynamic) -> NativeResult<String> {
     let wrong = |wanted: &str| {
         let got = type_name(value.type_name());
-        format!("%{verb} takes {wanted}, this is {got}")
+        format!("%{verb} takes {wanted}, but this is {got}")
     };
     let number = || values::number_of(value);
     Ok(match verb {
@@ -402,10 +405,7 @@ fn formatted(verb: char, precision: &str, value: &Dynamic) -> Answer<String> {
             _ => return Err(wrong("an integer or text").into()),
         },
         other => {
-            return Err(format!(
-                "`%{other}` is not known; there are %s, %v, %d, %f, %x, %q and %%"
-            )
-            .into());
+            return Err(format!("`%{other}` is unknown; use %s, %v, %d, %f, %x, %q or %%").into());
         }
     })
 }

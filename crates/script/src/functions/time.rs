@@ -1,17 +1,17 @@
-//! Times and durations.
+//! Functions for times and durations.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use meterline_core::duration;
 use rhai::{Engine, FLOAT, INT};
 
-use super::{Answer, Example, FunctionDoc, Group, Purity};
+use super::{Example, FunctionDoc, Group, NativeResult, Purity};
 
 pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "now",
         signature: "now() -> text",
-        summary: "The time of the computer, RFC 3339 in UTC. Use `meta(\"schedule_time\")` for the \
-                  time of the usage: it stays the same when the event is made again.",
+        summary: "Returns the current time, RFC 3339 in UTC. For the time of the usage use \
+                  `meta(\"schedule_time\")`, which stays the same when the event is created again.",
         group: Group::Time,
         purity: Purity::World,
         examples: &[Example {
@@ -23,7 +23,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "parse_duration",
         signature: "text.parse_duration() -> integer",
-        summary: "Nanoseconds in a Go duration such as `15s` or `1h30m`.",
+        summary: "Converts a Go duration such as `15s` or `1h30m` to nanoseconds.",
         group: Group::Time,
         purity: Purity::Pure,
         examples: &[
@@ -42,7 +42,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "parse_timestamp",
         signature: "text.parse_timestamp() -> integer",
-        summary: "Unix seconds of an RFC 3339 time; fractions of a second are cut off.",
+        summary: "Converts an RFC 3339 time to Unix seconds; fractions of a second are truncated.",
         group: Group::Time,
         purity: Purity::Pure,
         examples: &[Example {
@@ -54,7 +54,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "format_timestamp",
         signature: "seconds.format_timestamp() -> text",
-        summary: "Unix seconds as an RFC 3339 time in UTC.",
+        summary: "Converts Unix seconds to an RFC 3339 time in UTC.",
         group: Group::Time,
         purity: Purity::Pure,
         examples: &[Example {
@@ -66,7 +66,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "timestamp_unix",
         signature: "timestamp_unix() -> integer",
-        summary: "The time of the computer in Unix seconds.",
+        summary: "Returns the current time in Unix seconds.",
         group: Group::Time,
         purity: Purity::World,
         examples: &[Example {
@@ -77,41 +77,41 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     },
 ];
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a script may ask what time it is"
-)]
+#[expect(clippy::disallowed_methods, reason = "a script may read the clock")]
 pub(super) fn register(engine: &mut Engine) {
     engine.register_fn("now", || {
         Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)
     });
     engine.register_fn("timestamp_unix", || Utc::now().timestamp());
-    engine.register_fn("parse_duration", |text: &str| -> Answer<INT> {
+    engine.register_fn("parse_duration", |text: &str| -> NativeResult<INT> {
         Ok(duration::parse(text).map_err(|error| error.to_string())?)
     });
-    engine.register_fn("parse_timestamp", |text: &str| -> Answer<INT> {
+    engine.register_fn("parse_timestamp", |text: &str| -> NativeResult<INT> {
         let time = DateTime::parse_from_rfc3339(text).map_err(|_| {
-            format!("`{text}` is not an RFC 3339 time; write for example `2025-01-01T00:00:00Z`")
+            format!("`{text}` is not an RFC 3339 time; use a time such as `2025-01-01T00:00:00Z`")
         })?;
         Ok(time.timestamp())
     });
-    engine.register_fn("format_timestamp", |seconds: INT| -> Answer<String> {
+    engine.register_fn("format_timestamp", |seconds: INT| -> NativeResult<String> {
         let time = DateTime::from_timestamp(seconds, 0)
             .ok_or_else(|| format!("{seconds} is not a time in Unix seconds"))?;
         Ok(time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
     });
-    engine.register_fn("format_timestamp", |seconds: FLOAT| -> Answer<String> {
-        let wrong = || format!("{seconds} is not a time in Unix seconds");
-        let microseconds = (seconds * 1e6).round();
-        // NaN is within no range.
-        if !(-9e18..9e18).contains(&microseconds) {
-            return Err(wrong().into());
-        }
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the range was just checked"
-        )]
-        let time = DateTime::from_timestamp_micros(microseconds as i64).ok_or_else(wrong)?;
-        Ok(time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
-    });
+    engine.register_fn(
+        "format_timestamp",
+        |seconds: FLOAT| -> NativeResult<String> {
+            let wrong = || format!("{seconds} is not a time in Unix seconds");
+            let microseconds = (seconds * 1e6).round();
+            // No range contains NaN.
+            if !(-9e18..9e18).contains(&microseconds) {
+                return Err(wrong().into());
+            }
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "the range is checked above"
+            )]
+            let time = DateTime::from_timestamp_micros(microseconds as i64).ok_or_else(wrong)?;
+            Ok(time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+        },
+    );
 }

@@ -1,8 +1,8 @@
-//! Numbers, defaults and conversions.
+//! Functions for numbers, defaults and conversions.
 
 use rhai::{Dynamic, Engine, FLOAT, FuncRegistration, INT, ImmutableString};
 
-use super::{Answer, Example, FunctionDoc, Group, Purity};
+use super::{Example, FunctionDoc, Group, NativeResult, Purity};
 use crate::{
     convert::{self, Deleted},
     decimal::{Decimal, Rounding},
@@ -15,8 +15,8 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "or",
         signature: "value.or(default)",
-        summary: "The value, or the default where it is (). The operator `??` does the same, and \
-                  also behind `?.`, which skips the rest of its chain.",
+        summary: "Returns the value, or the default if it is (). The operator `??` does the same, and \
+                  also works after `?.`, which skips the rest of its chain.",
         group: Group::Values,
         purity: Purity::Pure,
         examples: &[Example {
@@ -28,7 +28,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "not_null",
         signature: "value.not_null()",
-        summary: "The value; an error where it is ().",
+        summary: "Returns the value; () is an error.",
         group: Group::Values,
         purity: Purity::Pure,
         examples: &[Example {
@@ -40,7 +40,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "string",
         signature: "value.string() -> text",
-        summary: "The value as text; what is not text is written as JSON.",
+        summary: "Converts the value to text; anything but text becomes JSON.",
         group: Group::Values,
         purity: Purity::Pure,
         examples: &[Example {
@@ -52,8 +52,8 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "int64",
         signature: "value.int64() -> integer",
-        summary: "A whole number, or text that holds one, as an integer. A fraction is an error: \
-                  `round()` it first.",
+        summary: "Converts a whole number, or text that holds one, to an integer. A fraction is an \
+                  error: use `round()` first.",
         group: Group::Values,
         purity: Purity::Pure,
         examples: &[
@@ -72,7 +72,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "number",
         signature: "value.number() -> number",
-        summary: "A number, or text that holds one, as a number.",
+        summary: "Converts a number, or text that holds one, to a number.",
         group: Group::Values,
         purity: Purity::Pure,
         examples: &[Example {
@@ -84,7 +84,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "round",
         signature: "number.round() -> integer",
-        summary: "The nearest integer; a half goes away from zero.",
+        summary: "Rounds to the nearest integer; halves are rounded away from zero.",
         group: Group::Values,
         purity: Purity::Pure,
         examples: &[Example {
@@ -96,7 +96,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "floor",
         signature: "number.floor() -> integer",
-        summary: "The next integer that is not above.",
+        summary: "Rounds down to an integer.",
         group: Group::Values,
         purity: Purity::Pure,
         examples: &[Example {
@@ -108,7 +108,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "ceil",
         signature: "number.ceil() -> integer",
-        summary: "The next integer that is not below.",
+        summary: "Rounds up to an integer.",
         group: Group::Values,
         purity: Purity::Pure,
         examples: &[Example {
@@ -120,9 +120,8 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "div_trunc",
         signature: "number.div_trunc(divisor) -> integer",
-        summary: "Divides with a remainder: the quotient without what is behind its point. `a % b` is \
-                  the remainder, so `a` is `a.div_trunc(b) * b + a % b`. The operator `/` gives the \
-                  exact quotient.",
+        summary: "Returns the quotient, truncated towards zero. `a % b` is the remainder, so `a` is \
+                  `a.div_trunc(b) * b + a % b`. The operator `/` returns the exact quotient.",
         group: Group::Values,
         purity: Purity::Pure,
         examples: &[Example {
@@ -134,7 +133,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "abs",
         signature: "number.abs() -> number",
-        summary: "The number without its sign.",
+        summary: "Returns the absolute value.",
         group: Group::Values,
         purity: Purity::Pure,
         examples: &[Example {
@@ -155,7 +154,7 @@ pub(super) fn register(engine: &mut Engine) {
                 value.clone()
             }
         });
-    engine.register_fn("not_null", |value: Dynamic| -> Answer<Dynamic> {
+    engine.register_fn("not_null", |value: Dynamic| -> NativeResult<Dynamic> {
         if value.is_unit() {
             Err("the value is missing".into())
         } else {
@@ -163,27 +162,30 @@ pub(super) fn register(engine: &mut Engine) {
         }
     });
     engine.register_fn("string", |text: ImmutableString| text);
-    engine.register_fn("string", |value: Dynamic| -> Answer<ImmutableString> {
-        if value.is::<Deleted>() {
-            return Err("deleted() has no text".into());
-        }
-        Ok(convert::to_plain_text(&value)?.into())
-    });
+    engine.register_fn(
+        "string",
+        |value: Dynamic| -> NativeResult<ImmutableString> {
+            if value.is::<Deleted>() {
+                return Err("deleted() cannot be converted to text".into());
+            }
+            Ok(convert::to_plain_text(&value)?.into())
+        },
+    );
     engine.register_fn("int64", |number: INT| number);
-    engine.register_fn("int64", |number: FLOAT| -> Answer<INT> {
+    engine.register_fn("int64", |number: FLOAT| -> NativeResult<INT> {
         if number.fract() == 0.0 {
             whole(number)
         } else {
             Err(format!("{number} is not a whole number; use round(), floor() or ceil()").into())
         }
     });
-    engine.register_fn("int64", |text: &str| -> Answer<INT> {
+    engine.register_fn("int64", |text: &str| -> NativeResult<INT> {
         let number = text.trim().parse();
         Ok(number.map_err(|_| format!("`{text}` is not an integer"))?)
     });
-    engine.register_fn("int64", |number: Decimal| -> Answer<INT> {
+    engine.register_fn("int64", |number: Decimal| -> NativeResult<INT> {
         Err(if number.is_whole() {
-            format!("{number} is more than 64 bits hold").into()
+            format!("{number} does not fit 64 bits").into()
         } else {
             format!("{number} is not a whole number; use round(), floor() or ceil()").into()
         })
@@ -205,26 +207,26 @@ pub(super) fn register(engine: &mut Engine) {
     }
 }
 
-fn rounded(number: &Dynamic, rounding: Rounding) -> Answer<Dynamic> {
+fn rounded(number: &Dynamic, rounding: Rounding) -> NativeResult<Dynamic> {
     let rounded = decimal(number)?.rounded(0, rounding);
     Ok(Number::exact(rounded)?.into())
 }
 
-/// A float without a fraction as an integer.
-fn whole(number: FLOAT) -> Answer<INT> {
-    // Both bounds are powers of two, so they are exact; NaN is within neither.
+/// Converts a float without a fraction to an integer.
+fn whole(number: FLOAT) -> NativeResult<INT> {
+    // Both bounds are powers of two, so they are exact; the range does not contain NaN.
     const BOUND: FLOAT = 9_223_372_036_854_775_808.0;
     if !(-BOUND..BOUND).contains(&number) {
-        return Err(format!("{number} is more than 64 bits hold").into());
+        return Err(format!("{number} does not fit 64 bits").into());
     }
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "the range was just checked"
+        reason = "the range is checked above"
     )]
     Ok(number as INT)
 }
 
-fn number(text: &str) -> Answer<Dynamic> {
+fn number(text: &str) -> NativeResult<Dynamic> {
     let trimmed = text.trim();
     let unsigned = trimmed.strip_prefix('+').unwrap_or(trimmed);
     if let Ok(number) = unsigned.parse::<INT>() {
@@ -237,7 +239,7 @@ fn number(text: &str) -> Answer<Dynamic> {
     Ok(number.into())
 }
 
-/// A number as the decimal that is written there; `None` if it is none, or not finite.
+/// Returns a number as the decimal of its shortest text; `None` for other values and non-finite numbers.
 pub(super) fn number_of(value: &Dynamic) -> Option<Decimal> {
     if let Ok(number) = value.as_int() {
         return Some(number.into());
@@ -248,8 +250,8 @@ pub(super) fn number_of(value: &Dynamic) -> Option<Decimal> {
     value.read_lock::<Decimal>().map(|number| number.clone())
 }
 
-/// A number, or text that holds a quantity, as the decimal that is written there.
-pub(super) fn decimal(value: &Dynamic) -> Answer<Decimal> {
+/// Returns a number as the decimal of its shortest text, and parses text as a quantity.
+pub(super) fn decimal(value: &Dynamic) -> NativeResult<Decimal> {
     if let Some(number) = number_of(value) {
         return Ok(number);
     }
@@ -261,5 +263,5 @@ pub(super) fn decimal(value: &Dynamic) -> Answer<Decimal> {
         return Ok(quantity.to_decimal());
     }
     let got = type_name(value.type_name());
-    Err(format!("a number is wanted here, this is {got}").into())
+    Err(format!("expected a number, found {got}").into())
 }

@@ -30,7 +30,7 @@ fn containers_and_sidecars_are_summed_and_other_init_containers_are_not() {
 }
 
 #[test]
-fn what_is_absent_counts_nothing() {
+fn absent_resources_count_as_zero() {
     for spec in [
         json!({}),
         json!(null),
@@ -48,7 +48,7 @@ fn what_is_absent_counts_nothing() {
 }
 
 #[test]
-fn what_is_set_for_the_pod_as_a_whole_is_the_total() {
+fn resources_of_the_whole_pod_are_the_total() {
     let spec = json!({
         "resources": {"requests": {"cpu": "2"}},
         "containers": [container(json!({"cpu": "500m", "memory": "1Gi"}))],
@@ -68,23 +68,23 @@ fn errors_name_the_field() {
     };
     insta::assert_snapshot!(broken(json!("1e400")), @"spec.containers[1].resources.requests.cpu: `1e400` is out of range");
     insta::assert_snapshot!(broken(json!("-5")), @"spec.containers[1].resources.requests.cpu: `-5` is negative");
-    insta::assert_snapshot!(broken(json!("")), @"spec.containers[1].resources.requests.cpu: `` is not a Kubernetes quantity; write for example `500m`, `0.5`, `2Gi` or `1e3`");
+    insta::assert_snapshot!(broken(json!("")), @"spec.containers[1].resources.requests.cpu: `` is not a Kubernetes quantity; use a value such as `500m`, `0.5`, `2Gi` or `1e3`");
     insta::assert_snapshot!(broken(json!([1])), @"spec.containers[1].resources.requests.cpu: is not a Kubernetes quantity");
     let gpu = pod(json!({"initContainers": [
         {"restartPolicy": "Always", "resources": {"limits": {"nvidia.com/gpu": "NaN"}}},
     ]}));
-    insta::assert_snapshot!(Totals::of(gpu.root()).gpus(Section::Requests).unwrap_err(), @r#"spec.initContainers[0].resources.limits["nvidia.com/gpu"]: `NaN` is not a Kubernetes quantity; write for example `500m`, `0.5`, `2Gi` or `1e3`"#);
+    insta::assert_snapshot!(Totals::of(gpu.root()).gpus(Section::Requests).unwrap_err(), @r#"spec.initContainers[0].resources.limits["nvidia.com/gpu"]: `NaN` is not a Kubernetes quantity; use a value such as `500m`, `0.5`, `2Gi` or `1e3`"#);
 }
 
 #[test]
-fn numbers_that_people_write_without_quotes_are_read() {
+fn numbers_without_quotes_are_parsed() {
     let spec =
         json!({"containers": [container(json!({"cpu": 2})), container(json!({"cpu": 0.1}))]});
     assert_eq!(request(spec, "cpu"), Ok("2.1".into()));
 }
 
 #[test]
-fn gpus_are_counted_over_vendors_and_limits_stand_in_for_requests() {
+fn gpus_of_all_vendors_count_and_limits_replace_missing_requests() {
     let spec = json!({"containers": [
         {"resources": {"limits": {"nvidia.com/gpu": "2", "cpu": "9"}}},
         {"resources": {
@@ -151,7 +151,7 @@ fn the_gpu_type_comes_from_annotation_then_selector_then_affinity() {
             ])),
             None,
         ),
-        // One alternative that demands nothing admits any node.
+        // An alternative without a demand admits any node.
         (
             json!({}),
             json!({}),
@@ -168,23 +168,23 @@ fn the_gpu_type_comes_from_annotation_then_selector_then_affinity() {
 }
 
 #[test]
-fn a_broken_field_matters_only_to_who_asks_for_it() {
+fn a_malformed_field_affects_only_its_resource() {
     let spec = json!({"containers": [container(json!({"cpu": "NaN", "memory": "1Ki"}))]});
     assert_eq!(request(spec.clone(), "memory"), Ok("1024".into()));
     assert!(request(spec, "cpu").is_err());
 }
 
 #[test]
-fn a_field_that_is_written_twice_counts_once() {
+fn a_duplicate_field_counts_once() {
     let text = br#"{"spec":{"containers":[{"resources":{"requests":{"cpu":"1","cpu":"2"}}}]}}"#;
     let pod = Document::from_json(text).unwrap();
     let total = Totals::of(pod.root()).total(Section::Requests, "cpu");
     assert_eq!(total.map(|it| it.to_string()), Ok("2".into()));
 }
 
-/// Twenty thousand of one and one of the other would take seconds if each looked for each.
+/// With a linear search for each of twenty thousand names this would take seconds.
 #[test]
-fn what_is_not_asked_for_is_stepped_over() {
+fn other_resources_cost_little_time() {
     let mut many: serde_json::Map<String, Value> = (0..20_000)
         .map(|index| (format!("nvidia.com/mig-{index}"), json!("0")))
         .collect();

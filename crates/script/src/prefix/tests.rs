@@ -11,10 +11,10 @@ const SOURCE: &str = "let annotations = this.metadata?.annotations ?? #{};
     root = #{ subject: annotations[\"openmeter.io/subject\"],
         data: annotations.select_prefix(\"data.openmeter.io/\") }";
 
-/// Made once: the interpreter takes milliseconds to set up.
+/// Created once, because setting up the interpreter takes milliseconds.
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Limits::default()));
 
-/// What the mapping makes of the annotations, and its notes.
+/// Returns the result of the mapping for these annotations, and its notes.
 fn mapped_by(source: &str, annotations: &Value) -> (Value, Vec<Note>) {
     let mapping = ENGINE.compile_mapping(source).unwrap();
     let mut message = Message::value(&json!({"metadata": {"annotations": annotations}}));
@@ -49,7 +49,7 @@ fn a_pod_may_have_any_number_of_annotations() {
 }
 
 #[test]
-fn the_first_fields_by_their_keys_are_taken_and_the_others_counted() {
+fn the_first_fields_by_key_are_selected_and_the_others_counted() {
     let (event, notes) = mapped(&many(FIELDS, "x"));
     assert_eq!(event["data"].as_object().unwrap().len(), FIELDS);
     assert!(notes.is_empty(), "{notes:?}");
@@ -67,11 +67,11 @@ fn the_first_fields_by_their_keys_are_taken_and_the_others_counted() {
     else {
         panic!("{notes:?}");
     };
-    insta::assert_snapshot!(text, @"of `data.openmeter.io/` 3 fields are left out; an event takes 64 fields in the order of their keys, 4 KiB of a value and 32 KiB of all");
+    insta::assert_snapshot!(text, @"of `data.openmeter.io/` 3 fields are omitted; the limits are 64 fields in the order of their keys, 4 KiB per value and 32 KiB in total");
 }
 
 #[test]
-fn a_field_that_is_also_read_by_itself_is_not_counted_twice() {
+fn a_field_that_is_also_read_directly_is_not_counted_twice() {
     let source = format!("{SOURCE}; root.last = annotations[\"data.openmeter.io/k00066\"]");
     let (event, notes) = mapped_by(&source, &many(FIELDS + 3, "x"));
     assert_eq!(event["last"], "x");
@@ -80,7 +80,7 @@ fn a_field_that_is_also_read_by_itself_is_not_counted_twice() {
 }
 
 #[test]
-fn a_long_value_is_cut_between_characters() {
+fn a_long_value_is_truncated_between_characters() {
     let text = "é".repeat(VALUE);
     let annotations = json!({
         "data.openmeter.io/a": "x".repeat(VALUE),
@@ -90,36 +90,39 @@ fn a_long_value_is_cut_between_characters() {
     let (event, notes) = mapped(&annotations);
     let length = |key: &str| event["data"][key].as_str().unwrap().len();
     assert_eq!(["a", "b", "c"].map(length), [VALUE, VALUE, VALUE - 1]);
-    assert!(notes[0].text.contains("2 values are cut"), "{notes:?}");
+    assert!(
+        notes[0].text.contains("2 values are truncated"),
+        "{notes:?}"
+    );
 }
 
 #[test]
-fn all_values_together_have_a_bound() {
+fn all_values_together_are_limited() {
     let (event, notes) = mapped(&many(20, &"x".repeat(3_000)));
     let data = event["data"].as_object().unwrap();
-    // Ten whole ones, the rest of the room, and nine that have none.
+    // Ten whole values, one truncated value, and nine omitted ones.
     assert_eq!(data.len(), 11);
     let all: usize = data.values().map(|it| it.as_str().unwrap().len()).sum();
     assert_eq!(all, VALUES);
     assert!(
         notes[0]
             .text
-            .contains("9 fields are left out and 1 value is cut"),
+            .contains("9 fields are omitted and 1 value is truncated"),
         "{notes:?}"
     );
 }
 
 #[test]
-fn a_key_that_kubernetes_would_not_have_is_left_out() {
+fn a_key_that_kubernetes_would_refuse_is_omitted() {
     let long = format!("data.openmeter.io/{}", "k".repeat(KEY));
     let (event, notes) =
         mapped(&json!({long: "x", "data.openmeter.io/": "y", "data.openmeter.io/k": "z"}));
     assert_eq!(event["data"], json!({"k": "z"}));
-    assert!(notes[0].text.contains("1 field is left out"), "{notes:?}");
+    assert!(notes[0].text.contains("1 field is omitted"), "{notes:?}");
 }
 
 #[test]
-fn a_value_that_is_no_text_is_whole_or_left_out() {
+fn a_value_other_than_text_is_whole_or_omitted() {
     let (event, notes) = mapped(&json!({
         "data.openmeter.io/a": [1, 2.5, null], "data.openmeter.io/b": vec!["x"; VALUE],
     }));
@@ -128,9 +131,9 @@ fn a_value_that_is_no_text_is_whole_or_left_out() {
 }
 
 proptest! {
-    /// Whether the script shows what it reads, and whatever stands beside it, the fields are the same.
+    /// The fields are the same whether or not the analysis finds what the script reads.
     #[test]
-    fn what_is_selected_does_not_depend_on_how_it_is_read(
+    fn the_selection_does_not_depend_on_how_it_is_read(
         annotations in prop::collection::btree_map(
             "(data\\.openmeter\\.io/|d|other/)[a-f]{0,4}", ".{0,6000}", 0..100)
     ) {

@@ -6,10 +6,10 @@ fn nanos(text: &str) -> Result<i128, QuantityError> {
     Quantity::parse(text).map(|quantity| quantity.nanos().unwrap())
 }
 
-/// The values are those that `ParseQuantity` gives; the facts are from its own tests
-/// (`quantity_test.go`) and its source.
+/// The expected values are those of `ParseQuantity`, from its own tests (`quantity_test.go`) and its
+/// source.
 #[test]
-fn reads_what_kubernetes_reads() {
+fn quantities_parse_as_in_kubernetes() {
     const ONE: i128 = NANO;
     for (text, expected) in [
         ("0", 0),
@@ -111,7 +111,7 @@ fn a_binary_suffix_is_capped_at_63_bits_and_a_decimal_one_is_not() {
 }
 
 #[test]
-fn a_number_without_digits_is_nothing_where_kubernetes_has_it_so() {
+fn a_number_without_digits_is_zero_as_in_kubernetes() {
     for text in ["+", "-", ".", "-.", "m", "Ki", "Ti", "E", "e3", "e-9", ".n"] {
         assert_eq!(nanos(text), Ok(0), "{text}");
     }
@@ -124,7 +124,7 @@ fn a_number_without_digits_is_nothing_where_kubernetes_has_it_so() {
 }
 
 #[test]
-fn what_is_finer_than_a_billionth_is_rounded_away_from_zero() {
+fn values_are_rounded_away_from_zero_to_a_billionth() {
     for (text, expected) in [
         ("0.0000000001", 1),
         ("-0.0000000001", -1),
@@ -149,7 +149,7 @@ fn what_is_finer_than_a_billionth_is_rounded_away_from_zero() {
 }
 
 #[test]
-fn what_is_malformed_is_an_error() {
+fn malformed_quantities_are_errors() {
     for text in [
         "",
         " ",
@@ -185,14 +185,14 @@ fn what_is_malformed_is_an_error() {
     ] {
         assert!(
             matches!(nanos(text), Err(QuantityError::Syntax(_))),
-            "{text:?} gave {:?}",
+            "{text:?} returned {:?}",
             nanos(text)
         );
     }
 }
 
 #[test]
-fn what_no_receiver_of_numbers_reads_is_out_of_range() {
+fn quantities_beyond_floats_are_out_of_range() {
     for text in [
         "1e400",
         "-1e400",
@@ -202,39 +202,39 @@ fn what_no_receiver_of_numbers_reads_is_out_of_range() {
     ] {
         assert!(
             matches!(Quantity::parse(text), Err(QuantityError::Range(_))),
-            "{text:?} gave {:?}",
+            "{text:?} returned {:?}",
             Quantity::parse(text)
         );
     }
 }
 
 #[test]
-fn an_error_does_not_repeat_a_novel() {
+fn errors_truncate_long_texts() {
     let error = Quantity::parse(&"é".repeat(100_000)).unwrap_err();
     assert!(error.to_string().len() < 300);
 }
 
 proptest! {
     #[test]
-    fn any_text_is_read_or_refused(text in ".{0,40}") {
+    fn no_text_panics(text in ".{0,40}") {
         let _ = Quantity::parse(&text);
     }
 
     #[test]
-    fn anything_like_a_quantity_is_read_or_refused(
+    fn no_text_like_a_quantity_panics(
         text in "[+-]?[0-9]{0,30}\\.?[0-9]{0,30}(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]{0,22})?"
     ) {
         let _ = Quantity::parse(&text);
     }
 
     #[test]
-    fn what_is_printed_reads_back(nanos in any::<i128>()) {
+    fn a_printed_quantity_parses_to_the_same(nanos in any::<i128>()) {
         prop_assume!(nanos != i128::MIN);
         let quantity = Quantity::from_nanos(nanos);
         prop_assert_eq!(Quantity::parse(&quantity.to_string()), Ok(quantity));
     }
 
-    /// Against arithmetic in numbers small enough to be exact another way.
+    /// Compares with integer arithmetic on numbers that fit 128 bits.
     #[test]
     fn suffixes_multiply(
         whole in 0_i128..1_000_000, thousandths in 0_i128..1_000, suffix in 0_usize..13

@@ -44,7 +44,7 @@ fn pod() -> Document {
     Document::from(&json!({"metadata": {"name": "a"}, "spec": {}}))
 }
 
-/// What the mapping makes of the message, and whether it was kept from before.
+/// Maps the message; returns the result and whether it was reused.
 fn run(mapping: &Mapping, mut message: Message) -> (String, bool) {
     let kept = |content: &Content| match content {
         Content::Document(document) => document.recall::<Memo>(),
@@ -62,14 +62,14 @@ fn run(mapping: &Mapping, mut message: Message) -> (String, bool) {
 }
 
 #[test]
-fn a_result_serves_again_for_another_time() {
+fn a_result_is_reused_for_another_window() {
     let (mapping, pod) = (mapping(PRESET_LIKE), pod());
     let (first, kept) = run(&mapping, message(&pod, 0, "15s"));
     assert!(!kept);
     let (second, kept) = run(&mapping, message(&pod, 15, "15s"));
     assert!(kept);
     assert_ne!(first, second);
-    // What a document that nobody saw before becomes.
+    // The result of a new document.
     let (fresh, kept) = run(&mapping, message(&self::pod(), 15, "15s"));
     assert!(!kept);
     assert_eq!(second, fresh);
@@ -91,7 +91,7 @@ fn another_length_another_document_and_another_mapping_are_evaluated() {
 }
 
 #[test]
-fn a_gap_that_is_no_text_is_evaluated() {
+fn a_gap_other_than_text_is_evaluated() {
     let (mapping, pod) = (mapping("root = #{a: meta(\"absent\")};"), pod());
     assert_eq!(run(&mapping, message(&pod, 0, "1s")).0, r#"{"a":null}"#);
     assert_eq!(
@@ -101,11 +101,11 @@ fn a_gap_that_is_no_text_is_evaluated() {
 }
 
 #[test]
-fn a_script_is_evaluated_each_time_where_its_text_does_not_show_what_it_depends_on() {
+fn scripts_with_unknown_dependencies_are_evaluated_each_time() {
     assert!(serves_again(PRESET_LIKE));
     assert!(serves_again("root = #{ a: this.a }"));
     for source in [
-        // The time flows into something else, or may.
+        // The time affects other values, or may affect them.
         r#"root = #{ id: event_id("t") + "x" }"#,
         r#"let id = event_id("t"); root = #{ id: id }"#,
         r#"root = #{ data: #{ id: event_id("t") } }"#,
@@ -114,20 +114,20 @@ fn a_script_is_evaluated_each_time_where_its_text_does_not_show_what_it_depends_
         r#"let f = Fn("meta"); root = #{ t: f.call("schedule_time") }"#,
         r#"let k = "schedule_" + "time"; root = #{ t: meta(k) }"#,
         r#"root = #{ t: meta["schedule_time"] }"#,
-        // The result changes after it was made, or may be another.
+        // The result changes after the last assignment, or may be another one.
         r#"root = #{ id: event_id("t") }; root.id += "x";"#,
         r#"root = #{ id: event_id("t") }; if root.id == "x" { root = deleted(); }"#,
         r#"if this.a { root = #{ id: event_id("t") }; }"#,
         r#"root.id = event_id("t");"#,
         "root = this",
-        // More than the message decides.
+        // The result depends on more than the message.
         "root = #{ a: now() }",
         "root = #{ a: uuid_v4() }",
         "root = #{ a: error() }",
     ] {
         assert!(!serves_again(source), "{source}");
     }
-    // Here the time is among what the result was made from, so it never serves again.
+    // The result depends on the time, so it is never reused.
     let (mapping, pod) = (
         mapping(r#"root = #{ t: meta("schedule_time").len() };"#),
         pod(),

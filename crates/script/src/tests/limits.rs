@@ -1,4 +1,4 @@
-//! Scripts that mean harm, or do it by accident. Faults 29 to 33.
+//! Malicious and careless scripts.
 
 use std::{
     cell::Cell,
@@ -45,7 +45,7 @@ fn nothing_that_waits_or_reaches_outside_can_be_called() {
                 format!("root = call(Fn(\"{name}\"), {arguments})"),
             ] {
                 let outcome = map(&source, &json!({}));
-                assert!(outcome.is_err(), "{source} gave {outcome:?}");
+                assert!(outcome.is_err(), "{source} returned {outcome:?}");
             }
         }
     }
@@ -87,9 +87,9 @@ fn what_never_ends_is_stopped() {
     ] {
         let started = Instant::now();
         let outcome = map(source, &json!({}));
-        assert!(outcome.is_err(), "{source} gave something");
-        // Far more than the limit of 250 ms, so that a slow machine does not matter; far less than
-        // what these scripts ask for.
+        assert!(outcome.is_err(), "{source} returned a value");
+        // Far more than the limit of 250 ms, so that a slow machine passes; far less than what these
+        // scripts would take.
         assert!(started.elapsed() < Duration::from_secs(20), "{source}");
     }
 }
@@ -112,7 +112,7 @@ fn values_nested_without_end_do_not_overflow_the_stack() {
         "let a = []; for i in 0..100 { a = [a]; a = [[[[[[[[[[a]]]]]]]]]]; } root = a",
         "let a = []; let f = |x| { a = [x]; a }; for i in 0..9000 { a = f.call(a); } root = a",
     ] {
-        // A thread of the size that pipelines have; an overflow would end the whole test program.
+        // The stack size of pipeline threads. An overflow would end the whole test program.
         let thread = std::thread::Builder::new().stack_size(crate::STACK_SIZE);
         let outcome = thread.spawn(move || map(source, &json!({}))).unwrap();
         let outcome = outcome.join().unwrap();
@@ -126,7 +126,7 @@ fn values_nested_without_end_do_not_overflow_the_stack() {
 }
 
 #[test]
-fn a_script_that_was_stopped_does_no_harm_to_the_next() {
+fn a_stopped_script_does_not_affect_the_next_one() {
     let engine = Engine::new(Limits::default());
     let endless = engine.compile_mapping("loop { }").unwrap();
     let good = engine.compile_mapping("root = this.a").unwrap();
@@ -155,7 +155,7 @@ fn quantities_are_kubernetes_quantities_or_errors() {
     }
 }
 
-/// What a pod's metrics are made of, with one amount that is no number of a metric.
+/// Returns a pod with this memory limit, which may be invalid.
 fn pod_with_memory(memory: &str) -> Value {
     json!({"metadata": {"annotations": {"data.openmeter.io/memory_limit_bytes": "0"}}, "spec": {
         "containers": [{"resources": {
@@ -163,7 +163,7 @@ fn pod_with_memory(memory: &str) -> Value {
 }
 
 #[test]
-fn a_number_that_a_metric_cannot_have_leaves_out_that_metric_alone() {
+fn an_invalid_number_omits_only_its_metric() {
     let source = "root = this.metadata.annotations.select_prefix(\"data.openmeter.io/\")
         .assign(pod_metrics(15), #{ memory: pod_limit(\"memory\"), seconds: 15,
             product: pod_limit_seconds(\"memory\", 15, 60),
@@ -201,7 +201,7 @@ fn a_number_that_a_metric_cannot_have_leaves_out_that_metric_alone() {
 }
 
 #[test]
-fn what_a_pod_has_and_a_mapping_does_not_read_passes_no_limit() {
+fn parts_that_a_mapping_does_not_read_exceed_no_limit() {
     let mut resources: serde_json::Map<_, _> = (0..20_000)
         .map(|index| (format!("example.com/x{index}"), json!("0")))
         .collect();
@@ -217,13 +217,13 @@ fn what_a_pod_has_and_a_mapping_does_not_read_passes_no_limit() {
     ] {
         assert_eq!(map(source, &pod), Ok(json!({"cpu": 2})), "{source}");
     }
-    // What reads all of it has limits, which are that message's alone.
+    // A script that reads everything exceeds a limit, and fails only for this message.
     let error = map("root = this; root.a = root.spec.containers.len()", &pod).unwrap_err();
     assert!(error.contains("too large"), "{error}");
 }
 
 #[test]
-fn what_an_api_server_accepts_is_billed_exactly_however_large() {
+fn every_amount_that_an_api_server_accepts_is_billed_exactly() {
     let source = "root = pod_metrics(3600); root.own = pod_limit(\"memory\") * 3600";
     let mapping = Engine::new(Limits::default())
         .compile_mapping(source)
@@ -257,7 +257,7 @@ fn numbers_that_are_not_finite_never_leave() {
         "root = \"1e999\".number()",
     ] {
         let outcome = map(source, &json!({}));
-        assert!(outcome.is_err(), "{source} gave {outcome:?}");
+        assert!(outcome.is_err(), "{source} returned {outcome:?}");
     }
 }
 
@@ -288,7 +288,7 @@ fn large_and_odd_pods_are_mapped_or_refused_with_a_reason() {
 }
 
 #[test]
-fn whole_numbers_stay_whole_and_beyond_64_bits_they_pass_unharmed() {
+fn whole_numbers_stay_exact_beyond_64_bits() {
     let input = json!({"i": i64::MAX, "u": u64::MAX, "f": 0.1, "whole": 5.0});
     assert_eq!(map("root = this", &input), Ok(input.clone()));
     assert_eq!(
@@ -306,22 +306,22 @@ fn whole_numbers_stay_whole_and_beyond_64_bits_they_pass_unharmed() {
 }
 
 thread_local! {
-    /// How often the clock below was asked.
-    static LOOKS: Cell<u32> = const { Cell::new(0) };
-    /// How many of its looks are a minute after the one before.
+    /// How often the clock below was read.
+    static READINGS: Cell<u32> = const { Cell::new(0) };
+    /// How often the clock jumps by a minute.
     static JUMPS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// A clock on which a minute passes between the two looks of each run, until it has jumped enough.
+/// A clock that jumps by a minute between the two readings of each run, up to `JUMPS` times.
 fn jumping() -> Duration {
-    LOOKS.set(LOOKS.get() + 1);
-    let jumps = (LOOKS.get() / 2).min(JUMPS.get());
+    READINGS.set(READINGS.get() + 1);
+    let jumps = (READINGS.get() / 2).min(JUMPS.get());
     Duration::from_secs(60) * jumps
 }
 
-/// The outcome of a script that may use no measurable time, where the first runs take a minute.
+/// Runs a script with a time limit of zero; the first `slow` runs take a minute.
 fn run_with_slow_runs(slow: u32) -> (Result<Value, String>, u32) {
-    LOOKS.set(0);
+    READINGS.set(0);
     JUMPS.set(slow);
     crate::cpu::set_clock(jumping);
     let limits = Limits {
@@ -333,25 +333,25 @@ fn run_with_slow_runs(slow: u32) -> (Result<Value, String>, u32) {
         .unwrap();
     let mut message = Message::value(&json!({}));
     let outcome = mapping.run(&mut message).map_err(|error| error.to_string());
-    (outcome.map(|_| message.tree().unwrap()), LOOKS.get())
+    (outcome.map(|_| message.tree().unwrap()), READINGS.get())
 }
 
 #[test]
-fn a_run_that_passes_its_cpu_time_is_tried_again_and_fails_the_third_time_in_a_row() {
+fn a_run_over_its_cpu_time_fails_at_the_third_attempt() {
     for slow in 0..3 {
-        let (outcome, looks) = run_with_slow_runs(slow);
+        let (outcome, readings) = run_with_slow_runs(slow);
         assert_eq!(outcome, Ok(json!(20)), "{slow}");
-        assert!(looks > 2 * slow, "the clock is asked in each run: {looks}");
+        assert!(readings > 2 * slow, "each run reads the clock: {readings}");
     }
     let (outcome, _) = run_with_slow_runs(3);
     assert_eq!(
         outcome.unwrap_err(),
-        "the script used more than 0 ms of CPU time, 3 times in a row; let it read and loop over less"
+        "the script used more than 0 ms of CPU time, 3 times in a row; reduce what it reads and loops over"
     );
 }
 
 #[test]
-fn operations_stop_a_loop_before_time_does_and_say_so() {
+fn the_operation_limit_stops_a_loop_before_the_time_limit() {
     let engine = Engine::new(Limits {
         time: Duration::from_secs(3600),
         operations: 10_000,
@@ -361,17 +361,17 @@ fn operations_stop_a_loop_before_time_does_and_say_so() {
     let error = mapping.run(&mut Message::value(&json!({}))).unwrap_err();
     assert_eq!(
         error.reason(),
-        "the script ran more than 10000 operations; is there a loop without an end?"
+        "the script ran more than 10000 operations; check for an endless loop"
     );
 }
 
-/// Set for the process that is paused.
+/// The environment variable that marks the child process.
 const PAUSED: &str = "METERLINE_TEST_PAUSED";
 
-/// What the paused process does: one mapping after the other, until its input ends.
-fn map_until_told_to_stop() {
+/// The child process: maps repeatedly until its input ends.
+fn map_until_the_input_ends() {
     let limits = Limits {
-        // More than a run takes and less than the pause.
+        // Longer than a run and shorter than the pause.
         time: Duration::from_millis(1_500),
         ..Limits::default()
     };
@@ -389,7 +389,7 @@ fn map_until_told_to_stop() {
         mapping.run(&mut message).unwrap();
         runs += 1;
         if runs == 1 {
-            // The rest of the line is the test program's.
+            // The test harness writes the rest of the line.
             eprintln!("mapping");
         }
     }
@@ -398,7 +398,7 @@ fn map_until_told_to_stop() {
 #[test]
 fn a_process_that_is_paused_in_the_middle_of_a_mapping_fails_no_message() {
     if std::env::var_os(PAUSED).is_some() {
-        return map_until_told_to_stop();
+        return map_until_the_input_ends();
     }
     let name =
         "tests::limits::a_process_that_is_paused_in_the_middle_of_a_mapping_fails_no_message";
@@ -410,26 +410,26 @@ fn a_process_that_is_paused_in_the_middle_of_a_mapping_fails_no_message() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut told = BufReader::new(child.stderr.take().unwrap());
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     while !line.contains("mapping") {
         line.clear();
-        assert_ne!(told.read_line(&mut line).unwrap(), 0, "it ended");
+        assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it ended");
     }
     let id = Pid::from_child(&child);
     let stat = format!("/proc/{}/stat", child.id());
     for _ in 0..3 {
-        // It does nothing but map, so this is in the middle of one but for a chance of thousands.
+        // The child only maps, so this stops it in the middle of a mapping almost certainly.
         kill_process(id, Signal::STOP).unwrap();
         while !std::fs::read_to_string(&stat).unwrap().contains(") T ") {
             std::thread::yield_now();
         }
-        // The pause itself; what is tested is that it passes without notice.
+        // The pause itself, which must have no effect.
         std::thread::sleep(Duration::from_secs(2));
         kill_process(id, Signal::CONT).unwrap();
     }
     drop(child.stdin.take());
     let mut rest = String::new();
-    told.read_to_string(&mut rest).unwrap();
+    stderr.read_to_string(&mut rest).unwrap();
     assert!(child.wait().unwrap().success(), "{rest}");
 }

@@ -1,4 +1,4 @@
-//! That a script cannot notice that only what it reads is converted.
+//! Tests that a script cannot observe that only what it reads is converted.
 
 use meterline_core::{Content, Document, Message, Reads, Step};
 use proptest::prelude::*;
@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::{Engine, Limits, convert, reads, script::Script};
 
-/// The value or the error of a script: with the parts of `this` that it is known to read, of a message
-/// of which only what it is known to read was kept, and with everything.
+/// Returns the value or error of a script in three variants: `this` reduced to the parts that it reads,
+/// the message reduced to the parts that it reads, and everything unreduced.
 fn each(engine: &Engine, source: &str, message: &Message) -> Option<[Result<Value, String>; 3]> {
     let mut script = Script::compile(engine, source, (1, 1)).ok()?;
     let value = |script: &Script, message: &Message| {
@@ -25,7 +25,7 @@ fn each(engine: &Engine, source: &str, message: &Message) -> Option<[Result<Valu
     Some([some, of_kept, value(&script, message)])
 }
 
-/// A path in which `0` is an item of an array.
+/// Parses a path in which `0` is an item of an array.
 fn steps<'a>(path: &[&'a str]) -> Vec<Step<'a>> {
     let steps = path.iter();
     steps
@@ -40,7 +40,7 @@ fn steps<'a>(path: &[&'a str]) -> Vec<Step<'a>> {
 }
 
 #[test]
-fn only_what_is_read_is_wanted() {
+fn only_the_parts_that_a_script_reads_are_converted() {
     let engine = Engine::new(Limits::default());
     let wanted = |source: &str| {
         let source = format!("fn __script(){{\n{source}\n}}");
@@ -133,7 +133,7 @@ fn only_what_is_read_is_wanted() {
 }
 
 #[test]
-fn what_a_prefix_picks_is_a_label_where_it_goes_into_data_and_nowhere_else() {
+fn fields_of_a_prefix_are_labels_only_if_they_become_data() {
     let engine = Engine::new(Limits::default());
     let reads = |source: &str| {
         let script = Script::compile(&engine, source, (1, 1)).unwrap();
@@ -166,7 +166,7 @@ fn what_a_prefix_picks_is_a_label_where_it_goes_into_data_and_nowhere_else() {
 }
 
 #[test]
-fn what_functions_read_is_read_too() {
+fn parts_that_functions_read_are_included() {
     let engine = Engine::new(Limits::default());
     let reads = |source: &str| {
         let expression = engine.compile_expression(source).unwrap();
@@ -190,7 +190,7 @@ fn what_functions_read_is_read_too() {
 }
 
 #[test]
-fn wherever_this_occurs_nothing_is_missed() {
+fn every_use_of_this_is_found() {
     let engine = Engine::new(Limits::default());
     let input = json!({
         "a": {"b": {"c": 1, "d": [1, {"e": 2}]}, "x": "s"}, "k": "a", "list": [{"c": 3}, 4],
@@ -260,7 +260,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// An expression behind what `w` in it may be.
+/// Generates scripts in which `w` is declared in different ways.
 fn any_script() -> impl Strategy<Value = String> {
     let start = prop_oneof![
         Just("let w = this.a;"),
@@ -319,7 +319,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
 
     #[test]
-    fn reading_a_part_is_like_reading_all(
+    fn reading_parts_equals_reading_everything(
         scripts in prop::collection::vec(any_script(), 1..8), input in any_json()
     ) {
         let engine = engine();
@@ -339,7 +339,7 @@ proptest! {
     }
 }
 
-/// Made once: the interpreter takes milliseconds to set up.
+/// Created once, because setting up the interpreter takes milliseconds.
 fn engine() -> &'static Engine {
     static ENGINE: std::sync::LazyLock<Engine> =
         std::sync::LazyLock::new(|| Engine::new(Limits::default()));

@@ -1,4 +1,4 @@
-//! Text with expressions in it, checks, purity and lints.
+//! Tests of templates, checks, purity and lints.
 
 use meterline_core::Message;
 use serde_json::json;
@@ -18,9 +18,9 @@ fn render(template: &str, message: &Message) -> Result<String, String> {
         .map_err(|error| error.to_string())
 }
 
-/// A path has the spelling of Benthos, and nothing beside it is converted.
+/// A path has the syntax of Benthos, and only the values on it are converted.
 #[test]
-fn a_path_in_json_leads_where_it_does_in_benthos() {
+fn a_path_in_json_works_as_in_benthos() {
     let message = Message::value(&json!({
         "a": {"b.c": {"~": 1}, "0": "zero", "": "blank"},
         "list": [{"n": 1}, {}, {"n": 3}],
@@ -51,7 +51,7 @@ fn a_path_in_json_leads_where_it_does_in_benthos() {
 }
 
 #[test]
-fn a_function_that_is_none_shows_before_any_message() {
+fn unknown_functions_are_found_without_a_message() {
     let error = engine()
         .compile_template("a ${! batch_index() }")
         .unwrap_err();
@@ -97,20 +97,20 @@ fn expressions_are_replaced_by_their_values() {
 }
 
 #[test]
-fn errors_in_a_template_are_placed_in_it() {
+fn errors_in_a_template_have_their_place() {
     let message = Message::value(&json!({}));
-    insta::assert_snapshot!(render("a\nbc ${! this. }", &message).unwrap_err(), @"line 2, column 13: the script ends in the middle; is a bracket or a quote left open?");
-    insta::assert_snapshot!(render("${! this.name", &message).unwrap_err(), @"line 1, column 1: `${!` is not closed by a `}`; for the literal text write `${{! … }}`");
+    insta::assert_snapshot!(render("a\nbc ${! this. }", &message).unwrap_err(), @"line 2, column 13: the script is incomplete; check for an unclosed bracket or quote");
+    insta::assert_snapshot!(render("${! this.name", &message).unwrap_err(), @"line 1, column 1: `${!` has no closing `}`; for the literal text write `${{! … }}`");
     insta::assert_snapshot!(render("${! }", &message).unwrap_err(), @"line 1, column 4: an expression is missing");
     insta::assert_snapshot!(render("${! x } ${! y }", &message).unwrap_err(), @r"
     line 1, column 5: there is no variable `x`; the message is `this`, the result is `root`; declare others with `let`
     line 1, column 13: there is no variable `y`; the message is `this`, the result is `root`; declare others with `let`
     ");
-    insta::assert_snapshot!(render("first\n  ${! this.a.b }", &message).unwrap_err(), @"line 2, column 14: `b` is read from a value that is missing; write `?.b` to get () instead, and `??` for a default");
+    insta::assert_snapshot!(render("first\n  ${! this.a.b }", &message).unwrap_err(), @"line 2, column 14: `b` is read from a missing value; write `?.b` to get () instead, and `??` for a default");
 }
 
 #[test]
-fn text_without_expressions_is_known_beforehand() {
+fn text_without_expressions_is_static() {
     let is_static = |template| {
         let template = engine().compile_template(template).unwrap();
         template.is_static().map(str::to_owned)
@@ -121,7 +121,7 @@ fn text_without_expressions_is_known_beforehand() {
 }
 
 #[test]
-fn a_check_is_true_or_false_and_nothing_else() {
+fn a_check_must_return_true_or_false() {
     let message = Message::value(&json!({"a": 1}));
     let check = |source| {
         engine()
@@ -132,12 +132,12 @@ fn a_check_is_true_or_false_and_nothing_else() {
     };
     assert_eq!(check("this.a == 1"), Ok(true));
     assert_eq!(check("this.b != ()"), Ok(false));
-    insta::assert_snapshot!(check("this.a").unwrap_err(), @"a check must be true or false, this is an integer");
-    insta::assert_snapshot!(check("this.b").unwrap_err(), @"a check must be true or false, this is a missing value");
+    insta::assert_snapshot!(check("this.a").unwrap_err(), @"a check must return true or false, but this returns an integer");
+    insta::assert_snapshot!(check("this.b").unwrap_err(), @"a check must return true or false, but this returns a missing value");
 }
 
 #[test]
-fn content_that_is_not_json_matters_only_to_who_reads_it() {
+fn content_that_is_not_json_fails_only_scripts_that_read_it() {
     let message = Message::raw(&b"not json"[..]);
     assert_eq!(
         render("${! content() }", &message).as_deref(),
@@ -152,7 +152,7 @@ fn content_that_is_not_json_matters_only_to_who_reads_it() {
 }
 
 #[test]
-fn purity_follows_the_functions_that_are_called() {
+fn purity_depends_on_the_functions_called() {
     let engine = engine();
     for (source, is_pure) in [
         ("root = this", true),
@@ -174,9 +174,9 @@ fn purity_follows_the_functions_that_are_called() {
 }
 
 #[test]
-fn random_ids_are_pointed_out() {
+fn random_ids_are_reported() {
     let lints = |source| text(&engine().compile_mapping(source).unwrap().lints());
-    insta::assert_snapshot!(lints("root = #{\n  \"id\": uuid_v4(),\n}"), @"line 2, column 9: `uuid_v4()` gives a new id each time, so an event that is sent again is billed twice; use `event_id()`, which is the same for the same usage");
-    insta::assert_snapshot!(lints("root.x = 1;\nroot.id = uuid_v4();"), @"line 2, column 11: `uuid_v4()` gives a new id each time, so an event that is sent again is billed twice; use `event_id()`, which is the same for the same usage");
+    insta::assert_snapshot!(lints("root = #{\n  \"id\": uuid_v4(),\n}"), @"line 2, column 9: `uuid_v4()` returns a new id each time, so an event that is sent again is billed twice; use `event_id()`, which is the same for the same usage");
+    insta::assert_snapshot!(lints("root.x = 1;\nroot.id = uuid_v4();"), @"line 2, column 11: `uuid_v4()` returns a new id each time, so an event that is sent again is billed twice; use `event_id()`, which is the same for the same usage");
     assert_eq!(lints("root.id = event_id(); root.trace = uuid_v4()"), "");
 }

@@ -41,8 +41,7 @@ use crate::kubernetes_resources::{
 /// How long a watch lives before it is requested anew. Over HTTP/1.1 this, together with the watcher's margin,
 /// is the longest time for which a dead connection can go unnoticed.
 const WATCH_SECONDS: u32 = 50;
-/// The pauses after failures.
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 /// After this many failures in a row the kubeconfig or the service account is read again: somebody may have
 /// replaced a token or a certificate authority.
 const FAILURES_BEFORE_NEW_CLIENT: u32 = 3;
@@ -136,7 +135,7 @@ impl Watch {
                 }
                 Err(error) => self.failed(&mut state, &mut attempts, &error.to_string()),
             }
-            tokio::time::sleep(BACKOFF.pause(attempts.failures).max(liveness.pause())).await;
+            tokio::time::sleep(RETRY.pause(attempts.failures).max(liveness.pause())).await;
         }
     }
 
@@ -184,8 +183,7 @@ impl Watch {
                     if let Err(Broken) = self.broken(&error, streaming, state, attempts) {
                         return;
                     }
-                    tokio::time::sleep(BACKOFF.pause(attempts.failures).max(liveness.pause()))
-                        .await;
+                    tokio::time::sleep(RETRY.pause(attempts.failures).max(liveness.pause())).await;
                 }
                 Woken::Event(None) => return,
                 Woken::Drained => state.drained(liveness.connection(), now),

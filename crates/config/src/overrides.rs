@@ -1,11 +1,11 @@
-//! Changes to a tree that was read: overrides and defaults.
+//! Changes a parsed tree: applies overrides and defaults.
 
 use crate::{
     diagnostic::Place,
     node::{Entry, Kind, Node},
 };
 
-/// Puts `value` under `key` of a map.
+/// Sets `key` of a map to `value`. Does nothing when the node is no map.
 pub(crate) fn put(map: &mut Node, key: &str, value: Node) {
     let Kind::Map(entries) = &mut map.kind else {
         return;
@@ -20,7 +20,10 @@ pub(crate) fn put(map: &mut Node, key: &str, value: Node) {
     }
 }
 
-/// Changes the field at a dotted path, making maps on the way.
+/// Sets the field at a dotted path, and creates missing maps on the way.
+///
+/// # Errors
+/// Why the path does not lead to a field.
 pub(crate) fn set(root: &mut Node, path: &str, value: Node) -> Result<(), String> {
     let mut node = root;
     for step in path.split('.') {
@@ -43,12 +46,12 @@ pub(crate) fn set(root: &mut Node, path: &str, value: Node) -> Result<(), String
             }
             Kind::Map(entries) => {
                 if !entries.iter().any(|entry| entry.key == step) {
-                    let mut made = Node::synthetic(Kind::Null);
-                    made.text = value.text;
+                    let mut created = Node::synthetic(Kind::Null);
+                    created.text = value.text;
                     entries.push(Entry {
                         key: step.to_owned(),
                         key_place: Place::default(),
-                        value: made,
+                        value: created,
                     });
                 }
                 match entries.iter_mut().find(|entry| entry.key == step) {
@@ -56,7 +59,7 @@ pub(crate) fn set(root: &mut Node, path: &str, value: Node) -> Result<(), String
                     None => return Err(format!("`{step}` could not be added")),
                 }
             }
-            _ => return Err(format!("`{step}` cannot be in {what}")),
+            _ => return Err(format!("{what} has no field `{step}`")),
         };
     }
     *node = value;

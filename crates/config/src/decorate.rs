@@ -1,4 +1,4 @@
-//! What every input and output may have beside its type: a label, and processors of its own.
+//! Decorators of inputs and outputs: the label and the processors that stand beside the type.
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,7 +36,7 @@ impl InputPlan for ProcessedInput {
         let Some(processing) = cx.processing else {
             return Err(BuildError {
                 component: Arc::clone(&cx.label),
-                reason: "nothing here runs the processors of an input".to_owned(),
+                reason: "this context cannot run the processors of an input".to_owned(),
             });
         };
         let chains = (0..processing.threads.max(1)).map(|_| build_all(&self.processors, &cx));

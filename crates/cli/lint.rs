@@ -1,4 +1,4 @@
-//! From the command line to a checked configuration.
+//! Reads, checks and prints the configuration that the command line names.
 
 use std::{
     io::Write,
@@ -6,55 +6,58 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use meterline_components::{PRESETS, registry};
 use meterline_config::{Diagnostic, Loaded, Severity, Source, load};
 
 use crate::{
     args::{ConfigArgs, LintArgs},
-    components::{self, PRESETS},
     environment::Environment,
     exit::Exit,
     logging, streams,
 };
 
-/// The configuration that the command line names.
+/// Reads the configuration that the command line names.
 ///
 /// # Errors
-/// When there is none, or it cannot be read.
+/// When it names none, or the file cannot be read.
 fn source(args: &ConfigArgs) -> Result<Source> {
     match (args.file(), &args.preset) {
         (Some(path), _) => read(&path),
         (None, Some(name)) => preset(name),
         (None, None) => bail!(
-            "no configuration is named; use `--config FILE` or `--preset NAME` \
+            "no configuration given; use `--config FILE` or `--preset NAME` \
              (presets: {}), or try `meterline demo`",
             names()
         ),
     }
 }
 
-/// The configuration that the command line names, and the variables in it.
+/// Reads the configuration that the command line names, and the file of variables.
 ///
 /// # Errors
-/// When there is none, or one of them cannot be read.
+/// When it names no configuration, or one of the files cannot be read.
 pub(crate) fn named(args: &ConfigArgs) -> Result<(Source, Environment)> {
     let environment = Environment::new(args.env_file.as_deref())?;
     Ok((source(args)?, environment))
 }
 
-/// A configuration that comes with the program.
+/// Returns a built-in configuration.
+///
+/// # Errors
+/// When there is no preset of this name.
 pub(crate) fn preset(name: &str) -> Result<Source> {
-    let Some((name, text)) = PRESETS.iter().find(|(known, _)| *known == name) else {
+    let Some(preset) = PRESETS.iter().find(|preset| preset.name == name) else {
         bail!("there is no preset `{name}`; the presets are: {}", names());
     };
     Ok(Source {
         name: format!("presets/{name}.yaml"),
-        text: (*text).to_owned(),
+        text: preset.text.to_owned(),
         dir: None,
     })
 }
 
 fn names() -> String {
-    let names: Vec<_> = PRESETS.iter().map(|(name, _)| *name).collect();
+    let names: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
     names.join(", ")
 }
 
@@ -80,42 +83,43 @@ fn read(path: &Path) -> Result<Source> {
     })
 }
 
-/// Checks a configuration; faults and warnings go to standard error.
+/// Checks a configuration. Prints errors and warnings to standard error; returns `None` when there
+/// are errors.
 pub(crate) fn checked(
     source: &Source,
     overrides: &[(String, String)],
     environment: &Environment,
 ) -> Result<Option<Loaded>> {
     let env = |name: &str| environment.get(name);
-    match load(source, overrides, &env, &components::registry()) {
+    match load(source, overrides, &env, &registry()) {
         Ok((loaded, warnings)) => {
             print(&mut logging::Stderr::default(), &warnings)?;
             Ok(Some(loaded))
         }
-        Err(faults) => {
+        Err(found) => {
             let mut stderr = logging::Stderr::default();
-            print(&mut stderr, &faults)?;
-            writeln!(stderr, "{}", summary(errors(&faults)))?;
+            print(&mut stderr, &found)?;
+            writeln!(stderr, "{}", summary(count_errors(&found)))?;
             Ok(None)
         }
     }
 }
 
-/// `meterline lint`: every fault of every file.
+/// `meterline lint`: prints every error and warning of every file.
 pub(crate) fn lint(args: &LintArgs) -> Result<Exit> {
     let environment = match Environment::new(args.env_file.as_deref()) {
         Ok(environment) => environment,
-        Err(error) => return Ok(Exit::by_fault(&error)),
+        Err(error) => return Ok(Exit::invalid(&error)),
     };
     let env = |name: &str| environment.get(name);
-    let registry = components::registry();
+    let registry = registry();
     let mut stdout = streams::stdout();
-    let mut faults = 0_usize;
+    let mut errors = 0_usize;
     for path in &args.files {
         let source = match read(path) {
             Ok(source) => source,
             Err(error) => {
-                faults = faults.saturating_add(1);
+                errors = errors.saturating_add(1);
                 writeln!(stdout, "{error:#}")?;
                 continue;
             }
@@ -123,36 +127,36 @@ pub(crate) fn lint(args: &LintArgs) -> Result<Exit> {
         match load(&source, &[], &env, &registry) {
             Ok((_, warnings)) => print(&mut stdout, &warnings)?,
             Err(found) => {
-                faults = faults.saturating_add(errors(&found));
+                errors = errors.saturating_add(count_errors(&found));
                 print(&mut stdout, &found)?;
             }
         }
     }
-    if faults == 0 {
+    if errors == 0 {
         return Ok(Exit::Success);
     }
-    writeln!(stdout, "{}", summary(faults))?;
-    Ok(Exit::Faults)
+    writeln!(stdout, "{}", summary(errors))?;
+    Ok(Exit::Invalid)
 }
 
-/// `meterline echo`: the configuration, once it has no fault.
+/// `meterline echo`: checks the configuration and prints it.
 pub(crate) fn echo(args: &ConfigArgs) -> Result<Exit> {
     let (source, environment) = match named(args) {
         Ok(named) => named,
-        Err(error) => return Ok(Exit::by_fault(&error)),
+        Err(error) => return Ok(Exit::invalid(&error)),
     };
     if checked(&source, &args.set, &environment)?.is_none() {
-        return Ok(Exit::Faults);
+        return Ok(Exit::Invalid);
     }
     let env = |name: &str| environment.get(name);
-    match meterline_config::echo(&source, &args.set, &env, &components::registry()) {
+    match meterline_config::echo(&source, &args.set, &env, &registry()) {
         Ok(yaml) => {
             streams::stdout().write_all(yaml.as_bytes())?;
             Ok(Exit::Success)
         }
-        Err(faults) => {
-            print(&mut logging::Stderr::default(), &faults)?;
-            Ok(Exit::Faults)
+        Err(errors) => {
+            print(&mut logging::Stderr::default(), &errors)?;
+            Ok(Exit::Invalid)
         }
     }
 }
@@ -164,15 +168,15 @@ fn print(out: &mut impl Write, diagnostics: &[Diagnostic]) -> Result<()> {
     Ok(())
 }
 
-/// How many of them are more than warnings.
-fn errors(found: &[Diagnostic]) -> usize {
+/// Counts the errors, without the warnings.
+fn count_errors(found: &[Diagnostic]) -> usize {
     let errors = found.iter().filter(|it| it.severity == Severity::Error);
     errors.count()
 }
 
-fn summary(faults: usize) -> String {
-    match faults {
-        1 => "1 fault".to_owned(),
-        many => format!("{many} faults"),
+fn summary(errors: usize) -> String {
+    match errors {
+        1 => "1 error".to_owned(),
+        many => format!("{many} errors"),
     }
 }
