@@ -19,7 +19,7 @@ use axum::{
     routing::{get, post},
 };
 use chrono::{DateTime, SecondsFormat};
-use meterline_core::{Rejected, RejectedItem, RejectedStore};
+use meterline_core::{Rejected, RejectedError, RejectedItem, RejectedStore};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::Mutex};
 use tracing::{info, warn};
@@ -134,7 +134,7 @@ async fn list(
     let listed = with_stores(&admin, move |stores| page(stores, after.as_deref(), limit)).await;
     match listed {
         Some(Ok(page)) => answer(StatusCode::OK, &page),
-        Some(Err(message)) => refusal(StatusCode::BAD_REQUEST, &message),
+        Some(Err((status, message))) => refusal(status, &message),
         None => failed(),
     }
 }
@@ -142,7 +142,7 @@ async fn list(
 async fn retry(State(admin): State<Admin>) -> Response {
     match with_stores(&admin, retry_all).await {
         Some(Ok(retrying)) => answer(StatusCode::OK, &json!({"retrying": retrying})),
-        Some(Err(reason)) => refusal(StatusCode::CONFLICT, &reason),
+        Some(Err(error)) => refusal(status(&error), &error.to_string()),
         None => failed(),
     }
 }
@@ -151,16 +151,25 @@ async fn retry(State(admin): State<Admin>) -> Response {
 ///
 /// # Errors
 /// The reason of the last store that refuses.
-fn retry_all(stores: &Stores) -> Result<usize, String> {
+fn retry_all(stores: &Stores) -> Result<usize, RejectedError> {
     let mut retrying = 0_usize;
     let mut refused = None;
     for (_, store) in stores {
         match store.retry() {
             Ok(pieces) => retrying = retrying.saturating_add(pieces),
-            Err(reason) => refused = Some(reason),
+            Err(error) => refused = Some(error),
         }
     }
     refused.map_or(Ok(retrying), Err)
+}
+
+/// Returns the status of a response that reports this error.
+fn status(error: &RejectedError) -> StatusCode {
+    match error {
+        RejectedError::UnknownCursor(_) => StatusCode::BAD_REQUEST,
+        RejectedError::Ended => StatusCode::SERVICE_UNAVAILABLE,
+        RejectedError::NotLeader { .. } => StatusCode::CONFLICT,
+    }
 }
 
 /// Runs `act` on a blocking thread, because a store may read a file; one call at a time. Returns
@@ -203,10 +212,12 @@ fn arguments(query: &BTreeMap<String, String>) -> Result<(usize, Option<String>)
 /// the start of that store.
 ///
 /// # Errors
-/// `after` is not one of these cursors.
-fn page(stores: &Stores, after: Option<&str>, limit: usize) -> Result<Value, String> {
-    let bad =
-        |why: &str| format!("after: {why}; use `next` of the previous response, or leave it out");
+/// The status and the text of a response: `after` is not one of these cursors, or an input has ended.
+fn page(stores: &Stores, after: Option<&str>, limit: usize) -> Result<Value, (StatusCode, String)> {
+    let bad = |why: &str| {
+        let remedy = "use `next` of the previous response, or leave it out";
+        (StatusCode::BAD_REQUEST, format!("after: {why}; {remedy}"))
+    };
     let (first, mut cursor) = match after {
         None => (0, None),
         Some(after) => {
@@ -224,7 +235,10 @@ fn page(stores: &Stores, after: Option<&str>, limit: usize) -> Result<Value, Str
             limit.saturating_sub(items.len())
         };
         let from = if room > 0 { cursor.take() } else { None };
-        let page = store.page(from, room).map_err(|why| bad(&why))?;
+        let page = store.page(from, room).map_err(|error| match &error {
+            RejectedError::UnknownCursor(_) => bad("unknown cursor"),
+            _ => (status(&error), error.to_string()),
+        })?;
         total = total.saturating_add(page.total);
         seconds = seconds.saturating_add(page.total_seconds);
         not_kept = not_kept.saturating_add(page.not_kept);
@@ -309,9 +323,10 @@ mod tests {
     struct Shelf(&'static str, usize);
 
     impl RejectedStore for Shelf {
-        fn page(&self, after: Option<&str>, limit: usize) -> Result<RejectedPage, String> {
+        fn page(&self, after: Option<&str>, limit: usize) -> Result<RejectedPage, RejectedError> {
             let first = after.map_or(Ok(0), str::parse::<usize>);
-            let first = first.map_err(|_| "not an index".to_owned())?;
+            let unknown = |_| RejectedError::UnknownCursor(after.unwrap_or_default().to_owned());
+            let first = first.map_err(unknown)?;
             let last = self.1.min(first + limit);
             Ok(RejectedPage {
                 items: (first..last).map(|index| item(self.0, index)).collect(),
@@ -322,9 +337,11 @@ mod tests {
             })
         }
 
-        fn retry(&self) -> Result<usize, String> {
+        fn retry(&self) -> Result<usize, RejectedError> {
             match self.1 {
-                0 => Err("this replica does not lead".to_owned()),
+                0 => Err(RejectedError::NotLeader {
+                    leader: "other".into(),
+                }),
                 pieces => Ok(pieces),
             }
         }
@@ -385,11 +402,38 @@ mod tests {
     #[test]
     fn a_retry_fails_when_a_store_refuses() {
         let refused = retry_all(&stores()).unwrap_err();
-        assert_eq!(refused, "this replica does not lead");
+        assert_eq!(status(&refused), StatusCode::CONFLICT);
+        assert!(refused.to_string().contains("ask `other`"), "{refused}");
         let rejected = Rejected::default();
         rejected.register("a", Arc::new(Shelf("first", 3)));
         rejected.register("b", Arc::new(Shelf("second", 2)));
         assert_eq!(retry_all(&rejected.stores()), Ok(5));
+    }
+
+    /// The query is right; it is the program that cannot answer.
+    #[test]
+    fn an_input_that_has_ended_is_no_error_of_the_client() {
+        struct Gone;
+
+        impl RejectedStore for Gone {
+            fn page(&self, _: Option<&str>, _: usize) -> Result<RejectedPage, RejectedError> {
+                Err(RejectedError::Ended)
+            }
+
+            fn retry(&self) -> Result<usize, RejectedError> {
+                Err(RejectedError::Ended)
+            }
+        }
+
+        let rejected = Rejected::default();
+        rejected.register("a", Arc::new(Gone));
+        let (code, error) = page(&rejected.stores(), None, 10).unwrap_err();
+        assert_eq!(
+            (code, error.as_str()),
+            (StatusCode::SERVICE_UNAVAILABLE, "the input has ended")
+        );
+        let error = retry_all(&rejected.stores()).unwrap_err();
+        assert_eq!(status(&error), StatusCode::SERVICE_UNAVAILABLE);
     }
 
     #[test]
@@ -420,7 +464,8 @@ mod tests {
         }
         assert!(query("page", "2").unwrap_err().contains("`after`"));
         for bad in ["", "nowhere@1", "a", "a@x"] {
-            let error = page(&stores(), Some(bad), 10).unwrap_err();
+            let (status, error) = page(&stores(), Some(bad), 10).unwrap_err();
+            assert_eq!(status, StatusCode::BAD_REQUEST);
             assert!(error.contains("`next`"), "{bad}: {error}");
         }
     }

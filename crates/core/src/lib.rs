@@ -39,7 +39,7 @@ pub use metrics::{Labelled, Metrics};
 pub use nearest::nearest;
 pub use prometheus::{IntCounter, IntGauge};
 pub use reads::{Parts, Reads, Step};
-pub use rejected::{Rejected, RejectedItem, RejectedPage, RejectedStore};
+pub use rejected::{Rejected, RejectedError, RejectedItem, RejectedPage, RejectedStore};
 pub use traits::{
     BatchPolicy, BufferPlan, BuildContext, BuildError, Chain, DropRule, FALLBACK_ERROR, Input,
     InputError, InputPlan, OutputNode, OutputPlan, Processing, Processor, ProcessorPlan, PutBehind,

@@ -7,6 +7,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use thiserror::Error;
+
 /// One rejected piece of usage. Times are seconds since the Unix epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedItem {
@@ -53,6 +55,26 @@ pub struct RejectedPage {
     pub not_kept: u64,
 }
 
+/// Why a store does not list or retry what it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RejectedError {
+    /// The position is not one that this store returned.
+    #[error("`{0}` is not the `next` of a page; leave `after` out to begin at the start")]
+    UnknownCursor(String),
+    /// The input that keeps the usage has ended.
+    #[error("the input has ended")]
+    Ended,
+    /// Another replica leads.
+    #[error(
+        "this replica does not lead, and delivers nothing; ask `{leader}`, which leads. What was rejected \
+         while this replica led is tried again once it leads"
+    )]
+    NotLeader {
+        /// The name of the replica that leads.
+        leader: Arc<str>,
+    },
+}
+
 /// Keeps rejected pieces, lists them and retries them. With several replicas, each keeps what was rejected
 /// while it led, and retries it while it leads.
 pub trait RejectedStore: Send + Sync {
@@ -60,14 +82,14 @@ pub trait RejectedStore: Send + Sync {
     /// limit of 0 returns the totals only. It may read a file, so it is called where blocking is allowed.
     ///
     /// # Errors
-    /// A message that says that `after` is not such a position.
-    fn page(&self, after: Option<&str>, limit: usize) -> Result<RejectedPage, String>;
+    /// `after` is not such a position, or the input has ended.
+    fn page(&self, after: Option<&str>, limit: usize) -> Result<RejectedPage, RejectedError>;
 
     /// Schedules all of them to be retried soon. Returns how many there are.
     ///
     /// # Errors
-    /// A message that names the replica that leads, because only the leader retries.
-    fn retry(&self) -> Result<usize, String>;
+    /// Another replica leads, because only the leader retries; or the input has ended.
+    fn retry(&self) -> Result<usize, RejectedError>;
 }
 
 /// All stores of the process, by the label of their input. Cloning shares it.
@@ -108,11 +130,11 @@ mod tests {
     struct Empty;
 
     impl RejectedStore for Empty {
-        fn page(&self, _: Option<&str>, _: usize) -> Result<RejectedPage, String> {
+        fn page(&self, _: Option<&str>, _: usize) -> Result<RejectedPage, RejectedError> {
             Ok(RejectedPage::default())
         }
 
-        fn retry(&self) -> Result<usize, String> {
+        fn retry(&self) -> Result<usize, RejectedError> {
             Ok(0)
         }
     }

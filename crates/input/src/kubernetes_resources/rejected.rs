@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use meterline_core::{RejectedItem, RejectedPage, RejectedStore};
+use meterline_core::{RejectedError, RejectedItem, RejectedPage, RejectedStore};
 use meterline_ledger::{Content as _, Group, GroupKey, Ledger, UnixSeconds};
 
 use super::{
@@ -17,28 +17,24 @@ pub(super) struct RejectedUsage {
 }
 
 impl RejectedUsage {
-    fn ledger(&self) -> Result<Arc<SharedLedger>, String> {
-        let ledger = self.ledger.upgrade();
-        ledger.ok_or_else(|| "the input has ended".to_owned())
+    fn ledger(&self) -> Result<Arc<SharedLedger>, RejectedError> {
+        self.ledger.upgrade().ok_or(RejectedError::Ended)
     }
 }
 
 impl RejectedStore for RejectedUsage {
-    fn page(&self, after: Option<&str>, limit: usize) -> Result<RejectedPage, String> {
+    fn page(&self, after: Option<&str>, limit: usize) -> Result<RejectedPage, RejectedError> {
         let from = after.map(Cursor::parse).transpose()?;
         let (now, resource_type) = (self.clock.seconds(), self.resource_type);
         let ledger = self.ledger()?;
         Ok(ledger.with_ledger(|it| page(it, from.as_ref(), limit, resource_type, now)))
     }
 
-    fn retry(&self) -> Result<usize, String> {
+    fn retry(&self) -> Result<usize, RejectedError> {
         let ledger = self.ledger()?;
         match ledger.leader() {
             None => Ok(ledger.retry_rejected()),
-            Some(leader) => Err(format!(
-                "this replica does not lead, and delivers nothing; ask `{leader}`, which leads. What was \
-                 rejected while this replica led is tried again once it leads"
-            )),
+            Some(leader) => Err(RejectedError::NotLeader { leader }),
         }
     }
 }
@@ -52,16 +48,14 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, RejectedError> {
         let parsed = text.rsplit_once('/').and_then(|(group, shown)| {
             Some(Self {
                 group: group.parse().ok()?,
                 shown: shown.parse().ok()?,
             })
         });
-        parsed.ok_or_else(|| {
-            format!("`{text}` is not the `next` of a page; leave `after` out to begin at the start")
-        })
+        parsed.ok_or_else(|| RejectedError::UnknownCursor(text.to_owned()))
     }
 }
 
@@ -239,7 +233,7 @@ mod tests {
         assert!(RejectedStore::page(&store, Some("x"), 10).is_err());
         assert_eq!(store.retry(), Ok(1));
         drop(shared);
-        let ended = Err("the input has ended".to_owned());
+        let ended = Err(RejectedError::Ended);
         assert_eq!(store.retry(), ended);
     }
 }
