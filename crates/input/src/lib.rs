@@ -1,5 +1,6 @@
-//! The inputs, and the buffers behind them. Adding one: a file, a `mod` line and a line in [`SPECS`] or
-//! [`BUFFERS`].
+//! The inputs, and the buffers behind them.
+//!
+//! A new one needs a file, a `mod` line and an entry in [`SPECS`] or [`BUFFERS`].
 
 #![cfg_attr(
     test,
@@ -11,6 +12,7 @@ mod generate;
 mod kubernetes_resources;
 mod replay;
 mod schedule;
+mod settlements;
 mod sqlite;
 mod stdin;
 

@@ -1,31 +1,29 @@
-//! Makes an input that cannot read the same thing twice safe: what was not delivered comes again.
+//! Wraps an input that cannot read the same data twice.
 //!
-//! Batches are kept until they are settled. Inputs with a memory of their own, such as
-//! `kubernetes_resources`, do not need this.
+//! It keeps each batch until it is settled, and yields it again if it was not delivered. Inputs that keep
+//! their own state, such as `kubernetes_resources`, do not need this.
 
-use std::{collections::VecDeque, pin::Pin};
+use std::collections::VecDeque;
 
 use async_trait::async_trait;
-use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
-use meterline_core::{Ack, Batch, Input, InputError, Outcome, Settlement, Undelivered};
-use tokio::task::unconstrained;
+use meterline_core::{Ack, Batch, Input, InputError, Outcome, Undelivered};
 use tracing::warn;
 
-/// Where fresh batches come from.
+use crate::settlements::Settlements;
+
+/// The source of new batches.
 #[async_trait]
 pub(crate) trait Source: Send {
-    /// The next fresh batch; `None` when there will be no more. Cancel-safe.
+    /// Returns the next new batch, or `None` at the end. Cancel-safe.
     async fn next(&mut self) -> Result<Option<Batch>, InputError>;
 }
 
-type Unsettled = Pin<Box<dyn Future<Output = (Batch, Outcome)> + Send>>;
-
-/// An input that repeats what failed.
+/// An input that yields a batch again when its delivery failed.
 pub(crate) struct Replay<S> {
     source: S,
     ended: bool,
     failed: VecDeque<Batch>,
-    unsettled: FuturesUnordered<Unsettled>,
+    unsettled: Settlements<Batch>,
 }
 
 impl<S: Source> Replay<S> {
@@ -34,14 +32,12 @@ impl<S: Source> Replay<S> {
             source,
             ended: false,
             failed: VecDeque::new(),
-            unsettled: FuturesUnordered::new(),
+            unsettled: Settlements::default(),
         }
     }
 
     fn hand_out(&mut self, batch: Batch) -> (Batch, Ack) {
-        let (ack, settlement) = Ack::new();
-        self.unsettled
-            .push(Box::pin(outcome(batch.clone(), settlement)));
+        let ack = self.unsettled.add(batch.clone());
         (batch, ack)
     }
 
@@ -57,11 +53,6 @@ impl<S: Source> Replay<S> {
     }
 }
 
-async fn outcome(batch: Batch, mut settlement: Settlement) -> (Batch, Outcome) {
-    let outcome = settlement.outcome().await;
-    (batch, outcome)
-}
-
 #[async_trait]
 impl<S: Source> Input for Replay<S> {
     async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
@@ -70,20 +61,16 @@ impl<S: Source> Input for Replay<S> {
                 return Ok(Some(self.hand_out(batch)));
             }
             if self.ended {
-                // Asked again once everything is settled, for what failed has to come again.
-                // Not out of turn: one that is not heard of now would not come again.
-                match unconstrained(self.unsettled.next())
-                    .now_or_never()
-                    .flatten()
-                {
-                    Some((batch, outcome)) => self.note(batch, &outcome),
+                // The pipeline reads again once everything is settled, and a failed batch is then repeated.
+                match self.unsettled.try_next() {
+                    Some((batch, settled)) => self.note(batch, &settled.outcome),
                     None => return Ok(None),
                 }
                 continue;
             }
             tokio::select! {
                 biased;
-                Some((batch, outcome)) = self.unsettled.next() => self.note(batch, &outcome),
+                Some((batch, settled)) = self.unsettled.next() => self.note(batch, &settled.outcome),
                 fresh = self.source.next() => match fresh? {
                     Some(batch) => return Ok(Some(self.hand_out(batch))),
                     None => self.ended = true,
@@ -92,15 +79,15 @@ impl<S: Source> Input for Replay<S> {
         }
     }
 
-    /// What failed only this process has.
+    /// Only this process has the failed batches, so it has to be read until `None`.
     fn stop(&mut self) -> bool {
         self.ended = true;
         true
     }
 
     async fn close(&mut self) {
-        while let Some((batch, outcome)) = self.unsettled.next().await {
-            self.note(batch, &outcome);
+        while let Some((batch, settled)) = self.unsettled.next().await {
+            self.note(batch, &settled.outcome);
         }
     }
 

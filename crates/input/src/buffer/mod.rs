@@ -1,8 +1,8 @@
-//! Buffers: what an input yields is kept, acknowledged to the input, and handed on from here.
+//! Buffers: they keep what an input yields, acknowledge it to the input, and pass it on.
 //!
-//! For inputs that cannot bring a message again, such as a request that somebody waits on.
-//! `kubernetes_resources` must have none: its ledger remembers what ran until that is delivered, and
-//! with a buffer it would count as delivered what the buffer took.
+//! A buffer is for an input that cannot yield a message again, for example when a client waits for the
+//! response to its request. `kubernetes_resources` must not have a buffer: its ledger remembers what ran
+//! until that is delivered, and would count messages as delivered when the buffer has stored them.
 
 mod memory;
 mod sqlite;
@@ -10,7 +10,6 @@ mod sqlite;
 mod tests;
 
 use std::{
-    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -19,19 +18,16 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use meterline_config::{BufferSpec, Configure, PlanContext, Spec};
 use meterline_core::{
     Ack, Backoff, Batch, BufferPlan, BuildContext, BuildError, HealthHandle, Input, InputError,
-    IntCounter, IntGauge, Outcome, Settlement, Undelivered,
+    IntCounter, IntGauge, Outcome, Undelivered,
 };
 use serde::Deserialize;
-use tokio::{
-    sync::Notify,
-    task::{JoinSet, unconstrained},
-    time::sleep,
-};
+use tokio::{sync::Notify, task::JoinSet, time::sleep};
 use tracing::{error, info, warn};
+
+use crate::settlements::Settlements;
 
 /// Every buffer, by the name it has in a configuration.
 pub const BUFFERS: &[BufferSpec] = &[memory::SPEC, NONE, sqlite::SPEC];
@@ -65,23 +61,23 @@ impl BufferPlan for NoneConfig {
     }
 }
 
-/// Where batches are kept, in order. An error says why; nothing of the call then counts.
+/// Keeps batches in order. A call that returns an error has no effect; the error says why it failed.
 trait Store: Send {
-    /// Keeps a batch. Once this returns it survives what the store is for.
+    /// Keeps a batch. Once this returns, the batch survives everything that the store is made to survive.
     fn push(&mut self, batch: Batch) -> Result<(), String>;
-    /// The oldest batch that is not handed out, and its number.
+    /// Returns the oldest batch that is not handed out, with its number.
     fn next(&mut self) -> Result<Option<(u64, Batch)>, String>;
-    /// Forgets what was handed out and is done with.
+    /// Deletes a batch that was handed out and is settled.
     fn done(&mut self, number: u64) -> Result<(), String>;
-    /// What was handed out has to be handed out again.
+    /// Marks a batch that was handed out to be handed out again.
     fn again(&mut self, number: u64);
-    /// How many bytes are kept.
+    /// Returns how many bytes are kept.
     fn bytes(&self) -> u64;
-    /// How many batches are kept, handed out or not.
+    /// Returns how many batches are kept, whether handed out or not.
     fn batches(&mut self) -> usize;
     /// Whether what is kept survives the process.
     fn survives(&self) -> bool;
-    /// Messages that were found damaged since this was last asked.
+    /// Returns how many batches were found damaged since the last call.
     fn quarantined(&mut self) -> u64 {
         0
     }
@@ -93,14 +89,14 @@ const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(
 struct Shared {
     store: Mutex<Box<dyn Store>>,
     limit: u64,
-    /// Something was kept, or the input has ended.
+    /// Notified when a batch was stored, or the input has ended.
     news: Notify,
-    /// Something was forgotten.
+    /// Notified when the store has become smaller.
     room: Notify,
     ended: AtomicBool,
-    /// Why the input can never yield again, if it said so.
+    /// The reason why the input can never yield again, once it has failed.
     failure: OnceLock<String>,
-    /// What the input held when it was closed.
+    /// What the input still held when it was closed.
     behind: OnceLock<Undelivered>,
     health: HealthHandle,
     kept: IntGauge,
@@ -113,7 +109,7 @@ impl Shared {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs something on the store and brings the figures up to date.
+    /// Calls `run` with the store and updates the metrics.
     fn with<T>(&self, run: impl FnOnce(&mut dyn Store) -> T) -> T {
         let mut store = self.store();
         let before = store.bytes();
@@ -132,19 +128,17 @@ impl Shared {
     }
 }
 
-type Unsettled = Pin<Box<dyn Future<Output = (u64, Outcome)> + Send>>;
-
 /// An input with a store behind it.
 struct Buffered {
-    /// The input, until the first read begins the task that reads it.
+    /// The input, until the first read starts the task that reads it.
     input: Option<Box<dyn Input>>,
-    /// The task that fills the store, ended when this is dropped.
+    /// The task that fills the store. It is aborted when this is dropped.
     writer: JoinSet<()>,
-    /// Tells it to end by itself.
+    /// Asks that task to stop reading and to end.
     end: Arc<Notify>,
     shared: Arc<Shared>,
-    unsettled: FuturesUnordered<Unsettled>,
-    /// Settled, but not forgotten by the store yet.
+    unsettled: Settlements<u64>,
+    /// The batches that are settled, but not deleted from the store yet.
     finished: Vec<u64>,
 }
 
@@ -187,12 +181,12 @@ fn buffered(
             received,
             quarantined,
         }),
-        unsettled: FuturesUnordered::new(),
+        unsettled: Settlements::default(),
         finished: Vec::new(),
     })
 }
 
-/// Reads the input into the store until it ends or `end`.
+/// Reads the input into the store until the input ends or `end` is notified.
 async fn fill(mut input: Box<dyn Input>, shared: Arc<Shared>, end: Arc<Notify>) {
     let read = match take_in(input.as_mut(), &shared, &end).await {
         Ok(Filled::Ended) => Ok(()),
@@ -211,11 +205,11 @@ async fn fill(mut input: Box<dyn Input>, shared: Arc<Shared>, end: Arc<Notify>) 
     shared.news.notify_one();
 }
 
-/// Why the input is not read into the store any more.
+/// Why [`take_in`] returned.
 enum Filled {
-    /// It has no more.
+    /// The input has ended.
     Ended,
-    /// It is to stop.
+    /// The buffer was stopped or closed.
     Stopped,
 }
 
@@ -228,7 +222,7 @@ async fn take_in(
     let mut refused = 0_u32;
     loop {
         while shared.is_full() {
-            // Nothing is dropped: the input waits, and whoever sends to it.
+            // Nothing is dropped: the input waits, and so does its sender.
             tokio::select! {
                 () = &mut stopped => return Ok(Filled::Stopped),
                 () = shared.room.notified() => {}
@@ -243,7 +237,7 @@ async fn take_in(
             Some(read) => read,
             None if refused == 0 => return Ok(Filled::Ended),
             None => {
-                // The input yields what was refused again when it is read again.
+                // The input yields the refused batches again when it is read again.
                 sleep(RETRY.pause(refused)).await;
                 refused = 0;
                 continue;
@@ -293,8 +287,8 @@ async fn keep(shared: &Arc<Shared>, batch: Batch, ack: Ack) -> Result<(), String
     }
 }
 
-/// After a stop: takes what only the input has, however full the store is, for that is no more than
-/// was under way. Each batch is tried once; what is refused the input counts as lost.
+/// After a stop: stores the batches that only the input has, even when the store is full, because there are
+/// no more of them than were in flight. Each batch is tried once. The input counts a refused batch as lost.
 async fn take_the_rest(input: &mut dyn Input, shared: &Arc<Shared>) -> Result<(), InputError> {
     if !input.stop() {
         return Ok(());
@@ -306,10 +300,6 @@ async fn take_the_rest(input: &mut dyn Input, shared: &Arc<Shared>) -> Result<()
         }
     }
     Ok(())
-}
-
-async fn outcome(number: u64, mut settlement: Settlement) -> (u64, Outcome) {
-    (number, settlement.outcome().await)
 }
 
 impl Buffered {
@@ -326,17 +316,17 @@ impl Buffered {
         } else {
             self.shared.with(|store| store.again(number));
         }
-        // What the store cannot forget now is tried again with the next batch.
+        // A batch that the store cannot delete now is tried again when the next batch is settled.
         let shared = &self.shared;
         self.finished
             .retain(|number| shared.with(|store| store.done(*number)).is_err());
     }
 
-    /// There is nothing to hand out, and the input has no more.
+    /// Returns the result of a read when there is nothing to hand out and the input has ended.
     fn end(&self) -> Result<Option<(Batch, Ack)>, InputError> {
         match self.shared.failure.get() {
             Some(reason) if self.unsettled.is_empty() => Err(InputError(reason.clone())),
-            // Asked again once everything is settled.
+            // The pipeline reads again once everything is settled.
             _ => Ok(None),
         }
     }
@@ -348,19 +338,15 @@ impl Input for Buffered {
         self.begin();
         let mut failures = 0_u32;
         loop {
-            // Batches that are settled come first: a caller that reads at the end must see all of them.
-            while let Some(Some((number, outcome))) =
-                unconstrained(self.unsettled.next()).now_or_never()
-            {
-                self.settle(number, &outcome);
+            // Settlements are handled first, because a read at the end must take all of them into account.
+            while let Some((number, settled)) = self.unsettled.try_next() {
+                self.settle(number, &settled.outcome);
             }
-            // Asked before the store, so that what was kept last is not missed.
+            // Read before the store, so that a batch that is stored last is not missed.
             let ended = self.shared.ended.load(Ordering::Acquire);
             match self.shared.with(|store| store.next()) {
                 Ok(Some((number, batch))) => {
-                    let (ack, settlement) = Ack::new();
-                    self.unsettled.push(Box::pin(outcome(number, settlement)));
-                    return Ok(Some((batch, ack)));
+                    return Ok(Some((batch, self.unsettled.add(number))));
                 }
                 Ok(None) if ended => return self.end(),
                 Ok(None) => {}
@@ -374,7 +360,7 @@ impl Input for Buffered {
                 }
             }
             tokio::select! {
-                Some((number, outcome)) = self.unsettled.next() => self.settle(number, &outcome),
+                Some((number, settled)) = self.unsettled.next() => self.settle(number, &settled.outcome),
                 () = self.shared.news.notified() => {}
             }
         }
@@ -388,13 +374,13 @@ impl Input for Buffered {
     async fn close(&mut self) {
         self.end.notify_one();
         if let Some(mut input) = self.input.take() {
-            // It was never read.
+            // The input was never read.
             input.close().await;
             let _ = self.shared.behind.set(input.left());
         }
         while self.writer.join_next().await.is_some() {}
-        while let Some((number, outcome)) = self.unsettled.next().await {
-            self.settle(number, &outcome);
+        while let Some((number, settled)) = self.unsettled.next().await {
+            self.settle(number, &settled.outcome);
         }
     }
 

@@ -1,10 +1,11 @@
 use std::{collections::VecDeque, path::Path};
 
-use meterline_core::{Cause, Health, Identity, Message, Metrics, Rejected};
+use futures::FutureExt;
+use meterline_core::{Cause, Health, Identity, Message, Metrics, Rejected, Settlement};
 
 use super::{memory::Memory, sqlite::File, *};
 
-/// Yields messages one by one, again what was not acknowledged, and counts what was.
+/// Yields messages one by one, repeats those that were not acknowledged, and records those that were.
 struct Source {
     waiting: VecDeque<String>,
     unsettled: Vec<(String, Settlement)>,
@@ -80,7 +81,7 @@ fn text(batch: &Batch) -> String {
     String::from_utf8(batch[0].bytes().unwrap().to_vec()).unwrap()
 }
 
-/// Reads everything, with the outcome that `outcome` gives each.
+/// Reads everything and resolves each batch with what `outcome` returns for it; `None` drops the ack.
 async fn read_all(
     input: &mut Box<dyn Input>,
     mut outcome: impl FnMut(&str) -> Option<Outcome>,
@@ -138,7 +139,7 @@ async fn what_was_not_delivered_survives_with_all_that_belongs_to_it() {
             acks.push(ack);
         }
     }
-    // Acknowledged to the input, though two were not delivered: the file has them.
+    // All are acknowledged to the input although two were not delivered, because the file has them.
     while acknowledged.lock().unwrap().len() < 3 {
         tokio::task::yield_now().await;
     }
@@ -218,7 +219,7 @@ async fn a_damaged_batch_is_set_aside_and_the_others_go_on() {
     assert_eq!(kept, 1, "set aside, not deleted");
 }
 
-/// Refuses so often, then takes.
+/// Refuses this many batches, then accepts.
 struct Moody(Memory, u32);
 
 impl Store for Moody {
@@ -272,7 +273,7 @@ fn bytes_that_are_no_text_are_kept_as_they_are() {
     assert_eq!(batch[0].bytes().unwrap().to_vec(), bytes);
 }
 
-/// Yields one message and can then never yield again.
+/// Yields one message, then fails.
 struct Broken(bool);
 
 #[async_trait]
@@ -339,7 +340,7 @@ async fn after_a_stop_memory_hands_out_what_it_has_and_a_file_keeps_it() {
     }
 }
 
-/// Has nothing from outside, and batches that nobody else has.
+/// Yields nothing until it is stopped, and then batches that only it has.
 struct Waiting {
     stopped: bool,
     batches: usize,
@@ -417,7 +418,7 @@ async fn a_stop_takes_what_waits_in_the_input_or_counts_it_as_lost() {
             settlements: Vec::new(),
             lost: 0,
         };
-        // With the first batch it is full.
+        // The first batch fills the buffer.
         let mut input = buffered(store, 1, Box::new(input), &cx());
         assert!(input.read().now_or_never().is_none());
         assert!(!input.stop());

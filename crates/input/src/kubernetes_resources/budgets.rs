@@ -6,12 +6,11 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use meterline_core::{IntCounter, Metrics};
+use meterline_core::{IntCounter, LogInterval, Metrics};
 use meterline_ledger::Waiting;
-use tokio::time::Instant;
 use tracing::warn;
 
 use super::object::{BilledObject, Known};
@@ -128,14 +127,7 @@ impl Budgets {
 
 /// Limits log lines for each namespace.
 #[derive(Debug, Default)]
-struct LogThrottle(HashMap<String, Throttled>);
-
-#[derive(Debug)]
-struct Throttled {
-    next: Instant,
-    interval: Duration,
-    not_logged: u64,
-}
+struct LogThrottle(HashMap<String, LogInterval>);
 
 impl LogThrottle {
     /// Something happened in a namespace. Returns, if it is to be logged, how often it was not logged before.
@@ -147,22 +139,12 @@ impl LogThrottle {
             // No namespace has this name.
             "*"
         };
-        let Some(throttled) = self.0.get_mut(key) else {
-            let throttled = Throttled {
-                next: now + SHORTEST,
-                interval: SHORTEST,
-                not_logged: 0,
-            };
-            self.0.insert(key.to_owned(), throttled);
-            return Some(0);
-        };
-        if now < throttled.next {
-            throttled.not_logged = throttled.not_logged.saturating_add(1);
-            return None;
+        if let Some(interval) = self.0.get_mut(key) {
+            return interval.try_log(now);
         }
-        throttled.interval = throttled.interval.saturating_mul(2).min(LONGEST);
-        throttled.next = now + throttled.interval;
-        Some(std::mem::take(&mut throttled.not_logged))
+        let interval = LogInterval::new(SHORTEST, LONGEST, now);
+        self.0.insert(key.to_owned(), interval);
+        Some(0)
     }
 }
 

@@ -1,10 +1,9 @@
 //! The input: yields windows, and passes the results of their delivery to the ledger.
 
-use std::{pin::Pin, sync::Arc, time::Duration, vec};
+use std::{sync::Arc, time::Duration, vec};
 
 use async_trait::async_trait;
-use futures::{StreamExt, stream::FuturesUnordered};
-use meterline_core::{Ack, Batch, Input, InputError, Outcome, Settled, Settlement, Undelivered};
+use meterline_core::{Ack, Batch, Input, InputError, Outcome, Settled, Undelivered};
 use meterline_ledger::{DeliveryResult, DeliveryTag, WindowBatch};
 use tokio::{
     sync::Notify,
@@ -24,6 +23,7 @@ use super::{
     state::StateWriter,
     watch::Watch,
 };
+use crate::settlements::Settlements;
 
 /// How long the last write of the state file may take.
 const LAST_WRITE: Duration = Duration::from_secs(5);
@@ -35,8 +35,6 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// How long a read waits at most before it checks again. The wall clock may be set meanwhile.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
-
-type Unsettled = Pin<Box<dyn Future<Output = (DeliveryTag, Settled)> + Send>>;
 
 /// A window that is being sent.
 struct OutgoingWindow {
@@ -74,7 +72,7 @@ pub(super) struct KubernetesResources {
     outgoing: Option<OutgoingWindow>,
     /// Whether no further window is begun.
     is_stopping: bool,
-    unsettled: FuturesUnordered<Unsettled>,
+    unsettled: Settlements<DeliveryTag>,
     /// After a window failed, when the next one may be sent.
     paused_until: Option<Instant>,
 }
@@ -101,7 +99,7 @@ impl KubernetesResources {
             due: None,
             outgoing: None,
             is_stopping: false,
-            unsettled: FuturesUnordered::new(),
+            unsettled: Settlements::default(),
             paused_until: None,
         }
     }
@@ -200,9 +198,7 @@ impl KubernetesResources {
             kind = ?batch.kind,
             "sending a window"
         );
-        let (ack, settlement) = Ack::new();
-        self.unsettled
-            .push(Box::pin(settled(batch.tag, settlement)));
+        let ack = self.unsettled.add(batch.tag);
         let batches = batch.pieces.len().div_ceil(PIECES).max(1);
         Some(OutgoingWindow {
             batch,
@@ -230,10 +226,6 @@ impl KubernetesResources {
             .saturating_add(self.options.settle)
             .clamp(SHORTEST_WAIT, LONGEST_WAIT)
     }
-}
-
-async fn settled(tag: DeliveryTag, mut settlement: Settlement) -> (DeliveryTag, Settled) {
-    (tag, settlement.settled().await)
 }
 
 #[async_trait]
