@@ -1,22 +1,22 @@
 # syntax=docker/dockerfile:1
 #
-# The image of Meterline: the root filesystem that image/assemble.sh makes, and nothing else. docs/image.md
-# says what is in it.
+# The image of Meterline: the root filesystem that image/assemble.sh creates, and nothing else. docs/image.md
+# describes its contents.
 #
 #   docker build --tag meterline .
 #   docker buildx build --platform linux/amd64,linux/arm64 --tag REGISTRY/meterline:VERSION --push .
 #
-# Each platform is built by its own compiler: natively where the builder has a node of that platform,
-# and else under emulation, which works and takes some ten times as long.
+# Each platform is built by its own compiler: natively if the builder has a node of that platform, else
+# under emulation, which works but takes about ten times as long.
 #
-# The base image only builds; of it the image gets glibc and the CA bundle. It is named by tag so that a
-# new build brings their fixes. Who wants the same bytes again gives a digest:
+# The base image is used only for the build; glibc and the CA bundle are copied from it. It is set by tag, so
+# that a new build includes their fixes. To get the same bytes again, set a digest:
 #   --build-arg RUST=rust:1.95-bookworm@sha256:…
 ARG RUST=rust:1.95-bookworm
 
 FROM ${RUST} AS build
 WORKDIR /src
-# The tools have a layer of their own: they change less often than the sources.
+# The tools have their own layer, because they change less often than the sources.
 COPY image/tools.sh image/tools.sh
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     image/tools.sh /opt/tools

@@ -1,9 +1,9 @@
 //! An hour without the sink: 10,000 pods in windows of 15 s, all of whose events wait.
 //!
 //! The real binary with a state file runs between a simulated API server and a sink that is away at
-//! first. The hour lies in the past and not in the run, which makes no difference to the ledger. Prints
-//! how much more memory that takes than delivering a minute, how long everything takes when the sink is
-//! back, and how large the state file has become. Run it with `cargo bench --bench outage`.
+//! first. The hour is before the start of the run, which makes no difference to the ledger. Prints how
+//! much more memory the outage takes than delivering a minute, how long the delivery takes when the sink
+//! is back, and the size of the state file. Run it with `cargo bench --bench outage`.
 
 #![expect(clippy::print_stdout, reason = "what a benchmark prints is its result")]
 
@@ -62,7 +62,7 @@ async fn run(pods: u64, minutes: u64, away: Duration) -> Result<Measured> {
     tokio::time::sleep(away).await;
     ingest.respond_normally();
     let back = Instant::now();
-    // The windows of the past, and those that end meanwhile.
+    // The windows of the past, and those that end in the meantime.
     let tally = arrival(&ingest, pods * (minutes * 4 + 1)).await?;
     let pid = running.0.id();
     Ok(Measured {

@@ -1,4 +1,4 @@
-//! What a million events cost: the real binary with the real preset between a simulated API server
+//! The cost of a million events: the real binary with the real preset between a simulated API server
 //! with 10,000 realistic pods and a sink that counts, over HTTP, in batches of 1,000.
 //!
 //! Prints CPU-seconds per million events, start-up and the first list included, and the most memory

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# image/check.sh ROOTFS: inspects the root filesystem of the image that image/assemble.sh made, and runs
-# it as the image would be run: as 65532:65532, in a chroot with a read-only root and without a network.
+# image/check.sh ROOTFS: inspects the root filesystem of the image that image/assemble.sh created, and runs
+# it as the image is run: as 65532:65532, in a chroot with a read-only root and without a network.
 #
 # UPDATE_FILES=1 writes the list of files, image/files.txt, instead of comparing with it.
 # Needs root, or user namespaces; and python3, openssl, objcopy and util-linux.
@@ -13,7 +13,7 @@ limit=25000000
 say() { echo "image: $*"; }
 fail() { echo "image/check.sh: $*" >&2; exit 1; }
 
-# ---- What lies in it ----------------------------------------------------------------------------
+# ---- Contents -----------------------------------------------------------------------------------
 
 inspect() {
     local rootfs="$1" work="$2" faults size packed listed
@@ -54,7 +54,7 @@ inspect() {
     [ "$(grep -c 'BEGIN CERTIFICATE' "$rootfs/etc/ssl/certs/ca-certificates.crt")" -gt 100 ] ||
         fail "the CA bundle is no list of certificates"
 
-    # objcopy only warns of a section that is not there.
+    # objcopy only prints a warning if a section is missing.
     objcopy --dump-section ".dep-v0=$work/audit" "$rootfs/usr/bin/meterline" /dev/null 2>/dev/null || true
     [ -s "$work/audit" ] ||
         fail "the binary has no list of its dependencies; was it built by cargo auditable?"
@@ -65,16 +65,16 @@ inspect() {
     done
 }
 
-# ---- That it runs -------------------------------------------------------------------------------
+# ---- Runs ---------------------------------------------------------------------------------------
 
-# In namespaces of its own (below). Mounts what a container runtime mounts, around a copy of the image.
+# Runs in its own namespaces (see below). Mounts what a container runtime mounts over a copy of the image.
 enter() {
     local rootfs="$1" work="$2" file
     root="$work/root"
     mkdir "$root"
     mount -t tmpfs tmpfs "$root"
     cp -a "$rootfs/." "$root/"
-    # A runtime makes its mount points in a layer above the image.
+    # A runtime creates its mount points in a layer above the image.
     mkdir "$root/proc" "$root/dev"
     touch "$root/dev/null" "$root/etc/hosts" "$root/etc/resolv.conf"
     printf '127.0.0.1 localhost hosts-only.test\n' > "$work/hosts"
@@ -90,13 +90,13 @@ enter() {
     if touch "$root/written" 2>/dev/null; then fail "the root is not read-only"; fi
 }
 
-# Turns this shell into the program, as the image's user in its working directory, with only the
-# environment that is given. In the background, $! is the program.
+# Replaces this shell by the program, as the image's user in its working directory, with only the given
+# environment. In the background, $! is the program.
 become() {
     local as=(--setuid="$user" --setgid="$user")
     if [ -n "${MAPPED:-}" ]; then
-        # Nobody but ourselves may be mapped in a user namespace of an ordinary user; so one more in it,
-        # in which we are the image's user, and have none of root's rights once the program is started.
+        # In a user namespace of an ordinary user only that user can be mapped. A nested namespace therefore
+        # maps it to the image's user, which has no rights of root once the program is started.
         as=(--user --map-user="$user" --map-group="$user")
     fi
     exec env -i "${environment[@]}" setpriv --no-new-privs \
@@ -104,7 +104,7 @@ become() {
 }
 inside() { (become "$@"); }
 
-# Waits until a command holds.
+# Waits until a command succeeds.
 until_holds() { # seconds, what is waited for, command…
     local end=$((SECONDS + $1)) what="$2"
     shift 2
@@ -119,7 +119,7 @@ events() { # host, type, how many at least
     [ "$(grep -c "^event $1 $2 " "$log")" -ge "$3" ]
 }
 
-# One event, made inside, kept in an SQLite file on the state's volume, and sent to that host.
+# Creates one event inside, keeps it in an SQLite file on the state's volume, and sends it to that host.
 one_event_to() { # host
     cat > "$root/tmp/config.yaml" <<END
 http: {enabled: false}
@@ -142,7 +142,7 @@ try() {
     enter "$rootfs" "$work"
     if [ -n "${MAPPED:-}" ]; then say "no root here: tried in a user namespace"; fi
 
-    # The commands, without any file outside the image.
+    # The commands run without any file outside the image.
     inside --help > "$work/help"
     grep -q 'Usage: meterline' "$work/help" || fail "--help says: $(cat "$work/help")"
     version="$(sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"/\1/p' "$here/../Cargo.toml")"
@@ -151,7 +151,7 @@ try() {
     for preset in "$root"/etc/meterline/presets/*.yaml; do
         inside lint "/etc/meterline/presets/$(basename "$preset")"
     done
-    # The schema beside the preset is the one that is read: a copy of both, in which it is no schema.
+    # The program reads the schema in the folder of the preset: in a copy of both, that file is not a schema.
     mkdir "$root/tmp/presets"
     cp "$root"/etc/meterline/presets/*.yaml "$root/tmp/presets/"
     echo '{' > "$root/tmp/presets/cloudevents.spec.json"
@@ -159,11 +159,11 @@ try() {
     if inside lint /tmp/presets/kubernetes-pod-exec-time.yaml > "$work/lint"; then
         fail "the schema beside a preset is not read"
     fi
-    # There are no time zones in the image: whatever TZ says, time is UTC.
+    # The image contains no time zones, so all times are UTC whatever TZ is.
     environment+=(TZ=America/New_York)
     inside map 'root = now()' < <(echo '{}') | grep -q 'Z"\?$' || fail "time is not UTC"
 
-    # Names by DNS and by /etc/hosts, trust by the CA bundle.
+    # Names are resolved by DNS and /etc/hosts, and the CA bundle decides which servers are trusted.
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=check \
         -addext keyUsage=critical,keyCertSign,digitalSignature -addext basicConstraints=critical,CA:true \
         -keyout "$work/ca.key" -out "$work/ca.crt" 2>/dev/null
@@ -175,7 +175,7 @@ extendedKeyUsage=serverAuth') -out "$work/crt" 2>/dev/null
     python3 "$here/servers.py" "$work/crt" "$work/key" "$log" &
     until_holds 10 "the servers of the check" grep -qs '^listening' "$log"
 
-    # Whom the bundle does not name is not trusted …
+    # A server that the bundle does not include is not trusted.
     one_event_to ingest.test
     become --config /tmp/config.yaml 2> "$work/untrusted" & collector=$!
     until_holds 20 "an untrusted certificate is refused" grep -q '^refused .*[Uu]nknown[ _][Cc][Aa]' "$log"
@@ -183,7 +183,7 @@ extendedKeyUsage=serverAuth') -out "$work/crt" 2>/dev/null
     wait "$collector" 2>/dev/null || true
     grep -q '^dns ingest.test 1$' "$log" || fail "the name server was not asked"
     if grep -q '^event' "$log"; then fail "an event went to whom the CA bundle does not name"; fi
-    # … and whom it names, is.
+    # A server that the bundle includes is trusted.
     cat "$root/etc/ssl/certs/ca-certificates.crt" "$work/ca.crt" > "$work/bundle"
     mount --bind "$work/bundle" "$root/etc/ssl/certs/ca-certificates.crt"
     rm -f "$root"/var/lib/meterline/*
@@ -197,17 +197,17 @@ extendedKeyUsage=serverAuth') -out "$work/crt" 2>/dev/null
     if grep -q '^dns hosts-only.test' "$log"; then fail "/etc/hosts is not read before DNS is asked"; fi
     say "TLS by the CA bundle, names by DNS and /etc/hosts, a buffer on a volume"
 
-    # The preset at work: the demo's own collector, and beside it one as a pod would be started, with a
-    # state file, at the same simulated API server.
+    # Runs the preset: the demo's own collector, and another one as in a pod, with a state file, on the same
+    # simulated API server.
     become demo --for 15s --json > "$work/demo.json" 2> "$work/demo.err" & demo=$!
     until_holds 10 "the demo's API server" compgen -G "$root/tmp/.tmp*/kubeconfig" > /dev/null
     kubeconfig="$(compgen -G "$root/tmp/.tmp*/kubeconfig")"
     environment+=(KUBECONFIG="${kubeconfig#"$root"}" OPENMETER_URL=https://ingest.test SCRAPE_NAMESPACE=
         SCRAPE_INTERVAL=2s BATCH_PERIOD=1s STATE_PATH=/var/lib/meterline/state.sqlite)
-    # As a path of the working directory, for those who type it.
+    # The preset as a path relative to the working directory, as a user may type it.
     become --config presets/kubernetes-pod-exec-time.yaml 2> "$work/collector" & collector=$!
     until_holds 30 "events of the preset" events ingest.test kube-pod-exec-time 20
-    # Its own account of who it is and what it may.
+    # The user, groups and capabilities that the kernel reports for the process.
     status="$(grep -E '^(Uid|Gid|Groups|CapEff|NoNewPrivs):' "/proc/$collector/status" | tr -s '\t\n ' ' ')"
     [ -n "${MAPPED:-}" ] || grep -q "^ *Uid: $user $user $user $user Gid: $user $user $user $user " <<< "$status" ||
         fail "the collector runs as $status"
@@ -229,7 +229,7 @@ rootfs="$(realpath "${1:?usage: image/check.sh ROOTFS}")"
 [ -x "$rootfs/usr/bin/meterline" ] || fail "$rootfs is no root filesystem of image/assemble.sh"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
-# The program inside goes through it as another user.
+# The program inside accesses this folder as another user.
 chmod 755 "$work"
 
 inspect "$rootfs" "$work"
@@ -240,7 +240,7 @@ if [ "$(id -u)" != 0 ]; then
     export MAPPED=1
 fi
 if ! unshare "${namespaces[@]}" true 2> "$work/unshare"; then
-    # What was not tried must not look as if it had been.
+    # A check that did not run must not look as if it had passed.
     [ -z "${CI:-}" ] || fail "cannot make namespaces to run the image in: $(cat "$work/unshare")"
     say "NOT TRIED: the image was inspected, but not run: $(cat "$work/unshare")"
     exit 0

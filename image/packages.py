@@ -15,7 +15,7 @@ def main() -> None:
     with open(sys.argv[2], encoding="utf-8") as file:
         sbom = json.load(file)
 
-    # Both also name what only ran during the build: macros, and what build scripts use.
+    # Both also list what only ran during the build: macros, and what build scripts use.
     built = {(it["name"], it["version"]) for it in audit["packages"]}
     linked = [it for it in audit["packages"] if it.get("kind", "runtime") == "runtime"]
     if sbom.get("bomFormat") != "CycloneDX" or not sbom.get("specVersion"):

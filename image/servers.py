@@ -61,7 +61,7 @@ class Ingest(http.server.BaseHTTPRequestHandler):
 
 class Server(http.server.ThreadingHTTPServer):
     def handle_error(self, *_: object) -> None:
-        # A client that does not trust the certificate hangs up; that is part of the check.
+        # A client that does not trust the certificate disconnects; that is part of the check.
         log_file.write(f"refused {sys.exc_info()[1]}\n")
 
 

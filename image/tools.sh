@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# image/tools.sh DIR: installs into DIR/bin what image/assemble.sh calls and cargo does not bring.
-# What is there already is not built again. Versions are pinned here, for the image and for CI.
+# image/tools.sh DIR: installs into DIR/bin the tools that image/assemble.sh needs and cargo does not include.
+# It does not build again what exists. It pins the versions, for the image and for CI.
 set -euo pipefail
 
 dir="${1:?usage: image/tools.sh DIR}"
@@ -11,7 +11,7 @@ tool() { # crate, version
     cargo install "$1" --version "=$2" --locked --quiet --force --root "$dir" --target-dir "$dir/target"
 }
 
-# Writes the list of dependencies into the binary, where scanners find it.
+# Writes the list of dependencies into the binary, where scanners read it.
 tool cargo-auditable 0.7.7
 # Writes the software bill of materials.
 tool cargo-cyclonedx 0.5.9

@@ -25,7 +25,7 @@ fn replica(scene: &Scene, index: usize) -> Meterline {
         .unwrap()
 }
 
-/// Lets one mishap happen, and waits until it is over.
+/// Causes one failure, and waits until it is over.
 async fn mishap(
     chance: &mut Chance,
     scene: &Scene,
@@ -108,7 +108,7 @@ async fn whatever_happens_every_second_is_billed_once() {
         }
     };
     let (lives, ()) = tokio::join!(churn, mishaps);
-    // The truth is what was written: a watch of the test's own misses what happens in a restart.
+    // The truth is what the test wrote, because a watch would miss what happens during a restart.
     let lives: Vec<_> = lives.into_iter().map(Result::unwrap).collect();
     let [first, second] = replicas.map(Option::unwrap);
     scene.assert_billed(&lives, &first).await;

@@ -64,7 +64,7 @@ fn mutated(text: &str, others: &[String], chance: &mut Chance) -> String {
     letters.into_iter().collect()
 }
 
-/// Tries every text of a corpus and so many mutations of each.
+/// Tries every text of a corpus and this many mutations of each.
 fn each(name: &str, mutations: u64, mut read: impl FnMut(&str)) {
     let texts = corpus(name);
     let mut chance = Chance::new();

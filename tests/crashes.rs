@@ -57,8 +57,8 @@ async fn killed_a_hundred_times_nothing_is_missing_and_nothing_double() {
     );
 }
 
-/// Pods start, end and are deleted while the program is down. It never saw them, and no list shows
-/// them; but the API server repeats what happened since the version that the state names.
+/// Pods start, end and are deleted while the program is down. The program never saw them, and no list
+/// shows them, but the API server repeats what happened since the version in the state file.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn what_came_and_went_while_the_collector_was_down_is_billed() {
@@ -79,7 +79,7 @@ async fn what_came_and_went_while_the_collector_was_down_is_billed() {
     meterline.stop().await;
 }
 
-/// What ran before the start is billed as far back as `lookback` says.
+/// Usage before the start is billed as far back as `lookback` sets.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_lookback_bills_what_ran_before_the_start() {
@@ -100,8 +100,8 @@ async fn a_lookback_bills_what_ran_before_the_start() {
     assert_eq!(scene.truth.lives().len(), 2);
 }
 
-/// A state file belongs to one process: a second one says so and ends. A damaged file is moved aside
-/// and reported, and billing goes on with a new one.
+/// A state file belongs to one process: a second process reports that and ends. A damaged file is moved
+/// aside and reported, and billing continues with a new one.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_state_file_is_guarded_and_its_damage_survived() {
@@ -130,8 +130,8 @@ async fn a_state_file_is_guarded_and_its_damage_survived() {
     meterline.stop().await;
 }
 
-/// Nothing happened in a namespace since the version that the state names, so that the API server has
-/// nothing to repeat; in another namespace something did.
+/// In one namespace nothing happened since the version in the state file, so the API server has nothing
+/// to repeat. In another namespace something happened.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_quiet_namespace_is_billed_on_after_a_restart() {

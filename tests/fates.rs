@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::{BINARY, MINUTE};
 
-/// A mapping that treats a pod as its name says, after the statements `first`.
+/// A mapping that treats a pod according to its name, after the statements `first`.
 fn config(first: &str, state: &str) -> String {
     format!(
         r#"
@@ -75,7 +75,7 @@ const PODS: [&str; 7] = [
     "nowhere",
 ];
 
-/// Seven pods, of which each has a fate of its own.
+/// Seven pods, each with a different fate.
 async fn scene() -> Scene<Simulated> {
     let scene = Scene::simulated(BINARY, Options::default()).await;
     let refused = |event: &Value| pod_of(event) == "refused";
@@ -189,7 +189,7 @@ async fn every_second_has_a_fate_with_its_reason_and_its_namespace() {
     scene.ingest.assert_clean();
 }
 
-/// Many pods at once: each is named in the log, whatever follows it.
+/// Many pods are rejected at once, and the log names each of them.
 #[tokio::test]
 async fn each_of_300_rejected_pods_of_1000_is_named() {
     const FAILED: usize = 300;
@@ -219,8 +219,8 @@ async fn each_of_300_rejected_pods_of_1000_is_named() {
     assert_eq!(named, FAILED, "{}", meterline.tail());
 }
 
-/// A mapping is corrected: what it rejected is delivered after a restart under the same ids, also of a
-/// pod that is gone.
+/// A mapping is corrected. What it rejected is delivered after a restart under the same ids, including
+/// the usage of a deleted pod.
 #[tokio::test]
 async fn what_was_rejected_is_delivered_after_the_mapping_is_corrected() {
     let scene = scene().await;
@@ -273,8 +273,8 @@ async fn what_was_rejected_is_delivered_after_the_mapping_is_corrected() {
     scene.ingest.assert_clean();
 }
 
-/// What the sink refused is listed by the admin server, in pages, and is delivered when somebody asks for
-/// a retry; without a state file.
+/// Without a state file, the admin server lists in pages what the sink refused. It is delivered after a
+/// retry is requested.
 #[tokio::test]
 async fn what_was_rejected_is_listed_and_delivered_when_asked_for() {
     let scene = scene().await;

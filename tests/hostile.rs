@@ -1,5 +1,5 @@
-//! Honest tenants beside one that does all it can: its contents, its names, its poison, and its large pods
-//! whose labels change each second cost nobody else a second, and none of its own seconds is missing.
+//! Honest tenants run beside a hostile one. Its contents, its names, its poison events and its large pods
+//! whose labels change each second cost no other tenant a second, and none of its own seconds is missing.
 
 use std::{fs, path::PathBuf};
 
@@ -107,7 +107,7 @@ fn hostile_pods() -> Vec<PodSpec> {
         pod("poison-2"),
         // The sink refuses these.
         pod("refused"),
-        // It names another's customer, and what was measured.
+        // Its annotations set another tenant's subject, and the measured values.
         pod("forger")
             .annotation("openmeter.io/subject", "customer-1")
             .annotation("data.openmeter.io/duration_seconds", "0")
@@ -153,7 +153,7 @@ async fn scene(binary: &str) -> Scene {
     scene
 }
 
-/// Pods start, the labels change and the sink is away; honest pods end all along, also while it is.
+/// Pods start, the labels change and the sink is away. Honest pods end all the time, also during the outage.
 async fn run(scene: &Scene) {
     let from = pods::now();
     let (honest, hostile) = (scene.pods_in("honest"), scene.pods_in("hostile"));
@@ -234,7 +234,7 @@ async fn a_hostile_tenant_costs_nobody_else_a_second_and_none_of_its_own_is_miss
         .await
         .unwrap();
 
-    // When the sink accepts all of it, no second stays behind.
+    // When the sink accepts all of it, no second is left.
     scene.ingest.poison_when(|_| false);
     scene.ingest.refuse_nothing();
     meterline.retry_rejected().await.unwrap();

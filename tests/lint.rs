@@ -33,7 +33,7 @@ fn meterline(folder: &Path, args: &[&str], env: &[(&str, &str)], input: &str) ->
     )
 }
 
-/// What `meterline lint` prints about a configuration.
+/// Returns what `meterline lint` prints about a configuration.
 fn lint(config: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("c.yaml"), config).unwrap();
@@ -72,7 +72,7 @@ fn an_id_that_all_usage_of_a_pod_shares_is_an_error() {
     1 error
     exit 1
     "#);
-    // The last mapping that sets it decides.
+    // The last mapping that sets the id decides.
     assert_snapshot!(lint(&pods(&[EVENT, "root = this;\nroot.id = this.type"])), @r#"
     c.yaml:11:19: pipeline.processors.1.mapping: this `id` is the same for all usage of an object, so every event after the first is dropped as a duplicate and not billed; use `event_id("the-type")`, which differs for each usage interval and stays the same when an event is sent again
     1 error
@@ -95,7 +95,7 @@ fn an_id_that_all_usage_of_a_pod_shares_is_an_error() {
         ])),
         "exit 0"
     );
-    // Messages that are no usage may keep their id.
+    // Messages that do not represent usage may keep their id.
     let lines = pods(&["root.id = this.uid"]).replace("kubernetes_resources", "stdin");
     assert_eq!(lint(&lines), "exit 0");
     // What is printed is not billed, unless it is an event.

@@ -20,7 +20,7 @@ use crate::support::{BINARY, MINUTE};
 const PODS: usize = 500;
 /// How often every pod changes: 1,000 changes a second.
 const TICK: Duration = Duration::from_millis(500);
-/// After so many rounds of changes the memory is measured, and after as many again.
+/// The memory is measured after this many rounds of changes, and again after as many more.
 const ROUNDS: usize = 16;
 /// How much 8,000 changes may cost that were all delivered. Kept whole they take twelve megabytes.
 const MOST_GROWTH: u64 = 5 * 1024 * 1024;

@@ -53,8 +53,8 @@ async fn pods_that_went_while_nobody_watched_are_billed_to_their_end() {
 }
 
 /// The other end of every connection disappears without closing it; new connections work. Over HTTP/2 a
-/// watch and the requests that check whether it is alive share a connection, so no window is made of
-/// what is not known.
+/// watch and the requests that check whether it is alive share a connection, so no window is made while
+/// the state of the pods is unknown.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_half_open_connection_costs_no_second() {
@@ -73,7 +73,7 @@ async fn a_half_open_connection_costs_no_second() {
     scene.pods.delete("pod-0").await.unwrap();
     let new = scene.pods.create_running(&pod("new"), silent_at).await;
     new.unwrap();
-    // It notices within a minute, and makes up for it.
+    // The program notices within a minute, and bills what it missed.
     scene.wait_for_event_of("new").await;
     scene.assert_exact(&meterline).await;
     meterline
@@ -82,7 +82,7 @@ async fn a_half_open_connection_costs_no_second() {
     meterline.stop().await;
 }
 
-/// What is given up is logged and counted, to the second.
+/// Usage that is given up is logged, and counted to the second.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_sink_that_is_away_longer_than_the_backlog_costs_what_is_counted() {

@@ -196,7 +196,7 @@ async fn every_rule_of_a_pod_s_life_and_of_its_metrics() {
         let seconds = events.iter().map(|it| &it["data"]["duration_seconds"]);
         seconds.map(|it| it.as_i64().unwrap()).sum()
     };
-    // No status says when it ended, or when the annotation went: within a second or two.
+    // No status says when it ended or when the annotation was removed, so both are known to a second or two.
     let removed = billed("removed", "removed");
     assert!((3..=5).contains(&removed), "{removed}");
     let stripped = billed("stripped", "customer-3");
@@ -208,7 +208,7 @@ async fn every_rule_of_a_pod_s_life_and_of_its_metrics() {
     meterline.stop().await;
 }
 
-/// kwok, a kubelet that this project did not write, runs pods that wait, end by themselves or are deleted.
+/// kwok, a third-party simulation of a kubelet, runs pods that wait, end by themselves or are deleted.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn pods_that_kwok_runs_are_billed_exactly() {
@@ -244,7 +244,8 @@ async fn pods_that_kwok_runs_are_billed_exactly() {
     scene.finish(&meterline).await;
 }
 
-/// There is neither a server nor a right at the start: the program says so, waits, and bills when it can.
+/// At the start the server is away and the permissions are missing. The program reports that, waits, and
+/// bills as soon as it can.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn it_starts_without_a_server_and_without_rights() {

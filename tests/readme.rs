@@ -36,7 +36,7 @@ fn block(part: &str) -> String {
     found.remove(0)
 }
 
-/// A folder as a user has it: the program by its name, the files of the repository, a pod and a
+/// The folder of a user: the program by its name, the files of the repository, a pod and a
 /// configuration.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -100,7 +100,7 @@ async fn bills(lines: &str) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn the_preset_runs_as_the_readme_says() {
-    // The comment behind the URL is for the reader.
+    // The comment after the URL is for the reader.
     bills(&block("export OPENMETER_URL")).await;
 }
 

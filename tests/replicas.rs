@@ -1,5 +1,5 @@
 //! Two replicas with a Lease on a real API server: whatever happens to the leader, the other one continues
-//! without a hole.
+//! without a gap.
 
 use std::time::Duration;
 

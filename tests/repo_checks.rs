@@ -123,7 +123,7 @@ fn a_test_whose_part_may_be_missing_is_ignored_with_the_reason() {
     let mut needy = 0;
     for path in files("rs") {
         let text = fs::read_to_string(&path).unwrap();
-        // In two parts, because this file is read as well.
+        // Written in two parts, because this file is searched as well.
         let tests = text.split(concat!("#[", "test]\n")).skip(1);
         for test in tests.chain(text.split(concat!("#[tokio::", "test")).skip(1)) {
             // A test ends at the brace in the first column.

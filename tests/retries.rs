@@ -62,7 +62,7 @@ fn time(event: &Value) -> i64 {
     DateTime::parse_from_rfc3339(time).unwrap().timestamp()
 }
 
-/// When the newest event of a pod begins that arrived.
+/// Returns the start of the newest event of a pod that has arrived.
 fn newest(state: &State, name: &str) -> i64 {
     let events = state.events.iter().map(|it| &it.event);
     let mine = events.filter(|it| pod_of(it) == name);

@@ -1,4 +1,4 @@
-//! A pod that becomes part of what is metered while it runs is billed from then on, not from its start.
+//! A pod that starts to be metered while it runs is billed from then on, not from its start.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};

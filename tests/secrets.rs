@@ -1,4 +1,4 @@
-//! No secret is shown, at any level, on any page, in any error.
+//! No secret is shown at any log level, by any endpoint, or in any error.
 
 use std::process::Command;
 

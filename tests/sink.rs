@@ -114,7 +114,7 @@ async fn batches_are_halved_until_they_are_taken() {
     ingest.limit_events(Some(7));
     let meterline = preset(&scene).start().unwrap();
     ingest.wait_for_events(90).await.unwrap();
-    // It remembers the size that the sink takes.
+    // It remembers the size that the sink accepts.
     let refused = ingest.state().answered(413);
     assert!((1..10).contains(&refused), "{refused}");
     meterline.stop().await;
@@ -281,7 +281,7 @@ async fn a_refused_token_keeps_the_data_until_another_one_is_there() {
     ingest.assert_clean();
 }
 
-/// A pause that the sink asks for, and for how many seconds the same bytes have to wait.
+/// A pause that the sink requests, and for how many seconds the same bytes have to wait.
 macro_rules! pauses {
     ($(fn $name:ident() { $retry_after:expr => $pause:expr })+) => {$(
         #[tokio::test]

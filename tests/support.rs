@@ -1,4 +1,4 @@
-//! What the end-to-end tests share beside the [`Scene`](meterline_testkit::scene::Scene).
+//! What the end-to-end tests share in addition to the [`Scene`](meterline_testkit::scene::Scene).
 
 use std::{
     path::PathBuf,

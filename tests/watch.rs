@@ -94,8 +94,8 @@ async fn cuts_and_errors_cost_no_second() {
     }
 }
 
-/// A watch that missed more than a few changes gets 410 and lists again. Nobody can know which pods came
-/// and went in between: nothing is billed that did not run, and everything else is billed.
+/// A watch that missed more than a few changes gets 410 and lists again. It is unknown which pods started
+/// and ended in between: nothing is billed that did not run, and everything else is billed.
 #[tokio::test(flavor = "multi_thread")]
 async fn expired_versions_cost_only_what_nobody_can_know() {
     let (billed, truth) = through_faults(options(4, 35)).await;
@@ -118,7 +118,7 @@ async fn a_busy_api_server_is_left_alone_as_long_as_it_asks() {
     const PAUSE: Duration = Duration::from_secs(4);
     let (asked, mut answers) = tokio::sync::mpsc::unbounded_channel();
     let busy = axum::Router::new().fallback(move || {
-        // Nobody receives any more when the test has ended.
+        // Sending fails when the test has ended.
         let _ = asked.send(Instant::now());
         async {
             let headers = [("retry-after", PAUSE.as_secs().to_string())];

@@ -1,9 +1,9 @@
-//! How many instructions the steps take that each pod goes through: parsing, projection, the ledger,
-//! and from the stored pod to the encoded event. Unlike seconds they are the same on a busy machine, so
-//! they are checked: more or less than 5 % away from `counts.txt` is an error.
+//! Counts the instructions of the steps that each pod goes through: parsing, projection, the ledger, and
+//! from the stored pod to the encoded event. Unlike seconds, the counts are the same on a busy machine, so
+//! they are checked: a count that differs by more than 5 % from `counts.txt` is an error.
 //!
-//! `cargo bench --bench instructions` checks; with `UPDATE_COUNTS=1` it writes the file anew. It needs
-//! `valgrind`, under which it runs itself, a step at a time.
+//! `cargo bench --bench instructions` checks the counts; with `UPDATE_COUNTS=1` it rewrites the file. It
+//! runs itself under `valgrind`, which must be installed, one step at a time.
 
 #![expect(
     clippy::print_stdout,
@@ -26,7 +26,7 @@ const COUNTS: &str = concat!(
     "/benches/instructions/counts.txt"
 );
 
-/// Instructions of this program when it does a step so many times.
+/// Returns the instructions of this program when it runs a step this many times.
 fn count(step: &str, times: u64) -> Result<u64> {
     let output = Command::new("valgrind")
         .args([
@@ -52,7 +52,7 @@ fn count(step: &str, times: u64) -> Result<u64> {
         .with_context(|| format!("valgrind counted `{digits}`"))
 }
 
-/// Instructions of a step for one pod: what some rounds more cost, so that preparing them does not count.
+/// Returns the instructions of a step for one pod: the cost of additional rounds, without the preparation.
 fn measure(step: &steps::Step) -> Result<u64> {
     let (few, many) = (1, 1 + step.rounds);
     let more = count(step.name, many)?.saturating_sub(count(step.name, few)?);

@@ -20,12 +20,12 @@ pub(crate) const PODS: usize = 200;
 
 const PRESET: &str = include_str!("../../presets/kubernetes-pod-exec-time.yaml");
 
-/// Something that is done for each pod.
+/// A step that each pod goes through.
 pub(crate) struct Step {
     pub(crate) name: &'static str,
     /// Rounds that are counted.
     pub(crate) rounds: u64,
-    /// Does so many rounds.
+    /// Runs this many rounds.
     pub(crate) run: fn(u64),
 }
 
@@ -81,7 +81,7 @@ fn projection(rounds: u64) {
     }
 }
 
-/// A content as small as one can be, so that the ledger is counted and not the comparison.
+/// The smallest possible content, so that the ledger is counted and not the comparison of contents.
 #[derive(Debug, Clone, PartialEq)]
 struct Label(u64);
 
@@ -118,7 +118,7 @@ fn ledger() -> Ledger<Label> {
     ledger
 }
 
-/// A window goes out and arrives.
+/// Hands out a window and settles it as delivered.
 fn window(ledger: &mut Ledger<Label>, end: i64) {
     let Some(window) = ledger.next(end) else {
         unreachable!("the window up to {end} is over")
@@ -133,7 +133,7 @@ fn windows(rounds: u64) {
     }
 }
 
-/// Each pod changes once in each window.
+/// Each pod changes once in every window.
 fn changes(rounds: u64) {
     let mut ledger = ledger();
     for (round, end) in (0..rounds).zip((10..).step_by(10)) {
@@ -160,7 +160,7 @@ fn later(rounds: u64) {
     }
 }
 
-/// Through all processors of the preset and encoded.
+/// Runs all processors of the preset and encodes the result.
 fn encode(processors: &mut [Box<dyn Processor>], pods: &[Document]) {
     let mut drops = Drops::default();
     let batch = pods.iter().map(message).collect();
@@ -190,7 +190,7 @@ fn message(pod: &Document) -> Message {
     })
 }
 
-/// Stands for the input of the preset, whatever it is given, and learns what is read of its objects.
+/// Replaces the input of the preset, and records what is read of its objects.
 #[derive(Deserialize)]
 struct Learns {}
 

@@ -1,4 +1,4 @@
-//! A pod as a cluster has it: two containers, seven kilobytes of JSON.
+//! A realistic pod: two containers, seven kilobytes of JSON.
 
 use serde_json::{Value, json};
 

@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 use meterline_kubesim::{Kubesim, Options, Size, World};
 use meterline_testkit::ingest::{RecordingIngest, Tally};
 
-/// Waits until so many events have arrived, and returns what arrived.
+/// Waits until this many events have arrived, and returns what arrived.
 pub(crate) async fn arrival(ingest: &RecordingIngest, events: u64) -> Result<Tally> {
     const LIMIT: Duration = Duration::from_secs(600);
     ingest
@@ -26,7 +26,7 @@ pub(crate) async fn arrival(ingest: &RecordingIngest, events: u64) -> Result<Tal
     Ok(ingest.state().tally)
 }
 
-/// A simulated API server with so many realistic pods, which have run for `ago` seconds.
+/// A simulated API server with this many realistic pods, which have run for `ago` seconds.
 pub(crate) async fn cluster(pods: usize, ago: i64) -> Result<Kubesim> {
     let sim = Kubesim::start(Options::default()).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();

@@ -32,8 +32,8 @@ fn without_kubelet(block: &str) -> String {
         .replace("--cascade=orphan", orphaned)
 }
 
-/// Creates what the controllers of a cluster make of the Service while no pod is behind it. Without it the
-/// API server does not know where to forward a request.
+/// Creates what the controllers of a cluster create for a Service without pods. Without it the API server
+/// does not know where to forward a request.
 async fn empty_endpoints(cluster: &Cluster) {
     let services: Api<Service> = Api::namespaced(cluster.client.clone(), NAMESPACE);
     let ports = services.get(NAME).await.unwrap().spec.unwrap().ports;

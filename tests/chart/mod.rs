@@ -33,7 +33,7 @@ impl Tools {
         self.0.join(name)
     }
 
-    /// A tool that uses this kubeconfig, and keeps its caches beside it.
+    /// A tool that uses this kubeconfig, and keeps its caches in the same folder.
     fn command(&self, name: &str, kubeconfig: Option<&Path>) -> Command {
         let mut command = Command::new(self.path(name));
         command.current_dir(root());
@@ -80,7 +80,7 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
-/// What a case renders to, in the namespace `metering`.
+/// Returns what a case renders to in the namespace `metering`.
 fn rendered(tools: &Tools, case: &Path) -> String {
     let values = case.join("values.yaml");
     let arguments = [

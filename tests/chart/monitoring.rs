@@ -77,7 +77,7 @@ fn the_metrics_of_an_expression_are_found() {
     assert_eq!(metrics(expression), ["x_y", "z"]);
 }
 
-/// Series of invented hours, and which alerts fire on them.
+/// Checks which alerts fire on synthetic series of several hours.
 #[test]
 #[ignore = "needs the tools of the chart: METERLINE_TOOLS, as CONTRIBUTING.md has it"]
 fn the_alerts_tell_what_they_are_for() {
@@ -134,7 +134,7 @@ impl Prometheus {
         Some(answer["data"].clone())
     }
 
-    /// Repeats a request until the answer is as wanted.
+    /// Repeats a request until `good` accepts the answer.
     async fn wait(&self, path: &str, query: &[(&str, &str)], good: impl Fn(&Value) -> bool) {
         let deadline = Instant::now() + MINUTE;
         loop {
@@ -211,7 +211,7 @@ async fn prometheus_finds_every_metric_of_the_dashboard_and_the_alerts() {
         })
     };
     prometheus.wait("rules", &[], judged).await;
-    // The ingest API refuses an event, and the alert says so.
+    // The ingest API refuses an event, and the alert reports it.
     ingest.refuse_when(|_| true);
     let firing = |data: &Value| {
         let mut alerts = data["alerts"].as_array().into_iter().flatten();

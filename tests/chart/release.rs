@@ -1,5 +1,5 @@
-//! A release of the chart on a real API server, and its pods as processes: no kubelet runs there, so
-//! the test does what a kubelet does.
+//! A release of the chart on a real API server, and its pods as processes: no kubelet runs, so the test
+//! does its work.
 
 use std::{
     collections::BTreeMap,
@@ -34,7 +34,7 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Without a namespace for the release.
+    /// A cluster without a namespace for the release.
     pub(super) async fn bare() -> Self {
         let tools = Tools::find();
         let control_plane = ControlPlane::start().await.unwrap();
@@ -51,7 +51,7 @@ impl Cluster {
         }
     }
 
-    /// With these namespaces beside that of the release.
+    /// A cluster with these namespaces and that of the release.
     pub(super) async fn new(namespaces: &[&str]) -> Self {
         let cluster = Self::bare().await;
         // The pods of the release have to meet the strictest Pod Security Standard.
@@ -85,7 +85,7 @@ impl Cluster {
             .unwrap();
     }
 
-    /// helm with these arguments, for the release.
+    /// Returns the command `helm` with these arguments, for the release.
     pub(super) fn helm(&self, arguments: &[&str]) -> String {
         let namespace = ["--namespace", NAMESPACE];
         let arguments = [arguments, &namespace].concat();
@@ -171,7 +171,7 @@ impl Cluster {
         command.start().unwrap()
     }
 
-    /// The mounts, as folders of the test. A volume that outlives the pod keeps its folder.
+    /// Returns the mounts, as folders of the test. A volume that outlives the pod keeps its folder.
     async fn mounts(
         &self,
         pod: &str,

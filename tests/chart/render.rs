@@ -68,7 +68,7 @@ fn the_plain_manifests_are_what_the_chart_renders() {
     }
 }
 
-/// Values that make no sense, with a part of the error.
+/// Invalid values, with a part of the error.
 const REFUSED: &[(&[&str], &str)] = &[
     (&[], "say what to meter: set `preset`"),
     (&["preset=kubernetes"], "at '/preset': value must be one of"),
@@ -249,8 +249,8 @@ const REFUSED: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// A configuration loses its quotes on the way through Helm, before its variables are replaced. What arrives
-/// has to mean the same as what was written.
+/// Helm drops the quotes of a configuration before its variables are replaced. The result has to have the
+/// same meaning as the original.
 #[test]
 #[ignore = "needs the tools of the chart: METERLINE_TOOLS, as CONTRIBUTING.md has it"]
 fn every_configuration_that_is_rendered_is_one_that_runs() {

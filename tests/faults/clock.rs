@@ -48,7 +48,7 @@ async fn a_clock_that_is_set_an_hour_wrong_bills_no_second_that_did_not_pass() {
         };
         let before = said(&meterline, text);
         preload.set_clock_off_by(hours * HOUR).unwrap();
-        // It has to notice by itself: the request below does not make it look at the clock.
+        // The program has to notice by itself: the request below does not make it check the clock.
         meterline
             .wait_for_page("/ping", MINUTE, |_, _| said(&meterline, text) > before)
             .await
@@ -76,7 +76,7 @@ async fn a_clock_that_is_set_an_hour_wrong_bills_no_second_that_did_not_pass() {
 async fn a_clock_that_is_put_right_is_followed() {
     let scene = Scene::with(BINARY, 3).await;
     let preload = Preload::compile().unwrap();
-    // No more than half an hour, for the certificate of the API server is valid since an hour ago.
+    // No more than half an hour, because the certificate of the API server has been valid for only an hour.
     preload.set_clock_off_by(-HOUR / 2).unwrap();
     let meterline = preload.put_into(scene.preset()).start().unwrap();
     let warned = meterline

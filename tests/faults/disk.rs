@@ -1,4 +1,4 @@
-//! Disks that are full, that do not sync, or that return other bytes than were written.
+//! Disks that are full, fail to sync, or return other bytes than were written.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::has_file;
 use crate::support::{BINARY, MINUTE, meterline};
 
 const SOON: Duration = Duration::from_secs(20);
-/// Room for a state or a buffer and what belongs to it, and little more.
+/// Enough for a state file or a buffer with its companion files, and little more.
 const SMALL: u64 = 6_000_000;
 
 /// Waits until `/ready` says that a file cannot be written, and asserts that nothing is sent then.
@@ -32,7 +32,7 @@ async fn nothing_goes_out(meterline: &Meterline, ingest: &RecordingIngest, reaso
     assert_eq!(later, 0, "{}", meterline.tail());
 }
 
-/// The file cannot be written twice: the first time the program goes on when the disk writes again, the
+/// Writing the file fails twice. The first time the program continues when the disk works again; the
 /// second time it is killed before that.
 async fn a_state_that_cannot_be_written<F>(
     scene: &Scene,
@@ -89,7 +89,7 @@ async fn a_state_that_cannot_be_synced_is_not_trusted_and_is_rewritten() {
     assert!(!has_file(scene.folder(), ".damaged-"));
 }
 
-/// So many messages, which their input cannot make twice, that they last longer than the failure.
+/// The number of messages, enough to outlast the failure. The input cannot make a message twice.
 const MADE: usize = 400;
 
 /// Messages arrive all the time. The input repeats those that the buffer refuses, and all are delivered.
@@ -165,8 +165,8 @@ async fn what_a_buffer_could_not_sync_comes_again() {
     a_buffer_that_cannot_be_written(&buffer, Some(&preload), begin, end, "disk I/O error").await;
 }
 
-/// The file of the buffer is no database any more, so nothing in it can be delivered. The program
-/// reports it, keeps the file and goes on.
+/// The file of the buffer is not a database any more, so nothing in it can be delivered. The program
+/// reports that, keeps the file and continues.
 #[tokio::test]
 async fn a_damaged_buffer_is_moved_aside_and_reported() {
     let ingest = RecordingIngest::start().await.unwrap();

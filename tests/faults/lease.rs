@@ -75,7 +75,7 @@ async fn annotate(scene: &Scene, annotations: Value) {
         .unwrap();
 }
 
-/// Sets the watermark in the Lease so many seconds ahead of what it is.
+/// Moves the watermark in the Lease this many seconds ahead.
 async fn set_ahead(scene: &Scene, by: i64) -> String {
     let ahead = watermark(scene).await + seconds(by);
     let ahead = ahead.to_rfc3339_opts(SecondsFormat::Secs, true);
@@ -83,8 +83,8 @@ async fn set_ahead(scene: &Scene, by: i64) -> String {
     ahead
 }
 
-/// Waits until the clock is so many seconds past the watermark in the Lease: set ahead by as many, it
-/// still lies in the past.
+/// Waits until the clock is this many seconds past the watermark in the Lease. Moved ahead by as many
+/// seconds, the watermark is still in the past.
 async fn wait_past(scene: &Scene, by: i64) {
     until(watermark(scene).await + seconds(by + 1)).await;
 }
@@ -113,7 +113,7 @@ async fn a_watermark_that_somebody_sets_ahead_costs_no_second_and_is_reported() 
     leader.stop().await;
 }
 
-/// No replica leads that would correct it.
+/// No replica leads, so none corrects it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_watermark_that_is_set_ahead_once_the_leader_is_killed_costs_no_second_and_is_reported() {
@@ -130,7 +130,7 @@ async fn a_watermark_that_is_set_ahead_once_the_leader_is_killed_costs_no_second
     next.stop().await;
 }
 
-/// Copies the state file with the files that belong to it.
+/// Copies the state file with its companion files.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -166,7 +166,7 @@ async fn a_watermark_beyond_what_this_replica_handed_out_is_adopted_with_a_count
     assert!(lost >= 9.0, "{lost}");
     let (_, page) = restored.get("/ready").await.unwrap();
     assert!(page.contains("object-seconds before"), "{page}");
-    // What it skipped had been delivered, so nothing is missing and nothing is double.
+    // What it skipped had been delivered, so nothing is missing or billed twice.
     scene.assert_exact(&restored).await;
     restored.assert_metric("lost_time", lost).await;
     restored.stop().await;
@@ -200,8 +200,8 @@ async fn a_watermark_that_is_set_ahead_between_two_runs_costs_no_second() {
     }
 }
 
-/// The standby takes over with a watermark that somebody set ahead, while the other replica led and while
-/// none did.
+/// The standby takes over with a watermark that was moved ahead, once while the other replica led and once
+/// while none did.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_standby_takes_over_without_a_hole_where_the_watermark_was_set_ahead() {
@@ -237,8 +237,8 @@ async fn a_standby_takes_over_without_a_hole_where_the_watermark_was_set_ahead()
     standby.stop().await;
 }
 
-/// Somebody removes the signature as well, so that nobody can tell who wrote the watermark. A replica with
-/// a state follows it and counts what it skips; one without begins where it would begin without a Lease.
+/// The signature is removed as well, so the author of the watermark is unknown. A replica with a state
+/// follows it and counts what it skips; one without begins where it would begin without a Lease.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_watermark_that_nobody_signed_is_followed_only_with_a_count() {

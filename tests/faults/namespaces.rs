@@ -40,7 +40,7 @@ async fn a_missing_namespace_is_reported_until_it_exists_where_namespaces_may_be
         line.contains("mistyped") && line.contains("level=warn"),
         "{line}"
     );
-    // The other namespaces are billed all the same.
+    // The other namespaces are still billed.
     knows.wait_ready_with(TOLD).await.unwrap();
     knows.assert_metric(MISSING, 1.0).await;
 

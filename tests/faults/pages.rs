@@ -30,7 +30,7 @@ fn peak_memory(meterline: &Meterline) -> u64 {
     kib.parse::<u64>().unwrap() / 1024
 }
 
-/// Opens so many connections that send this and wait. The server may have closed some already.
+/// Opens this many connections that send this and wait. The server may have closed some already.
 async fn connections(meterline: &Meterline, count: usize, sent: &str) -> Vec<TcpStream> {
     let mut opening = JoinSet::new();
     for _ in 0..count {

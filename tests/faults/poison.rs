@@ -1,4 +1,4 @@
-//! Events that make the sink fail whenever it gets them.
+//! Events that make the sink fail whenever they are sent.
 
 use meterline_testkit::{
     pods::pod,
@@ -41,7 +41,7 @@ async fn an_event_that_makes_the_sink_fail_stops_nobody_elses_billing() {
     meterline.stop().await;
 }
 
-/// The program is killed meanwhile: what was rejected stays rejected, and the other pods are exact.
+/// The program is killed meanwhile. What was rejected stays rejected, and the other pods are billed exactly.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn what_is_rejected_survives_the_process_and_costs_the_others_nothing() {
@@ -132,7 +132,8 @@ async fn a_pod_whose_events_make_the_sink_fail_may_be_deleted_meanwhile() {
             .unwrap()
     };
     let meterline = start();
-    // Each batch has an event of it, so nothing was taken yet. It is deleted while its seconds wait.
+    // Each batch contains one of its events, so nothing was accepted yet. The pod is deleted while its
+    // seconds wait.
     ingest
         .wait_until(MINUTE, |state| state.answered(500) >= 2)
         .await
@@ -149,7 +150,7 @@ async fn a_pod_whose_events_make_the_sink_fail_may_be_deleted_meanwhile() {
         .unwrap();
     assert!(line.contains("default/pod-1"), "{line}");
     scene.assert_exact_but("pod-1", &meterline).await;
-    // Nothing waits because of it.
+    // No other usage waits because of it.
     nothing_waits(&scene, &meterline).await;
     meterline.stop().await;
 }

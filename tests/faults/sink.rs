@@ -1,4 +1,4 @@
-//! A sink that does not answer, and events or scripts that only some pods suffer from.
+//! A sink that does not answer, and events or scripts that fail for some pods only.
 
 use std::collections::HashSet;
 
@@ -48,8 +48,8 @@ async fn a_sink_that_does_not_answer_is_left_after_the_time_limit_and_windows_wa
     meterline.stop().await;
 }
 
-/// A sink asks to be left alone for thirty years. Only that request waits: others are sent, and neither a
-/// stop nor a restart waits for it.
+/// A sink asks for a pause of thirty years. Only that request waits: others are sent, and neither a stop
+/// nor a restart waits for it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_retry_after_of_years_holds_up_nothing_but_its_request() {

@@ -1,4 +1,4 @@
-//! The process is suspended, or gets no CPU: when it goes on, it has not yet read what happened meanwhile.
+//! The process is suspended or gets no CPU. When it continues, it has not yet read what happened meanwhile.
 
 use meterline_testkit::{
     pods::{self, pod},

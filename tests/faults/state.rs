@@ -25,7 +25,7 @@ async fn assert_refused(command: MeterlineCommand) {
     );
 }
 
-/// Asserts that `/ready` reports what happened and that the metric counts it, while billing goes on.
+/// Asserts that `/ready` reports what happened and that the metric counts it, while billing continues.
 async fn assert_reported(meterline: &Meterline, times: f64, what: &str) {
     meterline.wait_for_log(what, NOTICED).await.unwrap();
     meterline

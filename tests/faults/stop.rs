@@ -23,11 +23,11 @@ use super::has_file;
 use crate::support::{BINARY, Chance, MINUTE, meterline};
 
 const SOON: Duration = Duration::from_secs(20);
-/// `shutdown_timeout` and what may come after it, on a machine that is busy.
+/// `shutdown_timeout` and the time for what follows it, on a busy machine.
 const LONGEST_STOP: Duration = Duration::from_secs(5);
 
-/// Whether it ended as the README says after a stop signal. Once the log says `begun`, it listens for
-/// signals for sure.
+/// Whether it ended as the README documents for a stop signal. Once the log contains `begun`, it certainly
+/// listens for signals.
 fn is_documented(status: ExitStatus, meterline: &Meterline, begun: &str) -> bool {
     match status.code() {
         Some(0 | 75) => true,
@@ -112,7 +112,7 @@ async fn stopped_at_any_moment_with_a_state_file_every_second_is_billed_once() {
     meterline.stop().await;
 }
 
-/// Writes numbered lines of this run until nobody reads them any more.
+/// Writes numbered lines of this run until the reader closes the pipe.
 fn feed(run: usize, mut lines: PipeWriter) {
     let mut line = |second: u32| writeln!(lines, "{{\"run\": {run}, \"second\": {second}}}");
     for second in 0.. {
@@ -123,8 +123,8 @@ fn feed(run: usize, mut lines: PipeWriter) {
     }
 }
 
-/// Lines of standard input, which nobody can repeat, go through a buffer in a file. Lines that it took are
-/// delivered, however often the program is stopped; the others stay in the pipe.
+/// Lines of standard input, which cannot be read twice, go through a buffer in a file. The lines that the
+/// buffer accepted are delivered, however often the program is stopped; the others stay in the pipe.
 #[tokio::test(flavor = "multi_thread")]
 async fn stopped_at_any_moment_with_a_buffer_every_second_is_billed_once() {
     let ingest = RecordingIngest::start().await.unwrap();
@@ -152,7 +152,7 @@ shutdown_timeout: 1s
         let meterline = meterline().config(&config).stdin(reader).start().unwrap();
         std::thread::spawn(move || feed(run, writer));
         sleep(Duration::from_millis(20 + chance.below(1_800))).await;
-        // At least so many: one that does not answer yet took none that the test knows of.
+        // A lower bound: a process that does not answer yet counts as having read none.
         let received = meterline.metric("buffer_received").await;
         taken.push(received.ok().flatten().unwrap_or_default() as usize);
         let code = stop_within_limit(&meterline, "serving /ping").await;

@@ -1,4 +1,4 @@
-//! Standard error and standard output that nobody reads, or whose reader is gone.
+//! Standard error and standard output that are not read, or whose reader has closed them.
 
 use std::{
     io::{BufRead, BufReader, PipeReader, PipeWriter, Write, pipe},
@@ -23,7 +23,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-/// A pipe whose reader is gone.
+/// A pipe whose reader is closed.
 fn closed_pipe() -> PipeWriter {
     pipe().unwrap().1
 }
@@ -67,7 +67,7 @@ async fn a_debug_output_whose_reader_is_gone_stops_no_billing() {
     bills_on(|command| command.env("DEBUG", "true").stdout(closed_pipe())).await;
 }
 
-/// A pipeline that needs no cluster, with messages of so many bytes.
+/// A pipeline that needs no cluster, with messages of this many bytes.
 fn generate(bytes: usize, processors: &str, output: &str) -> MeterlineCommand {
     meterline().config(&format!(
         "input: {{generate: {{mapping: 'root = \"{}\"', interval: 5ms}}}}\n\
@@ -153,8 +153,8 @@ async fn the_last_lines_come_out_before_the_process_ends() {
     assert!(log.last().unwrap().contains("meterline ends"), "{log:?}");
 }
 
-/// A process that ends before the log is set up says why on standard error, and ends with the documented
-/// exit code also when nobody can read it.
+/// A process that ends before the log is set up reports why on standard error. It ends with the documented
+/// exit code even when standard error cannot be written.
 #[tokio::test]
 async fn a_configuration_error_is_printed_on_standard_error_if_anybody_reads_it() {
     let invalid = || meterline().config("output: {stdout: {when_blocked: perhaps}}\n");
@@ -167,7 +167,7 @@ async fn a_configuration_error_is_printed_on_standard_error_if_anybody_reads_it(
     assert_eq!(status.code(), Some(1));
 }
 
-/// As in `meterline lint a.yaml | head -1`: the reader is gone, and the exit code stays the same.
+/// As in `meterline lint a.yaml | head -1`: the reader closes the pipe, and the exit code stays the same.
 #[tokio::test]
 async fn commands_whose_reader_is_gone_end_as_documented() {
     let folder = tempfile::tempdir().unwrap();

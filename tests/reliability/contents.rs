@@ -1,4 +1,4 @@
-//! What tenants, mappings and the answers of the sink bring about.
+//! The faults of `docs/reliability.md` that tenants, mappings and the answers of the sink cause.
 
 use super::faults::Row;
 

@@ -1,6 +1,6 @@
-//! The faults of `docs/reliability.md`, but for those that tenants, mappings and answers bring about.
+//! The faults of `docs/reliability.md`, except those that tenants, mappings and answers cause.
 
-/// The fault, what happens, and the tests that bring it about, as `file name`; or why none does.
+/// The fault, what happens, and the tests that cause it, as `file name`; or why no test does.
 pub(super) struct Row(
     pub(super) &'static str,
     pub(super) &'static str,
@@ -149,7 +149,7 @@ pub(super) const FAULTS: &[Row] = &[
         "they are delivered within `shutdown_timeout`; the others are counted and logged, and it ends with 75",
         Ok(&[
             "tests/buffer.rs a_stop_delivers_what_memory_has_or_says_that_it_is_lost",
-            "crates/runtime/src/tests/stop.rs what_was_read_and_found_no_room_is_delivered_within_the_deadline",
+            "crates/runtime/src/tests/stop.rs held_batches_are_delivered_within_the_deadline",
         ]),
     ),
     Row(
@@ -268,7 +268,9 @@ pub(super) const FAULTS: &[Row] = &[
     Row(
         "The fallback is away",
         "refused events wait for it, at most 65,536; the other output goes on",
-        Ok(&["crates/runtime/src/tests/stop.rs a_fallback_that_is_away_stops_nobody_else"]),
+        Ok(&[
+            "crates/runtime/src/tests/stop.rs a_fallback_that_is_down_does_not_block_other_outputs",
+        ]),
     ),
     Row(
         "The answer is lost after the events were taken, or an error came after some of them",

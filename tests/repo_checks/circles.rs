@@ -1,5 +1,5 @@
-//! Files of a crate that use each other in a circle: they can only be read, changed and tested
-//! together. A module and its own submodules are apart, since a parent and its parts are one.
+//! Finds files of a crate that use each other in a circle, because such files can only be read, changed
+//! and tested together. A module and its own submodules are exempt, because they are one unit.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,7 +31,7 @@ struct File {
     paths: Vec<(Vec<String>, usize)>,
 }
 
-/// What the tokens of a file say.
+/// What the tokens of a file declare and use.
 #[derive(Default)]
 struct Scan {
     modules: Vec<String>,
@@ -379,7 +379,7 @@ fn a_circle_is_named_with_what_ties_it_and_one_that_is_none_is_not() {
         "d/deep.rs",
         "use super::C; use crate::a::{self, f}; pub struct Deep;",
     );
-    // Neither tests nor documentation nor a parent make one.
+    // Uses in tests, in documentation and of a parent do not count.
     write(
         "c.rs",
         "//! See [`crate::a::f`].\n#[cfg(test)]\nmod tests { use crate::a::f; }",

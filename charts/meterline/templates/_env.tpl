@@ -1,6 +1,6 @@
 {{- /*
-The container's variables: those of the chart, then env, then envVars. A name stands once, for the API
-server warns of a second one: the operator's own wins.
+The container's variables: those of the chart, then env, then envVars. Each name occurs once, because the
+API server warns of duplicates; the operator's value takes precedence.
 */ -}}
 {{- define "meterline.env" -}}
 {{- $chart := list -}}
@@ -15,7 +15,7 @@ server warns of a second one: the operator's own wins.
 {{- $chart = append $chart (dict "name" "STATE_PATH" "value" (printf "%s/state.sqlite" (trimSuffix "/" .Values.storage.mountPath))) -}}
 {{- end -}}
 {{- if .Values.caRootCertificates -}}
-{{- /* The image's own bundle, and ours beside it. */ -}}
+{{- /* The image's own bundle, and the certificates of the chart in addition. */ -}}
 {{- $chart = append $chart (dict "name" "SSL_CERT_FILE" "value" "/etc/ssl/certs/ca-certificates.crt") -}}
 {{- $chart = append $chart (dict "name" "SSL_CERT_DIR" "value" "/etc/meterline/ca") -}}
 {{- end -}}
@@ -33,8 +33,8 @@ server warns of a second one: the operator's own wins.
 {{- $env := default dict .Values.env -}}
 {{- $own := include "meterline.ownNames" . | fromJsonArray -}}
 {{- if not (or .Values.config .Values.configFile .Values.envFrom (has "BATCH_SIZE" $own) (hasKey $env "BATCH_SIZE")) -}}
-{{- /* So that the first events of a few pods arrive soon, and not when twenty have gathered. Who sets
-the size has set the terms. */ -}}
+{{- /* With few pods, the first events then arrive soon and not only when there are twenty. It is not set
+if the operator sets the size. */ -}}
 {{- $chart = append $chart (dict "name" "BATCH_PERIOD" "value" "10s") -}}
 {{- end -}}
 {{- $variables := list -}}

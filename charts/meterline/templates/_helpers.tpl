@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{- /* 52 characters: a StatefulSet's pods carry a hash of 11 in a label. */ -}}
+{{- /* At most 52 characters, because a label of a StatefulSet's pods appends a hash of 11. */ -}}
 {{- define "meterline.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
@@ -44,7 +44,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
-{{- /* The Secret with the token; nothing when there is none. */ -}}
+{{- /* The Secret with the token; empty if there is no token. */ -}}
 {{- define "meterline.secretName" -}}
 {{- if .Values.openmeter.existingSecret -}}
 {{- .Values.openmeter.existingSecret -}}
@@ -57,12 +57,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- ternary .Values.openmeter.existingSecretKey "token" (not (empty .Values.openmeter.existingSecret)) -}}
 {{- end -}}
 
-{{- /* Labels of the operator's and ours as YAML. Takes root, own (wins) and ours. */ -}}
+{{- /* The operator's labels and the chart's, as YAML. Takes root, own (takes precedence) and ours. */ -}}
 {{- define "meterline.merged" -}}
 {{- toYaml (merge (dict) (default dict .own) (.ours | fromYaml)) -}}
 {{- end -}}
 
-{{- /* The port of the pages; nothing where the configuration has none. */ -}}
+{{- /* The port of the HTTP endpoints; empty if the configuration has none. */ -}}
 {{- define "meterline.port" -}}
 {{- $http := default dict (default dict .Values.config).http -}}
 {{- if ne (toString $http.enabled) "false" -}}
@@ -74,7 +74,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
-{{- /* What cannot be right, said before anything is made. */ -}}
+{{- /* Reports invalid values before anything is rendered. */ -}}
 {{- define "meterline.check" -}}
 {{- if not (or .Values.config .Values.configFile .Values.preset) -}}
 {{- fail "say what to meter: set `preset` (such as kubernetes-pod-exec-time), `config` (an object) or `configFile` (a path from volumeMounts)" -}}
@@ -115,7 +115,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- toJson $names -}}
 {{- end -}}
 
-{{- /* "true" where an http_client asks for the variable OPENMETER_TOKEN. */ -}}
+{{- /* "true" if an http_client uses the variable OPENMETER_TOKEN. */ -}}
 {{- define "meterline.tokenInHeaders" -}}
 {{- if kindIs "map" . -}}
 {{- range $key, $value := . -}}
@@ -130,7 +130,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
-{{- /* The Lease, as its replicas find it. */ -}}
+{{- /* The name of the Lease that the replicas use. */ -}}
 {{- define "meterline.leaseName" -}}
 {{- (include "meterline.variable" (dict "root" . "name" "LEASE_LOCK_NAME") | fromJson).value -}}
 {{- end -}}

@@ -1,9 +1,9 @@
 {{- /*
-What the configuration reads of the cluster, so that exactly this is granted. It is worked out as the
-program does: every `kubernetes_resources`, its namespaces with their variables put in.
+What the configuration reads from the cluster, so that the chart grants exactly that. It is determined as
+in the program: every `kubernetes_resources`, and its namespaces with variables replaced.
 */ -}}
 
-{{- /* A variable as the container has it: {"set": bool, "value": string}. Takes root and name. */ -}}
+{{- /* A variable of the container: {"set": bool, "value": string}. Takes root and name. */ -}}
 {{- define "meterline.variable" -}}
 {{- $found := dict "set" false "value" "" -}}
 {{- $env := default dict .root.Values.env -}}
@@ -32,7 +32,7 @@ program does: every `kubernetes_resources`, its namespaces with their variables 
 {{- toJson $found -}}
 {{- end -}}
 
-{{- /* A text with its variables put in. Takes root and text. */ -}}
+{{- /* A text with its variables replaced. Takes root and text. */ -}}
 {{- define "meterline.interpolated" -}}
 {{- $root := .root -}}
 {{- $text := .text -}}
@@ -53,7 +53,7 @@ program does: every `kubernetes_resources`, its namespaces with their variables 
 {{- $text -}}
 {{- end -}}
 
-{{- /* Every `kubernetes_resources` in an input and in the resources that it names, a line of JSON each.
+{{- /* Every `kubernetes_resources` in an input and in the resources that it names, one line of JSON each.
 Takes node and resources, the configuration's `input_resources`. */ -}}
 {{- define "meterline.inputs" -}}
 {{- $resources := .resources -}}
@@ -76,7 +76,7 @@ Takes node and resources, the configuration's `input_resources`. */ -}}
 {{- end -}}
 {{- end -}}
 
-{{- /* The inputs of whichever configuration is chosen. */ -}}
+{{- /* The inputs of the selected configuration. */ -}}
 {{- define "meterline.chosenInputs" -}}
 {{- $asThePreset := list "${SCRAPE_NAMESPACE-default}" -}}
 {{- if .Values.config -}}
@@ -145,7 +145,7 @@ Takes node and resources, the configuration's `input_resources`. */ -}}
 {{- toJson (dict "cluster" $cluster "namespaced" $namespaced) -}}
 {{- end -}}
 
-{{- /* Whether the program talks to the API server at all; "true" or nothing. */ -}}
+{{- /* "true" if the program sends requests to the API server, else empty. */ -}}
 {{- define "meterline.needsToken" -}}
 {{- $scopes := include "meterline.scopes" . | fromJson -}}
 {{- if and .Values.serviceAccount.automount (or $scopes.cluster $scopes.namespaced .Values.leaderElection.enabled) -}}

@@ -1,6 +1,6 @@
 {{- /*
-A value as YAML in which a variable keeps to its place: `"${NAME:}"` stays text whatever NAME is, for
-the quotes that the operator wrote did not survive the way through Helm. Numbers stay whole.
+A value as YAML in which a variable cannot change its type: `"${NAME:}"` remains text for any value of
+NAME. This is needed because Helm drops the quotes that the operator wrote. Whole numbers remain whole.
 */ -}}
 {{- define "meterline.yaml" -}}
 {{- $lines := list -}}
@@ -34,7 +34,7 @@ the quotes that the operator wrote did not survive the way through Helm. Numbers
 {{- end -}}
 {{- end -}}
 
-{{- /* A scalar as text: a number of a values file comes as a float, and is not to become 1e+06. */ -}}
+{{- /* A scalar as text. Numbers of a values file are floats, and must not be written as 1e+06. */ -}}
 {{- define "meterline.text" -}}
 {{- if and (kindIs "float64" .) (eq (floor .) .) -}}{{- printf "%.0f" . -}}{{- else -}}{{- toString . -}}{{- end -}}
 {{- end -}}

@@ -1,4 +1,4 @@
-//! Computes the bill from the events, beside the truth.
+//! Computes the bill from the events, and compares it with the truth.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,6 @@
 //! The registry: joins the component lists of the crates, and holds the presets.
 //!
-//! Whoever reads a configuration takes its components from here: the command, the tests and the
-//! benchmarks.
+//! The command, the tests and the benchmarks take the components of a configuration from here.
 //!
 //! ```
 //! use meterline_components::{PRESETS, registry};

@@ -1,4 +1,4 @@
-//! Writes lines to a file descriptor that may block or fail: a pipe that nobody reads or that is closed, a full
+//! Writes lines to a file descriptor that may block or fail: a pipe that is not read or is closed, or a full
 //! disk.
 //!
 //! A separate thread writes the lines, so that no caller waits. Lines beyond the capacity are dropped and
@@ -16,8 +16,8 @@ use prometheus::IntCounter;
 
 /// The overhead of a waiting line in bytes.
 const OVERHEAD: usize = 64;
-/// The pause before a full non-blocking writer is tried again. There is no portable way to wait for it, and it
-/// is rare: another process made the shared pipe non-blocking.
+/// The pause before a full non-blocking writer is tried again. There is no portable way to wait for it, and
+/// it is rare: another process made the shared pipe non-blocking.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A bounded queue of lines and the thread that writes them.
@@ -47,9 +47,9 @@ struct State {
 }
 
 impl Lines {
-    /// Starts the thread `name`. `room` is the capacity in bytes. `dropped` counts the lines that
-    /// were not written. `told` is called on the thread with their number when lines are written again and half
-    /// of the capacity is free; it may push a line.
+    /// Starts the thread `name`. `room` is the capacity in bytes. `dropped` counts the lines that were not
+    /// written. `told` is called on the thread with their number when lines are written again and half of
+    /// the capacity is free; it may push a line.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -74,8 +74,8 @@ impl Lines {
         Ok(Self(shared))
     }
 
-    /// Adds a line with its line break, without waiting. Returns `false` if there is no room; the line is then
-    /// dropped and counted. A quarter of the capacity is reserved for urgent lines.
+    /// Adds a line with its line break, without waiting. Returns `false` if there is no room; the line is
+    /// then dropped and counted. A quarter of the capacity is reserved for urgent lines.
     pub fn push(&self, line: &[u8], urgent: bool) -> bool {
         let room = if urgent {
             self.0.room
@@ -113,7 +113,7 @@ impl Lines {
 }
 
 impl Drop for Lines {
-    /// Has the thread write what waits, and end.
+    /// Makes the thread write what waits and then end.
     fn drop(&mut self) {
         self.0.lock().closed = true;
         self.0.more.notify_one();

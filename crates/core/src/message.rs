@@ -220,7 +220,7 @@ impl Message {
             .map_or(Cow::Borrowed("message"), |it| it.about.text())
     }
 
-    /// The content in its present form.
+    /// The content in its current form.
     #[must_use]
     pub fn content(&self) -> &Content {
         &self.content
@@ -304,7 +304,7 @@ impl Message {
         self.caught = self.failure.is_some();
     }
 
-    /// Whether the present failure is being caught.
+    /// Whether the current failure is being caught.
     #[must_use]
     pub fn is_caught(&self) -> bool {
         self.caught

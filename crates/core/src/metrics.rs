@@ -145,8 +145,8 @@ impl Metrics {
         }
     }
 
-    /// Has `refresh` called before each response, until it returns `false`. It must be fast, and must not render
-    /// the metrics itself.
+    /// Registers `refresh`, which is called before each response until it returns `false`. It must be fast,
+    /// and must not render the metrics itself.
     pub fn refresh_with(&self, refresh: impl Fn() -> bool + Send + 'static) {
         self.0
             .refreshers

@@ -18,11 +18,11 @@ pub struct BuildContext {
     pub label: Arc<str>,
     /// Its metrics.
     pub metrics: Metrics,
-    /// Where it says that it is ready.
+    /// Where it reports whether it is ready.
     pub health: Health,
     /// What only some components understand, such as how replicas elect the one that bills.
     pub extensions: Extensions,
-    /// Where an input that keeps rejected usage can be asked for it.
+    /// Where an input that keeps rejected usage registers its store.
     pub rejected: Rejected,
     /// How the processors of an input are run; `None` if nothing runs any.
     pub processing: Option<Processing>,
@@ -74,7 +74,7 @@ pub struct InputError(pub String);
 /// A checked input that has not been built.
 #[async_trait]
 pub trait InputPlan: Send {
-    /// Asks the input to make the windows of a schedule itself. An input that knows what happened when
+    /// Asks the input to make the windows of a schedule itself. An input that knows when things happened
     /// returns `true` and from then on yields one batch per window, with the window's metadata. Any other
     /// returns `false`, and the schedule reads it once at the end of each window.
     fn take_schedule(&mut self, interval: Duration) -> bool {
@@ -95,8 +95,8 @@ pub trait InputPlan: Send {
 
 /// A source of batches.
 ///
-/// The methods are called in this order: [`read`](Self::read) any number of times; then, when the process is to
-/// stop, [`stop`](Self::stop), and `read` until `None` if that asked for it;
+/// The methods are called in this order: [`read`](Self::read) any number of times; then, when the process
+/// stops, [`stop`](Self::stop), and `read` until `None` if `stop` returned `true`;
 /// [`close`](Self::close) when no acknowledgement is held any more; and [`left`](Self::left).
 ///
 /// No method has a default, because an input that wraps another one has to forward every call: if a stop
@@ -395,8 +395,8 @@ pub enum WriteError {
         /// What happened and what to do about it.
         reason: String,
     },
-    /// The batch is too large: it is halved, and the limit is remembered. A single message that is too large is
-    /// rejected if a smaller one is accepted.
+    /// The batch is too large: it is halved, and the limit is remembered. A single message that is too large
+    /// is rejected if a smaller one is accepted.
     #[error("{reason}")]
     TooLarge {
         /// What happened.
@@ -409,8 +409,8 @@ pub enum WriteError {
         /// What the server answered.
         reason: String,
     },
-    /// No request can be made from the first message of this batch, such as one whose URL cannot be evaluated:
-    /// it is rejected alone. Nothing was sent, so there is no response.
+    /// No request can be made from the first message of this batch, such as one whose URL cannot be
+    /// evaluated: it is rejected alone. Nothing was sent, so there is no response.
     #[error("{reason}")]
     Unsendable {
         /// What cannot be made, and why.

@@ -1,4 +1,4 @@
-//! `generate`: messages made by a mapping, for tests and trials.
+//! `generate`: makes messages with a mapping, for tests and trials.
 
 use std::time::Duration;
 
@@ -29,10 +29,10 @@ const EXAMPLES: &[&str] = &[
 pub(crate) struct Config {
     /// Makes each message; `this` is empty.
     mapping: Located<String>,
-    /// The pause between messages. `0s`: none.
+    /// The pause between messages; `0s` means no pause.
     #[serde(default = "default_interval")]
     interval: GoDuration,
-    /// How many messages to make before the input ends. 0: no end.
+    /// How many messages to make before the input ends; 0 means that it never ends.
     #[serde(default)]
     count: u64,
 }

@@ -1,7 +1,7 @@
-//! `schedule`: windows of whole seconds, aligned to the Unix epoch, over another input.
+//! `schedule`: reads another input in windows of whole seconds that are aligned to the Unix epoch.
 //!
-//! An input that knows what happened when (`kubernetes_resources`) makes the windows itself. Any
-//! other is read once at the end of each window, and what it yields is marked with that window.
+//! `kubernetes_resources` knows when things happened, so it makes the windows itself. `schedule` reads any
+//! other input once at the end of each window, and marks the messages with that window.
 
 use std::{sync::Arc, time::Duration};
 
@@ -83,14 +83,15 @@ impl InputPlan for Plan {
 struct Schedule {
     seconds: i64,
     child: Box<dyn Input>,
-    /// End of the last window that was read for; windows never come twice, however the clock is set.
+    /// The end of the last window that was read. A window is never yielded twice, even when the clock is
+    /// set back.
     done_until: Option<i64>,
-    /// What the child has left is read at once.
+    /// Set by a stop: the rest of the child is then read without waiting for the end of a window.
     stopped: bool,
 }
 
 impl Schedule {
-    /// End of the window that comes next.
+    /// Returns the end of the next window.
     fn next_end(&self, now: i64) -> i64 {
         let start = now.saturating_sub(now.rem_euclid(self.seconds));
         let end = start.saturating_add(self.seconds);
@@ -105,7 +106,7 @@ impl Input for Schedule {
     async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
         let end = self.next_end(chrono::Utc::now().timestamp());
         let at = chrono::DateTime::from_timestamp(end, 0).unwrap_or_default();
-        // In short sleeps, for the wall clock may be set meanwhile.
+        // Sleeps in short steps, because the wall clock may be set in the meantime.
         while let Ok(remaining) = (at - chrono::Utc::now()).to_std()
             && !self.stopped
         {

@@ -1,4 +1,4 @@
-//! SQLite files that one process holds: opened, checked, migrated, and moved aside when damaged.
+//! Opens, checks and migrates SQLite files that one process holds, and moves damaged ones aside.
 
 use std::{
     fs::{OpenOptions, Permissions},
@@ -11,29 +11,29 @@ use rusqlite::{Connection, ErrorCode};
 use sha2::{Digest, Sha256};
 use tracing::warn;
 
-/// Rights of what this process writes: nobody else reads what tenants run.
+/// The mode of the files that this process writes. No other user may read what tenants run.
 pub(crate) const PRIVATE: u32 = 0o600;
-/// Files of which less is in use are made smaller when they are opened.
+/// A file is mostly free when more than one in this many of its pages is free.
 const LEAST_USED: i64 = 2;
-/// In bytes; smaller files are left as they are.
+/// In bytes; a file up to this size never counts as mostly free.
 const SMALL: i64 = 4 << 20;
-/// How long another process that is about to end may hold the file.
+/// How long to wait for another process that holds the file, which may be about to end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a file cannot be used.
 #[derive(Debug)]
 pub(crate) enum Error {
-    /// Another process holds it.
+    /// Another process holds the file.
     InUse,
-    /// It holds something else than it should, for this reason.
+    /// The contents of the file are not valid, for this reason.
     Damaged(String),
-    /// It cannot be opened, read or written.
+    /// The file cannot be opened, read or written, for this reason.
     Unusable(String),
 }
 
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
-        // What is asked is always the same: the tables are not those that the file says it has.
+        // The SQL texts are constants, so the tables do not match the version of the file.
         if matches!(error, rusqlite::Error::SqlInputError { .. }) {
             return Self::Damaged(error.to_string());
         }
@@ -48,20 +48,20 @@ impl From<rusqlite::Error> for Error {
     }
 }
 
-/// Opens the file, which is made if it is not there, for this process alone: a write-ahead log, each
-/// commit synced. Step `n` of `migrations` makes of version `n` of the file version `n + 1`.
+/// Opens the file for this process alone, and creates it if it does not exist. The file has a write-ahead
+/// log, and each commit is synced. Step `n` of `migrations` migrates the file from version `n` to `n + 1`.
 ///
 /// # Errors
-/// When it cannot be used.
+/// When the file cannot be used.
 pub(crate) fn open(path: &Path, migrations: &[&str]) -> Result<Connection, Error> {
     open_in_pages(path, 4_096, migrations)
 }
 
-/// The same; a file that is made has pages of so many bytes. Each page of which a byte changes is written
-/// whole.
+/// Like [`open`], with the size in bytes of the pages of a new file. SQLite writes a whole page when one
+/// byte of it changes.
 ///
 /// # Errors
-/// When it cannot be used.
+/// When the file cannot be used.
 pub(crate) fn open_in_pages(
     path: &Path,
     page_size: u32,
@@ -87,8 +87,8 @@ pub(crate) fn open_in_pages(
     Ok(connection)
 }
 
-/// Makes the file, if it is not there, so that only this user can read and write it, and takes from
-/// others the rights to one that is there. SQLite gives the files beside it the rights of this one.
+/// Creates the file, if it does not exist, so that only this user can read and write it. Removes the
+/// rights of other users from an existing file. SQLite gives its companion files the mode of this one.
 fn make_private(path: &Path) -> Result<(), Error> {
     let mut options = OpenOptions::new();
     options.create(true).append(true).mode(PRIVATE);
@@ -101,7 +101,7 @@ fn make_private(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes from others the rights to a file, if it is there.
+/// Removes the rights of other users from a file, if it exists.
 pub(crate) fn narrow(path: &Path) {
     let Ok(metadata) = std::fs::metadata(path) else {
         return;
@@ -118,10 +118,10 @@ pub(crate) fn narrow(path: &Path) {
     }
 }
 
-/// Whether the file has pages of another size, or most of it is not in use.
+/// Whether the pages of the file have another size than `page_size`, or the file is mostly free.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When the file cannot be read.
 pub(crate) fn is_wasteful(connection: &Connection, page_size: u32) -> Result<bool, Error> {
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (is, pages, free) = (
@@ -133,12 +133,12 @@ pub(crate) fn is_wasteful(connection: &Connection, page_size: u32) -> Result<boo
     Ok(is != i64::from(page_size) || is_mostly_free)
 }
 
-/// Writes the file anew with pages of this size and nothing that is not in use, at once or not at all.
+/// Rewrites the file atomically, with pages of this size and without free pages.
 ///
 /// # Errors
-/// When it cannot be written, and is as it was.
+/// When the file cannot be rewritten; it is then unchanged.
 pub(crate) fn compact(connection: &Connection, page_size: u32) -> Result<(), Error> {
-    // In memory: there may be no folder for temporary files.
+    // The copy is made in memory, because there may be no folder for temporary files.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "journal_mode", "DELETE")?;
     connection.pragma_update(None, "page_size", page_size)?;
@@ -148,7 +148,7 @@ pub(crate) fn compact(connection: &Connection, page_size: u32) -> Result<(), Err
 }
 
 fn migrate(connection: &Connection, migrations: &[&str]) -> Result<(), Error> {
-    // Taking the write lock now tells of another process now.
+    // Takes the write lock first, so that another process that holds the file is noticed here.
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let known = i64::try_from(migrations.len()).unwrap_or(i64::MAX);
@@ -164,7 +164,7 @@ fn migrate(connection: &Connection, migrations: &[&str]) -> Result<(), Error> {
         connection
             .execute_batch(step)
             .map_err(|error| match error.sqlite_error_code() {
-                // The tables are not those of the version that the file says it has.
+                // The tables do not match the version of the file.
                 Some(ErrorCode::Unknown) => Error::Damaged(error.to_string()),
                 _ => error.into(),
             })?;
@@ -174,8 +174,8 @@ fn migrate(connection: &Connection, migrations: &[&str]) -> Result<(), Error> {
     Ok(())
 }
 
-/// The first eight bytes of the SHA-256 of key and value: SQLite does not notice a flipped bit in a
-/// value.
+/// Returns the first eight bytes of the SHA-256 of the key, a zero byte and the value, as a checksum.
+/// SQLite does not notice a flipped bit in a value.
 pub(crate) fn sum(key: &str, bytes: &[u8]) -> i64 {
     let mut hash = Sha256::new();
     hash.update(key.as_bytes());
@@ -192,16 +192,17 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Whether another program is about to write to the file.
+/// Whether another process holds a lock that prevents writing to the file.
 pub(crate) fn is_in_use(path: &Path) -> bool {
     let tried = Connection::open(path).and_then(|it| it.execute_batch("BEGIN IMMEDIATE; ROLLBACK"));
     tried.is_err_and(|error| matches!(Error::from(error), Error::InUse))
 }
 
-/// Renames the file and what belongs to it; `word` says why. Gives back the new name.
+/// Renames the file and its companion files, and returns the new path. `word` becomes part of the name and
+/// says why the file was moved; `now` is in seconds since the Unix epoch.
 ///
 /// # Errors
-/// When it cannot be renamed.
+/// When a file cannot be renamed.
 pub(crate) fn move_aside(path: &Path, word: &str, now: i64) -> Result<PathBuf, Error> {
     let beside = |suffix: &str| beside(path, suffix);
     let mut aside = beside(&format!(".{word}-{now}"));

@@ -1,4 +1,4 @@
-//! `stdin`: one message a line of standard input.
+//! `stdin`: reads one message per line from standard input.
 
 use async_trait::async_trait;
 use meterline_config::{Configure, InputSpec, PlanContext, Spec};
@@ -19,7 +19,7 @@ pub(crate) const SPEC: InputSpec = Spec::new::<Config>(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// The longest line, in bytes.
+    /// The maximum length of a line, in bytes.
     #[serde(default = "default_max_buffer")]
     max_buffer: usize,
 }
@@ -55,7 +55,7 @@ impl InputPlan for Plan {
 
 struct Lines<R> {
     reader: R,
-    /// What has been read of the present line; survives a cancelled read.
+    /// The part of the current line that has been read. It survives a cancelled read.
     line: Vec<u8>,
     max_buffer: usize,
 }

@@ -8,13 +8,13 @@
 use chrono::{DateTime, SecondsFormat};
 use serde_json::{Value, json};
 
-/// How much a pod holds beside what is billed.
+/// How much a pod contains in addition to what is billed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Size {
     /// Nothing else.
     Small,
     /// About seven kilobytes: two containers with environment, probes, mounts and conditions, and
-    /// managed fields besides.
+    /// managed fields.
     #[default]
     Realistic,
 }
@@ -28,9 +28,9 @@ pub struct PodShape {
     pub namespace: String,
     /// Its UID.
     pub uid: String,
-    /// The annotation `openmeter.io/subject`; none: the pod has no annotations at all.
+    /// The annotation `openmeter.io/subject`; `None` means that the pod has no annotations at all.
     pub subject: Option<String>,
-    /// The annotation `data.openmeter.io/plan`, where there are annotations.
+    /// The annotation `data.openmeter.io/plan`, if the pod has annotations.
     pub plan: String,
     /// CPU that the first container requests, in thousandths of a core.
     pub millicores: i64,
@@ -40,7 +40,7 @@ pub struct PodShape {
     pub gpus: i64,
     /// Whether a sidecar runs beside the containers, with 50 thousandths of a core.
     pub sidecar: bool,
-    /// How much it holds beside.
+    /// How much it contains in addition to what is billed.
     pub size: Size,
     /// When it was created, Unix seconds.
     pub created: i64,

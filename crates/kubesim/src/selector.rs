@@ -13,7 +13,7 @@ enum Requirement {
     Exists(String),
     Missing(String),
     In(String, Vec<String>),
-    /// True as well where there is no such label.
+    /// Also true if there is no such label.
     NotIn(String, Vec<String>),
 }
 
@@ -21,7 +21,7 @@ impl Selector {
     /// Reads a selector such as `app=web,tier in (a, b),!legacy`.
     ///
     /// # Errors
-    /// Says which part is not one.
+    /// Names the part that is not a requirement.
     pub fn parse(text: &str) -> Result<Self, String> {
         split(text)
             .into_iter()

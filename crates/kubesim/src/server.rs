@@ -143,7 +143,7 @@ impl Kubesim {
         result
     }
 
-    /// Ends every watch, as a server that goes away does.
+    /// Ends every watch, as a server that shuts down does.
     pub fn cut_watches(&self) {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
     }

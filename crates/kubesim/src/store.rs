@@ -122,7 +122,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// An empty store that keeps so many changes.
+    /// Returns an empty store that keeps this many changes.
     #[must_use]
     pub fn new(keep: usize) -> Self {
         Self {

@@ -32,7 +32,7 @@ async fn watch(sim: &Kubesim, config: Config) -> Events {
     Box::pin(watcher(Api::<Pod>::all(client(sim).await), config))
 }
 
-/// The next event in a word; an error is "error".
+/// Returns a short text for the next event; "error" for an error.
 async fn next(events: &mut Events) -> String {
     let event = tokio::time::timeout(Duration::from_secs(20), events.next())
         .await

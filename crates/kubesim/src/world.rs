@@ -237,7 +237,7 @@ impl World {
         }
     }
 
-    /// One second of a pod's life; false when it is gone.
+    /// Simulates one second of a pod's life. Returns false when the pod is deleted.
     fn age(&mut self, pod: &mut Living, now: i64, store: &mut Store) -> bool {
         match pod.stage {
             Stage::Pending { runs_at } => {
@@ -288,7 +288,7 @@ impl World {
         true
     }
 
-    /// Changes a running pod, or not.
+    /// Changes a running pod with a small probability.
     fn change(&mut self, pod: &mut Living, now: i64, store: &mut Store) {
         match self.random.random_range(0..40) {
             0 => {

@@ -23,7 +23,7 @@ pub struct Checkpoint<C> {
     pub(crate) watermark: UnixSeconds,
     /// Windows between watermark and `emitted`, by start.
     pub(crate) windows: BTreeMap<UnixSeconds, HandedOut>,
-    /// Late spans, and the batches that are made of them. The state holds them beside the checkpoint; older
+    /// Late spans, and the batches that are made of them. The state holds them next to the checkpoint; older
     /// versions of the state hold them here.
     #[serde(default = "BTreeMap::new", skip_serializing)]
     pub(crate) late: Spans<C>,
@@ -47,7 +47,7 @@ pub struct Checkpoint<C> {
 }
 
 impl<C> Checkpoint<C> {
-    /// Adds what the state holds beside the checkpoint of what was learned late.
+    /// Adds what the state holds of late spans and batches outside the checkpoint.
     #[must_use]
     pub fn with_late(
         mut self,

@@ -283,7 +283,7 @@ impl<C: Content> Entry<C> {
         is_changed
     }
 
-    /// Returns what the state has to write of it, and takes that for written.
+    /// Returns what the state has to write of it, and marks that as written.
     pub(crate) fn take_change(&mut self) -> RecordChange<C> {
         let first = self.segments.first().map(|it| it.start);
         let last = self.segments.last().map(|it| it.start);

@@ -306,7 +306,7 @@ impl<C: Content> Late<C> {
 
     // --- what is written ----------------------------------------------------------------------
 
-    /// Has the next changes hold all that there is.
+    /// Makes the next changes contain everything.
     pub(crate) fn mark_all_dirty(&mut self) {
         let spans = self.spans.iter().flat_map(|(start, spans)| {
             let of = |uid: &Uid| (*start, Arc::clone(uid));
@@ -317,7 +317,7 @@ impl<C: Content> Late<C> {
         self.changed_batches.extend(numbers);
     }
 
-    /// Returns what changed, and takes it for written.
+    /// Returns what changed, and marks it as written.
     pub(crate) fn take_changes(&mut self) -> (LateChanges<C>, BatchChanges<C>) {
         let span = |(start, uid): (UnixSeconds, Uid)| {
             let span = self.spans.get(&start).and_then(|it| it.get(&uid)).cloned();

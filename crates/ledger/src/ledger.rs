@@ -417,7 +417,7 @@ impl<C: Content> Ledger<C> {
         seconds.fold(0, |sum, (_, _, it)| sum.saturating_add(it))
     }
 
-    /// Has all rejected pieces handed out again. Returns how many there are.
+    /// Makes all rejected pieces due to be handed out again. Returns how many there are.
     pub fn retry_rejected(&mut self) -> usize {
         self.quarantine.retry()
     }

@@ -258,7 +258,7 @@ impl<C: Content> Objects<C> {
 
     // --- what is written ----------------------------------------------------------------------
 
-    /// Returns the objects that changed, `None` for those that were forgotten, and takes them for written.
+    /// Returns the objects that changed, `None` for those that were forgotten, and marks them as written.
     pub(crate) fn take_changes(&mut self) -> BTreeMap<Uid, Option<RecordChange<C>>> {
         let changed = std::mem::take(&mut self.changed).into_iter();
         let record = |uid: Uid| {
@@ -268,7 +268,7 @@ impl<C: Content> Objects<C> {
         changed.map(record).collect()
     }
 
-    /// Has the next changes hold all that there is.
+    /// Makes the next changes contain everything.
     pub(crate) fn mark_all_dirty(&mut self) {
         self.changed = self.entries.keys().cloned().collect();
         let segments = self.entries.values_mut().flat_map(|it| &mut it.segments);

@@ -14,8 +14,8 @@ pub(crate) const UNPROVED: &str = "no_proof";
 /// The reason of time that came too late.
 pub(crate) const TOO_OLD: &str = "max_backlog";
 
-/// The most owners of unbilled time that are counted separately. When another owner is added, the one with the
-/// least unbilled time is counted as [`OTHER`]: whoever creates many owners cannot hide what others lose.
+/// The most owners of unbilled time that are counted separately. When another owner is added, the one with
+/// the least unbilled time is counted as [`OTHER`]. A tenant with many owners cannot hide what others lose.
 const MOST_OWNERS: usize = 256;
 
 /// Stands for all owners that are not counted separately.

@@ -56,12 +56,12 @@ impl<C> Segment<C> {
         is_changed
     }
 
-    /// Has all of it written.
+    /// Marks all of it to be written.
     pub(crate) fn mark_dirty(&mut self) {
         self.saved = None;
     }
 
-    /// Returns what the state has to write of it, and takes that for written. The segment before ends at
+    /// Returns what the state has to write of it, and marks that as written. The segment before ends at
     /// `after`.
     pub(crate) fn take_change(&mut self, after: UnixSeconds) -> Option<SegmentChange<C>>
     where

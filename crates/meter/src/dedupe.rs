@@ -13,7 +13,7 @@ pub struct Deduplicator {
 }
 
 impl Deduplicator {
-    /// Whether this event arrives for the first time. An event without a source and id never does.
+    /// Whether this event arrives for the first time. False for an event without a source or an id.
     pub fn is_new(&mut self, event: &Value) -> bool {
         let text = |key| event.get(key).and_then(Value::as_str);
         let (Some(source), Some(id)) = (text("source"), text("id")) else {

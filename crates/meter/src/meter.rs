@@ -15,7 +15,7 @@ use crate::{
     aggregate::{Running, Sample},
 };
 
-/// Why a description makes no meter.
+/// Why a description does not define a meter.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// A JSONPath that does not parse.
@@ -27,7 +27,7 @@ pub enum BuildError {
         field: String,
         /// Its value.
         path: String,
-        /// What the parser says.
+        /// The error of the parser.
         reason: String,
     },
     /// An aggregation without the value it needs.
@@ -44,7 +44,7 @@ pub enum Refused {
     /// The event has no value property.
     #[error("the event has no `{0}`")]
     NoValue(String),
-    /// The value is no number.
+    /// The value is not a number.
     #[error("`{0}` of the event is {1}, which is no number")]
     NoNumber(String, String),
     /// The sum exceeds 28 digits.
@@ -78,7 +78,7 @@ impl Meter {
     /// A meter without events.
     ///
     /// # Errors
-    /// When a path is no JSONPath, or the aggregation needs a value property and there is none.
+    /// When a path is not a JSONPath, or the aggregation needs a value property that is not set.
     pub fn new(config: MeterConfig) -> Result<Self, BuildError> {
         let parse = |field: &str, path: &str| {
             parse_json_path(path).map_err(|reason| BuildError::Path {

@@ -1,23 +1,23 @@
-//! What an answer means: whose word it is, and what that says of the events.
+//! Decides from a response whether the server accepted, rejected or failed to process the events.
 
 use std::time::Duration;
 
 use meterline_core::WriteError;
 
-/// The pause before a request is repeated that only a person can mend, such as one to a server that is
-/// not trusted.
+/// The pause before a request is repeated whose failure only an operator can correct, such as a
+/// request to a server that is not trusted.
 pub(crate) const SLOW: Duration = Duration::from_secs(30);
 
-/// Whose answers these are.
+/// The protocol that the server speaks.
 pub(crate) enum Dialect {
-    /// OpenMeter's ingest API, whose words are known.
+    /// OpenMeter's ingest API, whose responses are specified.
     OpenMeter,
-    /// Anybody's, with what the configuration says of statuses.
+    /// Any other server, with the status codes of the configuration.
     Any(Statuses),
 }
 
-/// What the configuration says of statuses. One that is in several lists is dropped before it is tried
-/// again, and tried again before it is a success.
+/// The status codes of the configuration. If a code is in several lists, `drop_on` takes precedence
+/// over `backoff_on`, and `backoff_on` over `successful_on`.
 #[derive(Debug, Default)]
 pub(crate) struct Statuses {
     pub(crate) drop_on: Vec<u16>,
@@ -25,31 +25,33 @@ pub(crate) struct Statuses {
     pub(crate) successful_on: Vec<u16>,
 }
 
-/// What an answer says beside its status.
+/// What a response contains besides its status.
 pub(crate) struct Said {
-    /// On one line: the `detail` of a problem (RFC 9457) if it is one, else the beginning.
+    /// One line: the `detail` of a problem (RFC 9457) if the body is one, otherwise the beginning
+    /// of the body.
     pub(crate) text: String,
-    /// It is a web page.
+    /// Whether the body is a web page.
     pub(crate) is_page: bool,
-    /// It is a problem: an object of the media type `application/problem+json`.
+    /// Whether the body is a problem: an object of the media type `application/problem+json`.
     pub(crate) is_problem: bool,
     pub(crate) is_empty: bool,
     pub(crate) end: End,
 }
 
-/// How the body of an answer ended.
+/// How the body of a response ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// It was read to its end.
+    /// The body was read to its end.
     Whole,
-    /// It is longer than what is read of an answer.
+    /// The body is longer than the part that is read.
     Longer,
-    /// The connection ended before it did, or the time was up.
+    /// The connection closed before the end of the body, or the time limit passed.
     BrokeOff,
 }
 
 impl Dialect {
-    /// What an answer means that reads `what` for people and asks for the pause `after`.
+    /// Returns what a response means. `what` describes the response for people; `after` is the
+    /// pause that it asks for.
     pub(crate) fn meaning(
         &self,
         status: u16,
@@ -58,7 +60,7 @@ impl Dialect {
         after: Option<Duration>,
     ) -> Result<(), WriteError> {
         if said.end == End::BrokeOff && matches!(status, 200..=299 | 400 | 422) {
-            // Whatever it began with, nobody has taken or judged anything to the end.
+            // Whatever the body begins with, the server has not accepted or rejected the events.
             let reason = format!("{what} (the answer broke off)");
             return Err(WriteError::Failed { reason, after });
         }
@@ -69,8 +71,8 @@ impl Dialect {
     }
 }
 
-/// What an answer of OpenMeter's ingest API means. 202 and 204 are its words for success; a verdict is
-/// a problem (RFC 9457), as everything it refuses is. All else is somebody else's.
+/// Returns what a response of OpenMeter's ingest API means. 202 and 204 are its success codes. It
+/// rejects events with a problem (RFC 9457). Any other response comes from another server.
 fn open_meter(
     status: u16,
     said: &Said,
@@ -88,7 +90,7 @@ fn open_meter(
     }
 }
 
-/// What an answer of anybody means.
+/// Returns what a response of any other server means.
 fn anybody(
     status: u16,
     said: &Said,
@@ -109,8 +111,8 @@ fn anybody(
         return Ok(());
     }
     match status {
-        // A page for people is a proxy's, or that of a server that is asked at the wrong port: nobody
-        // took the events, and nobody judged them either.
+        // A web page comes from a proxy, or from a server on the wrong port. It neither accepts nor
+        // rejects the events.
         200..=299 | 400 | 422 if said.is_page => Err(strange(&what, said)),
         200..=299 => Ok(()),
         400 | 422 => Err(WriteError::Rejected { reason: what }),
@@ -118,7 +120,7 @@ fn anybody(
     }
 }
 
-/// An answer that is not the API's.
+/// Returns the error for a response that does not come from the API.
 fn strange(what: &str, said: &Said) -> WriteError {
     let how = if said.is_page {
         "with a web page"
@@ -133,7 +135,7 @@ fn strange(what: &str, said: &Said) -> WriteError {
     }
 }
 
-/// What to do about a status that is neither a success nor a verdict on an event.
+/// Returns the error for a status that neither accepts nor rejects the events.
 fn no_verdict(status: u16, reason: String, after: Option<Duration>) -> WriteError {
     match status {
         401 | 403 => WriteError::Unauthorized {
@@ -155,7 +157,7 @@ fn no_verdict(status: u16, reason: String, after: Option<Duration>) -> WriteErro
 mod tests {
     use super::*;
 
-    /// An answer with this body, which is all of it.
+    /// A response with this body, which was read to its end.
     fn answer(body: &str) -> Said {
         Said {
             text: body.to_owned(),
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn only_openmeters_own_word_is_a_success_or_a_verdict() {
+    fn only_responses_of_the_api_accept_or_reject_events() {
         let says = |status: u16, said: &Said| open_meter(status, said, String::new(), None);
         let problem = Said {
             is_problem: true,

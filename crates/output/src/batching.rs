@@ -1,20 +1,20 @@
-//! The `batching` field that writing outputs share.
+//! The `batching` field that outputs share.
 
 use meterline_config::{GoDuration, optional_duration};
 use meterline_core::BatchPolicy;
 use serde::Deserialize;
 
-/// How messages are gathered. With none of the fields set, batches are written as they come: a
+/// How messages are collected into batches. If no field is set, a batch is written as it arrives: a
 /// window of the schedule in one request.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Batching {
-    /// How many messages to wait for, and the most in one batch. 0: no such rule.
+    /// The number of messages to wait for, which is also the most in one batch. 0: no such rule.
     count: usize,
-    /// The longest that a message waits for others.
+    /// The longest time that a message waits for others.
     #[serde(deserialize_with = "optional_duration")]
     period: Option<GoDuration>,
-    /// How many bytes to wait for, and the most in one batch. 0: no such rule.
+    /// The number of bytes to wait for, which is also the most in one batch. 0: no such rule.
     byte_size: usize,
 }
 

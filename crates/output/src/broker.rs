@@ -1,4 +1,4 @@
-//! `broker`: every message to every output.
+//! `broker`: sends every message to every output.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use serde::Deserialize;
 /// The component.
 pub(crate) const SPEC: OutputSpec = Spec::new::<Config>(
     "broker",
-    "Sends every message to each of its outputs; it is delivered once all have it.",
+    "Sends every message to each of its outputs; it is delivered when all of them have accepted it.",
     &["broker:\n  pattern: fan_out\n  outputs:\n    - stdout: {}\n    - drop: {}\n"],
 );
 
@@ -18,7 +18,7 @@ pub(crate) const SPEC: OutputSpec = Spec::new::<Config>(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// How messages are shared out: `fan_out`, each to all.
+    /// How messages are distributed: `fan_out` sends each message to all outputs.
     #[serde(default, rename = "pattern")]
     _pattern: Pattern,
     /// The outputs.

@@ -1,4 +1,4 @@
-//! `drop`: takes everything and keeps nothing.
+//! `drop`: accepts every message and discards it.
 
 use std::sync::Arc;
 

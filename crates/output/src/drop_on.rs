@@ -1,7 +1,7 @@
-//! `drop_on`: errors that are no reason to go on.
+//! `drop_on`: drops messages whose write fails with one of the configured errors.
 //!
-//! A message whose write fails with such an error is dropped, counted and settled. For what bills this
-//! is revenue given up on purpose; `fallback` keeps it.
+//! Such a message is dropped, counted and settled. In a pipeline that bills, this gives up revenue
+//! on purpose; `fallback` keeps the message.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use serde::Deserialize;
 /// The component.
 pub(crate) const SPEC: OutputSpec = Spec::new::<Config>(
     "drop_on",
-    "Drops messages whose write fails with an error of a kind that is named.",
+    "Drops messages whose write fails with an error that matches a pattern.",
     &[
         "drop_on:\n  error_patterns: ['subject .* unknown']\n  output:\n    openmeter:\n      url: https://openmeter.cloud\n",
     ],
@@ -24,8 +24,9 @@ pub(crate) const SPEC: OutputSpec = Spec::new::<Config>(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// Regular expressions; an error in which one is found drops what was to be written. What may
-    /// still arrive is dropped by them too, at the first try.
+    /// Regular expressions. If the error of a write matches one of them, the messages of that write
+    /// are dropped. This includes errors that a retry could resolve: the messages are dropped at
+    /// the first attempt.
     error_patterns: Located<Vec<Located<String>>>,
     /// The output.
     output: Child,

@@ -1,8 +1,8 @@
-//! `fallback`: what an output can never deliver goes to the next.
+//! `fallback`: sends what an output can never deliver to the next output.
 //!
-//! With it comes why, as the metadata `fallback_error`. The last output is the dead letter: a file, a
-//! topic, a log. What an output may still deliver is not handed on, but tried again: an outage fills
-//! no dead letter.
+//! The metadata `fallback_error` holds the reason. The last output is the dead letter: a file, a
+//! topic or a log. What an output may still deliver is not forwarded but retried, so an outage does
+//! not fill the dead letter.
 
 use async_trait::async_trait;
 use meterline_config::{Child, Configure, Located, OutputSpec, PlanContext, Spec};
@@ -18,7 +18,7 @@ pub(crate) const SPEC: OutputSpec = Spec::new::<Config>(
     ],
 );
 
-/// Configuration of `fallback`: the outputs, from the first that is tried to the last.
+/// Configuration of `fallback`: the outputs in the order in which they are tried.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Config(Located<Vec<Child>>);
 
@@ -29,7 +29,7 @@ impl Configure for Config {
         if self.0.value.len() < 2 {
             cx.error_at(
                 &self.0,
-                "at least two outputs are needed: one, and where goes what it refuses",
+                "at least two outputs are needed: the main output, and one for the messages that it rejects",
             );
             return None;
         }

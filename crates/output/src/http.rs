@@ -1,4 +1,4 @@
-//! What the outputs that speak HTTP share: the client, a request and how its answer is read.
+//! What the HTTP outputs share: the client, sending a request, and reading its response.
 
 use std::{
     error::Error,
@@ -22,17 +22,18 @@ use crate::{
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// As much of an answer is shown.
+/// The number of characters of a response that are shown.
 const SHOWN: usize = 300;
-/// As much of an answer is read: the server decides how long it is, and we keep it in memory.
+/// The number of bytes of a response that are read. The server decides how long it is, and the
+/// process holds it in memory.
 const READ: usize = 64 * 1024;
 
-/// A client that follows no redirects: an event is not delivered by being sent elsewhere.
+/// Returns a client that follows no redirects: an event that is sent elsewhere is not delivered.
 ///
 /// # Errors
-/// When the certificates to trust cannot be read.
+/// Returns an error if the trusted certificates cannot be read.
 pub(crate) fn client(timeout: Duration, tls: &Tls) -> Result<Client, String> {
-    // Another part of the process may have chosen already; then that choice holds.
+    // Another part of the process may have installed a provider already; that one stays in use.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = Client::builder()
         .user_agent(concat!("meterline/", env!("CARGO_PKG_VERSION")))
@@ -50,8 +51,8 @@ pub(crate) fn client(timeout: Duration, tls: &Tls) -> Result<Client, String> {
         .map_err(|error| format!("cannot make an HTTP client: {error}"))
 }
 
-/// Sends a request with so many events and says what its answer means. `url` is for people, without
-/// credentials.
+/// Sends a request with this number of events and returns what its response means. `url` is for
+/// people and has no credentials.
 pub(crate) async fn send(
     request: RequestBuilder,
     url: &str,
@@ -90,7 +91,7 @@ pub(crate) async fn send(
     dialect.meaning(status.as_u16(), &said, what, after)
 }
 
-/// Why there was no answer.
+/// The error for a request without a response.
 fn unreachable(url: &str, error: reqwest::Error) -> WriteError {
     if is_untrusted(&error) {
         return WriteError::Retry {
@@ -105,7 +106,7 @@ fn unreachable(url: &str, error: reqwest::Error) -> WriteError {
     let timed_out = error.is_timeout() && !error.is_connect();
     let reason = format!("cannot reach {url}: {}", cause(error));
     if connected || timed_out {
-        // It was there and went, which may be because of what it was sent.
+        // The server was reachable and then failed, which may be because of the request.
         WriteError::Failed {
             reason,
             after: None,
@@ -118,8 +119,8 @@ fn unreachable(url: &str, error: reqwest::Error) -> WriteError {
     }
 }
 
-/// The pause that an answer asks for, in either form (RFC 9110, section 10.2.3). Garbage and times
-/// that have passed ask for none.
+/// Returns the pause that a response asks for, in either form (RFC 9110, section 10.2.3). Returns
+/// none for an invalid value and for a time that has passed.
 #[expect(
     clippy::disallowed_methods,
     reason = "`Retry-After` may be a time of day"
@@ -157,7 +158,7 @@ async fn said(response: Response, secrets: &[String]) -> Said {
         .fold(line, |line, secret| line.replace(secret.as_str(), "***"));
     Said {
         text: line.chars().take(SHOWN).collect(),
-        // Some servers declare a type of nothing at all.
+        // Some servers declare a type for an empty body.
         is_page: !body.is_empty() && (is_page_type(&declared) || is_page(&body)),
         is_problem: declared == "application/problem+json"
             && json.is_some_and(|problem| problem.is_object()),
@@ -166,8 +167,8 @@ async fn said(response: Response, secrets: &[String]) -> Said {
     }
 }
 
-/// At most [`READ`] bytes of a body, and how it ended. Reading to the end gives the
-/// connection back for the next request; where there is more, it is closed with the answer.
+/// Returns at most [`READ`] bytes of a body, and how it ended. A connection is reused if the body
+/// is read to its end; otherwise it is closed together with the response.
 async fn beginning(mut response: Response) -> (Vec<u8>, End) {
     let mut body = Vec::new();
     loop {
@@ -185,7 +186,7 @@ async fn beginning(mut response: Response) -> (Vec<u8>, End) {
     }
 }
 
-/// A media type without its parameters, in lower case.
+/// Returns a media type without its parameters, in lower case.
 fn media_type(content_type: &str) -> String {
     let kind = content_type.split(';').next().unwrap_or_default();
     kind.trim().to_ascii_lowercase()
@@ -195,7 +196,7 @@ fn is_page_type(media_type: &str) -> bool {
     ["text/html", "application/xhtml+xml"].contains(&media_type)
 }
 
-/// Whether a body is a web page, whatever it is declared to be.
+/// Whether a body is a web page, independent of its declared type.
 fn is_page(body: &[u8]) -> bool {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let body = body.trim_ascii_start();
@@ -205,9 +206,9 @@ fn is_page(body: &[u8]) -> bool {
     })
 }
 
-/// What of a request nobody else may see: an answer may repeat what it was asked.
+/// Returns the parts of a request that must not be shown, because a response may repeat them.
 fn secrets(request: &Request) -> Vec<String> {
-    /// Shorter ones would be found in every word.
+    /// Shorter strings are likely to occur in ordinary text.
     const SHORTEST: usize = 4;
     let url = request.url();
     let mut secrets: Vec<_> = [Some(url.username()), url.password(), url.query()]
@@ -220,21 +221,21 @@ fn secrets(request: &Request) -> Vec<String> {
     for (_, value) in request.headers().iter().filter(|(name, _)| !plain(name)) {
         let value = value.to_str().unwrap_or_default();
         secrets.push(value.to_owned());
-        // The scheme of an authorization is none.
+        // The scheme of an `Authorization` header is not secret.
         secrets.extend(value.split_once(' ').map(|(_, rest)| rest.to_owned()));
     }
     secrets.retain(|secret| secret.len() >= SHORTEST);
-    // A longer one first, for it may hold a shorter one.
+    // Longer ones come first, because they may contain shorter ones.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     secrets
 }
 
-/// Whether it was the certificate that was refused.
+/// Whether the cause of the error is the server's certificate.
 fn is_untrusted(error: &(dyn Error + 'static)) -> bool {
     if let Some(error) = error.downcast_ref::<rustls::Error>() {
         return matches!(error, rustls::Error::InvalidCertificate(_));
     }
-    // What an I/O error was made of is not among its sources.
+    // `source` of an I/O error skips the error that it wraps.
     let inner = error
         .downcast_ref::<io::Error>()
         .and_then(io::Error::get_ref)
@@ -242,7 +243,8 @@ fn is_untrusted(error: &(dyn Error + 'static)) -> bool {
     inner || error.source().is_some_and(is_untrusted)
 }
 
-/// The innermost cause, which says something ("connection refused"), without the URL.
+/// Returns the innermost cause, which is the most specific one ("connection refused"), without the
+/// URL.
 fn cause(error: reqwest::Error) -> String {
     let timed_out = error.is_timeout();
     let error = error.without_url();
@@ -257,7 +259,7 @@ fn cause(error: reqwest::Error) -> String {
     }
 }
 
-/// A URL that is one, for http or https.
+/// Parses a URL with the scheme http or https.
 pub(crate) fn parse_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text)
         .map_err(|error| format!("this is not a URL: {error}; write for example https://host"))?;
@@ -270,7 +272,7 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// A URL for people: without user, password and query, which may hold secrets.
+/// Returns a URL for people: without user, password and query, which may contain secrets.
 pub(crate) fn shown(url: &Url) -> String {
     let mut url = url.clone();
     // Both fail only for URLs without a host, which have no user either.
@@ -310,7 +312,7 @@ mod tests {
         }
     }
 
-    /// Texts that servers write, and such as they should not.
+    /// Values that servers send, and invalid ones.
     const KNOWN: &str = include_str!("../../../tests/corpora/retry-after/known.txt");
 
     proptest::proptest! {

@@ -1,7 +1,7 @@
-//! `http_client`: messages to any HTTP endpoint.
+//! `http_client`: sends messages to any HTTP endpoint.
 //!
-//! A batch is one request whose body is its messages, as lines or as a JSON array. Without batching
-//! each of the input's batches is cut into single messages, a request for each, as in Benthos.
+//! A batch is one request. Its body contains the messages as lines or as a JSON array. Without
+//! `batching`, each message of the input's batches is sent in a request of its own, as in Benthos.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -45,55 +45,57 @@ pub(crate) struct Config {
     /// The HTTP method.
     #[serde(default = "default_verb")]
     verb: Located<String>,
-    /// Headers; their values may hold `${! … }`, evaluated for the first message of a batch.
+    /// Headers; their values may contain `${! … }`, which is evaluated for the first message of a
+    /// batch.
     #[serde(default)]
     headers: BTreeMap<String, Located<String>>,
-    /// How messages are gathered; none: one request a message.
+    /// How messages are collected into batches. Without it, each message is one request.
     #[serde(default)]
     batching: Option<Batching>,
-    /// The most requests under way at once; one more tries events that failed alone while others were
-    /// taken, so that these take no request from the others.
+    /// The most requests in flight at once. One additional request retries events that failed alone
+    /// while others were accepted, so that these events take no request from the others.
     #[serde(default = "default_max_in_flight")]
     max_in_flight: Located<usize>,
-    /// The time within which a request must be answered. While one event is searched for that the server
-    /// does not answer, some requests get less: 3s, or five times what the slowest of the last
-    /// successful requests took. No event is rejected before it has failed alone with the whole time.
+    /// The time within which a request must be answered. While the output searches for an event
+    /// that the server does not answer, some requests get less time: 3s, or five times the duration
+    /// of the slowest of the last successful requests. No event is rejected before it has failed
+    /// alone with the whole time.
     #[serde(default = "default_timeout")]
     timeout: Located<GoDuration>,
-    /// How the messages of a batch make a body: `lines`, one a line, or `json_array`. By default an
-    /// array where the header `Content-Type` is `application/json` or
-    /// `application/cloudevents-batch+json`, else lines. A message that is sent without `batching` is
-    /// the body as it is.
+    /// How the messages of a batch form the body: `lines` writes one message per line, `json_array`
+    /// an array. The default is an array if the header `Content-Type` is `application/json` or
+    /// `application/cloudevents-batch+json`, otherwise lines. Without `batching`, the message
+    /// itself is the body.
     #[serde(default)]
     batch_as: Option<BatchAs>,
-    /// Status codes by which the request is a success, beside all from 200 to 299 that are in neither
+    /// Status codes that count as success, in addition to those from 200 to 299 that are in neither
     /// of the other lists.
     #[serde(default)]
     successful_on: Vec<u16>,
-    /// Status codes by which the request is tried again after pauses that grow.
+    /// Status codes after which the request is retried, with growing pauses.
     #[serde(default = "default_backoff_on")]
     backoff_on: Vec<u16>,
-    /// Status codes by which it is not tried again. A batch is halved until the message that is the
-    /// reason stands alone, and that is dropped and counted.
+    /// Status codes after which the request is not retried. The batch is halved until the message
+    /// that causes the status is alone in a request; that message is dropped and counted.
     #[serde(default)]
     drop_on: Vec<u16>,
-    /// Whom to trust.
+    /// Which certificates to trust.
     #[serde(default)]
     tls: Tls,
 }
 
-/// How the messages of a batch make a body.
+/// How the messages of a batch form the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum BatchAs {
-    /// One a line.
+    /// One message per line.
     Lines,
-    /// A JSON array of them.
+    /// A JSON array of the messages.
     JsonArray,
 }
 
 impl BatchAs {
-    /// What the header `Content-Type` asks for.
+    /// Returns the format that the header `Content-Type` implies.
     fn by_content_type(headers: &BTreeMap<String, Located<String>>) -> Self {
         let mut headers = headers.iter();
         let content_type = headers.find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
@@ -150,7 +152,7 @@ impl Configure for Config {
         let batch_as = self.batch_as;
         let batch_as = batch_as.unwrap_or_else(|| BatchAs::by_content_type(&self.headers));
         Some(Box::new(Plan {
-            // A message that is not batched is the body as it is.
+            // Without batching, the message itself is the body.
             batch_as: self.batching.as_ref().map(|_| batch_as),
             dialect: Dialect::Any(Statuses {
                 drop_on: self.drop_on,
@@ -186,9 +188,9 @@ fn template(
 
 /// The value of a header.
 enum Value {
-    /// The same for every request, and checked: it cannot be an event's fault.
+    /// The same for every request and already checked, so an event cannot make it invalid.
     Fixed(HeaderValue),
-    /// Evaluated for each.
+    /// Evaluated for each request.
     Made(Template),
 }
 
@@ -207,7 +209,8 @@ fn header(engine: &Engine, source: &Located<String>, cx: &mut PlanContext<'_>) -
     value.map(Value::Fixed)
 }
 
-/// White space around it means nothing, and comes with what is read from files.
+/// Parses the value of a header. Surrounding white space has no meaning and is common in values read from
+/// files, so it is removed.
 fn header_value(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_str(text.trim()).ok()
 }
@@ -255,7 +258,7 @@ struct HttpClient {
 }
 
 impl HttpClient {
-    /// A request without a body, as this message has it, and its URL for people.
+    /// Returns a request for this message, without a body, and its URL for people.
     fn request(&self, first: &Message) -> Result<(String, RequestBuilder), String> {
         let url = self.plan.url.render(first);
         let url = url.map_err(|error| format!("url: {error}"))?;
@@ -291,7 +294,7 @@ impl Writer for HttpClient {
     }
 }
 
-/// Messages as one body; none but a single one where they are not batched.
+/// Returns the body that contains these messages. Without batching there is exactly one message.
 fn body(batch: &[Message], batch_as: Option<BatchAs>) -> Vec<u8> {
     let (start, between, end): (&[u8], u8, &[u8]) = match batch_as {
         Some(BatchAs::JsonArray) => (b"[", b',', b"]"),
@@ -314,9 +317,9 @@ fn body(batch: &[Message], batch_as: Option<BatchAs>) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// What is evaluated for a message and fails, or gives what nobody can be sent.
+    /// Templates that fail for a message, or render a value that cannot be sent.
     #[tokio::test]
-    async fn a_request_that_cannot_be_made_is_nobodys_verdict() {
+    async fn a_request_that_cannot_be_made_rejects_no_event() {
         let engine = Engine::new(Limits::default());
         let template = |text: &str| engine.compile_template(text).unwrap();
         let name = HeaderName::from_static("x");

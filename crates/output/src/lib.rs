@@ -1,4 +1,4 @@
-//! The outputs. Adding one: a file, a `mod` line and a line in [`SPECS`].
+//! The outputs. To add one, add a file, a `mod` line and a line in [`SPECS`].
 
 #![cfg_attr(
     test,
@@ -23,7 +23,7 @@ mod tls;
 
 use meterline_config::OutputSpec;
 
-/// Every output, by the name it has in a configuration.
+/// All outputs, each with its name in the configuration.
 pub const SPECS: &[OutputSpec] = &[
     broker::SPEC,
     drop::SPEC,

@@ -1,7 +1,7 @@
-//! `openmeter`: CloudEvents to OpenMeter or Konnect Metering & Billing.
+//! `openmeter`: sends CloudEvents to OpenMeter or Konnect Metering & Billing.
 //!
-//! Batches are posted as JSON arrays (`application/cloudevents-batch+json`); where nothing is
-//! batched, a single event as an object (`application/cloudevents+json`).
+//! Batches are posted as JSON arrays (`application/cloudevents-batch+json`). Without batching, a
+//! single event is posted as an object (`application/cloudevents+json`).
 
 use std::{
     net::IpAddr,
@@ -47,25 +47,26 @@ pub(crate) const SPEC: OutputSpec = Spec::new::<Config>(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// The API's base: `/events` is added to one that ends in `/v3/openmeter`, `/api/v1/events` to
-    /// any other.
+    /// The base URL of the API. `/events` is appended if it ends in `/v3/openmeter`, otherwise
+    /// `/api/v1/events`.
     url: Located<String>,
-    /// The bearer token; `file://` and a path is read again whenever the file changes.
+    /// The bearer token. For `file://` and a path, the file is read again whenever it changes.
     #[serde(default)]
     token: Option<Located<String>>,
-    /// How events are gathered.
+    /// How events are collected into batches.
     #[serde(default)]
     batching: Batching,
-    /// The most requests under way at once; one more tries events that failed alone while others were
-    /// taken, so that these take no request from the others.
+    /// The most requests in flight at once. One additional request retries events that failed alone
+    /// while others were accepted, so that these events take no request from the others.
     #[serde(default = "default_max_in_flight")]
     max_in_flight: Located<usize>,
-    /// The time within which a request must be answered. While one event is searched for that the server
-    /// does not answer, some requests get less: 3s, or five times what the slowest of the last
-    /// successful requests took. No event is rejected before it has failed alone with the whole time.
+    /// The time within which a request must be answered. While the output searches for an event
+    /// that the server does not answer, some requests get less time: 3s, or five times the duration
+    /// of the slowest of the last successful requests. No event is rejected before it has failed
+    /// alone with the whole time.
     #[serde(default = "default_timeout")]
     timeout: Located<GoDuration>,
-    /// Whom to trust.
+    /// Which certificates to trust.
     #[serde(default)]
     tls: Tls,
 }
@@ -109,7 +110,7 @@ impl Configure for Config {
     }
 }
 
-/// What a token is, as it may come out of a variable, with white space around it.
+/// Parses a token. It may come from a variable and have white space around it.
 fn token(text: &Located<String>, url: &Url, cx: &mut PlanContext<'_>) -> Option<Token> {
     let token = text.value.trim();
     if token.is_empty() {
@@ -133,7 +134,8 @@ fn token(text: &Located<String>, url: &Url, cx: &mut PlanContext<'_>) -> Option<
     Some(Token::Text(token.to_owned()))
 }
 
-/// What is unwise about a token and where it is sent, though it may be meant so.
+/// Returns a warning about a token and its destination. The configuration may be intended, so this
+/// is no error.
 fn worry(url: &Url, token: &Token) -> Option<String> {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
@@ -154,7 +156,7 @@ fn worry(url: &Url, token: &Token) -> Option<String> {
     }
 }
 
-/// Where events are posted to.
+/// Returns the URL that events are posted to.
 fn endpoint(base: &str) -> Result<Url, String> {
     let mut url = parse_url(base.trim())?;
     let path = url.path().trim_end_matches('/').to_owned();
@@ -222,9 +224,9 @@ struct OpenMeter {
     url: Url,
     shown: String,
     token: Token,
-    /// A token file as it was read, and when it had been changed.
+    /// The content of the token file, and its modification time when it was read.
     read: Mutex<Option<(SystemTime, HeaderValue)>>,
-    /// Whether a single event goes out by itself.
+    /// Whether a single event is sent as an object and not as an array.
     single: bool,
 }
 
@@ -242,7 +244,7 @@ impl Writer for OpenMeter {
         }
         let sent = send(request, &self.shown, &Dialect::OpenMeter, batch.len()).await;
         if matches!(sent, Err(WriteError::Unauthorized { .. })) {
-            // A replaced token may have the same time of change.
+            // A replaced token file may have the same modification time.
             *self.read.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         sent

@@ -1,4 +1,4 @@
-//! `reject_errored`: messages that failed are rejected, the others go on.
+//! `reject_errored`: rejects messages that failed and passes the others on.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ pub(crate) const SPEC: OutputSpec = Spec::new::<Config>(
     &["reject_errored:\n  drop: {}\n"],
 );
 
-/// Configuration of `reject_errored`: the output for the others.
+/// Configuration of `reject_errored`: the output for the other messages.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Config(Child);
 

@@ -1,10 +1,11 @@
-//! How many requests, and for how long: the fields that outputs which send them share.
+//! The limits on requests that outputs share: how many at once, and for how long.
 
 use std::time::Duration;
 
 use meterline_config::{GoDuration, Located, PlanContext};
 
-/// The most requests under way at once; none at all would deliver nothing.
+/// Returns the most requests in flight at once. Reports an error for 0, which would deliver
+/// nothing.
 pub(crate) fn in_flight(most: &Located<usize>, cx: &mut PlanContext<'_>) -> usize {
     if most.value == 0 {
         cx.error_at(
@@ -15,12 +16,12 @@ pub(crate) fn in_flight(most: &Located<usize>, cx: &mut PlanContext<'_>) -> usiz
     most.value.max(1)
 }
 
-/// The time within which a request must be answered.
+/// Returns the time within which a request must be answered.
 pub(crate) fn time_limit(timeout: &Located<GoDuration>, cx: &mut PlanContext<'_>) -> Duration {
     if timeout.value.0.is_zero() {
         cx.error_at(
             timeout,
-            "no request is answered within no time; write for example `30s`",
+            "the timeout must be longer than 0; write for example `30s`",
         );
     }
     timeout.value.0
@@ -30,7 +31,8 @@ pub(crate) fn time_limit(timeout: &Located<GoDuration>, cx: &mut PlanContext<'_>
 mod tests {
     use meterline_config::{Registry, Severity, Source, load};
 
-    /// The faults of an output, with a token in the environment that ends in a line break.
+    /// The errors in an output's configuration. The environment has a token that ends in a line
+    /// break.
     fn faults(output: &str) -> Vec<String> {
         let registry = Registry {
             inputs: &[],
@@ -55,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_never_deliver_is_a_fault_with_a_remedy() {
+    fn limits_of_zero_are_errors_with_a_remedy() {
         for (fields, remedy) in [
             ("timeout: 0s", "`30s`"),
             ("max_in_flight: 0", "write 1"),
@@ -91,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn two_ways_to_say_who_we_are_are_one_too_many() {
+    fn credentials_in_the_url_and_a_token_are_an_error() {
         let found = |fields: &str| faults(&format!("openmeter: {{{fields}}}"));
         assert!(found("url: 'http://me:pass@x'").is_empty());
         assert!(found("url: 'http://me:pass@x', token: ' '").is_empty());

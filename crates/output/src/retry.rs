@@ -1,7 +1,8 @@
-//! `retry`: how long an output goes on trying.
+//! `retry`: limits how long an output retries.
 //!
-//! Without it an output tries for ever, which for what bills is right: the ledger remembers what waits.
-//! With a limit, what could not be written by then is rejected, and goes to a `fallback` if there is one.
+//! Without it, an output retries without limit. A pipeline that bills needs this: the ledger keeps what
+//! is not delivered. With a limit, messages that could not be written in time are rejected, and go to a
+//! `fallback` if there is one.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use serde::Deserialize;
 /// The component.
 pub(crate) const SPEC: OutputSpec = Spec::new::<Config>(
     "retry",
-    "Sets how often an output tries again what may still arrive, and how long it pauses.",
+    "Sets how often an output retries a write that may still succeed, and how long it pauses.",
     &[
         "retry:\n  max_retries: 10\n  backoff:\n    initial_interval: 1s\n    max_interval: 1m\n  output:\n    http_client:\n      url: https://example.com\n",
     ],
@@ -23,17 +24,17 @@ pub(crate) const SPEC: OutputSpec = Spec::new::<Config>(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// How often to try again before giving up; 0: for ever.
+    /// The number of retries before giving up. 0: no limit.
     #[serde(default)]
     max_retries: u32,
-    /// The pauses.
+    /// The pauses between retries.
     #[serde(default)]
     backoff: Backoff,
     /// The output.
     output: Child,
 }
 
-/// Pauses that double, half of each by chance.
+/// Pauses that double; half of each pause is random.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Backoff {
@@ -41,7 +42,7 @@ struct Backoff {
     initial_interval: Located<GoDuration>,
     /// The longest pause.
     max_interval: GoDuration,
-    /// How long to go on before giving up; 0s: for ever.
+    /// How long to retry before giving up. 0s: no limit.
     max_elapsed_time: GoDuration,
 }
 
@@ -64,7 +65,7 @@ impl Configure for Config {
         if first.is_zero() {
             cx.error_at(
                 &self.backoff.initial_interval,
-                "a pause must be longer than nothing; write for example `500ms`",
+                "a pause must be longer than 0; write for example `500ms`",
             );
             return None;
         }

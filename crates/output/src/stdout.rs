@@ -1,11 +1,11 @@
-//! `stdout`: one line a message on standard output.
+//! `stdout`: prints each message on one line of standard output.
 //!
-//! Standard output can be a pipe that nobody reads. Where the messages are meant for whoever reads it,
-//! as in `meterline … | consumer` or at the end of a `fallback`, they wait, and so does what they were
-//! made from: `when_blocked: wait`. Where it only shows what goes somewhere else as well, waiting
-//! would stop the delivery there: `when_blocked: drop` leaves out what cannot be printed, counts it in
-//! `stdout_dropped` and says so. A message that was left out counts as delivered by this output, so
-//! `drop` is for an output beside another.
+//! Standard output can be a pipe that nobody reads. With `when_blocked: wait` the messages wait,
+//! and so does the data that they were made from. Use it if the reader needs every message, as in
+//! `meterline … | consumer` or at the end of a `fallback`. If standard output only shows what also
+//! goes to another output, waiting would stop the delivery there. With `when_blocked: drop` the
+//! output drops what it cannot print, counts it in `stdout_dropped` and logs it. A dropped message
+//! counts as settled by this output, so use `drop` only for an output beside another one.
 
 use std::{
     io::{self, Write},
@@ -25,11 +25,12 @@ use meterline_core::{
 use serde::Deserialize;
 use tracing::warn;
 
-/// So many bytes of messages may wait to be printed where the rest is dropped.
+/// With `when_blocked: drop`, this many bytes of messages may wait to be printed; the rest is
+/// dropped.
 const ROOM: usize = 4 * 1024 * 1024;
-/// How long a batch waits to be printed before standard output is taken to be blocked.
+/// How long a batch waits to be printed before standard output counts as blocked.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The shortest interval between two log lines about messages that were dropped.
+/// The shortest interval between two log lines about dropped messages.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// The component.
@@ -50,8 +51,8 @@ pub(crate) struct Config {
     /// How messages are separated: `lines`.
     #[serde(default, rename = "codec")]
     _codec: Codec,
-    /// What happens while nobody reads standard output: messages `wait`, and with them what they were
-    /// made from, or the output will `drop` them, counted.
+    /// What happens while nobody reads standard output. `wait`: messages wait, and the input data
+    /// that they were made from waits with them. `drop`: messages are dropped and counted.
     #[serde(default)]
     when_blocked: WhenBlocked,
 }
@@ -91,7 +92,7 @@ impl OutputPlan for WhenBlocked {
         };
         Ok(OutputNode::Writer(WriterNode {
             label: Arc::clone(&cx.label),
-            // Where what nobody reads is dropped, nothing is known to have arrived.
+            // A message that nobody reads is dropped, so no message is known to have arrived.
             taken: match *self {
                 Self::Wait => Taken::Kept,
                 Self::Drop => Taken::Dropped,
@@ -113,7 +114,7 @@ struct Waits;
 impl Writer for Waits {
     async fn write(&self, batch: &[Message]) -> Result<(), WriteError> {
         let text: Vec<u8> = batch.iter().filter_map(line).flatten().collect();
-        // A full pipe blocks, and may for long: not on a thread that others need.
+        // A write to a full pipe may block for a long time, so it runs on a thread for blocking work.
         tokio::task::spawn_blocking(move || {
             let mut stdout = io::stdout().lock();
             stdout.write_all(&text).and_then(|()| stdout.flush())
@@ -126,13 +127,13 @@ impl Writer for Waits {
 
 struct Drops {
     lines: Arc<Lines>,
-    /// Standard output did not take a batch in time, and has not caught up since.
+    /// Whether standard output did not accept a batch in time and has not caught up since.
     blocked: AtomicBool,
     told: Mutex<Told>,
     label: Arc<str>,
 }
 
-/// What was logged of the messages that were dropped.
+/// What was logged about dropped messages.
 struct Told {
     dropped: IntCounter,
     so_far: u64,
@@ -143,7 +144,7 @@ impl Drops {
     fn new(cx: &BuildContext, to: impl Write + Send + 'static) -> io::Result<Self> {
         let dropped = cx.metrics.counter(
             "stdout_dropped",
-            "Messages that were not printed, for standard output did not take them.",
+            "Messages that were not printed, because standard output was blocked.",
             &[("label", &cx.label)],
         );
         Ok(Self {
@@ -158,7 +159,8 @@ impl Drops {
         })
     }
 
-    /// Says how many were dropped since that was last said; now and then, and `at_last` all.
+    /// Logs how many messages were dropped since the last log line, at most once per interval; with
+    /// `at_last` in any case.
     fn tell(&self, at_last: bool) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let dropped = told.dropped.get();
@@ -172,16 +174,16 @@ impl Drops {
         warn!(
             output = %self.label,
             messages = untold,
-            "messages were not printed, for standard output does not take them; they go on \
-             wherever else they go: read standard output, or leave this output out"
+            "messages were not printed, because standard output is blocked; other outputs still \
+             get them. Read standard output, or remove this output"
         );
     }
 }
 
 #[async_trait]
 impl Writer for Drops {
-    /// Waits a moment, so that lines come out when they are made and before the process ends; but not
-    /// again before standard output has taken everything.
+    /// Waits briefly, so that lines are printed promptly and before the process ends. After a
+    /// timeout it does not wait again until standard output has accepted everything.
     async fn write(&self, batch: &[Message]) -> Result<(), WriteError> {
         for line in batch.iter().filter_map(line) {
             self.lines.push(&line, true);
@@ -206,7 +208,7 @@ impl Drop for Drops {
         self.tell(true);
         let left = self.lines.flush(Duration::ZERO);
         if left > 0 {
-            warn!(output = %self.label, messages = left, "messages are not printed yet, and end with the process");
+            warn!(output = %self.label, messages = left, "messages are not printed yet, and are lost when the process exits");
         }
     }
 }
@@ -218,7 +220,7 @@ fn retry(reason: &str) -> WriteError {
     }
 }
 
-/// A message as a line of its own, whatever line breaks it holds.
+/// Returns a message as one line, with its line breaks replaced by spaces.
 fn line(message: &Message) -> Option<Vec<u8>> {
     let Content::Raw(bytes) = message.content() else {
         return None;
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_drops_prints_all_that_is_taken_before_it_says_so() {
+    async fn drop_mode_prints_everything_while_standard_output_is_read() {
         let (reader, writer) = pipe().unwrap();
         let drops = Drops::new(&cx(), writer).unwrap();
         let batch = [Message::raw("a"), Message::raw("b")];
@@ -268,7 +270,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pipe_that_nobody_reads_costs_one_wait_and_what_does_not_fit() {
+    async fn a_blocked_pipe_delays_once_and_drops_the_excess() {
         let (reader, writer) = pipe().unwrap();
         let cx = cx();
         let drops = Drops::new(&cx, writer).unwrap();
@@ -288,7 +290,7 @@ mod tests {
             let lines = Arc::clone(&drops.lines);
             let left = tokio::task::spawn_blocking(move || lines.flush(Duration::from_secs(60)));
             assert_eq!(left.await.unwrap(), 0);
-            // It does not wait, and so may come before the thread that prints has.
+            // This write does not wait, so it may return before the printing thread has finished.
             drops.write(&batch[..1]).await.unwrap();
             more += 1;
         }

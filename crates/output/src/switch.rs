@@ -1,9 +1,9 @@
-//! `switch`: each message to the outputs whose checks it passes.
+//! `switch`: sends each message to the outputs whose checks it passes.
 //!
-//! The first case whose check is true takes the message; with `continue` the following are looked
-//! at as well. A check that cannot be evaluated rejects the message, and so does, unlike in Benthos,
-//! a message that no case takes: events that vanish are revenue that vanishes. Set `strict_mode` to
-//! false to have such messages dropped.
+//! The first case whose check is true takes the message. With `continue` the following cases are
+//! checked as well. A check that cannot be evaluated rejects the message. Unlike in Benthos, a
+//! message that no case takes is rejected as well, because a lost event is lost revenue. Set
+//! `strict_mode` to false to have such messages dropped.
 
 use std::sync::Arc;
 
@@ -26,9 +26,9 @@ pub(crate) const SPEC: OutputSpec = Spec::new::<Config>(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// Looked at in order.
+    /// The cases, which are checked in order.
     cases: Located<Vec<CaseConfig>>,
-    /// Whether a message that no case takes is rejected; else it is dropped.
+    /// Whether a message that no case takes is rejected. Otherwise it is dropped.
     #[serde(default = "yes")]
     strict_mode: bool,
 }
@@ -40,13 +40,13 @@ const fn yes() -> bool {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CaseConfig {
-    /// A Rhai expression that is true or false. None or blank: always true.
+    /// A Rhai expression that is true or false. A missing or blank one is always true.
     #[serde(default)]
     check: Option<Located<String>>,
-    /// Whether the following cases are looked at as well.
+    /// Whether the following cases are checked as well.
     #[serde(default, rename = "continue")]
     goes_on: bool,
-    /// Where the message goes.
+    /// The output that the message goes to.
     output: Child,
 }
 
@@ -112,7 +112,7 @@ impl Takes {
     fn of(source: Option<&Located<String>>, check: Option<&Expression>) -> Self {
         match (source, check.map(Expression::fixed)) {
             (None, _) | (_, Some(Some(true))) => Self::All,
-            // An error is reported already for one that does not compile.
+            // If it does not compile, an error is reported already.
             (Some(_), None | Some(Some(false))) => Self::None,
             (Some(source), Some(None)) => Self::Some(source.value.trim().to_owned()),
         }
@@ -124,7 +124,7 @@ struct Reach {
     goes_on: bool,
 }
 
-/// Whether a message can come to two cases, the first of which is `one`.
+/// Whether a message can reach both cases; `one` precedes `other`.
 fn overlap(cases: &[Reach], one: usize, other: usize) -> Overlap {
     let between = cases.get(one + 1..other).unwrap_or_default();
     let (Some(first), Some(second)) = (cases.get(one), cases.get(other)) else {

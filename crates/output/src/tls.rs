@@ -1,18 +1,18 @@
-//! `tls`: whom an output that speaks HTTP trusts.
+//! `tls`: the certificates that an HTTP output trusts.
 
 use serde::Deserialize;
 
-/// Configuration of TLS. There is no way to trust everybody.
+/// Configuration of TLS. Certificate verification cannot be switched off.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Tls {
-    /// A PEM file with the certificate authorities to trust instead of the system's.
+    /// A PEM file with the certificate authorities to trust instead of those of the system.
     #[serde(default)]
     root_cas_file: Option<String>,
 }
 
 impl Tls {
-    /// Who is trusted; `None`: whom the system trusts.
+    /// Returns the trusted certificates; `None`: those that the system trusts.
     pub(crate) fn roots(&self) -> Result<Option<Vec<reqwest::Certificate>>, String> {
         let path = self.root_cas_file.as_deref().map(str::trim);
         let Some(path) = path.filter(|path| !path.is_empty()) else {

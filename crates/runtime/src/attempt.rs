@@ -1,4 +1,4 @@
-//! One request: what is sent of a chunk, and within which time limit.
+//! One request: which part of a chunk it sends, and with which time limit.
 
 use std::ops::Range;
 
@@ -13,37 +13,37 @@ use crate::{
     search_limit::{SHORTEST, SearchLimit},
 };
 
-/// A request that is to be sent.
+/// A request to be sent.
 pub(crate) struct Attempt<'a> {
-    /// The places of the messages that are sent, if it is a piece of the chunk.
+    /// The positions of the messages to send, if the request sends only a piece of the chunk.
     pub(crate) piece: Option<Range<usize>>,
-    /// The time limit, if it is a short one; else the writer has its configured one.
+    /// The short time limit, if there is one. Otherwise the writer applies its configured limit.
     limit: Option<Duration>,
-    /// The right to send it while every request fails.
+    /// The right to send a request during an outage.
     pub(crate) gate: Option<Gate<'a>>,
     start: Instant,
 }
 
-/// Why a request did not succeed.
+/// Why a request failed.
 pub(crate) enum Failed {
-    /// May pass, and may or may not be the messages' doing.
+    /// A failure that may be transient, and that the messages may or may not have caused.
     Transient(TransientFailure),
-    /// Says something of the messages, for this reason.
+    /// The server's verdict on the messages, and its reason.
     Verdict(Verdict, String),
 }
 
-/// What is said of messages.
+/// A verdict on messages.
 pub(crate) enum Verdict {
     TooLarge,
     Rejected,
     Dropped,
-    /// No request can be made of the first one.
+    /// The writer cannot make a request from the first message.
     Unsendable,
 }
 
 impl<'a> Attempt<'a> {
-    /// The next request for a chunk. Where the server hangs it may be a piece of it, and the limit may be a
-    /// short one.
+    /// Prepares the next request for a chunk. If the server hangs, the request may send only a piece of
+    /// the chunk, and its time limit may be short.
     pub(crate) fn new(
         chunk: &Chunk,
         gate: Option<Gate<'a>>,
@@ -64,17 +64,18 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Whether its failure counts as one of the chunk: it is all of it, within the configured limit.
+    /// Whether a failure counts against the chunk: the request sends the whole chunk with the configured
+    /// limit.
     pub(crate) fn is_try(&self) -> bool {
         self.piece.is_none() && self.limit.is_none()
     }
 
-    /// How long ago it was sent.
+    /// Returns the time since the request was sent.
     pub(crate) fn lasted(&self) -> Duration {
         self.start.elapsed()
     }
 
-    /// Sends it.
+    /// Sends the request.
     pub(crate) async fn send(&self, writer: &dyn Writer, chunk: &Chunk) -> Result<(), Failed> {
         let range = self.piece.clone().unwrap_or(0..chunk.len());
         let messages = chunk.messages.get(range).unwrap_or(&chunk.messages);
@@ -101,7 +102,7 @@ impl<'a> Attempt<'a> {
         })
     }
 
-    /// What the writer returns; nothing if the short limit has passed before.
+    /// Returns the result of the writer; `None` if the short limit passes first.
     async fn write(
         &self,
         writer: &dyn Writer,

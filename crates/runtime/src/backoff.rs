@@ -8,8 +8,9 @@ use rand::Rng;
 /// The longest pause that the server may ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(300);
 
-/// The pause after this many failures in a row. A pause that the server asked for (`Retry-After`) takes
-/// precedence, up to [`LONGEST_ASKED`]; jitter makes it up to a tenth longer, and never shorter.
+/// Returns the pause after this many consecutive failures. A pause that the server asked for
+/// (`Retry-After`) takes precedence, up to [`LONGEST_ASKED`]; jitter makes it up to a tenth longer, and
+/// never shorter.
 pub(crate) fn pause(policy: &RetryPolicy, failures: u32, asked: Option<Duration>) -> Duration {
     if let Some(asked) = asked {
         let asked = asked.min(LONGEST_ASKED);

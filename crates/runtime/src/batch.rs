@@ -17,7 +17,7 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// One without messages, which has this right to have a request under way.
+    /// Returns a batch without messages. `slot` is its right to have a request in flight.
     pub(crate) fn new(evidence: &Evidence, slot: Option<OwnedSemaphorePermit>) -> Self {
         Self {
             chunks: Chunks::new(evidence, slot),

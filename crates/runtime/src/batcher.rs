@@ -1,4 +1,4 @@
-//! A leaf of the output tree: gathers messages to batches and has them written.
+//! Collects the messages of one output into batches and has them written.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -19,7 +19,7 @@ use crate::{
     write::BatchWriter,
 };
 
-/// Runs a leaf until its channel closes and everything is written.
+/// Runs until the channel closes and everything is written.
 pub(crate) async fn run(
     node: WriterNode,
     mut parcels: mpsc::Receiver<MessageBatch>,
@@ -52,7 +52,7 @@ pub(crate) async fn run(
                 let writer = Arc::clone(&writer);
                 writes.spawn(async move { writer.write(batch, slot).await });
             }
-            // While a whole batch waits for a slot no more is taken in: that is the back-pressure.
+            // While a full batch waits for a slot, no messages are received. This is the back-pressure.
             parcel = parcels.recv(), if open && !ready => match parcel {
                 Some(parcel) => batcher.add(parcel, rules, &rejections).await,
                 None => {
@@ -73,27 +73,27 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-const NO_OBJECT: &str = "the message is not a JSON object, so it is no event; have a mapping make one: \
+const NO_OBJECT: &str = "the message is not a JSON object, so it is not an event; create one with a mapping: \
      `root = #{ … }`";
 
-/// What a leaf takes.
+/// Which messages the output accepts.
 #[derive(Clone, Copy)]
 struct Rules {
     accepts_failed: bool,
     objects_only: bool,
 }
 
-/// What waits to be written.
+/// The messages that wait to be written.
 struct Batcher {
     policy: BatchPolicy,
     waiting: VecDeque<Delivery>,
     bytes: usize,
-    /// So many of those that wait, from the front, must not wait for others.
+    /// The number of waiting messages, from the front, that must not wait for others.
     flushing: usize,
-    /// When the oldest has waited for the whole period.
+    /// When the period of the oldest message ends.
     due: Option<Instant>,
     told_to_wait: bool,
-    /// Says what waits for others.
+    /// Reports which messages wait for others.
     health: HealthHandle,
     label: Arc<str>,
     created: IntCounter,
@@ -127,7 +127,7 @@ impl Batcher {
                 rejections.reject_failed(message, ack, rejection).await;
                 continue;
             }
-            // From here on the bytes are fixed: every retry sends the same.
+            // From here on the bytes are fixed, so every retry sends the same.
             match message.bytes() {
                 Ok(bytes) if rules.objects_only && !bytes.trim_ascii_start().starts_with(b"{") => {
                     let rejection =
@@ -161,7 +161,7 @@ impl Batcher {
         self.policy.count == 0 && self.policy.byte_size == 0 && self.policy.period.is_none()
     }
 
-    /// Says on `/ready` what waits for others, and once in the log what to do about it.
+    /// Reports on `/ready` which messages wait for others, and logs once how to bound the wait.
     fn tell_to_wait(&mut self) {
         if self.writes_as_it_comes() {
             return;
@@ -214,7 +214,7 @@ impl Batcher {
         self.due = None;
     }
 
-    /// Whether a batch is there.
+    /// Whether a batch is ready to be written.
     fn ready(&self) -> bool {
         let BatchPolicy {
             count, byte_size, ..
@@ -224,7 +224,7 @@ impl Batcher {
             || (byte_size > 0 && self.bytes >= byte_size)
     }
 
-    /// The next batch, of at most `limit` bytes, but for a message that is larger alone.
+    /// Takes the next batch of at most `limit` bytes. A single message may be larger.
     fn take(&mut self, limit: usize) -> Vec<Delivery> {
         let or_any = |most: usize| if most == 0 { usize::MAX } else { most };
         let most = or_any(self.policy.count);
@@ -236,7 +236,7 @@ impl Batcher {
         {
             let size = size(&next.message);
             let over = bytes.saturating_add(size) > most_bytes && !batch.is_empty();
-            // Messages behind a flush belong to the next batch.
+            // Messages after a flush belong to the next batch.
             let behind = self.flushing > 0 && batch.len() >= self.flushing;
             if over || behind {
                 break;

@@ -1,4 +1,4 @@
-//! The chunks of a batch that wait to be written, and when each is due.
+//! The chunks of a batch that wait to be written, and when each one is due.
 
 use std::{
     collections::VecDeque,
@@ -20,52 +20,55 @@ use crate::{
     size_limit::bytes,
 };
 
-/// A batch that failed so often makes way for others: they may pass, though an outage looks the same.
+/// A batch that failed this often makes way for others. They may succeed, although an outage looks the
+/// same.
 const OFTEN: u32 = 12;
 
-/// Messages with their acks, in two lists, for the writer wants the messages in a row.
+/// Messages with their acks, in two lists because the writer needs the messages in a slice.
 pub(crate) struct Chunk {
-    /// Of this process; what is cut off has another one.
+    /// Unique in this process; a chunk that is split off gets another number.
     pub(crate) number: u64,
     pub(crate) messages: Vec<Message>,
     pub(crate) acks: Vec<Ack>,
-    /// How often it was written in vain as it is, but for verdicts while nothing was taken yet.
+    /// How often the chunk was written unsuccessfully in its current form. Verdicts before the first
+    /// success do not count.
     pub(crate) tries: u32,
-    /// Since when.
+    /// When these tries began.
     pub(crate) since: Instant,
-    /// What had been taken when it, or what it was cut from, failed last.
+    /// The successes until the last failure of this chunk, or of the one that it was split from.
     pub(crate) failed: Option<Mark>,
-    /// The same, of an answer that it is too large.
+    /// The same for the last response that it is too large.
     pub(crate) too_large: Option<Mark>,
     /// The failures of a single message.
     pub(crate) alone: Alone,
-    /// It failed as it is.
+    /// Whether it failed in its current form.
     pub(crate) has_failed: bool,
-    /// It, or what it was cut from, took long to fail.
+    /// Whether it, or the chunk that it was split from, took long to fail.
     pub(crate) has_hung: bool,
-    /// It is about an object of which an event failed while others were taken.
+    /// Whether an event of its object failed while others were accepted.
     pub(crate) is_known: bool,
-    /// It is the one event of a convicted object that is tried after a pause.
+    /// Whether it is the one event of a convicted object that is tried after a pause.
     pub(crate) is_admitted: bool,
-    /// It was judged when nothing had been taken yet.
+    /// Whether it got a verdict before the first success.
     pub(crate) held: bool,
     /// When it is written again.
     due: Instant,
-    /// When it is written again if another request is taken meanwhile.
+    /// When it is written again if another request succeeds meanwhile.
     early: Instant,
 }
 
 /// The failures of a single message.
 #[derive(Default)]
 pub(crate) struct Alone {
-    /// What had been taken when it failed alone for the first time.
+    /// The successes until the first time that it failed alone.
     pub(crate) since: Option<Mark>,
-    /// How often it failed after another request had been taken since it failed before.
+    /// How often it failed again, each time after another request had succeeded since its previous
+    /// failure.
     pub(crate) failures: u32,
-    /// The server failed for it in another way than by saying that it is too large.
+    /// Whether it failed for another reason than its size.
     pub(crate) failed_otherwise: bool,
-    /// It failed often enough to be set aside, but within a short time limit: it is sent again with the
-    /// configured one.
+    /// Whether it failed often enough to be rejected, but with a short time limit. It is sent again
+    /// with the configured one.
     pub(crate) needs_full_limit: bool,
 }
 
@@ -108,7 +111,7 @@ impl Chunk {
         bytes(&self.messages)
     }
 
-    /// The object that a single message is about.
+    /// Returns the object of a single message.
     pub(crate) fn object(&self) -> Option<&Arc<str>> {
         match self.messages.as_slice() {
             [only] => Some(&only.identity()?.uid),
@@ -116,31 +119,32 @@ impl Chunk {
         }
     }
 
-    /// The object that the message at this place is about.
+    /// Returns the object of the message at this position.
     pub(crate) fn object_at(&self, at: usize) -> Option<Arc<str>> {
         Some(Arc::clone(&self.messages.get(at)?.identity()?.uid))
     }
 
-    /// Whether it is a single message that failed again after others had been taken.
+    /// Whether it is a single message that failed again after others had been accepted.
     pub(crate) fn is_suspect(&self) -> bool {
         self.alone.failures > 0
     }
 
-    /// Whether another request was taken since it failed.
+    /// Whether another request succeeded since it failed.
     pub(crate) fn others_succeed(&self, evidence: &Evidence) -> bool {
         self.failed
             .is_some_and(|mark| evidence.succeeded_since(mark))
     }
 
-    /// Whether it may hold the message that makes the server hang, while the server takes others: it is
-    /// looked for with a short time limit. What decides has the configured one.
+    /// Whether it may contain the message that makes the server hang, while the server accepts others.
+    /// The search for that message uses a short time limit; a request that decides uses the configured
+    /// one.
     pub(crate) fn is_searched(&self, evidence: &Evidence) -> bool {
         let decides = self.is_admitted || self.alone.needs_full_limit;
         self.has_hung && !decides && self.others_succeed(evidence)
     }
 
-    /// Cuts off what is behind `at`. It has taken part in everything that happened to the whole, but was
-    /// never tried as it is now.
+    /// Splits off the messages from `at` on. The new chunk shares the history of the whole, but was
+    /// never tried in its current form.
     pub(crate) fn split_off(&mut self, at: usize) -> Self {
         self.has_failed = false;
         let mut rest = Self {
@@ -154,7 +158,7 @@ impl Chunk {
         rest
     }
 
-    /// Cuts out the message at this place.
+    /// Takes out the message at this position.
     pub(crate) fn cut_out(&mut self, at: usize) -> Self {
         let mut behind = self.split_off(at.saturating_add(1));
         let cut = self.split_off(at);
@@ -163,12 +167,12 @@ impl Chunk {
         cut
     }
 
-    /// Nothing that happened so far counts for the limits of tries.
+    /// Resets the tries and their time, so that nothing before counts towards the limits.
     pub(crate) fn forget_tries(&mut self) {
         (self.tries, self.since) = (0, Instant::now());
     }
 
-    /// Whether it may be tried again.
+    /// Whether the limits allow another try.
     pub(crate) fn may_retry(&self, policy: &RetryPolicy) -> bool {
         let RetryPolicy {
             most,
@@ -180,7 +184,8 @@ impl Chunk {
     }
 
     fn due(&self, evidence: &Evidence) -> Instant {
-        // What was judged when nothing had been taken yet is judged anew as soon as something is.
+        // A chunk that got a verdict before the first success is tried again as soon as a request
+        // succeeds.
         if self.others_succeed(evidence) || self.held && evidence.has_succeeded() {
             self.early
         } else {
@@ -192,24 +197,24 @@ impl Chunk {
 /// Messages that make way for others.
 #[derive(Clone, Copy)]
 pub(crate) enum Backlog {
-    /// So many kibibytes of messages that failed again after others had been taken.
+    /// The size in KiB of messages that failed again after others had been accepted.
     Suspects(usize),
-    /// So many kibibytes of a batch that took long to fail while others were taken.
+    /// The size in KiB of a batch that took long to fail while others were accepted.
     Slow(usize),
-    /// So many messages that failed alone, or very often.
+    /// The number of messages that failed alone, or very often.
     Unproven(usize),
 }
 
-/// By which right a batch sends its requests.
+/// The permit with which a batch sends its requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// The slot that it keeps.
+    /// The slot that the batch keeps.
     Slot,
-    /// A slot for each request, of which messages that failed have half at most.
+    /// A slot for each request. Messages that failed use at most half of the slots.
     Unproven,
-    /// The extra lane for the batch that leads, and a slot like [`Lane::Unproven`] for the others.
+    /// The extra lane for the leading batch, and slots as in [`Lane::Unproven`] for the others.
     Slow,
-    /// The extra lane and nothing else.
+    /// The extra lane only.
     Suspects,
 }
 
@@ -217,14 +222,14 @@ pub(crate) enum Lane {
 pub(crate) struct Chunks {
     waiting: VecDeque<Chunk>,
     taken: watch::Receiver<u64>,
-    /// The right to have a request under way, while the batch keeps it.
+    /// The right to have a request in flight, while the batch keeps it.
     pub(crate) slot: Option<OwnedSemaphorePermit>,
-    /// The capacity that its messages take, if they gave up the slot.
+    /// The capacity that its messages use, if the batch has given up its slot.
     pub(crate) capacity: Option<OwnedSemaphorePermit>,
     pub(crate) lane: Lane,
-    /// The right of one slow batch to the extra lane.
+    /// The right of one slow batch to use the extra lane.
     pub(crate) leads: Option<OwnedSemaphorePermit>,
-    /// It took long to fail while others were taken.
+    /// Whether it took long to fail while others were accepted.
     pub(crate) is_slow: bool,
 }
 
@@ -255,7 +260,7 @@ impl Chunks {
         }
     }
 
-    /// Takes over the chunks of another batch, with their pauses.
+    /// Takes over the chunks of another batch, including their pauses.
     pub(crate) fn append(&mut self, mut other: Self) {
         self.waiting.append(&mut other.waiting);
     }
@@ -268,8 +273,8 @@ impl Chunks {
         self.put(first, true);
     }
 
-    /// Puts back a chunk that is to be written again after `pause`, or already after `early` where
-    /// another request is taken meanwhile.
+    /// Puts back a chunk. It is written again after `pause`, or after `early` if another request
+    /// succeeds meanwhile.
     pub(crate) fn put_back(&mut self, mut chunk: Chunk, pause: Duration, early: Duration) {
         let now = Instant::now();
         chunk.due = now + pause;
@@ -277,7 +282,8 @@ impl Chunks {
         self.waiting.push_back(chunk);
     }
 
-    /// Puts back one that was judged when nothing had been taken yet. One of those is tried at a time.
+    /// Puts back a chunk that got a verdict before the first success. Only one of these is tried at a
+    /// time.
     pub(crate) fn hold(&mut self, mut chunk: Chunk, pause: Duration) {
         let due = Instant::now() + pause;
         for held in self.waiting.iter_mut().filter(|it| it.held) {
@@ -287,12 +293,12 @@ impl Chunks {
         self.put_back(chunk, pause, Duration::ZERO);
     }
 
-    /// The room that these messages take, if each of them failed alone or very often, or is held, or if
-    /// they took long to fail.
+    /// Returns the capacity that these messages need, if they took long to fail, or if each one failed
+    /// alone or very often, or is held.
     pub(crate) fn backlog(&self) -> Option<Backlog> {
         let failed = |chunk: &Chunk| {
             let often = chunk.failed.is_some() && chunk.tries >= OFTEN;
-            // What was judged when nothing had been taken yet must not keep others from being tried.
+            // A chunk that got a verdict before the first success must not block others.
             often || chunk.held || chunk.is_known || chunk.alone.since.is_some()
         };
         let is_suspect = |chunk: &Chunk| chunk.is_known || chunk.is_suspect();
@@ -314,14 +320,14 @@ impl Chunks {
         }
     }
 
-    /// The next that is due; `None` when there are no more.
+    /// Returns the next chunk when it is due; `None` if there are no more.
     pub(crate) async fn next(&mut self, evidence: &Evidence) -> Option<Chunk> {
         loop {
             self.taken.mark_unchanged();
             let now = Instant::now();
             let mut due = self.waiting.iter().map(|chunk| chunk.due(evidence));
-            // Of those that are due the first comes first: the messages of one object stay in order
-            // unless one of them fails.
+            // Of the chunks that are due, the first one comes first: the messages of one object stay in
+            // order unless one of them fails.
             if let Some(index) = due.clone().position(|due| due <= now) {
                 return self.waiting.remove(index);
             }

@@ -1,18 +1,18 @@
-//! What one stage of the pipeline hands to the next.
+//! What one stage of the pipeline passes to the next.
 
 use meterline_core::{Ack, Message};
 
-/// A message and its share of the duty to acknowledge.
+/// A message and its share of the acknowledgement.
 pub(crate) struct Delivery {
     pub(crate) message: Message,
     pub(crate) ack: Ack,
 }
 
-/// What a leaf is handed.
+/// The messages that an output receives at once.
 pub(crate) struct MessageBatch {
     pub(crate) deliveries: Vec<Delivery>,
-    /// The last part of a batch of the input's.
+    /// Whether this is the last part of an input batch.
     pub(crate) ends_batch: bool,
-    /// Nothing may wait any longer: there will be no more for now.
+    /// Whether nothing may wait any longer, because no more messages come for now.
     pub(crate) flush: bool,
 }

@@ -1,8 +1,8 @@
-//! Counts the requests that succeed: the evidence against a message that fails.
+//! Counts the requests that succeed. They are the evidence against a message that fails.
 //!
-//! A request that fails says nothing by itself: the server may be down, or fail now and then. That
-//! it takes other requests in between is what speaks against a message, and the more so the fewer of
-//! those needed a second try.
+//! A failed request proves nothing by itself: the server may be down, or may fail now and then. If other
+//! requests succeed in between, this is evidence against the message. The evidence is stronger if few of
+//! the successful requests needed a second try.
 
 use std::{
     collections::VecDeque,
@@ -11,34 +11,35 @@ use std::{
 
 use tokio::sync::watch;
 
-/// A message failed alone at least so often after the first time, each time after another request was
-/// taken, before it is set aside.
+/// A message is rejected only after it failed alone at least this often after its first failure, each
+/// time after another request had succeeded.
 const FEWEST: i32 = 3;
-/// It is set aside once chance alone explains its failures with less than this probability, if each
-/// request fails as often as those that were taken did.
+/// A message is rejected when the probability that its failures are a coincidence is lower than this.
+/// The calculation assumes that each request fails as often as the successful ones did.
 const CHANCE: f64 = 1e-8;
-/// Where nearly all requests need several tries, no more evidence than this is asked for.
+/// The highest failure rate in the calculation. It bounds the evidence that is required where nearly all
+/// requests need several tries.
 const MOST_FAILING: f64 = 0.5;
-/// So many sizes are remembered.
+/// The number of sizes that are remembered.
 const SIZES: usize = 64;
 
-/// A moment: what had been taken by then.
+/// A point in time, as the number of successes until then.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Mark {
-    /// Requests that were taken.
+    /// The number of successful requests.
     taken: u64,
-    /// Those among them that had failed before.
+    /// How many of these had failed before.
     has_failed: u64,
 }
 
 #[derive(Default)]
 struct State {
     now: Mark,
-    /// The smallest requests that were taken after any moment: when, and bytes, both ascending.
+    /// The smallest successful request after any point in time: number and bytes, both ascending.
     smallest: VecDeque<(u64, usize)>,
 }
 
-/// What was taken since the start.
+/// The requests that succeeded since the start.
 pub(crate) struct Evidence {
     state: Mutex<State>,
     taken: watch::Sender<u64>,
@@ -58,14 +59,14 @@ impl Evidence {
         self.state().now
     }
 
-    /// Notes a request that was taken; true for the first.
+    /// Notes a successful request; returns true for the first one.
     pub(crate) fn took(&self, bytes: usize, has_failed: bool) -> bool {
         let mut state = self.state();
         let now = &mut state.now;
         now.taken = now.taken.saturating_add(1);
         now.has_failed = now.has_failed.saturating_add(u64::from(has_failed));
         let at = now.taken;
-        // Only a smaller one that is older matters still.
+        // An older entry matters only if it is smaller.
         while state
             .smallest
             .back()
@@ -82,25 +83,26 @@ impl Evidence {
         at == 1
     }
 
-    /// Whether anything was ever taken.
+    /// Whether any request has succeeded.
     pub(crate) fn has_succeeded(&self) -> bool {
         self.now().taken > 0
     }
 
-    /// Whether a request was taken after that moment.
+    /// Whether a request succeeded after this point in time.
     pub(crate) fn succeeded_since(&self, mark: Mark) -> bool {
         self.now().taken > mark.taken
     }
 
-    /// Whether a request of fewer bytes was taken after that moment.
+    /// Whether a request of fewer bytes succeeded after this point in time.
     pub(crate) fn smaller_succeeded_since(&self, mark: Mark, bytes: usize) -> bool {
         let state = self.state();
         let mut since = state.smallest.iter().filter(|(at, _)| *at > mark.taken);
         since.next().is_some_and(|(_, size)| *size < bytes)
     }
 
-    /// Whether a message that failed alone `failures` times after the first, each time after another
-    /// request was taken, is the reason for that. Where it is crowded the fewest are enough.
+    /// Whether a message is the cause of its failures. It failed alone `failures` times after the first
+    /// failure, each time after another request had succeeded. If `is_crowded`, the lowest number of
+    /// failures suffices.
     pub(crate) fn is_at_fault(&self, since: Mark, failures: u32, is_crowded: bool) -> bool {
         let now = self.now();
         let taken = now.taken.saturating_sub(since.taken) as f64;
@@ -111,7 +113,7 @@ impl Evidence {
         failures >= FEWEST && (is_crowded || by_chance < CHANCE)
     }
 
-    /// Tells whenever something is taken.
+    /// Returns a receiver that is notified of each success.
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.taken.subscribe()
     }

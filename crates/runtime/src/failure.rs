@@ -1,39 +1,39 @@
-//! Failures that may be transient, and the pause that each of them needs.
+//! Failures that may be transient, and the pause that each one requires.
 
 use std::time::Duration;
 
 use meterline_core::{Cause, WriteError};
 
-/// The pause while the server refuses us.
+/// The pause while the server refuses our credentials.
 const UNAUTHORIZED: Duration = Duration::from_secs(10);
-/// The pause before what only a person can mend is tried again, such as a wrong URL.
+/// The pause before retrying a failure that only an operator can correct, such as a wrong URL.
 pub(crate) const SLOW: Duration = Duration::from_secs(30);
 
-/// A failure that may pass.
+/// A failure that may be transient.
 pub(crate) struct TransientFailure {
     pub(crate) reason: String,
     /// The pause that the server asked for.
     pub(crate) asked: Option<Duration>,
-    /// The pause that the failure calls for, where others are not taken meanwhile.
+    /// The pause that the failure requires while no other request succeeds.
     pub(crate) slow: Option<Duration>,
-    /// How long it took to fail.
+    /// How long the request took to fail.
     pub(crate) lasted: Duration,
-    /// What a message is set aside for if the failure is its doing; `None` where it cannot be.
+    /// The cause of the rejection, if the message turns out to be at fault; `None` if it cannot be.
     pub(crate) cause: Option<Cause>,
-    /// It was not given the configured time limit, but a shorter one.
+    /// Whether the request had a shorter time limit than the configured one.
     pub(crate) is_cut_short: bool,
 }
 
-/// What takes longer to fail keeps others from being written.
+/// A failure that takes longer than this blocks other writes.
 const LONG: Duration = Duration::from_secs(1);
 
 impl TransientFailure {
-    /// Whether it took long to fail.
+    /// Whether the request took long to fail.
     pub(crate) fn is_slow(&self) -> bool {
         self.lasted > LONG
     }
 
-    /// Of what failed after so long.
+    /// Returns the failure for an error of a request that took this long.
     pub(crate) fn new(error: WriteError, lasted: Duration) -> Self {
         let reason = error.to_string();
         let (asked, slow, cause) = match error {
@@ -42,7 +42,7 @@ impl TransientFailure {
             WriteError::Strange { .. } => (None, Some(SLOW), Some(Cause::Poison)),
             WriteError::Retry { after, .. } => (after, None, None),
             WriteError::TooLarge { .. } => (None, Some(SLOW), Some(Cause::TooLarge)),
-            // What is said of messages, which is no failure.
+            // These are verdicts on messages and not transient failures.
             WriteError::Rejected { .. }
             | WriteError::Dropped { .. }
             | WriteError::Unsendable { .. } => (None, Some(SLOW), None),
@@ -57,7 +57,7 @@ impl TransientFailure {
         }
     }
 
-    /// A request that was to show which message makes the server hang was not answered within this time.
+    /// Returns the failure of a search request that was not answered within its short time limit.
     pub(crate) fn cut_short(limit: Duration) -> Self {
         Self {
             reason: format!(

@@ -1,8 +1,8 @@
-//! The share of the last messages that failed. One that fails is set aside; when most of them fail the
-//! configuration is wrong and not the messages.
+//! The share of recent messages that failed. A single message that fails is rejected. If most messages
+//! fail, the configuration is wrong and not the messages.
 
-/// After so many more messages, what was seen counts half, and after one more batch at most half is
-/// forgotten: neither one message in a row of small batches nor one part of a large one decides.
+/// The number of messages after which older counts are halved. One batch halves them at most once:
+/// neither one message among small batches nor one part of a large batch decides.
 const HALF_LIFE: f64 = 16.0;
 
 #[derive(Default)]

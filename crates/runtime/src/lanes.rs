@@ -1,4 +1,4 @@
-//! Limits the requests under way, and the memory of messages that wait without blocking others.
+//! Limits the requests in flight, and the memory of messages that wait without blocking others.
 
 use std::sync::Arc;
 
@@ -6,39 +6,40 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::chunk::{Backlog, Chunks, Lane};
 
-/// So many messages that failed alone, or very often, wait without keeping others from being written. There is an end
-/// to it, for they are held in memory.
+/// The most messages that failed alone, or very often, and that wait without blocking others. The number
+/// is limited because they are held in memory.
 const UNPROVEN: usize = 256;
-/// So many kibibytes of messages that failed alone while others were taken, or took long to fail, wait
-/// likewise. Where half of it is full less evidence is asked for.
+/// The most KiB of messages that failed alone while others were accepted, or that took long to fail, and
+/// that wait in the same way. If more than half of it is used, less evidence is required.
 const SUSPECTS: usize = 65_536;
 
-/// The rights and the room of one output.
+/// The permits and the capacity of one output.
 pub(crate) struct Lanes {
-    /// The rights to have a request under way.
+    /// The permits to have a request in flight.
     slots: Arc<Semaphore>,
-    /// The room for messages that failed alone, or very often, and the most of them that are tried at
-    /// once.
+    /// The capacity for messages that failed alone, or very often.
     unproven: Arc<Semaphore>,
+    /// Limits how many of them are tried at once.
     trials: Semaphore,
-    /// The room for suspects and what took long to fail, and the right to try one of those, which is
-    /// beyond the slots: a sink that hangs for each of them takes no slot from others.
+    /// The capacity for suspects and for messages that took long to fail.
     suspected: Arc<Semaphore>,
+    /// The extra lane: the right to try one of them, in addition to the slots. If a sink hangs for each of
+    /// them, they take no slot from others.
     lane: Semaphore,
-    /// The right of one slow batch to that.
+    /// The right of one slow batch to use the extra lane.
     lead: Arc<Semaphore>,
-    /// There is one slot only.
+    /// Whether there is only one slot.
     is_single: bool,
 }
 
-/// What a request holds while it is under way, beyond the slot of its batch.
+/// The permits that a request holds while it is in flight, in addition to the slot of its batch.
 pub(crate) struct Rights<'a> {
     _trial: Option<SemaphorePermit<'a>>,
     _slot: Option<SemaphorePermit<'a>>,
 }
 
 impl Lanes {
-    /// For so many requests under way at once.
+    /// Returns the lanes for this many requests in flight.
     pub(crate) fn new(max_in_flight: usize) -> Self {
         let most = max_in_flight.max(1);
         Self {
@@ -52,17 +53,16 @@ impl Lanes {
         }
     }
 
-    /// The right to have a request under way, once there is one.
+    /// Waits for the right to have a request in flight.
     pub(crate) async fn slot(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.slots).acquire_owned().await.ok()
     }
 
-    /// Messages that failed alone, very often or slowly wait where they keep no others from being
-    /// written.
+    /// Moves messages that failed alone, very often or slowly to a lane where they do not block others.
     pub(crate) fn change_lane(&self, chunks: &mut Chunks) {
         let (room, cost, lane) = match (chunks.backlog(), chunks.lane) {
             (Some(Backlog::Suspects(_)), Lane::Slow) => {
-                // It has the room already.
+                // It has the capacity already.
                 (chunks.lane, chunks.leads) = (Lane::Suspects, None);
                 return;
             }
@@ -85,14 +85,16 @@ impl Lanes {
         }
     }
 
-    /// Of the slow batches one is cut down first, for the others may have failed for the same object.
+    /// Lets one of the slow batches lead. It is split first, because the others may have failed because
+    /// of the same object.
     fn lead(&self, chunks: &mut Chunks) {
         if chunks.lane == Lane::Slow && chunks.leads.is_none() {
             chunks.leads = Arc::clone(&self.lead).try_acquire_owned().ok();
         }
     }
 
-    /// The rights that a request needs beyond the slot of its batch; `is_short` if its time limit is.
+    /// Acquires the permits that a request needs in addition to the slot of its batch. `is_short` tells
+    /// whether its time limit is short.
     pub(crate) async fn rights(&self, chunks: &Chunks, is_short: bool) -> Rights<'_> {
         let lane = async {
             Rights {
@@ -113,18 +115,19 @@ impl Lanes {
             },
             Lane::Suspects => lane.await,
             Lane::Unproven => spare.await,
-            // A suspect may take the lane for half a minute, and a slot is not missed for some seconds.
+            // A suspect may occupy the lane for half a minute. This request occupies a slot for a few
+            // seconds only.
             Lane::Slow if is_short => tokio::select! {
                 rights = lane => rights,
                 rights = spare => rights,
             },
-            // Where there is one slot only it is for others.
+            // If there is only one slot, it is reserved for other batches.
             Lane::Slow if chunks.leads.is_some() || self.is_single => lane.await,
             Lane::Slow => spare.await,
         }
     }
 
-    /// Whether so many suspects wait that less evidence is asked for.
+    /// Whether so many suspects wait that less evidence is required.
     pub(crate) fn is_crowded(&self) -> bool {
         self.suspected.available_permits() < SUSPECTS / 2
     }

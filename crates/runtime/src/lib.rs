@@ -1,11 +1,12 @@
-//! Brings a pipeline to life: channels, threads, batching, retries, rejection and shutdown.
+//! Runs a pipeline: channels, threads, batching, retries, rejection and shutdown.
 //!
-//! The only crate that spawns (but for the watches of `kubernetes_resources`). It knows the traits
+//! Only this crate spawns tasks, apart from the watches of `kubernetes_resources`. It knows the traits
 //! of `meterline-core` and no component.
 //!
-//! One direction: the input is read, batches are processed in parallel and handed on in order, the
-//! output tree routes each message to its leaves, and a leaf gathers, writes and retries. Every
-//! message carries its share of its batch's acknowledgement; back-pressure is a full channel.
+//! Messages flow in one direction. The pipeline reads batches from the input, processes them in parallel
+//! and forwards them in order. The output tree routes each message to its outputs. Each output collects
+//! messages into batches, writes them and retries. Every message carries its share of the
+//! acknowledgement of its batch. Back-pressure is a full channel.
 
 mod attempt;
 mod backoff;

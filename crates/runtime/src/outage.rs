@@ -1,4 +1,4 @@
-//! Whether every request fails, and who may send one while that is so.
+//! Tracks whether every request fails (an outage), and who may send a request meanwhile.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -10,13 +10,14 @@ use crate::{
     probes::{Piece, Probes},
 };
 
-/// After this many failures in a row one request at a time is sent; the other batches wait for it.
+/// After this many consecutive failures, only one request at a time is sent; the other batches wait for
+/// it.
 const FAILURES_BEFORE_ONE_BY_ONE: u32 = 3;
 
-/// The right to send the one request at a time while every request fails.
+/// The right to send a request during an outage, one at a time.
 pub(crate) type Gate<'a> = MutexGuard<'a, ()>;
 
-/// The failures in a row of one output, of whichever batch.
+/// The consecutive failures of one output, across all batches.
 #[derive(Default)]
 pub(crate) struct Outage {
     failures: AtomicU32,
@@ -30,7 +31,7 @@ impl Outage {
         self.failures.load(Ordering::Relaxed) >= FAILURES_BEFORE_ONE_BY_ONE
     }
 
-    /// Waits for the right to send a request; `None` when not every request fails any more.
+    /// Waits for the right to send a request; returns `None` when the outage is over.
     pub(crate) async fn gate(&self) -> Option<Gate<'_>> {
         if !self.is_on() {
             return None;
@@ -39,26 +40,26 @@ impl Outage {
         self.is_on().then_some(gate)
     }
 
-    /// The same right, if nobody holds it.
+    /// Returns the same right if nobody holds it.
     pub(crate) fn try_gate(&self) -> Option<Gate<'_>> {
         self.retry_gate.try_lock().ok()
     }
 
-    /// The piece of a chunk to send in place of the whole, if it is time for one.
+    /// Returns the piece of a chunk to send instead of the whole, if a piece is due.
     pub(crate) fn piece(&self, chunk: &Chunk) -> Option<Piece> {
         let failures = self.failures.load(Ordering::Relaxed);
         self.probes
             .piece(chunk.len(), failures, |at| chunk.object_at(at))
     }
 
-    /// Notes a failure; returns how many there were in a row.
+    /// Notes a failure; returns the number of consecutive failures.
     pub(crate) fn failed(&self, failure: &TransientFailure, is_piece: bool) -> u32 {
         self.probes.failed(failure, is_piece);
         let failures = self.failures.fetch_add(1, Ordering::Relaxed);
         failures.saturating_add(1)
     }
 
-    /// Notes an answer, which ends the row of failures; returns how many there were.
+    /// Notes a response, which ends the consecutive failures; returns their number.
     pub(crate) fn ends(&self) -> u32 {
         let failures = self.failures.swap(0, Ordering::Relaxed);
         if failures > 0 {

@@ -1,4 +1,4 @@
-//! The state of an output for `/ready`, and log lines that are written once and not for each batch.
+//! The status of an output for `/ready`, and log lines that are written once and not for each batch.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +8,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::failure_rate::FailureRate;
 
-/// The status is updated after this many messages, although a large batch is not finished yet.
+/// The status is updated after this many messages, even before a large batch is finished.
 const TOLD: usize = 64;
 /// The shortest interval between two log lines about bisections.
 const BISECTION: Duration = Duration::from_secs(60);
@@ -19,8 +19,8 @@ pub(crate) struct Tally {
     settled: usize,
     rejected: usize,
     reason: String,
-    /// Of how many messages a batch was when it was cut in halves for the first time, and whether
-    /// that is logged at INFO.
+    /// The number of messages of the batch when it was halved for the first time, and whether this is
+    /// logged at INFO.
     bisected: Option<(usize, bool)>,
     requests: u64,
     delivered: usize,
@@ -43,8 +43,8 @@ impl Tally {
         self.dropped = self.dropped.saturating_add(messages);
     }
 
-    /// Of these messages so many are `fresh`. That others are rejected as before says nothing new of
-    /// how this is set up.
+    /// Notes rejected messages, of which `fresh` are rejected for the first time. A message that is
+    /// rejected again does not affect the status.
     pub(crate) fn rejected(&mut self, messages: usize, fresh: usize, reason: String) {
         self.settled = self.settled.saturating_add(fresh);
         self.rejected = self.rejected.saturating_add(fresh);
@@ -58,22 +58,22 @@ impl Tally {
     }
 }
 
-/// Log lines about failures are at least this far apart. The interval doubles up to the longest one, and is
-/// short again after as long without a failure.
+/// The shortest interval between two log lines about failures. It doubles up to the longest one. After a
+/// period of the same length without a failure it is short again.
 const FIRST_INTERVAL: Duration = Duration::from_secs(60);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3_600);
-/// This many failures in a row are logged in any case.
+/// This many consecutive failures are logged in any case.
 const MANY: u32 = 8;
 
 #[derive(Default)]
 struct State {
-    /// Why nothing gets through.
+    /// Why no request succeeds.
     outage: Option<String>,
-    /// Whether the log says so.
+    /// Whether this was logged.
     warned: bool,
-    /// When a failure was logged last, and until when the next one is not.
+    /// When a failure was logged last, and until when the next one is not logged.
     told: Option<(Instant, Instant)>,
-    /// Why most of what gets through is rejected.
+    /// Why most messages are rejected.
     refusal: Option<String>,
     lately: FailureRate,
     /// When a bisection was logged last.
@@ -81,7 +81,7 @@ struct State {
 }
 
 impl State {
-    /// Whether the log may tell of another failure; then the next one has to wait.
+    /// Whether another failure may be logged now. If so, the next interval begins.
     fn may_warn(&mut self) -> bool {
         let now = Instant::now();
         let interval = match self.told {
@@ -120,15 +120,15 @@ impl OutputStatus {
         }
     }
 
-    /// Nothing gets through, for this reason.
+    /// Reports an outage with this reason.
     pub(crate) fn outage(&self, reason: &str) {
         let mut state = self.state();
         state.outage = Some(reason.to_owned());
         state.tell(&self.health);
     }
 
-    /// So many requests in a row failed, the last one for this reason. One failure that is brief, as
-    /// is the pause behind it, is no failure yet.
+    /// Reports this many consecutive failures; `reason` is that of the last one. A single brief failure
+    /// with a brief pause is not reported yet.
     pub(crate) fn failed(&self, reason: &str, failures: u32, is_brief: bool) {
         if failures < 2 && is_brief {
             debug!(output = %self.label, "{reason}; trying again");
@@ -137,7 +137,8 @@ impl OutputStatus {
         let mut state = self.state();
         let is_new = state.outage.replace(reason.to_owned()).is_none();
         state.tell(&self.health);
-        // What begins now, and what goes on ever more seldom: an hour's outage is a dozen lines.
+        // Logs the beginning of an outage, and then at growing intervals: an outage of an hour takes
+        // about a dozen lines.
         let goes_on = failures.is_power_of_two() && (state.warned || failures >= MANY);
         if is_new && state.may_warn() || goes_on {
             state.warned = true;
@@ -147,20 +148,20 @@ impl OutputStatus {
         }
     }
 
-    /// The server works, after so many failures in a row.
+    /// Reports that the server works, after this many consecutive failures.
     pub(crate) fn works(&self, failures: u32) {
         let mut state = self.state();
         state.outage = None;
         if std::mem::take(&mut state.warned) {
-            info!(output = %self.label, failures, "the server answers again; what waits is sent");
+            info!(output = %self.label, failures, "the server answers again; sending the waiting events");
         } else if failures > 0 {
-            debug!(output = %self.label, failures, "the server answers again; what waits is sent");
+            debug!(output = %self.label, failures, "the server answers again; sending the waiting events");
         }
         state.tell(&self.health);
     }
 
-    /// One event that is rejected is the event's fault; when most of them are it is a matter of how
-    /// this is set up, and somebody has to see it.
+    /// Updates the status from finished messages. A single rejected event is at fault itself. If most
+    /// events are rejected, the configuration is wrong and an operator has to see it.
     pub(crate) fn judge(&self, tally: &mut Tally) {
         let settled = std::mem::take(&mut tally.settled);
         let rejected = std::mem::take(&mut tally.rejected);
@@ -183,7 +184,7 @@ impl OutputStatus {
         state.tell(&self.health);
     }
 
-    /// Logs that a batch of this many events is halved for this reason.
+    /// Logs that a batch of this many events is halved, with the reason.
     pub(crate) fn bisects(&self, events: usize, reason: &str, tally: &mut Tally) {
         if tally.bisected.is_some() {
             return;
@@ -231,7 +232,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn troubles_are_told_at_intervals_that_grow_and_are_short_again_after_a_calm() {
+    async fn failures_are_logged_at_growing_intervals_that_reset() {
         let mut state = State::default();
         let mut told = 0;
         for _ in 0..86_400 / 10 {

@@ -1,4 +1,4 @@
-//! The output tree: each message to the leaves that it is meant for.
+//! The output tree: routes each message to its outputs.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -39,7 +39,7 @@ pub(crate) enum OutputTree {
 }
 
 impl OutputTree {
-    /// Brings the tree up; each leaf becomes a task in `leaves`.
+    /// Starts the tree; each output becomes a task in `leaves`.
     pub(crate) fn start(
         node: OutputNode,
         metrics: &Metrics,
@@ -49,7 +49,7 @@ impl OutputTree {
     ) -> Self {
         match node {
             OutputNode::Writer(node) => {
-                // One parcel waits while the leaf is busy: that is all the room there is.
+                // One batch waits while the output is busy; there is no further buffer.
                 let (sender, receiver) = mpsc::channel(1);
                 leaves.spawn(batcher::run(
                     node,
@@ -95,12 +95,12 @@ impl OutputTree {
         }
     }
 
-    /// Hands on a parcel; returns when there is room for another.
+    /// Forwards a batch; returns when it can accept another.
     pub(crate) fn send(&self, parcel: MessageBatch) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             match self {
                 Self::Leaf(sender) => {
-                    // A leaf that is gone drops the parcel, and with it the acks: lost, as it is.
+                    // An output that has ended drops the batch and its acks, so the messages count as lost.
                     let _ = sender.send(parcel).await;
                 }
                 Self::Route { children, .. } => {
@@ -116,7 +116,7 @@ impl OutputTree {
         })
     }
 
-    /// A parcel for each child of a [`Self::Route`]; none for anything else.
+    /// Returns a batch for each child of a [`Self::Route`], and nothing for other nodes.
     async fn route(&self, count: usize, parcel: MessageBatch) -> Vec<MessageBatch> {
         let Self::Route {
             label,
@@ -156,7 +156,8 @@ impl OutputTree {
                     for index in others {
                         give(*index, message.clone());
                     }
-                    // Nearly always there is only one, which needs no copy.
+                    // The last output gets the original. Nearly always it is the only one, so no copy is
+                    // made.
                     give(*last, message);
                 }
             }
@@ -165,13 +166,13 @@ impl OutputTree {
     }
 }
 
-/// The most that is handed down at once.
+/// The most rejected messages that are forwarded at once.
 const PARCEL: usize = 512;
-/// So many refused messages wait for the next output before the one that refused them has to wait:
-/// an output that is down must not stop another that works, and memory has an end.
+/// The number of rejected messages that may wait for the next output before the rejecting output is
+/// blocked. An output that is down must not block another that works, and memory is bounded.
 const FALLBACK_CAPACITY: usize = 65_536;
 
-/// Hands what an output refused to the next. Nothing of it waits for company.
+/// Forwards the messages that an output rejected to the next one. They do not wait for others.
 async fn forward_rejected(mut refused: mpsc::Receiver<Delivery>, sink: OutputTree) {
     let mut deliveries = Vec::new();
     while refused.recv_many(&mut deliveries, PARCEL).await > 0 {
@@ -184,7 +185,7 @@ async fn forward_rejected(mut refused: mpsc::Receiver<Delivery>, sink: OutputTre
     }
 }
 
-/// Runs an output's own processors, and not on a thread that others need to get on.
+/// Runs an output's own processors on a thread for blocking work.
 async fn processed(processors: &Processors, parcel: MessageBatch) -> MessageBatch {
     if parcel.deliveries.is_empty() {
         return parcel;
@@ -197,14 +198,14 @@ async fn processed(processors: &Processors, parcel: MessageBatch) -> MessageBatc
     let processors = Arc::clone(processors);
     let done = tokio::task::spawn_blocking(move || process(&processors, deliveries)).await;
     MessageBatch {
-        // One that does not come back has dropped its acks: lost, as it is.
+        // If the task panics, its acks are dropped, so the messages count as lost.
         deliveries: done.unwrap_or_default(),
         ends_batch,
         flush,
     }
 }
 
-/// Message by message, so that each keeps its ack.
+/// Processes the messages one by one, so that each one keeps its ack.
 fn process(
     processors: &Mutex<Vec<Box<dyn Processor>>>,
     deliveries: Vec<Delivery>,

@@ -3,7 +3,7 @@
 use meterline_core::Message;
 use tracing::error;
 
-/// A message whose processing panicked, flagged as failed.
+/// Returns a message whose processing panicked, flagged as failed.
 pub(crate) fn panicked(mut message: Message, place: &str) -> Message {
     error!(
         about = %message.about(),

@@ -1,4 +1,4 @@
-//! A pipeline from its first batch to its last ack.
+//! Runs a pipeline from its first batch to its last ack.
 
 use std::{
     pin::{Pin, pin},
@@ -24,28 +24,28 @@ use crate::{
     rejections::Rejections,
 };
 
-/// Everything that a pipeline is made of, built and ready to run.
+/// All parts of a pipeline, built and ready to run.
 pub struct Pipeline {
-    /// Where batches come from.
+    /// The source of the batches.
     pub input: Box<dyn Input>,
-    /// What happens to them: one chain of processors for each thread, all alike.
+    /// The processors of the batches: one chain for each thread, all alike.
     pub chains: Vec<Chain>,
-    /// Where they go.
+    /// The destination of the processed messages.
     pub output: OutputNode,
-    /// Where everything is counted.
+    /// The metrics of all parts.
     pub metrics: Metrics,
-    /// Where everything says how it is.
+    /// The health of all parts.
     pub health: Health,
-    /// How long a stop may take until what is not delivered is given up.
+    /// How long a stop may take. After that, the pipeline gives up what is not delivered.
     pub shutdown_timeout: Duration,
 }
 
 /// Why a pipeline ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
-    /// The input has no more.
+    /// The input has no more batches.
     Input,
-    /// It was told to stop.
+    /// The pipeline was asked to stop.
     Stopped,
     /// The input can never yield again, for this reason.
     Failed(String),
@@ -54,9 +54,9 @@ pub enum Ended {
 /// How a pipeline ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// Why.
+    /// Why the pipeline ended.
     pub ended: Ended,
-    /// Batches that were read and neither delivered nor rejected when the time was over.
+    /// Batches that were read, and were neither delivered nor rejected before the deadline.
     pub unsettled: usize,
     /// Batches that a buffer keeps for the next start.
     pub persisted: usize,
@@ -68,11 +68,11 @@ type Pending = FuturesUnordered<BoxFuture<'static, bool>>;
 const BROKEN: &str = "a part of the pipeline panicked; what is not delivered is not acknowledged";
 
 impl Pipeline {
-    /// Runs until the input has no more, or until `stop` and then for at most `shutdown_timeout`.
+    /// Runs until the input has no more batches. After `stop` it runs for at most `shutdown_timeout`.
     ///
-    /// A stop is orderly: the input takes nothing in any more, what was read and what a buffer would
-    /// lose is processed, what waits is flushed, and what is being written is written. What is left
-    /// when the time is over is given up unacknowledged, so that its input brings it again.
+    /// After a stop the input accepts no new data. The pipeline processes what it has read, and what a
+    /// buffer would lose. It flushes waiting messages and finishes the requests in flight. What is left
+    /// at the deadline is not acknowledged, so the input yields it again.
     pub async fn run(mut self, stop: CancellationToken) -> Report {
         let rejections = Arc::new(Rejections::new(&self.metrics));
         let mut leaves = JoinSet::new();
@@ -104,7 +104,7 @@ impl Pipeline {
             ended = Ended::Failed(reason);
         }
         let mut drain = Drain {
-            // With the reader and its sender every stage ends in turn, and flushes what it has.
+            // Without the reader and its sender, each stage ends in turn and flushes its messages.
             pending: reader.pending,
             stages,
             leaves,
@@ -135,18 +135,18 @@ impl Report {
         if lost > 0 {
             error!(
                 batches = lost,
-                "not everything was delivered in time; nothing else has what is left: it is lost"
+                "not everything was delivered in time; the remaining batches are lost"
             );
         } else if self.unsettled > 0 {
             warn!(
                 batches = self.unsettled,
-                "not everything was delivered in time; what is left comes again"
+                "not everything was delivered in time; the input yields the remaining batches again"
             );
         }
         if self.persisted > 0 {
             info!(
                 batches = self.persisted,
-                "a buffer keeps what is not delivered; the next start delivers it"
+                "a buffer keeps the undelivered batches; the next start delivers them"
             );
         }
     }
@@ -156,7 +156,7 @@ struct Reader<'a> {
     input: &'a mut dyn Input,
     sender: mpsc::Sender<Job>,
     pending: Pending,
-    /// Read and not handed on yet.
+    /// The job that was read and not forwarded yet.
     held: Option<Job>,
     received: IntCounter,
     delivered: IntCounter,
@@ -178,7 +178,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads until the input has no more or until `stop`. What was read last may be held.
+    /// Reads until the input has no more batches or until `stop`. The job that was read last may be
+    /// held.
     async fn read(&mut self, stop: impl Future<Output = ()>) -> Ended {
         let mut stop = pin!(stop);
         loop {
@@ -197,7 +198,7 @@ impl<'a> Reader<'a> {
                     self.held = Some(self.tracked(batch, ack));
                 }
                 Ok(None) => {
-                    // What waits for company must go now; and what fails may have to come again.
+                    // Waiting messages must be flushed now, and the input may yield failed ones again.
                     self.held = Some(Job::Flush);
                     if let Err(ended) = self.hand_on(stop.as_mut()).await {
                         return ended;
@@ -218,7 +219,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// After a stop, and until `deadline`: hands on what is held, and reads what only this process has.
+    /// After a stop, and until `deadline`: forwards the held job, and reads what only this process has.
     async fn finish(&mut self, deadline: Instant) -> Ended {
         let late = sleep_until(deadline);
         if self.input.stop() {
@@ -230,7 +231,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A batch whose outcome is known here before it goes back to the input.
+    /// Returns a job for this batch. Its outcome is counted here before the input gets it.
     fn tracked(&self, batch: Batch, ack: Ack) -> Job {
         let (inner, mut settlement) = Ack::new();
         let batch = numbered(batch);
@@ -248,8 +249,8 @@ impl<'a> Reader<'a> {
         Job::Batch(batch, inner)
     }
 
-    /// Waits for room for what is held; acks are forwarded meanwhile. What there is no room for until
-    /// `stop` stays held.
+    /// Forwards the held job as soon as the next stage can accept it. Acks are forwarded meanwhile. If
+    /// `stop` comes first, the job stays held.
     async fn hand_on(&mut self, mut stop: Pin<&mut impl Future<Output = ()>>) -> Result<(), Ended> {
         while self.held.is_some() {
             tokio::select! {
@@ -270,7 +271,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A batch whose messages have numbers, so that it is known what became of each.
+/// Numbers the messages of a batch, so that the outcome of each one is known.
 fn numbered(batch: Batch) -> Batch {
     if batch.iter().any(|message| message.origin().is_some()) {
         return batch;
@@ -281,18 +282,18 @@ fn numbered(batch: Batch) -> Batch {
         .collect()
 }
 
-/// What is left when nothing is read any more.
+/// What is left when reading has ended.
 struct Drain {
     pending: Pending,
     stages: JoinSet<()>,
     leaves: JoinSet<()>,
-    /// Batches that came to an end without being settled; nobody reads them again.
+    /// Batches that ended without being settled, and that nobody reads again.
     unsettled: usize,
     panicked: bool,
 }
 
 impl Drain {
-    /// Waits until everything has come to an end; after a stop only so long.
+    /// Waits until everything has ended; after a stop, only until the deadline.
     async fn run(
         &mut self,
         stop: &CancellationToken,
@@ -314,7 +315,7 @@ impl Drain {
                     }
                 } => {
                     self.count(self.pending.len());
-                    // Something is under way, though it is nothing that can be counted.
+                    // Something is in flight, even if no batch is counted.
                     self.unsettled = self.unsettled.max(1);
                     return;
                 }
@@ -326,7 +327,7 @@ impl Drain {
         self.unsettled = self.unsettled.saturating_add(unsettled);
     }
 
-    /// Whatever still holds an ack is dropped here, which says "lost" to the input.
+    /// Drops the remaining acks, which reports their batches to the input as lost.
     async fn end(mut self) -> (usize, bool) {
         self.stages.shutdown().await;
         self.leaves.shutdown().await;

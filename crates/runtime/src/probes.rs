@@ -1,6 +1,6 @@
-//! Pieces of a batch that are sent while every request fails.
+//! Sends pieces of batches while every request fails.
 //!
-//! Where one message that makes the server fail is in every batch, no batch ever succeeds, though the
+//! If every batch contains a message that makes the server fail, no batch ever succeeds, although the
 //! server works. So a smaller piece is sent now and then: half a batch, then a quarter, down to single
 //! messages.
 
@@ -14,19 +14,19 @@ use tokio::time::{Duration, Instant};
 
 use crate::{failure::TransientFailure, search_limit::SHORTEST};
 
-/// After so many failures in a row every second request is a piece of a batch.
+/// After this many consecutive failures, every second request is a piece of a batch.
 const PATIENCE: u32 = 4;
-/// So many single messages are sent in one outage, and then one in [`A_WHILE`]: what only looks like an
-/// outage ends after all.
+/// The number of single messages that are sent in one outage. After that, one is sent per [`A_WHILE`],
+/// so that what only looks like an outage ends eventually.
 const SINGLES: usize = 10;
 const A_WHILE: Duration = Duration::from_secs(3_600);
 
-/// What to send in place of a whole batch.
+/// What to send instead of a whole batch.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
-    /// The places of the messages.
+    /// The positions of the messages.
     pub(crate) range: Range<usize>,
-    /// The time limit, where whole batches take long to fail.
+    /// The time limit, if whole batches take long to fail.
     pub(crate) limit: Option<Duration>,
 }
 
@@ -36,26 +36,26 @@ pub(crate) struct Probes(Mutex<Tried>);
 
 #[derive(Default)]
 struct Tried {
-    /// How often the pieces were made half as large.
+    /// How often the size of the pieces was halved.
     halvings: u32,
     singles: usize,
-    /// The objects of those.
+    /// The objects of the single messages that were sent.
     objects: Vec<Arc<str>>,
     /// When a single message was sent last.
     last: Option<Instant>,
     /// How long the last whole batch took to fail, if it took long.
     hung: Option<Duration>,
-    /// Whether a piece was sent since, and how long such pieces took to fail.
+    /// Whether a piece was sent after that batch, and how long such pieces took to fail in total.
     since: Option<Duration>,
-    /// The time limit of the next piece where whole batches take long to fail. It doubles with each that
-    /// fails, in case the server is slow for everybody.
+    /// The time limit of the next piece, if whole batches take long to fail. It doubles with each piece
+    /// that fails, in case the server is slow for all requests.
     limit: Option<Duration>,
 }
 
 impl Tried {
-    /// Whether it is time for a piece after so many failures in a row. Pieces alternate with whole batches.
-    /// Where those take long to fail one is enough, and several pieces may follow it as long as they
-    /// take no longer.
+    /// Whether a piece is due after this many consecutive failures. Pieces alternate with whole batches.
+    /// If whole batches take long to fail, one is enough, and several pieces may follow it as long as
+    /// they take no longer in total.
     fn is_due(&self, failures: u32) -> bool {
         match (self.hung, self.since) {
             (Some(_), None) => failures > 0,
@@ -78,14 +78,14 @@ impl Tried {
         if self.singles >= SINGLES && self.last.is_some_and(is_early) {
             return None;
         }
-        // Batches are alike, so that other places mean other objects. Where there are more places
-        // than tries no pattern is better than chance.
+        // Batches are alike, so other positions mean other objects. If there are more positions than
+        // tries, no pattern is better than a random choice.
         let at = if len <= SINGLES {
             self.singles % len.max(1)
         } else {
             rand::rng().random_range(0..len)
         };
-        // One object that fails says nothing of another, so another comes first.
+        // The failure of one object proves nothing about another, so another one is tried first.
         let is_new = |at: &usize| object(*at).is_some_and(|it| !self.objects.contains(&it));
         let at = (at..len).chain(0..at).find(is_new).unwrap_or(at);
         if self.objects.len() < SINGLES {
@@ -98,8 +98,8 @@ impl Tried {
 }
 
 impl Probes {
-    /// The piece of a batch of `len` messages, of which `object` knows what they are about, to send
-    /// after so many failures in a row, if it is time for one.
+    /// Returns the piece to send after this many consecutive failures, if one is due. The batch has
+    /// `len` messages, and `object` returns the object of each.
     pub(crate) fn piece(
         &self,
         len: usize,
@@ -125,7 +125,7 @@ impl Probes {
         Some(Piece { range, limit })
     }
 
-    /// A request failed, of a piece or of a whole batch.
+    /// Notes that a request for a piece or for a whole batch failed.
     pub(crate) fn failed(&self, failure: &TransientFailure, is_piece: bool) {
         let mut tried = self.tried();
         if is_piece {
@@ -139,7 +139,7 @@ impl Probes {
         }
     }
 
-    /// The outage is over.
+    /// Notes that the outage is over.
     pub(crate) fn reset(&self) {
         *self.tried() = Tried::default();
     }
@@ -155,7 +155,7 @@ mod tests {
 
     use super::*;
 
-    /// Something failed at once, or after some seconds.
+    /// A failure after this many seconds.
     fn failure(seconds: u64) -> TransientFailure {
         let error = WriteError::Failed {
             reason: "500".to_owned(),
@@ -164,7 +164,7 @@ mod tests {
         TransientFailure::new(error, Duration::from_secs(seconds))
     }
 
-    /// Pieces of batches of `len` messages, each failing like its whole batch, at once.
+    /// Returns the pieces of batches of `len` messages. Each piece fails at once, like its whole batch.
     fn pieces_of(
         probes: &Probes,
         len: usize,
@@ -215,7 +215,7 @@ mod tests {
         assert!(probes.piece(20, 6, |_| None).is_some());
     }
 
-    /// Whole batches hang for half a minute. What pieces take stays within that.
+    /// Whole batches hang for half a minute. The pieces together take no longer.
     #[test]
     fn where_batches_hang_pieces_follow_at_once_with_time_limits_that_double() {
         let probes = Probes::default();
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(probes.piece(1_000, 0, |_| None), None);
     }
 
-    /// Batches that gathered while nothing passed hold many messages of few objects.
+    /// Batches that are collected during an outage contain many messages of few objects.
     #[tokio::test(start_paused = true)]
     async fn every_object_is_tried_where_there_are_few() {
         let object = |at: usize| Some(Arc::from((at % 7).to_string()));

@@ -1,4 +1,4 @@
-//! Processing in parallel, handing on in order.
+//! Processes batches in parallel and forwards them in order.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::{
     workers::{Processed, Results, Workers, cut},
 };
 
-/// What the reader hands on.
+/// A job from the reader.
 pub(crate) enum Job {
     Batch(Batch, Ack),
-    /// Nothing more comes for now.
+    /// No more batches come for now.
     Flush,
 }
 
@@ -32,10 +32,10 @@ enum Step {
     Flush,
 }
 
-/// Why a chunk that does not come back counts as failed.
+/// Why a chunk counts as failed if its task does not return.
 pub(crate) const PANICKED: &str = "processing panicked";
 
-/// Starts the two tasks of this stage: one gives chunks to threads, one hands on what comes back.
+/// Starts the two tasks of this stage: one dispatches chunks to threads, one forwards the results.
 pub(crate) fn start(
     chains: Vec<Chain>,
     work: mpsc::Receiver<Job>,

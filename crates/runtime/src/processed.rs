@@ -13,25 +13,24 @@ use crate::{
     workers::{Processed, Results, Workers, cut},
 };
 
-/// What an input yielded, once it is processed; nothing where that did not come back.
+/// A batch of the input after processing; `None` if the processing did not return.
 type Working = BoxFuture<'static, (Option<Processed>, Ack)>;
 
-/// An input whose batches go through processors on threads and come out in the order in which they
-/// were read.
+/// An input whose batches are processed on threads and come out in the order in which they were read.
 struct ProcessedInput {
     input: Box<dyn Input>,
     workers: Workers,
     results: Results,
-    /// So many batches are processed at once.
+    /// The most batches that are processed at once.
     most: usize,
     working: FuturesOrdered<Working>,
-    /// How the input ended; returned after everything that it yielded before.
+    /// How the input ended. It is returned after all batches that the input yielded before.
     ended: Option<Result<(), InputError>>,
-    /// After a stop that asked for no more: the input is not read again.
+    /// Set after a stop if the input has no more batches. It is not read again.
     is_over: bool,
 }
 
-/// An input that yields what `input` yields, processed by `chains`, one for each thread.
+/// Returns an input that yields the batches of `input`, processed by `chains`, one for each thread.
 pub fn processed(input: Box<dyn Input>, chains: Vec<Chain>, cx: &BuildContext) -> Box<dyn Input> {
     let health = cx.health.register(format!("processors of {}", cx.label));
     Box::new(ProcessedInput {
@@ -82,7 +81,7 @@ impl Input for ProcessedInput {
                     Ok(None) => self.ended = Some(Ok(())),
                     Err(error) => self.ended = Some(Err(error)),
                 },
-                // Nothing is under way, and nothing is to be read.
+                // Nothing is being processed, and nothing is left to read.
                 else => return match self.ended.take() {
                     Some(Err(error)) => Err(error),
                     Some(Ok(())) | None => Ok(None),
@@ -98,7 +97,7 @@ impl Input for ProcessedInput {
     }
 
     async fn close(&mut self) {
-        // What is still under way is lost, and the input waits to learn that.
+        // Batches that are still being processed are lost. The input waits for these outcomes.
         self.working.clear();
         self.input.close().await;
     }

@@ -1,7 +1,7 @@
-//! What can never be delivered: counted, logged with its reason, and settled.
+//! Counts, logs and settles messages that can never be delivered.
 //!
-//! Each object is logged once for each reason, and while it goes on again with a count, at growing
-//! intervals. So all are named however many there are, and none fills the log.
+//! The first rejection of an object for a reason is logged. While rejections go on, the object is logged
+//! again with a count, at growing intervals. So every object is named, and no object fills the log.
 
 use std::{
     collections::HashMap,
@@ -24,18 +24,19 @@ use crate::delivery::Delivery;
 /// The interval after which an object is logged again for the same reason; it doubles up to the longest.
 const FIRST_INTERVAL: Duration = Duration::from_secs(60);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3_600);
-/// So many objects and reasons are remembered. When there are more, those that were not rejected for
-/// the longest pause are forgotten. If that makes no room, those of the namespace that has most are;
-/// further ones of that namespace itself are summed up.
+/// The most combinations of object and reason that are remembered. If there are more, those without a
+/// rejection for the longest interval are forgotten. If that frees no entry, the older half of the
+/// namespace with the most entries is forgotten. Further objects of that namespace itself are only
+/// counted.
 const REMEMBERED: usize = 65_536;
-/// This many reasons of one object are distinguished: a mapping may put anything into one.
+/// The most reasons of one object that are distinguished. A mapping may put anything into a reason.
 const REASONS: u32 = 16;
 
-/// The path of messages that are refused.
+/// The path of rejected messages.
 pub(crate) struct Rejections {
     counter: IntCounter,
     told: Mutex<Told>,
-    /// The output that takes what another refused, if there is one.
+    /// The next output, which receives the messages that this one rejects, if there is one.
     next: Option<mpsc::Sender<Delivery>>,
 }
 
@@ -52,7 +53,7 @@ impl Rejections {
         }
     }
 
-    /// The same path, but to another output.
+    /// Returns a path to another output.
     pub(crate) fn to(metrics: &Metrics, next: mpsc::Sender<Delivery>) -> Self {
         Self {
             next: Some(next),
@@ -60,7 +61,8 @@ impl Rejections {
         }
     }
 
-    /// Sets aside a message that a processor flagged, or one for `otherwise`.
+    /// Rejects a message for the failure that a processor flagged. Without one, `otherwise` is the
+    /// rejection.
     pub(crate) async fn reject_failed(&self, message: Message, ack: Ack, otherwise: Rejection) {
         let rejection = match message.failure() {
             Some(failure) => Rejection::new(
@@ -73,7 +75,7 @@ impl Rejections {
         self.reject(message, ack, rejection).await;
     }
 
-    /// Sets one message aside. Waits until there is room where it goes.
+    /// Rejects one message. Waits until the next output can accept it.
     pub(crate) async fn reject(&self, mut message: Message, mut ack: Ack, rejection: Rejection) {
         self.counter.inc();
         let rejection = Arc::new(Rejection {
@@ -90,7 +92,7 @@ impl Rejections {
             .metadata
             .set(FALLBACK_ERROR, Arc::clone(&rejection.reason));
         ack.refuse(rejection);
-        // Where nobody takes it any more the ack is dropped: it comes again.
+        // If the next output has ended, the ack is dropped, and the input yields the message again.
         let _ = next.send(Delivery { message, ack }).await;
     }
 
@@ -132,10 +134,10 @@ impl Rejections {
     }
 }
 
-/// The subject of a message that is an event by now.
+/// Returns the subject of a message that is an event.
 fn subject(message: &Message) -> Option<Arc<str>> {
     let is_event = match message.content() {
-        // The object that the input read is none, and not looked into.
+        // The object that the input read is no event, so its subject is not used.
         Content::Document(document) => document.root().get("specversion").is_some(),
         Content::Raw(_) | Content::Rendered(_) => true,
     };
@@ -146,34 +148,34 @@ fn subject(message: &Message) -> Option<Arc<str>> {
     document.root().get("subject")?.as_str().map(Into::into)
 }
 
-/// What of a rejection goes into the log.
+/// The log line for a rejection.
 #[derive(Debug, PartialEq, Eq)]
 enum Line {
     None,
-    /// The first for this object and reason.
+    /// The first one for this object and reason.
     First {
         seconds: i64,
     },
-    /// So many more since the last line.
+    /// The rejections since the last log line.
     Again {
         times: u64,
         seconds: i64,
     },
-    /// So many of objects that could not be remembered.
+    /// The number of messages whose objects could not be remembered.
     Crowd {
         messages: u64,
     },
 }
 
-/// An object, by UID, and a reason; no reason: all beyond those that are distinguished.
+/// The UID of an object, and a reason. No reason: all reasons beyond those that are distinguished.
 type Key = (Arc<str>, Option<(Cause, u64)>);
 
 #[derive(Default)]
 struct Told {
     entries: HashMap<Key, Entry>,
-    /// How many reasons there are of each object.
+    /// The number of reasons of each object.
     reasons: HashMap<Arc<str>, u32>,
-    /// How many entries there are of each namespace.
+    /// The number of entries of each namespace.
     namespaces: HashMap<Arc<str>, usize>,
     crowd: u64,
 }
@@ -246,7 +248,7 @@ impl Told {
         );
     }
 
-    /// Forgets what is over. Looks through all only once for each doubling of the crowd.
+    /// Forgets expired entries. Scans all entries only once for each doubling of `crowd`.
     fn make_room(&mut self, now: Instant) -> bool {
         if !self.crowd.saturating_add(1).is_power_of_two() {
             return false;
@@ -259,8 +261,8 @@ impl Told {
         has_room
     }
 
-    /// Forgets what is older of the namespace that has most, unless it is this one: as much at once as
-    /// pays for looking through all.
+    /// Forgets the older half of the namespace with the most entries, unless it is this one. Forgetting
+    /// that many at once pays for the scan of all entries.
     fn forget_most_but(&mut self, namespace: &str) -> bool {
         let most = self.namespaces.iter().max_by_key(|(_, entries)| **entries);
         let Some(most) = most.map(|(most, _)| Arc::clone(most)) else {
@@ -279,7 +281,7 @@ impl Told {
         true
     }
 
-    /// Forgets all others.
+    /// Forgets all entries except the wanted ones.
     fn keep(&mut self, wanted: impl Fn(&Entry) -> bool) {
         let (reasons, namespaces) = (&mut self.reasons, &mut self.namespaces);
         self.entries.retain(|(uid, _), entry| {
@@ -299,13 +301,14 @@ impl Told {
     }
 }
 
-/// The namespace of an object such as `pod default/web-0`; blank where it has none.
+/// Returns the namespace of an object such as `pod default/web-0`; blank if it has none.
 fn namespace(about: &str) -> &str {
     let name = about.split_once(' ').map_or(about, |(_, name)| name);
     name.split_once('/').map_or("", |(namespace, _)| namespace)
 }
 
-/// The same for reasons that differ in numbers only, also hexadecimal ones such as UIDs and sums.
+/// Returns a hash that is the same for reasons that differ only in numbers. These include hexadecimal
+/// ones such as UIDs and checksums.
 fn kind(rejection: &Rejection) -> u64 {
     let mut hasher = DefaultHasher::new();
     rejection.component.hash(&mut hasher);
@@ -341,7 +344,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn every_object_is_named_once_for_each_reason_and_then_ever_more_seldom() {
+    async fn every_object_is_logged_once_for_each_reason_and_then_at_growing_intervals() {
         let mut told = Told::default();
         let start = Instant::now();
         for pod in 0..300 {
@@ -371,7 +374,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn memory_of_what_was_told_is_bounded_and_frees_itself() {
+    async fn memory_of_logged_rejections_is_bounded_and_freed() {
         let mut told = Told::default();
         let start = Instant::now();
         for pod in 0..REMEMBERED {

@@ -1,8 +1,8 @@
-//! The time limit of requests that are sent to find the message that makes the server hang.
+//! The time limit of requests that search for the message that makes the server hang.
 //!
-//! Without it each step of the search takes as long as the configured limit of the output, half a minute as
-//! a rule. A server that answered other requests within milliseconds is not waited for that long. The short
-//! limit decides where to look next and nothing else: no message is set aside before it has failed alone
+//! Without it, each step of the search takes as long as the configured limit of the output, usually half
+//! a minute. A server that answered other requests within milliseconds does not need that long. The
+//! short limit only decides where to search next: no message is rejected before it has failed alone
 //! with the whole configured limit.
 
 use std::{
@@ -12,12 +12,13 @@ use std::{
 
 /// The shortest limit.
 pub(crate) const SHORTEST: Duration = Duration::from_secs(3);
-/// A request may take so many times what the slowest of the last successful requests took.
+/// The limit is this many times the duration of the slowest of the last successful requests.
 const FACTOR: u32 = 5;
-/// After so many faster requests the slowest one counts for a third.
+/// After this many faster requests, the slowest one counts for a third.
 const MEMORY: u64 = 64;
 
-/// What the limit is derived from: the slowest of the last successful requests, in microseconds.
+/// The duration of the slowest of the last successful requests in microseconds. The limit is derived
+/// from it.
 #[derive(Default)]
 pub(crate) struct SearchLimit(AtomicU64);
 
@@ -32,7 +33,7 @@ impl SearchLimit {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, decay);
     }
 
-    /// The limit. It may be longer than the configured one, which the writer itself keeps to.
+    /// Returns the limit. It may be longer than the configured one, which the writer itself enforces.
     pub(crate) fn get(&self) -> Duration {
         let slowest = Duration::from_micros(self.0.load(Ordering::Relaxed));
         slowest.saturating_mul(FACTOR).max(SHORTEST)

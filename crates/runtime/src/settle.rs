@@ -8,7 +8,7 @@ use meterline_core::{
 
 use crate::{chunk::Chunk, output_status::Tally, rejections::Rejections};
 
-/// The counter of messages that an output dropped on purpose.
+/// Returns the counter of messages that an output dropped on purpose.
 pub(crate) fn dropped(metrics: &Metrics, label: &str) -> IntCounter {
     metrics.counter(
         "output_dropped",
@@ -18,14 +18,14 @@ pub(crate) fn dropped(metrics: &Metrics, label: &str) -> IntCounter {
     )
 }
 
-/// How a chunk ended that can be cut no further.
+/// The end of a chunk that is not split further.
 pub(crate) enum End {
     Taken,
     Dropped,
     Rejected(Cause, String),
 }
 
-/// What the ends of one output's messages share.
+/// Settles the messages of one output.
 pub(crate) struct Settler {
     label: Arc<str>,
     rejections: Arc<Rejections>,
@@ -50,7 +50,7 @@ impl Settler {
         }
     }
 
-    /// Settles the messages of a chunk. Waits until there is room where rejected ones go.
+    /// Settles the messages of a chunk. Waits until the next output can accept the rejected ones.
     pub(crate) async fn settle(&self, chunk: Chunk, end: End, tally: &mut Tally) {
         let count = chunk.len();
         match end {
@@ -83,7 +83,7 @@ impl Settler {
         }
     }
 
-    /// What it means for a message that it was written.
+    /// Returns the outcome of a message that was written.
     fn taken(&self, ack: &Ack) -> Outcome {
         match (self.taken, ack.refused()) {
             (Taken::Dropped, _) => Outcome::Dropped(Arc::clone(&self.label)),
@@ -92,7 +92,8 @@ impl Settler {
         }
     }
 
-    /// The end of a message that is rejected for this reason, unless the configuration has it dropped.
+    /// Returns the end of a message that is rejected for this reason, or dropped if the configuration
+    /// says so.
     pub(crate) fn rejected_unless_dropped(&self, cause: Cause, reason: String) -> End {
         if self.is_dropped(&reason) {
             End::Dropped

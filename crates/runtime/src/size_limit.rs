@@ -1,19 +1,19 @@
 //! The largest request that the server accepts, as far as it is known.
 //!
-//! It tells by refusing (413), and what it goes by is nearly always bytes: so that is what is
-//! remembered, and events that are small go together though two large ones did not. After many
-//! batches that were taken the limit is tried a little higher, for the server may have changed.
+//! The server reports it only by rejecting requests (413). Its limit is nearly always in bytes, so the
+//! limit is kept in bytes: small events are sent together although two large ones did not fit. After
+//! many successful batches a slightly higher limit is tried, because the server may have changed.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use meterline_core::{Content, Message};
 
-/// So many batches of nearly the limit must be taken before it is tried higher; twice as many each
-/// time that this was refused, up to the most.
+/// The number of batches near the limit that must succeed before a higher limit is tried. It doubles
+/// each time that the server rejects the higher limit, up to the maximum.
 const PATIENCE: u32 = 16;
 const MOST_PATIENCE: u32 = 1_024;
 
-/// The bytes of a message whose content has been fixed.
+/// Returns the bytes of a message whose content has been fixed.
 pub(crate) fn size(message: &Message) -> usize {
     match message.content() {
         Content::Raw(bytes) => bytes.len(),
@@ -21,12 +21,12 @@ pub(crate) fn size(message: &Message) -> usize {
     }
 }
 
-/// What was seen while one batch was written in chunks.
+/// The observations while one batch was written in chunks.
 #[derive(Default)]
 pub(crate) struct Seen {
-    /// The largest chunk that was not too large, whether it was taken or not.
+    /// The largest chunk that was not too large, whether it was accepted or not.
     fit: usize,
-    /// The smallest chunk of several messages that was too large, and what was said about it.
+    /// The smallest chunk of several messages that was too large, and the server's reason.
     refused: Option<(usize, String)>,
     /// The smallest message that is too large alone.
     alone: Option<usize>,
@@ -56,9 +56,9 @@ pub(crate) struct Limit(Mutex<State>);
 
 struct State {
     bytes: usize,
-    /// The largest that fitted so far.
+    /// The largest chunk that has fitted.
     fit: usize,
-    /// Batches of nearly the limit that fitted since it was changed.
+    /// The batches near the limit that fitted since the limit changed.
     full: u32,
     patience: u32,
 }
@@ -79,10 +79,10 @@ impl Limit {
         self.state().bytes
     }
 
-    /// Learns from a batch; a new limit comes back with the reason for it.
+    /// Learns from a batch; returns a new limit with its reason.
     pub(crate) fn learn(&self, seen: Seen) -> Option<(usize, String)> {
         let mut state = self.state();
-        // A chunk may have been too large only for the one message in it that is.
+        // A chunk may have been too large only because it contained the message that is too large alone.
         let told = seen
             .refused
             .filter(|(size, _)| seen.alone.is_none_or(|alone| *size < alone));
@@ -91,7 +91,8 @@ impl Limit {
             return None;
         };
         state.full = 0;
-        // A larger one was made before the limit was known, and says nothing of it.
+        // A chunk larger than the limit was made before the limit was known, so it proves nothing about
+        // it.
         if state.bytes != usize::MAX && refused <= state.bytes {
             state.patience = state.patience.saturating_mul(2).min(MOST_PATIENCE);
         }
@@ -120,7 +121,7 @@ impl Limit {
 impl State {
     fn grow(&mut self, fit: usize) {
         if fit > self.fit.saturating_add(self.fit / 8) {
-            // It does take more than it did.
+            // The server accepts more than before.
             self.patience = PATIENCE;
         }
         self.fit = self.fit.max(fit);
@@ -163,16 +164,16 @@ mod tests {
         let learned = limit.learn(seen(&[&[90], &[95]], &[&[90, 95]]));
         assert_eq!(learned, Some((95, "413".to_owned())));
         assert_eq!(limit.bytes(), 95);
-        // One that is larger alone is the business of that one.
+        // A message that is too large alone does not change the limit.
         assert_eq!(limit.learn(seen(&[&[1]], &[&[200], &[200, 1]])), None);
         assert_eq!(limit.bytes(), 95);
-        // But a chunk that it was not in does count.
+        // A chunk without that message does.
         assert!(limit.learn(seen(&[&[9]], &[&[200], &[9, 9]])).is_some());
         assert_eq!(limit.bytes(), 9);
     }
 
     #[test]
-    fn it_is_tried_higher_after_many_that_fitted_and_ever_more_seldom_in_vain() {
+    fn a_higher_limit_is_tried_after_many_successes_and_less_often_after_failures() {
         let limit = Limit::default();
         limit.learn(seen(&[&[100]], &[&[100, 100]]));
         let mut tries = 0;
@@ -186,7 +187,7 @@ mod tests {
             assert!((100..=126).contains(&limit.bytes()));
         }
         assert!((8..=20).contains(&tries), "{tries}");
-        // What takes everything again is soon given everything again.
+        // When the server accepts everything again, the limit soon follows.
         let mut batches = 0;
         while limit.bytes() < 100_000 {
             limit.learn(seen(&[&[limit.bytes()]], &[]));

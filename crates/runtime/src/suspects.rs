@@ -1,9 +1,9 @@
-//! Tracks the objects of which an event fails while events of other objects are accepted. Their next events are
-//! sent by themselves, so that they delay no others.
+//! Tracks the objects of which an event fails while events of other objects are accepted. Their next
+//! events are sent by themselves, so that they delay no others.
 //!
-//! Of one object whose events take long to fail one is tried at a time; the others wait for
-//! its result. Once it was set aside, only one of the next events is sent now and then, and the others are set aside as well. The
-//! pauses grow with the time that these tries take.
+//! If the events of an object take long to fail, one is tried at a time, and the others wait for its
+//! result. Once one was rejected, the object is convicted: one of the next events is sent now and then,
+//! and the others are rejected as well. The pauses grow with the time that these tries take.
 
 use std::{
     collections::HashMap,
@@ -20,53 +20,54 @@ use crate::{
     failure::TransientFailure,
 };
 
-/// So many are remembered, each for so long after the last event that failed, or until its pause ends.
+/// The most objects that are remembered. Each one is remembered for this long after its last failed
+/// event, or until its pause ends.
 const MOST: usize = 4_096;
 const REMEMBERED: Duration = Duration::from_secs(3_600);
-/// The pause of a convicted object is so many times what its last try took, and at most so long: the tries
-/// of one object take up to about a tenth of the time.
+/// The pause of a convicted object is this many times the duration of its last try, but not longer than
+/// the maximum. So the tries of one object take up to about a tenth of the time.
 const PAUSE_FACTOR: u32 = 10;
 const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
-/// It is no less than so many times what the last tries of all convicted objects took together, up to a
-/// day: however many there are, their tries take half of the time at most.
+/// The pause is at least this many times the total duration of the last tries of all convicted objects,
+/// up to a day. So the tries take at most half of the time, however many objects there are.
 const SHARE: u32 = 2;
 const LONGEST_SHARE: Duration = Duration::from_secs(86_400);
 
 /// The pause of an event while another one of its object is tried.
 const NEXT_OF_OBJECT: Duration = Duration::from_secs(5);
-/// An event that is not tried for so long while it could be lets another one go first.
+/// An event that is not tried for this long although it could be lets another one go first.
 const LONGEST_TRIAL: Duration = Duration::from_secs(300);
 
-/// Objects by UID.
+/// The suspects, by the UID of the object.
 #[derive(Default)]
 pub(crate) struct Suspects(Mutex<HashMap<Arc<str>, Suspect>>);
 
 struct Suspect {
-    /// It took long to fail. Where it does not there is nothing to spare.
+    /// Whether its events take long to fail. If they do not, there is no time to save.
     is_slow: bool,
     /// The number of the event that is tried, and until when the others wait for it.
     trial: Option<(u64, Instant)>,
-    /// Set once one of its events was set aside.
+    /// Set once one of its events was rejected.
     conviction: Option<Conviction>,
     /// When one of its events failed last.
     at: Instant,
 }
 
 struct Conviction {
-    /// How the last event that was tried failed, and how long that took.
+    /// How the last event that was tried failed, and how long it took.
     reason: Arc<str>,
     lasted: Duration,
-    /// Until then no further event is tried.
+    /// No further event is tried before this time.
     until: Instant,
 }
 
 /// Whether a chunk is sent.
 pub(crate) enum Admission {
-    /// It is sent.
+    /// The chunk is sent.
     Sent(Chunk),
-    /// It was put back.
+    /// The chunk was put back.
     Waits,
-    /// It is set aside without being sent, for this reason.
+    /// The chunk is rejected without being sent, for this reason.
     Denied(Chunk, String),
 }
 
@@ -77,15 +78,16 @@ enum Leave {
     Free,
     /// It is the one that is tried after a pause.
     Admitted,
-    /// Another one is tried now.
+    /// Another one is being tried.
     Waits,
-    /// It is not: the last one that was sent failed for this reason.
+    /// It is not sent. The last event that was sent failed for this reason.
     Denied(Arc<str>),
 }
 
 impl Suspects {
-    /// Lets a chunk be sent, or does not. Of a chunk of several messages the events of suspects go by
-    /// themselves: batches that failed for the same object need not find it one after the other.
+    /// Decides whether a chunk is sent. Events of suspects are taken out of a chunk of several messages
+    /// and sent by themselves: batches that failed because of the same object need not search for it one
+    /// after the other.
     pub(crate) fn admit(
         &self,
         mut chunk: Chunk,
@@ -126,7 +128,7 @@ impl Suspects {
         }
     }
 
-    /// Whether a single message that failed is the reason for it.
+    /// Whether a single message that failed is the cause of the failure.
     pub(crate) fn is_at_fault(
         &self,
         chunk: &mut Chunk,
@@ -157,7 +159,7 @@ impl Suspects {
         is_at_fault
     }
 
-    /// The event with this number, of this object, failed while others were taken.
+    /// Notes that the event with this number, of this object, failed while others were accepted.
     fn add(&self, object: &Arc<str>, number: u64, is_slow: bool) {
         let at = Instant::now();
         let mut known = self.known();
@@ -166,7 +168,7 @@ impl Suspects {
                 at.duration_since(suspect.at) < REMEMBERED || suspect.pauses_at(at)
             });
         }
-        // One more than can be remembered costs its neighbours a bisection, and nothing else.
+        // A suspect beyond the limit costs the messages in its batch a bisection, and nothing else.
         if !known.contains_key(object) && known.len() >= MOST {
             return;
         }
@@ -183,12 +185,12 @@ impl Suspects {
         }
     }
 
-    /// An event of this object is set aside, for it failed for this reason, which took so long.
+    /// Notes that an event of this object is rejected, with the reason of its failure and its duration.
     fn convict(&self, object: &Arc<str>, reason: &str, lasted: Duration) {
         let at = Instant::now();
         let mut known = self.known();
         if let Some(suspect) = known.get_mut(object) {
-            // One that was sent with a short time limit says less of how long a try takes.
+            // A try with a short time limit is less reliable evidence of how long a try takes.
             let before = suspect.conviction.as_ref().map(|it| it.lasted);
             suspect.conviction = Some(Conviction {
                 reason: reason.into(),
@@ -199,20 +201,20 @@ impl Suspects {
         }
     }
 
-    /// Whether an event of this object was set aside, and none was taken since.
+    /// Whether an event of this object was rejected, and none was accepted since.
     fn is_convicted(&self, object: &Arc<str>) -> bool {
         let known = self.known();
         known.get(object).is_some_and(|it| it.conviction.is_some())
     }
 
-    /// The event with this number came to an end; others need not wait for it.
+    /// Notes that the event with this number is finished; others no longer wait for it.
     pub(crate) fn release(&self, object: &Arc<str>, number: u64) {
         if let Some(suspect) = self.known().get_mut(object) {
             suspect.trial.take_if(|(tried, _)| *tried == number);
         }
     }
 
-    /// Events of these objects were taken.
+    /// Notes that events of these objects were accepted.
     pub(crate) fn clear<'a>(&self, objects: impl Iterator<Item = &'a Arc<str>>) {
         let mut known = self.known();
         if known.is_empty() {
@@ -223,7 +225,8 @@ impl Suspects {
         }
     }
 
-    /// Whether the event with this number, of this object, is sent now. One that is denied is set aside.
+    /// Decides whether the event with this number, of this object, is sent now. A denied one is
+    /// rejected.
     fn leave(&self, object: &Arc<str>, number: u64) -> Leave {
         let now = Instant::now();
         let mut known = self.known();
@@ -242,12 +245,12 @@ impl Suspects {
         if now < conviction.until {
             return Leave::Denied(Arc::clone(&conviction.reason));
         }
-        // The next one is tried after another pause, also where this one has to wait.
+        // The next one is tried after another pause, even if this one has to wait.
         pause(&mut known, object, now);
         Leave::Admitted
     }
 
-    /// The places of events of suspects that take long to fail, the last first.
+    /// Returns the positions of the events of suspects that take long to fail, the last one first.
     fn places(&self, messages: &[Message]) -> Vec<usize> {
         let known = self.known();
         if known.is_empty() {
@@ -291,7 +294,7 @@ impl Suspect {
 /// Begins the pause of a convicted object.
 fn pause(known: &mut HashMap<Arc<str>, Suspect>, object: &Arc<str>, now: Instant) {
     let others = known.iter().filter(|(uid, suspect)| {
-        // What is gone for long sends nothing any more.
+        // An object whose pause ended without another try sends nothing any more.
         *uid != object && suspect.pauses_at(now)
     });
     let lasted = others.filter_map(|(_, suspect)| Some(suspect.conviction.as_ref()?.lasted));
@@ -351,7 +354,7 @@ mod tests {
         suspects.release(&a, 1);
         assert_eq!(suspects.leave(&a, 2), Leave::Free);
         assert_eq!(suspects.leave(&a, 1), Leave::Waits);
-        // None waits for ever.
+        // No event waits longer than this.
         tokio::time::advance(LONGEST_TRIAL).await;
         assert_eq!(suspects.leave(&a, 1), Leave::Free);
     }

@@ -1,5 +1,5 @@
-//! A pipeline between an input that keeps books and a writer that does what it likes. Time is
-//! simulated.
+//! Runs a pipeline between an input that records the outcomes and a writer that behaves as the test
+//! wants. Time is simulated.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -40,9 +40,9 @@ struct Books {
     deeds: Vec<Deed>,
     most: usize,
     most_bytes: Option<usize>,
-    /// What arrived, by name, and how often.
+    /// How often each message arrived, by name.
     arrived: BTreeMap<String, usize>,
-    /// Every request, as names.
+    /// The names in every request.
     requests: Vec<Vec<String>>,
     in_flight: usize,
     most_in_flight: usize,
@@ -108,7 +108,7 @@ impl Writer for Sink {
     }
 }
 
-/// Yields batches in order, each once, and keeps what became of them.
+/// Yields batches in order, each once, and records their outcomes.
 struct Source {
     batches: std::vec::IntoIter<Batch>,
     settlements: Arc<Mutex<Vec<Settlement>>>,
@@ -135,7 +135,7 @@ impl Input for Source {
     }
 }
 
-/// Flags, drops or panics as the name of a message says.
+/// Flags or drops a message, or panics, depending on its name.
 struct ByName;
 
 impl Processor for ByName {
@@ -222,7 +222,7 @@ fn run(
     })
 }
 
-/// Messages with these names, numbered as an input does that wants to know their fates.
+/// Messages with these names. They are numbered as by an input that needs the outcome of each message.
 fn messages(names: &[String]) -> Batch {
     let numbered = |(name, number): (&String, u32)| Message::raw(name.clone()).with_origin(number);
     names.iter().zip(0..).map(numbered).collect()
@@ -288,7 +288,7 @@ fn a_message_whose_processing_panics_is_rejected_alone() {
 }
 
 #[test]
-fn a_stop_flushes_what_waits_for_company() {
+fn a_stop_flushes_incomplete_batches() {
     let run = run(
         &[batch(&["a"])],
         generous(),
@@ -332,7 +332,7 @@ fn batches() -> impl Strategy<Value = Vec<Vec<String>>> {
         12 => Just("m"), 1 => Just("bad"), 1 => Just("failed"), 1 => Just("dropped"),
     ];
     let batch = prop::collection::vec(kind, 0..30);
-    // Where nothing can ever be taken everything waits, and there is no end.
+    // If no message can ever be accepted, all messages wait and the run does not end.
     let batches = prop::collection::vec(batch, 1..8);
     let batches = batches.prop_filter("one that is taken", |it| {
         it.iter().flatten().any(|kind| *kind == "m")
@@ -353,8 +353,8 @@ fn batches() -> impl Strategy<Value = Vec<Vec<String>>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Whatever the writer does, every message arrives or is rejected, a message that arrived more
-    /// than once did so because an answer was lost, and the size and number of requests is kept to.
+    /// Every message arrives or is rejected, whatever the writer does. A message arrives more than once
+    /// only if a response was lost. The limits on the size and the number of requests are kept.
     #[test]
     fn everything_arrives_or_is_rejected(
         batches in batches(),
@@ -409,14 +409,14 @@ proptest! {
             prop_assert_eq!(matches!(outcome, Outcome::Rejected(_)), refused);
         }
         prop_assert_eq!(run.rejected, rejected);
-        // One beyond `max_in_flight` is for suspects.
+        // One request beyond `max_in_flight` is for suspects.
         prop_assert!(books.most_in_flight <= 3 + 1);
         for request in &books.requests {
             prop_assert!(!request.is_empty());
             prop_assert!(size == 0 || request.len() <= size);
         }
-        // A message is tried for the first time in the order in which it was read, unless an outage
-        // has pieces of batches tried.
+        // Messages are tried for the first time in the order in which they were read, unless pieces of
+        // batches are tried in an outage.
         let mut seen = HashSet::new();
         let firsts: Vec<_> =
             books.requests.iter().flatten().filter(|name| seen.insert(*name)).collect();

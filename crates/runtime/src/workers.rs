@@ -12,11 +12,12 @@ use tracing::{error, info};
 
 use crate::{failure_rate::FailureRate, panics::panicked};
 
-/// A batch is processed in chunks of so many messages, so that a large one uses all threads and is
-/// never held twice as a whole.
+/// The most messages in one chunk. A large batch is processed in chunks, so that it uses all threads and
+/// is never held twice as a whole.
 const CHUNK: usize = 512;
 
-/// Chunks of at most [`CHUNK`] messages; at least one, so that an empty batch is settled as well.
+/// Splits a batch into chunks of at most [`CHUNK`] messages. Returns at least one chunk, so that an
+/// empty batch is settled as well.
 pub(crate) fn cut(mut batch: Batch) -> Vec<Batch> {
     let mut chunks = Vec::with_capacity(batch.len() / CHUNK + 1);
     while batch.len() > CHUNK {
@@ -27,7 +28,7 @@ pub(crate) fn cut(mut batch: Batch) -> Vec<Batch> {
     chunks
 }
 
-/// What became of a chunk.
+/// The result of processing a chunk.
 #[derive(Default)]
 pub(crate) struct Processed {
     batch: Batch,
@@ -44,13 +45,13 @@ impl Processed {
     }
 }
 
-/// A chain of processors for each thread. Cloning shares them.
+/// A chain of processors for each thread. Clones share the chains.
 #[derive(Clone)]
 pub(crate) struct Workers {
     idle: Arc<Mutex<Vec<Chain>>>,
-    /// As many permits as chains are idle.
+    /// One permit for each idle chain.
     free: Arc<Semaphore>,
-    /// The place of a failure of which no processor says where it is.
+    /// The place of a failure, if no processor names one.
     place: Arc<str>,
     panics: IntCounter,
 }
@@ -72,7 +73,7 @@ impl Workers {
         }
     }
 
-    /// Has a chunk processed as soon as a thread is free.
+    /// Starts to process a chunk as soon as a thread is free.
     pub(crate) async fn start(&self, chunk: Batch) -> JoinHandle<Processed> {
         // The semaphore is never closed.
         let permit = Arc::clone(&self.free).acquire_owned().await;
@@ -89,8 +90,8 @@ impl Workers {
     }
 }
 
-/// Processes a chunk. Where that panics its messages are processed one by one, so that those which
-/// panic alone are flagged as failed: no content of one may hold up the others, today or for ever.
+/// Processes a chunk. If that panics, its messages are processed one by one, and those that panic alone
+/// are flagged as failed. So the content of one message can never block the others.
 fn safely(chain: &mut Chain, chunk: Batch, place: &str, panics: &IntCounter) -> Processed {
     let copy = chunk.clone();
     if let Ok(processed) = catch_unwind(AssertUnwindSafe(|| process(chain, chunk))) {
@@ -133,7 +134,7 @@ fn process(chain: &mut Chain, chunk: Batch) -> Processed {
     }
 }
 
-/// Reports on processed chunks: whether processing works on the whole, and what it dropped.
+/// Reports on processed chunks: whether processing works in general, and what it dropped.
 pub(crate) struct Results {
     verdict: Verdict,
     metrics: Metrics,
@@ -150,7 +151,7 @@ impl Results {
         }
     }
 
-    /// What goes on; what does not is noted on the acknowledgement.
+    /// Returns the messages that remain, and notes the dropped ones on the acknowledgement.
     pub(crate) fn take(&mut self, processed: Processed, ack: &Ack) -> Batch {
         let Processed {
             batch,
@@ -172,8 +173,8 @@ impl Results {
     }
 }
 
-/// Whether processing works on the whole: one message that fails is set aside, but when most of them
-/// fail it is the mapping that is wrong.
+/// Whether processing works in general. A single message that fails is rejected. If most messages fail,
+/// the mapping is wrong.
 struct Verdict {
     health: HealthHandle,
     lately: FailureRate,

@@ -1,8 +1,8 @@
 //! Writes one batch and retries until each message is delivered, rejected or dropped.
 //!
-//! A request that fails is sent again, for ever unless the configuration sets a limit. If other requests
-//! succeed meanwhile the server is not down, and the batch is halved until the message that causes the failure
-//! stands alone. While every request fails one request at a time is sent, and nothing is set aside.
+//! Without a configured limit, a failed request is retried until it succeeds. If other requests succeed
+//! meanwhile, the server is not down, and the batch is halved until the message that causes the failure
+//! is alone. While every request fails, one request at a time is sent, and no message is rejected.
 
 use std::sync::{
     Arc,
@@ -36,13 +36,14 @@ use crate::{
     suspects::{Admission, Suspects},
 };
 
-/// The pauses of a message that fails alone while others are taken grow up to that of this failure.
+/// The pauses of a message that fails alone while others are accepted grow up to the pause of this
+/// failure.
 const PATIENCE: u32 = 3;
 
-/// A failure with a shorter pause is logged only when the next attempt fails too.
+/// A failure with a shorter pause is logged only if the next attempt fails too.
 const BRIEF: Duration = Duration::from_secs(5);
 
-/// What the writes of one leaf share.
+/// What all writes of one output share.
 pub(crate) struct BatchWriter {
     label: Arc<str>,
     writer: Arc<dyn Writer>,
@@ -52,7 +53,7 @@ pub(crate) struct BatchWriter {
     outage: Outage,
     suspects: Suspects,
     search_limit: SearchLimit,
-    /// Verdicts while nothing was taken yet.
+    /// The number of verdicts before the first success.
     held: AtomicU32,
     lanes: Lanes,
     limit: Limit,
@@ -89,12 +90,12 @@ impl BatchWriter {
         }
     }
 
-    /// The most bytes to put into one batch.
+    /// Returns the most bytes to put into one batch.
     pub(crate) fn limit(&self) -> usize {
         self.limit.bytes()
     }
 
-    /// The right to have a request under way, once there is one.
+    /// Waits for the right to have a request in flight.
     pub(crate) async fn slot(&self) -> Option<OwnedSemaphorePermit> {
         self.lanes.slot().await
     }
@@ -116,7 +117,7 @@ impl BatchWriter {
             if alone {
                 apart.chunks.put(chunk, false);
             } else {
-                // Once something else is taken its failure says something.
+                // Its failure is evidence only after another request has succeeded.
                 apart
                     .chunks
                     .put_back(chunk, self.retry.longest, Duration::ZERO);
@@ -126,7 +127,8 @@ impl BatchWriter {
         if apart.chunks.lane == Lane::Suspects {
             tokio::join!(self.write_all(others), self.write_all(apart));
         } else {
-            // There is no room: they are tried in the slot of the others, which is the back-pressure.
+            // The lane has no capacity. They are tried in the slot of the others, which is the
+            // back-pressure.
             others.chunks.append(apart.chunks);
             self.write_all(others).await;
         }
@@ -144,11 +146,11 @@ impl BatchWriter {
         self.status.judge(&mut batch.tally);
         self.status.ends(&batch.tally);
         if let Some((bytes, reason)) = self.limit.learn(batch.seen) {
-            info!(output = %self.label, bytes, "{reason}; batches are made smaller");
+            info!(output = %self.label, bytes, "{reason}; the batch size is reduced");
         }
     }
 
-    /// Sends a chunk, or while every request fails perhaps a piece of it.
+    /// Sends a chunk. During an outage, it may send only a piece of it.
     async fn try_once(&self, chunk: Chunk, batch: &mut Batch) {
         let Some(chunk) = self.admitted(chunk, batch).await else {
             return;
@@ -159,20 +161,22 @@ impl BatchWriter {
             return;
         };
         let gate = if chunk.is_suspect() && self.outage.is_on() {
-            // Its failure would say nothing now: it waits for others to be taken while there are any.
+            // A failure proves nothing during an outage, so the chunk waits while other requests are
+            // sent.
             let Some(gate) = self.outage.try_gate() else {
                 let early = self.short_pause(&chunk);
                 return batch.chunks.put_back(chunk, self.retry.longest, early);
             };
             Some(gate)
         } else if chunk.has_hung && !chunk.others_succeed(&self.evidence) && !self.outage.is_on() {
-            // A piece shows within seconds whether it is the batch or the server.
+            // A piece shows within seconds whether the batch or the server is the cause.
             self.outage.try_gate()
         } else {
             self.outage.gate().await
         };
         if std::mem::take(&mut chunk.held) {
-            // A verdict is an answer, and waiting until something is taken is no try in vain.
+            // A verdict is a response. The wait for the first success does not count as an unsuccessful
+            // try.
             chunk.forget_tries();
         }
         let attempt = Attempt::new(
@@ -202,7 +206,8 @@ impl BatchWriter {
                 self.errors.inc();
                 let may_be_its_doing = failure.cause.is_some() && attempt.piece.is_none();
                 if may_be_its_doing && failure.is_slow() && chunk.failed.is_none() {
-                    // Others that are taken while it takes long to fail say as much as those after it.
+                    // Requests that succeed while this one is in flight are as good evidence as later
+                    // ones.
                     chunk.failed = Some(before);
                 }
                 self.handle_failure(chunk, failure, attempt, batch).await;
@@ -214,7 +219,7 @@ impl BatchWriter {
         }
     }
 
-    /// The server says something of the messages.
+    /// Handles a verdict of the server on the messages.
     async fn judged(
         &self,
         mut chunk: Chunk,
@@ -228,7 +233,7 @@ impl BatchWriter {
                 let first = attempt.piece.map_or(0, |piece| piece.start);
                 self.unsendable(chunk, first, reason, batch).await;
             }
-            // What is said of a piece is said of the whole when that is written.
+            // A verdict on a piece applies to the whole batch, which gets it when it is written.
             _ if attempt.piece.is_some() => {
                 self.answered();
                 batch.chunks.put(chunk, false);
@@ -245,7 +250,7 @@ impl BatchWriter {
         }
     }
 
-    /// The chunk, unless nothing of it is sent now. While everything fails nothing is set aside.
+    /// Returns the chunk, unless nothing of it is sent now. During an outage no message is rejected.
     async fn admitted(&self, chunk: Chunk, batch: &mut Batch) -> Option<Chunk> {
         if self.outage.is_on() {
             return Some(chunk);
@@ -272,7 +277,8 @@ impl BatchWriter {
         self.settle(chunk, End::Taken, batch).await;
     }
 
-    /// No request can be made of the message at this place, which is no answer of the server.
+    /// Rejects the message at this position, because no request can be made from it. This is not a
+    /// response.
     async fn unsendable(&self, mut chunk: Chunk, at: usize, reason: String, batch: &mut Batch) {
         let behind = chunk.split_off(at.saturating_add(1));
         let first = chunk.split_off(at);
@@ -284,8 +290,8 @@ impl BatchWriter {
         self.settle(first, end, batch).await;
     }
 
-    /// A chunk is too large. That is believed of a single message if a smaller request was taken since
-    /// it was said before.
+    /// Handles a chunk that is too large. For a single message, the response is believed only if a
+    /// smaller request succeeded since the previous such response.
     async fn too_large(
         &self,
         mut chunk: Chunk,
@@ -306,9 +312,9 @@ impl BatchWriter {
             return self.settle(chunk, end, batch).await;
         }
         let reason = format!(
-            "{reason}; a single event is too large and nothing smaller is taken, so this is not \
-             believed: is there a proxy in between with a limit, such as nginx's \
-             client_max_body_size?"
+            "{reason}; a single event is reported as too large, but no smaller request has \
+             succeeded, so it is not rejected: check whether a proxy limits the size of requests, such \
+             as nginx's client_max_body_size"
         );
         let failure = TransientFailure {
             reason,
@@ -321,8 +327,8 @@ impl BatchWriter {
         self.handle_failure(chunk, failure, attempt, batch).await;
     }
 
-    /// The server refuses something in a chunk for good. As long as it never took anything it is
-    /// not the events that are wrong.
+    /// Handles a chunk that the server rejects permanently. Before the first success the events are not
+    /// considered wrong.
     async fn refused(&self, mut chunk: Chunk, reason: String, batch: &mut Batch) {
         let counts = self.evidence.has_succeeded() || self.settler.is_dropped(&reason);
         if counts {
@@ -337,7 +343,7 @@ impl BatchWriter {
             return self.settle(chunk, end, batch).await;
         }
         let reason = format!(
-            "no event was taken since the start, and this one is refused: {reason}; check the URL, \
+            "no event has been accepted since the start, and this one is rejected: {reason}; check the URL, \
              the token and the mapping"
         );
         self.status.outage(&reason);
@@ -348,7 +354,7 @@ impl BatchWriter {
         batch.chunks.hold(chunk, SLOW);
     }
 
-    /// What may pass failed.
+    /// Handles a failure that may be transient.
     async fn handle_failure(
         &self,
         mut chunk: Chunk,
@@ -376,7 +382,7 @@ impl BatchWriter {
             chunk.has_failed = true;
             chunk.has_hung |= failure.is_slow();
             if cause != Cause::TooLarge && chunk.len() == 1 {
-                // It is not its size then, whatever was said of what it was cut from.
+                // Then the cause is not its size, whatever the response to the larger chunk was.
                 chunk.too_large = None;
                 chunk.alone.failed_otherwise = true;
             }
@@ -399,7 +405,7 @@ impl BatchWriter {
                         cause
                     };
                     let reason = format!(
-                        "it fails whenever it is sent, and other events are accepted meanwhile: {reason}"
+                        "every attempt to send it fails, and other events are accepted meanwhile: {reason}"
                     );
                     return self
                         .settle(chunk, End::Rejected(cause, reason), batch)
@@ -422,7 +428,7 @@ impl BatchWriter {
             .await;
     }
 
-    /// Settles a chunk that is cut no further.
+    /// Settles a chunk that is not split further.
     async fn settle(&self, chunk: Chunk, end: End, batch: &mut Batch) {
         if let Some(object) = chunk.object() {
             self.suspects.release(object, chunk.number);
@@ -430,13 +436,13 @@ impl BatchWriter {
         self.settler.settle(chunk, end, &mut batch.tally).await;
     }
 
-    /// The pause where others are taken.
+    /// Returns the pause of a chunk while others are accepted.
     fn short_pause(&self, chunk: &Chunk) -> Duration {
         let failures = chunk.alone.failures.saturating_add(1).min(PATIENCE);
         backoff::pause(&self.retry, failures, None)
     }
 
-    /// Puts a chunk that failed back. While every request fails the right to send is kept for the pause.
+    /// Puts back a chunk that failed. During an outage it keeps the right to send for the pause.
     async fn pause(
         &self,
         chunk: Chunk,
@@ -458,7 +464,7 @@ impl BatchWriter {
         }
         let mut taken = self.evidence.subscribe();
         if early < pause {
-            // Whether the time is up or something was taken, it is tried again.
+            // The chunk is tried again after the pause, or as soon as another request succeeds.
             let _ = timeout(pause, taken.changed()).await;
         } else {
             sleep(pause).await;
@@ -466,7 +472,7 @@ impl BatchWriter {
         batch.chunks.put(chunk, false);
     }
 
-    /// Notes a failure; returns how many there were in a row.
+    /// Notes a failure; returns the number of consecutive failures.
     fn failed(&self, failure: &TransientFailure, is_piece: bool) -> u32 {
         let failures = self.outage.failed(failure, is_piece);
         let pause = failure.asked.or(failure.slow).unwrap_or(self.retry.first);
@@ -475,7 +481,7 @@ impl BatchWriter {
         failures
     }
 
-    /// The server works, whether it took this batch or not.
+    /// Notes that the server works, whether it accepted this batch or not.
     fn answered(&self) {
         let failures = self.outage.ends();
         self.status.works(failures);

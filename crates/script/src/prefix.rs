@@ -129,7 +129,7 @@ fn taken(value: &Dynamic, room: usize) -> Taken {
     }
 }
 
-/// Returns the longest start of the text with at most so many bytes, in whole characters.
+/// Returns the longest start of the text with at most this many bytes, in whole characters.
 pub(crate) fn start(text: &str, bytes: usize) -> &str {
     text.get(..text.floor_char_boundary(bytes)).unwrap_or(text)
 }

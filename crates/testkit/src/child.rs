@@ -54,10 +54,10 @@ pub struct Pipes {
     pub stderr: Option<PipeWriter>,
 }
 
-/// A running child. Dropping it kills the process and waits until it is gone.
+/// A running child. Dropping it kills the process and waits until it has ended.
 ///
-/// Threads read and reap it, not tasks, so that it works from any runtime and ends even when the
-/// runtime is gone.
+/// Threads, not tasks, read its output and wait for its end. It therefore works in any runtime, and ends
+/// even after the runtime has ended.
 #[derive(Debug)]
 pub struct Child {
     name: String,
@@ -76,7 +76,7 @@ impl Child {
         Self::spawn_to(name, command, Pipes::default())
     }
 
-    /// The same, with the caller's pipes in place of some of them.
+    /// Like [`Child::spawn`], with the caller's pipes in place of some streams.
     ///
     /// # Errors
     /// When the program cannot be started.
@@ -193,7 +193,7 @@ impl Child {
     /// # Errors
     /// When it still runs after `limit`; the error shows the end of its output.
     pub async fn wait_exit(&self, limit: Duration) -> anyhow::Result<ExitStatus> {
-        /// Something that the process started may keep its output open for ever.
+        /// Limits the wait for the output, which a process that this one started may keep open indefinitely.
         const LAST_LINES: Duration = Duration::from_secs(2);
         let mut exit = self.exit.clone();
         let exited = timeout(limit, exit.wait_for(Option::is_some)).await;
@@ -209,7 +209,7 @@ impl Child {
     /// Asks the process to end (SIGTERM).
     ///
     /// # Errors
-    /// When it is gone already.
+    /// When it has already ended.
     pub fn terminate(&self) -> anyhow::Result<()> {
         self.signal(Signal::TERM)
     }
@@ -217,29 +217,29 @@ impl Child {
     /// Ends the process at once (SIGKILL).
     ///
     /// # Errors
-    /// When it is gone already.
+    /// When it has already ended.
     pub fn kill(&self) -> anyhow::Result<()> {
         self.signal(Signal::KILL)
     }
 
-    /// Stops the process where it is (SIGSTOP); [`Child::resume`] lets it go on.
+    /// Stops the process where it is (SIGSTOP); [`Child::resume`] lets it continue.
     ///
     /// # Errors
-    /// When it is gone already.
+    /// When it has already ended.
     pub fn pause(&self) -> anyhow::Result<()> {
         self.signal(Signal::STOP)
     }
 
-    /// Lets a paused process go on (SIGCONT).
+    /// Lets a paused process continue (SIGCONT).
     ///
     /// # Errors
-    /// When it is gone already.
+    /// When it has already ended.
     pub fn resume(&self) -> anyhow::Result<()> {
         self.signal(Signal::CONT)
     }
 
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        // Once reaped, the number may belong to somebody else.
+        // Once the process is reaped, its id may belong to another process.
         if let Some(status) = self.exited() {
             bail!("{} has ended already ({status}):{}", self.name, self.tail());
         }
@@ -250,7 +250,7 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if self.exited().is_none() {
-            // An error only says that it is gone already.
+            // An error only means that it has already ended.
             let _ = self.kill();
         }
         if let Some(reaper) = self.reaper.take() {

@@ -30,7 +30,7 @@ pub struct Full {
 }
 
 impl SmallDisk {
-    /// Mounts a disk of so many bytes.
+    /// Mounts a disk with this many bytes.
     ///
     /// # Errors
     /// When the process may not mount.
@@ -59,7 +59,7 @@ impl SmallDisk {
     /// Fills it to the last byte, and again whenever the program frees some of it.
     ///
     /// # Errors
-    /// When the file that fills it cannot be made.
+    /// When the file that fills it cannot be created.
     pub fn fill(&self) -> anyhow::Result<Full> {
         let filler = self.path().join("filler");
         let mut file = OpenOptions::new().create(true).append(true).open(&filler)?;
@@ -105,7 +105,7 @@ impl Drop for Full {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: a process that still has a file open keeps only that file.
+        // Unmounts lazily: a process that still has a file open keeps only that file.
         let _ = Command::new("umount")
             .arg("-l")
             .arg(self.folder.path())

@@ -1,6 +1,6 @@
-//! kwok, a kubelet that this project did not write: it runs pods, ends and deletes them.
+//! kwok, a third-party simulation of a kubelet: it runs, ends and deletes pods.
 //!
-//! The Stage files in `tests/envtest/stages` say how; annotations of the pod choose among them.
+//! The Stage files in `tests/envtest/stages` define how; annotations of the pod choose among them.
 
 use std::path::Path;
 use std::process::Command;
@@ -33,7 +33,7 @@ pub struct Kwok {
 }
 
 impl Kwok {
-    /// Starts kwok on `control_plane`, makes the node [`NODE`] and waits until kwok says that the
+    /// Starts kwok on `control_plane`, creates the node [`NODE`] and waits until kwok reports that the
     /// node is ready.
     ///
     /// # Errors

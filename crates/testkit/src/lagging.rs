@@ -39,7 +39,7 @@ impl LaggingProxy {
     /// first it delays nothing.
     ///
     /// # Errors
-    /// When no port can be had or the user's credentials cannot be read.
+    /// When there is no free port, or the user's credentials cannot be read.
     pub async fn start(control_plane: &ControlPlane, user: &str) -> anyhow::Result<Self> {
         let client = control_plane.client(user).await?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, crate::ports::free_port()?)).await?;
@@ -83,7 +83,7 @@ async fn accept(listener: TcpListener, client: Client, lag: watch::Receiver<Dura
         let (client, lag) = (client.clone(), lag.clone());
         connections.spawn(async move {
             let service = service_fn(|request| answer(client.clone(), lag.clone(), request));
-            // A client that goes away is no failure of the proxy.
+            // A client that disconnects is not a failure of the proxy.
             let _ = http1::Builder::new()
                 .serve_connection(TokioIo::new(connection), service)
                 .await;
@@ -149,7 +149,7 @@ fn held_back(
             let piece = piece.and_then(|piece| piece.ok()?.into_data().ok());
             let lag = lag.as_ref().map_or(Duration::ZERO, |it| *it.borrow());
             let is_end = piece.is_none();
-            // Nobody receives when the client is gone.
+            // Sending fails when the client has disconnected.
             if sender.send((Instant::now() + lag, piece)).is_err() || is_end {
                 return;
             }

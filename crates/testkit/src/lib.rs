@@ -1,14 +1,14 @@
-//! Test support: what surrounds the program in a test, and the oracle that judges it. A test starts
+//! Test support: what surrounds the program in a test, and the audit of its bill. A test starts
 //! with a [`Scene`](scene::Scene), which sets all of it up.
 //!
 //! | Part | What it is |
 //! | --- | --- |
 //! | [`scene`] | the one way to set up an end-to-end test, and to end it with the audit |
 //! | [`ingest`] | an ingest API that validates, records, de-duplicates and misbehaves on request |
-//! | [`audit`] | do the events of each pod cover its true life exactly? |
+//! | [`audit`] | checks that the events of each pod cover its true life exactly |
 //! | [`control_plane`] | a real etcd and kube-apiserver with TLS, tokens and RBAC |
 //! | [`disk`] | a small disk that can be full |
-//! | [`kwok`] | a kubelet that this project did not write, for many pods |
+//! | [`kwok`] | a third-party simulation of a kubelet, for many pods |
 //! | [`lagging`] | an HTTP proxy in front of the API server that delays watch events |
 //! | [`pods`] | pods whose status a test writes itself, for exact corner cases |
 //! | [`proxy`] | a TCP proxy in front of the API server, whose connections can go silent |
@@ -17,7 +17,8 @@
 //! | [`preload`] | failures of disk, clock and name resolution inside the program |
 //! | [`process`] | the real binary: start it, read its endpoints and log, signal it, end it |
 //!
-//! Nothing here ships. Dropping a handle ends what it started, also when a test panics.
+//! The released program contains nothing of this. Dropping a handle ends what it started, even when a
+//! test panics.
 
 #![expect(
     clippy::disallowed_methods,
@@ -41,8 +42,8 @@ pub mod tls;
 pub mod truth;
 
 /// Installs the TLS provider that the Kubernetes client and the HTTP client need. A second call
-/// changes nothing.
+/// has no effect.
 fn install_crypto() {
-    // An error only says that a provider is installed already.
+    // An error only means that a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

@@ -134,8 +134,8 @@ impl Pods {
     }
 
     /// Runs a pod from its creation to its end and returns its life: pending for `delay`, then running
-    /// for `time`, at least a second. The pod stays, as a finished one. An API server that refuses or
-    /// is away is asked again, as a kubelet does.
+    /// for `time`, at least a second. The finished pod is not deleted. Each step is repeated while the API
+    /// server refuses it or is away, as a kubelet does.
     ///
     /// # Errors
     /// When a step fails for a minute.
@@ -220,7 +220,7 @@ impl Pods {
         self.set_running(&pod.name, start).await
     }
 
-    /// Says that every container runs since `start`.
+    /// Sets the status: every container has been running since `start`.
     ///
     /// # Errors
     /// When the API server refuses.
@@ -242,7 +242,7 @@ impl Pods {
         .await
     }
 
-    /// Says that every container ran from `start` to `end` and the pod has ended.
+    /// Sets the status: every container ran from `start` to `end`, and the pod has ended.
     ///
     /// # Errors
     /// When the API server refuses.
@@ -272,8 +272,8 @@ impl Pods {
         self.patch_status(name, status).await
     }
 
-    /// Says that every container ended at `end` and runs again since `again`, as the kubelet does
-    /// after a crash. The pod goes on.
+    /// Sets the status: every container ended at `end` and has been running again since `again`, as the
+    /// kubelet reports after a crash. The pod continues.
     ///
     /// # Errors
     /// When the API server refuses.
@@ -341,7 +341,7 @@ impl Pods {
             .await?)
     }
 
-    /// Removes an annotation as another field manager: the object keeps no time of the removal.
+    /// Removes an annotation as another field manager, so that the object does not record when that happened.
     ///
     /// # Errors
     /// When the API server refuses.
@@ -364,7 +364,7 @@ impl Pods {
         Ok(())
     }
 
-    /// Asks for a deletion, which waits for the node to say that the pod has stopped.
+    /// Requests a deletion, which completes when the node reports that the pod has stopped.
     ///
     /// # Errors
     /// When the API server refuses.
@@ -374,7 +374,7 @@ impl Pods {
     }
 }
 
-/// Repeats what the API server refuses while it is away, as a kubelet does.
+/// Repeats a request until the API server accepts it, as a kubelet does.
 ///
 /// # Errors
 /// The last error, when it fails for a minute.

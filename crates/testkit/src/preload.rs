@@ -48,7 +48,7 @@ impl Preload {
         Ok(Self { folder, clock })
     }
 
-    /// Puts the library into a program that is to be started.
+    /// Preloads the library into a program that is about to be started.
     #[must_use]
     pub fn put_into(&self, command: MeterlineCommand) -> MeterlineCommand {
         command
@@ -58,7 +58,7 @@ impl Preload {
             .env("FAULT_HOSTS", self.path("hosts"))
     }
 
-    /// From now on the wall clock of the programs is off by so many seconds.
+    /// From now on the wall clock of the programs is off by this many seconds.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -85,7 +85,7 @@ impl Preload {
         Ok(())
     }
 
-    /// From now on `name` resolves to `address`, or to none.
+    /// From now on `name` resolves to `address`, or does not resolve.
     ///
     /// # Errors
     /// When the file cannot be written.

@@ -147,8 +147,8 @@ impl Meterline {
 
     /// Asserts that `/stats` gives each second that the process knows of exactly one fate. Every way
     /// to end a process calls it, dropping the handle included. A process that does not answer within
-    /// a second, because it is still starting or hangs, is not judged; [`Meterline::stop`] judges
-    /// each.
+    /// a second, because it is still starting or hangs, is not checked; [`Meterline::stop`] checks
+    /// every process.
     ///
     /// # Panics
     /// When the fates do not add up.
@@ -193,7 +193,7 @@ impl Drop for Meterline {
 /// Checks that the seconds in `/stats` add up: each that ran has one fate.
 ///
 /// # Errors
-/// When they do not; the error holds them.
+/// When they do not add up; the error contains them.
 fn fates_add_up(stats: &Value) -> Result<(), String> {
     let Some(seconds) = stats.get("seconds") else {
         return Ok(());

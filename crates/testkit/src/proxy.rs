@@ -24,7 +24,7 @@ impl Proxy {
     /// Starts a proxy in front of the API server on a free loopback port.
     ///
     /// # Errors
-    /// When no port can be had.
+    /// When there is no free port.
     pub async fn start(control_plane: &ControlPlane) -> anyhow::Result<Self> {
         let target = control_plane.url();
         let target = target.trim_start_matches("https://").to_owned();

@@ -1,7 +1,7 @@
 //! The one way to set up an end-to-end test: an API server with pods, the recording ingest API, the
 //! program between the two, and the audit of what it delivered.
 //!
-//! A scene on [`Real`] has a control plane and the truth as its API server tells it. A scene on
+//! A scene on [`Real`] has a control plane and the truth that its API server reports. A scene on
 //! [`Simulated`] has the simulated API server, for errors that a real one does not make, for more pods
 //! than it takes, and where only the sink matters. Either way the audit of the bill, of the contract
 //! with the sink and of the fates in `/stats` is the same.
@@ -34,7 +34,7 @@ pub use simulated::Simulated;
 const STEP: Duration = Duration::from_secs(60);
 /// How long the last events may take to arrive: some wait for a back-off of half a minute.
 const SETTLE: Duration = Duration::from_secs(300);
-/// How far around the lives the audit looks for events that belong to none of them, in seconds.
+/// How far before and after the lives the audit looks for events that belong to none of them, in seconds.
 const MARGIN: TimeDelta = TimeDelta::seconds(60);
 
 /// An API server, an ingest API and a folder; see the [module](self). Dereferences to the cluster.
@@ -51,12 +51,12 @@ pub struct Scene<C = Real> {
     binary: PathBuf,
 }
 
-/// An API server whose pods a scene can end, and of which it knows when each ran.
+/// An API server that can end its pods and knows when each of them ran.
 pub trait Cluster {
     /// When each pod ran.
     fn lives(&self) -> Vec<Life>;
 
-    /// Ends every pod that runs, and waits until the API server says so.
+    /// Ends every pod that runs, and waits until the API server reports it.
     fn end_all(&self) -> impl Future<Output = ()>;
 }
 
@@ -103,7 +103,7 @@ impl<C> Scene<C> {
         }
     }
 
-    /// The program without a configuration, with the way to both servers in its environment.
+    /// The program without a configuration, with the addresses of both servers in its environment.
     #[must_use]
     pub fn command(&self) -> MeterlineCommand {
         Meterline::command(&self.binary)
@@ -113,7 +113,7 @@ impl<C> Scene<C> {
             .env("LOOKBACK", "2m")
     }
 
-    /// The preset: windows of a second, a request for each window, from before the first pod on.
+    /// The preset with windows of one second and one request for each window, from before the first pod on.
     #[must_use]
     pub fn preset(&self) -> MeterlineCommand {
         let preset = preset();
@@ -151,7 +151,7 @@ impl<C> Scene<C> {
         self.command().config(&config)
     }
 
-    /// The folder of the scene, which goes with it.
+    /// The folder of the scene, which is deleted with it.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -181,17 +181,17 @@ impl<C> Scene<C> {
     /// Waits until an event of a pod of this name has arrived.
     ///
     /// # Panics
-    /// When none has within a minute.
+    /// When none arrives within a minute.
     pub async fn wait_for_event_of(&self, pod: &str) {
         let is_there = |state: &State| state.events.iter().any(|it| pod_of(&it.event) == pod);
         let waited = self.ingest.wait_until(STEP, is_there).await;
         waited.unwrap();
     }
 
-    /// Waits until all that arrived covers these lives exactly.
+    /// Waits until the events that have arrived cover these lives exactly.
     ///
     /// # Panics
-    /// When it does not, the ingest API saw a violation, or the seconds in `/stats` do not add up; the
+    /// When they do not, the ingest API saw a violation, or the seconds in `/stats` do not add up; the
     /// message holds the report and the log.
     pub async fn assert_billed(&self, lives: &[Life], meterline: &Meterline) {
         let report = self.settled_by(lives, |_, _| true).await;
@@ -217,7 +217,7 @@ impl<C> Scene<C> {
         judge(lives, events.iter(), range, &wanted)
     }
 
-    /// From before the first life to now, and beyond the last end where nobody runs any more.
+    /// The range of the audit: from before the first life to now, or beyond now if no pod runs any more.
     fn range(&self, lives: &[Life]) -> Range<DateTime<Utc>> {
         let starts = lives.iter().map(|life| life.start);
         let from = starts.min().unwrap_or(self.start).min(self.start);
@@ -249,7 +249,7 @@ impl<C: Cluster> Scene<C> {
         self.cluster.lives()
     }
 
-    /// Ends every pod that runs, and waits until the API server says so.
+    /// Ends every pod that runs, and waits until the API server reports it.
     pub async fn end_all(&self) {
         self.cluster.end_all().await;
     }

@@ -97,7 +97,7 @@ impl TlsFront {
     /// Listens on a free loopback port in front of the server at `url`.
     ///
     /// # Errors
-    /// When no port can be had.
+    /// When there is no free port.
     pub async fn start(url: &str, certificate: Certificate) -> anyhow::Result<Self> {
         let target = url.trim_start_matches("http://").to_owned();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, crate::ports::free_port()?)).await?;
@@ -119,12 +119,12 @@ impl TlsFront {
         format!("https://{}", self.address)
     }
 
-    /// New connections see this certificate.
+    /// Presents this certificate to new connections.
     pub fn present(&self, certificate: Certificate) {
         self.certificate.send_replace(certificate);
     }
 
-    /// When a client connected, whether or not it trusted the certificate.
+    /// The time of each connection, whether or not the client trusted the certificate.
     #[must_use]
     pub fn connections(&self) -> Vec<Instant> {
         self.connections.borrow().clone()
@@ -133,7 +133,7 @@ impl TlsFront {
     /// Waits for `count` connections in all.
     ///
     /// # Errors
-    /// When that is not so within `limit`.
+    /// When there are fewer after `limit`.
     pub async fn wait_for_connections(&self, count: usize, limit: Duration) -> anyhow::Result<()> {
         let mut connections = self.connections.clone();
         timeout(limit, connections.wait_for(|it| it.len() >= count))

@@ -1,4 +1,4 @@
-//! When each pod ran, as the API server tells a watch that is independent of the program under test.
+//! When each pod ran, as the API server reports it to a watch that is independent of the tested program.
 //!
 //! A pod lives from the earliest `startedAt` of its containers to the latest `finishedAt` once it has
 //! succeeded or failed. A pod that is deleted without an end ends in the second in which the watch saw
@@ -61,13 +61,13 @@ impl Truth {
         Ok(Self { book, task })
     }
 
-    /// The lives of all pods that have started, also of those that are gone.
+    /// The lives of all pods that have started, including deleted ones.
     #[must_use]
     pub fn lives(&self) -> Vec<Life> {
         lives(&self.book.borrow())
     }
 
-    /// Pods that are gone and whose end no status reported.
+    /// Deleted pods whose end no status reported.
     #[must_use]
     pub fn unreported(&self) -> Vec<Life> {
         let book = self.book.borrow();
@@ -80,7 +80,7 @@ impl Truth {
     /// Waits until `count` pods or more have started and every pod that has started has ended.
     ///
     /// # Errors
-    /// When that is not so within a minute.
+    /// When they have not within a minute.
     pub async fn wait_for_ends(&self, count: usize) -> anyhow::Result<()> {
         const LIMIT: Duration = Duration::from_secs(60);
         let is_over =
@@ -130,7 +130,7 @@ async fn follow(client: Client, book: watch::Sender<Book>) {
     let events = watcher(api, watcher::Config::default()).default_backoff();
     pin_mut!(events);
     while let Some(event) = events.next().await {
-        // An error is an API server that is away; the stream goes on by itself.
+        // An error means that the API server is away; the stream continues by itself.
         if let Ok(event) = event {
             book.send_modify(|book| book.apply(event, pods::now()));
         }

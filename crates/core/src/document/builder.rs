@@ -60,7 +60,7 @@ impl Builder {
         self.has_floats
     }
 
-    /// The present position.
+    /// The current position.
     #[must_use]
     pub fn mark(&self) -> Mark {
         Mark(self.bytes.len())
@@ -89,7 +89,7 @@ impl Builder {
         }
     }
 
-    /// Writes the key as text. This is faster and takes more memory, so it suits a document that is short-lived.
+    /// Writes the key as text. This is faster and takes more memory, so it suits a short-lived document.
     pub fn key_as_text(&mut self, key: &str) {
         self.text(key);
     }
@@ -97,8 +97,8 @@ impl Builder {
     /// Ends the container that `open` started.
     pub fn end(&mut self, open: Open) {
         let length = self.bytes.len().saturating_sub(open.0 + 5);
-        // A response of at most 64 MiB cannot have a body of four gigabytes. If it did, a length of zero would
-        // make the container read as empty instead of as something else.
+        // A response of at most 64 MiB cannot have a body of four gigabytes. If it did, a length of zero
+        // would make the container read as empty instead of as something else.
         let length = u32::try_from(length).unwrap_or(0);
         if let Some(place) = self.bytes.get_mut(open.0 + 1..open.0 + 5) {
             place.copy_from_slice(&length.to_le_bytes());

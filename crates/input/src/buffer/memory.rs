@@ -1,5 +1,5 @@
-//! `memory`: smooths what comes in bursts. What it keeps is gone when the process is, so a stop
-//! delivers it first.
+//! `memory`: keeps messages in memory, to absorb bursts. They are lost when the process ends, so a stop
+//! delivers them first.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ pub(super) const SPEC: BufferSpec = Spec::new::<Config>(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// The most bytes to keep; the input waits when there are more.
+    /// The maximum number of bytes to keep; the input waits while the buffer is full.
     #[serde(default = "default_limit")]
     limit: u64,
 }

@@ -1,8 +1,8 @@
-//! `sqlite`: survives crashes. A message is acknowledged once it is on the disk, and forgotten once it
-//! is delivered; a disk that is full refuses messages and drops none.
+//! `sqlite`: keeps messages in a file that survives crashes.
 //!
-//! What is kept is the bytes of each message with its metadata and what it stands for, so that what
-//! comes again comes with the same id.
+//! The buffer acknowledges a message once it is on the disk, and deletes it once it is delivered. When the
+//! disk is full, the buffer refuses messages and drops none. It stores the bytes of each message with its
+//! metadata and its identity, so that a message that is yielded again has the same id.
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
@@ -24,7 +24,7 @@ pub(super) const SPEC: BufferSpec = Spec::new::<Config>(
 )
 .keeps("in its file");
 
-/// Never changed, only added to.
+/// Existing steps never change; new steps are appended.
 const MIGRATIONS: &[&str] = &[
     "CREATE TABLE batches (number INTEGER PRIMARY KEY AUTOINCREMENT, messages BLOB NOT NULL,
          sum INTEGER NOT NULL);
@@ -35,9 +35,9 @@ const MIGRATIONS: &[&str] = &[
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// The file, of this buffer alone; made if it is not there.
+    /// The file, for this buffer alone. The buffer creates it if it does not exist.
     path: Located<String>,
-    /// The most bytes of messages to keep; the input waits when there are more.
+    /// The maximum number of bytes of messages to keep; the input waits while the buffer is full.
     #[serde(default = "default_limit")]
     limit: u64,
 }
@@ -79,7 +79,7 @@ impl BufferPlan for Config {
     }
 }
 
-/// A message as it is kept.
+/// A message as it is stored.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     #[serde(with = "text_or_bytes")]
@@ -135,7 +135,7 @@ impl Kept {
     }
 }
 
-/// Nearly all content is text, which JSON holds as it is.
+/// Stores text as a JSON string, and other bytes as an array of numbers. Nearly all content is text.
 mod text_or_bytes {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -161,14 +161,14 @@ mod text_or_bytes {
     }
 }
 
-/// The number of a batch, and the batch as it was kept or why it is damaged.
+/// The number of a batch, with the batch or the reason why it is damaged.
 type Loaded = (u64, Result<Batch, String>);
 
 pub(super) struct File {
     path: PathBuf,
-    /// `None` after a write failed: what such a connection believes is not trusted.
+    /// `None` after an error, because the state of such a connection is not trusted.
     connection: Option<Connection>,
-    /// Handed out before and to be handed out again.
+    /// The numbers of the batches that have to be handed out again.
     again: BTreeSet<u64>,
     /// The number of the last batch that was handed out for the first time.
     handed_out: u64,
@@ -215,7 +215,7 @@ impl File {
         Ok(())
     }
 
-    /// Runs something on the file; after an error it is opened anew.
+    /// Calls `run` with the connection. After an error, the next call opens the file again.
     fn on<T>(
         &mut self,
         run: impl FnOnce(&mut Connection) -> Result<T, rusqlite::Error>,
@@ -232,7 +232,7 @@ impl File {
         })
     }
 
-    /// The first batch behind a number.
+    /// Returns the first batch whose number is greater than `after`.
     fn load(&mut self, after: u64) -> Result<Option<Loaded>, String> {
         let row = self.on(|connection| {
             connection
@@ -285,7 +285,7 @@ impl File {
     }
 }
 
-/// Deletes a batch, and says how large it was.
+/// Deletes a batch and returns its size in bytes.
 fn forget(connection: &Connection, number: i64) -> Result<u64, rusqlite::Error> {
     let size: Option<i64> = connection
         .query_row(
@@ -307,7 +307,7 @@ impl Store for File {
                 "INSERT INTO batches (messages, sum) VALUES (?1, 0)",
                 [&messages],
             )?;
-            // The number is part of the sum, so that no row can stand for another.
+            // The number is part of the checksum, so that no row can pass for another.
             let number = transaction.last_insert_rowid();
             transaction.execute(
                 "UPDATE batches SET sum = ?2 WHERE number = ?1",

@@ -8,7 +8,7 @@ const BUDGET: Budget = Budget {
     bytes: 1_000,
 };
 
-/// The number of a content is its bill, and the letter behind it a label.
+/// A content is a number, which is billed, followed by a letter, which is a label.
 fn see(ledger: &mut TestLedger, uid: &str, content: &str, at: i64) -> Waiting {
     let bill = |it: &String| Some(it.trim_end_matches(char::is_alphabetic).to_owned());
     ledger.apply_within(seen(uid, Some(0), None, content, at), BUDGET, bill)

@@ -1,4 +1,4 @@
-//! The output against a real HTTP server.
+//! Tests of the output against a real HTTP server.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -132,7 +132,7 @@ fn no_token_and_a_token_in_the_clear_are_worth_a_warning() {
 }
 
 #[tokio::test]
-async fn what_is_not_the_apis_own_word_is_neither_success_nor_verdict() {
+async fn responses_of_another_server_neither_accept_nor_reject_events() {
     let error: Answer = || (StatusCode::OK, "{\"error\": \"no\"}").into_response();
     let ok: Answer = || (StatusCode::OK, "ok").into_response();
     let empty: Answer = || StatusCode::BAD_REQUEST.into_response();
@@ -164,7 +164,8 @@ async fn what_is_not_the_apis_own_word_is_neither_success_nor_verdict() {
     writer.write(&events(&["{}"])).await.unwrap();
 }
 
-/// 200 and 202 with the length of a body of which only a part comes, and 400 with a part of a problem.
+/// 200 and 202 responses whose body is shorter than declared, and a 400 response with a part of a
+/// problem.
 #[tokio::test]
 async fn an_answer_that_is_cut_off_counts_for_nothing() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -187,7 +188,7 @@ async fn an_answer_that_is_cut_off_counts_for_nothing() {
     }
 }
 
-/// Some proxies declare a type for nothing at all.
+/// Some proxies declare a content type for an empty body.
 #[tokio::test]
 async fn a_success_without_a_body_is_no_web_page_whatever_it_declares() {
     const PAGE: [(&str, &str); 1] = [("content-type", "text/html; charset=utf-8")];
@@ -276,9 +277,9 @@ async fn only_an_answer_that_takes_the_events_is_a_success() {
     );
 }
 
-/// What nginx says at its TLS port, and what else comes from whoever is in between.
+/// The page that nginx returns on its TLS port, and pages that other proxies return.
 #[tokio::test]
-async fn a_web_page_is_nobodys_verdict_on_an_event() {
+async fn a_web_page_rejects_no_event() {
     const PAGE: &str =
         "<html><head><title>400 The plain HTTP request was sent to HTTPS port</title>";
     let nginx: Answer = || {
@@ -332,7 +333,7 @@ async fn a_web_page_is_nobodys_verdict_on_an_event() {
     }
 }
 
-/// Answers without end, and counts how much of it was taken.
+/// Starts a server that sends endless responses, and counts how many bytes clients accepted.
 async fn endless(status: &'static str) -> (String, Arc<AtomicUsize>) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -361,7 +362,7 @@ async fn an_answer_without_end_is_not_read_to_its_end() {
         let told = tokio::time::timeout(Duration::from_secs(4), writer.write(&batch));
         let told = told.await.unwrap();
         assert!(told.is_err(), "{told:?}");
-        // What was on its way is more than what was read, but there is an end to it.
+        // The buffers on the way hold more than the client reads, but the amount is bounded.
         let sent = sent.load(Ordering::SeqCst);
         assert!(sent < 50_000_000, "{sent}");
     }
@@ -399,7 +400,8 @@ async fn a_token_file_is_read_again_when_it_changes_or_is_refused() {
     let writer = writer(&url, Token::File(path.clone()), batched()).await;
     let error = writer.write(&events(&["{}"])).await.unwrap_err();
     assert!(matches!(error, WriteError::Unauthorized { .. }));
-    // Replaced within the resolution of the clock: the refusal alone has it read again.
+    // Replaced within the resolution of the file's timestamp: only the 401 makes the output read it
+    // again.
     std::fs::write(&path, "second").unwrap();
     std::fs::File::options()
         .write(true)

@@ -1,8 +1,8 @@
-//! What becomes of messages at the leaves and at the forks of an output tree.
+//! Tests of the outcomes of messages in an output tree.
 
 use super::*;
 
-/// Takes what another refused, and keeps why.
+/// Accepts what another output rejected, and records the reasons.
 #[derive(Debug, Default)]
 pub(super) struct Letters(pub(super) Mutex<Vec<(String, String)>>);
 
@@ -68,7 +68,7 @@ fn what_an_output_refuses_goes_to_the_next_and_is_delivered_by_that() {
     let output = OutputNode::Fallback {
         children: vec![
             writer(Arc::clone(&sink) as _, count(4)),
-            // It waits for company that never comes, but what was refused is not kept waiting.
+            // It waits for a full batch that never comes, but rejected messages are not kept waiting.
             writer(Arc::clone(&letters) as _, count(100)),
         ],
     };
@@ -110,7 +110,7 @@ fn a_dead_letter_that_only_keeps_is_no_delivery() {
     );
 }
 
-/// By the name of a message: to the first child, to both, or nowhere.
+/// Routes by the name of a message: to one child, to both, or nowhere.
 struct ToSome;
 
 impl Router for ToSome {
@@ -167,7 +167,7 @@ fn a_message_counts_as_delivered_once_however_many_outputs_took_it() {
     }
 }
 
-/// Runs batches of messages with these names to an output, until all is settled.
+/// Runs batches of messages with these names to an output, until all are settled.
 pub(super) fn run_to(batches: &[Vec<String>], output: OutputNode) -> Vec<Settled> {
     let batches = batches.iter().map(|it| messages(it)).collect();
     run_batches(batches, output, &Metrics::default())

@@ -1,4 +1,4 @@
-//! Messages that make the other side fail, an other side that fails now and then, and one that is away.
+//! Messages that make the sink fail, a sink that fails now and then, and one that is down.
 
 mod chance;
 mod hanging;
@@ -9,30 +9,31 @@ use rand::Rng;
 
 use super::*;
 
-/// A sink in simulated time. It keeps what it takes unless it is away, fails by chance, or fails
-/// because of a message.
+/// A sink in simulated time. It accepts messages unless it is down, fails at random, or fails because of
+/// a message.
 #[derive(Debug, Default)]
 struct Fragile {
-    /// How often a request fails by chance, in a hundred.
+    /// The failure rate of requests in percent.
     failing: u32,
-    /// Seconds from the start in which everything fails.
+    /// Intervals in seconds since the start in which every request fails.
     away: Vec<(u64, u64)>,
-    /// Larger requests fail.
+    /// Requests with more messages fail.
     most: Option<usize>,
-    /// So many seconds it takes to fail because of a message.
+    /// How many seconds it takes to fail because of a message.
     hangs: u64,
-    /// So many seconds it takes to take a message of an object whose name starts with "slow".
+    /// How many seconds it takes to accept a message of an object whose name starts with "slow".
     slow: u64,
-    /// What it says because of a message: in a batch that it is too large, and alone now and then.
+    /// Whether it answers 413 because of a message: always for a batch, and now and then for a single
+    /// message.
     says_too_large: bool,
     answers: Mutex<usize>,
     started: Mutex<Option<tokio::time::Instant>>,
-    /// In which second a message of a window was taken last.
+    /// The second in which a message of a window was accepted last.
     last: Mutex<u64>,
-    /// So many seconds after its window was made the latest message was taken.
+    /// The longest time in seconds from making a window to accepting one of its messages.
     latest: Mutex<u64>,
     arrived: Mutex<HashSet<String>>,
-    /// The number of messages of each request, and whether it was taken.
+    /// The number of messages of each request, and whether it was accepted.
     requests: Mutex<Vec<(usize, bool)>>,
 }
 
@@ -74,7 +75,7 @@ impl Writer for Fragile {
         if !names.iter().all(|name| name.starts_with("after")) {
             *self.last.lock().unwrap() = second;
         }
-        // Windows are made a second apart.
+        // Windows are made one second apart.
         let numbers = names.iter().filter_map(|name| name.split_once(' '));
         let made = numbers.filter_map(|(_, number)| number.parse::<u64>().ok());
         let mut latest = self.latest.lock().unwrap();
@@ -86,14 +87,14 @@ impl Writer for Fragile {
     }
 }
 
-/// Makes a window a second. Once all that were asked for are made, windows of an honest object go on
-/// until the others are settled.
+/// Makes one window per second. After the requested windows, windows of an honest object follow until
+/// the others are settled.
 struct Windows {
     windows: std::vec::IntoIter<Vec<String>>,
     goes_on: bool,
     open: Vec<Settlement>,
     start: Option<tokio::time::Instant>,
-    /// Windows that could not be handed on in time are made as soon as they can.
+    /// Whether windows that could not be forwarded in time are made as soon as possible.
     catches_up: bool,
     made: usize,
     fates: Arc<Mutex<Vec<Settled>>>,
@@ -102,7 +103,7 @@ struct Windows {
 }
 
 impl Windows {
-    /// Notes the fates of the windows that are settled.
+    /// Records the outcomes of the windows that are settled.
     fn settle(&mut self) {
         let mut open = Vec::new();
         for mut settlement in std::mem::take(&mut self.open) {
@@ -169,7 +170,7 @@ impl Input for Windows {
     }
 }
 
-/// Records what is set aside, and in which second after the start.
+/// Records which messages are rejected, and in which second after the start.
 #[derive(Debug)]
 struct SetAside {
     start: tokio::time::Instant,
@@ -184,8 +185,8 @@ impl SetAside {
         }
     }
 
-    /// The longest time from the first window of an object to the first of its messages that was set
-    /// aside.
+    /// Returns the longest time from the first window of an object to the first of its messages that was
+    /// rejected.
     fn longest_search(&self, windows: &[Vec<String>]) -> u64 {
         let messages = self.messages.lock().unwrap();
         let mut found = BTreeMap::<&str, u64>::new();
@@ -218,7 +219,7 @@ impl Writer for SetAside {
 struct Story {
     sink: Arc<Fragile>,
     fates: Vec<Settled>,
-    /// The names of what was rejected, once for each time.
+    /// The names of the rejected messages, one for each rejection.
     rejected: Vec<String>,
     /// In seconds.
     longest_search: u64,
@@ -227,7 +228,7 @@ struct Story {
     most_open: usize,
 }
 
-/// Runs windows of these objects until all is settled, or for so many seconds.
+/// Runs windows of these objects until all are settled, or for this many seconds.
 fn story(
     sink: Fragile,
     windows: &[Vec<String>],
@@ -242,7 +243,7 @@ fn story(
     story_of(sink, windows, set, goes_on, seconds)
 }
 
-/// The same, with an output that is set up like this.
+/// Does the same with an output that `set` configures.
 fn story_of(
     sink: Fragile,
     windows: &[Vec<String>],
@@ -310,7 +311,7 @@ fn story_of(
 }
 
 impl Story {
-    /// Asserts that everything but poison arrived, and that nothing else was set aside.
+    /// Asserts that everything but poison arrived, and that only poison was rejected.
     fn assert_honest(&self, windows: &[Vec<String>]) {
         let arrived = self.sink.arrived.lock().unwrap();
         let mut poison = 0;
@@ -387,14 +388,14 @@ fn one_message_that_makes_the_sink_fail_is_set_aside_and_the_others_arrive() {
     }
 }
 
-/// Cutting a batch in halves is no try of what is in it, however few tries and however little time the
-/// configuration allows.
+/// Halving a batch does not count as a try of its messages, however few tries and however little time
+/// the configuration allows.
 #[test]
 fn a_limit_of_tries_is_spent_by_the_message_alone_and_not_by_its_neighbours() {
     let second = Duration::from_secs(1);
     for (most, no_longer_than) in [(Some(1), None), (None, Some(second))] {
         let set = |writer: &mut WriterNode| {
-            // Something else is taken before the second try.
+            // Another request is accepted before the second try.
             writer.retry.first = 3 * second;
             writer.retry.most = most;
             writer.retry.no_longer_than = no_longer_than;
@@ -410,7 +411,8 @@ fn a_limit_of_tries_is_spent_by_the_message_alone_and_not_by_its_neighbours() {
     }
 }
 
-/// It said 413 of the batch and 500 of the message, so that one 413 of the message is not its verdict.
+/// The sink answers 413 for the batch and 500 for the message, so one 413 for the message is not the
+/// verdict.
 #[test]
 fn the_cause_is_what_was_said_of_the_message_alone() {
     let sink = Fragile {
@@ -446,7 +448,7 @@ fn an_outage_sets_nothing_aside_however_long_it_lasts() {
     let windows = windows_of(&["a", "b", "c", "d", "e"], 200);
     let story = story(sink, &windows, (0, 4), true, 4 * DAY);
     story.assert_honest(&windows);
-    // One request at a time with long pauses, of which few are pieces of a batch.
+    // Requests are sent one at a time with long pauses, and few of them are pieces of a batch.
     let requests = story.sink.requests.lock().unwrap();
     let failed = requests.iter().filter(|(_, taken)| !taken);
     let pieces = failed.clone().filter(|(size, _)| *size < 5).count();
@@ -466,7 +468,7 @@ fn a_sink_that_fails_for_large_requests_gets_smaller_ones_and_nothing_is_set_asi
     story.assert_honest(&windows);
 }
 
-/// Objects of which those are poison.
+/// Objects; `poison` tells which of them are poison.
 fn objects(poison: &[bool]) -> Vec<String> {
     let name = |(index, poison)| format!("{}-{index}", if poison { "poison" } else { "good" });
     poison.iter().copied().enumerate().map(name).collect()

@@ -1,4 +1,4 @@
-//! Processors that an input has of its own.
+//! Tests of the processors that an input has of its own.
 
 use futures::FutureExt;
 use meterline_core::{BuildContext, Rejected};
@@ -21,7 +21,7 @@ fn two_chains() -> Vec<meterline_core::Chain> {
     (0..2).map(|_| vec![Box::new(ByName) as _]).collect()
 }
 
-/// However often a read is cancelled.
+/// This holds however often a read is cancelled.
 #[tokio::test]
 async fn batches_come_out_in_order_without_what_was_dropped_and_what_panicked_is_flagged() {
     let large: Vec<_> = (0..2_000).map(|number| format!("m-{number}")).collect();
@@ -95,7 +95,7 @@ async fn batches_come_out_in_order_without_what_was_dropped_and_what_panicked_is
     assert_eq!(values["processor_dropped{path=\"by name\"}"], 2.0);
 }
 
-/// Holds every batch until this is dropped.
+/// Blocks every batch until the mutex is unlocked.
 struct Gate(Arc<Mutex<()>>);
 
 impl Processor for Gate {
@@ -107,7 +107,7 @@ impl Processor for Gate {
 
 #[tokio::test]
 async fn what_is_still_processed_at_the_end_is_lost_to_the_input_before_that_is_closed() {
-    /// Waits in `close` for what it yielded.
+    /// Waits in `close` for the outcomes of its batches.
     struct Strict(Source, Undelivered);
 
     #[async_trait]
@@ -157,7 +157,7 @@ async fn what_is_still_processed_at_the_end_is_lost_to_the_input_before_that_is_
     drop(held);
 }
 
-/// Processes nothing before it is told to.
+/// Processes nothing until it receives a signal.
 struct Waits(std::sync::mpsc::Receiver<()>);
 
 impl Processor for Waits {

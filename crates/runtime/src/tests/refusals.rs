@@ -1,4 +1,4 @@
-//! What is refused: as too large, or for good.
+//! Tests of requests that the server rejects: as too large, or permanently.
 
 use super::{
     outputs::{Letters, run_to},
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{delivery::Delivery, rejections::Rejections, write::BatchWriter};
 
-/// Ten windows of so many messages, all with names of one length.
+/// Ten windows of this many messages. All names have the same length.
 fn windows(kind: &str, messages: usize) -> Vec<Vec<String>> {
     let window = |window: usize| {
         (0..messages)
@@ -47,12 +47,12 @@ fn what_is_refused_for_good_was_not_too_large() {
         .requests
         .iter()
         .filter(|names| names.iter().all(|name| name.starts_with("mmm")));
-    // Two a window, but for those that were made before the limit was known.
+    // Two per window, except for those that were made before the limit was known.
     assert!(good.clone().all(|names| names.len() >= 4));
     assert!(good.count() <= 10 * 2 + 3);
 }
 
-/// The batch writer of an output with this writer, and what it says of itself.
+/// Returns the batch writer of an output with this writer, and its health.
 fn batch_writer(writer: Arc<dyn Writer>) -> (BatchWriter, Health) {
     let (health, metrics) = (Health::default(), Metrics::default());
     let OutputNode::Writer(node) = super::writer(writer, count(0)) else {
@@ -77,7 +77,7 @@ async fn write(batch_writer: &BatchWriter, names: &[&str]) {
     batch_writer.write(deliveries, slot).await;
 }
 
-/// What it says while it is not ready.
+/// Returns the health detail of an output that is not ready.
 fn complaint(health: &Health) -> Option<String> {
     let (_, ready, detail) = health.report().parts.remove(0);
     (!ready).then(|| detail.to_string())
@@ -101,7 +101,7 @@ async fn when_most_are_rejected_it_is_not_ready() {
     assert_eq!(complaint(&health), None);
 }
 
-/// Does what it is told, and from then on what it was told last.
+/// Returns these results in order, and then repeats the last one.
 struct Told(Mutex<Vec<Result<(), WriteError>>>);
 
 #[async_trait]
@@ -145,7 +145,8 @@ async fn an_answer_of_whatever_kind_ends_an_outage() {
     );
 }
 
-/// What an output says after so many milliseconds of writing, of which these requests are told.
+/// Returns the health detail of an output after writing for this long. The requests get the results
+/// `told`.
 async fn complaint_after(milliseconds: u64, told: &[Result<(), WriteError>]) -> Option<String> {
     let (batch_writer, health) = batch_writer(Arc::new(Told(Mutex::new(told.to_vec()))));
     let write = write(&batch_writer, &["a"]);
@@ -155,8 +156,8 @@ async fn complaint_after(milliseconds: u64, told: &[Result<(), WriteError>]) -> 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_single_failure_that_the_next_try_mends_is_no_outage_and_others_are_told_soon() {
-    // The second try comes between a quarter and half a second after the first.
+async fn a_single_failure_is_not_reported_and_repeated_ones_are_reported_soon() {
+    // The second try comes between a quarter and half of a second after the first.
     assert_eq!(complaint_after(200, &[away(), Ok(())]).await, None);
     let twice = complaint_after(600, &[away(), away(), Ok(())]).await;
     assert_eq!(twice.as_deref(), Some("503"));
@@ -169,13 +170,13 @@ async fn a_single_failure_that_the_next_try_mends_is_no_outage_and_others_are_to
     let token = WriteError::Unauthorized {
         reason: "401".to_owned(),
     };
-    // The next try of these is far away.
+    // The next try after these errors is far away.
     for error in [asked, token] {
         assert!(complaint_after(200, &[Err(error)]).await.is_some());
     }
 }
 
-/// Nobody can say whether it is the events that are wrong: it may be a server of somebody else.
+/// It is not known whether the events are wrong: the URL may be that of another server.
 #[tokio::test(start_paused = true)]
 async fn as_long_as_nothing_was_ever_taken_nothing_is_refused() {
     let (batch_writer, health) = batch_writer(Arc::new(Told(Mutex::new(vec![refused()]))));
@@ -184,15 +185,15 @@ async fn as_long_as_nothing_was_ever_taken_nothing_is_refused() {
     assert!(tokio::time::timeout(hour, write).await.is_err());
     let complaint = complaint(&health).unwrap();
     assert!(
-        complaint.contains("no event was taken since the start"),
+        complaint.contains("no event has been accepted since the start"),
         "{complaint}"
     );
     assert!(complaint.contains("400"), "{complaint}");
 }
 
-/// What is held is not tried in vain: a verdict is an answer, and it counts once anything was taken.
+/// A held message is not tried unsuccessfully: a verdict is a response, and it counts after a success.
 #[test]
-fn what_is_held_uses_up_no_tries_and_no_time() {
+fn held_messages_use_no_tries_and_no_time() {
     let limits = [(Some(1), None), (None, Some(Duration::from_secs(45)))];
     for (most, no_longer_than) in limits {
         let mut told = vec![refused(); 20];
@@ -213,7 +214,7 @@ async fn a_verdict_counts_once_another_event_was_taken_and_is_asked_for_again() 
     let (batch_writer, health) = batch_writer(Arc::clone(&sink) as _);
     let start = tokio::time::Instant::now();
     write(&batch_writer, &["bad", "a", "b", "c"]).await;
-    // At once, and not after the pause in which it was held.
+    // It is sent again at once, and not after the pause for which it was held.
     assert!(
         start.elapsed() < Duration::from_secs(1),
         "{:?}",
@@ -262,7 +263,8 @@ fn a_single_message_that_is_too_large_is_set_aside_once_a_smaller_one_is_taken()
     assert_eq!(letters, [("too large".to_owned(), "because".to_owned())]);
 }
 
-/// Can make no request of a batch whose first message is of this name, and has what it sends to another.
+/// Cannot make a request from a batch whose first message is named `unsendable…`. Passes other batches
+/// to a writer.
 struct Picky(Arc<dyn Writer>);
 
 #[async_trait]
@@ -291,7 +293,8 @@ fn a_message_that_no_request_can_be_made_of_is_rejected_alone_as_by_a_mapping() 
     let settled = run_to(&[batch(&names)], output);
     let unsendable = || Outcome::rejected(Cause::Processing, "output", "url: no such field");
     assert_eq!(settled[0].undelivered, [(0, unsendable())]);
-    // What stands behind another is sent with it: a request is evaluated for the first.
+    // An unsendable message behind another one is sent with it: the request is evaluated for the first
+    // message.
     let requests = sink.0.lock().unwrap().requests.clone();
     assert_eq!(
         requests,
@@ -299,16 +302,16 @@ fn a_message_that_no_request_can_be_made_of_is_rejected_alone_as_by_a_mapping() 
     );
 }
 
-/// What fails before it is sent says nothing of the other side.
+/// A failure before a request is sent says nothing about the server.
 #[tokio::test(start_paused = true)]
-async fn a_request_that_cannot_be_made_is_no_answer() {
+async fn a_request_that_cannot_be_made_is_not_a_response() {
     let mut told = vec![away(); 6];
     let unsendable = || {
         Err(WriteError::Unsendable {
             reason: "url".to_owned(),
         })
     };
-    // In the middle of an outage, with which it ends as it began.
+    // It comes in the middle of an outage, which continues.
     told.insert(3, unsendable());
     told.push(refused());
     let (batch_writer, health) = batch_writer(Arc::new(Told(Mutex::new(told))));
@@ -316,9 +319,9 @@ async fn a_request_that_cannot_be_made_is_no_answer() {
     let hour = Duration::from_secs(3_600);
     assert!(tokio::time::timeout(hour, write).await.is_err());
     let complaint = complaint(&health).unwrap();
-    // The other one is refused, and nothing was ever taken.
+    // The other message is rejected, and no request has succeeded.
     assert!(
-        complaint.contains("no event was taken since the start"),
+        complaint.contains("no event has been accepted since the start"),
         "{complaint}"
     );
 }

@@ -1,13 +1,13 @@
-//! What a stop does with what is under way.
+//! Tests of what a stop does with the messages in flight.
 
 use super::{processors::cx, *};
 use crate::processed;
 
-/// An input that has so many batches of one message, of which some only it has.
+/// An input with this many batches of one message. Some of them exist only in the process.
 #[derive(Default)]
 struct Holder {
     batches: u32,
-    /// Handed out after a stop as well.
+    /// The batches that are yielded after a stop as well.
     after_stop: u32,
     stopped: bool,
     left: Undelivered,
@@ -55,7 +55,7 @@ impl Processor for Panics {
     }
 }
 
-/// Runs it to a stop after `at`; the report, and what became of each batch.
+/// Runs the pipeline and stops it after `at`. Returns the report and the outcome of each batch.
 async fn stopped(input: Holder, output: OutputNode, at: Duration) -> (Report, Vec<Outcome>) {
     let settlements = Arc::clone(&input.settlements);
     stopped_input(Box::new(input), &settlements, output, at).await
@@ -89,7 +89,7 @@ async fn stopped_input(
     (report, outcomes)
 }
 
-/// Takes nothing for so long, then everything.
+/// Fails until this time, then accepts everything.
 struct Away(tokio::time::Instant);
 
 #[async_trait]
@@ -111,7 +111,7 @@ fn away(seconds: u64) -> OutputNode {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_read_and_found_no_room_is_delivered_within_the_deadline() {
+async fn held_batches_are_delivered_within_the_deadline() {
     for (back_after, delivered) in [(15, true), (300, false)] {
         let input = Holder {
             batches: 100,
@@ -126,7 +126,7 @@ async fn what_was_read_and_found_no_room_is_delivered_within_the_deadline() {
     }
 }
 
-/// With processors of its own an input is stopped and asked for what is left like any other.
+/// An input with processors of its own is stopped, and asked for what is left, like any other input.
 #[tokio::test(start_paused = true)]
 async fn what_only_the_process_has_is_read_after_a_stop_and_counted_if_it_is_lost() {
     for (back_after, lost, has_processors) in
@@ -155,9 +155,9 @@ async fn what_only_the_process_has_is_read_after_a_stop_and_counted_if_it_is_los
     }
 }
 
-/// A message that panics in an output's own processors is rejected, as anywhere else.
+/// A message that panics in an output's own processors is rejected, as in other processors.
 #[tokio::test(start_paused = true)]
-async fn what_panics_in_an_output_is_not_called_delivered() {
+async fn a_panic_in_the_processors_of_an_output_rejects_the_message() {
     let child = Box::new(away(0));
     let output = OutputNode::Process {
         processors: vec![Box::new(Panics)],
@@ -175,9 +175,9 @@ async fn what_panics_in_an_output_is_not_called_delivered() {
     assert_eq!(report.unsettled, 0);
 }
 
-/// An output for what another refuses that is away for good does not stop the one that works.
+/// A fallback output that never works does not stop the output that works.
 #[tokio::test(start_paused = true)]
-async fn a_fallback_that_is_away_stops_nobody_else() {
+async fn a_fallback_that_is_down_does_not_block_other_outputs() {
     let sink = Arc::new(Sink(Mutex::new(generous())));
     let output = OutputNode::Fallback {
         children: vec![writer(Arc::clone(&sink) as _, count(0)), away(1_000_000)],

@@ -1,9 +1,9 @@
-//! The oracle: do the distinct events of each pod cover its true life, no more and no less?
+//! The audit: checks that the distinct events of each pod cover its true life, no more and no less.
 //!
-//! For every pod the intervals `[time, time + duration_seconds)` of its events are laid over
-//! `[start, end)` of its life, both clipped to the range that is judged. A second of life without
-//! an event is *missing*, one with more events than lives is *double*, a second with an event and
-//! without a life is *surplus*. A run is right when all three are 0.
+//! For every pod it compares the intervals `[time, time + duration_seconds)` of the events with
+//! `[start, end)` of the life, both clipped to the range of the audit. A second of life without an
+//! event is *missing*, one with more events than lives is *double*, and a second with an event and
+//! without a life is *surplus*. A bill is exact if all three are 0.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,7 +38,7 @@ impl Life {
     }
 }
 
-/// A stretch of time in which events and life differ.
+/// A span of time in which events and life differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stretch {
     /// Its first second, Unix time.
@@ -75,7 +75,7 @@ pub struct PodReport {
 pub struct Report {
     /// By key, every pod with a life or an event in the range.
     pub pods: BTreeMap<String, PodReport>,
-    /// Events that cannot be laid on a time line, with the reason.
+    /// Events without a valid interval, with the reason.
     pub malformed: Vec<String>,
 }
 
@@ -131,10 +131,10 @@ impl Report {
     }
 }
 
-/// Lays `events` over `lives` within `range`; pods are matched by namespace and name
+/// Compares `events` with `lives` within `range`. Pods are matched by namespace and name
 /// (`data.pod_namespace`, `data.pod_name`).
 ///
-/// `events` are the distinct ones: de-duplicated by source and id.
+/// `events` must be distinct: de-duplicated by source and id.
 pub fn audit<'a>(
     lives: &[Life],
     events: impl IntoIterator<Item = &'a Value>,
@@ -226,7 +226,7 @@ impl Timeline {
     }
 }
 
-/// Adds a stretch, or extends the last one when the new one follows it.
+/// Adds a span, or extends the last one if the new one follows it.
 fn extend(stretches: &mut Vec<Stretch>, next: Stretch) {
     if next.times == 0 {
         return;
@@ -257,7 +257,7 @@ fn interval(event: &Value) -> Result<Range<i64>, String> {
 
 impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// Enough to see what went wrong without a screenful per pod.
+        /// Enough to see what is wrong, without a long list for each pod.
         const SHOWN: usize = 20;
         writeln!(
             out,

@@ -137,7 +137,7 @@ fn assert_exact_panics_with_the_report() {
 }
 
 proptest! {
-    /// The oracle itself against the plainest one: count each second by hand.
+    /// Compares the audit with the simplest one possible, which counts every second.
     #[test]
     fn the_sweep_agrees_with_counting_every_second(
         lives in prop::collection::vec((0i64..60, 1i64..30), 0..4),

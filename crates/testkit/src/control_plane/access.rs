@@ -24,7 +24,7 @@ pub(super) const TOKENS: &str = "tokens.csv";
 const GRANT_LIMIT: Duration = Duration::from_secs(20);
 const VERBS: [&str; 3] = ["get", "list", "watch"];
 
-/// Writes the key pair for service accounts and the file with everybody's token.
+/// Writes the key pair for service accounts and the file with the tokens of all users.
 pub(super) fn write_credentials(
     dir: &Path,
     tokens: &[(&'static str, String)],
@@ -45,10 +45,10 @@ pub(super) fn write_credentials(
 }
 
 impl ControlPlane {
-    /// Makes a namespace.
+    /// Creates a namespace.
     ///
     /// # Errors
-    /// When the API server refuses, also when it exists.
+    /// When the API server refuses, or the namespace exists.
     pub async fn create_namespace(&self, name: &str) -> anyhow::Result<()> {
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}}))?;
         let api = Api::all(self.admin_client().await?);
@@ -56,7 +56,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Lets `user` get, list and watch the pods of one namespace by a Role, and waits until it may.
+    /// Lets `user` get, list and watch the pods of one namespace by a Role, and waits until it is in effect.
     ///
     /// # Errors
     /// When the API server refuses.
@@ -89,7 +89,7 @@ impl ControlPlane {
         apply(&bindings, &name, "RoleBinding", binding).await
     }
 
-    /// Takes [`ControlPlane::grant_pods`] back, and waits until the user may no longer.
+    /// Revokes [`ControlPlane::grant_pods`], and waits until that is in effect.
     ///
     /// # Errors
     /// When the API server refuses, or there was no such grant.
@@ -103,7 +103,7 @@ impl ControlPlane {
     }
 
     /// Lets `user` get, list and watch a resource (such as `nodes` of the group `""`) in the whole
-    /// cluster by a ClusterRole, and waits until it may.
+    /// cluster by a ClusterRole, and waits until the ClusterRole is in effect.
     ///
     /// # Errors
     /// When the API server refuses.

@@ -29,9 +29,9 @@ mod tests;
 /// The variable that names the folder with the binaries.
 pub const ASSETS: &str = "KUBEBUILDER_ASSETS";
 
-/// How long etcd and the API server may take together; seconds on an idle machine.
+/// How long etcd and the API server together may take to start. On an idle machine it takes seconds.
 const START_LIMIT: Duration = Duration::from_secs(120);
-/// Between two requests to a server that does not announce that it is ready.
+/// The pause between two requests to a server that does not announce that it is ready.
 const POLL: Duration = Duration::from_millis(50);
 
 /// The users that the API server knows. `admin` may do everything, the others nothing until a test
@@ -120,7 +120,7 @@ impl ControlPlane {
 
     /// Kills the API server at once (SIGKILL), as a failed node would.
     pub fn stop_apiserver(&self) {
-        // Dropping the handle kills the process and waits until it is gone.
+        // Dropping the handle kills the process and waits until it has ended.
         drop(self.apiserver().take());
     }
 
@@ -145,7 +145,7 @@ impl ControlPlane {
         self.dir.path().join("certs/apiserver.crt")
     }
 
-    /// The token of one of [`USERS`]; of any other name an empty one, which is invalid.
+    /// The token of one of [`USERS`]; for any other name an empty one, which is invalid.
     #[must_use]
     pub fn token(&self, user: &str) -> &str {
         let mut tokens = self.tokens.iter();
@@ -170,7 +170,7 @@ impl ControlPlane {
     /// # Errors
     /// When the file cannot be written.
     pub fn write_kubeconfig(&self, path: &Path, token: &str) -> anyhow::Result<()> {
-        // JSON is YAML, and needs no care with quoting.
+        // JSON is valid YAML, and its encoder takes care of the quotes.
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
@@ -280,7 +280,7 @@ impl ControlPlane {
         }
     }
 
-    /// It is ready when it says so and has created its own namespace.
+    /// The API server is ready when it reports so and has created its own namespace.
     async fn ready(&self) -> anyhow::Result<()> {
         const ANSWER: Duration = Duration::from_secs(5);
         if !self.ca_file().is_file() {
@@ -302,7 +302,7 @@ fn etcd_command(binary: &Path, dir: &Path, port: u16) -> anyhow::Result<Command>
     let peer = format!("http://127.0.0.1:{}", free_port()?);
     let mut command = Command::new(binary);
     command.current_dir(dir).args([
-        // The data lives as long as the test, and no test cuts the power.
+        // The data is needed only during the test, and no test simulates a power failure.
         "--unsafe-no-fsync",
         "--log-level=warn",
         "--name=default",

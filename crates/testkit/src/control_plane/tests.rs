@@ -144,7 +144,7 @@ async fn kwok_runs_ends_and_deletes_pods() {
     for life in truth.lives() {
         assert!(life.start >= begin, "{life:?}");
         if life.name == "short" {
-            // The start is rounded down, and so is the end: two seconds are at least two.
+            // Both start and end are rounded down, so at least two seconds are left of two.
             let ran = life.end.unwrap() - life.start;
             assert!(ran.num_seconds() >= 2, "{life:?}");
         }

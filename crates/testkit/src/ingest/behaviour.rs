@@ -1,8 +1,8 @@
-//! How the recording ingest API is told to misbehave.
+//! How a test makes the recording ingest API misbehave.
 
 use std::time::Duration;
 
-/// What happens to one request. Made by the constructors, refined by the other methods:
+/// What happens to one request. The constructors create it, and the other methods refine it:
 ///
 /// ```
 /// # use meterline_testkit::ingest::Behaviour;
@@ -17,7 +17,7 @@ pub struct Behaviour {
 
 #[derive(Debug, Clone)]
 pub(super) enum Reply {
-    /// Judge the request as the real API does.
+    /// Handle the request as the real API does.
     Judge,
     /// Answer; of the valid events the first `take` are kept.
     Answer {
@@ -41,7 +41,7 @@ pub(super) enum Wait {
 }
 
 impl Behaviour {
-    /// As the real API: validate, keep, 204.
+    /// As the real API: validates the request, keeps its events and answers 204.
     #[must_use]
     pub fn normal() -> Self {
         Self::of(Reply::Judge)
@@ -59,7 +59,7 @@ impl Behaviour {
         Self::status(307).header("location", location)
     }
 
-    /// Keeps every event, then answers `status` all the same.
+    /// Keeps every event, and nevertheless answers `status`.
     #[must_use]
     pub fn accept_then(status: u16) -> Self {
         Self::accept_first_then(usize::MAX, status)
@@ -110,7 +110,7 @@ impl Behaviour {
     }
 
     /// Adds a header to the answer. With a `content-length` that is more than its body, the answer is
-    /// cut off: the connection is closed behind the body.
+    /// cut off: the connection is closed after the body.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         if let Reply::Answer { headers, .. } = &mut self.reply {

@@ -1,5 +1,5 @@
-//! An ingest API that validates every request against the published contract, writes everything
-//! down, de-duplicates by source and id as the real one does, and misbehaves on request.
+//! An ingest API that validates every request against the published contract, records everything,
+//! de-duplicates by source and id as the real one does, and misbehaves on request.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -39,16 +39,16 @@ impl RecordingIngest {
     /// Starts the server on a free loopback port.
     ///
     /// # Errors
-    /// When no port can be had.
+    /// When there is no free port.
     pub async fn start() -> anyhow::Result<Self> {
         Self::serve(Shared::new(Some(Contract::new()?))).await
     }
 
-    /// Starts a server that does little beside the program, for benchmarks: it parses each request and
-    /// counts its events in [`State::tally`], and neither validates nor keeps them.
+    /// Starts a server that uses little CPU, for benchmarks: it parses each request and counts its events in
+    /// [`State::tally`], and neither validates nor keeps them.
     ///
     /// # Errors
-    /// When no port can be had.
+    /// When there is no free port.
     pub async fn start_counting() -> anyhow::Result<Self> {
         Self::serve(Shared::new(None)).await
     }
@@ -77,7 +77,7 @@ impl RecordingIngest {
         format!("http://{}/v3/openmeter", self.address)
     }
 
-    /// The next `count` requests get `behaviour`, after those already promised another one.
+    /// Uses `behaviour` for the next `count` requests, after those for which another one is queued.
     pub fn respond(&self, count: usize, behaviour: &Behaviour) {
         let mut rules = self.rules();
         rules
@@ -85,24 +85,24 @@ impl RecordingIngest {
             .extend(std::iter::repeat_n(behaviour.clone(), count));
     }
 
-    /// Every request gets `behaviour` from now on; what was promised before is forgotten.
+    /// Uses `behaviour` for every request from now on, and discards the queued ones.
     pub fn respond_always(&self, behaviour: Behaviour) {
         let mut rules = self.rules();
         rules.next.clear();
         rules.otherwise = behaviour;
     }
 
-    /// Every request is treated as the real API does from now on.
+    /// Treats every request as the real API does from now on.
     pub fn respond_normally(&self) {
         self.respond_always(Behaviour::normal());
     }
 
-    /// Lets go every request that [`Behaviour::hold`] holds now.
+    /// Releases every request that [`Behaviour::hold`] holds now.
     pub fn release(&self) {
         self.shared.releases.send_modify(|releases| *releases += 1);
     }
 
-    /// Answers 401 to every request without `Authorization: Bearer TOKEN`; `None` asks for none.
+    /// Answers 401 to every request without `Authorization: Bearer TOKEN`; `None` requires no token.
     pub fn require_token(&self, token: Option<&str>) {
         self.rules().token = token.map(str::to_owned);
     }
@@ -128,15 +128,15 @@ impl RecordingIngest {
         self.rules().refuse = None;
     }
 
-    /// Answers 500 to every request with an event for which `poison` is true, as the real API does where
-    /// Kafka does not take the message. The events before it are kept.
+    /// Answers 500 to every request with an event for which `poison` is true, as the real API does when
+    /// Kafka does not accept the message. The events before it are kept.
     pub fn poison_when(&self, poison: impl Fn(&Value) -> bool + Send + 'static) {
         self.rules().poison = Some(Box::new(poison));
     }
 
-    /// From now on de-duplication claims an id before the event is written, as the real API does where
-    /// `dedupe` is on: an event that makes a request fail is not written then, and taken for one that
-    /// is there when it comes again.
+    /// From now on de-duplication claims an id before the event is written, as the real API does when
+    /// `dedupe` is on. An event that makes a request fail is then not written, and counts as a duplicate
+    /// when it is sent again.
     pub fn claim_ids_first(&self) {
         self.rules().claimed = Some(HashSet::new());
     }
@@ -146,7 +146,7 @@ impl RecordingIngest {
         let server = self.server().take();
         if let Some(server) = server {
             server.abort();
-            // The port is free only when the task is gone; its result is that it was aborted.
+            // The port is free only when the task has ended; its result is that it was aborted.
             let _ = server.await;
         }
     }
@@ -154,7 +154,7 @@ impl RecordingIngest {
     /// Opens the same port again after [`RecordingIngest::go_away`].
     ///
     /// # Errors
-    /// When the port has been taken meanwhile.
+    /// When the port has been taken in the meantime.
     pub async fn come_back(&self) -> anyhow::Result<()> {
         self.go_away().await;
         let listener = TcpListener::bind(self.address)
@@ -165,24 +165,24 @@ impl RecordingIngest {
         Ok(())
     }
 
-    /// What came so far. Do not hold the guard across an await.
+    /// What has arrived so far. Do not hold the guard across an await.
     #[must_use]
     pub fn state(&self) -> watch::Ref<'_, State> {
         // `borrow` of a sender is the same lock as that of a receiver.
         self.shared.state.borrow()
     }
 
-    /// A copy of the distinct events that came so far.
+    /// A copy of the distinct events that have arrived so far.
     #[must_use]
     pub fn events(&self) -> Vec<Value> {
         let state = self.state();
         state.events.iter().map(|kept| kept.event.clone()).collect()
     }
 
-    /// Waits until `condition` holds for what came so far.
+    /// Waits until `condition` holds for what has arrived.
     ///
     /// # Errors
-    /// When it does not hold within `limit`; the error sums up what came.
+    /// When it does not hold within `limit`; the error summarises what has arrived.
     pub async fn wait_until(
         &self,
         limit: Duration,
@@ -209,7 +209,7 @@ impl RecordingIngest {
     /// Waits until `count` distinct events have arrived.
     ///
     /// # Errors
-    /// When they have not within a minute; the error sums up what arrived.
+    /// When they have not arrived within a minute; the error summarises what has.
     pub async fn wait_for_events(&self, count: usize) -> anyhow::Result<()> {
         self.wait_until(MINUTE, |state| state.events.len() >= count)
             .await
@@ -225,7 +225,7 @@ impl RecordingIngest {
     }
 
     /// # Panics
-    /// When a request broke the contract, or one id came with two contents.
+    /// When a request broke the contract, or two events with one id had different contents.
     #[track_caller]
     pub fn assert_clean(&self) {
         let state = self.state();

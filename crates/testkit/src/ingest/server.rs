@@ -69,7 +69,7 @@ impl std::fmt::Debug for Rules {
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is kept here is whole between any two statements.
+    // The data is consistent after every statement, so a panic does not damage it.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -97,7 +97,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
         })
     };
     let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    // An error is the client going away, or our own cut.
+    // An error means that the client disconnected, or that the test cut the connection.
     let _ = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
     if reset.load(Ordering::Relaxed) {
         // Closing with a linger time of zero sends RST instead of FIN.
@@ -119,8 +119,8 @@ impl std::error::Error for Cut {}
 
 type AnswerBody = Either<Full<Bytes>, OfUnknownLength>;
 
-/// A body that does not say how long it is, so that a header may say something else: where that is
-/// more, the connection is closed when the body is at its end.
+/// A body of unknown length, so that a header may declare another length. If it declares more than the
+/// body has, the connection is closed at the end of the body.
 struct OfUnknownLength {
     body: Full<Bytes>,
     is_flushed: bool,
@@ -136,7 +136,7 @@ impl Body for OfUnknownLength {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         if matches!(frame, Poll::Ready(None)) && !self.is_flushed {
-            // While there is no more for now, what there was is written.
+            // `Pending` makes the server write the data before the end is reported.
             self.is_flushed = true;
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -151,7 +151,7 @@ struct Verdict {
     headers: Vec<(String, String)>,
     body: String,
     take: usize,
-    /// The places of those taken that are not kept, for their ids are claimed.
+    /// The indexes of the accepted events that are not kept, because their ids are claimed.
     unkept: Vec<usize>,
 }
 
@@ -190,7 +190,7 @@ impl Verdict {
         for (name, value) in self.headers {
             response = response.header(name, value);
         }
-        // A header that a test misspelt shows as a connection without an answer.
+        // If a test misspells a header, the connection ends without an answer.
         response.body(body).map_err(|_| Cut)
     }
 }
@@ -213,7 +213,7 @@ async fn answer(
         shared.record(&head, Bytes::new(), Ok(Vec::new()), (Answer::Reset, 0, &[]));
         return Err(Cut);
     }
-    // A body that breaks off is the client's doing; there is nobody left to answer.
+    // A body that breaks off means that the client has disconnected, so an answer is not needed.
     let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
     let found = shared.validate(&head, &body);
     let verdict = shared.judge(behaviour.reply, (&head, body.len()), &found);
@@ -335,7 +335,7 @@ impl Shared {
         {
             return Verdict::problem(400, "an event of the request is not acceptable");
         }
-        // Events go to Kafka one by one: those before the one that fails stay.
+        // Events are sent to Kafka one by one, so those before the failed one are kept.
         let is_poison = |event: &Value| {
             rules
                 .kafka_bytes
@@ -354,7 +354,7 @@ impl Shared {
                 (verdict.take, verdict.unkept) = (at, unkept);
                 return verdict;
             }
-            // De-duplication takes it for one that is there.
+            // De-duplication treats it as a duplicate.
             unkept.push(at);
         }
         let status = match form(head.uri.path()) {

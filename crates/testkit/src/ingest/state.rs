@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use http::{HeaderMap, Method};
 use serde_json::Value;
 
-/// One request as it came, with what became of it.
+/// A request as it arrived, and what was done with it.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// When it had been read.
@@ -24,25 +24,25 @@ pub struct Request {
     pub events: Vec<Value>,
     /// How many of its events were kept, repeated ones included.
     pub taken: usize,
-    /// What it was answered.
+    /// The answer to it.
     pub answer: Answer,
 }
 
-/// What a request was answered.
+/// The answer to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// A response with this status.
     Status(u16),
-    /// None: the connection was closed after the body was read.
+    /// No response: the connection was closed after the body was read.
     Dropped,
-    /// None: the connection was reset, before or after the body was read.
+    /// No response: the connection was reset, before or after the body was read.
     Reset,
 }
 
 /// The first copy of an event.
 #[derive(Debug, Clone)]
 pub struct Received {
-    /// When it came.
+    /// When it arrived.
     pub at: DateTime<Utc>,
     /// The event.
     pub event: Value,
@@ -51,26 +51,26 @@ pub struct Received {
 /// The same source and id with two contents.
 #[derive(Debug, Clone)]
 pub struct Conflict {
-    /// What came first and was kept.
+    /// The one that arrived first and was kept.
     pub kept: Value,
-    /// What came later.
+    /// The one that arrived later.
     pub other: Value,
 }
 
-/// Everything that came, and what was made of it.
+/// Everything that arrived, and what was done with it.
 #[derive(Debug, Default)]
 pub struct State {
-    /// Every request in the order in which they came.
+    /// Every request, in the order of arrival.
     pub requests: Vec<Request>,
-    /// The distinct events, by source and id, in the order in which they came.
+    /// The distinct events, by source and id, in the order of arrival.
     pub events: Vec<Received>,
-    /// How many events came again with the same content.
+    /// How many events arrived again with the same content.
     pub duplicates: usize,
-    /// Events that came again with another content.
+    /// Events that arrived again with another content.
     pub conflicts: Vec<Conflict>,
     /// What the real API would have refused, with the reason.
     pub violations: Vec<String>,
-    /// Events that were answered with a success and not kept, for a request that failed had claimed
+    /// Events that were answered with a success but not kept, because a failed request had claimed
     /// their ids: see [`RecordingIngest::claim_ids_first`](super::RecordingIngest::claim_ids_first).
     pub swallowed: Vec<Value>,
     /// What a [counting](super::RecordingIngest::start_counting) server keeps in place of all the above.
@@ -82,22 +82,22 @@ pub struct State {
     known: HashMap<Key, usize>,
 }
 
-/// Counts of the events that were taken.
+/// Counts of the accepted events.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Tally {
     /// Events, repeated ones included.
     pub events: u64,
-    /// Requests of which events were taken.
+    /// Requests of which events were accepted.
     pub requests: u64,
     /// The most events of one request.
     pub largest: u64,
-    /// Events whose time is more than [`Tally::DISORDER`] before that of an event that came earlier.
+    /// Events whose time is more than [`Tally::DISORDER`] before that of an event that arrived earlier.
     pub disordered: u64,
     newest: i64,
 }
 
 impl Tally {
-    /// By how many seconds an event may be older than one that came earlier: requests overlap.
+    /// By how many seconds an event may be older than one that arrived earlier, because requests overlap.
     pub const DISORDER: i64 = 30;
 
     pub(super) fn add(&mut self, events: &[Value]) {
@@ -119,7 +119,7 @@ impl Tally {
     }
 }
 
-/// What makes two events one: source and id.
+/// Identifies an event: source and id.
 pub(super) type Key = (String, String);
 
 pub(super) fn key(event: &Value) -> Key {

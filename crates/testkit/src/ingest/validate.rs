@@ -9,7 +9,7 @@ const SINGLE: &str = "application/cloudevents+json";
 const BATCH: &str = "application/cloudevents-batch+json";
 const EITHER: &str = "application/json";
 
-/// The attributes of an event that are no extensions.
+/// The attributes of an event that are not extensions.
 const ATTRIBUTES: [&str; 9] = [
     "id",
     "source",
@@ -22,7 +22,7 @@ const ATTRIBUTES: [&str; 9] = [
     "dataschema",
 ];
 
-/// The two forms of the API, which differ in what they take and answer.
+/// The two forms of the API, which differ in what they accept and answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// `/api/v1/events`.
@@ -102,7 +102,7 @@ fn media_type(form: Form, headers: &HeaderMap) -> Result<String, String> {
     };
     let value = value.to_str().map_err(|error| error.to_string())?;
     if form == Form::V1 {
-        // The handler compares the header as it is: parameters and capitals are refused.
+        // The handler compares the header verbatim, so it refuses parameters and capitals.
         return Ok(value.to_owned());
     }
     let essence = value.split(';').next().unwrap_or_default();
@@ -112,7 +112,7 @@ fn media_type(form: Form, headers: &HeaderMap) -> Result<String, String> {
 /// The braces, the names of the fields and the time in seconds of a message for Kafka.
 const FRAME: usize = r#"{"id":,"type":,"source":,"subject":,"time":1735689600,"data":}"#.len();
 
-/// How many bytes the message has that the API hands to Kafka for an event: JSON whose `data` is JSON
+/// The size in bytes of the message that the API sends to Kafka for an event: JSON whose `data` is JSON
 /// in a text, both escaped as Go's `encoding/json` does, which also writes `<`, `>`, `&`, U+2028 and
 /// U+2029 as six characters.
 pub(super) fn kafka_bytes(event: &Value) -> usize {

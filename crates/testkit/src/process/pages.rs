@@ -10,9 +10,9 @@ use super::Meterline;
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
-/// How long a state may take that the process gets into by itself, on a busy machine.
+/// How long the process may take to reach a state by itself, on a busy machine.
 const MINUTE: Duration = Duration::from_secs(60);
-/// Between two requests to an endpoint that cannot be subscribed to.
+/// The pause between two requests to an endpoint that cannot be subscribed to.
 const POLL: Duration = Duration::from_millis(50);
 
 impl Meterline {
@@ -25,7 +25,7 @@ impl Meterline {
         Ok((response.status().as_u16(), response.text().await?))
     }
 
-    /// The sum of a metric over all its labels; `None` when it is not there.
+    /// The sum of a metric over all its labels; `None` when there is no such metric.
     ///
     /// # Errors
     /// When there is no answer within five seconds.
@@ -100,7 +100,7 @@ impl Meterline {
         .await
     }
 
-    /// Waits until `/ready` answers 200 and says `what`.
+    /// Waits until `/ready` answers 200 and contains `what`.
     ///
     /// # Errors
     /// As [`Meterline::wait_for_page`], after a minute.
@@ -139,7 +139,7 @@ impl Meterline {
     /// Asserts the sum of a metric over all its labels.
     ///
     /// # Panics
-    /// When it is another, or there is no answer within five seconds.
+    /// When the sum is different, or there is no answer within five seconds.
     pub async fn assert_metric(&self, name: &str, wanted: f64) {
         let found = self.metric(name).await;
         assert!(
@@ -149,10 +149,10 @@ impl Meterline {
         );
     }
 
-    /// Every interval that is rejected, page by page, as the admin endpoint lists it.
+    /// Returns every rejected interval. Reads all pages of the list of the admin endpoint.
     ///
     /// # Errors
-    /// When there is no answer within five seconds, or it is not what the endpoint promises.
+    /// When there is no answer within five seconds, or it does not have the documented form.
     pub async fn rejected(&self, page_size: usize) -> anyhow::Result<Vec<Value>> {
         let mut query = format!("?limit={page_size}");
         let mut listed = Vec::new();
@@ -168,10 +168,10 @@ impl Meterline {
         }
     }
 
-    /// Asks for another try of everything that is rejected, and returns the answer.
+    /// Requests a retry of everything that is rejected, and returns the answer.
     ///
     /// # Errors
-    /// When there is no answer within five seconds, or it is no success.
+    /// When there is no answer within five seconds, or it is not a success.
     pub async fn retry_rejected(&self) -> anyhow::Result<Value> {
         json(client()?.post(self.admin_url("/rejected/retry"))).await
     }

@@ -29,7 +29,7 @@ pub struct Real {
     pub client: Client,
     /// The pods of the namespace `default`.
     pub pods: Pods,
-    /// When each pod ran, as the API server tells it.
+    /// When each pod ran, as the API server reports it.
     pub truth: Truth,
 }
 
@@ -58,8 +58,8 @@ impl Scene<Real> {
         Self::on(real, binary, kubeconfig, TempDir::new().unwrap()).await
     }
 
-    /// The program may read the pods of `default`, where `count` of them, `pod-0` and so on, run
-    /// since the start.
+    /// A control plane whose pods in `default` the program may read. There `count` pods, `pod-0` and so
+    /// on, run from the start.
     pub async fn with(binary: &str, count: usize) -> Self {
         let scene = Self::bare(binary).await;
         let granted = scene.control_plane.grant_pods("reader", "default").await;
@@ -80,7 +80,7 @@ impl Real {
         granted.unwrap();
     }
 
-    /// Makes a namespace whose pods the program may read.
+    /// Creates a namespace whose pods the program may read.
     pub async fn namespace(&self, name: &str) -> Pods {
         self.control_plane.create_namespace(name).await.unwrap();
         let granted = self.control_plane.grant_pods("reader", name).await;
@@ -94,10 +94,10 @@ impl Real {
         Pods::new(self.client.clone(), namespace)
     }
 
-    /// Ends a pod now, once the API server says that it has started.
+    /// Ends a pod now, once the API server reports that it has started.
     ///
     /// # Panics
-    /// When it has not within a minute.
+    /// When it has not started within a minute.
     pub async fn end(&self, namespace: &str, name: &str) {
         let is =
             |life: &Life| life.namespace == namespace && life.name == name && life.end.is_none();

@@ -22,7 +22,7 @@ use crate::process::MeterlineCommand;
 /// The simulated API server.
 #[derive(Debug)]
 pub struct Simulated {
-    /// The server, for what a real one does not do.
+    /// The server, for behaviour that a real one does not have.
     pub sim: Kubesim,
     lives: Mutex<BTreeMap<String, Life>>,
 }
@@ -72,8 +72,8 @@ impl Scene<Simulated> {
 }
 
 impl Simulated {
-    /// Makes a pod in a namespace of its own, `ns-NAME`, that runs since `start` or ran until `end`,
-    /// both in Unix seconds, or changes the one that is there.
+    /// Creates or changes a pod in its own namespace, `ns-NAME`, that runs since `start` or ran until
+    /// `end`, both in Unix seconds.
     pub fn put(&self, name: &str, start: i64, end: Option<i64>) {
         let at = |second| DateTime::from_timestamp(second, 0).unwrap();
         let life = Life {
@@ -88,7 +88,7 @@ impl Simulated {
         self.sim.change(|store| store.put(Kind::Pod, pod));
     }
 
-    /// Deletes a pod that [`Simulated::put`] made and that has ended.
+    /// Deletes a pod that [`Simulated::put`] created and that has ended.
     pub fn delete(&self, name: &str) {
         let pod = object(&self.lives.lock().unwrap()[name]);
         self.sim.change(|store| store.delete(Kind::Pod, pod));

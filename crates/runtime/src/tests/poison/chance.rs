@@ -1,4 +1,4 @@
-//! Sinks that fail by chance, and any messages.
+//! Sinks that fail at random, with random messages.
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn away() -> impl Strategy<Value = Vec<(u64, u64)>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever is poison, however often the sink fails and whenever it is away.
+    /// This holds for any poison, any failure rate of the sink and any outages.
     #[test]
     fn what_is_not_poison_arrives_and_only_poison_is_set_aside(
         poison in prop::collection::vec(any::<bool>(), 0..3),
@@ -45,7 +45,7 @@ proptest! {
         story.assert_honest(&windows);
     }
 
-    /// Also where most of it is poison, or all.
+    /// This holds even if most messages are poison, or all.
     #[test]
     fn nothing_but_poison_is_ever_set_aside(
         poison in prop::collection::vec(any::<bool>(), 1..24),

@@ -10,7 +10,7 @@ fn hanging() -> Fragile {
     }
 }
 
-/// They are tried one after the other, for half a minute each, beside the one slot that there is.
+/// They are tried one after the other, for half a minute each, in addition to the only slot.
 #[test]
 fn a_sink_that_hangs_for_a_known_suspect_is_not_waited_for_by_others() {
     let windows = windows_of(&["a", "poison", "b"], 120);
@@ -20,8 +20,9 @@ fn a_sink_that_hangs_for_a_known_suspect_is_not_waited_for_by_others() {
     assert!(last < 600, "the last one waited until {last}");
 }
 
-/// Each of its events takes half a minute to fail, there is one a second, and it is in every request. The
-/// first request is waited for as long as it is configured; each further step of the search takes seconds.
+/// Each event of the object takes half a minute to fail. There is one per second, and every request
+/// contains one. The first request waits for the configured limit; each further step of the search takes
+/// seconds.
 #[test]
 fn an_object_that_hangs_the_sink_in_every_window_is_found_within_minutes() {
     for (poison, good, before) in [(1, 2, 0), (1, 19, 0), (2, 18, 0), (1, 2, 60), (1, 19, 60)] {
@@ -43,7 +44,7 @@ fn an_object_that_hangs_the_sink_in_every_window_is_found_within_minutes() {
                 "{at}: {} windows were open",
                 story.most_open
             );
-            // Most of its events are not sent at all.
+            // Most events of the object are not sent at all.
             let requests = story.sink.requests.lock().unwrap();
             let failed = requests.iter().filter(|(_, taken)| !taken).count();
             assert!(failed < 300, "{at}: {failed} failed");
@@ -51,7 +52,7 @@ fn an_object_that_hangs_the_sink_in_every_window_is_found_within_minutes() {
     }
 }
 
-/// Every other minute there is a new pod that hangs the sink with its only event.
+/// Every two minutes a new pod hangs the sink with its only event.
 #[test]
 fn ever_new_objects_that_hang_the_sink_leave_others_their_slots() {
     for in_flight in [1, 2, 8] {
@@ -71,7 +72,7 @@ fn ever_new_objects_that_hang_the_sink_leave_others_their_slots() {
     }
 }
 
-/// The short time limits of a search are no reason to set anything aside.
+/// The short time limits of a search do not cause any rejection.
 #[test]
 fn a_sink_that_is_merely_slow_gets_everything() {
     for in_flight in [1, 8] {
@@ -91,7 +92,7 @@ fn a_sink_that_is_merely_slow_gets_everything() {
     }
 }
 
-/// A request that was cut short is no try.
+/// A request with a short time limit does not count as a try.
 #[test]
 fn a_limit_of_tries_is_not_spent_by_requests_with_a_short_time_limit() {
     let second = Duration::from_secs(1);
@@ -101,7 +102,7 @@ fn a_limit_of_tries_is_not_spent_by_requests_with_a_short_time_limit() {
             ..hanging()
         };
         let set = |writer: &mut WriterNode| {
-            // Something else is taken before the second try.
+            // Another request is accepted before the second try.
             writer.retry.first = 3 * second;
             writer.retry.most = most;
             writer.retry.no_longer_than = no_longer_than;
@@ -120,7 +121,7 @@ fn a_limit_of_tries_is_not_spent_by_requests_with_a_short_time_limit() {
     }
 }
 
-/// Its events wait like all others while nothing is taken.
+/// The events of the object wait like all others while the sink accepts nothing.
 #[test]
 fn an_object_that_failed_before_an_outage_is_not_set_aside_during_it() {
     let sink = Fragile {
