@@ -64,7 +64,7 @@ output:
 async fn a_stop_delivers_what_memory_has_or_says_that_it_is_lost() {
     for (comes_back, code, said) in [
         (true, 0, "everything that was read is delivered"),
-        (false, 75, "it is lost"),
+        (false, 75, "the remaining batches are lost"),
     ] {
         let ingest = RecordingIngest::start().await.unwrap();
         ingest.respond_always(Behaviour::status(503));
