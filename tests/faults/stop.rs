@@ -228,7 +228,11 @@ output:
         let status = collector.wait_exit(MINUTE).await.unwrap();
         let tail = collector.tail();
         assert_eq!(status.code(), Some(code), "{tail}");
-        assert_eq!(tail.contains("the remaining batches are lost"), !mended, "{tail}");
+        assert_eq!(
+            tail.contains("the remaining batches are lost"),
+            !mended,
+            "{tail}"
+        );
 
         if !mended {
             preload.fail_syncs(false).unwrap();
