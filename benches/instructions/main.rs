@@ -13,6 +13,8 @@
 
 #[path = "../preset/pod.rs"]
 mod pod;
+#[path = "../preset/processors.rs"]
+mod processors;
 mod steps;
 
 use std::{collections::BTreeMap, env, fmt::Write, fs, process::Command};

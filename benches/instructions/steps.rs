@@ -3,22 +3,20 @@
 use std::{hint::black_box, sync::Mutex};
 
 use async_trait::async_trait;
-use meterline_config::{Configure, InputSpec, PlanContext, Registry, Source, Spec, load};
+use meterline_config::{Configure, InputSpec, PlanContext, Registry, Spec};
 use meterline_core::{
-    BuildContext, BuildError, Content, Document, Drops, Health, Identity, Input, InputPlan,
-    Message, Metrics, Processor, Reads, Rejected,
+    BuildContext, BuildError, Content, Document, Drops, Identity, Input, InputPlan, Message,
+    Processor, Reads,
 };
 use meterline_ledger::{
     Accounting, Content as Billed, DeliveryResult, Interval, Ledger, Observation,
 };
 use serde::Deserialize;
 
-use crate::pod;
+use crate::{pod, processors::processors};
 
 /// How many pods each round of a step has.
 pub(crate) const PODS: usize = 200;
-
-const PRESET: &str = include_str!("../../presets/kubernetes-pod-exec-time.yaml");
 
 /// A step that each pod goes through.
 pub(crate) struct Step {
@@ -227,28 +225,7 @@ fn preset() -> (Vec<Box<dyn Processor>>, Reads) {
         inputs: INPUTS,
         ..meterline_components::registry()
     };
-    let source = Source {
-        name: "preset".to_owned(),
-        text: PRESET.to_owned(),
-        dir: None,
-    };
-    let (loaded, _) = match load(&source, &[], &|_: &str| None, &registry) {
-        Ok(loaded) => loaded,
-        Err(errors) => unreachable!("{errors:?}"),
-    };
-    let cx = BuildContext {
-        label: "".into(),
-        metrics: Metrics::default(),
-        health: Health::default(),
-        extensions: meterline_core::Extensions::default(),
-        rejected: Rejected::default(),
-        processing: None,
-    };
-    let build = loaded.processors.iter().map(|plan| plan.build(&cx));
-    let processors = match build.collect() {
-        Ok(processors) => processors,
-        Err(error) => unreachable!("{error:?}"),
-    };
+    let processors = processors(&registry);
     let reads = LEARNED.lock().ok().and_then(|mut learned| learned.take());
     (processors, reads.unwrap_or_default())
 }

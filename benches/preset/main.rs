@@ -6,44 +6,14 @@
 //! `cargo bench --bench preset`.
 
 mod pod;
+mod processors;
 
 use std::{hint::black_box, sync::Arc};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use meterline_components::registry;
-use meterline_config::{Source, load};
-use meterline_core::{
-    BuildContext, Content, Document, Drops, Health, Identity, Message, Metrics, Processor, Rejected,
-};
+use meterline_core::{Content, Document, Drops, Identity, Message, Processor};
 use meterline_script::{Engine, Limits};
-
-const PRESET: &str = include_str!("../../presets/kubernetes-pod-exec-time.yaml");
-
-/// The processors of the preset, as a pipeline thread has them.
-fn processors() -> Vec<Box<dyn Processor>> {
-    let source = Source {
-        name: "preset".to_owned(),
-        text: PRESET.to_owned(),
-        dir: None,
-    };
-    let (loaded, _) = match load(&source, &[], &|_: &str| None, &registry()) {
-        Ok(loaded) => loaded,
-        Err(faults) => unreachable!("{faults:?}"),
-    };
-    let cx = BuildContext {
-        label: "".into(),
-        metrics: Metrics::default(),
-        health: Health::default(),
-        extensions: meterline_core::Extensions::default(),
-        rejected: Rejected::default(),
-        processing: None,
-    };
-    let build = loaded.processors.iter().map(|plan| plan.build(&cx));
-    match build.collect() {
-        Ok(processors) => processors,
-        Err(error) => unreachable!("{error:?}"),
-    }
-}
 
 /// Returns the message that the input makes from a stored pod.
 fn message(pod: &Document) -> Message {
@@ -83,7 +53,7 @@ fn preset(c: &mut Criterion) {
     // As the pipeline does it: a few hundred pods through one processor, then through the next.
     const PODS: usize = 500;
     let pod = pod::pod();
-    let mut processors = processors();
+    let mut processors = processors::processors(&registry());
     let mut group = c.benchmark_group("stored pod to encoded event");
     group.throughput(criterion::Throughput::Elements(PODS as u64));
     let new_pods = || -> Vec<_> { (0..PODS).map(|_| Document::from(&pod)).collect() };

@@ -20,6 +20,13 @@ async fn nothing_waits(scene: &Scene, meterline: &Meterline) {
         .unwrap();
 }
 
+/// Starts the preset with a state file, which a second start finds again.
+fn start_with_state(scene: &Scene) -> Meterline {
+    let command = scene.preset();
+    let command = command.env("STATE_PATH", scene.file("state.sqlite"));
+    command.start().unwrap()
+}
+
 /// Every event of one pod makes the sink answer 500, in every window and every request.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
@@ -48,14 +55,7 @@ async fn what_is_rejected_survives_the_process_and_costs_the_others_nothing() {
     let scene = Scene::with(BINARY, 4).await;
     let ingest = &scene.ingest;
     ingest.poison_when(|event| pod_of(event) == "pod-1");
-    let start = || {
-        scene
-            .preset()
-            .env("STATE_PATH", scene.file("state.sqlite"))
-            .start()
-            .unwrap()
-    };
-    let meterline = start();
+    let meterline = start_with_state(&scene);
     let parked = "rejected, and not billed";
     meterline.wait_for_log(parked, 5 * MINUTE).await.unwrap();
     meterline
@@ -66,7 +66,7 @@ async fn what_is_rejected_survives_the_process_and_costs_the_others_nothing() {
     meterline.wait_exit(MINUTE).await.unwrap();
     drop(meterline);
 
-    let meterline = start();
+    let meterline = start_with_state(&scene);
     // Events of later windows are rejected as well.
     let line = meterline.wait_for_log(parked, 5 * MINUTE).await.unwrap();
     assert!(line.contains("default/pod-1"), "{line}");
@@ -124,14 +124,7 @@ async fn a_pod_whose_events_make_the_sink_fail_may_be_deleted_meanwhile() {
     let scene = Scene::with(BINARY, 3).await;
     let ingest = &scene.ingest;
     ingest.poison_when(|event| pod_of(event) == "pod-1");
-    let start = || {
-        scene
-            .preset()
-            .env("STATE_PATH", scene.file("state.sqlite"))
-            .start()
-            .unwrap()
-    };
-    let meterline = start();
+    let meterline = start_with_state(&scene);
     // Each batch contains one of its events, so nothing was accepted yet. The pod is deleted while its
     // seconds wait.
     ingest
@@ -143,7 +136,7 @@ async fn a_pod_whose_events_make_the_sink_fail_may_be_deleted_meanwhile() {
     meterline.kill().unwrap();
     meterline.wait_exit(MINUTE).await.unwrap();
     drop(meterline);
-    let meterline = start();
+    let meterline = start_with_state(&scene);
     let line = meterline
         .wait_for_log("rejected, and not billed", 5 * MINUTE)
         .await
