@@ -175,7 +175,7 @@ impl LeaderElector {
         Api::namespaced(client.clone(), &self.election.namespace)
     }
 
-    /// The client, made anew after an error.
+    /// The client; an error replaces it.
     async fn client<'a>(&self, state: &'a mut ElectionState) -> Result<&'a Client, ConnectError> {
         let client = match state.client.take() {
             Some(client) => client,
@@ -197,7 +197,7 @@ impl LeaderElector {
         // What an answer proves is true from the moment of the request.
         let asked = Instant::now();
         let Some(lease) = api.get_opt(&self.election.name).await? else {
-            self.ledger.learn(None, Signer::Nobody);
+            self.ledger.learn(None, Signer::Unknown);
             let mine = self.mine(None, None);
             let created = api.create(&PostParams::default(), &mine).await;
             return self.written(created, asked, state);

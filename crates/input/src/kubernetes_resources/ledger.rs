@@ -246,7 +246,7 @@ impl SharedLedger {
                         0
                     }
                     Signer::ThisReplica => ledger.adopt_unproved(delivered, true),
-                    Signer::Nobody => ledger.adopt_unproved(delivered, false),
+                    Signer::Unknown => ledger.adopt_unproved(delivered, false),
                 }
             })
         });
@@ -439,7 +439,7 @@ mod tests {
             ledger.observe(observation("a", 1, Some(15)));
             ledger
         };
-        assert_eq!(standby().learn(Some(20), Signer::Nobody), 14);
+        assert_eq!(standby().learn(Some(20), Signer::Unknown), 14);
         assert_eq!(standby().learn(Some(20), Signer::ThisReplica), 14);
         assert_eq!(standby().learn(Some(20), Signer::Another), 0);
     }
@@ -447,10 +447,10 @@ mod tests {
     #[test]
     fn a_leader_does_not_learn_from_the_lease() {
         let ledger = shared(|it| it.is_elected = true);
-        ledger.learn(None, Signer::Nobody);
+        ledger.learn(None, Signer::Unknown);
         ledger.lead_until(Instant::now() + std::time::Duration::from_secs(60));
         ledger.observe(observation("a", 1, Some(15)));
-        assert_eq!(ledger.learn(Some(20), Signer::Nobody), 0);
+        assert_eq!(ledger.learn(Some(20), Signer::Unknown), 0);
         assert_eq!(ledger.safe_watermark(), 0);
     }
 

@@ -36,15 +36,15 @@ pub(crate) enum Signer {
     Another,
     /// This replica, perhaps before it was restarted.
     ThisReplica,
-    /// Nobody: there is no valid signature.
-    Nobody,
+    /// There is no valid signature.
+    Unknown,
 }
 
 impl Claim {
     /// Returns who signed it, for the replica with this identity.
     pub(crate) fn signer(&self, identity: &str) -> Signer {
         match (self.is_signed, self.by == identity) {
-            (false, _) => Signer::Nobody,
+            (false, _) => Signer::Unknown,
             (true, true) => Signer::ThisReplica,
             (true, false) => Signer::Another,
         }
