@@ -206,8 +206,7 @@ impl Message {
         self
     }
 
-    /// Whether it was rejected before. If it is rejected again, this says nothing new about the health of the
-    /// pipeline.
+    /// Whether it was rejected before. If it is rejected again, the health of the pipeline does not change.
     #[must_use]
     pub fn was_rejected(&self) -> bool {
         self.was_rejected

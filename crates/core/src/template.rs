@@ -15,7 +15,7 @@ use crate::{
     scratch::Scratch,
 };
 
-/// Returns a new number, never 0, that identifies whoever stores something with documents and templates.
+/// Returns a new number, never 0, that identifies a component that stores values with documents and templates.
 #[must_use]
 pub fn new_owner() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);

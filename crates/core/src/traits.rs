@@ -154,7 +154,7 @@ pub trait InputPlan: Send {
 #[async_trait]
 pub trait Input: Send {
     /// Returns the next batch with its acknowledgement; `None` when there are no more. It is called again as
-    /// soon as there is room for another batch, before earlier ones are acknowledged. After `None`
+    /// soon as another batch can be accepted, before earlier ones are acknowledged. After `None`
     /// everything is flushed and settled, and the input is read again, because a batch that was not delivered
     /// may have to be repeated.
     /// Cancel-safe: what a cancelled call would have returned, a later call returns.
@@ -391,7 +391,7 @@ pub enum WriteError {
     /// nor a rejection. The data is kept, the output is not ready, and it is retried slowly. If others are
     /// accepted meanwhile, it is like [`WriteError::Failed`].
     #[error("{reason}")]
-    Strange {
+    UnexpectedResponse {
         /// What happened and what to do about it.
         reason: String,
     },

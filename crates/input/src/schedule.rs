@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_are_aligned_and_never_come_twice() {
+    fn windows_are_aligned_and_never_repeated() {
         assert_eq!(schedule(15, None).next_end(100), 105);
         assert_eq!(schedule(15, None).next_end(105), 120);
         assert_eq!(schedule(15, Some(120)).next_end(110), 135);
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_read_is_marked_with_its_window() {
+    async fn messages_are_marked_with_their_window() {
         let mut schedule = schedule(1, None);
         let (batch, ack) = schedule.read().await.unwrap().unwrap();
         ack.resolve(Outcome::Delivered);
@@ -215,7 +215,7 @@ mod tests {
 
     /// The end of the window is years away.
     #[tokio::test]
-    async fn a_stop_reaches_the_child_and_what_that_has_left_is_read_at_once() {
+    async fn a_stop_reaches_the_child_and_its_remaining_batches_are_read_at_once() {
         let mut schedule = schedule(1_000_000_000, None);
         assert!(schedule.stop());
         let (batch, ack) = schedule.read().await.unwrap().unwrap();

@@ -19,7 +19,7 @@ use reqwest::{
 use serde::Deserialize;
 
 use crate::{
-    answers::{Dialect, Statuses},
+    answers::{Protocol, Statuses},
     batching::Batching,
     http::{client, parse_url, send, shown},
     requests::{in_flight, time_limit},
@@ -154,7 +154,7 @@ impl Configure for Config {
         Some(Box::new(Plan {
             // Without batching, the message itself is the body.
             batch_as: self.batching.as_ref().map(|_| batch_as),
-            dialect: Dialect::Any(Statuses {
+            protocol: Protocol::Any(Statuses {
                 drop_on: self.drop_on,
                 backoff_on: self.backoff_on,
                 successful_on: self.successful_on,
@@ -217,7 +217,7 @@ fn header_value(text: &str) -> Option<HeaderValue> {
 
 struct Plan {
     batch_as: Option<BatchAs>,
-    dialect: Dialect,
+    protocol: Protocol,
     url: Template,
     method: Method,
     headers: Vec<(HeaderName, Value)>,
@@ -290,7 +290,7 @@ impl Writer for HttpClient {
         let request = self.request(first);
         let (shown, request) = request.map_err(|reason| WriteError::Unsendable { reason })?;
         let body = body(batch, self.plan.batch_as);
-        send(request.body(body), &shown, &self.plan.dialect, batch.len()).await
+        send(request.body(body), &shown, &self.plan.protocol, batch.len()).await
     }
 }
 
@@ -334,7 +334,7 @@ mod tests {
                 client: client(Duration::from_secs(1), &Tls::default()).unwrap(),
                 plan: Plan {
                     batch_as: None,
-                    dialect: Dialect::Any(Statuses::default()),
+                    protocol: Protocol::Any(Statuses::default()),
                     url: template(url),
                     method: Method::POST,
                     headers: header.into_iter().collect(),
@@ -345,10 +345,10 @@ mod tests {
                 },
             };
             let message = Message::raw(r#"{"id": 1, "lines": "a\nb"}"#);
-            let told = writer.write(&[message]).await.unwrap_err();
+            let error = writer.write(&[message]).await.unwrap_err();
             assert!(
-                matches!(&told, WriteError::Unsendable { reason } if reason.starts_with(place)),
-                "{told:?}"
+                matches!(&error, WriteError::Unsendable { reason } if reason.starts_with(place)),
+                "{error:?}"
             );
         }
     }

@@ -25,7 +25,7 @@ use serde::Deserialize;
 use tracing::warn;
 
 use crate::{
-    answers::Dialect,
+    answers::Protocol,
     batching::Batching,
     http::{client, parse_url, send, shown},
     requests::{in_flight, time_limit},
@@ -96,7 +96,7 @@ impl Configure for Config {
         };
         let account = self.token.as_ref().map_or("", |token| token.value.trim());
         cx.posts_events(&self.url, url.as_str(), account);
-        if let Some(warning) = worry(&url, &token) {
+        if let Some(warning) = token_warning(&url, &token) {
             cx.warning_at(self.token.as_ref().unwrap_or(&self.url), warning);
         }
         Some(Box::new(Plan {
@@ -119,7 +119,7 @@ fn token(text: &Located<String>, url: &Url, cx: &mut PlanContext<'_>) -> Option<
     if !url.username().is_empty() || url.password().is_some() {
         cx.error_at(
             text,
-            "the URL has a user or a password, and a request has room for one of them or a token; \
+            "the URL has a user or a password, and a request can carry either these or a token; \
              leave out one",
         );
         return None;
@@ -136,7 +136,7 @@ fn token(text: &Located<String>, url: &Url, cx: &mut PlanContext<'_>) -> Option<
 
 /// Returns a warning about a token and its destination. The configuration may be intended, so this
 /// is no error.
-fn worry(url: &Url, token: &Token) -> Option<String> {
+fn token_warning(url: &Url, token: &Token) -> Option<String> {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
     if host == "localhost" || address.is_ok_and(|it| it.is_loopback()) {
@@ -150,7 +150,7 @@ fn worry(url: &Url, token: &Token) -> Option<String> {
              OPENMETER_TOKEN of the presets)"
         )),
         Token::Text(_) | Token::File(_) if url.scheme() == "http" => Some(format!(
-            "the token goes to {host} by http, where anybody on the way can read it; use https"
+            "the token is sent to {host} over http, without encryption; use https"
         )),
         Token::Text(_) | Token::File(_) => None,
     }
@@ -191,7 +191,7 @@ impl OutputPlan for Plan {
             component: Arc::clone(&cx.label),
             reason,
         })?;
-        if let Some(warning) = worry(&self.url, &self.token) {
+        if let Some(warning) = token_warning(&self.url, &self.token) {
             warn!(output = %cx.label, "{warning}");
             let part = cx.health.register(format!("token of output {}", cx.label));
             part.ready(format!("warning: {warning}"));
@@ -242,7 +242,7 @@ impl Writer for OpenMeter {
         if let Some(authorization) = self.authorization()? {
             request = request.header("authorization", authorization);
         }
-        let sent = send(request, &self.shown, &Dialect::OpenMeter, batch.len()).await;
+        let sent = send(request, &self.shown, &Protocol::OpenMeter, batch.len()).await;
         if matches!(sent, Err(WriteError::Unauthorized { .. })) {
             // A replaced token file may have the same modification time.
             *self.read.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -312,7 +312,7 @@ fn raw(message: &Message) -> Option<&Bytes> {
 fn bearer(token: &str) -> Result<HeaderValue, WriteError> {
     let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
         WriteError::Unauthorized {
-            reason: "the token holds characters that no HTTP header may hold".to_owned(),
+            reason: "the token contains characters that an HTTP header must not contain".to_owned(),
         }
     })?;
     value.set_sensitive(true);

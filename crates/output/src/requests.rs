@@ -33,7 +33,7 @@ mod tests {
 
     /// The errors in an output's configuration. The environment has a token that ends in a line
     /// break.
-    fn faults(output: &str) -> Vec<String> {
+    fn errors(output: &str) -> Vec<String> {
         let registry = Registry {
             inputs: &[],
             buffers: &[],
@@ -64,7 +64,7 @@ mod tests {
             ("timeout: 1s, max_in_flight: 1", ""),
         ] {
             for output in ["openmeter", "http_client"] {
-                let found = faults(&format!("{output}: {{url: 'http://x', {fields}}}"));
+                let found = errors(&format!("{output}: {{url: 'http://x', {fields}}}"));
                 assert_eq!(found.len(), usize::from(!remedy.is_empty()), "{found:?}");
                 assert!(found.iter().all(|it| it.contains(remedy)), "{found:?}");
             }
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn a_header_is_checked_before_anything_is_sent() {
         let found = |value: &str| {
-            faults(&format!(
+            errors(&format!(
                 "http_client: {{url: 'http://x', headers: {{a: {value}}}}}"
             ))
         };
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn credentials_in_the_url_and_a_token_are_an_error() {
-        let found = |fields: &str| faults(&format!("openmeter: {{{fields}}}"));
+        let found = |fields: &str| errors(&format!("openmeter: {{{fields}}}"));
         assert!(found("url: 'http://me:pass@x'").is_empty());
         assert!(found("url: 'http://me:pass@x', token: ' '").is_empty());
         let both = found("url: 'http://me:pass@x', token: t");

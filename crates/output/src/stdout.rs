@@ -27,11 +27,11 @@ use tracing::warn;
 
 /// With `when_blocked: drop`, this many bytes of messages may wait to be printed; the rest is
 /// dropped.
-const ROOM: usize = 4 * 1024 * 1024;
+const CAPACITY: usize = 4 * 1024 * 1024;
 /// How long a batch waits to be printed before standard output counts as blocked.
-const PATIENCE: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// The shortest interval between two log lines about dropped messages.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The component.
 pub(crate) const SPEC: OutputSpec = Spec::new::<Config>(
@@ -129,12 +129,12 @@ struct Drops {
     lines: Arc<Lines>,
     /// Whether standard output did not accept a batch in time and has not caught up since.
     blocked: AtomicBool,
-    told: Mutex<Told>,
+    logged: Mutex<Logged>,
     label: Arc<str>,
 }
 
 /// What was logged about dropped messages.
-struct Told {
+struct Logged {
     dropped: IntCounter,
     so_far: u64,
     last: Option<Instant>,
@@ -148,9 +148,9 @@ impl Drops {
             &[("label", &cx.label)],
         );
         Ok(Self {
-            lines: Arc::new(Lines::start("stdout", ROOM, dropped.clone(), to, |_| {})?),
+            lines: Arc::new(Lines::start("stdout", CAPACITY, dropped.clone(), to, |_| {})?),
             blocked: AtomicBool::new(false),
-            told: Mutex::new(Told {
+            logged: Mutex::new(Logged {
                 dropped,
                 so_far: 0,
                 last: None,
@@ -161,19 +161,19 @@ impl Drops {
 
     /// Logs how many messages were dropped since the last log line, at most once per interval; with
     /// `at_last` in any case.
-    fn tell(&self, at_last: bool) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let dropped = told.dropped.get();
-        let untold = dropped.saturating_sub(told.so_far);
-        let is_time = at_last || told.last.is_none_or(|last| last.elapsed() >= TOLD_EVERY);
-        if untold == 0 || !is_time {
+    fn log_dropped(&self, at_last: bool) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let dropped = logged.dropped.get();
+        let unlogged = dropped.saturating_sub(logged.so_far);
+        let is_time = at_last || logged.last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL);
+        if unlogged == 0 || !is_time {
             return;
         }
-        told.so_far = dropped;
-        told.last = Some(Instant::now());
+        logged.so_far = dropped;
+        logged.last = Some(Instant::now());
         warn!(
             output = %self.label,
-            messages = untold,
+            messages = unlogged,
             "messages were not printed, because standard output is blocked; other outputs still \
              get them. Read standard output, or remove this output"
         );
@@ -189,23 +189,23 @@ impl Writer for Drops {
             self.lines.push(&line, true);
         }
         let was_blocked = self.blocked.load(Ordering::Relaxed);
-        let patience = if was_blocked {
+        let limit = if was_blocked {
             Duration::ZERO
         } else {
-            PATIENCE
+            FLUSH_TIMEOUT
         };
         let lines = Arc::clone(&self.lines);
-        let left = tokio::task::spawn_blocking(move || lines.flush(patience)).await;
+        let left = tokio::task::spawn_blocking(move || lines.flush(limit)).await;
         self.blocked
             .store(left.is_ok_and(|left| left > 0), Ordering::Relaxed);
-        self.tell(false);
+        self.log_dropped(false);
         Ok(())
     }
 }
 
 impl Drop for Drops {
     fn drop(&mut self) {
-        self.tell(true);
+        self.log_dropped(true);
         let left = self.lines.flush(Duration::ZERO);
         if left > 0 {
             warn!(output = %self.label, messages = left, "messages are not printed yet, and are lost when the process exits");

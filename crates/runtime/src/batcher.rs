@@ -22,7 +22,7 @@ use crate::{
 /// Runs until the channel closes and everything is written.
 pub(crate) async fn run(
     node: WriterNode,
-    mut parcels: mpsc::Receiver<MessageBatch>,
+    mut batches: mpsc::Receiver<MessageBatch>,
     metrics: Metrics,
     health: Health,
     rejections: Arc<Rejections>,
@@ -53,8 +53,8 @@ pub(crate) async fn run(
                 writes.spawn(async move { writer.write(batch, slot).await });
             }
             // While a full batch waits for a slot, no messages are received. This is the back-pressure.
-            parcel = parcels.recv(), if open && !ready => match parcel {
-                Some(parcel) => batcher.add(parcel, rules, &rejections).await,
+            batch = batches.recv(), if open && !ready => match batch {
+                Some(batch) => batcher.add(batch, rules, &rejections).await,
                 None => {
                     open = false;
                     batcher.flush();
@@ -92,7 +92,7 @@ struct Batcher {
     flushing: usize,
     /// When the period of the oldest message ends.
     due: Option<Instant>,
-    told_to_wait: bool,
+    has_logged_wait: bool,
     /// Reports which messages wait for others.
     health: HealthHandle,
     label: Arc<str>,
@@ -109,7 +109,7 @@ impl Batcher {
             bytes: 0,
             flushing: 0,
             due: None,
-            told_to_wait: false,
+            has_logged_wait: false,
             health,
             label: Arc::clone(&node.label),
             created: metrics.counter(
@@ -120,8 +120,8 @@ impl Batcher {
         }
     }
 
-    async fn add(&mut self, parcel: MessageBatch, rules: Rules, rejections: &Rejections) {
-        for Delivery { mut message, ack } in parcel.deliveries {
+    async fn add(&mut self, batch: MessageBatch, rules: Rules, rejections: &Rejections) {
+        for Delivery { mut message, ack } in batch.deliveries {
             if !rules.accepts_failed && message.failure().is_some() {
                 let rejection = Rejection::new(Cause::Processing, Arc::clone(&self.label), "");
                 rejections.reject_failed(message, ack, rejection).await;
@@ -149,11 +149,11 @@ impl Batcher {
         if self.due.is_none() && !self.waiting.is_empty() {
             self.due = self.policy.period.map(|period| Instant::now() + period);
         }
-        if parcel.flush || (parcel.ends_batch && self.writes_as_it_comes()) {
+        if batch.flush || (batch.ends_batch && self.writes_as_it_comes()) {
             self.flush();
         }
-        if parcel.ends_batch {
-            self.tell_to_wait();
+        if batch.ends_batch {
+            self.report_waiting();
         }
     }
 
@@ -162,7 +162,7 @@ impl Batcher {
     }
 
     /// Reports on `/ready` which messages wait for others, and logs once how to bound the wait.
-    fn tell_to_wait(&mut self) {
+    fn report_waiting(&mut self) {
         if self.writes_as_it_comes() {
             return;
         }
@@ -172,8 +172,8 @@ impl Batcher {
         } else {
             String::new()
         });
-        if waits && self.policy.period.is_none() && !self.told_to_wait {
-            self.told_to_wait = true;
+        if waits && self.policy.period.is_none() && !self.has_logged_wait {
+            self.has_logged_wait = true;
             info!(
                 output = %self.label,
                 waiting = self.waiting.len(),

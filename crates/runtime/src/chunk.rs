@@ -47,7 +47,7 @@ pub(crate) struct Chunk {
     pub(crate) has_hung: bool,
     /// Whether an event of its object failed while others were accepted.
     pub(crate) is_known: bool,
-    /// Whether it is the one event of a convicted object that is tried after a pause.
+    /// Whether it is the one event of a blocked object that is tried after a pause.
     pub(crate) is_admitted: bool,
     /// Whether it got a verdict before the first success.
     pub(crate) held: bool,

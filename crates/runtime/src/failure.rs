@@ -39,7 +39,7 @@ impl TransientFailure {
         let (asked, slow, cause) = match error {
             WriteError::Failed { after, .. } => (after, None, Some(Cause::Poison)),
             WriteError::Unauthorized { .. } => (None, Some(UNAUTHORIZED), Some(Cause::Poison)),
-            WriteError::Strange { .. } => (None, Some(SLOW), Some(Cause::Poison)),
+            WriteError::UnexpectedResponse { .. } => (None, Some(SLOW), Some(Cause::Poison)),
             WriteError::Retry { after, .. } => (after, None, None),
             WriteError::TooLarge { .. } => (None, Some(SLOW), Some(Cause::TooLarge)),
             // These are verdicts on messages and not transient failures.

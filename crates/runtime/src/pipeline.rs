@@ -125,13 +125,13 @@ impl Pipeline {
             unsettled: unsettled.max(left.lost),
             persisted: left.persisted,
         };
-        report.tell(left.lost);
+        report.log(left.lost);
         report
     }
 }
 
 impl Report {
-    fn tell(&self, lost: usize) {
+    fn log(&self, lost: usize) {
         if lost > 0 {
             error!(
                 batches = lost,
@@ -183,7 +183,7 @@ impl<'a> Reader<'a> {
     async fn read(&mut self, stop: impl Future<Output = ()>) -> Ended {
         let mut stop = pin!(stop);
         loop {
-            if let Err(ended) = self.hand_on(stop.as_mut()).await {
+            if let Err(ended) = self.forward(stop.as_mut()).await {
                 return ended;
             }
             let batch = tokio::select! {
@@ -200,7 +200,7 @@ impl<'a> Reader<'a> {
                 Ok(None) => {
                     // Waiting messages must be flushed now, and the input may yield failed ones again.
                     self.held = Some(Job::Flush);
-                    if let Err(ended) = self.hand_on(stop.as_mut()).await {
+                    if let Err(ended) = self.forward(stop.as_mut()).await {
                         return ended;
                     }
                     if self.pending.is_empty() {
@@ -225,7 +225,7 @@ impl<'a> Reader<'a> {
         if self.input.stop() {
             return self.read(late).await;
         }
-        match self.hand_on(pin!(late)).await {
+        match self.forward(pin!(late)).await {
             Ok(()) => Ended::Stopped,
             Err(ended) => ended,
         }
@@ -251,7 +251,7 @@ impl<'a> Reader<'a> {
 
     /// Forwards the held job as soon as the next stage can accept it. Acks are forwarded meanwhile. If
     /// `stop` comes first, the job stays held.
-    async fn hand_on(&mut self, mut stop: Pin<&mut impl Future<Output = ()>>) -> Result<(), Ended> {
+    async fn forward(&mut self, mut stop: Pin<&mut impl Future<Output = ()>>) -> Result<(), Ended> {
         while self.held.is_some() {
             tokio::select! {
                 biased;

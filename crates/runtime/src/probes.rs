@@ -15,11 +15,11 @@ use tokio::time::{Duration, Instant};
 use crate::{failure::TransientFailure, search_limit::SHORTEST};
 
 /// After this many consecutive failures, every second request is a piece of a batch.
-const PATIENCE: u32 = 4;
+const FAILURES_BEFORE_PIECES: u32 = 4;
 /// The number of single messages that are sent in one outage. After that, one is sent per [`A_WHILE`],
 /// so that what only looks like an outage ends eventually.
 const SINGLES: usize = 10;
-const A_WHILE: Duration = Duration::from_secs(3_600);
+const SINGLES_INTERVAL: Duration = Duration::from_secs(3_600);
 
 /// What to send instead of a whole batch.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Tried {
         match (self.hung, self.since) {
             (Some(_), None) => failures > 0,
             (Some(hung), Some(since)) => since.saturating_add(self.limit()) <= hung,
-            (None, since) => failures >= PATIENCE && since.is_none(),
+            (None, since) => failures >= FAILURES_BEFORE_PIECES && since.is_none(),
         }
     }
 
@@ -74,7 +74,7 @@ impl Tried {
         object: impl Fn(usize) -> Option<Arc<str>>,
     ) -> Option<Range<usize>> {
         let now = Instant::now();
-        let is_early = |last: Instant| now.duration_since(last) < A_WHILE;
+        let is_early = |last: Instant| now.duration_since(last) < SINGLES_INTERVAL;
         if self.singles >= SINGLES && self.last.is_some_and(is_early) {
             return None;
         }
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(sizes[..3], [10, 5, 2]);
         assert_eq!(sizes[3..], [1; 10]);
         assert!(pieces(&probes, 20).is_empty());
-        tokio::time::advance(A_WHILE).await;
+        tokio::time::advance(SINGLES_INTERVAL).await;
         assert_eq!(pieces(&probes, 20).len(), 1);
         probes.reset();
         assert_eq!(pieces(&probes, 20).len(), 13);

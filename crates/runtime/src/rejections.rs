@@ -1,6 +1,6 @@
 //! Counts, logs and settles messages that can never be delivered.
 //!
-//! The first rejection of an object for a reason is logged. While rejections go on, the object is logged
+//! The first rejection of an object for a reason is logged. While rejections continue, the object is logged
 //! again with a count, at growing intervals. So every object is named, and no object fills the log.
 
 use std::{
@@ -25,7 +25,7 @@ use crate::delivery::Delivery;
 const FIRST_INTERVAL: Duration = Duration::from_secs(60);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3_600);
 /// The most combinations of object and reason that are remembered. If there are more, those without a
-/// rejection for the longest interval are forgotten. If that frees no entry, the older half of the
+/// rejection for the longest interval are removed. If that frees no entry, the older half of the
 /// namespace with the most entries is forgotten. Further objects of that namespace itself are only
 /// counted.
 const REMEMBERED: usize = 65_536;
@@ -35,7 +35,7 @@ const REASONS: u32 = 16;
 /// The path of rejected messages.
 pub(crate) struct Rejections {
     counter: IntCounter,
-    told: Mutex<Told>,
+    history: Mutex<LogHistory>,
     /// The next output, which receives the messages that this one rejects, if there is one.
     next: Option<mpsc::Sender<Delivery>>,
 }
@@ -48,7 +48,7 @@ impl Rejections {
                 "Messages that can never be delivered and were set aside.",
                 &[],
             ),
-            told: Mutex::default(),
+            history: Mutex::default(),
             next: None,
         }
     }
@@ -82,7 +82,7 @@ impl Rejections {
             subject: rejection.subject.clone().or_else(|| subject(&message)),
             ..rejection
         });
-        self.tell(&message, &rejection);
+        self.log(&message, &rejection);
         let Some(next) = &self.next else {
             ack.resolve(Outcome::Rejected(rejection));
             return;
@@ -96,9 +96,9 @@ impl Rejections {
         let _ = next.send(Delivery { message, ack }).await;
     }
 
-    fn tell(&self, message: &Message, rejection: &Rejection) {
-        let told = self
-            .told
+    fn log(&self, message: &Message, rejection: &Rejection) {
+        let line = self
+            .history
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .note(message, rejection, Instant::now());
@@ -107,7 +107,7 @@ impl Rejections {
         let subject = rejection.subject.as_deref().unwrap_or("unknown");
         let (cause, remedy) = (rejection.cause.word(), rejection.cause.remedy());
         let is_last = self.next.is_none();
-        match told {
+        match line {
             Line::None => {}
             Line::First { seconds } if is_last => error!(
                 about,
@@ -171,7 +171,7 @@ enum Line {
 type Key = (Arc<str>, Option<(Cause, u64)>);
 
 #[derive(Default)]
-struct Told {
+struct LogHistory {
     entries: HashMap<Key, Entry>,
     /// The number of reasons of each object.
     reasons: HashMap<Arc<str>, u32>,
@@ -188,7 +188,7 @@ struct Entry {
     log: LogInterval,
 }
 
-impl Told {
+impl LogHistory {
     fn note(&mut self, message: &Message, rejection: &Rejection, now: Instant) -> Line {
         let about = message.about();
         let namespace = namespace(&about);
@@ -217,7 +217,7 @@ impl Told {
             };
         }
         let is_full = self.entries.len() >= REMEMBERED;
-        if is_full && !self.make_room(now) && !self.forget_most_but(namespace) {
+        if is_full && !self.remove_expired(now) && !self.halve_largest_except(namespace) {
             self.crowd = self.crowd.saturating_add(1);
             return if self.crowd.is_power_of_two() {
                 Line::Crowd {
@@ -248,22 +248,22 @@ impl Told {
         );
     }
 
-    /// Forgets expired entries. Scans all entries only once for each doubling of `crowd`.
-    fn make_room(&mut self, now: Instant) -> bool {
+    /// Removes expired entries. Returns whether there are fewer than the limit then. Scans all entries only once for each doubling of `crowd`.
+    fn remove_expired(&mut self, now: Instant) -> bool {
         if !self.crowd.saturating_add(1).is_power_of_two() {
             return false;
         }
         self.keep(|entry| now.duration_since(entry.last) < LONGEST_INTERVAL);
-        let has_room = self.entries.len() < REMEMBERED;
-        if has_room {
+        let is_below_limit = self.entries.len() < REMEMBERED;
+        if is_below_limit {
             self.crowd = 0;
         }
-        has_room
+        is_below_limit
     }
 
-    /// Forgets the older half of the namespace with the most entries, unless it is this one. Forgetting
+    /// Removes the older half of the namespace with the most entries, unless it is this one. Removing
     /// that many at once pays for the scan of all entries.
-    fn forget_most_but(&mut self, namespace: &str) -> bool {
+    fn halve_largest_except(&mut self, namespace: &str) -> bool {
         let most = self.namespaces.iter().max_by_key(|(_, entries)| **entries);
         let Some(most) = most.map(|(most, _)| Arc::clone(most)) else {
             return false;
@@ -281,7 +281,7 @@ impl Told {
         true
     }
 
-    /// Forgets all entries except the wanted ones.
+    /// Removes all entries except the wanted ones.
     fn keep(&mut self, wanted: impl Fn(&Entry) -> bool) {
         let (reasons, namespaces) = (&mut self.reasons, &mut self.namespaces);
         self.entries.retain(|(uid, _), entry| {
@@ -345,10 +345,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn every_object_is_logged_once_for_each_reason_and_then_at_growing_intervals() {
-        let mut told = Told::default();
+        let mut history = LogHistory::default();
         let start = Instant::now();
         for pod in 0..300 {
-            let line = told.note(
+            let line = history.note(
                 &message(&format!("web-{pod}")),
                 &rejection("no field 1"),
                 start,
@@ -356,7 +356,7 @@ mod tests {
             assert_eq!(line, Line::First { seconds: 2 });
         }
         let mut note = |reason: &str, at: u64| {
-            told.note(
+            history.note(
                 &message("web-7"),
                 &rejection(reason),
                 start + Duration::from_secs(at),
@@ -375,13 +375,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn memory_of_logged_rejections_is_bounded_and_freed() {
-        let mut told = Told::default();
+        let mut history = LogHistory::default();
         let start = Instant::now();
         for pod in 0..REMEMBERED {
-            told.note(&message(&pod.to_string()), &rejection("x"), start);
+            history.note(&message(&pod.to_string()), &rejection("x"), start);
         }
         let mut note =
-            |uid: &str, at: Duration| told.note(&message(uid), &rejection("x"), start + at);
+            |uid: &str, at: Duration| history.note(&message(uid), &rejection("x"), start + at);
         assert_eq!(note("a", Duration::ZERO), Line::Crowd { messages: 1 });
         assert_eq!(note("b", Duration::ZERO), Line::Crowd { messages: 2 });
         assert_eq!(note("c", Duration::ZERO), Line::None);
@@ -390,9 +390,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn reasons_that_differ_in_ids_only_are_one() {
-        let mut told = Told::default();
+        let mut history = LogHistory::default();
         let now = Instant::now();
-        let mut note = |reason: &str| told.note(&message("a"), &rejection(reason), now);
+        let mut note = |reason: &str| history.note(&message("a"), &rejection(reason), now);
         let first = Line::First { seconds: 2 };
         assert_eq!(note("no 3e4f-77aa at dead/9: bad"), first);
         assert_eq!(note("no 0b1c-2d at dead/10: bad"), Line::None);
@@ -405,7 +405,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn reasons_of_one_object_are_bounded_and_the_rest_is_counted() {
-        let mut told = Told::default();
+        let mut history = LogHistory::default();
         let start = Instant::now();
         let word = |number: u32| -> String {
             let letters = number.to_string().into_bytes();
@@ -416,12 +416,12 @@ mod tests {
         };
         let mut firsts = 0;
         for number in 0..1_000 {
-            let line = told.note(&message("a"), &rejection(&word(number)), start);
+            let line = history.note(&message("a"), &rejection(&word(number)), start);
             firsts += u32::from(line == Line::First { seconds: 2 });
         }
         assert_eq!(firsts, REASONS + 1);
         let later = start + FIRST_INTERVAL;
-        let line = told.note(&message("a"), &rejection("something else"), later);
+        let line = history.note(&message("a"), &rejection("something else"), later);
         let rest = u64::from(1_000 - REASONS);
         assert!(
             matches!(line, Line::Again { times, .. } if times == rest),
@@ -431,10 +431,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_namespace_that_fills_the_memory_keeps_no_other_from_being_named() {
-        let mut told = Told::default();
+        let mut history = LogHistory::default();
         let start = Instant::now();
         for pod in 0..REMEMBERED + 10 {
-            told.note(&message(&pod.to_string()), &rejection("x"), start);
+            history.note(&message(&pod.to_string()), &rejection("x"), start);
         }
         let honest = |name: &str| {
             Message::raw("{}").with_identity(Identity {
@@ -446,16 +446,16 @@ mod tests {
             })
         };
         for name in ["web", "db"] {
-            let line = told.note(&honest(name), &rejection("x"), start);
+            let line = history.note(&honest(name), &rejection("x"), start);
             assert_eq!(line, Line::First { seconds: 2 });
         }
         assert_eq!(
-            told.note(&honest("web"), &rejection("x"), start),
+            history.note(&honest("web"), &rejection("x"), start),
             Line::None
         );
-        let counted: usize = told.namespaces.values().sum();
-        assert_eq!(counted, told.entries.len());
-        assert_eq!(told.reasons.len(), told.entries.len());
+        let counted: usize = history.namespaces.values().sum();
+        assert_eq!(counted, history.entries.len());
+        assert_eq!(history.reasons.len(), history.entries.len());
     }
 
     #[test]

@@ -73,8 +73,8 @@ impl Settler {
             End::Rejected(cause, reason) => {
                 let rejection = Rejection::new(cause, Arc::clone(&self.label), reason.as_str());
                 let before = chunk.messages.iter().filter(|it| it.was_rejected());
-                let fresh = count.saturating_sub(before.count());
-                tally.rejected(count, fresh, reason);
+                let new = count.saturating_sub(before.count());
+                tally.rejected(count, new, reason);
                 for (message, ack) in chunk.messages.into_iter().zip(chunk.acks) {
                     let rejection = rejection.clone();
                     self.rejections.reject(message, ack, rejection).await;

@@ -27,17 +27,17 @@ mod stop;
 
 /// What the writer does with one request.
 #[derive(Debug, Clone, Copy)]
-enum Deed {
-    Take,
-    Refuse,
-    RefuseFor(u64),
-    TakeAndLoseTheAnswer,
-    WantAnotherToken,
+enum Response {
+    Accept,
+    Retry,
+    RetryAfter(u64),
+    AcceptAndLoseResponse,
+    Unauthorized,
 }
 
 #[derive(Debug, Default)]
-struct Books {
-    deeds: Vec<Deed>,
+struct SinkState {
+    responses: Vec<Response>,
     most: usize,
     most_bytes: Option<usize>,
     /// How often each message arrived, by name.
@@ -49,7 +49,7 @@ struct Books {
 }
 
 #[derive(Debug, Default)]
-struct Sink(Mutex<Books>);
+struct Sink(Mutex<SinkState>);
 
 fn names(batch: &[Message]) -> Vec<String> {
     let name = |message: &Message| String::from_utf8(message.bytes().unwrap().to_vec()).unwrap();
@@ -60,50 +60,50 @@ fn names(batch: &[Message]) -> Vec<String> {
 impl Writer for Sink {
     async fn write(&self, batch: &[Message]) -> Result<(), WriteError> {
         let names = names(batch);
-        let (deed, too_large) = {
-            let mut books = self.0.lock().unwrap();
-            books.requests.push(names.clone());
-            books.in_flight += 1;
-            books.most_in_flight = books.most_in_flight.max(books.in_flight);
+        let (response, too_large) = {
+            let mut sink_state = self.0.lock().unwrap();
+            sink_state.requests.push(names.clone());
+            sink_state.in_flight += 1;
+            sink_state.most_in_flight = sink_state.most_in_flight.max(sink_state.in_flight);
             let bytes = names.iter().map(String::len).sum();
             let too_large =
-                names.len() > books.most || books.most_bytes.is_some_and(|most| most < bytes);
-            (books.deeds.pop().unwrap_or(Deed::Take), too_large)
+                names.len() > sink_state.most || sink_state.most_bytes.is_some_and(|most| most < bytes);
+            (sink_state.responses.pop().unwrap_or(Response::Accept), too_large)
         };
         tokio::time::sleep(Duration::from_millis(20)).await;
-        let mut books = self.0.lock().unwrap();
-        books.in_flight -= 1;
+        let mut sink_state = self.0.lock().unwrap();
+        sink_state.in_flight -= 1;
         let reason = "because".to_owned();
         let mut take = || {
             for name in &names {
-                *books.arrived.entry(name.clone()).or_default() += 1;
+                *sink_state.arrived.entry(name.clone()).or_default() += 1;
             }
         };
-        match deed {
+        match response {
             _ if too_large => Err(WriteError::TooLarge { reason }),
             _ if names.iter().any(|name| name.starts_with("bad")) => {
                 Err(WriteError::Rejected { reason })
             }
-            Deed::Take => {
+            Response::Accept => {
                 take();
                 Ok(())
             }
-            Deed::TakeAndLoseTheAnswer => {
+            Response::AcceptAndLoseResponse => {
                 take();
                 Err(WriteError::Retry {
                     reason,
                     after: None,
                 })
             }
-            Deed::Refuse => Err(WriteError::Retry {
+            Response::Retry => Err(WriteError::Retry {
                 reason,
                 after: None,
             }),
-            Deed::RefuseFor(seconds) => Err(WriteError::Retry {
+            Response::RetryAfter(seconds) => Err(WriteError::Retry {
                 reason,
                 after: Some(Duration::from_secs(seconds)),
             }),
-            Deed::WantAnotherToken => Err(WriteError::Unauthorized { reason }),
+            Response::Unauthorized => Err(WriteError::Unauthorized { reason }),
         }
     }
 }
@@ -169,7 +169,7 @@ struct Run {
 /// Runs batches of messages with these names through a pipeline until it ends, or for `limit`.
 fn run(
     batches: &[Vec<String>],
-    books: Books,
+    sink_state: SinkState,
     batching: BatchPolicy,
     limit: Option<Duration>,
 ) -> Run {
@@ -180,7 +180,7 @@ fn run(
         .unwrap();
     runtime.block_on(async {
         let settlements = Arc::new(Mutex::new(Vec::new()));
-        let sink = Arc::new(Sink(Mutex::new(books)));
+        let sink = Arc::new(Sink(Mutex::new(sink_state)));
         let metrics = Metrics::default();
         let pipeline = Pipeline {
             input: Box::new(Source {
@@ -244,10 +244,10 @@ fn count(count: usize) -> BatchPolicy {
     }
 }
 
-fn generous() -> Books {
-    Books {
+fn generous() -> SinkState {
+    SinkState {
         most: usize::MAX,
-        ..Books::default()
+        ..SinkState::default()
     }
 }
 
@@ -260,8 +260,8 @@ fn a_failed_message_is_rejected_alone() {
     let batches = [batch(&["a", "failed", "b"]), batch(&["c", "dropped"])];
     let run = run(&batches, generous(), count(2), None);
     assert_eq!(run.report.ended, Ended::Input);
-    let books = run.sink.0.lock().unwrap();
-    assert_eq!(books.arrived.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
+    let sink_state = run.sink.0.lock().unwrap();
+    assert_eq!(sink_state.arrived.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
     assert!(matches!(run.outcomes[0], Outcome::Rejected(_)));
     assert_eq!(run.outcomes[1], Outcome::Delivered);
     assert_eq!(run.rejected, 1);
@@ -283,8 +283,8 @@ fn a_message_whose_processing_panics_is_rejected_alone() {
         ]
     );
     assert_eq!(run.outcomes[1], Outcome::Delivered);
-    let books = run.sink.0.lock().unwrap();
-    assert_eq!(books.arrived.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
+    let sink_state = run.sink.0.lock().unwrap();
+    assert_eq!(sink_state.arrived.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
 }
 
 #[test]
@@ -301,13 +301,13 @@ fn a_stop_flushes_incomplete_batches() {
 
 #[test]
 fn a_stop_that_cannot_deliver_gives_up_and_says_so() {
-    let books = Books {
-        deeds: vec![Deed::Refuse; 1_000],
+    let sink_state = SinkState {
+        responses: vec![Response::Retry; 1_000],
         ..generous()
     };
     let run = run(
         &[batch(&["a"])],
-        books,
+        sink_state,
         count(1),
         Some(Duration::from_secs(5)),
     );
@@ -316,15 +316,15 @@ fn a_stop_that_cannot_deliver_gives_up_and_says_so() {
     assert_eq!(run.report.unsettled, 1);
 }
 
-fn deeds() -> impl Strategy<Value = Vec<Deed>> {
-    let deed = prop_oneof![
-        4 => Just(Deed::Take),
-        2 => Just(Deed::Refuse),
-        1 => (1_u64..400).prop_map(Deed::RefuseFor),
-        2 => Just(Deed::TakeAndLoseTheAnswer),
-        1 => Just(Deed::WantAnotherToken),
+fn responses() -> impl Strategy<Value = Vec<Response>> {
+    let response = prop_oneof![
+        4 => Just(Response::Accept),
+        2 => Just(Response::Retry),
+        1 => (1_u64..400).prop_map(Response::RetryAfter),
+        2 => Just(Response::AcceptAndLoseResponse),
+        1 => Just(Response::Unauthorized),
     ];
-    prop::collection::vec(deed, 0..40)
+    prop::collection::vec(response, 0..40)
 }
 
 fn batches() -> impl Strategy<Value = Vec<Vec<String>>> {
@@ -358,22 +358,22 @@ proptest! {
     #[test]
     fn everything_arrives_or_is_rejected(
         batches in batches(),
-        deeds in deeds(),
+        responses in responses(),
         most in prop_oneof![Just(usize::MAX), 1_usize..10],
         size in 0_usize..12,
         period in prop::option::of(1_u64..5),
     ) {
-        let lost = deeds.iter().filter(|it| matches!(it, Deed::TakeAndLoseTheAnswer)).count();
-        let failing = deeds.iter().filter(|it| !matches!(it, Deed::Take)).count();
-        let books = Books { deeds, most, ..Books::default() };
+        let lost = responses.iter().filter(|it| matches!(it, Response::AcceptAndLoseResponse)).count();
+        let failing = responses.iter().filter(|it| !matches!(it, Response::Accept)).count();
+        let sink_state = SinkState { responses, most, ..SinkState::default() };
         let batching = BatchPolicy {
             count: size,
             period: period.map(Duration::from_secs),
             byte_size: 0,
         };
-        let run = run(&batches, books, batching, None);
+        let run = run(&batches, sink_state, batching, None);
         prop_assert_eq!(run.report, Report { ended: Ended::Input, unsettled: 0, persisted: 0 });
-        let books = run.sink.0.lock().unwrap();
+        let sink_state = run.sink.0.lock().unwrap();
         let mut rejected = 0;
         for (batch, undelivered) in batches.iter().zip(&run.undelivered) {
             let fate = |name: &String| match name.split('-').next() {
@@ -394,7 +394,7 @@ proptest! {
         for (batch, outcome) in batches.iter().zip(&run.outcomes) {
             let mut refused = false;
             for name in batch {
-                let arrived = books.arrived.get(name).copied().unwrap_or(0);
+                let arrived = sink_state.arrived.get(name).copied().unwrap_or(0);
                 let is_refused = name.starts_with("bad") || name.starts_with("failed");
                 refused |= is_refused;
                 rejected += u64::from(is_refused);
@@ -410,8 +410,8 @@ proptest! {
         }
         prop_assert_eq!(run.rejected, rejected);
         // One request beyond `max_in_flight` is for suspects.
-        prop_assert!(books.most_in_flight <= 3 + 1);
-        for request in &books.requests {
+        prop_assert!(sink_state.most_in_flight <= 3 + 1);
+        for request in &sink_state.requests {
             prop_assert!(!request.is_empty());
             prop_assert!(size == 0 || request.len() <= size);
         }
@@ -419,7 +419,7 @@ proptest! {
         // batches are tried in an outage.
         let mut seen = HashSet::new();
         let firsts: Vec<_> =
-            books.requests.iter().flatten().filter(|name| seen.insert(*name)).collect();
+            sink_state.requests.iter().flatten().filter(|name| seen.insert(*name)).collect();
         let sent = |name: &&String| name.starts_with("m-") || name.starts_with("bad");
         let read: Vec<_> = batches.iter().flatten().filter(sent).collect();
         prop_assert!(failing >= 4 || firsts == read, "{:?} {:?}", firsts, read);

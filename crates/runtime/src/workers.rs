@@ -177,7 +177,7 @@ impl Results {
 /// the mapping is wrong.
 struct Verdict {
     health: HealthHandle,
-    lately: FailureRate,
+    failure_rate: FailureRate,
 }
 
 impl Verdict {
@@ -185,20 +185,20 @@ impl Verdict {
         health.ready("");
         Self {
             health,
-            lately: FailureRate::default(),
+            failure_rate: FailureRate::default(),
         }
     }
 
     fn judge(&mut self, chunk: &Batch) {
-        let fresh = || chunk.iter().filter(|it| !it.was_rejected());
-        let seen = fresh().count();
+        let new = || chunk.iter().filter(|it| !it.was_rejected());
+        let seen = new().count();
         if seen == 0 {
             return;
         }
-        let failures = || fresh().filter_map(Message::failure);
-        let was_ready = !self.lately.most_failed();
-        self.lately.note(seen, failures().count());
-        if !self.lately.most_failed() {
+        let failures = || new().filter_map(Message::failure);
+        let was_ready = !self.failure_rate.most_failed();
+        self.failure_rate.note(seen, failures().count());
+        if !self.failure_rate.most_failed() {
             if !was_ready {
                 info!("most messages can be processed again");
                 self.health.ready("");

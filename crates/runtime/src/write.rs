@@ -38,7 +38,7 @@ use crate::{
 
 /// The pauses of a message that fails alone while others are accepted grow up to the pause of this
 /// failure.
-const PATIENCE: u32 = 3;
+const LONGEST_PAUSE_FAILURES: u32 = 3;
 
 /// A failure with a shorter pause is logged only if the next attempt fails too.
 const BRIEF: Duration = Duration::from_secs(5);
@@ -438,7 +438,7 @@ impl BatchWriter {
 
     /// Returns the pause of a chunk while others are accepted.
     fn short_pause(&self, chunk: &Chunk) -> Duration {
-        let failures = chunk.alone.failures.saturating_add(1).min(PATIENCE);
+        let failures = chunk.alone.failures.saturating_add(1).min(LONGEST_PAUSE_FAILURES);
         backoff::pause(&self.retry, failures, None)
     }
 

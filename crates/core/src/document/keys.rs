@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_has_a_number_of_its_own() {
+    fn every_key_has_a_different_number() {
         assert!(KEYS.len() <= 256);
         assert_eq!(NUMBERS.len(), KEYS.len());
         for key in KEYS {

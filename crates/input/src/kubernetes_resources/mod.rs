@@ -5,8 +5,8 @@
 //! in the past and every watch is known to be current past that end. A batch that failed is sent again with the
 //! same events.
 //!
-//! The watches run in tasks that the input owns: they continue while nobody reads, because the ledger has to be
-//! right when the sink comes back.
+//! The watches run in tasks that the input owns: they continue while back-pressure stops the reads, because the
+//! ledger has to be complete when the sink is available again.
 
 mod budgets;
 mod build;
@@ -58,7 +58,7 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(15);
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// The namespaces to watch. Each has a watch of its own, so a Role in each is enough. No name, or an empty
+    /// The namespaces to watch. Each has its own watch, so a Role in each is enough. No name, or an empty
     /// one, means all namespaces. A name may be a comma-separated list of names.
     #[serde(default)]
     namespaces: Vec<Located<String>>,
@@ -175,7 +175,7 @@ impl Config {
                     cx.error_at(
                         entry,
                         format!(
-                            "`{name}` is not a namespace's name: it may hold lower-case letters, \
+                            "`{name}` is not a namespace's name: it may contain lower-case letters, \
                              digits and `-`, and at most 63 of them"
                         ),
                     );
@@ -230,12 +230,12 @@ mod tests {
     impl OutputPlan for Nowhere {
         async fn build(self: Box<Self>, cx: &BuildContext) -> Result<OutputNode, BuildError> {
             let component = cx.label.clone();
-            let reason = "there is nowhere to send to".to_owned();
+            let reason = "this output sends nothing".to_owned();
             Err(BuildError { component, reason })
         }
     }
 
-    const OUTPUTS: &[OutputSpec] = &[Spec::new::<Nowhere>("nowhere", "Takes all.", &[])];
+    const OUTPUTS: &[OutputSpec] = &[Spec::new::<Nowhere>("nowhere", "Accepts everything.", &[])];
 
     /// The errors and warnings of a configuration of this input.
     fn found(config: &str) -> Vec<String> {

@@ -20,11 +20,11 @@ impl Writer for Letters {
 
 #[test]
 fn what_is_tried_for_long_enough_is_rejected_as_a_whole() {
-    let books = Books {
-        deeds: vec![Deed::Refuse; 3],
+    let sink_state = SinkState {
+        responses: vec![Response::Retry; 3],
         ..generous()
     };
-    let sink = Arc::new(Sink(Mutex::new(books)));
+    let sink = Arc::new(Sink(Mutex::new(sink_state)));
     let mut output = writer(Arc::clone(&sink) as _, count(2));
     output.each_writer(&mut |writer| writer.retry.most = Some(2));
     let settled = run_to(&[batch(&["a", "b"])], output);
@@ -34,13 +34,13 @@ fn what_is_tried_for_long_enough_is_rejected_as_a_whole() {
         settled[0].undelivered,
         [(0, given_up.clone()), (1, given_up)]
     );
-    let books = sink.0.lock().unwrap();
+    let sink_state = sink.0.lock().unwrap();
     assert_eq!(
-        books.requests,
+        sink_state.requests,
         vec![batch(&["a", "b"]); 3],
         "once, and twice again"
     );
-    assert!(books.arrived.is_empty());
+    assert!(sink_state.arrived.is_empty());
 }
 
 #[test]

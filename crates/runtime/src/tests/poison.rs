@@ -25,7 +25,7 @@ struct Fragile {
     slow: u64,
     /// Whether it answers 413 because of a message: always for a batch, and now and then for a single
     /// message.
-    says_too_large: bool,
+    answers_too_large: bool,
     answers: Mutex<usize>,
     started: Mutex<Option<tokio::time::Instant>>,
     /// The second in which a message of a window was accepted last.
@@ -61,7 +61,7 @@ impl Writer for Fragile {
             tokio::time::sleep(Duration::from_secs(self.hangs)).await;
             let mut answers = self.answers.lock().unwrap();
             *answers += usize::from(names.len() == 1);
-            if self.says_too_large && (names.len() > 1 || answers.is_multiple_of(2)) {
+            if self.answers_too_large && (names.len() > 1 || answers.is_multiple_of(2)) {
                 let reason = "413".to_owned();
                 return Err(WriteError::TooLarge { reason });
             }
@@ -416,7 +416,7 @@ fn a_limit_of_tries_is_spent_by_the_message_alone_and_not_by_its_neighbours() {
 #[test]
 fn the_cause_is_what_was_said_of_the_message_alone() {
     let sink = Fragile {
-        says_too_large: true,
+        answers_too_large: true,
         ..Fragile::default()
     };
     let windows = [batch(&["a", "poison", "b"]), batch(&["c"])];

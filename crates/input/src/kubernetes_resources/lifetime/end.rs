@@ -1,11 +1,11 @@
 //! When a pod stopped.
 //!
-//! A phase says that a pod is over, but not since when. The containers say it, if each of them does; otherwise
-//! the conditions of the pod do. All of it comes from the object alone, so that every replica and every restart
+//! The phase shows that a pod is over, but not since when. The containers have the time, if each of them does;
+//! otherwise the conditions of the pod have it. All of it comes from the object alone, so that every replica and every restart
 //! concludes the same.
 //!
 //! Sources beside the API reference: the kubelet's `TerminatePod` and `convertToAPIContainerStatuses` (a
-//! container that it lost sight of is `terminated` without times; one that waits for a restart is `waiting`)
+//! container that it lost track of is `terminated` without times; one that waits for a restart is `waiting`)
 //! and the API server's `BeforeDelete` (a further request for the deletion moves `deletionTimestamp` and
 //! `deletionGracePeriodSeconds` together).
 
@@ -15,15 +15,15 @@ use super::status::{
     condition, containers, grace, is_over, last_sign, phase, requested, sidecars, time,
 };
 
-/// Returns when a pod stopped, if it says that it has. `now` is the last resort, for a pod that is over and of
-/// which nothing is recorded.
+/// Returns when a pod stopped, if its content shows that it has. `now` is used for a pod that is over and of
+/// which no time is recorded.
 pub(super) fn end(pod: Node<'_>, now: i64) -> Option<i64> {
     if is_over(phase(pod)) {
         let end = stopped(pod).or_else(|| all_finished(pod, true));
         return Some(end.or_else(|| recorded(pod)).unwrap_or(now));
     }
     // A kubelet starts nothing again in a pod that is being deleted. A finalizer may keep the pod, and not every
-    // kubelet then sets a phase that says it is over.
+    // kubelet then sets a terminal phase.
     requested(pod).and_then(|_| stopped(pod))
 }
 
@@ -42,10 +42,10 @@ pub(super) fn stopped(pod: Node<'_>) -> Option<i64> {
     disrupted(pod).max(asked).map(|asked| asked.max(finish))
 }
 
-/// Returns when the last container or sidecar finished, if each that ever ran says when it did.
+/// Returns when the last container or sidecar finished, if that is recorded for each that ever ran.
 ///
-/// For a container that waits, the run before counts only if the pod is `over`: nothing else says that the
-/// container will not be started again.
+/// For a container that waits, the run before counts only if the pod is `over`: otherwise the container may be
+/// started again.
 fn all_finished(pod: Node<'_>, over: bool) -> Option<i64> {
     let mut last = None;
     for container in containers(pod).chain(sidecars(pod)) {
@@ -77,8 +77,8 @@ fn is_restarted(pod: Node<'_>) -> bool {
     }
 }
 
-/// Returns the recorded end of a pod whose containers do not say it: the node was lost, or the kubelet lost
-/// sight of them. A condition from before the last sign of a container does not count: a pod that never was
+/// Returns the recorded end of a pod whose containers do not have it: the node was lost, or the kubelet lost
+/// track of them. A condition from before the last sign of a container does not count: a pod that never was
 /// ready is not ready since its creation.
 fn recorded(pod: Node<'_>) -> Option<i64> {
     let sign = last_sign(pod);
@@ -88,11 +88,11 @@ fn recorded(pod: Node<'_>) -> Option<i64> {
         .into_iter()
         .flatten()
         .find(|at| Some(*at) >= sign)
-        // The last sign of a container whose status still says that it runs is its start, and no end.
+        // The last known time of a container whose status is still `running` is its start, and no end.
         .or_else(|| sign.filter(|_| !containers(pod).chain(sidecars(pod)).any(runs)))
 }
 
-/// Returns when the cluster decided to evict the pod: its node is gone, or other pods need the room.
+/// Returns when the cluster decided to evict the pod: its node is gone, or other pods need its resources.
 fn disrupted(pod: Node<'_>) -> Option<i64> {
     condition(pod, "DisruptionTarget", "True")
 }

@@ -111,7 +111,7 @@ fn a_sidecar_may_outlive_the_containers_and_an_init_container_does_not_count() {
 }
 
 #[test]
-fn a_pod_that_is_running_with_all_containers_stopped_goes_on() {
+fn a_running_pod_whose_containers_are_all_stopped_continues() {
     let life = pod(&json!({"status": {"phase": "Running",
         "containerStatuses": [terminated(100, 200)]}}));
     assert_eq!(
@@ -278,7 +278,7 @@ fn a_pod_that_is_being_deleted_and_has_no_running_container_is_over() {
 }
 
 #[test]
-fn a_container_whose_end_is_unknown_does_not_say_when_the_pod_ended() {
+fn a_container_without_a_recorded_end_does_not_end_the_pod() {
     let end = |containers: Value, conditions: Value| {
         pod(
             &json!({"status": {"phase": "Failed", "conditions": conditions,
@@ -292,7 +292,7 @@ fn a_container_whose_end_is_unknown_does_not_say_when_the_pod_ended() {
     assert_eq!(
         end(json!([lost]), json!([])),
         Some(NOW),
-        "it runs, and nothing says until when"
+        "it runs, and no end is recorded"
     );
     let two = json!([terminated(100, 200), running(100)]);
     assert_eq!(end(two, gone.clone()), Some(700));
@@ -313,7 +313,7 @@ fn a_container_whose_end_is_unknown_does_not_say_when_the_pod_ended() {
 }
 
 #[test]
-fn a_pod_whose_containers_have_no_end_ended_when_a_condition_says_so() {
+fn a_pod_whose_containers_have_no_end_ended_at_the_time_of_its_condition() {
     let end = |metadata: Value, conditions: Value| {
         pod(
             &json!({"metadata": metadata, "status": {"phase": "Failed", "conditions": conditions,
@@ -355,7 +355,7 @@ fn a_pod_that_waits_for_a_restart_is_billed_until_its_deletion_is_requested() {
         assert_eq!(
             end("Always", phase, &[terminated(100, 420)]),
             Some(420),
-            "it took its time"
+            "the container took longer"
         );
     }
     let with_code = |code: i64| {

@@ -24,7 +24,7 @@ use tracing::warn;
 use super::{
     contents::Contents,
     older,
-    place::{Change, PATIENCE, Place},
+    place::{Change, LOCK_TIMEOUT, Place},
     rows::{StateError, bytes, put, value},
     tables,
 };
@@ -59,7 +59,7 @@ pub(super) const LOG_PAGES: i64 = 8_192;
 pub(crate) struct StateFile {
     path: PathBuf,
     place: Place,
-    /// What another process did to the file, until it is written anew.
+    /// What another process did to the file, until it is rewritten.
     lost: Option<Change>,
     /// Where a file that another process put there was moved to.
     aside: Option<PathBuf>,
@@ -71,7 +71,7 @@ pub(crate) struct StateFile {
     /// The rows of the table `ledger` as they were written, in the order of [`KEYS`].
     rows: [Vec<u8>; 4],
     pub(super) contents: Contents,
-    /// Whether it has an earlier version, and has to be written anew.
+    /// Whether it has an earlier version, and has to be rewritten.
     is_older: bool,
 }
 
@@ -89,7 +89,7 @@ pub(crate) struct Saved {
     pub(crate) reads: Reads,
 }
 
-/// How far the view of the API server went.
+/// Up to when the view of the API server was complete.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SeenUntil {
     /// The second up to which it was complete.
@@ -122,7 +122,7 @@ impl StateFile {
             contents: Contents::default(),
             is_older: false,
         };
-        file.place.hold(PATIENCE)?;
+        file.place.hold(LOCK_TIMEOUT)?;
         match file.load() {
             Ok(saved) => Ok((file, saved, None)),
             Err(StateError::Damaged(reason)) => {
@@ -198,7 +198,7 @@ impl StateFile {
     }
 
     /// Opens the file again after it was given up. A file that another process put there, or that is damaged, is
-    /// moved aside, and everything is written anew.
+    /// moved aside, and everything is rewritten.
     fn reconnect(&mut self) -> Result<Connection, StateError> {
         #[expect(
             clippy::disallowed_methods,
@@ -280,7 +280,7 @@ impl StateFile {
                 }
                 self.place.note();
             }
-            // After a failed sync nobody knows which of the bytes are on the disk.
+            // After a failed sync it is unknown which of the bytes are on the disk.
             Err(_) => self.disconnect(),
         }
         written
@@ -329,7 +329,7 @@ fn compact(connection: &Connection) {
     if let Err(error) = compacted {
         let error = StateError::from(error);
         warn!(
-            "cannot make the state file smaller: {error}; it stays in use, and takes more room on the disk"
+            "cannot make the state file smaller: {error}; it stays in use, and takes more space on the disk"
         );
     }
 }

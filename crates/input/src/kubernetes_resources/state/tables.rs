@@ -114,7 +114,7 @@ pub(super) fn read(
                 late.push(((part.uid, part.start), span.with(content)));
             }
             _ => {
-                let reason = format!("a row of `{}` has no row that it belongs to", part.uid);
+                let reason = format!("a row of `{}` refers to an object that has no row", part.uid);
                 return Err(StateError::Damaged(reason));
             }
         }
@@ -306,7 +306,7 @@ impl<'a> Writer<'a> {
         window_batch: Option<&LateBatch<BilledObject>>,
     ) -> Result<(), StateError> {
         let number = i64::try_from(number)
-            .map_err(|_| StateError::Unusable("too many late window_batches".to_owned()))?;
+            .map_err(|_| StateError::Unusable("too many late window batches".to_owned()))?;
         let row = window_batch.cloned().map(|window_batch| {
             let window_batch =
                 window_batch.try_map(|it| self.contents.add(self.transaction, &it))?;

@@ -118,7 +118,7 @@ fn a_second_user_is_refused() {
     let (_file, _, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     let error = StateFile::open(&path, "pod", &Reads::All, 0).err().unwrap();
     assert!(matches!(error, StateError::InUse), "{error}");
-    assert!(error.to_string().contains("a state file of its own"));
+    assert!(error.to_string().contains("its own state file"));
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn a_file_of_a_later_version_is_moved_aside() {
 }
 
 #[test]
-fn a_full_disk_is_told_and_once_there_is_room_everything_is_written() {
+fn a_full_disk_is_an_error_and_everything_is_written_once_there_is_space() {
     let dir = tempfile::tempdir().unwrap();
     let path = written(&dir);
     let (mut file, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
@@ -282,7 +282,7 @@ fn rejected_pieces_are_restored_and_deleted_once_they_are_delivered() {
 }
 
 #[test]
-fn a_file_that_is_written_anew_contains_rejected_pieces() {
+fn a_rewritten_file_contains_rejected_pieces() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.sqlite");
     let (mut file, ..) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();

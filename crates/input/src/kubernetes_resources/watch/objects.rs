@@ -16,7 +16,7 @@ use crate::kubernetes_resources::{
 /// An object that a complete view did not show within this many seconds of its creation was out of scope.
 const OLD: i64 = 60;
 
-/// What the configuration says of the objects of a watch.
+/// The configuration of a watch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
     pub(crate) resource_type: ResourceType,
@@ -25,7 +25,7 @@ pub(crate) struct Rules {
     pub(crate) has_selector: bool,
 }
 
-/// What a restored ledger knows of a collection.
+/// A collection in a restored ledger.
 #[derive(Debug)]
 pub(crate) struct Restored {
     /// The objects that existed.
@@ -47,8 +47,8 @@ pub(crate) struct Objects {
     /// Whether the collection was complete before, in this process or in the one that wrote the state: an object
     /// that is not known is new to it.
     was_complete: bool,
-    /// Set until the first list is complete if the watch was added to a ledger that has a past: what ran
-    /// before this second was not to be billed.
+    /// Set until the first list is complete if the watch was added to a ledger that is not new: what ran
+    /// before this second must not be billed.
     added_at: Option<UnixSeconds>,
 }
 
@@ -142,7 +142,7 @@ impl Objects {
         let end = deleted_at(object.seen.root(), lifetime, deletion);
         self.known.remove(&uid);
         self.version = self.version.max(Some(object.known().version));
-        // The last state may be news, too: a pod may start and go between two events.
+        // The last state may be new as well: a pod may start and end between two events.
         let last = lifetime.start.map(|start| Observation {
             uid,
             in_scope_since: None,

@@ -20,7 +20,7 @@ enum Step {
     Adopt(i64),
     GiveUp,
     Pass(i64),
-    /// The process ends, and the next one comes back.
+    /// The process ends, and another one is started.
     Restart,
 }
 

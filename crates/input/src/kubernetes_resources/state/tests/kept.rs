@@ -49,7 +49,7 @@ fn a_content_is_stored_once_and_deleted_with_its_last_reference() {
 }
 
 #[test]
-fn only_this_user_may_read_what_is_written_whoever_could_before() {
+fn only_this_user_may_read_the_file_even_if_others_could_before() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.sqlite");
     let files = ["state.sqlite", "state.sqlite-wal", "state.sqlite.lock"];

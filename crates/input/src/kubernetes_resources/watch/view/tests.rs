@@ -134,10 +134,10 @@ impl Scene {
     }
 
     /// The server answers a question within a tenth of a second.
-    fn answer(&mut self, asked: f64, version: u64) {
+    fn answer(&mut self, requested_at: f64, version: u64) {
         self.state.answered(Some(Answer {
-            asked: self.at(asked),
-            came: self.at(asked + 0.1),
+            requested_at: self.at(requested_at),
+            came: self.at(requested_at + 0.1),
             version,
         }));
     }
@@ -196,8 +196,8 @@ fn a_version_counts_only_once_the_list_that_shows_it_is_complete() {
     let now = scene.moment(1.0);
     scene.state.changed_meanwhile(pod("b", 11, 0), now);
     scene.state.list_began(Some(11), now);
-    let told = scene.changes();
-    assert!(!told.iter().any(|it| it.starts_with("version")), "{told:?}");
+    let changes = scene.changes();
+    assert!(!changes.iter().any(|it| it.starts_with("version")), "{changes:?}");
     scene.state.listed(pod("a", 9, -5), now);
     let missing = scene.state.missing_in_list();
     scene.state.list_completed(missing, &[], now);
@@ -306,7 +306,7 @@ fn an_object_that_a_list_does_not_show_ended_when_the_view_was_last_current() {
     scene.change(1.0, pod("a", 11, 1));
     scene.change(1.0, pod("b", 12, 1));
     scene.bytes(5.0);
-    let told = scene.list(40.0, 30, &[pod("b", 12, 1)]);
+    let changes = scene.list(40.0, 30, &[pod("b", 12, 1)]);
     let expected = [
         "synced false",
         "b from 1",
@@ -315,12 +315,12 @@ fn an_object_that_a_list_does_not_show_ended_when_the_view_was_last_current() {
         "synced true",
         "alive 40",
     ];
-    assert_eq!(told, expected);
+    assert_eq!(changes, expected);
     assert_eq!(scene.state.objects(), 1);
 }
 
 #[test]
-fn the_last_state_of_an_object_that_a_list_does_not_show_says_how_it_ended() {
+fn the_last_state_of_an_object_that_a_list_does_not_show_determines_its_end() {
     let mut scene = Scene::current();
     scene.change(1.0, pod("a", 11, 1));
     scene.bytes(5.0);
@@ -339,13 +339,13 @@ fn the_last_state_of_an_object_that_a_list_does_not_show_says_how_it_ended() {
     last.clone_from(&serde_json::from_value(deleted).unwrap());
     let now = scene.moment(41.0);
     scene.state.list_completed(missing, &[last], now);
-    // Asked to go at 20, within the gap.
-    let told = scene.changes();
+    // Its deletion was requested at 20, within the gap.
+    let changes = scene.changes();
     assert_eq!(
-        told[1..4],
+        changes[1..4],
         ["a from 1 to 20", "a deleted at 20", "version 20"]
     );
-    assert!(!told.iter().any(|it| it.contains("vanished")), "{told:?}");
+    assert!(!changes.iter().any(|it| it.contains("vanished")), "{changes:?}");
 }
 
 #[test]
@@ -396,10 +396,10 @@ fn what_the_server_repeats_happened_within_the_gap() {
     let now = scene.moment(20.0);
     scene.state.changed_meanwhile(pod("a", 11, 8), now);
     scene.state.deleted_meanwhile(&pod("a", 12, 8), now);
-    let told = scene.changes();
-    // Its last sign of life is its start, at 8; nothing says that it lived on.
+    let changes = scene.changes();
+    // Its last sign of life is its start, at 8; no later time is known.
     assert_eq!(
-        told,
+        changes,
         [
             "synced false",
             "a from 8",

@@ -14,10 +14,10 @@ fn where_events_come_after_newer_answers_a_sign_proves_only_what_lies_further_ba
     assert_eq!(changes, ["a from 12", "version 25"]);
     assert_eq!(lag, Some(Duration::from_secs(8)));
     assert_eq!(scene.bytes(20.0), ["alive 12"]);
-    // It is known now, so it is not told again.
+    // It is known now, so it is not reported again.
     let (_, lag) = scene.change(18.0, pod("b", 27, 12));
     assert_eq!(lag, None);
-    // A deletion may have been held back as well: it happened after the answer of 15 was asked for.
+    // A deletion may have been delayed as well: it happened after the answer of 15 was asked for.
     let gone = scene.delete(21.0, &pod("b", 35, 12));
     assert_eq!(gone, ["b from 12 to 15", "b deleted at 15", "version 35"]);
 }
@@ -45,11 +45,11 @@ fn a_watch_that_lags_is_asked_every_two_seconds_and_windows_wait_for_the_lag() {
 }
 
 #[test]
-fn a_list_forgets_what_was_known_of_versions() {
+fn a_list_resets_the_known_versions() {
     let mut scene = Scene::current();
     scene.answer(10.0, 20);
     scene.drained(10.2);
-    // The server was set back, and an old version says nothing of how late an event came.
+    // The server was set back, so an old version does not show how late an event came.
     scene.list(20.0, 5, &[]);
     scene.open(20.0);
     let (_, lag) = scene.change(30.0, pod("a", 6, 29));
