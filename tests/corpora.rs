@@ -126,7 +126,7 @@ fn configurations_are_read_or_refused() {
 /// The value of a variable, and the text around it, is read or refused; between double quotes the value
 /// arrives unchanged.
 #[test]
-fn variables_are_put_in_or_refused() {
+fn variables_are_replaced_or_refused() {
     const VALUES: &[&str] = &[
         "",
         "1",

@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::support::root;
 
 /// Which crate may depend on which, as in ARCHITECTURE.md.
-const MAY_KNOW: &[(&str, &[&str])] = &[
+const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("ledger", &[]),
     ("kubesim", &[]),
@@ -35,7 +35,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
 ];
 
 #[test]
-fn no_crate_knows_more_than_the_map_says() {
+fn crates_depend_only_on_what_architecture_md_allows() {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--offline", "--format-version=1"])
         .current_dir(root())
@@ -59,11 +59,11 @@ fn no_crate_knows_more_than_the_map_says() {
         }
     }
     let names: BTreeSet<_> = known.keys().map(String::as_str).collect();
-    assert_eq!(names, MAY_KNOW.iter().map(|(name, _)| *name).collect());
-    for (name, allowed) in MAY_KNOW {
+    assert_eq!(names, MAY_DEPEND_ON.iter().map(|(name, _)| *name).collect());
+    for (name, allowed) in MAY_DEPEND_ON {
         let allowed: BTreeSet<_> = allowed.iter().map(|it| (*it).to_owned()).collect();
         let too_much: Vec<_> = known[*name].difference(&allowed).collect();
-        assert!(too_much.is_empty(), "{name} knows {too_much:?}");
+        assert!(too_much.is_empty(), "{name} depends on {too_much:?}");
     }
 }
 
@@ -92,7 +92,7 @@ fn files(extension: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn no_file_has_outgrown_one_meaning() {
+fn no_file_is_too_long() {
     for path in files("rs") {
         let text = fs::read_to_string(&path).unwrap();
         // The tests at its end do not count.
@@ -146,7 +146,7 @@ fn a_test_whose_part_may_be_missing_is_ignored_with_the_reason() {
 /// Otherwise a test could end without the audit of the bill and of the fates.
 #[test]
 fn only_a_scene_starts_an_api_server() {
-    // A release of the chart has an API server of its own, in which helm makes the rights.
+    // A release of the chart has its own API server, in which helm creates the rights.
     let may = [Path::new("tests/chart/release.rs"), Path::new(file!())];
     for path in files("rs") {
         let path = path.strip_prefix(root()).unwrap();
@@ -162,7 +162,7 @@ fn only_a_scene_starts_an_api_server() {
 }
 
 #[test]
-fn links_and_named_files_lead_somewhere() {
+fn links_and_named_files_exist() {
     for path in files("md") {
         let text = fs::read_to_string(&path).unwrap();
         let targets = text
@@ -244,7 +244,7 @@ fn reference() -> String {
 }
 
 #[test]
-fn the_function_reference_is_what_the_functions_say() {
+fn the_function_reference_matches_the_functions() {
     const MARK: &str =
         "<!-- What follows is made by tests/repo_checks.rs; UPDATE_DOCS=1 writes it. -->\n";
     let path = root().join("docs/mapping.md");

@@ -73,7 +73,7 @@ fn newest(state: &State, name: &str) -> i64 {
 /// 500 to the others. Meanwhile an honest pod is billed, window by window and to the second; and when the
 /// sink accepts them, the rejected intervals are billed as well.
 #[tokio::test(flavor = "multi_thread")]
-async fn retries_of_a_thousand_rejected_intervals_hold_up_no_honest_pod() {
+async fn retries_of_a_thousand_rejected_intervals_delay_no_honest_pod() {
     let scene = Scene::simulated(BINARY, Options::default()).await;
     let state = scene.file("state.sqlite").display().to_string();
     let command = |is_broken: bool| scene.command().config(&config(is_broken, &state));

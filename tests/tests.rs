@@ -5,7 +5,7 @@
     clippy::indexing_slicing,
     clippy::print_stderr,
     clippy::disallowed_methods,
-    reason = "a test that cannot go on panics; what is around the tests is part of them"
+    reason = "a test that cannot continue panics; the code around the tests is part of them"
 )]
 
 mod buffer;

@@ -12,7 +12,7 @@
 //! }
 //! ```
 
-/// What the command hands to inputs that elect a leader, as an extension of the build context.
+/// The settings of leader election, which the command passes to inputs as an extension of the build context.
 pub use meterline_input::LeaderElection;
 
 use meterline_config::Registry;
@@ -47,7 +47,7 @@ pub fn registry() -> Registry {
     }
 }
 
-/// The value of a top-level key of a configuration, as YAML of its own; empty when it has no such key.
+/// The value of a top-level key of a configuration, as separate YAML; empty when it has no such key.
 fn section(text: &'static str, key: &str) -> &'static str {
     let head = format!("{key}:\n");
     let Some(start) = text

@@ -139,7 +139,7 @@ impl PlanContext<'_> {
         }
     }
 
-    /// Checks all nested outputs, even when one has errors. `overlap` says whether two of them, by
+    /// Checks all nested outputs, even when one has errors. `overlap` is whether two of them, by
     /// their positions, can receive the same message.
     pub fn outputs(
         &mut self,

@@ -5,7 +5,7 @@
 //! unresolved (a panic, an aborted task, a missed branch) counts as [`Outcome::Lost`], never as
 //! success.
 //!
-//! It reports the fate of each message to the input: a part that belongs to one message knows the number of
+//! It reports the fate of each message to the input: a part that belongs to one message has the number of
 //! that message in the input's batch, and its fate is recorded where it is decided.
 
 use std::sync::{Arc, Mutex, PoisonError};

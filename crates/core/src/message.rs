@@ -179,7 +179,7 @@ impl Message {
         self
     }
 
-    /// Which usage this message represents, if its input knows.
+    /// Which usage this message represents, if its input set it.
     #[must_use]
     pub fn identity(&self) -> Option<&Identity> {
         self.identity.as_deref()

@@ -1,6 +1,6 @@
 //! `schedule`: reads another input in windows of whole seconds that are aligned to the Unix epoch.
 //!
-//! `kubernetes_resources` knows when things happened, so it makes the windows itself. `schedule` reads any
+//! `kubernetes_resources` knows the time of each event, so it makes the windows itself. `schedule` reads any
 //! other input once at the end of each window, and marks the messages with that window.
 
 use std::{sync::Arc, time::Duration};
@@ -83,7 +83,7 @@ impl InputPlan for Plan {
 struct Schedule {
     seconds: i64,
     child: Box<dyn Input>,
-    /// The end of the last window that was read. A window is never yielded twice, even when the clock is
+    /// The end of the last window that was read. A window is never yielded again, even when the clock is
     /// set back.
     done_until: Option<i64>,
     /// Set by a stop: the rest of the child is then read without waiting for the end of a window.

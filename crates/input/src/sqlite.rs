@@ -68,8 +68,9 @@ pub(crate) fn open_in_pages(
     migrations: &[&str],
 ) -> Result<Connection, Error> {
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        std::fs::create_dir_all(dir)
-            .map_err(|error| Error::Unusable(format!("cannot make {}: {error}", dir.display())))?;
+        std::fs::create_dir_all(dir).map_err(|error| {
+            Error::Unusable(format!("cannot create {}: {error}", dir.display()))
+        })?;
     }
     make_private(path)?;
     let connection = Connection::open(path)?;

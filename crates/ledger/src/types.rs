@@ -72,7 +72,7 @@ pub struct DeliveryTag(pub(crate) u64);
 
 /// What is billed of an object.
 pub trait Content: Clone + PartialEq {
-    /// The owner of the object, such as its namespace. Owners do not trust each other.
+    /// The owner of the object, such as its namespace. An owner must not affect the bill of another.
     fn owner(&self) -> &str;
     /// How many bytes it occupies.
     fn weight(&self) -> usize;

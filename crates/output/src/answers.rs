@@ -51,7 +51,7 @@ pub(crate) enum End {
 
 impl Protocol {
     /// Returns what a response means. `what` describes the response for people; `after` is the
-    /// pause that it asks for.
+    /// pause that it requests.
     pub(crate) fn meaning(
         &self,
         status: u16,
@@ -197,7 +197,8 @@ mod tests {
 
     #[test]
     fn only_responses_of_the_api_accept_or_reject_events() {
-        let meaning = |status: u16, body: &ResponseBody| open_meter(status, body, String::new(), None);
+        let meaning =
+            |status: u16, body: &ResponseBody| open_meter(status, body, String::new(), None);
         let problem = ResponseBody {
             is_problem: true,
             ..answer("{}")
@@ -219,11 +220,17 @@ mod tests {
             (400, long_problem),
         ] {
             let meaning = meaning(status, &body);
-            assert!(matches!(meaning, Err(WriteError::UnexpectedResponse { .. })), "{meaning:?}");
+            assert!(
+                matches!(meaning, Err(WriteError::UnexpectedResponse { .. })),
+                "{meaning:?}"
+            );
         }
         for status in [400, 422] {
             let meaning = meaning(status, &problem);
-            assert!(matches!(meaning, Err(WriteError::Rejected { .. })), "{meaning:?}");
+            assert!(
+                matches!(meaning, Err(WriteError::Rejected { .. })),
+                "{meaning:?}"
+            );
         }
     }
 
@@ -241,7 +248,10 @@ mod tests {
                     ..answer("{}")
                 };
                 let meaning = protocol.meaning(status, &cut, String::new(), None);
-                assert!(matches!(meaning, Err(WriteError::Failed { .. })), "{status}");
+                assert!(
+                    matches!(meaning, Err(WriteError::Failed { .. })),
+                    "{status}"
+                );
             }
         }
     }

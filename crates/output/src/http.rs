@@ -48,7 +48,7 @@ pub(crate) fn client(timeout: Duration, tls: &Tls) -> Result<Client, String> {
     };
     builder
         .build()
-        .map_err(|error| format!("cannot make an HTTP client: {error}"))
+        .map_err(|error| format!("cannot create an HTTP client: {error}"))
 }
 
 /// Sends a request with this number of events and returns what its response means. `url` is for
@@ -119,7 +119,7 @@ fn unreachable(url: &str, error: reqwest::Error) -> WriteError {
     }
 }
 
-/// Returns the pause that a response asks for, in either form (RFC 9110, section 10.2.3). Returns
+/// Returns the pause that a response requests, in either form (RFC 9110, section 10.2.3). Returns
 /// none for an invalid value and for a time that has passed.
 #[expect(
     clippy::disallowed_methods,
@@ -173,8 +173,8 @@ async fn beginning(mut response: Response) -> (Vec<u8>, End) {
     let mut body = Vec::new();
     loop {
         match response.chunk().await {
-            Ok(None) => return (body, End::Whole),
-            Err(_) => return (body, End::BrokeOff),
+            Ok(None) => return (body, End::Complete),
+            Err(_) => return (body, End::CutOff),
             Ok(Some(chunk)) => {
                 let space = READ.saturating_sub(body.len());
                 body.extend_from_slice(chunk.get(..space).unwrap_or(&chunk));

@@ -1,7 +1,7 @@
 //! `http_client`: sends messages to any HTTP endpoint.
 //!
 //! A batch is one request. Its body contains the messages as lines or as a JSON array. Without
-//! `batching`, each message of the input's batches is sent in a request of its own, as in Benthos.
+//! `batching`, each message of the input's batches is sent in a separate request, as in Benthos.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -146,7 +146,7 @@ fn token_warning(url: &Url, token: &Token) -> Option<String> {
     match token {
         Token::None if has_user => None,
         Token::None => Some(format!(
-            "there is no token for {host}; if it asks for one, set `token` (the variable \
+            "there is no token for {host}; if it requires one, set `token` (the variable \
              OPENMETER_TOKEN of the presets)"
         )),
         Token::Text(_) | Token::File(_) if url.scheme() == "http" => Some(format!(

@@ -1,6 +1,6 @@
 //! `stdout`: prints each message on one line of standard output.
 //!
-//! Standard output can be a pipe that nobody reads. With `when_blocked: wait` the messages wait,
+//! Standard output can be a pipe that is not read. With `when_blocked: wait` the messages wait,
 //! and so does the data that they were made from. Use it if the reader needs every message, as in
 //! `meterline … | consumer` or at the end of a `fallback`. If standard output only shows what also
 //! goes to another output, waiting would stop the delivery there. With `when_blocked: drop` the
@@ -51,7 +51,7 @@ pub(crate) struct Config {
     /// How messages are separated: `lines`.
     #[serde(default, rename = "codec")]
     _codec: Codec,
-    /// What happens while nobody reads standard output. `wait`: messages wait, and the input data
+    /// What happens while standard output is not read. `wait`: messages wait, and the input data
     /// that they were made from waits with them. `drop`: messages are dropped and counted.
     #[serde(default)]
     when_blocked: WhenBlocked,
@@ -92,7 +92,7 @@ impl OutputPlan for WhenBlocked {
         };
         Ok(OutputNode::Writer(WriterNode {
             label: Arc::clone(&cx.label),
-            // A message that nobody reads is dropped, so no message is known to have arrived.
+            // A message that is not read is dropped, so no message is known to have arrived.
             taken: match *self {
                 Self::Wait => Taken::Kept,
                 Self::Drop => Taken::Dropped,
@@ -148,7 +148,13 @@ impl Drops {
             &[("label", &cx.label)],
         );
         Ok(Self {
-            lines: Arc::new(Lines::start("stdout", CAPACITY, dropped.clone(), to, |_| {})?),
+            lines: Arc::new(Lines::start(
+                "stdout",
+                CAPACITY,
+                dropped.clone(),
+                to,
+                |_| {},
+            )?),
             blocked: AtomicBool::new(false),
             logged: Mutex::new(Logged {
                 dropped,
@@ -165,7 +171,10 @@ impl Drops {
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         let dropped = logged.dropped.get();
         let unlogged = dropped.saturating_sub(logged.so_far);
-        let is_time = at_last || logged.last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL);
+        let is_time = at_last
+            || logged
+                .last
+                .is_none_or(|last| last.elapsed() >= LOG_INTERVAL);
         if unlogged == 0 || !is_time {
             return;
         }

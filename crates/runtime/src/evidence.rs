@@ -20,7 +20,7 @@ const CHANCE: f64 = 1e-8;
 /// The highest failure rate in the calculation. It bounds the evidence that is required where nearly all
 /// requests need several tries.
 const MOST_FAILING: f64 = 0.5;
-/// The number of sizes that are remembered.
+/// The number of sizes that are kept.
 const SIZES: usize = 64;
 
 /// A point in time, as the number of successes until then.
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fewer_of_the_others_fail_the_fewer_failures_are_enough() {
+    fn fewer_failures_suffice_if_fewer_other_requests_fail() {
         let enough = |taken: u64, has_failed: u64| {
             let evidence = Evidence::default();
             for index in 0..taken {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_that_was_taken_since_a_moment_is_known() {
+    fn the_smallest_success_since_a_moment_is_known() {
         let evidence = Evidence::default();
         for bytes in [5, 9, 7] {
             evidence.took(bytes, false);

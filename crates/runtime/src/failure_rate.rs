@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_of_many_is_not_most_and_all_of_them_are() {
+    fn most_failed_needs_more_than_one_failure_among_many() {
         let mut rate = FailureRate::default();
         assert!(!rate.most_failed());
         for _ in 0..20 {

@@ -40,7 +40,7 @@ impl Outage {
         self.is_on().then_some(gate)
     }
 
-    /// Returns the same right if nobody holds it.
+    /// Returns the same right if it is free.
     pub(crate) fn try_gate(&self) -> Option<Gate<'_>> {
         self.retry_gate.try_lock().ok()
     }

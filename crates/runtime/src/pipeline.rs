@@ -45,7 +45,7 @@ pub struct Pipeline {
 pub enum Ended {
     /// The input has no more batches.
     Input,
-    /// The pipeline was asked to stop.
+    /// The pipeline was stopped.
     Stopped,
     /// The input can never yield again, for this reason.
     Failed(String),
@@ -255,12 +255,12 @@ impl<'a> Reader<'a> {
         while self.held.is_some() {
             tokio::select! {
                 biased;
-                room = self.sender.reserve() => {
-                    let Ok(room) = room else {
+                permit = self.sender.reserve() => {
+                    let Ok(permit) = permit else {
                         return Err(Ended::Failed(BROKEN.to_owned()));
                     };
                     if let Some(work) = self.held.take() {
-                        room.send(work);
+                        permit.send(work);
                     }
                 }
                 Some(_) = self.pending.next() => {}
@@ -287,7 +287,7 @@ struct Drain {
     pending: Pending,
     stages: JoinSet<()>,
     leaves: JoinSet<()>,
-    /// Batches that ended without being settled, and that nobody reads again.
+    /// Batches that ended without being settled, and that are not read again.
     unsettled: usize,
     panicked: bool,
 }

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pieces_get_smaller_and_of_single_messages_there_are_ten_and_one_in_a_while() {
+    async fn pieces_get_smaller_down_to_ten_single_messages_and_then_one_per_interval() {
         let probes = Probes::default();
         let sizes: Vec<_> = pieces(&probes, 20).into_iter().map(|it| it.len()).collect();
         assert_eq!(sizes[..3], [10, 5, 2]);
@@ -217,7 +217,7 @@ mod tests {
 
     /// Whole batches hang for half a minute. The pieces together take no longer.
     #[test]
-    fn where_batches_hang_pieces_follow_at_once_with_time_limits_that_double() {
+    fn if_batches_hang_pieces_follow_at_once_with_doubling_time_limits() {
         let probes = Probes::default();
         probes.failed(&failure(30), false);
         let mut limits = Vec::new();
@@ -240,7 +240,7 @@ mod tests {
 
     /// Batches that are collected during an outage contain many messages of few objects.
     #[tokio::test(start_paused = true)]
-    async fn every_object_is_tried_where_there_are_few() {
+    async fn every_object_is_tried_if_there_are_few() {
         let object = |at: usize| Some(Arc::from((at % 7).to_string()));
         for _ in 0..100 {
             let probes = Probes::default();

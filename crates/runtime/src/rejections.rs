@@ -24,11 +24,11 @@ use crate::delivery::Delivery;
 /// The interval after which an object is logged again for the same reason; it doubles up to the longest.
 const FIRST_INTERVAL: Duration = Duration::from_secs(60);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3_600);
-/// The most combinations of object and reason that are remembered. If there are more, those without a
+/// The most combinations of object and reason that are recorded. If there are more, those without a
 /// rejection for the longest interval are removed. If that frees no entry, the older half of the
-/// namespace with the most entries is forgotten. Further objects of that namespace itself are only
+/// namespace with the most entries is removed. Further objects of that namespace itself are only
 /// counted.
-const REMEMBERED: usize = 65_536;
+const MOST_ENTRIES: usize = 65_536;
 /// The most reasons of one object that are distinguished. A mapping may put anything into a reason.
 const REASONS: u32 = 16;
 
@@ -161,7 +161,7 @@ enum Line {
         times: u64,
         seconds: i64,
     },
-    /// The number of messages whose objects could not be remembered.
+    /// The number of messages whose objects could not be recorded.
     Crowd {
         messages: u64,
     },
@@ -216,7 +216,7 @@ impl LogHistory {
                 seconds: std::mem::take(&mut entry.seconds),
             };
         }
-        let is_full = self.entries.len() >= REMEMBERED;
+        let is_full = self.entries.len() >= MOST_ENTRIES;
         if is_full && !self.remove_expired(now) && !self.halve_largest_except(namespace) {
             self.crowd = self.crowd.saturating_add(1);
             return if self.crowd.is_power_of_two() {
@@ -227,11 +227,11 @@ impl LogHistory {
                 Line::None
             };
         }
-        self.remember(key, namespace.into(), now);
+        self.add(key, namespace.into(), now);
         Line::First { seconds }
     }
 
-    fn remember(&mut self, key: Key, namespace: Arc<str>, now: Instant) {
+    fn add(&mut self, key: Key, namespace: Arc<str>, now: Instant) {
         let reasons = self.reasons.entry(Arc::clone(&key.0)).or_default();
         *reasons = reasons.saturating_add(1);
         let entries = self.namespaces.entry(Arc::clone(&namespace)).or_default();
@@ -254,7 +254,7 @@ impl LogHistory {
             return false;
         }
         self.keep(|entry| now.duration_since(entry.last) < LONGEST_INTERVAL);
-        let is_below_limit = self.entries.len() < REMEMBERED;
+        let is_below_limit = self.entries.len() < MOST_ENTRIES;
         if is_below_limit {
             self.crowd = 0;
         }
@@ -377,7 +377,7 @@ mod tests {
     async fn memory_of_logged_rejections_is_bounded_and_freed() {
         let mut history = LogHistory::default();
         let start = Instant::now();
-        for pod in 0..REMEMBERED {
+        for pod in 0..MOST_ENTRIES {
             history.note(&message(&pod.to_string()), &rejection("x"), start);
         }
         let mut note =
@@ -430,10 +430,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_namespace_that_fills_the_memory_keeps_no_other_from_being_named() {
+    async fn a_namespace_that_fills_the_memory_does_not_hide_others() {
         let mut history = LogHistory::default();
         let start = Instant::now();
-        for pod in 0..REMEMBERED + 10 {
+        for pod in 0..MOST_ENTRIES + 10 {
             history.note(&message(&pod.to_string()), &rejection("x"), start);
         }
         let honest = |name: &str| {

@@ -94,7 +94,10 @@ impl Limit {
         // A chunk larger than the limit was made before the limit was known, so it proves nothing about
         // it.
         if state.bytes != usize::MAX && refused <= state.bytes {
-            state.batches_before_growth = state.batches_before_growth.saturating_mul(2).min(MOST_BATCHES_BEFORE_GROWTH);
+            state.batches_before_growth = state
+                .batches_before_growth
+                .saturating_mul(2)
+                .min(MOST_BATCHES_BEFORE_GROWTH);
         }
         state.fit = if state.fit < refused {
             state.fit.max(seen.fit)
@@ -159,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_is_what_fitted_in_bytes() {
+    fn the_limit_is_the_largest_size_in_bytes_that_fitted() {
         let limit = Limit::default();
         let learned = limit.learn(seen(&[&[90], &[95]], &[&[90, 95]]));
         assert_eq!(learned, Some((95, "413".to_owned())));

@@ -20,10 +20,10 @@ use crate::{
     failure::TransientFailure,
 };
 
-/// The most objects that are remembered. Each one is remembered for this long after its last failed
+/// The most objects that are recorded. Each one is kept for this long after its last failed
 /// event, or until its pause ends.
 const MOST: usize = 4_096;
-const REMEMBERED: Duration = Duration::from_secs(3_600);
+const KEPT_FOR: Duration = Duration::from_secs(3_600);
 /// The pause of a blocked object is this many times the duration of its last try, but not longer than
 /// the maximum. So the tries of one object take up to about a tenth of the time.
 const PAUSE_FACTOR: u32 = 10;
@@ -74,7 +74,7 @@ pub(crate) enum Admission {
 /// Whether an event of an object is sent.
 #[derive(Debug, PartialEq, Eq)]
 enum Permission {
-    /// Nothing speaks against it.
+    /// There is no reason against it.
     Free,
     /// It is the one that is tried after a pause.
     Admitted,
@@ -165,7 +165,7 @@ impl Suspects {
         let mut known = self.known();
         if !known.contains_key(object) && known.len() >= MOST {
             known.retain(|_, suspect| {
-                at.duration_since(suspect.at) < REMEMBERED || suspect.pauses_at(at)
+                at.duration_since(suspect.at) < KEPT_FOR || suspect.pauses_at(at)
             });
         }
         // A suspect beyond the limit costs the messages in its batch a bisection, and nothing else.
@@ -330,7 +330,7 @@ mod tests {
         }
         assert!(!suspects.is_blocked(&MOST.to_string().into()));
         assert_eq!(suspects.known().len(), MOST);
-        tokio::time::advance(REMEMBERED + SHARE * Duration::from_secs(MOST as u64)).await;
+        tokio::time::advance(KEPT_FOR + SHARE * Duration::from_secs(MOST as u64)).await;
         let new = "new".into();
         suspects.add(&new, 0, true);
         assert!(!suspects.is_blocked(&new));

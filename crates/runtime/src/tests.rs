@@ -66,9 +66,12 @@ impl Writer for Sink {
             sink_state.in_flight += 1;
             sink_state.most_in_flight = sink_state.most_in_flight.max(sink_state.in_flight);
             let bytes = names.iter().map(String::len).sum();
-            let too_large =
-                names.len() > sink_state.most || sink_state.most_bytes.is_some_and(|most| most < bytes);
-            (sink_state.responses.pop().unwrap_or(Response::Accept), too_large)
+            let too_large = names.len() > sink_state.most
+                || sink_state.most_bytes.is_some_and(|most| most < bytes);
+            (
+                sink_state.responses.pop().unwrap_or(Response::Accept),
+                too_large,
+            )
         };
         tokio::time::sleep(Duration::from_millis(20)).await;
         let mut sink_state = self.0.lock().unwrap();
@@ -143,7 +146,7 @@ impl Processor for ByName {
         let mut kept = Vec::new();
         for mut message in batch {
             let name = names(std::slice::from_ref(&message)).remove(0);
-            assert!(!name.starts_with("panic"), "as the test wants it");
+            assert!(!name.starts_with("panic"), "panic of the test");
             if name.starts_with("failed") {
                 message.fail("by name", "as it is called");
             }
@@ -261,7 +264,10 @@ fn a_failed_message_is_rejected_alone() {
     let run = run(&batches, generous(), count(2), None);
     assert_eq!(run.report.ended, Ended::Input);
     let sink_state = run.sink.0.lock().unwrap();
-    assert_eq!(sink_state.arrived.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert_eq!(
+        sink_state.arrived.keys().collect::<Vec<_>>(),
+        ["a", "b", "c"]
+    );
     assert!(matches!(run.outcomes[0], Outcome::Rejected(_)));
     assert_eq!(run.outcomes[1], Outcome::Delivered);
     assert_eq!(run.rejected, 1);
@@ -284,7 +290,10 @@ fn a_message_whose_processing_panics_is_rejected_alone() {
     );
     assert_eq!(run.outcomes[1], Outcome::Delivered);
     let sink_state = run.sink.0.lock().unwrap();
-    assert_eq!(sink_state.arrived.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert_eq!(
+        sink_state.arrived.keys().collect::<Vec<_>>(),
+        ["a", "b", "c"]
+    );
 }
 
 #[test]
@@ -300,7 +309,7 @@ fn a_stop_flushes_incomplete_batches() {
 }
 
 #[test]
-fn a_stop_that_cannot_deliver_gives_up_and_says_so() {
+fn a_stop_that_cannot_deliver_gives_up_and_reports_it() {
     let sink_state = SinkState {
         responses: vec![Response::Retry; 1_000],
         ..generous()
@@ -353,7 +362,7 @@ fn batches() -> impl Strategy<Value = Vec<Vec<String>>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Every message arrives or is rejected, whatever the writer does. A message arrives more than once
+    /// Every message arrives or is rejected for any behaviour of the writer. A message arrives more than once
     /// only if a response was lost. The limits on the size and the number of requests are kept.
     #[test]
     fn everything_arrives_or_is_rejected(

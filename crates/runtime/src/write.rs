@@ -290,7 +290,7 @@ impl BatchWriter {
         self.settle(first, end, batch).await;
     }
 
-    /// Handles a chunk that is too large. For a single message, the response is believed only if a
+    /// Handles a chunk that is too large. For a single message, the response counts only if a
     /// smaller request succeeded since the previous such response.
     async fn too_large(
         &self,
@@ -318,7 +318,7 @@ impl BatchWriter {
         );
         let failure = TransientFailure {
             reason,
-            asked: None,
+            requested_pause: None,
             slow: Some(SLOW),
             lasted: Duration::ZERO,
             cause: Some(Cause::TooLarge),
@@ -382,7 +382,7 @@ impl BatchWriter {
             chunk.has_failed = true;
             chunk.has_hung |= failure.is_slow();
             if cause != Cause::TooLarge && chunk.len() == 1 {
-                // Then the cause is not its size, whatever the response to the larger chunk was.
+                // Then the cause is not its size, regardless of the response to the larger chunk.
                 chunk.too_large = None;
                 chunk.alone.failed_otherwise = true;
             }
@@ -438,7 +438,11 @@ impl BatchWriter {
 
     /// Returns the pause of a chunk while others are accepted.
     fn short_pause(&self, chunk: &Chunk) -> Duration {
-        let failures = chunk.alone.failures.saturating_add(1).min(LONGEST_PAUSE_FAILURES);
+        let failures = chunk
+            .alone
+            .failures
+            .saturating_add(1)
+            .min(LONGEST_PAUSE_FAILURES);
         backoff::pause(&self.retry, failures, None)
     }
 
@@ -451,10 +455,10 @@ impl BatchWriter {
         gate: Option<Gate<'_>>,
         batch: &mut Batch,
     ) {
-        let asked = failure.asked.or(failure.slow);
-        let pause = backoff::pause(&self.retry, failures, asked);
-        // A pause that the server asked for is kept, even if other requests succeed meanwhile.
-        let early = if failure.asked.is_none() && failure.cause.is_some() {
+        let requested_pause = failure.requested_pause.or(failure.slow);
+        let pause = backoff::pause(&self.retry, failures, requested_pause);
+        // A pause that the server requested is kept, even if other requests succeed meanwhile.
+        let early = if failure.requested_pause.is_none() && failure.cause.is_some() {
             self.short_pause(&chunk)
         } else {
             pause
@@ -475,7 +479,10 @@ impl BatchWriter {
     /// Notes a failure; returns the number of consecutive failures.
     fn failed(&self, failure: &TransientFailure, is_piece: bool) -> u32 {
         let failures = self.outage.failed(failure, is_piece);
-        let pause = failure.asked.or(failure.slow).unwrap_or(self.retry.first);
+        let pause = failure
+            .requested_pause
+            .or(failure.slow)
+            .unwrap_or(self.retry.first);
         let is_brief = pause.max(failure.lasted) < BRIEF;
         self.status.failed(&failure.reason, failures, is_brief);
         failures

@@ -268,7 +268,7 @@ impl Walk<'_> {
         });
     }
 
-    /// Interprets several alternative branches and joins them. `varies` says whether the choice depends
+    /// Interprets several alternative branches and joins them. `varies` is whether the choice depends
     /// on something that varies.
     fn either<W>(
         &mut self,

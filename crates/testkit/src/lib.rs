@@ -11,9 +11,9 @@
 //! | [`kwok`] | a third-party simulation of a kubelet, for many pods |
 //! | [`lagging`] | an HTTP proxy in front of the API server that delays watch events |
 //! | [`pods`] | pods whose status a test writes itself, for exact corner cases |
-//! | [`proxy`] | a TCP proxy in front of the API server, whose connections can go silent |
+//! | [`proxy`] | a TCP proxy in front of the API server, whose connections can stop forwarding |
 //! | [`tls`] | TLS in front of the ingest API, with certificates that the test chooses |
-//! | [`truth`] | when each pod ran, recorded from a watch of its own |
+//! | [`truth`] | when each pod ran, recorded from a separate watch |
 //! | [`preload`] | failures of disk, clock and name resolution inside the program |
 //! | [`process`] | the real binary: start it, read its endpoints and log, signal it, end it |
 //!

@@ -135,7 +135,7 @@ impl Pods {
 
     /// Runs a pod from its creation to its end and returns its life: pending for `delay`, then running
     /// for `time`, at least a second. The finished pod is not deleted. Each step is repeated while the API
-    /// server refuses it or is away, as a kubelet does.
+    /// server refuses it or is unavailable, as a kubelet does.
     ///
     /// # Errors
     /// When a step fails for a minute.
@@ -148,7 +148,7 @@ impl Pods {
         tokio::time::sleep(delay).await;
         let name = &pod.name;
         let made = until_done(|| async {
-            // The server may have created the pod before it went away.
+            // The server may have created the pod before it became unavailable.
             match self.api.get_opt(name).await? {
                 Some(made) => Ok(made),
                 None => self.create(pod).await,

@@ -61,7 +61,7 @@ impl BufferPlan for NoneConfig {
     }
 }
 
-/// Keeps batches in order. A call that returns an error has no effect; the error says why it failed.
+/// Keeps batches in order. A call that returns an error has no effect; the error is the reason.
 trait Store: Send {
     /// Keeps a batch. Once this returns, the batch survives everything that the store is made to survive.
     fn push(&mut self, batch: Batch) -> Result<(), String>;
@@ -156,9 +156,11 @@ fn buffered(
         "Bytes of messages that a buffer keeps.",
         &labels,
     );
-    let received = cx
-        .metrics
-        .counter("buffer_received", "Messages that a buffer accepted.", &labels);
+    let received = cx.metrics.counter(
+        "buffer_received",
+        "Messages that a buffer accepted.",
+        &labels,
+    );
     let quarantined = cx.metrics.counter(
         "buffer_quarantined",
         "Batches that a buffer found damaged and set aside.",
@@ -194,7 +196,9 @@ async fn fill(mut input: Box<dyn Input>, shared: Arc<Shared>, end: Arc<Notify>) 
         Err(error) => Err(error),
     };
     if let Err(InputError(reason)) = read {
-        error!("the input of a buffer has ended; the buffer still delivers what it keeps: {reason}");
+        error!(
+            "the input of a buffer has ended; the buffer still delivers what it keeps: {reason}"
+        );
         let detail = format!("its input has ended: {reason}");
         shared.health.not_ready(detail);
         let _ = shared.failure.set(reason);
@@ -268,7 +272,7 @@ async fn take_in(
     }
 }
 
-/// Puts a batch into the store and acknowledges it; an error says why the store refused it.
+/// Puts a batch into the store and acknowledges it; an error is the reason why the store refused it.
 async fn keep(shared: &Arc<Shared>, batch: Batch, ack: Ack) -> Result<(), String> {
     let count = batch.len() as u64;
     let store = Arc::clone(shared);
@@ -295,7 +299,9 @@ async fn store_remaining(input: &mut dyn Input, shared: &Arc<Shared>) -> Result<
     }
     while let Some((batch, ack)) = input.read().await? {
         if let Err(reason) = keep(shared, batch, ack).await {
-            warn!("the buffer cannot store the last messages of its input: {reason}; they are lost");
+            warn!(
+                "the buffer cannot store the last messages of its input: {reason}; they are lost"
+            );
             break;
         }
     }

@@ -254,7 +254,12 @@ impl Store for RefusesFirst {
 async fn a_batch_that_a_full_disk_refuses_is_not_acknowledged_and_is_read_again() {
     let cx = cx();
     let (source, acknowledged) = Source::of(&["a", "b"]);
-    let mut input = buffered(Box::new(RefusesFirst(Memory::default(), 1)), 1_000, source, &cx);
+    let mut input = buffered(
+        Box::new(RefusesFirst(Memory::default(), 1)),
+        1_000,
+        source,
+        &cx,
+    );
     let mut seen = read_all(&mut input, |_| Some(Outcome::Delivered)).await;
     seen.sort();
     assert_eq!(seen, ["a", "b"], "once each");

@@ -270,7 +270,7 @@ impl Input for KubernetesResources {
             .update(&self.ledger, self.options.clock.seconds());
         if let Some(Running { task, end }) = self.electing.take() {
             end.notify_one();
-            // It releases the Lease, within a time limit of its own.
+            // It releases the Lease, within its own time limit.
             let _ = task.await;
         }
         if let Some(Running { task, end }) = self.writing.take() {

@@ -259,7 +259,8 @@ impl LeaderElector {
             let own = claim.watermark.filter(|it| is_its_own && *it <= most);
             if claim.refused.is_none() && own.is_none() {
                 let value = claim.watermark.map_or("nothing".into(), messages::rfc3339);
-                claim.refused = Some((value.to_string(), "this replica leads and did not write it"));
+                claim.refused =
+                    Some((value.to_string(), "this replica leads and did not write it"));
             }
             claim.watermark = Some(written).max(own);
         }
@@ -318,8 +319,8 @@ impl LeaderElector {
             format!("; at {at} the watermark {value} in the Lease was not followed: {why}");
     }
 
-    /// Returns the Lease held by this replica, in place of what it was. It says up to which second windows were
-    /// delivered, by this replica or, if that is later, by another.
+    /// Returns the Lease held by this replica, in place of what it was. It contains the second up to which windows
+    /// were delivered, by this replica or, if that is later, by another.
     fn mine(&self, before: Option<&Lease>, delivered: Option<i64>) -> Lease {
         let now = claim::now();
         let mut lease = before.cloned().unwrap_or_default();
@@ -364,7 +365,8 @@ impl LeaderElector {
                     );
                 }
                 state.written = watermark;
-                self.ledger.lead_until(requested_at + self.election.renew_deadline);
+                self.ledger
+                    .lead_until(requested_at + self.election.renew_deadline);
                 self.health.ready(format!("leading{}", state.remark));
                 Ok(())
             }

@@ -142,7 +142,7 @@ impl LedgerReport {
         self.health.not_ready(all.join("; "));
     }
 
-    /// A watch has a complete view; `is_complete` says whether all watches have one.
+    /// A watch has a complete view; `is_complete` is whether all watches have one.
     pub(super) fn watch_synced(&self, watch: &str, is_complete: bool) {
         let mut reported = self.reported();
         reported.errors.remove(watch);

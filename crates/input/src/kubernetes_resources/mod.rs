@@ -82,7 +82,7 @@ pub(crate) struct Config {
     #[serde(default)]
     state: State,
     /// How far back windows are made again at the start, from the times that the API server has. Used if no state
-    /// says which windows were delivered.
+    /// shows which windows were delivered.
     #[serde(default = "default_lookback")]
     lookback: GoDuration,
     /// How old a window may get while it cannot be delivered. An older window is given up, with an error: the

@@ -113,7 +113,7 @@ fn the_path_depends_on_the_base() {
 
 #[test]
 fn a_missing_token_and_an_unencrypted_one_are_warned_of() {
-    let warning = |base: &str, token: Token| warning(&endpoint(base).unwrap(), &token);
+    let warning = |base: &str, token: Token| token_warning(&endpoint(base).unwrap(), &token);
     let token = || Token::Text("om_x".to_owned());
     for quiet in [
         "http://localhost:8888",
@@ -260,7 +260,9 @@ async fn only_a_response_that_accepts_the_events_is_a_success() {
     for _ in 0..4 {
         error.push(writer.write(&events(&["{}"])).await.unwrap_err());
     }
-    assert!(matches!(&error[0], WriteError::UnexpectedResponse { reason } if reason.contains("web page")));
+    assert!(
+        matches!(&error[0], WriteError::UnexpectedResponse { reason } if reason.contains("web page"))
+    );
     assert!(
         matches!(&error[1], WriteError::UnexpectedResponse { reason } if reason.contains("redirects are not followed"))
     );

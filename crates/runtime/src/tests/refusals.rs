@@ -17,7 +17,7 @@ fn windows(kind: &str, messages: usize) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn two_that_are_too_large_together_say_nothing_of_those_that_are_small() {
+fn a_batch_that_is_too_large_does_not_limit_small_messages() {
     let sink_state = SinkState {
         most_bytes: Some(8_000),
         ..generous()
@@ -32,7 +32,7 @@ fn two_that_are_too_large_together_say_nothing_of_those_that_are_small() {
 }
 
 #[test]
-fn what_is_refused_for_good_was_not_too_large() {
+fn a_permanent_rejection_is_not_a_size_limit() {
     let sink_state = SinkState {
         most: 4,
         ..generous()
@@ -84,7 +84,7 @@ fn complaint(health: &Health) -> Option<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_most_are_rejected_it_is_not_ready() {
+async fn an_output_is_not_ready_when_most_events_are_rejected() {
     let (batch_writer, health) = batch_writer(Arc::new(Sink(Mutex::new(generous()))));
     write(&batch_writer, &["a", "b", "bad", "c"]).await;
     assert_eq!(complaint(&health), None, "one of four");
@@ -130,7 +130,7 @@ fn refused() -> Result<(), WriteError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_of_whatever_kind_ends_an_outage() {
+async fn any_response_ends_an_outage() {
     let mut results = vec![Ok(())];
     results.extend(vec![away(); 4]);
     results.push(refused());
@@ -178,7 +178,7 @@ async fn a_single_failure_is_not_reported_and_repeated_ones_are_reported_soon() 
 
 /// It is not known whether the events are wrong: the URL may be that of another server.
 #[tokio::test(start_paused = true)]
-async fn as_long_as_nothing_was_ever_taken_nothing_is_refused() {
+async fn before_the_first_success_nothing_is_rejected() {
     let (batch_writer, health) = batch_writer(Arc::new(Scripted(Mutex::new(vec![refused()]))));
     let write = write(&batch_writer, &["a", "b", "c"]);
     let hour = Duration::from_secs(3_600);
@@ -209,7 +209,7 @@ fn held_messages_use_no_tries_and_no_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_verdict_counts_once_another_event_was_taken_and_is_asked_for_again() {
+async fn a_verdict_counts_once_another_event_was_accepted_and_is_requested_again() {
     let sink = Arc::new(Sink(Mutex::new(generous())));
     let (batch_writer, health) = batch_writer(Arc::clone(&sink) as _);
     let start = tokio::time::Instant::now();
@@ -222,13 +222,16 @@ async fn a_verdict_counts_once_another_event_was_taken_and_is_asked_for_again() 
     );
     assert_eq!(complaint(&health), None);
     let sink_state = sink.0.lock().unwrap();
-    assert_eq!(sink_state.arrived.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert_eq!(
+        sink_state.arrived.keys().collect::<Vec<_>>(),
+        ["a", "b", "c"]
+    );
     let alone = sink_state.requests.iter().filter(|it| **it == ["bad"]);
     assert_eq!(alone.count(), 2, "{:?}", sink_state.requests);
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_large_is_believed_only_if_something_smaller_is_taken() {
+async fn too_large_counts_only_if_a_smaller_request_succeeds() {
     let too_large = || {
         Err(WriteError::TooLarge {
             reason: "413".to_owned(),
@@ -245,7 +248,7 @@ async fn too_large_is_believed_only_if_something_smaller_is_taken() {
 }
 
 #[test]
-fn a_single_message_that_is_too_large_is_set_aside_once_a_smaller_one_is_taken() {
+fn a_single_message_that_is_too_large_is_set_aside_once_a_smaller_one_is_accepted() {
     let sink_state = SinkState {
         most_bytes: Some(5),
         ..generous()
@@ -279,7 +282,7 @@ impl Writer for Picky {
 }
 
 #[test]
-fn a_message_that_no_request_can_be_made_of_is_rejected_alone_as_by_a_mapping() {
+fn a_message_without_a_valid_request_is_rejected_alone_as_by_a_mapping() {
     let sink = Arc::new(Sink(Mutex::new(generous())));
     let output = writer(Arc::new(Picky(Arc::clone(&sink) as _)), count(0));
     let names = [
@@ -302,7 +305,7 @@ fn a_message_that_no_request_can_be_made_of_is_rejected_alone_as_by_a_mapping() 
     );
 }
 
-/// A failure before a request is sent says nothing about the server.
+/// A failure before a request is sent is no evidence about the server.
 #[tokio::test(start_paused = true)]
 async fn a_request_that_cannot_be_made_is_not_a_response() {
     let mut results = vec![away(); 6];

@@ -16,7 +16,7 @@ fn after(before: &Foreseen, source: &str) -> Foreseen {
         .foresee(before, Some(1))
 }
 
-fn said(fact: &Fact) -> String {
+fn described(fact: &Fact) -> String {
     match &fact.kind {
         Kind::Null => "none".to_owned(),
         Kind::EventId(event_type) => format!("event_id({event_type})"),
@@ -31,7 +31,7 @@ fn id(sources: &[&str]) -> String {
     for source in sources {
         foreseen = after(&foreseen, source);
     }
-    said(&foreseen.content.field("id"))
+    described(&foreseen.content.field("id"))
 }
 
 #[test]
@@ -101,10 +101,10 @@ fn an_id_that_may_differ_is_not_reported() {
         "if this.a == 1 { root = #{ id: \"a\" } } else { root = #{ id: event_id() } }",
         "root = #{ id: error() }",
     ] {
-        let said = id(&[source]);
+        let described = id(&[source]);
         assert!(
-            said == "varies" || said.starts_with("event_id"),
-            "{source}: {said}"
+            described == "varies" || described.starts_with("event_id"),
+            "{source}: {described}"
         );
     }
 }

@@ -70,9 +70,9 @@ fn a_result_is_reused_for_another_window() {
     assert!(kept);
     assert_ne!(first, second);
     // The result of a new document.
-    let (fresh, kept) = run(&mapping, message(&self::pod(), 15, "15s"));
+    let (evaluated, kept) = run(&mapping, message(&self::pod(), 15, "15s"));
     assert!(!kept);
-    assert_eq!(second, fresh);
+    assert_eq!(second, evaluated);
     assert!(second.contains(&event_id(None, "t", "u", 15).to_string()));
     assert!(second.contains("time 15"));
 }

@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::kubernetes_resources::testing::{
-    Api as Server, Request, Parts, StoredObject, error, observation, options, until,
+    Api as Server, Parts, Request, StoredObject, error, observation, options, until,
 };
 
 const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/n/leases";

@@ -38,8 +38,10 @@ pub(super) fn stopped(pod: Node<'_>) -> Option<i64> {
         return Some(finish);
     }
     // The API server sets a grace period of 0 for a pod that is over. So this pod was over before the request.
-    let asked = requested(pod).filter(|_| !over || grace(pod) > 0);
-    disrupted(pod).max(asked).map(|asked| asked.max(finish))
+    let request = requested(pod).filter(|_| !over || grace(pod) > 0);
+    disrupted(pod)
+        .max(request)
+        .map(|request| request.max(finish))
 }
 
 /// Returns when the last container or sidecar finished, if that is recorded for each that ever ran.

@@ -44,9 +44,9 @@ fn mirrored_since(pod: Node<'_>) -> Option<i64> {
     created(pod)
 }
 
-/// Returns the earliest start of a container that the status still knows, not before the pod was scheduled.
+/// Returns the earliest start of a container that the status still contains, not before the pod was scheduled.
 ///
-/// A status knows one run before the present one. From the second restart of its containers on, a pod seems to
+/// A status contains one run before the current one. From the second restart of its containers on, a pod seems to
 /// have started later than it did. A ledger that knew the pod before keeps the first start. For another ledger
 /// nothing else in the object records it: `startTime` and the conditions `Initialized` and
 /// `PodReadyToStartContainers` lie before the first start by the time that the image pull took. If they were

@@ -33,7 +33,7 @@ pub(super) fn time(node: Option<Node<'_>>) -> Option<i64> {
     node.and_then(Node::as_str).and_then(seconds)
 }
 
-/// Unix seconds of an RFC 3339 time, rounded down. Zero and negative times, with which the API says "never", are
+/// Unix seconds of an RFC 3339 time, rounded down. Zero and negative times, with which the API means "never", are
 /// none.
 pub(crate) fn seconds(text: &str) -> Option<i64> {
     chrono::DateTime::parse_from_rfc3339(text)

@@ -227,10 +227,10 @@ fn condition(name: &str, status: &str, since: i64) -> Value {
     json!({"type": name, "status": status, "lastTransitionTime": at(since)})
 }
 
-/// A pod whose deletion was requested at `asked`.
-fn deleting(asked: i64, grace: i64, restart: &str, phase: &str, containers: &[Value]) -> Value {
+/// A pod whose deletion was requested at `requested`.
+fn deleting(requested: i64, grace: i64, restart: &str, phase: &str, containers: &[Value]) -> Value {
     json!({
-        "metadata": {"deletionTimestamp": at(asked + grace), "deletionGracePeriodSeconds": grace},
+        "metadata": {"deletionTimestamp": at(requested + grace), "deletionGracePeriodSeconds": grace},
         "spec": {"restartPolicy": restart},
         "status": {"phase": phase, "containerStatuses": containers}})
 }
@@ -303,7 +303,7 @@ fn a_container_without_a_recorded_end_does_not_end_the_pod() {
         Some(290),
         "the last of what is known"
     );
-    // A container that waits for ever does not run.
+    // A container that waits indefinitely does not run.
     let waits = json!([
         terminated(100, 200),
         waiting(),
@@ -321,25 +321,25 @@ fn a_pod_whose_containers_have_no_end_ended_at_the_time_of_its_condition() {
         )
         .end
     };
-    let asked = json!({"deletionTimestamp": at(830), "deletionGracePeriodSeconds": 30});
+    let requested = json!({"deletionTimestamp": at(830), "deletionGracePeriodSeconds": 30});
     let all = json!([
         condition("Ready", "False", 500),
         condition("ContainersReady", "False", 510),
         condition("DisruptionTarget", "True", 700),
     ]);
-    assert_eq!(end(asked.clone(), all), Some(700));
+    assert_eq!(end(requested.clone(), all), Some(700));
     let unready = json!([
         condition("Ready", "False", 500),
         condition("ContainersReady", "False", 510),
         condition("DisruptionTarget", "False", 700),
     ]);
-    assert_eq!(end(asked.clone(), unready), Some(510));
+    assert_eq!(end(requested.clone(), unready), Some(510));
     let never_ready = json!([
         condition("Ready", "False", 299),
         condition("ContainersReady", "True", 310)
     ]);
-    assert_eq!(end(asked.clone(), never_ready), Some(800));
-    assert_eq!(end(asked, json!(null)), Some(800));
+    assert_eq!(end(requested.clone(), never_ready), Some(800));
+    assert_eq!(end(requested, json!(null)), Some(800));
     assert_eq!(end(json!({}), json!(null)), Some(NOW));
 }
 

@@ -29,7 +29,7 @@ impl From<Document> for BilledObject {
 }
 
 impl BilledObject {
-    /// Keeps of an object what the projection says.
+    /// Keeps the part of an object that the projection selects.
     pub(crate) fn of(seen: &Document, projection: &Projection) -> Self {
         let (document, cut) = projection.keep(seen);
         Self {

@@ -78,7 +78,7 @@ impl Known {
 }
 
 impl Object {
-    /// The UID, by which the ledger knows the object.
+    /// The UID, which identifies the object in the ledger.
     pub(super) fn uid(&self) -> Arc<str> {
         self.meta.uid.as_deref().unwrap_or_default().into()
     }

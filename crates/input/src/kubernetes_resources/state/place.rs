@@ -2,7 +2,7 @@
 //! still the one that this process wrote.
 //!
 //! SQLite locks the file that it has open, wherever that file is. If the file is deleted or replaced by another
-//! one, a second process could open the new one. So the path has a lock of its own, a file beside it, and each
+//! one, a second process could open the new one. So the path has its own lock, a file beside it, and each
 //! write begins and ends with a check of the files at the path.
 
 use std::{
@@ -119,12 +119,12 @@ impl Place {
             return Ok(());
         }
         let unusable = |error: std::io::Error| {
-            Error::Unusable(format!("cannot make {}: {error}", path.display()))
+            Error::Unusable(format!("cannot create {}: {error}", path.display()))
         };
         let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
         if let Some(folder) = folder {
             std::fs::create_dir_all(folder).map_err(|error| {
-                Error::Unusable(format!("cannot make {}: {error}", folder.display()))
+                Error::Unusable(format!("cannot create {}: {error}", folder.display()))
             })?;
         }
         let begun = Instant::now();
@@ -178,8 +178,8 @@ impl Place {
         })
     }
 
-    /// Returns whether the files at the path are others than those that this process has open, whatever they
-    /// contain.
+    /// Returns whether the files at the path are not those that this process has open, regardless of their
+    /// content.
     pub(super) fn moved(&self) -> Option<Change> {
         let left = self.left?;
         let log = || Mark::at(&self.beside("-wal"));

@@ -114,7 +114,10 @@ pub(super) fn read(
                 late.push(((part.uid, part.start), span.with(content)));
             }
             _ => {
-                let reason = format!("a row of `{}` refers to an object that has no row", part.uid);
+                let reason = format!(
+                    "a row of `{}` refers to an object that has no row",
+                    part.uid
+                );
                 return Err(StateError::Damaged(reason));
             }
         }
@@ -336,7 +339,7 @@ impl<'a> Writer<'a> {
             .try_for_each(|id| self.contents.remove(self.transaction, id))
     }
 
-    /// `is_new` says whether the content of the group changed as well.
+    /// `is_new` is whether the content of the group changed as well.
     fn group(
         &mut self,
         key: &str,

@@ -224,7 +224,7 @@ fn a_file_that_cannot_be_created_is_an_error() {
         .err()
         .unwrap();
     assert!(
-        error.to_string().contains("cannot make /proc/nowhere"),
+        error.to_string().contains("cannot create /proc/nowhere"),
         "{error}"
     );
     let dir = tempfile::tempdir().unwrap();

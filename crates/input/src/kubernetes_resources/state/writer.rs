@@ -31,7 +31,7 @@ struct FileReport {
     failures: u32,
     /// What another process did to the file, until it is rewritten.
     lost: Option<Change>,
-    /// The last thing that happened to it, for `/ready`.
+    /// The last event of the file, for `/ready`.
     detail: String,
 }
 
@@ -159,7 +159,10 @@ impl FileReport {
         let aside = file.take_aside();
         if self.lost.is_some() || aside.is_some() {
             let aside = aside.map_or_else(String::new, |aside| {
-                format!("; the file that was there instead was moved to {}", aside.display())
+                format!(
+                    "; the file that was there instead was moved to {}",
+                    aside.display()
+                )
             });
             info!("the state file was rewritten with the whole ledger{aside}");
             self.detail.push_str("; it was rewritten");

@@ -118,7 +118,7 @@ impl Pages {
     ///
     /// # Errors
     /// When the list does not end.
-    pub(crate) fn ask(&mut self, query: &str) -> Result<(), TooMuch> {
+    pub(crate) fn requested(&mut self, query: &str) -> Result<(), TooMuch> {
         let token = query
             .split('&')
             .find_map(|pair| pair.strip_prefix("continue="));
@@ -175,13 +175,13 @@ mod tests {
     #[test]
     fn the_same_page_again_or_pages_without_end_are_refused() {
         let mut pages = Pages::default();
-        assert_eq!(pages.ask("limit=500"), Ok(()));
-        assert_eq!(pages.ask("limit=500&continue=a"), Ok(()));
-        assert_eq!(pages.ask("limit=500&continue=b"), Ok(()));
-        assert_eq!(pages.ask("limit=500&continue=b"), Err(TooMuch::Pages));
-        assert_eq!(pages.ask("limit=500"), Ok(()));
-        assert_eq!(pages.ask("limit=500&continue=b"), Ok(()));
-        let refused = (0..).find(|page| pages.ask(&format!("continue={page}")).is_err());
+        assert_eq!(pages.requested("limit=500"), Ok(()));
+        assert_eq!(pages.requested("limit=500&continue=a"), Ok(()));
+        assert_eq!(pages.requested("limit=500&continue=b"), Ok(()));
+        assert_eq!(pages.requested("limit=500&continue=b"), Err(TooMuch::Pages));
+        assert_eq!(pages.requested("limit=500"), Ok(()));
+        assert_eq!(pages.requested("limit=500&continue=b"), Ok(()));
+        let refused = (0..).find(|page| pages.requested(&format!("continue={page}")).is_err());
         assert_eq!(refused, Some(MOST_PAGES - 2));
     }
 

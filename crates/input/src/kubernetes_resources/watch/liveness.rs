@@ -30,7 +30,7 @@ use crate::kubernetes_resources::clock::Clock;
 
 /// The `Date` of an answer that took longer is too imprecise to compare clocks.
 const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(2);
-/// The longest pause that the API server may ask for.
+/// The longest pause that the API server may request.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The connection of a watch at one moment.
@@ -67,7 +67,7 @@ struct LivenessState {
     connection: Connection,
     /// The local address of the connection, if other requests may share it.
     shared: Option<SocketAddr>,
-    /// The end of the pause that the API server asked for.
+    /// The end of the pause that the API server requested.
     pause: Option<Instant>,
 }
 
@@ -89,7 +89,7 @@ impl WatchLiveness {
         }
     }
 
-    /// Returns the rest of the pause that the API server asked for.
+    /// Returns the rest of the pause that the API server requested.
     pub(crate) fn pause(&self) -> Duration {
         let pause = self.read().pause;
         pause.map_or(Duration::ZERO, |until| {
@@ -226,7 +226,7 @@ where
                 .pages
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            if let Err(too_many) = pages.ask(query) {
+            if let Err(too_many) = pages.requested(query) {
                 return Box::pin(async move { Err(too_many.into()) });
             }
         }

@@ -109,10 +109,12 @@ mod tests {
     use crate::kubernetes_resources::testing::{Api, Request, error};
 
     async fn check(answer: u16) -> (NamespaceCheck, Health, Api) {
-        let api = Api::start(move |request: &Request| match (request.path.as_str(), answer) {
-            ("/api/v1/namespaces/a", 200) => (200, json!({"metadata": {"name": "a"}})),
-            (_, answer) => error(answer, "no"),
-        });
+        let api = Api::start(
+            move |request: &Request| match (request.path.as_str(), answer) {
+                ("/api/v1/namespaces/a", 200) => (200, json!({"metadata": {"name": "a"}})),
+                (_, answer) => error(answer, "no"),
+            },
+        );
         let api = api.await;
         let health = Health::default();
         let warnings = WatchWarnings::new(health.register("watches"), &Metrics::default(), "x");

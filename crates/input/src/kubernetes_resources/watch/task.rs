@@ -48,7 +48,7 @@ const FAILURES_BEFORE_NEW_CLIENT: u32 = 3;
 
 /// One watched collection.
 pub(crate) struct Watch {
-    /// The name under which the ledger knows this watch.
+    /// The name of this watch in the ledger.
     pub(crate) name: Arc<str>,
     /// The namespace, or none for all of them.
     pub(crate) namespace: Option<String>,
@@ -157,7 +157,7 @@ impl Watch {
         state.connected(options.clock.moment());
         loop {
             let woken = tokio::select! {
-                // Events first: a sign of life counts only once everything before it is applied. Without the
+                // Events first: a liveness signal counts only once everything before it is applied. Without the
                 // runtime's budget, which would hide events that wait to be read.
                 biased;
                 event = unconstrained(events.next()) => Woken::Event(event),
@@ -190,7 +190,7 @@ impl Watch {
                 Woken::ConnectionChanged => state.signed(),
                 Woken::Answered(answer) => state.answered(answer),
                 Woken::CheckDue => {
-                    if self.is_asking(state, liveness) && probe.is_terminated() {
+                    if self.needs_probe(state, liveness) && probe.is_terminated() {
                         probe = self.probe(api.clone()).boxed().fuse();
                     }
                 }
@@ -367,8 +367,8 @@ impl Watch {
         );
     }
 
-    /// Updates the metrics. Returns whether the server has to be asked for a sign of life.
-    fn is_asking(&self, state: &mut WatchState, liveness: &WatchLiveness) -> bool {
+    /// Updates the metrics. Returns whether the server has to be probed.
+    fn needs_probe(&self, state: &mut WatchState, liveness: &WatchLiveness) -> bool {
         let Watched {
             ledger,
             report,
@@ -378,10 +378,10 @@ impl Watch {
         let now = options.clock.moment();
         report.update(ledger, now.seconds());
         let (due, pause) = (ledger.next_due(), liveness.pause());
-        state.check(due, pause, liveness.connection(), now) == Check::Ask
+        state.check(due, pause, liveness.connection(), now) == Check::Probe
     }
 
-    /// Asks the server for a sign of life. Returns the answer, if one arrives.
+    /// Probes the server. Returns the answer, if one arrives.
     async fn probe(&self, api: Api<Object>) -> Option<Answer> {
         let requested_at = Instant::now();
         let params = ListParams::default().limit(1);

@@ -3,10 +3,10 @@
 //! [`Change`]s to the ledger.
 //!
 //! A window waits until every watch is known to be current past its end. Bytes on the watch, or an answer
-//! on its connection, are a sign of life: everything from before them has arrived. It counts only once
+//! on its connection, are a liveness signal: everything from before them has arrived. It counts only once
 //! everything that arrived with it is read. After a stall, in which the process read nothing (it was suspended,
 //! or had no CPU), it counts only once the server has had `settle` to send what it had queued. Where an event
-//! shows that the watch lags behind the answers, a sign proves only what lies further back than that lag.
+//! shows that the watch lags behind the answers, a signal proves only what lies further back than that lag.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -49,7 +49,7 @@ pub(crate) enum View {
     /// Something may have happened that has not arrived: after a start, an error, a stall or the end of a
     /// watch, until the watch has settled.
     Behind,
-    /// Everything that happened up to the last sign of life is known.
+    /// Everything that happened up to the last liveness signal is known.
     Current,
 }
 
@@ -79,8 +79,8 @@ pub(crate) enum Change {
 pub(crate) enum Check {
     /// Check again after this time.
     After(Duration),
-    /// A window waits for a sign of life: ask the server for one.
-    Ask,
+    /// A window waits for a liveness signal: probe the server.
+    Probe,
 }
 
 /// The state of a watch between events.
@@ -97,7 +97,7 @@ pub(crate) struct WatchState {
     answer: Option<Answer>,
     /// The answers that were taken as proof.
     proofs: Proofs,
-    /// Whether there may be a sign of life that was not evaluated yet.
+    /// Whether there may be a liveness signal that was not evaluated yet.
     has_sign: bool,
     /// When the next check is due.
     check_at: Instant,
@@ -177,7 +177,7 @@ impl WatchState {
         }
     }
 
-    /// Something arrived that may be a sign of life.
+    /// Something arrived that may be a liveness signal.
     pub(crate) fn signed(&mut self) {
         self.has_sign = true;
     }
@@ -308,7 +308,7 @@ impl WatchState {
         lag
     }
 
-    /// Everything that arrived is read: evaluates the last sign of life.
+    /// Everything that arrived is read: evaluates the last liveness signal.
     pub(crate) fn drained(&mut self, connection: Connection, now: Moment) {
         self.has_sign = false;
         // A list that misses many objects makes many changes at once.
@@ -349,8 +349,8 @@ impl WatchState {
         self.changes.push(Change::Alive(at));
     }
 
-    /// The check is due, and the next window ends at `due`. Returns whether the server has to be asked for a sign
-    /// of life. The next check is due after `pause`, which the server asked for, or later.
+    /// The check is due, and the next window ends at `due`. Returns whether the server has to be
+    /// probed. The next check is due after `pause`, which the server requested, or later.
     pub(crate) fn check(
         &mut self,
         due: UnixSeconds,
@@ -362,7 +362,7 @@ impl WatchState {
         let check = self.next_check(due, connection, now);
         let after = match &check {
             Check::After(after) => *after,
-            Check::Ask => self.between_checks(),
+            Check::Probe => self.between_checks(),
         };
         self.check_at = now.at() + after.max(pause);
         check
@@ -377,7 +377,7 @@ impl WatchState {
         let requested_at = self.answer.map(|it| it.requested_at);
         let is_old = |at: Instant| now.at().saturating_duration_since(at) > ANSWERS_WHILE_LAGGING;
         if !lag.is_zero() && requested_at.is_none_or(is_old) {
-            return Check::Ask;
+            return Check::Probe;
         }
         let due_at = due.saturating_add(whole_seconds(lag));
         if self.view == View::Current && now.seconds() < due_at {
@@ -389,7 +389,7 @@ impl WatchState {
         if self.view == View::Current && self.current_at >= due && is_answered {
             Check::After(regular)
         } else {
-            Check::Ask
+            Check::Probe
         }
     }
 

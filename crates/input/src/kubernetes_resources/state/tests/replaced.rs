@@ -152,7 +152,7 @@ fn a_folder_that_cannot_be_created_again_is_reported_and_tried_again() {
     fs::write(folder, "no folder").unwrap();
     assert_eq!(file.check(), Some(Change::Deleted));
     let error = write(&mut file, &mut ledger).unwrap_err().to_string();
-    assert!(error.contains("cannot make"), "{error}");
+    assert!(error.contains("cannot create"), "{error}");
     assert_eq!(file.check(), Some(Change::Deleted));
     fs::remove_file(folder).unwrap();
     write(&mut file, &mut ledger).unwrap();

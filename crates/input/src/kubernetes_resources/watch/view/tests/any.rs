@@ -116,7 +116,7 @@ impl Run {
         self.check(changes);
     }
 
-    /// The task reads what has arrived, and evaluates the last sign of life.
+    /// The task reads what has arrived, and evaluates the last liveness signal.
     fn read(&mut self) {
         let moment = self.scene.moment(self.now());
         self.scene.state.woke(moment);
