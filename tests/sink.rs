@@ -313,7 +313,7 @@ async fn assert_pause(retry_after: &str, pause: Range<f64>) {
     scene
         .ingest
         .wait_until(MINUTE, |state| {
-            found = first_came_again(state);
+            found = first_was_repeated(state);
             found.is_some()
         })
         .await
@@ -323,8 +323,8 @@ async fn assert_pause(retry_after: &str, pause: Range<f64>) {
     scene.finish(&meterline).await;
 }
 
-/// How long it took until the bytes of the first request came again.
-fn first_came_again(state: &State) -> Option<TimeDelta> {
+/// How long it took until the bytes of the first request were sent again.
+fn first_was_repeated(state: &State) -> Option<TimeDelta> {
     let (first, rest) = state.requests.split_first()?;
     let again = rest.iter().find(|it| it.body == first.body)?;
     Some(again.at - first.at)
@@ -339,7 +339,7 @@ async fn a_redirect_is_not_followed_and_nothing_is_lost() {
     let meterline = whole(&scene).start().unwrap();
     scene
         .ingest
-        .wait_until(MINUTE, |state| first_came_again(state).is_some())
+        .wait_until(MINUTE, |state| first_was_repeated(state).is_some())
         .await
         .unwrap();
     assert_eq!(elsewhere.state().requests.len(), 0);

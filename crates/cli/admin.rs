@@ -83,7 +83,7 @@ pub(crate) fn router(address: &str, rejected: Rejected) -> Router {
 }
 
 async fn index() -> &'static str {
-    "meterline: what names customers\n\nGET  /rejected        what was rejected and is not billed, as JSON (?limit=100&after=NEXT)\nPOST /rejected/retry  try all of it again now\n"
+    "meterline: endpoints that name customers\n\nGET  /rejected        rejected usage, which is not billed, as JSON (?limit=100&after=NEXT)\nPOST /rejected/retry  retry all of it now\n"
 }
 
 /// Refuses the requests that a foreign web page in a browser can send.

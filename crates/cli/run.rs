@@ -187,7 +187,7 @@ async fn pipeline(
         }
         _ if report.unsettled > 0 => Exit::Undelivered,
         _ if report.persisted > 0 => {
-            info!("meterline ends; what is not delivered yet is stored");
+            info!("meterline ends; undelivered messages are stored");
             Exit::Success
         }
         _ => {

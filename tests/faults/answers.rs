@@ -239,7 +239,7 @@ async fn check(sink: Sink, then: &[Then]) {
 }
 
 /// Whether each of the first requests was sent again with the same bytes.
-fn all_came_again(requests: &[Request], first: usize) -> bool {
+fn all_were_repeated(requests: &[Request], first: usize) -> bool {
     requests.len() > first
         && requests.iter().take(first).enumerate().all(|(at, it)| {
             let mut later = requests.iter().skip(at + 1);
@@ -261,7 +261,7 @@ impl Trial {
             RejectsNothing => meterline.assert_metric("output_rejected", 0.0).await,
             Repeats { duplicates } => ingest
                 .wait_until(3 * MINUTE, |state| {
-                    state.duplicates >= duplicates && all_came_again(&state.requests, self.first)
+                    state.duplicates >= duplicates && all_were_repeated(&state.requests, self.first)
                 })
                 .await
                 .unwrap(),

@@ -42,7 +42,7 @@ async fn a_clock_that_is_an_hour_wrong_bills_no_second_that_did_not_pass() {
     scene.wait_for_event_of("pod-0").await;
     for (step, hours) in [1, 0, -1, 0].into_iter().enumerate() {
         let text = if hours == 0 {
-            "was set back to what it should show"
+            "was set back to the correct time"
         } else {
             "the clock of this machine was set;"
         };

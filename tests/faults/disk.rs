@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_secs(20);
 const SMALL: u64 = 6_000_000;
 
 /// Waits until `/ready` reports that a file cannot be written, and asserts that nothing is sent then.
-async fn nothing_goes_out(meterline: &Meterline, ingest: &RecordingIngest, reason: &str) {
+async fn assert_nothing_is_sent(meterline: &Meterline, ingest: &RecordingIngest, reason: &str) {
     meterline.wait_unready(reason).await.unwrap();
     // What was written before may still be on its way.
     let since = Utc::now() + TimeDelta::seconds(2);
@@ -47,7 +47,7 @@ async fn a_state_that_cannot_be_written<F>(
         meterline.wait_ready(MINUTE).await.unwrap();
         ingest.wait_for_more_events(3).await.unwrap();
         let fault = begin();
-        nothing_goes_out(&meterline, ingest, reason).await;
+        assert_nothing_is_sent(&meterline, ingest, reason).await;
         meterline.wait_for_log(reason, SOON).await.unwrap();
         if is_killed {
             // Dropped: killed by SIGKILL.

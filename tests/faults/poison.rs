@@ -56,8 +56,8 @@ async fn rejected_usage_survives_a_restart_and_does_not_affect_other_pods() {
     let ingest = &scene.ingest;
     ingest.poison_when(|event| pod_of(event) == "pod-1");
     let meterline = start_with_state(&scene);
-    let parked = "rejected, and not billed";
-    meterline.wait_for_log(parked, 5 * MINUTE).await.unwrap();
+    let rejected = "rejected, and not billed";
+    meterline.wait_for_log(rejected, 5 * MINUTE).await.unwrap();
     meterline
         .wait_for_seconds(MINUTE, |seconds| seconds["rejected"].as_i64() > Some(0))
         .await
@@ -68,7 +68,7 @@ async fn rejected_usage_survives_a_restart_and_does_not_affect_other_pods() {
 
     let meterline = start_with_state(&scene);
     // Events of later windows are rejected as well.
-    let line = meterline.wait_for_log(parked, 5 * MINUTE).await.unwrap();
+    let line = meterline.wait_for_log(rejected, 5 * MINUTE).await.unwrap();
     assert!(line.contains("default/pod-1"), "{line}");
     scene.assert_exact_but("pod-1", &meterline).await;
     // Every second of pod-1 is rejected: none is lost, and none counts as delivered.

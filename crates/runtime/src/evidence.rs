@@ -60,7 +60,7 @@ impl Evidence {
     }
 
     /// Notes a successful request; returns true for the first one.
-    pub(crate) fn took(&self, bytes: usize, has_failed: bool) -> bool {
+    pub(crate) fn succeeded(&self, bytes: usize, has_failed: bool) -> bool {
         let mut state = self.state();
         let now = &mut state.now;
         now.taken = now.taken.saturating_add(1);
@@ -132,7 +132,7 @@ mod tests {
         let enough = |taken: u64, has_failed: u64| {
             let evidence = Evidence::default();
             for index in 0..taken {
-                evidence.took(1, index < has_failed);
+                evidence.succeeded(1, index < has_failed);
             }
             let at_fault =
                 |failures, crowded| evidence.is_at_fault(Mark::default(), failures, crowded);
@@ -150,19 +150,19 @@ mod tests {
     fn the_smallest_success_since_a_moment_is_known() {
         let evidence = Evidence::default();
         for bytes in [5, 9, 7] {
-            evidence.took(bytes, false);
+            evidence.succeeded(bytes, false);
         }
         let mark = evidence.now();
         assert!(evidence.smaller_succeeded_since(Mark::default(), 6));
         assert!(!evidence.smaller_succeeded_since(Mark::default(), 5));
         assert!(!evidence.smaller_succeeded_since(mark, 100));
         assert!(!evidence.succeeded_since(mark));
-        evidence.took(50, false);
+        evidence.succeeded(50, false);
         assert!(evidence.smaller_succeeded_since(mark, 51));
         assert!(!evidence.smaller_succeeded_since(mark, 50));
         assert!(evidence.succeeded_since(mark));
         for bytes in 51..1_000 {
-            evidence.took(bytes, false);
+            evidence.succeeded(bytes, false);
         }
         assert!(evidence.state().smallest.len() <= SIZES);
         assert!(!evidence.smaller_succeeded_since(evidence.now(), 1_000));

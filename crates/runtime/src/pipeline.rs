@@ -172,7 +172,7 @@ impl<'a> Reader<'a> {
             received: metrics.counter("input_received", "Messages that were read.", &[]),
             delivered: metrics.counter(
                 "input_delivered",
-                "Messages of the input that were delivered, each once, however many outputs took it.",
+                "Messages of the input that were delivered, each counted once, independent of the number of outputs.",
                 &[],
             ),
         }

@@ -200,7 +200,7 @@ impl BatchWriter {
                     batch.chunks.put(chunk, true);
                     chunk = taken;
                 }
-                self.took(chunk, batch).await;
+                self.accepted(chunk, batch).await;
             }
             Err(Failed::Transient(failure)) => {
                 self.errors.inc();
@@ -267,8 +267,8 @@ impl BatchWriter {
         }
     }
 
-    async fn took(&self, chunk: Chunk, batch: &mut Batch) {
-        if self.evidence.took(chunk.bytes(), chunk.has_failed) {
+    async fn accepted(&self, chunk: Chunk, batch: &mut Batch) {
+        if self.evidence.succeeded(chunk.bytes(), chunk.has_failed) {
             info!(output = %self.label, events = chunk.len(), "the server accepted the first delivery");
         }
         batch.seen.fit(&chunk.messages);

@@ -157,7 +157,7 @@ impl Steady {
         let off = wall - steady;
         if off.abs() <= STEP {
             if self.set.take().is_some() {
-                info!("the clock of this machine was set back to what it should show");
+                info!("the clock of this machine was set back to the correct time");
             }
             self.anchor = Some((wall, at));
             return wall;

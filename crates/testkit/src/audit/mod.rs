@@ -276,9 +276,9 @@ impl fmt::Display for Report {
                 ("double", &pod.double),
                 ("surplus", &pod.surplus),
             ];
-            kinds.into_iter().flat_map(move |(kind, spans)| {
-                spans.iter().map(move |span| (key, kind, span))
-            })
+            kinds
+                .into_iter()
+                .flat_map(move |(kind, spans)| spans.iter().map(move |span| (key, kind, span)))
         });
         let mut more = 0;
         for (index, (key, kind, span)) in wrong.enumerate() {
