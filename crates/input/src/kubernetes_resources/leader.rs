@@ -243,7 +243,7 @@ impl LeaderElector {
         (seen.since.elapsed() < duration).then_some(holder)
     }
 
-    /// Returns the second up to which windows were delivered, if the Lease proves it.
+    /// Returns the second up to which windows were delivered according to the Lease, unless that is refused.
     fn delivered(&self, lease: &Lease, state: &mut ElectionState) -> Option<i64> {
         let mut claim = claim::read(lease, self.clock.latest());
         let holder = lease
@@ -258,7 +258,7 @@ impl LeaderElector {
             let most = written.max(self.ledger.safe_watermark());
             let own = claim.watermark.filter(|it| is_its_own && *it <= most);
             if claim.refused.is_none() && own.is_none() {
-                let value = claim.watermark.map_or("nothing".into(), messages::rfc3339);
+                let value = claim.watermark.map_or("(none)".into(), messages::rfc3339);
                 claim.refused =
                     Some((value.to_string(), "this replica leads and did not write it"));
             }

@@ -19,7 +19,7 @@ const SIGNED: &str = "meterline.io/watermark-signed";
 /// The watermark of a Lease.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Claim {
-    /// The second up to which windows were delivered, if it is valid.
+    /// The second up to which windows were delivered, unless it is refused.
     pub(crate) watermark: Option<i64>,
     /// The replica that signed it.
     pub(crate) by: String,

@@ -37,7 +37,7 @@ pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Why there is no client.
 #[derive(Debug, Error)]
 pub(crate) enum ConnectError {
-    /// No address of the API server, or no credentials, are configured.
+    /// No address of the API server or no credentials are configured.
     #[error("no usable cluster configuration: {0}")]
     Configuration(#[source] Box<InferConfigError>),
     /// The configuration names certificates or credentials that cannot be used.
