@@ -35,7 +35,7 @@ use serde::{
     ser::{SerializeMap, SerializeSeq},
 };
 
-pub(crate) use self::encode::text as encode_text;
+pub(crate) use self::encode::{text as encode_text, text_size as encoded_size};
 pub use self::{
     builder::{Builder, Mark, Open},
     cut::Limits,

@@ -266,6 +266,56 @@ impl Message {
         })
     }
 
+    /// Appends the content, as [`Message::bytes`] returns it.
+    ///
+    /// # Errors
+    /// As [`Message::bytes`].
+    pub fn append_to(&self, bytes: &mut Vec<u8>) -> Result<(), ContentError> {
+        match &self.content {
+            Content::Raw(content) => bytes.extend_from_slice(content),
+            Content::Document(document) => document.root().write_json(bytes)?,
+            Content::Rendered(filled) => filled.append_to(bytes)?,
+        }
+        Ok(())
+    }
+
+    /// Fixes the content for an output: keeps what is needed to write it, and nothing that it was made
+    /// from. A message that is written again has the same bytes again.
+    ///
+    /// # Errors
+    /// When the content cannot be written as JSON.
+    pub fn fix(&mut self) -> Result<(), ContentError> {
+        match &self.content {
+            Content::Raw(_) => {}
+            Content::Document(_) => self.content = Content::Raw(self.bytes()?),
+            Content::Rendered(filled) if filled.has_document() => {
+                self.content = Content::Rendered(filled.clone().without_document());
+            }
+            Content::Rendered(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The length in bytes of a content that was fixed.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match &self.content {
+            Content::Raw(bytes) => bytes.len(),
+            Content::Document(_) => 0,
+            Content::Rendered(filled) => filled.size(),
+        }
+    }
+
+    /// Whether a content that was fixed is a JSON object, as far as its first character tells.
+    #[must_use]
+    pub fn is_object(&self) -> bool {
+        match &self.content {
+            Content::Raw(bytes) => bytes.trim_ascii_start().starts_with(b"{"),
+            Content::Document(document) => document.root().is_object(),
+            Content::Rendered(_) => true,
+        }
+    }
+
     /// Why the message is flagged as failed, if it is.
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
@@ -324,7 +374,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::template::JsonTemplate;
+    use crate::template::{Forms, JsonTemplate};
 
     #[test]
     fn raw_bytes_are_parsed_only_on_request() {
@@ -338,7 +388,7 @@ mod tests {
     fn every_kind_of_content_converts_to_every_other() {
         let value = json!({"a": [1, 2.5, null]});
         let document = Document::from(&value);
-        let (template, _) = JsonTemplate::new(document.root(), &[]).unwrap();
+        let template = JsonTemplate::new(document.root(), &[], &Forms::default()).unwrap();
         for content in [
             Content::Raw(Bytes::from_static(br#"{"a":[1,2.5,null]}"#)),
             Content::Document(document),
@@ -348,6 +398,33 @@ mod tests {
             assert_eq!(&message.bytes().unwrap()[..], br#"{"a":[1,2.5,null]}"#);
             assert_eq!(message.document().unwrap().root().to_value(), value);
             assert_eq!(message.tree().unwrap(), value);
+        }
+    }
+
+    #[test]
+    fn a_fixed_content_has_its_bytes_and_nothing_that_they_were_made_from() {
+        let value = json!({"id": "a", "n": [1]});
+        let document = Document::from(&value);
+        let forms = Forms::default();
+        let template = JsonTemplate::new(document.root(), &["id"], &forms).unwrap();
+        let rendered = RenderedJson::new(Arc::new(template), [Arc::from("a")].into());
+        let text = br#"{"id":"a","n":[1]}"#;
+        for content in [
+            Content::Raw(Bytes::from_static(text)),
+            Content::Document(document.clone()),
+            Content::Rendered(rendered.with_document(document)),
+        ] {
+            let mut message = Message::new(content);
+            message.fix().unwrap();
+            let mut bytes = Vec::new();
+            message.append_to(&mut bytes).unwrap();
+            assert_eq!((bytes.as_slice(), message.size()), (&text[..], text.len()));
+            assert!(message.is_object());
+            match message.content() {
+                Content::Raw(_) => {}
+                Content::Document(_) => panic!("it is not encoded"),
+                Content::Rendered(rendered) => assert!(!rendered.has_document()),
+            }
         }
     }
 

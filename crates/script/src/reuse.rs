@@ -5,11 +5,11 @@
 //! encoded result is stored with its document, and later only these fields are filled in. All other
 //! mappings are evaluated each time.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use meterline_core::{
     Content, Document, Message, event_id,
-    template::{JsonTemplate, RenderedJson},
+    template::{Forms, JsonTemplate, RenderedJson},
 };
 use rhai::{Expr, FnCallExpr, Stmt};
 
@@ -18,14 +18,18 @@ use crate::paths;
 /// The result of a script, stored with its document.
 #[derive(Debug)]
 pub(crate) struct Memo {
-    /// The mapping.
-    owner: u64,
-    /// The metadata that the result depends on.
-    from: Box<[Option<Arc<str>>]>,
+    origin: Arc<Origin>,
     /// The result.
     template: Arc<JsonTemplate>,
-    /// The order in which the gaps are filled.
-    order: Box<[usize]>,
+}
+
+/// What a result depends on besides its document.
+#[derive(Debug, PartialEq, Eq)]
+struct Origin {
+    /// The mapping.
+    owner: u64,
+    /// The metadata that the mapping reads outside the gaps.
+    metadata: Box<[Option<Arc<str>>]>,
 }
 
 /// How the result of a script is reused.
@@ -34,6 +38,9 @@ pub(crate) struct Reuse {
     gaps: Vec<(String, Filler)>,
     /// The metadata that the script reads outside the gaps.
     reads: Vec<String>,
+    forms: Forms,
+    /// The newest one, which the messages of a window share.
+    origin: Mutex<Option<Arc<Origin>>>,
 }
 
 /// The value of a gap.
@@ -80,20 +87,17 @@ impl Reuse {
             return None;
         };
         let memo = document.recall::<Memo>()?;
-        let is_same = memo.owner == owner
+        let is_same = memo.origin.owner == owner
             && self
                 .reads
                 .iter()
                 .map(|key| message.metadata.get(key))
-                .eq(memo.from.iter().map(Option::as_ref));
+                .eq(memo.origin.metadata.iter().map(Option::as_ref));
         if !is_same {
             return None;
         }
-        let values = memo
-            .order
-            .iter()
-            .map(|gap| self.gaps.get(*gap)?.1.fill(message))
-            .collect::<Option<_>>()?;
+        let values = self.gaps.iter().map(|(_, filler)| filler.fill(message));
+        let values = values.collect::<Option<_>>()?;
         Some(RenderedJson::new(Arc::clone(&memo.template), values))
     }
 
@@ -112,22 +116,32 @@ impl Reuse {
         }
         let root = result.root();
         let gaps: Vec<_> = self.gaps.iter().map(|(key, _)| key.as_str()).collect();
-        let Some((template, order)) = JsonTemplate::new(root, &gaps) else {
+        let Some(template) = JsonTemplate::new(root, &gaps, &self.forms) else {
             return Content::Document(result);
         };
-        let from = self.reads.iter().map(|key| message.metadata.get(key));
-        let memo = Memo {
-            owner,
-            from: from.map(Option::<&Arc<str>>::cloned).collect(),
-            template: Arc::new(template),
-            order: order.into(),
-        };
+        let template = Arc::new(template);
         // The values that the script returned.
-        let text = |gap: &usize| root.get(gaps.get(*gap)?)?.as_str();
-        let values = memo.order.iter().filter_map(text).map(Arc::from).collect();
-        let filled = RenderedJson::new(Arc::clone(&memo.template), values);
-        document.remember(memo);
+        let text = |gap: &&str| root.get(gap)?.as_str();
+        let values = gaps.iter().filter_map(text).map(Arc::from).collect();
+        let filled = RenderedJson::new(Arc::clone(&template), values);
+        document.remember(Memo {
+            origin: self.origin(owner, message),
+            template,
+        });
         Content::Rendered(filled.with_document(result))
+    }
+
+    fn origin(&self, owner: u64, message: &Message) -> Arc<Origin> {
+        let metadata = self.reads.iter().map(|key| message.metadata.get(key));
+        let origin = Origin {
+            owner,
+            metadata: metadata.map(Option::<&Arc<str>>::cloned).collect(),
+        };
+        let mut newest = self.origin.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*newest {
+            Some(known) if **known == origin => Arc::clone(known),
+            _ => Arc::clone(newest.insert(Arc::new(origin))),
+        }
     }
 }
 
@@ -194,7 +208,12 @@ impl Reads {
         let mut reads: Vec<_> = reads.collect::<Option<_>>()?;
         reads.sort();
         reads.dedup();
-        Some(Reuse { gaps, reads })
+        Some(Reuse {
+            gaps,
+            reads,
+            forms: Forms::default(),
+            origin: Mutex::default(),
+        })
     }
 }
 
