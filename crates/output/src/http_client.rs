@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use meterline_config::{Configure, GoDuration, Located, OutputSpec, PlanContext, Spec};
 use meterline_core::{
-    BatchPolicy, BuildContext, BuildError, Content, Message, OutputNode, OutputPlan, Reads,
+    BatchPolicy, BuildContext, BuildError, ContentError, Message, OutputNode, OutputPlan, Reads,
     RetryPolicy, Taken, WriteError, Writer, WriterNode,
 };
 use meterline_script::{Engine, Limits, Template};
@@ -22,7 +22,7 @@ use crate::{
     answers::{Protocol, Statuses},
     batching::Batching,
     http::{client, parse_url, send, shown},
-    requests::{in_flight, time_limit},
+    requests::{array, in_flight, joined, time_limit, unsendable},
     tls::Tls,
 };
 
@@ -289,28 +289,17 @@ impl Writer for HttpClient {
         };
         let request = self.request(first);
         let (shown, request) = request.map_err(|reason| WriteError::Unsendable { reason })?;
-        let body = body(batch, self.plan.batch_as);
+        let body = body(batch, self.plan.batch_as).map_err(unsendable)?;
         send(request.body(body), &shown, &self.plan.protocol, batch.len()).await
     }
 }
 
 /// Returns the body that contains these messages. Without batching there is exactly one message.
-fn body(batch: &[Message], batch_as: Option<BatchAs>) -> Vec<u8> {
-    let (start, between, end): (&[u8], u8, &[u8]) = match batch_as {
-        Some(BatchAs::JsonArray) => (b"[", b',', b"]"),
-        Some(BatchAs::Lines) | None => (b"", b'\n', b""),
-    };
-    let mut body = start.to_vec();
-    for (index, message) in batch.iter().enumerate() {
-        if index > 0 {
-            body.push(between);
-        }
-        if let Content::Raw(bytes) = message.content() {
-            body.extend_from_slice(bytes);
-        }
+fn body(batch: &[Message], batch_as: Option<BatchAs>) -> Result<Vec<u8>, ContentError> {
+    match batch_as {
+        Some(BatchAs::JsonArray) => array(batch),
+        Some(BatchAs::Lines) | None => joined(batch, [b"", b"\n", b""]),
     }
-    body.extend_from_slice(end);
-    body
 }
 
 #[cfg(test)]
@@ -356,10 +345,13 @@ mod tests {
     #[test]
     fn a_batch_is_an_array_where_the_content_type_is_json_and_lines_elsewhere() {
         let batch = [Message::raw("{}"), Message::raw("[1]")];
-        assert_eq!(body(&batch, Some(BatchAs::JsonArray)), b"[{},[1]]");
-        assert_eq!(body(&batch[..1], Some(BatchAs::JsonArray)), b"[{}]");
-        assert_eq!(body(&batch, Some(BatchAs::Lines)), b"{}\n[1]");
-        assert_eq!(body(&batch[..1], None), b"{}");
+        assert_eq!(body(&batch, Some(BatchAs::JsonArray)).unwrap(), b"[{},[1]]");
+        assert_eq!(
+            body(&batch[..1], Some(BatchAs::JsonArray)).unwrap(),
+            b"[{}]"
+        );
+        assert_eq!(body(&batch, Some(BatchAs::Lines)).unwrap(), b"{}\n[1]");
+        assert_eq!(body(&batch[..1], None).unwrap(), b"{}");
         for (name, value, batch_as) in [
             (
                 "Content-Type",

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use meterline_config::{Configure, GoDuration, Located, OutputSpec, PlanContext, Spec};
 use meterline_core::{
-    BatchPolicy, BuildContext, BuildError, Content, Message, OutputNode, OutputPlan, RetryPolicy,
-    Taken, WriteError, Writer, WriterNode,
+    BatchPolicy, BuildContext, BuildError, Message, OutputNode, OutputPlan, RetryPolicy, Taken,
+    WriteError, Writer, WriterNode,
 };
 use reqwest::{
     Client, Url,
@@ -28,7 +28,7 @@ use crate::{
     answers::Protocol,
     batching::Batching,
     http::{client, parse_url, send, shown},
-    requests::{in_flight, time_limit},
+    requests::{array, in_flight, time_limit, unsendable},
     tls::Tls,
 };
 
@@ -233,7 +233,7 @@ struct OpenMeter {
 #[async_trait]
 impl Writer for OpenMeter {
     async fn write(&self, batch: &[Message]) -> Result<(), WriteError> {
-        let (body, content_type) = self.body(batch);
+        let (body, content_type) = self.body(batch)?;
         let mut request = self
             .client
             .post(self.url.clone())
@@ -252,24 +252,13 @@ impl Writer for OpenMeter {
 }
 
 impl OpenMeter {
-    fn body(&self, batch: &[Message]) -> (Bytes, &'static str) {
-        let events = || batch.iter().filter_map(raw);
-        if let (true, [only]) = (self.single, batch)
-            && let Some(event) = raw(only)
-        {
-            return (event.clone(), "application/cloudevents+json");
+    fn body(&self, batch: &[Message]) -> Result<(Bytes, &'static str), WriteError> {
+        if let (true, [only]) = (self.single, batch) {
+            let event = only.bytes().map_err(unsendable)?;
+            return Ok((event, "application/cloudevents+json"));
         }
-        let size: usize = events().map(|event| event.len() + 1).sum();
-        let mut body = Vec::with_capacity(size + 1);
-        body.push(b'[');
-        for (index, event) in events().enumerate() {
-            if index > 0 {
-                body.push(b',');
-            }
-            body.extend_from_slice(event);
-        }
-        body.push(b']');
-        (body.into(), "application/cloudevents-batch+json")
+        let body = array(batch).map_err(unsendable)?;
+        Ok((body.into(), "application/cloudevents-batch+json"))
     }
 
     fn authorization(&self) -> Result<Option<HeaderValue>, WriteError> {
@@ -299,13 +288,6 @@ impl OpenMeter {
                 Ok(Some(value))
             }
         }
-    }
-}
-
-fn raw(message: &Message) -> Option<&Bytes> {
-    match message.content() {
-        Content::Raw(bytes) => Some(bytes),
-        Content::Document(_) | Content::Rendered(_) => None,
     }
 }
 

@@ -1,8 +1,40 @@
-//! The limits on requests that outputs share: how many at once, and for how long.
+//! What outputs that send requests share: their bodies, how many at once, and for how long.
 
 use std::time::Duration;
 
 use meterline_config::{GoDuration, Located, PlanContext};
+use meterline_core::{ContentError, Message, WriteError};
+
+/// Returns the messages as the text of a JSON array.
+pub(crate) fn array(batch: &[Message]) -> Result<Vec<u8>, ContentError> {
+    joined(batch, [b"[", b",", b"]"])
+}
+
+/// Returns the messages between `start` and `end`, with `between` after each but the last.
+pub(crate) fn joined(
+    batch: &[Message],
+    [start, between, end]: [&[u8]; 3],
+) -> Result<Vec<u8>, ContentError> {
+    let around = start.len() + end.len() + between.len() * batch.len();
+    let size: usize = batch.iter().map(Message::size).sum();
+    let mut body = Vec::with_capacity(size + around);
+    body.extend_from_slice(start);
+    for (index, message) in batch.iter().enumerate() {
+        if index > 0 {
+            body.extend_from_slice(between);
+        }
+        message.append_to(&mut body)?;
+    }
+    body.extend_from_slice(end);
+    Ok(body)
+}
+
+/// The error for messages that cannot be written as JSON.
+pub(crate) fn unsendable(error: ContentError) -> WriteError {
+    WriteError::Unsendable {
+        reason: error.to_string(),
+    }
+}
 
 /// Returns the most requests in flight at once. Reports an error for 0, which would deliver
 /// nothing.

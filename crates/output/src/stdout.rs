@@ -19,8 +19,8 @@ use std::{
 use async_trait::async_trait;
 use meterline_config::{Configure, OutputSpec, PlanContext, Spec};
 use meterline_core::{
-    BatchPolicy, BuildContext, BuildError, Content, IntCounter, Lines, Message, OutputNode,
-    OutputPlan, RetryPolicy, Taken, WriteError, Writer, WriterNode,
+    BatchPolicy, BuildContext, BuildError, IntCounter, Lines, Message, OutputNode, OutputPlan,
+    RetryPolicy, Taken, WriteError, Writer, WriterNode,
 };
 use serde::Deserialize;
 use tracing::warn;
@@ -231,9 +231,7 @@ fn retry(reason: &str) -> WriteError {
 
 /// Returns a message as one line, with its line breaks replaced by spaces.
 fn line(message: &Message) -> Option<Vec<u8>> {
-    let Content::Raw(bytes) = message.content() else {
-        return None;
-    };
+    let bytes = message.bytes().ok()?;
     let plain = bytes.iter().map(|byte| match byte {
         b'\n' | b'\r' => b' ',
         byte => *byte,

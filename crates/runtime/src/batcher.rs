@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use meterline_core::{
-    BatchPolicy, Cause, Content, Health, HealthHandle, IntCounter, Metrics, Rejection, WriterNode,
+    BatchPolicy, Cause, Health, HealthHandle, IntCounter, Metrics, Rejection, WriterNode,
 };
 use tokio::{
     sync::mpsc,
@@ -15,7 +15,6 @@ use tracing::info;
 use crate::{
     delivery::{Delivery, MessageBatch},
     rejections::Rejections,
-    size_limit::size,
     write::BatchWriter,
 };
 
@@ -128,14 +127,14 @@ impl Batcher {
                 continue;
             }
             // From here on the bytes are fixed, so every retry sends the same.
-            match message.bytes() {
-                Ok(bytes) if rules.objects_only && !bytes.trim_ascii_start().starts_with(b"{") => {
+            match message.fix() {
+                Ok(()) if rules.objects_only && !message.is_object() => {
                     let rejection =
                         Rejection::new(Cause::Schema, Arc::clone(&self.label), NO_OBJECT);
                     rejections.reject(message, ack, rejection).await;
                     continue;
                 }
-                Ok(bytes) => message.set_content(Content::Raw(bytes)),
+                Ok(()) => {}
                 Err(error) => {
                     let label = Arc::clone(&self.label);
                     let rejection = Rejection::new(Cause::Encoding, label, error.to_string());
@@ -143,7 +142,7 @@ impl Batcher {
                     continue;
                 }
             }
-            self.bytes = self.bytes.saturating_add(size(&message));
+            self.bytes = self.bytes.saturating_add(message.size());
             self.waiting.push_back(Delivery { message, ack });
         }
         if self.due.is_none() && !self.waiting.is_empty() {
@@ -234,7 +233,7 @@ impl Batcher {
         while batch.len() < most
             && let Some(next) = self.waiting.front()
         {
-            let size = size(&next.message);
+            let size = next.message.size();
             let over = bytes.saturating_add(size) > most_bytes && !batch.is_empty();
             // Messages after a flush belong to the next batch.
             let behind = self.flushing > 0 && batch.len() >= self.flushing;

@@ -6,20 +6,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use meterline_core::{Content, Message};
+use meterline_core::Message;
 
 /// The number of batches near the limit that must succeed before a higher limit is tried. It doubles
 /// each time that the server rejects the higher limit, up to the maximum.
 const BATCHES_BEFORE_GROWTH: u32 = 16;
 const MOST_BATCHES_BEFORE_GROWTH: u32 = 1_024;
-
-/// Returns the bytes of a message whose content has been fixed.
-pub(crate) fn size(message: &Message) -> usize {
-    match message.content() {
-        Content::Raw(bytes) => bytes.len(),
-        Content::Document(_) | Content::Rendered(_) => 0,
-    }
-}
 
 /// The observations while one batch was written in chunks.
 #[derive(Default)]
@@ -48,7 +40,7 @@ impl Seen {
 }
 
 pub(crate) fn bytes(chunk: &[Message]) -> usize {
-    chunk.iter().map(size).sum()
+    chunk.iter().map(Message::size).sum()
 }
 
 /// The most bytes to put into one batch.
