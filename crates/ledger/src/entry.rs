@@ -103,6 +103,8 @@ impl<C: Content> Entry<C> {
     pub(crate) fn start_segment(&mut self, emitted: UnixSeconds, content: C) {
         let from = self.first.max(emitted);
         if self.end.is_none_or(|end| from < end) {
+            // Most objects have one segment at a time, and a list that grows has room for four.
+            self.segments.reserve_exact(1);
             self.segments.push(Segment::new(from, self.end, content));
         }
     }

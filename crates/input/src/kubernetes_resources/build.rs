@@ -206,7 +206,9 @@ impl Plan {
         let is_namespaced = self.resource_type.is_namespaced();
         let place = |known: &Known| {
             let sees = |namespace: &Option<String>| {
-                !is_namespaced || namespace.is_none() || *namespace == known.namespace
+                !is_namespaced
+                    || namespace.is_none()
+                    || namespace.as_deref() == known.namespace.as_deref()
             };
             let place = names.iter().find(|(_, namespace)| sees(namespace));
             place.map(|(name, _)| Arc::clone(name))

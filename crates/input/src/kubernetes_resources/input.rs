@@ -29,7 +29,7 @@ use crate::settlements::Settlements;
 const LAST_WRITE: Duration = Duration::from_secs(5);
 /// How many pieces of a window one batch has. As messages, the pieces of a hundred thousand objects take more
 /// memory than the ledger of them, so each batch is made when the pipeline can accept it.
-const PIECES: usize = 4_096;
+const PIECES: usize = 1_024;
 /// Outputs retry by themselves, so a window that failed met something unexpected: it is not sent again at once.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// How long a read waits at most before it checks again. The wall clock may be set meanwhile.

@@ -464,8 +464,8 @@ mod tests {
             at: 7,
             versions: [(WATCH.into(), 3)].into(),
         };
-        let placed = ledger.restored(&seen, |known| (known.name == "a").then(|| WATCH.into()));
-        let names: Vec<_> = placed[WATCH].iter().map(|it| it.name.as_str()).collect();
+        let placed = ledger.restored(&seen, |known| (&*known.name == "a").then(|| WATCH.into()));
+        let names: Vec<_> = placed[WATCH].iter().map(|it| &*it.name).collect();
         assert_eq!(names, ["a"]);
         complete(&ledger);
         let window = ledger.next(10).0.unwrap();
@@ -479,10 +479,7 @@ mod tests {
     #[test]
     fn known_objects_keep_name_namespace_and_version() {
         let known = object(pod("a", 1), 5).known();
-        assert_eq!(
-            (known.name.as_str(), known.namespace.as_deref()),
-            ("a", Some("n"))
-        );
+        assert_eq!((&*known.name, known.namespace.as_deref()), ("a", Some("n")));
         assert_eq!(known.version, 5);
     }
 }

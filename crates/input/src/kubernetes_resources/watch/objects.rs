@@ -247,7 +247,7 @@ mod tests {
         }));
         let listed = HashSet::from(["a".into(), "c".into()]);
         let missing = objects.except(&listed);
-        let names: Vec<_> = missing.iter().map(|it| it.name.as_str()).collect();
+        let names: Vec<_> = missing.iter().map(|it| &*it.name).collect();
         assert_eq!(
             (names.as_slice(), objects.version()),
             (["b"].as_slice(), Some(4))

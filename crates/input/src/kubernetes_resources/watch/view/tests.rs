@@ -330,7 +330,7 @@ fn the_last_state_of_an_object_that_a_list_does_not_show_determines_its_end() {
     scene.state.list_requested();
     scene.state.list_began(Some(30), scene.moment(40.0));
     let missing = scene.state.missing_in_list();
-    let names: Vec<_> = missing.iter().map(|it| it.name.as_str()).collect();
+    let names: Vec<_> = missing.iter().map(|it| &*it.name).collect();
     assert_eq!(names, ["a"]);
     let mut last = pod("a", 20, 1);
     let deleted = json!({
