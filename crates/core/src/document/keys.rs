@@ -1,8 +1,8 @@
 //! The keys that documents write as one byte.
 //!
 //! Most objects of one source have the same keys. The program hands in those that are frequent; a key that is
-//! not among them is written as text. This affects the size of documents and nothing else. The numbers are never
-//! persisted, so keys can be added and removed.
+//! not among them is written as text. This affects the size of documents, and so which values are left out of one
+//! that is too large. The numbers are never persisted, so keys can be added and removed.
 //!
 //! Documents are compared by their bytes, and bytes are copied from one document to another, so a key must be
 //! written in the same way for as long as the process runs. Therefore a process has one dictionary, which is

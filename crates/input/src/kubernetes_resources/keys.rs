@@ -1,7 +1,7 @@
 //! Frequent keys of objects of the Kubernetes API.
 //!
-//! A pod has some three hundred keys, most of which occur in every pod. Keys can be added and removed: what is
-//! persisted of an object does not depend on them.
+//! A pod has some three hundred keys, most of which occur in every pod. Keys can be added and removed: objects are
+//! persisted as JSON, which has no numbers of keys.
 
 use meterline_core::KeyDictionary;
 
