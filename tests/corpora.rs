@@ -103,7 +103,7 @@ fn registry() -> Registry {
     Registry {
         default_input: "stdin: {}",
         default_output: "drop: {}",
-        ..meterline_components::registry()
+        ..meterline_components::registry().unwrap()
     }
 }
 
@@ -164,6 +164,8 @@ fn variables_are_replaced_or_refused() {
 
 #[test]
 fn mappings_map_or_fail() {
+    // The other tests of this process need its keys, which come before the first document.
+    registry();
     let limits = Limits {
         time: std::time::Duration::from_millis(20),
         operations: 10_000,

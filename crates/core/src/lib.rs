@@ -26,7 +26,10 @@ mod traits;
 
 pub use ack::{Ack, Outcome, Settled, Settlement};
 pub use backoff::Backoff;
-pub use document::{Builder, Document, Entries, Items, Limits, Mark, Node, Open, Scalar};
+pub use document::{
+    Builder, DictionaryInUse, Document, Entries, Items, KeyDictionary, Limits, Mark, Node, Open,
+    Scalar,
+};
 pub use drops::Drops;
 pub use extensions::Extensions;
 pub use fate::{Cause, Rejection};

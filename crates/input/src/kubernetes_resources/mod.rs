@@ -13,6 +13,7 @@ mod build;
 mod clock;
 mod delivery;
 mod input;
+mod keys;
 mod leader;
 mod ledger;
 mod lifetime;
@@ -34,8 +35,8 @@ use meterline_config::{Configure, GoDuration, InputSpec, Located, PlanContext, S
 use meterline_core::{InputPlan, Reads, foreseen::Foreseen};
 use serde::Deserialize;
 
-pub use self::leader::LeaderElection;
 use self::{build::Plan, resource_type::ResourceType};
+pub use self::{keys::KEYS, leader::LeaderElection};
 
 /// The component.
 pub(crate) const SPEC: InputSpec = Spec::new::<Config>(

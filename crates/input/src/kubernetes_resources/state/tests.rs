@@ -13,6 +13,7 @@ use serde_json::json;
 mod any;
 mod figures;
 mod kept;
+mod keys;
 mod older;
 mod replaced;
 
