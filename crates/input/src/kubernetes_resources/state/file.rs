@@ -5,7 +5,8 @@
 //! damaged file is moved aside, never deleted; the ledger is then rebuilt from the API server.
 //!
 //! A change writes only the rows that it changes ([`tables`]). SQLite writes each of their pages once to the log
-//! and once, with the changes of many commits, to the file. So pages are small, and the log is long. Deleted rows
+//! and once, with the changes of many commits, to the file. So pages are small, and the log is long; and a small
+//! change waits in one page ([`pending`]) until many are written to the tables together. Deleted rows
 //! are overwritten: the file contains nothing that no mapping reads any more.
 
 use std::{
