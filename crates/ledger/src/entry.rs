@@ -325,7 +325,7 @@ impl<C> Record<C> {
 }
 
 /// What changed of one object.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RecordChange<C> {
     /// All but its segments.
     pub life: Record<C>,

@@ -15,6 +15,7 @@ mod figures;
 mod kept;
 mod keys;
 mod older;
+mod pending;
 mod replaced;
 
 use super::{file::*, place::*, rows::*};
@@ -64,6 +65,28 @@ fn restored(saved: Saved) -> Ledger<BilledObject> {
     )
 }
 
+/// All that the state holds of a ledger.
+fn everything(mut ledger: Ledger<BilledObject>) -> String {
+    let changes = ledger.take_everything();
+    let records = String::from_utf8(bytes(&changes.records).unwrap()).unwrap();
+    format!("{records} {changes:?}")
+}
+
+/// The ledger of a file that `ledger` is written to at once.
+fn at_once(mut ledger: Ledger<BilledObject>) -> Ledger<BilledObject> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.sqlite");
+    let (mut file, ..) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
+    file.write(&ledger.take_everything(), &seen(1)).unwrap();
+    drop(file);
+    restored(
+        StateFile::open(&path, "pod", &Reads::All, 0)
+            .unwrap()
+            .1
+            .unwrap(),
+    )
+}
+
 fn names(ledger: &Ledger<BilledObject>) -> Vec<String> {
     ledger.existing().map(|(uid, _)| uid.to_string()).collect()
 }
@@ -75,7 +98,8 @@ fn seen(at: i64) -> SeenUntil {
     }
 }
 
-fn count(file: &StateFile, table: &str) -> i64 {
+fn count(file: &mut StateFile, table: &str) -> i64 {
+    file.settle().unwrap();
     let connection = file.connection.as_ref().unwrap();
     let count = format!("SELECT count(*) FROM {table}");
     connection.query_row(&count, [], |row| row.get(0)).unwrap()
