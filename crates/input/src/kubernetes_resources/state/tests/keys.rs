@@ -57,18 +57,18 @@ fn read(path: &Path, expected: &[(&str, BilledObject)]) -> (StateFile, Ledger<Bi
 fn change(path: &Path) {
     KEYS.install().unwrap();
     let (mut file, mut ledger) = read(path, &[("a", pod("a")), ("b", pod("b"))]);
-    assert_eq!(count(&file, "contents"), 2);
-    let parts = count(&file, "parts");
+    assert_eq!(count(&mut file, "contents"), 2);
+    let parts = count(&mut file, "parts");
     // What is equal is no change, and is found in the file.
     observe(&mut ledger, "a", pod("a"), 2);
     file.write(&ledger.take_changes(), &seen(2)).unwrap();
     assert_eq!(
-        (count(&file, "parts"), count(&file, "contents")),
+        (count(&mut file, "parts"), count(&mut file, "contents")),
         (parts, 2)
     );
     observe(&mut ledger, "c", pod("b"), 2);
     file.write(&ledger.take_changes(), &seen(2)).unwrap();
-    assert_eq!(count(&file, "contents"), 2);
+    assert_eq!(count(&mut file, "contents"), 2);
     observe(&mut ledger, "d", pod("d"), 3);
     file.write(&ledger.take_changes(), &seen(3)).unwrap();
 }
