@@ -76,6 +76,8 @@ pub struct JsonTemplate {
     form: Arc<Form>,
     /// The JSON texts of the scalars that are not gaps, each followed by the separator.
     values: Box<[u8]>,
+    /// The length of the JSON text without its gaps.
+    size: usize,
     /// The number of the check that the rendered JSON passed, 0 for none.
     checked_by: AtomicU64,
 }
@@ -103,9 +105,13 @@ impl JsonTemplate {
             text: writer.text.to_box(),
             places: writer.places.into(),
         };
+        let separators = form.places.iter().filter(|place| place.gap.is_none());
+        let separators = separators.count();
+        let size = form.text.len().saturating_add(writer.values.len());
         (found == gaps.len()).then(|| Self {
             form: forms.shared(form),
             values: writer.values.to_box(),
+            size: size.saturating_sub(separators),
             checked_by: AtomicU64::new(0),
         })
     }
@@ -185,6 +191,8 @@ impl Writer {
 pub struct RenderedJson {
     template: Arc<JsonTemplate>,
     values: Box<[Arc<str>]>,
+    /// The length of the JSON text in bytes.
+    size: usize,
     /// The document that it was rendered from, if it is available.
     document: Option<Document>,
 }
@@ -194,9 +202,15 @@ impl RenderedJson {
     /// without a value stays `""`.
     #[must_use]
     pub fn new(template: Arc<JsonTemplate>, values: Box<[Arc<str>]>) -> Self {
+        let mut size = template.size;
+        for gap in template.form.places.iter().filter_map(|place| place.gap) {
+            let value = values.get(usize::from(gap));
+            size = size.saturating_add(encoded_size(value.map_or("", AsRef::as_ref)));
+        }
         Self {
             template,
             values,
+            size,
             document: None,
         }
     }
@@ -230,12 +244,7 @@ impl RenderedJson {
     /// The length of the JSON text in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
-        let JsonTemplate { form, values, .. } = &*self.template;
-        let gaps = form.places.iter().filter(|place| place.gap.is_some());
-        let scalars = form.places.len().saturating_sub(gaps.clone().count());
-        let more: usize = gaps.map(|place| encoded_size(self.value(place.gap))).sum();
-        // Each scalar is followed by a separator.
-        (form.text.len() + values.len() + more).saturating_sub(scalars)
+        self.size
     }
 
     /// The value of a gap.
