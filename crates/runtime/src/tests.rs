@@ -31,7 +31,7 @@ enum Response {
     Accept,
     Retry,
     RetryAfter(u64),
-    AcceptAndLoseResponse,
+    AcceptWithoutAnswer,
     Unauthorized,
 }
 
@@ -91,7 +91,7 @@ impl Writer for Sink {
                 take();
                 Ok(())
             }
-            Response::AcceptAndLoseResponse => {
+            Response::AcceptWithoutAnswer => {
                 take();
                 Err(WriteError::Retry {
                     reason,
@@ -330,7 +330,7 @@ fn responses() -> impl Strategy<Value = Vec<Response>> {
         4 => Just(Response::Accept),
         2 => Just(Response::Retry),
         1 => (1_u64..400).prop_map(Response::RetryAfter),
-        2 => Just(Response::AcceptAndLoseResponse),
+        2 => Just(Response::AcceptWithoutAnswer),
         1 => Just(Response::Unauthorized),
     ];
     prop::collection::vec(response, 0..40)
@@ -372,7 +372,7 @@ proptest! {
         size in 0_usize..12,
         period in prop::option::of(1_u64..5),
     ) {
-        let lost = responses.iter().filter(|it| matches!(it, Response::AcceptAndLoseResponse)).count();
+        let lost = responses.iter().filter(|it| matches!(it, Response::AcceptWithoutAnswer)).count();
         let failing = responses.iter().filter(|it| !matches!(it, Response::Accept)).count();
         let sink_state = SinkState { responses, most, ..SinkState::default() };
         let batching = BatchPolicy {
