@@ -52,10 +52,7 @@ impl<'a> Container<'a> {
     }
 
     /// Returns the amounts of all resources by name.
-    pub(crate) fn amounts(
-        &self,
-        section: Section,
-    ) -> BTreeMap<&'a str, Result<Quantity, String>> {
+    pub(crate) fn amounts(&self, section: Section) -> BTreeMap<&'a str, Result<Quantity, String>> {
         self.resources.amounts(section, |_| true)
     }
 
@@ -151,7 +148,10 @@ impl<'a> Reserved<'a> {
         let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
         for container in &self.containers {
             for (name, amount) in container.resources.amounts(section, is_gpu) {
-                tallies.entry(name).or_default().add(container.kind, amount?);
+                tallies
+                    .entry(name)
+                    .or_default()
+                    .add(container.kind, amount?);
             }
         }
         let names = self.overhead.into_iter().flat_map(|it| it.names());
