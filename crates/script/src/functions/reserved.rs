@@ -179,3 +179,128 @@ fn containers(context: &Context, reserved: &Reserved<'_>) -> Dynamic {
     }
     list
 }
+
+#[cfg(test)]
+mod tests {
+    use meterline_core::Message;
+    use serde_json::{Value, json};
+
+    use crate::{Engine, Limits, notes::Note};
+
+    /// Runs a mapping and returns its result and its notes.
+    fn map(source: &str, pod: &Value) -> (Value, Vec<Note>) {
+        let engine = Engine::new(Limits::default());
+        let mapping = engine.compile_mapping(source).unwrap();
+        let mut message = Message::value(pod);
+        let mut notes = Vec::new();
+        mapping.run_noting(&mut message, &mut notes).unwrap();
+        (message.tree().unwrap(), notes)
+    }
+
+    fn names(count: usize) -> Value {
+        let mut names: serde_json::Map<_, _> = (0..count)
+            .map(|index| (format!("a.example.com/{index}"), json!("1")))
+            .collect();
+        names.insert("cpu".into(), json!("2"));
+        names.into()
+    }
+
+    #[test]
+    fn a_malformed_amount_omits_only_itself() {
+        let source = "root = #{ all: containers(), cpu: container_request(\"a\", \"cpu\"),
+            memory: container_request(\"a\", \"memory\"), both: pod_limit_or_request(\"cpu\") }";
+        let pod = json!({"spec": {"containers": [
+            {"name": "a", "resources": {"requests": {"cpu": "x", "memory": "1Ki"}}},
+        ]}});
+        let (event, notes) = map(source, &pod);
+        assert_eq!(
+            event,
+            json!({"memory": 1024, "all": [
+                {"name": "a", "kind": "container", "requests": {"memory": 1024}, "limits": {}},
+            ]})
+        );
+        let [note] = notes.as_slice() else {
+            panic!("{notes:?}");
+        };
+        assert!(
+            note.text
+                .starts_with("spec.containers[0].resources.requests.cpu: `x`"),
+            "{note:?}"
+        );
+    }
+
+    #[test]
+    fn a_tenant_cannot_exceed_the_limits_of_scripts_by_resource_names_or_containers() {
+        let source = "let all = containers();
+            root = #{ count: all.len(), cpu: all.map_each(|it| it.requests.cpu).sum(),
+                names: all.map_each(|it| it.requests.len()).sum() }";
+        let many = json!({"name": "a", "resources": {"requests": names(20_000)}});
+        let other = json!({"name": "b", "resources": {"requests": names(1)}});
+        let (event, notes) = map(source, &json!({"spec": {"containers": [many, other]}}));
+        assert_eq!(event, json!({"count": 2, "cpu": 4, "names": 2002}));
+        let texts: Vec<_> = notes.iter().map(|it| it.text.as_str()).collect();
+        assert_eq!(texts, ["containers() omits 18001 amounts beyond 2000"]);
+
+        let one =
+            json!({"name": "x", "resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "1"}}});
+        let pod = json!({"spec": {"containers": vec![one; 700]}});
+        let (event, notes) = map(source, &pod);
+        assert_eq!(event, json!({"count": 500, "cpu": 500, "names": 500}));
+        let texts: Vec<_> = notes.iter().map(|it| it.text.as_str()).collect();
+        assert_eq!(texts, ["containers() omits 200 containers beyond 500"]);
+    }
+
+    #[test]
+    fn a_container_that_is_not_there_reserves_nothing() {
+        let source = "root = [container_request(\"b\", \"cpu\"), container_limit(\"\", \"cpu\"), containers()]";
+        for pod in [json!({}), json!({"spec": {"containers": [{"name": "a"}]}})] {
+            let (event, notes) = map(source, &pod);
+            assert_eq!(event[0], 0);
+            assert_eq!(event[1], 0);
+            assert!(notes.is_empty(), "{notes:?}");
+        }
+    }
+
+    /// Nothing of a status is read but names, and what is allocated and applied.
+    #[test]
+    fn only_names_and_amounts_of_a_status_are_read() {
+        let engine = Engine::new(Limits::default());
+        for call in [
+            "pod_request(\"cpu\")",
+            "pod_limit(\"cpu\")",
+            "pod_request_seconds(\"cpu\", 1)",
+            "pod_gpu_request()",
+            "pod_gpu_limit_seconds(1)",
+            "pod_metrics(1)",
+            "pod_limit_or_request(\"cpu\")",
+            "container_request(\"a\", \"cpu\")",
+            "container_limit(\"a\", \"cpu\")",
+            "containers()",
+        ] {
+            let expression = engine.compile_expression(call).unwrap();
+            let of_status = |it: &String| it.starts_with("status.");
+            let mut paths: Vec<_> = expression.reads().paths();
+            paths.retain(of_status);
+            for path in &paths {
+                let fields: Vec<_> = path.split('.').collect();
+                let is_known = matches!(
+                    fields.as_slice(),
+                    ["status", "resources" | "allocatedResources"]
+                        | [
+                            "status",
+                            "containerStatuses" | "initContainerStatuses",
+                            "*",
+                            "name" | "resources" | "allocatedResources",
+                        ]
+                );
+                assert!(is_known, "{call} reads {path}");
+            }
+            let is_limit = call.contains("_limit(") || call.contains("_limit_seconds(");
+            assert_eq!(
+                paths.len(),
+                if is_limit { 5 } else { 8 },
+                "{call}: {paths:?}"
+            );
+        }
+    }
+}

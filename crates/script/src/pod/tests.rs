@@ -143,6 +143,16 @@ fn sums_beyond_128_bits_do_not_wrap() {
         "overhead": {"memory": "1"}});
     let expected = format!("18{}1", "0".repeat(29));
     assert_eq!(request(spec, "memory"), Ok(expected));
+    // No float has this text, though one is near.
+    let spec = json!({"containers": [
+        container(json!({"memory": "1802T"})), container(json!({"memory": "1362.3"}))]});
+    let number = crate::exact::number(
+        &Reserved::of(pod(spec).root())
+            .total(Section::Requests, "memory")
+            .unwrap(),
+    );
+    let number = format!("{:?}", number.unwrap());
+    assert!(number.starts_with("Decimal"), "{number}");
     let most = container(json!({"memory": "9223372036854775807"}));
     let spec = json!({"containers": [most.clone(), most]});
     assert_eq!(request(spec, "memory"), Ok("18446744073709551614".into()));
