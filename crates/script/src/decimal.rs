@@ -377,7 +377,7 @@ mod tests {
     /// The float is halfway between two decimals of the same length.
     #[test]
     fn a_float_is_the_decimal_that_json_has() {
-        let number = 1_802_000_000_001_362.25;
+        let number = 1_802_000_000_001_362.0 + 0.25;
         let json = serde_json::to_string(&number).unwrap();
         assert_eq!(Decimal::from_float(number).unwrap().to_string(), json);
         assert_eq!(

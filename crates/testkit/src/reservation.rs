@@ -55,41 +55,41 @@ impl Reservation {
     /// Computes what a pod reserves.
     #[must_use]
     pub fn of(pod: &Value) -> Self {
-        let (spec, status) = (&pod["spec"], &pod["status"]);
+        let (spec, status) = (at(pod, "spec"), at(pod, "status"));
         let mut parts = Vec::new();
         for (list, statuses) in [
             ("containers", "containerStatuses"),
             ("initContainers", "initContainerStatuses"),
         ] {
-            let by_name: BTreeMap<&str, &Value> = items(&status[statuses])
-                .filter_map(|status| Some((status["name"].as_str()?, status)))
+            let by_name: BTreeMap<&str, &Value> = items(at(status, statuses))
+                .filter_map(|status| Some((at(status, "name").as_str()?, status)))
                 .collect();
-            for container in items(&spec[list]) {
-                let name = container["name"].as_str().unwrap_or_default();
+            for container in items(at(spec, list)) {
+                let name = at(container, "name").as_str().unwrap_or_default();
                 let status = by_name.get(name).copied().unwrap_or(&Value::Null);
                 parts.push(Part {
                     name: name.to_owned(),
-                    kind: match (list, container["restartPolicy"].as_str()) {
+                    kind: match (list, at(container, "restartPolicy").as_str()) {
                         ("containers", _) => "container",
                         (_, Some("Always")) => "sidecar",
                         _ => "init",
                     },
-                    requests: requests(&container["resources"], status),
-                    limits: limits(&container["resources"], status),
+                    requests: requests(at(container, "resources"), status),
+                    limits: limits(at(container, "resources"), status),
                 });
             }
         }
         let of_pod = |section: &str, need: Need| -> Need {
-            let set = amounts(&spec["resources"][section]);
+            let set = amounts(at(at(spec, "resources"), section));
             need.into_iter()
                 .filter(|(name, _)| set.contains_key(name) && may_be_set_for_pods(name))
                 .collect()
         };
         Self {
             parts,
-            pod_requests: of_pod("requests", requests(&spec["resources"], status)),
-            pod_limits: of_pod("limits", limits(&spec["resources"], status)),
-            overhead: amounts(&spec["overhead"]),
+            pod_requests: of_pod("requests", requests(at(spec, "resources"), status)),
+            pod_limits: of_pod("limits", limits(at(spec, "resources"), status)),
+            overhead: amounts(at(spec, "overhead")),
         }
     }
 
@@ -202,17 +202,17 @@ impl Reservation {
 
 /// What a container or a pod requests: the larger of what is allocated and what is applied.
 fn requests(resources: &Value, status: &Value) -> Need {
-    let (desired, actual) = (&resources["requests"], &status["resources"]);
+    let (desired, actual) = (at(resources, "requests"), at(status, "resources"));
     let mut need = larger(
-        amounts(&status["allocatedResources"]),
-        amounts(&actual["requests"]),
+        amounts(at(status, "allocatedResources")),
+        amounts(at(actual, "requests")),
     );
-    let is_stated = status["allocatedResources"].is_object()
-        || actual["requests"].is_object()
+    let is_stated = at(status, "allocatedResources").is_object()
+        || at(actual, "requests").is_object()
         || (actual.is_object() && actual.get("limits").is_none());
     let mut wanted = amounts(desired);
     // The default of the API server, for devices.
-    for (name, amount) in amounts(&resources["limits"]) {
+    for (name, amount) in amounts(at(resources, "limits")) {
         if is_gpu(&name) {
             wanted.entry(name).or_insert(amount);
         }
@@ -223,9 +223,13 @@ fn requests(resources: &Value, status: &Value) -> Need {
 
 /// What limits a container or a pod.
 fn limits(resources: &Value, status: &Value) -> Need {
-    let actual = &status["resources"];
-    let mut need = amounts(&actual["limits"]);
-    complete(&mut need, amounts(&resources["limits"]), actual.is_object());
+    let actual = at(status, "resources");
+    let mut need = amounts(at(actual, "limits"));
+    complete(
+        &mut need,
+        amounts(at(resources, "limits")),
+        actual.is_object(),
+    );
     need
 }
 
@@ -266,6 +270,11 @@ fn amounts(list: &Value) -> Need {
             (name.clone(), Amount::parse(&text))
         })
         .collect()
+}
+
+/// A field; null if it is missing.
+fn at<'a>(value: &'a Value, key: &str) -> &'a Value {
+    value.get(key).unwrap_or(&Value::Null)
 }
 
 fn items(list: &Value) -> impl Iterator<Item = &Value> {

@@ -24,14 +24,15 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "pod_request",
         signature: "pod_request(resource) -> number",
-        summary: "Returns how much of a resource the pod requests, as the scheduler counts it: the sum \
-                  over its containers and sidecars (init containers that restart always), or what its \
-                  init containers need at most, if that is more; `cpu`, `memory` and `hugepages-*` \
-                  that `spec.resources` sets for the whole pod replace that sum; `spec.overhead` is \
-                  added. After a resize the larger of what the status says is allocated and what it \
-                  says is applied counts, and the spec only where the status says neither. `cpu` is \
-                  in cores, `memory` in bytes; the default is 0. If the value is malformed, negative \
-                  or beyond 1.8e308, the result is `deleted()`: the event omits that metric, \
+        summary: "Returns how much of a resource the pod requests, as the scheduler counts it. It is \
+                  the sum over the containers and sidecars (init containers that restart always), or \
+                  the most that an init container needs together with the sidecars before it, if \
+                  that is more. A request in `spec.resources` for the whole pod replaces this for \
+                  `cpu`, `memory` and `hugepages-*`. `spec.overhead` is added. If a container or the \
+                  pod is resized, the larger of the allocated and the applied amount in the status \
+                  counts, and the spec only where the status has neither. `cpu` is in cores, \
+                  `memory` in bytes; the default is 0. If the value is malformed, negative or beyond \
+                  1.8e308, the result is `deleted()`: the event omits that metric, \
                   `mapping_left_out` counts it, and it is logged once.",
         group: Group::Kubernetes,
         purity: Purity::Content(pod::REQUESTS),
@@ -44,8 +45,10 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "pod_limit",
         signature: "pod_limit(resource) -> number",
-        summary: "As `pod_request`, for the limits. A container without a limit counts as 0, overhead \
-                  is added only to a limit that is not 0, and a status with `resources` decides.",
+        summary: "As `pod_request`, for the limits. A container without a limit counts as 0. \
+                  Overhead is added only to a limit that is not 0. If a container or the pod is \
+                  resized, the applied limit in the status counts, and the spec only where the \
+                  status has no `resources`.",
         group: Group::Kubernetes,
         purity: Purity::Content(pod::LIMITS),
         examples: &[Example {

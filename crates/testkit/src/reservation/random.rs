@@ -150,13 +150,16 @@ impl Dice {
         for index in 0..count {
             let name = format!("{prefix}{index}");
             let desired = self.resources();
-            let mut container = json!({"name": name, "image": "example.com/app:1"});
+            let mut container = Map::new();
+            container.insert("name".into(), name.as_str().into());
+            container.insert("image".into(), "example.com/app:1".into());
             if self.percent(95) {
-                container["resources"] = desired.clone().into();
+                container.insert("resources".into(), desired.clone().into());
             }
             if self.percent(if prefix == "i" { 50 } else { 15 }) {
                 let policies = ["Always", "Always", "Always", "OnFailure", "Never"];
-                container["restartPolicy"] = self.one_of(&policies, "Always").into();
+                let policy = self.one_of(&policies, "Always");
+                container.insert("restartPolicy".into(), policy.into());
             }
             if self.percent(85) {
                 let mut status = self.status(&desired);
@@ -165,7 +168,7 @@ impl Dice {
                 let at = self.below(statuses.len() + 1);
                 statuses.insert(at, status.into());
             }
-            containers.push(container);
+            containers.push(container.into());
         }
         (containers, statuses)
     }
@@ -185,39 +188,41 @@ pub fn pod(seed: u64) -> Value {
         // Statuses of containers that are in the other list, which say nothing.
         std::mem::swap(&mut statuses, &mut init_statuses);
     }
-    let mut pod = json!({
-        "metadata": {"name": format!("pod-{seed}"), "annotations": {"example.com/x": "1"}},
-        "spec": {
-            "nodeName": "node-1", "containers": containers, "ephemeralContainers": ephemeral,
-        },
-        "status": {
-            "phase": "Running",
-            "conditions": [{"type": "PodResizePending", "reason": "Infeasible"}],
-            "containerStatuses": statuses,
-            "ephemeralContainerStatuses": ephemeral_statuses,
-        },
-    });
+    let mut spec = Map::new();
+    spec.insert("nodeName".into(), "node-1".into());
+    spec.insert("containers".into(), containers.into());
+    spec.insert("ephemeralContainers".into(), ephemeral.into());
+    let condition = json!({"type": "PodResizePending", "reason": "Infeasible"});
+    let mut status = Map::new();
+    status.insert("phase".into(), "Running".into());
+    status.insert("conditions".into(), vec![condition].into());
+    status.insert("containerStatuses".into(), statuses.into());
+    status.insert(
+        "ephemeralContainerStatuses".into(),
+        ephemeral_statuses.into(),
+    );
     if !init.is_empty() {
-        pod["spec"]["initContainers"] = init.into();
-        pod["status"]["initContainerStatuses"] = init_statuses.into();
+        spec.insert("initContainers".into(), init.into());
+        status.insert("initContainerStatuses".into(), init_statuses.into());
     } else if dice.percent(30) {
-        pod["spec"]["initContainers"] = Value::Null;
-        pod["status"]["initContainerStatuses"] = Value::Null;
+        spec.insert("initContainers".into(), Value::Null);
+        status.insert("initContainerStatuses".into(), Value::Null);
     }
     let desired = dice.resources();
     if dice.percent(35) {
-        pod["spec"]["resources"] = desired.clone().into();
+        spec.insert("resources".into(), desired.clone().into());
     }
     if dice.percent(35) {
-        for (key, value) in dice.status(&desired) {
-            pod["status"][key] = value;
-        }
+        status.extend(dice.status(&desired));
     }
     if dice.percent(35) {
-        pod["spec"]["overhead"] = dice.list().into();
+        spec.insert("overhead".into(), dice.list().into());
     }
-    if dice.percent(2) {
-        pod["status"] = Value::Null;
-    }
-    pod
+    let status = if dice.percent(2) {
+        Value::Null
+    } else {
+        status.into()
+    };
+    let metadata = json!({"name": format!("pod-{seed}"), "annotations": {"example.com/x": "1"}});
+    json!({"metadata": metadata, "spec": spec, "status": status})
 }
