@@ -102,6 +102,7 @@ async fn every_rule_of_a_pod_s_life_and_of_its_metrics() {
         .await
         .unwrap();
     mine.resize_cpu("resized", "300m").await.unwrap();
+    mine.grant_resize("resized").await.unwrap();
     mine.annotate("renamed", "openmeter.io/subject", Some("customer-2"))
         .await
         .unwrap();

@@ -29,6 +29,7 @@ mod readme;
 mod reliability;
 mod replicas;
 mod repo_checks;
+mod resizes;
 mod retries;
 mod rotation;
 mod scope;

@@ -206,8 +206,9 @@ impl<C: Content> Entry<C> {
         }
         learned.is_changed = true;
         // Two writes in one second have the same time.
+        let is_grant = seen.content_since == known && seen.content.is_grant(last.content());
         let made_it = |since: &UnixSeconds| {
-            Some(*since) > known || seen.observed_at <= since.saturating_add(1)
+            is_grant || Some(*since) > known || seen.observed_at <= since.saturating_add(1)
         };
         let at = seen
             .content_since

@@ -80,6 +80,13 @@ pub trait Content: Clone + PartialEq {
     fn is_partial(&self) -> bool {
         false
     }
+    /// Whether this is what the last write to the object asked for, and `earlier` is the same before it was
+    /// granted. It then counts since the write, as far as that was not handed out, and not since it was
+    /// observed: every replica knows the time of the write.
+    fn is_grant(&self, earlier: &Self) -> bool {
+        let _ = earlier;
+        false
+    }
 }
 
 /// A batch of pieces that is handed out and settled as one.

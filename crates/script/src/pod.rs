@@ -1,6 +1,7 @@
 //! Reads what a pod reserves, and the product of its GPUs, directly from its document.
 
 mod amount;
+mod compare;
 mod reserved;
 mod resources;
 
@@ -8,6 +9,7 @@ use meterline_core::Node;
 
 use crate::blank;
 
+pub use compare::{GRANTED, compare_reserved};
 pub(crate) use reserved::{Container, Reserved};
 pub(crate) use resources::Section;
 

@@ -324,6 +324,38 @@ impl Pods {
         Ok(self.api.patch_resize(name, &parameters, &patch).await?)
     }
 
+    /// Sets the status: the node has granted what the spec asks for, and the runtime has applied it.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn grant_resize(&self, name: &str) -> anyhow::Result<Pod> {
+        let pod = self.api.get(name).await?;
+        let statuses = pod.status.and_then(|status| status.container_statuses);
+        let mut statuses = statuses.unwrap_or_default();
+        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+        for (status, container) in statuses.iter_mut().zip(containers) {
+            let resources = container.resources.clone().unwrap_or_default();
+            status.allocated_resources = resources.requests.clone();
+            status.resources = Some(resources);
+        }
+        let status = json!({"containerStatuses": statuses, "conditions": []});
+        self.patch_status(name, status).await
+    }
+
+    /// Sets the status: the node does not grant what the spec asks for, for this reason (`Deferred` or
+    /// `Infeasible`).
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn refuse_resize(&self, name: &str, reason: &str) -> anyhow::Result<Pod> {
+        let condition = json!({
+            "type": "PodResizePending", "status": "True", "reason": reason,
+            "lastTransitionTime": rfc3339(now()),
+        });
+        self.patch_status(name, json!({"conditions": [condition]}))
+            .await
+    }
+
     /// Sets an annotation, or removes it.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ mod changes;
 mod contents;
 mod disk;
 mod fates;
+mod grants;
 mod handover;
 mod history;
 mod model;

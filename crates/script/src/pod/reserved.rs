@@ -165,12 +165,26 @@ impl<'a> Reserved<'a> {
         Ok(sum)
     }
 
+    /// Returns the amounts that are set for the whole pod, by name.
+    pub(super) fn pod_amounts(
+        &self,
+        section: Section,
+    ) -> BTreeMap<&'a str, Result<Quantity, String>> {
+        let Some(pod) = &self.pod else {
+            return BTreeMap::new();
+        };
+        pod.amounts(section, |name| {
+            can_be_set(name) && pod.is_desired(section, name)
+        })
+    }
+
     /// Returns what is set for the whole pod.
     fn of_pod(&self, section: Section, name: &str) -> Result<Option<Quantity>, String> {
-        let can_be_set = matches!(name, "cpu" | "memory") || name.starts_with("hugepages-");
         match &self.pod {
             // Without it, the status of the pod states the sum of its containers.
-            Some(pod) if can_be_set && pod.is_desired(section, name) => pod.amount(section, name),
+            Some(pod) if can_be_set(name) && pod.is_desired(section, name) => {
+                pod.amount(section, name)
+            }
             _ => Ok(None),
         }
     }
@@ -275,6 +289,11 @@ impl<'a> Statuses<'a> {
         let (found, holder, status) = self.0.get(behind.checked_sub(1)?)?;
         (*found == name).then_some((*holder, *status))
     }
+}
+
+/// Whether a pod can set an amount of this resource for all of its containers together.
+fn can_be_set(name: &str) -> bool {
+    matches!(name, "cpu" | "memory") || name.starts_with("hugepages-")
 }
 
 fn is_sidecar(container: Node<'_>) -> bool {

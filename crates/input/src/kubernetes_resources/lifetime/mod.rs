@@ -11,7 +11,7 @@ mod status;
 
 use meterline_core::Node;
 
-pub(super) use self::status::{created, seconds};
+pub(super) use self::status::{created, is_resize_pending, seconds};
 use super::resource_type::ResourceType;
 
 /// The fields of an object that these rules read.

@@ -91,6 +91,15 @@ pub(super) fn grace(object: Node<'_>) -> i64 {
         .max(0)
 }
 
+/// Whether the node of a pod has not granted a resize: it cannot at present, or never will.
+pub(crate) fn is_resize_pending(pod: Node<'_>) -> bool {
+    let conditions = pod.path(&["status", "conditions"]);
+    conditions.into_iter().flat_map(Node::items).any(|it| {
+        let is = |key, value| it.get(key).is_some_and(|it| it.is_text(value));
+        is("type", "PodResizePending") && is("status", "True")
+    })
+}
+
 /// Returns since when a condition has this status, if it has.
 pub(super) fn condition(pod: Node<'_>, name: &str, status: &str) -> Option<i64> {
     pod.path(&["status", "conditions"])?

@@ -34,6 +34,7 @@ use self::{
     projection::PROJECTION,
     writes::{ManagedFields, Writes, newest_writes},
 };
+use crate::kubernetes_resources::lifetime;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -60,6 +61,8 @@ pub(super) struct Known {
     pub(super) name: Box<str>,
     /// The resource version at which it was last seen.
     pub(super) version: u64,
+    /// Whether its node had not granted a resize by then.
+    pub(super) is_pending: bool,
 }
 
 impl Known {
@@ -74,6 +77,7 @@ impl Known {
             version: field("resourceVersion")
                 .and_then(|it| it.parse().ok())
                 .unwrap_or(0),
+            is_pending: false,
         }
     }
 }
@@ -92,6 +96,7 @@ impl Object {
             namespace: self.meta.namespace.as_deref().map(Into::into),
             name: self.meta.name.as_deref().unwrap_or_default().into(),
             version: version.and_then(|it| it.parse().ok()).unwrap_or(0),
+            is_pending: lifetime::is_resize_pending(self.seen.root()),
         }
     }
 }

@@ -100,12 +100,14 @@ impl Objects {
     /// An object was seen that had got its present state by `now`. The view was last current at `current_at`.
     pub(crate) fn observed(
         &mut self,
-        object: Object,
+        mut object: Object,
         now: UnixSeconds,
         current_at: UnixSeconds,
     ) -> Observation<BilledObject> {
         let uid = object.uid();
         let known = object.known();
+        let before = self.known.get(&uid);
+        object.content.was_pending = before.is_some_and(|it| it.is_pending);
         self.version = self.version.max(Some(known.version));
         let in_scope_since = if self.known.contains_key(&uid) {
             None
@@ -186,6 +188,7 @@ impl Objects {
 
 #[cfg(test)]
 mod tests {
+    use meterline_ledger::Content;
     use serde_json::json;
 
     use super::*;
@@ -235,6 +238,29 @@ mod tests {
         assert_eq!(seen.in_scope_since, None);
         let seen = objects.observed(object(pod("b", 100), 5), 510, 505);
         assert_eq!(seen.in_scope_since, None);
+    }
+
+    #[test]
+    fn a_grant_counts_since_the_write_unless_the_node_refused_it_before() {
+        let resized = |granted: &str, refused: bool| {
+            let mut pod = pod("a", 100);
+            pod["spec"]["containers"] =
+                json!([{"name": "c", "resources": {"requests": {"cpu": "2"}}}]);
+            let status = &mut pod["status"];
+            status["containerStatuses"][0]["name"] = "c".into();
+            status["containerStatuses"][0]["resources"] = json!({"requests": {"cpu": granted}});
+            let of = if refused { "True" } else { "False" };
+            status["conditions"] = json!([{"type": "PodResizePending", "status": of}]);
+            pod
+        };
+        for refused in [false, true] {
+            let mut objects = objects(None);
+            let before = objects.observed(object(resized("1", refused), 1), 101, 100);
+            let after = objects.observed(object(resized("2", false), 2), 102, 100);
+            assert_ne!(after.content, before.content);
+            assert_eq!(after.content.is_grant(&before.content), !refused);
+            assert!(!before.content.is_grant(&after.content));
+        }
     }
 
     #[test]
