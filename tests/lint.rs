@@ -245,11 +245,9 @@ fn a_message_that_is_no_event_is_an_error_where_an_output_needs_one() {
 
 /// Pods, a mapping, `unarchive` of this format, and a mapping of the parts.
 fn divided(first: &str, format: &str, second: &str) -> String {
-    let unarchive = format!("    - unarchive: {{format: {format}}}\n    - mapping: |\n");
-    pods(&[first, second])
-        .replacen("    - mapping: |\n        ", "FIRST", 1)
-        .replacen("    - mapping: |\n", &unarchive, 1)
-        .replace("FIRST", "    - mapping: |\n        ")
+    let config = pods(&[first, second]);
+    let (before, after) = config.rsplit_once("    - mapping: |").unwrap();
+    format!("{before}    - unarchive: {{format: {format}}}\n    - mapping: |{after}")
 }
 
 #[test]
@@ -277,6 +275,19 @@ fn what_unarchive_makes_of_messages_is_followed() {
         lint(&divided(parts, "json_array", "root = #{ id: this.name }")),
     ];
     assert_snapshot!(told.join("\n"), @r#"
+    c.yaml:9:27: pipeline.processors.1.unarchive.format: `json_map` is not a format of `unarchive`; use `json_array` or `lines`
+    1 error
+    exit 1
+    c.yaml:9:27: pipeline.processors.1.unarchive.format: each message is an object here, but `json_array` needs an array; add a `mapping` before it that makes one: `root = [ … ]`
+    1 error
+    exit 1
+    c.yaml:11:23: warning: pipeline.processors.2.mapping: the messages that `unarchive` makes of one message get the same `id` here, so all but the first are dropped as duplicates and not billed; give `event_id` a key that differs between them, such as a field: `event_id("the-type", this.kind)`
+    exit 0
+    c.yaml:11:32: warning: pipeline.processors.2.mapping: the messages that `unarchive` makes of one message get the same `id` here, so all but the first are dropped as duplicates and not billed; give `event_id` a key that differs between them, such as a field: `event_id("the-type", this.kind)`
+    exit 0
+    c.yaml:11:23: pipeline.processors.2.mapping: this `id` is the same for all usage of an object, so every event after the first is dropped as a duplicate and not billed; use `event_id("the-type")`, which differs for each usage interval and stays the same when an event is sent again
+    1 error
+    exit 1
     "#);
     let lines = pods(&[keyed])
         .replace("kubernetes_resources", "stdin")
@@ -297,8 +308,8 @@ fn a_split_that_splits_nothing_is_reported() {
         assert_eq!(split(honest), "exit 0");
     }
     assert_snapshot!(split("{size: 0}"), @r"
-    ");
-    assert_snapshot!(split("{size: -1, byte_size: 5}"), @r"
+    c.yaml:9:21: warning: pipeline.processors.1.split.size: this splits nothing: set `size` to the most messages, or `byte_size` to the most bytes, of a batch
+    exit 0
     ");
 }
 
