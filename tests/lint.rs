@@ -225,7 +225,7 @@ fn a_message_that_is_no_event_is_an_error_where_an_output_needs_one() {
         .collect();
     assert_snapshot!(errors.join("\n"), @r"
     c.yaml:8:9: warning: pipeline.processors.0.mapping: this reads whole objects, so whole objects are kept in memory and in the state: about ten kilobytes per pod, including secrets in environment variables, and every change of an object starts another event; read only the fields that you need, as in `root = #{ name: this.metadata.name }`
-    c.yaml:8:16: pipeline.processors.0.mapping: this returns an array, but an event is an object; each message is one event: `root = #{ … }`
+    c.yaml:8:16: pipeline.processors.0.mapping: this returns an array, but an event is an object; each message is one event: `root = #{ … }`, or `unarchive: { format: json_array }` behind this mapping for one event for each item
     1 error
     exit 1
     c.yaml:8:16: pipeline.processors.0.mapping: this returns text, but an event is an object; write `root = #{ … }`
@@ -241,6 +241,76 @@ fn a_message_that_is_no_event_is_an_error_where_an_output_needs_one() {
     );
     assert_eq!(lint(&printed), "exit 0");
     assert_eq!(lint(&pods(&["root = [1]", EVENT])), "exit 0");
+}
+
+/// Pods, a mapping, `unarchive` of this format, and a mapping of the parts.
+fn divided(first: &str, format: &str, second: &str) -> String {
+    let config = pods(&[first, second]);
+    let (before, after) = config.rsplit_once("    - mapping: |").unwrap();
+    format!("{before}    - unarchive: {{format: {format}}}\n    - mapping: |{after}")
+}
+
+#[test]
+fn what_unarchive_makes_of_messages_is_followed() {
+    let keyed = "root = #{ id: event_id(\"t\", this.kind), type: \"t\", source: \"s\", specversion: \"1.0\" };";
+    let parts = "root = [#{ kind: \"a\", name: this.metadata.name }, #{ kind: \"b\" }]";
+    assert_eq!(lint(&divided(parts, "json_array", keyed)), "exit 0");
+    let ids = "root = [#{ id: event_id(\"a\"), x: 1 }, #{ id: event_id(\"b\"), x: 2 }]";
+    assert_eq!(lint(&divided(ids, "json_array", "root = this")), "exit 0");
+    let told = [
+        lint(&divided(parts, "json_map", keyed)),
+        lint(&divided(
+            "root = #{ a: this.metadata.name }",
+            "json_array",
+            keyed,
+        )),
+        // The parts share an id.
+        lint(&divided(parts, "json_array", EVENT)),
+        lint(&divided(
+            parts,
+            "json_array",
+            "root = this; root.id = event_id(\"t\", \"k\")",
+        )),
+        // The id is the same in each window.
+        lint(&divided(parts, "json_array", "root = #{ id: this.name }")),
+    ];
+    assert_snapshot!(told.join("\n"), @r#"
+    c.yaml:9:27: pipeline.processors.1.unarchive.format: `json_map` is not a format of `unarchive`; use `json_array` or `lines`
+    1 error
+    exit 1
+    c.yaml:9:27: pipeline.processors.1.unarchive.format: each message is an object here, but `json_array` needs an array; add a `mapping` before it that makes one: `root = [ … ]`
+    1 error
+    exit 1
+    c.yaml:11:23: warning: pipeline.processors.2.mapping: the messages that `unarchive` makes of one message get the same `id` here, so all but the first are dropped as duplicates and not billed; give `event_id` a key that differs between them, such as a field: `event_id("the-type", this.kind)`
+    exit 0
+    c.yaml:11:32: warning: pipeline.processors.2.mapping: the messages that `unarchive` makes of one message get the same `id` here, so all but the first are dropped as duplicates and not billed; give `event_id` a key that differs between them, such as a field: `event_id("the-type", this.kind)`
+    exit 0
+    c.yaml:11:23: pipeline.processors.2.mapping: this `id` is the same for all usage of an object, so every event after the first is dropped as a duplicate and not billed; use `event_id("the-type")`, which differs for each usage interval and stays the same when an event is sent again
+    1 error
+    exit 1
+    "#);
+    let lines = pods(&[keyed])
+        .replace("kubernetes_resources", "stdin")
+        .replace(
+            "  processors:\n",
+            "  processors:\n    - unarchive: {format: lines}\n    - split: {size: 10}\n",
+        );
+    assert_eq!(lint(&lines), "exit 0");
+}
+
+#[test]
+fn a_split_that_splits_nothing_is_reported() {
+    let split = |fields: &str| {
+        let split = format!("    - split: {fields}\n");
+        lint(&pods(&[EVENT]).replace("output:", &format!("{split}output:")))
+    };
+    for honest in ["{}", "{size: 5}", "{size: 0, byte_size: 9}"] {
+        assert_eq!(split(honest), "exit 0");
+    }
+    assert_snapshot!(split("{size: 0}"), @r"
+    c.yaml:9:21: warning: pipeline.processors.1.split.size: this splits nothing: set `size` to the most messages, or `byte_size` to the most bytes, of a batch
+    exit 0
+    ");
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ mod hostile;
 mod lint;
 mod load;
 mod outages;
+mod parts;
 mod pod_lifecycle;
 mod projection;
 mod readme;

@@ -255,10 +255,15 @@ impl Ack {
         drops: &Drops,
         otherwise: &Arc<str>,
     ) {
+        let mut origins = origins.peekable();
+        if origins.peek().is_none() {
+            return;
+        }
+        let places = drops.places();
+        let mut noted = self.noted();
         for origin in origins {
-            let place = drops.place_of(origin).unwrap_or(otherwise);
+            let place = places.get(&origin).copied().unwrap_or(otherwise);
             let fate = Outcome::Dropped(Arc::clone(place));
-            let mut noted = self.noted();
             noted.note(fate.clone());
             noted.fates.push((origin, fate));
         }

@@ -6,7 +6,12 @@ use bytes::Bytes;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::{document::Document, fate::Cause, template::RenderedJson};
+use crate::{
+    document::Document,
+    fate::Cause,
+    part::{BatchLimit, Part},
+    template::RenderedJson,
+};
 
 /// The content of a message.
 #[derive(Debug, Clone)]
@@ -141,6 +146,8 @@ pub struct Message {
     identity: Option<Arc<Identity>>,
     origin: Option<u32>,
     was_rejected: bool,
+    part: Option<Arc<Part>>,
+    batch_limit: Option<Arc<BatchLimit>>,
     failure: Option<Box<Failure>>,
     caught: bool,
 }
@@ -155,6 +162,8 @@ impl Message {
             identity: None,
             origin: None,
             was_rejected: false,
+            part: None,
+            batch_limit: None,
             failure: None,
             caught: false,
         }
@@ -212,11 +221,59 @@ impl Message {
         self.was_rejected
     }
 
-    /// What the message is about, for logs: the name of its identity, or "message".
+    /// Divides the message into one for each content. The parts have its metadata, its identity and its
+    /// number, so the input learns one fate for all of them. A single part is the message itself.
+    pub fn divide(self, contents: Vec<Content>) -> impl Iterator<Item = Self> {
+        let (count, whole) = (contents.len(), self);
+        contents.into_iter().zip(1..).map(move |(content, number)| {
+            let mut message = whole.clone();
+            message.content = content;
+            if count > 1 {
+                let of = whole.part.clone();
+                message.part = Some(Arc::new(Part { number, count, of }));
+            }
+            message
+        })
+    }
+
+    /// Which part of a message it is, if it is one of several.
+    #[must_use]
+    pub fn part(&self) -> Option<&Arc<Part>> {
+        self.part.as_ref()
+    }
+
+    /// The same message as this part, as a buffer restores it.
+    #[must_use]
+    pub fn with_part(mut self, part: Option<Arc<Part>>) -> Self {
+        self.part = part;
+        self
+    }
+
+    /// Adds a limit to the batches that hold this message.
+    pub fn limit_batch(&mut self, limit: &Arc<BatchLimit>) {
+        self.batch_limit = Some(match &self.batch_limit {
+            Some(known) if **known != **limit => Arc::new(known.and(**limit)),
+            _ => Arc::clone(limit),
+        });
+    }
+
+    /// The most that a batch holds which holds this message.
+    #[must_use]
+    pub fn batch_limit(&self) -> Option<&BatchLimit> {
+        self.batch_limit.as_deref()
+    }
+
+    /// What the message is about, for logs: the name of its identity, or "message"; and which part of it
+    /// this is.
     #[must_use]
     pub fn about(&self) -> Cow<'_, str> {
-        self.identity()
-            .map_or(Cow::Borrowed("message"), |it| it.about.text())
+        let about = self
+            .identity()
+            .map_or(Cow::Borrowed("message"), |it| it.about.text());
+        match &self.part {
+            Some(part) => Cow::Owned(format!("{about}, {part}")),
+            None => about,
+        }
     }
 
     /// The content in its current form.
@@ -426,6 +483,51 @@ mod tests {
                 Content::Rendered(rendered) => assert!(!rendered.has_document()),
             }
         }
+    }
+
+    #[test]
+    fn parts_share_everything_but_the_content_and_say_which_they_are() {
+        let identity = Identity {
+            about: "pod a/b".into(),
+            uid: "u".into(),
+            start: 1,
+            end: 2,
+            cluster: None,
+        };
+        let mut whole = Message::raw("[1,2]")
+            .with_identity(identity)
+            .with_origin(7)
+            .tried_again();
+        whole.metadata.set("k", "v");
+        let raw = |text: &'static str| Content::Raw(Bytes::from_static(text.as_bytes()));
+        let parts: Vec<_> = whole.clone().divide(vec![raw("1"), raw("2")]).collect();
+        let about: Vec<_> = parts.iter().map(|it| it.about().into_owned()).collect();
+        assert_eq!(about, ["pod a/b, part 1 of 2", "pod a/b, part 2 of 2"]);
+        for (part, content) in parts.iter().zip(["1", "2"]) {
+            assert_eq!(part.bytes().unwrap(), content);
+            assert_eq!((part.origin(), part.was_rejected()), (Some(7), true));
+            assert_eq!(part.identity(), whole.identity());
+            assert_eq!(part.metadata, whole.metadata);
+        }
+        let inner: Vec<_> = parts[1]
+            .clone()
+            .divide(vec![raw("3"), raw("4")])
+            .map(|it| it.about().into_owned())
+            .collect();
+        assert_eq!(inner[0], "pod a/b, part 1 of 2 of part 2 of 2");
+        let mut single = whole.clone().divide(vec![raw("1")]);
+        assert_eq!(single.next().unwrap().about(), "pod a/b");
+        assert!(whole.divide(Vec::new()).next().is_none());
+    }
+
+    #[test]
+    fn several_limits_of_a_batch_apply_together() {
+        let limit = |count, byte_size| Arc::new(BatchLimit { count, byte_size });
+        let mut message = Message::raw("x");
+        assert_eq!(message.batch_limit(), None);
+        message.limit_batch(&limit(10, 100));
+        message.limit_batch(&limit(20, 50));
+        assert_eq!(message.batch_limit(), Some(&*limit(10, 50)));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use meterline_core::{
-    BatchPolicy, Cause, Health, HealthHandle, IntCounter, Metrics, Rejection, WriterNode,
+    BatchLimit, BatchPolicy, Cause, Health, HealthHandle, IntCounter, Metrics, Rejection,
+    WriterNode,
 };
 use tokio::{
     sync::mpsc,
@@ -226,18 +227,23 @@ impl Batcher {
     /// Takes the next batch of at most `limit` bytes. A single message may be larger.
     fn take(&mut self, limit: usize) -> Vec<Delivery> {
         let or_any = |most: usize| if most == 0 { usize::MAX } else { most };
-        let most = or_any(self.policy.count);
-        let most_bytes = or_any(self.policy.byte_size).min(limit);
+        let mut most = BatchLimit {
+            count: or_any(self.policy.count),
+            byte_size: or_any(self.policy.byte_size).min(limit),
+        };
+        // The batches of an output that collects messages are its own, whatever their limits were before.
+        let has_limits = self.writes_as_it_comes();
         let mut batch = Vec::new();
         let mut bytes = 0_usize;
-        while batch.len() < most
-            && let Some(next) = self.waiting.front()
-        {
+        while let Some(next) = self.waiting.front() {
+            if has_limits && let Some(limit) = next.message.batch_limit() {
+                most = most.and(*limit);
+            }
             let size = next.message.size();
-            let over = bytes.saturating_add(size) > most_bytes && !batch.is_empty();
+            let is_over = batch.len() >= most.count || bytes.saturating_add(size) > most.byte_size;
             // Messages after a flush belong to the next batch.
-            let behind = self.flushing > 0 && batch.len() >= self.flushing;
-            if over || behind {
+            let is_behind = self.flushing > 0 && batch.len() >= self.flushing;
+            if (is_over && !batch.is_empty()) || is_behind {
                 break;
             }
             bytes = bytes.saturating_add(size);

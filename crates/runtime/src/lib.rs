@@ -30,6 +30,7 @@ mod rejections;
 mod search_limit;
 mod settle;
 mod size_limit;
+mod suspected;
 mod suspects;
 #[cfg(test)]
 mod tests;

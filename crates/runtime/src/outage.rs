@@ -49,7 +49,7 @@ impl Outage {
     pub(crate) fn piece(&self, chunk: &Chunk) -> Option<Piece> {
         let failures = self.failures.load(Ordering::Relaxed);
         self.probes
-            .piece(chunk.len(), failures, |at| chunk.object_at(at))
+            .piece(chunk.len(), failures, |at| chunk.suspected_at(at))
     }
 
     /// Notes a failure; returns the number of consecutive failures.

@@ -8,7 +8,7 @@ use std::{
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use meterline_core::{
-    Ack, Batch, Chain, Health, Input, InputError, IntCounter, Metrics, OutputNode,
+    Ack, Batch, Chain, Health, Input, InputError, IntCounter, Message, Metrics, OutputNode,
 };
 use tokio::{
     sync::mpsc,
@@ -194,7 +194,6 @@ impl<'a> Reader<'a> {
             };
             match batch {
                 Ok(Some((batch, ack))) => {
-                    self.received.inc_by(batch.len() as u64);
                     self.held = Some(self.tracked(batch, ack));
                 }
                 Ok(None) => {
@@ -235,7 +234,8 @@ impl<'a> Reader<'a> {
     fn tracked(&self, batch: Batch, ack: Ack) -> Job {
         let (inner, mut settlement) = Ack::new();
         let batch = numbered(batch);
-        let (count, delivered) = (batch.len(), self.delivered.clone());
+        let (count, delivered) = (count(&batch), self.delivered.clone());
+        self.received.inc_by(count as u64);
         self.pending.push(Box::pin(async move {
             let settled = settlement.settled().await;
             let is_settled = settled.outcome.is_settled();
@@ -280,6 +280,14 @@ fn numbered(batch: Batch) -> Batch {
     numbers
         .map(|(message, number)| message.with_origin(number))
         .collect()
+}
+
+/// Returns how many messages of the input a numbered batch holds. The processors of the input may have made
+/// several of one, which follow each other.
+fn count(batch: &[Message]) -> usize {
+    batch
+        .chunk_by(|one, next| one.origin().is_some() && one.origin() == next.origin())
+        .count()
 }
 
 /// What is left when reading has ended.

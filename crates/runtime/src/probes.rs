@@ -6,13 +6,13 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use rand::Rng;
 use tokio::time::{Duration, Instant};
 
-use crate::{failure::TransientFailure, search_limit::SHORTEST};
+use crate::{failure::TransientFailure, search_limit::SHORTEST, suspected::Suspected};
 
 /// After this many consecutive failures, every second request is a piece of a batch.
 const FAILURES_BEFORE_PIECES: u32 = 4;
@@ -40,7 +40,7 @@ struct Tried {
     halvings: u32,
     singles: usize,
     /// The objects of the single messages that were sent.
-    objects: Vec<Arc<str>>,
+    objects: Vec<Suspected>,
     /// When a single message was sent last.
     last: Option<Instant>,
     /// How long the last whole batch took to fail, if it took long.
@@ -71,7 +71,7 @@ impl Tried {
     fn single(
         &mut self,
         len: usize,
-        object: impl Fn(usize) -> Option<Arc<str>>,
+        object: impl Fn(usize) -> Option<Suspected>,
     ) -> Option<Range<usize>> {
         let now = Instant::now();
         let is_early = |last: Instant| now.duration_since(last) < SINGLES_INTERVAL;
@@ -104,7 +104,7 @@ impl Probes {
         &self,
         len: usize,
         failures: u32,
-        object: impl Fn(usize) -> Option<Arc<str>>,
+        object: impl Fn(usize) -> Option<Suspected>,
     ) -> Option<Piece> {
         let mut tried = self.tried();
         if len < 2 || !tried.is_due(failures) {
@@ -168,7 +168,7 @@ mod tests {
     fn pieces_of(
         probes: &Probes,
         len: usize,
-        object: impl Fn(usize) -> Option<Arc<str>>,
+        object: impl Fn(usize) -> Option<Suspected>,
     ) -> Vec<Range<usize>> {
         let mut pieces = Vec::new();
         for failures in 0..100 {
@@ -241,7 +241,7 @@ mod tests {
     /// Batches that are collected during an outage contain many messages of few objects.
     #[tokio::test(start_paused = true)]
     async fn every_object_is_tried_if_there_are_few() {
-        let object = |at: usize| Some(Arc::from((at % 7).to_string()));
+        let object = |at: usize| Some(Suspected::from((at % 7).to_string()));
         for _ in 0..100 {
             let probes = Probes::default();
             let pieces = pieces_of(&probes, 70, object).into_iter();

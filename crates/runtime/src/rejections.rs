@@ -10,7 +10,7 @@ use std::{
 };
 
 use meterline_core::{
-    Ack, Cause, Content, FALLBACK_ERROR, IntCounter, LogInterval, Message, Metrics, Outcome,
+    Ack, Cause, Content, FALLBACK_ERROR, IntCounter, LogInterval, Message, Metrics, Outcome, Part,
     Rejection,
 };
 use tokio::{
@@ -78,19 +78,19 @@ impl Rejections {
     /// Rejects one message. Waits until the next output can accept it.
     pub(crate) async fn reject(&self, mut message: Message, mut ack: Ack, rejection: Rejection) {
         self.counter.inc();
-        let rejection = Arc::new(Rejection {
+        let rejection = Rejection {
             subject: rejection.subject.clone().or_else(|| subject(&message)),
             ..rejection
-        });
+        };
         self.log(&message, &rejection);
+        let reason = Arc::clone(&rejection.reason);
+        let rejection = Arc::new(of_part(&message, rejection));
         let Some(next) = &self.next else {
             ack.resolve(Outcome::Rejected(rejection));
             return;
         };
         message.clear_failure();
-        message
-            .metadata
-            .set(FALLBACK_ERROR, Arc::clone(&rejection.reason));
+        message.metadata.set(FALLBACK_ERROR, reason);
         ack.refuse(rejection);
         // If the next output has ended, the ack is dropped, and the input yields the message again.
         let _ = next.send(Delivery { message, ack }).await;
@@ -131,6 +131,18 @@ impl Rejections {
                 "more objects are rejected than can be named here; this one is {about}: {reason}"
             ),
         }
+    }
+}
+
+/// Returns the rejection with the part of the input's message that is rejected, for the input, which knows
+/// whole messages only.
+fn of_part(message: &Message, rejection: Rejection) -> Rejection {
+    let Some(part) = message.part() else {
+        return rejection;
+    };
+    Rejection {
+        reason: format!("{part}: {}", rejection.reason).into(),
+        ..rejection
     }
 }
 
@@ -199,7 +211,8 @@ impl LogHistory {
             ),
             None => ("".into(), 0),
         };
-        let mut key = (Arc::clone(&uid), Some((rejection.cause, kind(rejection))));
+        let kind = kind(rejection, message.part().map(AsRef::as_ref));
+        let mut key = (Arc::clone(&uid), Some((rejection.cause, kind)));
         let is_new = !self.entries.contains_key(&key);
         if is_new && self.reasons.get(&uid).is_some_and(|it| *it >= REASONS) {
             key.1 = None;
@@ -308,9 +321,10 @@ fn namespace(about: &str) -> &str {
 }
 
 /// Returns a hash that is the same for reasons that differ only in numbers. These include hexadecimal
-/// ones such as UIDs and checksums.
-fn kind(rejection: &Rejection) -> u64 {
+/// ones such as UIDs and checksums. The parts of a message differ, so that each one is named.
+fn kind(rejection: &Rejection, part: Option<&Part>) -> u64 {
     let mut hasher = DefaultHasher::new();
+    part.hash(&mut hasher);
     rejection.component.hash(&mut hasher);
     let is_part = |it: char| it.is_ascii_hexdigit() || it == '-';
     for part in rejection.reason.split_inclusive(|it| !is_part(it)) {

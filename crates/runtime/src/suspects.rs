@@ -18,6 +18,7 @@ use crate::{
     delivery::Delivery,
     evidence::Evidence,
     failure::TransientFailure,
+    suspected::Suspected,
 };
 
 /// The most objects that are recorded. Each one is kept for this long after its last failed
@@ -38,9 +39,9 @@ const NEXT_OF_OBJECT: Duration = Duration::from_secs(5);
 /// An event that is not tried for this long although it could be lets another one go first.
 const LONGEST_TRIAL: Duration = Duration::from_secs(300);
 
-/// The suspects, by the UID of the object.
+/// The suspects.
 #[derive(Default)]
-pub(crate) struct Suspects(Mutex<HashMap<Arc<str>, Suspect>>);
+pub(crate) struct Suspects(Mutex<HashMap<Suspected, Suspect>>);
 
 struct Suspect {
     /// Whether its events take long to fail. If they do not, there is no time to save.
@@ -105,10 +106,10 @@ impl Suspects {
                 _ => Admission::Sent(chunk),
             };
         }
-        let Some(object) = chunk.object().filter(|_| !chunk.is_admitted) else {
+        let Some(object) = chunk.suspected().filter(|_| !chunk.is_admitted) else {
             return Admission::Sent(chunk);
         };
-        match self.permission(object, chunk.number) {
+        match self.permission(&object, chunk.number) {
             Permission::Free => Admission::Sent(chunk),
             Permission::Admitted => {
                 chunk.is_admitted = true;
@@ -147,20 +148,20 @@ impl Suspects {
         let is_proven = evidence.is_at_fault(since, chunk.alone.failures, is_crowded);
         chunk.alone.needs_full_limit |= is_proven;
         let by_itself = is_proven && !failure.is_cut_short;
-        let Some(object) = chunk.object() else {
+        let Some(object) = chunk.suspected() else {
             return by_itself;
         };
-        self.add(object, chunk.number, failure.is_slow());
-        let is_at_fault = by_itself || self.is_blocked(object);
+        self.add(&object, chunk.number, failure.is_slow());
+        let is_at_fault = by_itself || self.is_blocked(&object);
         if is_at_fault {
-            self.block(object, &failure.reason, failure.lasted);
+            self.block(&object, &failure.reason, failure.lasted);
         }
         chunk.is_known |= failure.is_slow();
         is_at_fault
     }
 
     /// Notes that the event with this number, of this object, failed while others were accepted.
-    fn add(&self, object: &Arc<str>, number: u64, is_slow: bool) {
+    fn add(&self, object: &Suspected, number: u64, is_slow: bool) {
         let at = Instant::now();
         let mut known = self.known();
         if !known.contains_key(object) && known.len() >= MOST {
@@ -172,7 +173,7 @@ impl Suspects {
         if !known.contains_key(object) && known.len() >= MOST {
             return;
         }
-        let suspect = known.entry(Arc::clone(object)).or_insert(Suspect {
+        let suspect = known.entry(object.clone()).or_insert(Suspect {
             is_slow,
             trial: None,
             block: None,
@@ -186,7 +187,7 @@ impl Suspects {
     }
 
     /// Notes that an event of this object is rejected, with the reason of its failure and its duration.
-    fn block(&self, object: &Arc<str>, reason: &str, lasted: Duration) {
+    fn block(&self, object: &Suspected, reason: &str, lasted: Duration) {
         let at = Instant::now();
         let mut known = self.known();
         if let Some(suspect) = known.get_mut(object) {
@@ -202,32 +203,32 @@ impl Suspects {
     }
 
     /// Whether an event of this object was rejected, and none was accepted since.
-    fn is_blocked(&self, object: &Arc<str>) -> bool {
+    fn is_blocked(&self, object: &Suspected) -> bool {
         let known = self.known();
         known.get(object).is_some_and(|it| it.block.is_some())
     }
 
     /// Notes that the event with this number is finished; others no longer wait for it.
-    pub(crate) fn release(&self, object: &Arc<str>, number: u64) {
+    pub(crate) fn release(&self, object: &Suspected, number: u64) {
         if let Some(suspect) = self.known().get_mut(object) {
             suspect.trial.take_if(|(tried, _)| *tried == number);
         }
     }
 
-    /// Notes that events of these objects were accepted.
-    pub(crate) fn clear<'a>(&self, objects: impl Iterator<Item = &'a Arc<str>>) {
+    /// Notes that these events were accepted.
+    pub(crate) fn clear(&self, messages: &[Message]) {
         let mut known = self.known();
         if known.is_empty() {
             return;
         }
-        for object in objects {
-            known.remove(object);
+        for object in messages.iter().filter_map(Suspected::of) {
+            known.remove(&object);
         }
     }
 
     /// Decides whether the event with this number, of this object, is sent now. A denied one is
     /// rejected.
-    fn permission(&self, object: &Arc<str>, number: u64) -> Permission {
+    fn permission(&self, object: &Suspected, number: u64) -> Permission {
         let now = Instant::now();
         let mut known = self.known();
         let Some(suspect) = known.get_mut(object) else {
@@ -257,8 +258,7 @@ impl Suspects {
             return Vec::new();
         }
         let is_known = |message: &Message| {
-            let object = message.identity();
-            let suspect = object.and_then(|object| known.get(&object.uid));
+            let suspect = Suspected::of(message).and_then(|it| known.get(&it));
             suspect.is_some_and(|suspect| suspect.is_slow)
         };
         let places = messages.iter().enumerate().rev();
@@ -273,13 +273,12 @@ impl Suspects {
             return Vec::new();
         }
         let is_known = |delivery: &mut Delivery| {
-            let object = delivery.message.identity();
-            object.is_some_and(|object| known.contains_key(&object.uid))
+            Suspected::of(&delivery.message).is_some_and(|it| known.contains_key(&it))
         };
         deliveries.extract_if(.., is_known).collect()
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Arc<str>, Suspect>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<Suspected, Suspect>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -292,7 +291,7 @@ impl Suspect {
 }
 
 /// Begins the pause of a blocked object.
-fn pause(known: &mut HashMap<Arc<str>, Suspect>, object: &Arc<str>, now: Instant) {
+fn pause(known: &mut HashMap<Suspected, Suspect>, object: &Suspected, now: Instant) {
     let others = known.iter().filter(|(uid, suspect)| {
         // An object whose pause ended without another try sends nothing any more.
         *uid != object && suspect.pauses_at(now)
@@ -311,9 +310,11 @@ fn pause(known: &mut HashMap<Arc<str>, Suspect>, object: &Arc<str>, now: Instant
 
 #[cfg(test)]
 mod tests {
+    use meterline_core::Identity;
+
     use super::*;
 
-    fn block(suspects: &Suspects, object: &Arc<str>, seconds: u64) {
+    fn block(suspects: &Suspects, object: &Suspected, seconds: u64) {
         suspects.add(object, 0, true);
         suspects.block(object, "500", Duration::from_secs(seconds));
     }
@@ -331,13 +332,20 @@ mod tests {
         assert!(!suspects.is_blocked(&MOST.to_string().into()));
         assert_eq!(suspects.known().len(), MOST);
         tokio::time::advance(KEPT_FOR + SHARE * Duration::from_secs(MOST as u64)).await;
-        let new = "new".into();
+        let new = Suspected::from("new");
         suspects.add(&new, 0, true);
         assert!(!suspects.is_blocked(&new));
         block(&suspects, &new, 1);
         assert!(suspects.is_blocked(&new));
         assert_eq!(suspects.known().len(), 1);
-        suspects.clear([&new].into_iter());
+        let accepted = Message::raw("{}").with_identity(Identity {
+            about: "pod a/new".into(),
+            uid: "new".into(),
+            start: 0,
+            end: 1,
+            cluster: None,
+        });
+        suspects.clear(&[accepted]);
         assert_eq!(suspects.permission(&new, 0), Permission::Free);
     }
 
@@ -363,7 +371,7 @@ mod tests {
     async fn tries_take_a_tenth_of_the_time_for_one_object_and_half_of_it_for_many() {
         for (objects, most) in [(1_u64, 0.1), (3, 0.3), (100, 0.5)] {
             let suspects = Suspects::default();
-            let names: Vec<Arc<str>> = (0..objects).map(|it| it.to_string().into()).collect();
+            let names: Vec<Suspected> = (0..objects).map(|it| it.to_string().into()).collect();
             let seconds = 30;
             for name in &names {
                 block(&suspects, name, seconds);

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{Ended, Pipeline, Report};
 
 mod outputs;
+mod parts;
 mod poison;
 mod processors;
 mod refusals;

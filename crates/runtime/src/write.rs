@@ -9,9 +9,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use meterline_core::{
-    Cause, Health, IntCounter, Message, Metrics, RetryPolicy, Writer, WriterNode,
-};
+use meterline_core::{Cause, Health, IntCounter, Metrics, RetryPolicy, Writer, WriterNode};
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Duration, sleep, timeout},
@@ -272,8 +270,7 @@ impl BatchWriter {
             info!(output = %self.label, events = chunk.len(), "the server accepted the first delivery");
         }
         batch.seen.fit(&chunk.messages);
-        let identities = chunk.messages.iter().filter_map(Message::identity);
-        self.suspects.clear(identities.map(|it| &it.uid));
+        self.suspects.clear(&chunk.messages);
         self.settle(chunk, End::Taken, batch).await;
     }
 
@@ -430,8 +427,8 @@ impl BatchWriter {
 
     /// Settles a chunk that is not split further.
     async fn settle(&self, chunk: Chunk, end: End, batch: &mut Batch) {
-        if let Some(object) = chunk.object() {
-            self.suspects.release(object, chunk.number);
+        if let Some(object) = chunk.suspected() {
+            self.suspects.release(&object, chunk.number);
         }
         self.settler.settle(chunk, end, &mut batch.tally).await;
     }

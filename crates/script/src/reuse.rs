@@ -46,32 +46,38 @@ pub(crate) struct Reuse {
 /// The value of a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Filler {
-    /// `event_id(type)`.
-    EventId(String),
+    /// `event_id(type)` or `event_id(type, key)`.
+    EventId(String, Option<String>),
     /// `meta(key)`.
     Meta(String),
 }
 
 impl Filler {
     fn of(call: &FnCallExpr) -> Option<Self> {
-        let text = match call.args.as_slice() {
-            [] => "",
-            [Expr::StringConstant(text, _)] => text.as_str(),
-            _ => return None,
+        let text = |argument: &Expr| match argument {
+            Expr::StringConstant(text, _) => Some(text.to_string()),
+            _ => None,
         };
-        match (call.name.as_str(), call.args.len()) {
-            ("event_id", _) => Some(Self::EventId(text.to_owned())),
-            ("meta", 1) => Some(Self::Meta(text.to_owned())),
+        match (call.name.as_str(), call.args.as_slice()) {
+            ("event_id", []) => Some(Self::EventId(String::new(), None)),
+            ("event_id", [kind]) => Some(Self::EventId(text(kind)?, None)),
+            ("event_id", [kind, key]) => Some(Self::EventId(text(kind)?, Some(text(key)?))),
+            ("meta", [key]) => Some(Self::Meta(text(key)?)),
             _ => None,
         }
     }
 
     fn fill(&self, message: &Message) -> Option<Arc<str>> {
         match self {
-            Self::EventId(event_type) => {
+            Self::EventId(event_type, key) => {
                 let identity = message.identity()?;
-                let cluster = identity.cluster.as_deref();
-                let id = event_id(cluster, event_type, &identity.uid, identity.start);
+                let (cluster, uid) = (identity.cluster.as_deref(), &identity.uid);
+                let id = match key {
+                    None => event_id(cluster, event_type, uid, identity.start),
+                    Some(key) => {
+                        meterline_core::part_id(cluster, event_type, key, uid, identity.start)
+                    }
+                };
                 let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
                 Some((&*id.hyphenated().encode_lower(&mut text)).into())
             }
@@ -203,7 +209,7 @@ impl Reads {
         let reads = others.into_iter().map(|filler| match filler {
             Filler::Meta(key) => Some(key),
             // An id outside the gaps.
-            Filler::EventId(_) => None,
+            Filler::EventId(..) => None,
         });
         let mut reads: Vec<_> = reads.collect::<Option<_>>()?;
         reads.sort();

@@ -8,7 +8,9 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use meterline_config::{BufferSpec, Configure, Located, PlanContext, Spec};
-use meterline_core::{Batch, BufferPlan, BuildContext, BuildError, Identity, Input, Message};
+use meterline_core::{
+    Batch, BatchLimit, BufferPlan, BuildContext, BuildError, Identity, Input, Message, Part,
+};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 use tracing::error;
@@ -86,6 +88,12 @@ struct Kept {
     content: Vec<u8>,
     metadata: Vec<(String, String)>,
     identity: Option<KeptIdentity>,
+    /// Which part of a message it is: numbers and counts, the innermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    part: Vec<(usize, usize)>,
+    /// The most messages and bytes of a batch that holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    batch_limit: Option<(usize, usize)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -114,13 +122,24 @@ impl Kept {
                 end: identity.end,
                 cluster: identity.cluster.as_deref().map(str::to_owned),
             }),
+            part: std::iter::successors(message.part(), |part| part.of.as_ref())
+                .map(|part| (part.number, part.count))
+                .collect(),
+            batch_limit: message.batch_limit().map(|it| (it.count, it.byte_size)),
         })
     }
 
     fn message(self) -> Message {
-        let mut message = Message::raw(self.content);
+        let parts = self.part.into_iter().rev();
+        let part = parts.fold(None, |of, (number, count)| {
+            Some(Arc::new(Part { number, count, of }))
+        });
+        let mut message = Message::raw(self.content).with_part(part);
         for (key, value) in self.metadata {
             message.metadata.set(key, value);
+        }
+        if let Some((count, byte_size)) = self.batch_limit {
+            message.limit_batch(&Arc::new(BatchLimit { count, byte_size }));
         }
         match self.identity {
             None => message,

@@ -1,7 +1,9 @@
 use std::{collections::VecDeque, path::Path};
 
 use futures::FutureExt;
-use meterline_core::{Cause, Health, Identity, Message, Metrics, Rejected, Settlement};
+use meterline_core::{
+    BatchLimit, Cause, Content, Health, Identity, Message, Metrics, Rejected, Settlement,
+};
 
 use super::{memory::Memory, sqlite::File, *};
 
@@ -443,4 +445,24 @@ async fn a_stop_stores_what_waits_in_the_input_or_counts_it_as_lost() {
     assert_eq!(seen, ["a"; 3]);
     input.close().await;
     assert_eq!(input.left(), Undelivered::default());
+}
+
+#[test]
+fn a_file_keeps_which_part_a_message_is_and_the_limit_of_its_batches() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("buffer.sqlite");
+    let two = || vec![Content::Raw("a".into()), Content::Raw("b".into())];
+    let outer = Message::raw("x").divide(two()).last().unwrap();
+    let mut part = outer.divide(two()).last().unwrap();
+    part.limit_batch(&Arc::new(BatchLimit {
+        count: 3,
+        ..BatchLimit::NONE
+    }));
+    let batch = vec![part.clone(), Message::raw("plain")];
+    file(&path).push(batch).unwrap();
+    let (_, kept) = file(&path).next().unwrap().unwrap();
+    assert_eq!(kept[0].part(), part.part());
+    assert_eq!(kept[0].about(), "message, part 2 of 2 of part 2 of 2");
+    assert_eq!(kept[0].batch_limit(), part.batch_limit());
+    assert_eq!((kept[1].part(), kept[1].batch_limit()), (None, None));
 }

@@ -19,7 +19,8 @@ fn after(before: &Foreseen, source: &str) -> Foreseen {
 fn described(fact: &Fact) -> String {
     match &fact.kind {
         Kind::Null => "none".to_owned(),
-        Kind::EventId(event_type) => format!("event_id({event_type})"),
+        Kind::EventId(event_type, None) => format!("event_id({event_type})"),
+        Kind::EventId(event_type, Some(key)) => format!("event_id({event_type}, {key})"),
         _ if fact.varies => "varies".to_owned(),
         _ => "fixed".to_owned(),
     }
@@ -120,6 +121,10 @@ fn the_event_type_of_an_id_is_tracked() {
         assert_eq!(id(&[source]), "event_id(t)", "{source}");
     }
     assert_eq!(id(&["root = #{ id: event_id() }"]), "event_id()");
+    let keyed = "let k = \"cpu\"; root = #{ id: event_id(\"t\", k) }";
+    assert_eq!(id(&[keyed]), "event_id(t, cpu)");
+    let unknown = "root = #{ id: event_id(\"t\", this.kind) }";
+    assert_eq!(id(&[unknown]), "varies");
 }
 
 #[test]
@@ -197,6 +202,9 @@ fn expressions() -> impl Strategy<Value = String> {
         "\"k\"",
         "\"1\"",
         "event_id(\"t\")",
+        "event_id(\"t\", \"k\")",
+        "event_id(\"t\", a)",
+        "event_id(\"t\", this.uid)",
         "meta(\"schedule_time\")",
         "meta[\"schedule_time\"]",
         "(meta(\"x\") ?? \"none\")",
@@ -311,8 +319,11 @@ proptest! {
         if !id.varies {
             prop_assert_eq!(&one["id"], &other["id"], "{}", text);
         }
-        if let Kind::EventId(event_type) = &id.kind {
-            let expected = meterline_core::event_id(None, event_type, "u", 1);
+        if let Kind::EventId(event_type, key) = &id.kind {
+            let expected = match key {
+                None => meterline_core::event_id(None, event_type, "u", 1),
+                Some(key) => meterline_core::part_id(None, event_type, key, "u", 1),
+            };
             prop_assert_eq!(&one["id"], &json!(expected.to_string()), "{}", text);
         }
         if foreseen.content.whole.kind.no_object().is_some() {

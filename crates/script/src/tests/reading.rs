@@ -156,6 +156,7 @@ fn fields_of_a_prefix_are_labels_only_if_they_become_data() {
         "root.data.x = this.a.select_prefix(\"p/\")",
         "root[this.a.k] = #{ data: this.a.select_prefix(\"p/\") }; root = this.a.k",
         "root.data += this.a.select_prefix(\"p/\")",
+        "root = [#{ data: this.a.select_prefix(\"p/\") }]",
         "root = this.a.select_prefix(\"p/\")",
         "root.data = #{}; root.data = [this.a.select_prefix(\"p/\")]",
         "root.data = this.a.select_prefix(\"p/\"); root.subject = this.a.select_prefix(\"p/\").len()",
