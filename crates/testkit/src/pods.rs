@@ -155,14 +155,17 @@ impl Pods {
             }
         });
         let uid = made.await?.metadata.uid.unwrap_or_default();
+        // The server may have applied a status whose response was lost.
         let start = until_done(|| async {
-            let start = now();
+            let known = self.state(name, "running", "startedAt").await?;
+            let start = known.unwrap_or_else(now);
             self.set_running(name, start).await.map(|_| start)
         });
         let start = start.await?;
         tokio::time::sleep(time).await;
         let end = until_done(|| async {
-            let end = now().max(start + TimeDelta::seconds(1));
+            let known = self.state(name, "terminated", "finishedAt").await?;
+            let end = known.unwrap_or_else(|| now().max(start + TimeDelta::seconds(1)));
             let ended = self.set_ended(name, Phase::Succeeded, start, end).await;
             ended.map(|_| end)
         });
@@ -194,6 +197,18 @@ impl Pods {
         })
         .await?;
         Ok(life)
+    }
+
+    /// Returns a time of the first container's state, if it is in this state.
+    async fn state(
+        &self,
+        name: &str,
+        state: &str,
+        time: &str,
+    ) -> anyhow::Result<Option<DateTime<Utc>>> {
+        let pod = serde_json::to_value(self.api.get(name).await?)?;
+        let time = pod.pointer(&format!("/status/containerStatuses/0/state/{state}/{time}"));
+        Ok(time.and_then(Value::as_str).and_then(|it| it.parse().ok()))
     }
 
     /// The API itself, for calls that have no method here.
