@@ -76,8 +76,6 @@ pub struct JsonTemplate {
     form: Arc<Form>,
     /// The JSON texts of the scalars that are not gaps, each followed by the separator.
     values: Box<[u8]>,
-    /// The length of the JSON text without its gaps.
-    size: usize,
     /// The number of the check that the rendered JSON passed, 0 for none.
     checked_by: AtomicU64,
 }
@@ -105,13 +103,9 @@ impl JsonTemplate {
             text: writer.text.to_box(),
             places: writer.places.into(),
         };
-        let separators = form.places.iter().filter(|place| place.gap.is_none());
-        let separators = separators.count();
-        let size = form.text.len().saturating_add(writer.values.len());
         (found == gaps.len()).then(|| Self {
             form: forms.shared(form),
             values: writer.values.to_box(),
-            size: size.saturating_sub(separators),
             checked_by: AtomicU64::new(0),
         })
     }
@@ -202,10 +196,21 @@ impl RenderedJson {
     /// without a value stays `""`.
     #[must_use]
     pub fn new(template: Arc<JsonTemplate>, values: Box<[Arc<str>]>) -> Self {
-        let mut size = template.size;
-        for gap in template.form.places.iter().filter_map(|place| place.gap) {
-            let value = values.get(usize::from(gap));
-            size = size.saturating_add(encoded_size(value.map_or("", AsRef::as_ref)));
+        let JsonTemplate {
+            form,
+            values: scalars,
+            ..
+        } = &*template;
+        let mut size = form.text.len().saturating_add(scalars.len());
+        for place in &form.places {
+            size = match place.gap {
+                Some(gap) => {
+                    let value = values.get(usize::from(gap));
+                    size.saturating_add(encoded_size(value.map_or("", AsRef::as_ref)))
+                }
+                // The separator is not written.
+                None => size.saturating_sub(1),
+            };
         }
         Self {
             template,

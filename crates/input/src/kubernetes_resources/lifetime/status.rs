@@ -93,20 +93,19 @@ pub(super) fn grace(object: Node<'_>) -> i64 {
 
 /// Whether the node of a pod has not granted a resize: it cannot at present, or never will.
 pub(crate) fn is_resize_pending(pod: Node<'_>) -> bool {
-    let conditions = pod.path(&["status", "conditions"]);
-    conditions.into_iter().flat_map(Node::items).any(|it| {
-        let is = |key, value| it.get(key).is_some_and(|it| it.is_text(value));
-        is("type", "PodResizePending") && is("status", "True")
-    })
+    find_condition(pod, "PodResizePending", "True").is_some()
 }
 
 /// Returns since when a condition has this status, if it has.
 pub(super) fn condition(pod: Node<'_>, name: &str, status: &str) -> Option<i64> {
-    pod.path(&["status", "conditions"])?
-        .items()
-        .find(|condition| {
-            let is = |key, value| condition.get(key).is_some_and(|it| it.is_text(value));
-            is("type", name) && is("status", status)
-        })
-        .and_then(|condition| time(condition.get("lastTransitionTime")))
+    time(find_condition(pod, name, status)?.get("lastTransitionTime"))
+}
+
+/// Returns the condition of this name if it has this status.
+fn find_condition<'a>(pod: Node<'a>, name: &str, status: &str) -> Option<Node<'a>> {
+    let mut conditions = pod.path(&["status", "conditions"])?.items();
+    conditions.find(|condition| {
+        let is = |key, value| condition.get(key).is_some_and(|it| it.is_text(value));
+        is("type", name) && is("status", status)
+    })
 }

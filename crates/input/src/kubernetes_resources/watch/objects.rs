@@ -109,10 +109,9 @@ impl Objects {
         let before = self.known.get(&uid);
         object.content.was_pending = before.is_some_and(|it| it.is_pending);
         self.version = self.version.max(Some(known.version));
-        let in_scope_since = if self.known.contains_key(&uid) {
-            None
-        } else {
-            self.in_scope_since(&object, now, current_at)
+        let in_scope_since = match before {
+            Some(_) => None,
+            None => self.in_scope_since(&object, now, current_at),
         };
         self.known.insert(Arc::clone(&uid), known);
         let lifetime = self.lifetime(&object, now);
