@@ -9,7 +9,7 @@ use meterline_core::Node;
 
 use crate::blank;
 
-pub use compare::{GRANTED, compare_reserved};
+pub use compare::{compare_reserved, granted};
 pub(crate) use reserved::{Container, Reserved};
 pub(crate) use resources::Section;
 

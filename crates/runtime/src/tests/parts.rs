@@ -1,6 +1,6 @@
 //! Tests of messages of which a processor makes several parts.
 
-use meterline_core::{BatchLimit, Chain, Content};
+use meterline_core::{BatchLimit, Content};
 
 use super::{outputs::Letters, processors::cx, *};
 use crate::processed;
@@ -35,13 +35,6 @@ impl Processor for Limit {
     }
 }
 
-/// What a run of a pipeline leaves.
-struct Left {
-    report: Report,
-    settled: Vec<Settled>,
-    metrics: BTreeMap<String, f64>,
-}
-
 /// Runs batches through these processors, until all are settled, or for `limit`.
 fn run(
     batches: &[Vec<String>],
@@ -51,51 +44,6 @@ fn run(
 ) -> Left {
     let batches: Vec<_> = batches.iter().map(|it| messages(it)).collect();
     run_input(|source| source, batches, chain, output, limit)
-}
-
-fn run_input(
-    wrap: impl FnOnce(Box<dyn Input>) -> Box<dyn Input>,
-    batches: Vec<Batch>,
-    chain: impl Fn() -> Chain,
-    output: OutputNode,
-    limit: Option<Duration>,
-) -> Left {
-    let runtime = Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let settlements = Arc::new(Mutex::new(Vec::new()));
-        let metrics = Metrics::default();
-        let source = Source {
-            batches: batches.into_iter(),
-            settlements: Arc::clone(&settlements),
-        };
-        let pipeline = Pipeline {
-            input: wrap(Box::new(source)),
-            chains: vec![chain(), chain()],
-            output,
-            metrics: metrics.clone(),
-            health: Health::default(),
-            shutdown_timeout: Duration::from_secs(20),
-        };
-        let stop = CancellationToken::new();
-        let mut stopper = JoinSet::new();
-        if let Some(limit) = limit {
-            let stop = stop.clone();
-            stopper.spawn(async move {
-                tokio::time::sleep(limit).await;
-                stop.cancel();
-            });
-        }
-        let report = pipeline.run(stop).await;
-        Left {
-            report,
-            settled: settled(&settlements).await,
-            metrics: metrics.values(),
-        }
-    })
 }
 
 fn dividing() -> Chain {

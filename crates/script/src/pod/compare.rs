@@ -7,20 +7,15 @@ use std::{
 
 use meterline_core::Node;
 
-use super::{reserved::Reserved, resources::Section};
+use super::{REQUESTS, reserved::Reserved, resources::Section};
 use crate::quantity::Quantity;
 
 /// The paths of a pod's status that state what its node granted it.
-pub const GRANTED: &[&str] = &[
-    "status.allocatedResources",
-    "status.containerStatuses.*.allocatedResources",
-    "status.containerStatuses.*.name",
-    "status.containerStatuses.*.resources",
-    "status.initContainerStatuses.*.allocatedResources",
-    "status.initContainerStatuses.*.name",
-    "status.initContainerStatuses.*.resources",
-    "status.resources",
-];
+#[must_use]
+pub fn granted() -> Vec<&'static str> {
+    let paths = REQUESTS.iter().copied();
+    paths.filter(|path| path.starts_with("status.")).collect()
+}
 
 type Amounts<'a> = BTreeMap<&'a str, Result<Quantity, String>>;
 
