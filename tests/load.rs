@@ -137,6 +137,8 @@ async fn a_window_of_thousands_of_pods_is_sent_whole_and_each_event_has_one_fate
     assert_eq!(taken % (MANY - 1), 0, "a window is not whole");
     let meterline = command().start().unwrap();
     ingest.wait_for_events(taken + MANY - 1).await.unwrap();
-    assert_eq!(sent(&ingest.state()), ingest.state().events.len());
+    let state = ingest.state();
+    assert_eq!(sent(&state), state.events.len(), "an event was sent twice");
+    drop(state);
     meterline.stop().await;
 }
