@@ -157,17 +157,21 @@ impl Pods {
         let uid = made.await?.metadata.uid.unwrap_or_default();
         // The server may have applied a status whose response was lost.
         let start = until_done(|| async {
-            let known = self.state(name, "running", "startedAt").await?;
-            let start = known.unwrap_or_else(now);
-            self.set_running(name, start).await.map(|_| start)
+            let pod = self.api.get(name).await?;
+            let start = time_of(&pod, "running", "startedAt")?.unwrap_or_else(now);
+            self.patch_status(name, running(&pod, start)).await?;
+            Ok(start)
         });
         let start = start.await?;
         tokio::time::sleep(time).await;
         let end = until_done(|| async {
-            let known = self.state(name, "terminated", "finishedAt").await?;
+            let pod = self.api.get(name).await?;
+            let known = time_of(&pod, "terminated", "finishedAt")?;
+            // The time is taken just before it is written: a sink gets it within the time to settle.
             let end = known.unwrap_or_else(|| now().max(start + TimeDelta::seconds(1)));
-            let ended = self.set_ended(name, Phase::Succeeded, start, end).await;
-            ended.map(|_| end)
+            let status = ended(&pod, Phase::Succeeded, start, end);
+            self.patch_status(name, status).await?;
+            Ok(end)
         });
         Ok(Life {
             uid,
@@ -197,18 +201,6 @@ impl Pods {
         })
         .await?;
         Ok(life)
-    }
-
-    /// Returns a time of the first container's state, if it is in this state.
-    async fn state(
-        &self,
-        name: &str,
-        state: &str,
-        time: &str,
-    ) -> anyhow::Result<Option<DateTime<Utc>>> {
-        let pod = serde_json::to_value(self.api.get(name).await?)?;
-        let time = pod.pointer(&format!("/status/containerStatuses/0/state/{state}/{time}"));
-        Ok(time.and_then(Value::as_str).and_then(|it| it.parse().ok()))
     }
 
     /// The API itself, for calls that have no method here.
@@ -241,20 +233,7 @@ impl Pods {
     /// When the API server refuses.
     pub async fn set_running(&self, name: &str, start: DateTime<Utc>) -> anyhow::Result<Pod> {
         let pod = self.api.get(name).await?;
-        let states = containers(&pod).map(|container| {
-            let running = json!({"running": {"startedAt": rfc3339(start)}});
-            status_of(container, true, running, None)
-        });
-        let statuses: Vec<_> = states.collect();
-        self.patch_status(
-            name,
-            json!({
-                "phase": "Running",
-                "startTime": rfc3339(start),
-                "containerStatuses": statuses,
-            }),
-        )
-        .await
+        self.patch_status(name, running(&pod, start)).await
     }
 
     /// Sets the status: every container ran from `start` to `end`, and the pod has ended.
@@ -268,22 +247,8 @@ impl Pods {
         start: DateTime<Utc>,
         end: DateTime<Utc>,
     ) -> anyhow::Result<Pod> {
-        let (phase, reason, code) = match phase {
-            Phase::Succeeded => ("Succeeded", "Completed", 0),
-            Phase::Failed => ("Failed", "Error", 1),
-        };
         let pod = self.api.get(name).await?;
-        let states = containers(&pod).map(|container| {
-            let ended = json!({"terminated": {
-                "startedAt": rfc3339(start),
-                "finishedAt": rfc3339(end),
-                "exitCode": code,
-                "reason": reason,
-            }});
-            status_of(container, false, ended, None)
-        });
-        let statuses: Vec<_> = states.collect();
-        let status = json!({"phase": phase, "containerStatuses": statuses});
+        let status = ended(&pod, phase, start, end);
         self.patch_status(name, status).await
     }
 
@@ -431,9 +396,12 @@ where
 {
     const LIMIT: Duration = Duration::from_secs(60);
     const PAUSE: Duration = Duration::from_millis(50);
+    /// The client of the API has no limit of its own.
+    const ANSWER: Duration = Duration::from_secs(15);
     let deadline = Instant::now() + LIMIT;
     loop {
-        match attempt().await {
+        let result = tokio::time::timeout(ANSWER, attempt()).await;
+        match result.unwrap_or_else(|late| Err(late.into())) {
             Err(_) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
             result => return result,
         }
@@ -442,6 +410,46 @@ where
 
 fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
     pod.spec.iter().flat_map(|spec| &spec.containers)
+}
+
+/// Returns a time of the first container's state, if the container is in this state.
+fn time_of(pod: &Pod, state: &str, time: &str) -> anyhow::Result<Option<DateTime<Utc>>> {
+    let pod = serde_json::to_value(pod)?;
+    let time = pod.pointer(&format!("/status/containerStatuses/0/state/{state}/{time}"));
+    Ok(time.and_then(Value::as_str).and_then(|it| it.parse().ok()))
+}
+
+/// The status of a pod whose containers have all been running since `start`.
+fn running(pod: &Pod, start: DateTime<Utc>) -> Value {
+    let states = containers(pod).map(|container| {
+        let running = json!({"running": {"startedAt": rfc3339(start)}});
+        status_of(container, true, running, None)
+    });
+    let statuses: Vec<_> = states.collect();
+    json!({
+        "phase": "Running",
+        "startTime": rfc3339(start),
+        "containerStatuses": statuses,
+    })
+}
+
+/// The status of a pod that has ended, and whose containers all ran from `start` to `end`.
+fn ended(pod: &Pod, phase: Phase, start: DateTime<Utc>, end: DateTime<Utc>) -> Value {
+    let (phase, reason, code) = match phase {
+        Phase::Succeeded => ("Succeeded", "Completed", 0),
+        Phase::Failed => ("Failed", "Error", 1),
+    };
+    let states = containers(pod).map(|container| {
+        let ended = json!({"terminated": {
+            "startedAt": rfc3339(start),
+            "finishedAt": rfc3339(end),
+            "exitCode": code,
+            "reason": reason,
+        }});
+        status_of(container, false, ended, None)
+    });
+    let statuses: Vec<_> = states.collect();
+    json!({"phase": phase, "containerStatuses": statuses})
 }
 
 fn status_of(container: &Container, ready: bool, state: Value, before: Option<Value>) -> Value {
