@@ -41,6 +41,7 @@ fn start(ledger: &mut Ledger<BilledObject>, name: &str) {
         content_since: None,
         observed_at: 1,
         in_scope_since: None,
+        times: meterline_ledger::Times::default(),
     });
 }
 
@@ -64,7 +65,7 @@ fn restored(saved: Saved) -> Ledger<BilledObject> {
 }
 
 fn names(ledger: &Ledger<BilledObject>) -> Vec<String> {
-    ledger.existing().map(|(uid, _)| uid.to_string()).collect()
+    ledger.existing().map(|it| it.uid.to_string()).collect()
 }
 
 fn seen(at: i64) -> SeenUntil {
