@@ -351,6 +351,22 @@ mod tests {
     }
 
     #[test]
+    fn from_is_one_of_three_words_and_warned_of_where_it_has_no_effect() {
+        for from in ["started", "scheduled", "running"] {
+            assert_eq!(found(&format!("from: {from}")), [""; 0], "{from}");
+        }
+        assert!(found("from: created")[0].contains("`started`"));
+        for config in [
+            "from: started, resource_type: node",
+            "from: scheduled, include_pending_pods: true",
+        ] {
+            let found = found(config);
+            assert_eq!(found.len(), 1, "{config}");
+            assert!(found[0].contains("`from` has no effect"), "{found:?}");
+        }
+    }
+
+    #[test]
     fn a_field_that_does_not_exist_is_refused() {
         assert!(found("namespace: a")[0].contains("namespaces"));
         assert!(found("resource_type: pods")[0].contains("pod"));

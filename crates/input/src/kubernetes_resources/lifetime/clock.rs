@@ -100,7 +100,8 @@ impl NodeClock {
             most
         };
         let offset = match least {
-            Some(least) if least > most => least,
+            // A clock that was set in between is brought as far as the later time allows.
+            Some(least) if least > most => least.min(most.max(0)),
             Some(least) => 0.clamp(least, most),
             None => most.min(0),
         };
