@@ -355,7 +355,8 @@ mod tests {
         for from in ["started", "scheduled", "running"] {
             assert_eq!(found(&format!("from: {from}")), [""; 0], "{from}");
         }
-        assert!(found("from: created")[0].contains("`started`"));
+        let wrong = found("from: created");
+        assert!(wrong[0].contains("scheduled"), "{wrong:?}");
         for config in [
             "from: started, resource_type: node",
             "from: scheduled, include_pending_pods: true",
