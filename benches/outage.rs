@@ -1,7 +1,7 @@
 //! An hour without the sink: 10,000 pods in windows of 15 s, all of whose events wait.
 //!
-//! The real binary with a state file runs between a simulated API server and a sink that is away at
-//! first. The hour is before the start of the run, which makes no difference to the ledger. Prints how
+//! The real binary with a state file runs between a simulated API server and a sink that is unavailable
+//! at first. The hour is before the start of the run, which makes no difference to the ledger. Prints how
 //! much more memory the outage takes than delivering a minute, how long the delivery takes when the sink
 //! is back, and the size of the state file. Run it with `cargo bench --bench outage`.
 

@@ -241,7 +241,7 @@ if [ "$(id -u)" != 0 ]; then
 fi
 if ! unshare "${namespaces[@]}" true 2> "$work/unshare"; then
     # A check that did not run must not look as if it had passed.
-    [ -z "${CI:-}" ] || fail "cannot make namespaces to run the image in: $(cat "$work/unshare")"
+    [ -z "${CI:-}" ] || fail "cannot create namespaces to run the image in: $(cat "$work/unshare")"
     say "NOT TRIED: the image was inspected, but not run: $(cat "$work/unshare")"
     exit 0
 fi

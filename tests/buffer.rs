@@ -4,10 +4,10 @@ use meterline_testkit::ingest::{Behaviour, RecordingIngest};
 
 use crate::support::{MINUTE, meterline};
 
-/// Messages that were read while the sink is away are in the file. After a kill and a restart without the
+/// Messages that were read while the sink is unavailable are in the file. After a kill and a restart without the
 /// input the program delivers them, each with the same id.
 #[tokio::test]
-async fn what_was_read_survives_a_kill() {
+async fn messages_in_a_file_buffer_survive_a_kill() {
     let ingest = RecordingIngest::start().await.unwrap();
     ingest.respond_always(Behaviour::status(503));
     let dir = tempfile::tempdir().unwrap();
@@ -61,8 +61,8 @@ output:
 
 /// Messages that are only in memory are delivered before the program ends, or counted as lost.
 #[tokio::test]
-async fn a_stop_delivers_what_memory_has_or_says_that_it_is_lost() {
-    for (comes_back, code, said) in [
+async fn a_stop_delivers_the_memory_buffer_or_reports_it_as_lost() {
+    for (comes_back, code, logged) in [
         (true, 0, "everything that was read is delivered"),
         (false, 75, "the remaining batches are lost"),
     ] {
@@ -99,7 +99,7 @@ output:
         }
         let status = meterline.wait_exit(MINUTE).await.unwrap();
         assert_eq!(status.code(), Some(code), "{}", meterline.tail());
-        assert!(meterline.tail().contains(said), "{}", meterline.tail());
+        assert!(meterline.tail().contains(logged), "{}", meterline.tail());
         let arrived = if comes_back { 400 } else { 0 };
         assert_eq!(ingest.events().len(), arrived);
         ingest.assert_clean();

@@ -1,5 +1,5 @@
-//! Everything at once: two replicas with state files and a Lease, pods that come and go, and at random
-//! moments a replica is killed, the API server restarts, or the sink is away, slow or loses answers.
+//! All failures at once: two replicas with state files and a Lease, pods that come and go, and at random
+//! moments a replica is killed, the API server restarts, or the sink is unavailable, slow or loses answers.
 //!
 //! It runs for a minute; `CHAOS=600` makes it ten. It prints its seed, and `SEED` repeats a run.
 
@@ -26,7 +26,7 @@ fn replica(scene: &Scene, index: usize) -> Meterline {
 }
 
 /// Causes one failure, and waits until it is over.
-async fn mishap(
+async fn failure(
     chance: &mut Chance,
     scene: &Scene,
     replicas: &mut [Option<Meterline>; 2],
@@ -64,14 +64,14 @@ async fn mishap(
             ingest.go_away().await;
             sleep(chance.pause(Duration::from_millis(3_000))).await;
             ingest.come_back().await.unwrap();
-            "the sink was away"
+            "the sink was unavailable"
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn whatever_happens_every_second_is_billed_once() {
+async fn every_second_is_billed_once_through_random_failures() {
     let scene = Scene::with(BINARY, 0).await;
     scene.grant_leases().await;
     let mut chance = Chance::new();
@@ -100,14 +100,14 @@ async fn whatever_happens_every_second_is_billed_once() {
             lives.join_all().await
         }
     };
-    let mishaps = async {
+    let failures = async {
         while began.elapsed() < length {
-            let what = mishap(&mut chance, &scene, &mut replicas).await;
+            let what = failure(&mut chance, &scene, &mut replicas).await;
             eprintln!("{:>4} s: {what}", began.elapsed().as_secs());
             sleep(Duration::from_millis(500 + chance.below(4_000))).await;
         }
     };
-    let (lives, ()) = tokio::join!(churn, mishaps);
+    let (lives, ()) = tokio::join!(churn, failures);
     // The truth is what the test wrote, because a watch would miss what happens during a restart.
     let lives: Vec<_> = lives.into_iter().map(Result::unwrap).collect();
     let [first, second] = replicas.map(Option::unwrap);

@@ -65,7 +65,7 @@ fn with_config(text: &str) -> tempfile::TempDir {
 }
 
 #[test]
-fn help_says_what_there_is() {
+fn help_lists_commands_and_options() {
     assert_snapshot!(shown(&run(&["--help"], "")));
 }
 
@@ -160,7 +160,7 @@ fn a_missing_configuration_is_reported() {
 
 /// 70 means that a pipeline ran and failed.
 #[test]
-fn what_is_not_there_or_not_right_ends_with_1() {
+fn a_missing_or_invalid_configuration_ends_with_1() {
     let folder = with_config("input: {stdin: {}}\noutput: {drop: {}}\n");
     std::fs::write(folder.path().join("bad.env"), "A=1\nMI+s3cr3t\n").unwrap();
     let both = |command: &[&str], args: &[&str]| {
@@ -174,8 +174,8 @@ fn what_is_not_there_or_not_right_ends_with_1() {
         vec!["--config", "none.yaml"],
         vec![],
     ];
-    let told = |command| arguments.clone().map(|it| both(&[command], &it)).join("\n");
-    assert_snapshot!(told("run"), @r"
+    let errors_of = |command| arguments.clone().map(|it| both(&[command], &it)).join("\n");
+    assert_snapshot!(errors_of("run"), @r"
     meterline: cannot read the variables in none.env: No such file or directory (os error 2)
     exit 1
     meterline: bad.env:2: expected NAME=VALUE, a comment (#) or an empty line; a value cannot span lines
@@ -185,7 +185,7 @@ fn what_is_not_there_or_not_right_ends_with_1() {
     meterline: no configuration given; use `--config FILE` or `--preset NAME` (presets: kubernetes-pod-exec-time), or try `meterline demo`
     exit 1
     ");
-    assert_eq!(told("echo"), told("run"));
+    assert_eq!(errors_of("echo"), errors_of("run"));
     assert_snapshot!(both(&["lint", "config.yaml"], &["--env-file", "bad.env"]), @r"
     meterline: bad.env:2: expected NAME=VALUE, a comment (#) or an empty line; a value cannot span lines
     exit 1
@@ -211,7 +211,7 @@ fn an_empty_configuration_is_refused_and_one_without_a_mapping_warned_of() {
     assert_snapshot!(shown(&run_in(folder.path(), &lint, "")), @r"
     <default output>:7:13: warning: output.switch.cases.0.output.openmeter: this output receives whole objects, including the values of environment variables, instead of events; add a `mapping` that turns objects into events
     <default output>:7:13: warning: output.switch.cases.0.output.openmeter: this reads whole objects, so whole objects are kept in memory and in the state: about ten kilobytes per pod, including secrets in environment variables, and every change of an object starts another event; read only the fields that you need, as in `root = #{ name: this.metadata.name }`
-    <default output>:8:20: warning: output.switch.cases.0.output.openmeter.token: there is no token for openmeter.cloud; if it asks for one, set `token` (the variable OPENMETER_TOKEN of the presets)
+    <default output>:8:20: warning: output.switch.cases.0.output.openmeter.token: there is no token for openmeter.cloud; if it requires one, set `token` (the variable OPENMETER_TOKEN of the presets)
     <default output>:15:13: warning: output.switch.cases.1.output.stdout: this reads whole objects, so whole objects are kept in memory and in the state: about ten kilobytes per pod, including secrets in environment variables, and every change of an object starts another event; read only the fields that you need, as in `root = #{ name: this.metadata.name }`
     exit 0
     ");
@@ -219,7 +219,7 @@ fn an_empty_configuration_is_refused_and_one_without_a_mapping_warned_of() {
 
 /// Rhai's ` #{` looks like a comment of YAML.
 #[test]
-fn a_variable_in_a_script_is_asked_for_and_stays_in_its_string() {
+fn a_variable_in_a_script_is_required_and_stays_in_its_string() {
     let folder = with_config(
         "input: {stdin: {}}\npipeline:\n  processors:\n    - mapping: |\n        root = #{ subject: \"${SUBJ}\" };\noutput: {stdout: {}}\nhttp: {enabled: false}\n",
     );
@@ -301,7 +301,7 @@ fn a_mapping_is_tried_on_documents() {
 }
 
 #[test]
-fn lines_go_through_a_pipeline_and_it_ends_when_they_do() {
+fn a_pipeline_processes_lines_and_ends_with_its_input() {
     let folder = with_config(
         "input:\n  stdin: {}\npipeline:\n  processors:\n    - mapping: 'root.twice = this.n * 2'\noutput:\n  stdout: {}\nhttp:\n  enabled: false\n",
     );
@@ -317,7 +317,7 @@ fn lines_go_through_a_pipeline_and_it_ends_when_they_do() {
     assert_eq!(output.status.code(), Some(0), "{log}");
 }
 
-/// An input that refers to a resource may have processors of its own, around those of the resource.
+/// An input that refers to a resource may have its own processors, around those of the resource.
 #[test]
 fn processors_beside_a_resource_run_around_its_own() {
     let step = |name: &str| format!("processors: [{{mapping: 'root = this + \"{name}\"'}}]");
@@ -359,12 +359,12 @@ fn a_setting_changes_a_field() {
 }
 
 /// Starts a pipeline and waits until its log contains this.
-fn started(config: &str, said: &str) -> (Child, tempfile::TempDir) {
+fn started(config: &str, text: &str) -> (Child, tempfile::TempDir) {
     let folder = with_config(config);
     let mut child = start(folder.path(), &["--config", "config.yaml"], &[]);
     let mut log = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
-    while !line.contains(said) {
+    while !line.contains(text) {
         line.clear();
         assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended");
     }
@@ -402,7 +402,7 @@ fn an_open_standard_input_does_not_keep_the_process() {
     assert_eq!(ended(&mut child).code(), Some(0));
 }
 
-/// Messages for a standard output that nobody reads, until it is full.
+/// Messages for a standard output that is not read, until it is full.
 fn into_a_full_pipe(shutdown_timeout: &str) -> (Child, tempfile::TempDir) {
     let config = format!(
         "input: {{generate: {{mapping: 'root = \"{}\"', interval: 0s}}}}\noutput: {{stdout: {{}}}}\nhttp: {{enabled: false}}\nshutdown_timeout: {shutdown_timeout}\n",

@@ -46,7 +46,7 @@ async fn copies(names: [&str; 2]) -> Vec<usize> {
 }
 
 #[tokio::test]
-async fn clones_of_one_backup_are_told_apart_by_the_name_of_their_cluster() {
+async fn clones_of_one_backup_are_distinguished_by_the_name_of_their_cluster() {
     let counts = copies(["blue", "green"]).await;
     assert!(
         counts.iter().filter(|count| **count == 2).count() >= PODS,

@@ -69,7 +69,7 @@ async fn no_content_of_a_pod_keeps_its_time_from_being_billed() {
         .await
         .unwrap();
     // The process is suspended while the ends are written: it cannot close a window that it does not
-    // know the end in, however long a busy machine takes to store pods this large.
+    // know the end in, regardless of how long a busy machine takes to store pods this large.
     meterline.pause().unwrap();
     scene.end_all().await;
     meterline.resume().unwrap();

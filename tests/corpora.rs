@@ -103,7 +103,7 @@ fn registry() -> Registry {
     Registry {
         default_input: "stdin: {}",
         default_output: "drop: {}",
-        ..meterline_components::registry()
+        ..meterline_components::registry().unwrap()
     }
 }
 
@@ -126,7 +126,7 @@ fn configurations_are_read_or_refused() {
 /// The value of a variable, and the text around it, is read or refused; between double quotes the value
 /// arrives unchanged.
 #[test]
-fn variables_are_put_in_or_refused() {
+fn variables_are_replaced_or_refused() {
     const VALUES: &[&str] = &[
         "",
         "1",
@@ -164,6 +164,8 @@ fn variables_are_put_in_or_refused() {
 
 #[test]
 fn mappings_map_or_fail() {
+    // The other tests of this process need its keys, which come before the first document.
+    registry();
     let limits = Limits {
         time: std::time::Duration::from_millis(20),
         operations: 10_000,

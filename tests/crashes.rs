@@ -25,7 +25,7 @@ fn kept(scene: &Scene) -> MeterlineCommand {
 /// The program is killed a hundred times at random moments while pods come and go and events are sent.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn killed_a_hundred_times_nothing_is_missing_and_nothing_double() {
+async fn after_a_hundred_kills_nothing_is_missing_or_billed_twice() {
     let scene = Scene::with(BINARY, 0).await;
     let mut chance = Chance::new();
     let mut lives = JoinSet::new();
@@ -61,7 +61,7 @@ async fn killed_a_hundred_times_nothing_is_missing_and_nothing_double() {
 /// shows them, but the API server repeats what happened since the version in the state file.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn what_came_and_went_while_the_collector_was_down_is_billed() {
+async fn pods_that_ran_while_the_collector_was_down_are_billed() {
     let scene = Scene::with(BINARY, 1).await;
     let meterline = kept(&scene).start().unwrap();
     scene.ingest.wait_for_events(1).await.unwrap();
@@ -104,7 +104,7 @@ async fn a_lookback_bills_what_ran_before_the_start() {
 /// aside and reported, and billing continues with a new one.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_state_file_is_guarded_and_its_damage_survived() {
+async fn a_second_process_is_refused_and_a_damaged_state_file_is_moved_aside() {
     let scene = Scene::with(BINARY, 1).await;
     let meterline = kept(&scene).start_ready().await.unwrap();
     scene.ingest.wait_for_events(1).await.unwrap();
@@ -112,8 +112,8 @@ async fn a_state_file_is_guarded_and_its_damage_survived() {
     let second = kept(&scene).start().unwrap();
     let status = second.wait_exit(MINUTE).await.unwrap();
     assert_eq!(status.code(), Some(70), "{}", second.tail());
-    let said = second.tail();
-    assert!(said.contains("another process uses it"), "{said}");
+    let log = second.tail();
+    assert!(log.contains("another process uses it"), "{log}");
 
     meterline.stop().await;
     let state = scene.file("state.sqlite");
@@ -134,7 +134,7 @@ async fn a_state_file_is_guarded_and_its_damage_survived() {
 /// to repeat. In another namespace something happened.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_quiet_namespace_is_billed_on_after_a_restart() {
+async fn a_namespace_without_events_is_billed_after_a_restart() {
     let scene = Scene::with(BINARY, 0).await;
     let quiet = scene.namespace("quiet").await;
     let command = || kept(&scene).env("SCRAPE_NAMESPACE", "default,quiet");

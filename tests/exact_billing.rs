@@ -1,4 +1,4 @@
-//! The main promise: pods on a real API server are billed to the second, whatever happens around them.
+//! The main promise: pods on a real API server are billed to the second, despite failures around them.
 
 use std::time::Duration;
 

@@ -222,7 +222,7 @@ async fn each_of_300_rejected_pods_of_1000_is_named() {
 /// A mapping is corrected. What it rejected is delivered after a restart under the same ids, including
 /// the usage of a deleted pod.
 #[tokio::test]
-async fn what_was_rejected_is_delivered_after_the_mapping_is_corrected() {
+async fn rejected_usage_is_delivered_after_the_mapping_is_corrected() {
     let scene = scene().await;
     let state = scene.file("state.sqlite");
     let state = state.display().to_string();
@@ -276,7 +276,7 @@ async fn what_was_rejected_is_delivered_after_the_mapping_is_corrected() {
 /// Without a state file, the admin server lists in pages what the sink refused. It is delivered after a
 /// retry is requested.
 #[tokio::test]
-async fn what_was_rejected_is_listed_and_delivered_when_asked_for() {
+async fn rejected_usage_is_listed_and_delivered_on_request() {
     let scene = scene().await;
     let meterline = command(&scene, "", "").start().unwrap();
     let each = run(&scene, &meterline).await;

@@ -1,5 +1,5 @@
 //! Honest tenants run beside a hostile one. Its contents, its names, its poison events and its large pods
-//! whose labels change each second cost no other tenant a second, and none of its own seconds is missing.
+//! whose labels change each second affect no other tenant, and none of its own seconds is missing.
 
 use std::{fs, path::PathBuf};
 
@@ -20,7 +20,7 @@ use crate::{
 
 /// How many seconds it takes.
 const LENGTH: i64 = 120;
-/// When the sink is away.
+/// When the sink is unavailable.
 const AWAY: std::ops::Range<i64> = 40..100;
 const HONEST: i64 = 20;
 /// What the process may take before the kernel ends it.
@@ -153,7 +153,7 @@ async fn scene(binary: &str) -> Scene {
     scene
 }
 
-/// Pods start, the labels change and the sink is away. Honest pods end all the time, also during the outage.
+/// Pods start, the labels change and the sink is unavailable. Honest pods end all the time, also during the outage.
 async fn run(scene: &Scene) {
     let from = pods::now();
     let (honest, hostile) = (scene.pods_in("honest"), scene.pods_in("hostile"));
@@ -188,7 +188,7 @@ async fn run(scene: &Scene) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_hostile_tenant_costs_nobody_else_a_second_and_none_of_its_own_is_missing() {
+async fn a_hostile_tenant_costs_no_other_tenant_a_second_and_is_itself_fully_accounted() {
     let scene = scene(&binary()).await;
     let meterline = scene
         .preset()

@@ -37,14 +37,14 @@ fn meterline(folder: &Path, args: &[&str], env: &[(&str, &str)], input: &str) ->
 fn lint(config: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("c.yaml"), config).unwrap();
-    let (said, log) = meterline(folder.path(), &["lint", "c.yaml"], &[], "");
+    let (printed, log) = meterline(folder.path(), &["lint", "c.yaml"], &[], "");
     assert_eq!(log, "");
-    if said.ends_with("exit 1") {
+    if printed.ends_with("exit 1") {
         // An error for lint is an error at the start as well.
         let (_, log) = meterline(folder.path(), &["--config", "c.yaml"], &[], "");
-        assert_eq!(format!("{log}exit 1"), said);
+        assert_eq!(format!("{log}exit 1"), printed);
     }
-    said
+    printed
 }
 
 /// Pods, these mappings, and an output that takes events.
@@ -219,13 +219,13 @@ fn two_outputs_that_shadow_each_other_are_an_error() {
 
 #[test]
 fn a_message_that_is_no_event_is_an_error_where_an_output_needs_one() {
-    let told: Vec<_> = ["root = [this, this]", "root = \"text\"", "root =\n  5"]
+    let errors: Vec<_> = ["root = [this, this]", "root = \"text\"", "root =\n  5"]
         .iter()
         .map(|mapping| lint(&pods(&[mapping])))
         .collect();
-    assert_snapshot!(told.join("\n"), @r"
+    assert_snapshot!(errors.join("\n"), @r"
     c.yaml:8:9: warning: pipeline.processors.0.mapping: this reads whole objects, so whole objects are kept in memory and in the state: about ten kilobytes per pod, including secrets in environment variables, and every change of an object starts another event; read only the fields that you need, as in `root = #{ name: this.metadata.name }`
-    c.yaml:8:16: pipeline.processors.0.mapping: this returns an array, but an event is an object; each message is one event: `root = #{ … }`
+    c.yaml:8:16: pipeline.processors.0.mapping: this returns an array, but an event is an object; each message is one event: `root = #{ … }`, or `unarchive: { format: json_array }` behind this mapping for one event for each item
     1 error
     exit 1
     c.yaml:8:16: pipeline.processors.0.mapping: this returns text, but an event is an object; write `root = #{ … }`
@@ -241,6 +241,76 @@ fn a_message_that_is_no_event_is_an_error_where_an_output_needs_one() {
     );
     assert_eq!(lint(&printed), "exit 0");
     assert_eq!(lint(&pods(&["root = [1]", EVENT])), "exit 0");
+}
+
+/// Pods, a mapping, `unarchive` of this format, and a mapping of the parts.
+fn divided(first: &str, format: &str, second: &str) -> String {
+    let config = pods(&[first, second]);
+    let (before, after) = config.rsplit_once("    - mapping: |").unwrap();
+    format!("{before}    - unarchive: {{format: {format}}}\n    - mapping: |{after}")
+}
+
+#[test]
+fn what_unarchive_makes_of_messages_is_followed() {
+    let keyed = "root = #{ id: event_id(\"t\", this.kind), type: \"t\", source: \"s\", specversion: \"1.0\" };";
+    let parts = "root = [#{ kind: \"a\", name: this.metadata.name }, #{ kind: \"b\" }]";
+    assert_eq!(lint(&divided(parts, "json_array", keyed)), "exit 0");
+    let ids = "root = [#{ id: event_id(\"a\"), x: 1 }, #{ id: event_id(\"b\"), x: 2 }]";
+    assert_eq!(lint(&divided(ids, "json_array", "root = this")), "exit 0");
+    let told = [
+        lint(&divided(parts, "json_map", keyed)),
+        lint(&divided(
+            "root = #{ a: this.metadata.name }",
+            "json_array",
+            keyed,
+        )),
+        // The parts share an id.
+        lint(&divided(parts, "json_array", EVENT)),
+        lint(&divided(
+            parts,
+            "json_array",
+            "root = this; root.id = event_id(\"t\", \"k\")",
+        )),
+        // The id is the same in each window.
+        lint(&divided(parts, "json_array", "root = #{ id: this.name }")),
+    ];
+    assert_snapshot!(told.join("\n"), @r#"
+    c.yaml:9:27: pipeline.processors.1.unarchive.format: `json_map` is not a format of `unarchive`; use `json_array` or `lines`
+    1 error
+    exit 1
+    c.yaml:9:27: pipeline.processors.1.unarchive.format: each message is an object here, but `json_array` needs an array; add a `mapping` before it that makes one: `root = [ … ]`
+    1 error
+    exit 1
+    c.yaml:11:23: warning: pipeline.processors.2.mapping: the messages that `unarchive` makes of one message get the same `id` here, so all but the first are dropped as duplicates and not billed; give `event_id` a key that differs between them, such as a field: `event_id("the-type", this.kind)`
+    exit 0
+    c.yaml:11:32: warning: pipeline.processors.2.mapping: the messages that `unarchive` makes of one message get the same `id` here, so all but the first are dropped as duplicates and not billed; give `event_id` a key that differs between them, such as a field: `event_id("the-type", this.kind)`
+    exit 0
+    c.yaml:11:23: pipeline.processors.2.mapping: this `id` is the same for all usage of an object, so every event after the first is dropped as a duplicate and not billed; use `event_id("the-type")`, which differs for each usage interval and stays the same when an event is sent again
+    1 error
+    exit 1
+    "#);
+    let lines = pods(&[keyed])
+        .replace("kubernetes_resources", "stdin")
+        .replace(
+            "  processors:\n",
+            "  processors:\n    - unarchive: {format: lines}\n    - split: {size: 10}\n",
+        );
+    assert_eq!(lint(&lines), "exit 0");
+}
+
+#[test]
+fn a_split_that_splits_nothing_is_reported() {
+    let split = |fields: &str| {
+        let split = format!("    - split: {fields}\n");
+        lint(&pods(&[EVENT]).replace("output:", &format!("{split}output:")))
+    };
+    for honest in ["{}", "{size: 5}", "{size: 0, byte_size: 9}"] {
+        assert_eq!(split(honest), "exit 0");
+    }
+    assert_snapshot!(split("{size: 0}"), @r"
+    c.yaml:9:21: warning: pipeline.processors.1.split.size: this splits nothing: set `size` to the most messages, or `byte_size` to the most bytes, of a batch
+    exit 0
+    ");
 }
 
 #[tokio::test]
@@ -284,7 +354,7 @@ fn a_missing_schema_is_an_error() {
 }
 
 #[test]
-fn what_nothing_runs_or_uses_is_reported() {
+fn unused_sections_and_resources_are_reported() {
     let config = pods(&[EVENT])
         + "tests: [{name: t}]\ncache_resources: [{label: c}]\nrate_limit_resources: [{label: r}]\nprocessor_resources: [{label: p, noop: {}}]\n";
     assert_snapshot!(lint(&config), @r"
@@ -331,24 +401,24 @@ fn all_syntax_errors_of_all_scripts_are_reported_at_once() {
 /// The ledger keeps usage until it is delivered; a buffer would acknowledge it too early.
 #[test]
 fn a_buffer_behind_the_cluster_is_an_error_wherever_the_input_is() {
-    let told = |input: &str, buffer: &str| {
+    let errors = |input: &str, buffer: &str| {
         lint(&format!(
             "{input}\nbuffer:\n  {buffer}\npipeline: {{processors: [{{mapping: '{EVENT}'}}]}}\noutput: {{drop: {{}}}}\n"
         ))
     };
     let nested = "input: {schedule: {input: {resource: pods}}, processors: [noop: {}]}\ninput_resources: [{label: pods, kubernetes_resources: {}, processors: [noop: {}]}]";
-    assert_snapshot!(told(nested, "sqlite: {path: b.sqlite}"), @r"
+    assert_snapshot!(errors(nested, "sqlite: {path: b.sqlite}"), @r"
     c.yaml:4:11: buffer.sqlite: remove `buffer`: `kubernetes_resources` (input_resources.0.kubernetes_resources) keeps usage itself until it is delivered, in its ledger, which `state` (the variable STATE_PATH of the presets) makes durable; a buffer acknowledges usage as soon as it is in its file, so usage that an output rejects or drops later would count as delivered
     1 error
     exit 1
     ");
-    assert_snapshot!(told("input: {kubernetes_resources: {}}", "memory: {}"), @r"
+    assert_snapshot!(errors("input: {kubernetes_resources: {}}", "memory: {}"), @r"
     c.yaml:3:11: buffer.memory: remove `buffer`: `kubernetes_resources` (input.kubernetes_resources) keeps usage itself until it is delivered, in its ledger, which `state` (the variable STATE_PATH of the presets) makes durable; a buffer acknowledges usage as soon as it is in memory, so usage that an output rejects or drops later would count as delivered
     1 error
     exit 1
     ");
     // The other errors are reported with it.
-    assert_snapshot!(told("input: {kubernetes_resources: {x: 1}}", "memory: {y: 2}"), @r"
+    assert_snapshot!(errors("input: {kubernetes_resources: {x: 1}}", "memory: {y: 2}"), @r"
     c.yaml:1:32: input.kubernetes_resources: unknown field `x`; available: namespaces, resource_type, label_selector, from, include_pending_pods, accounting, settle, state, lookback, max_backlog, cluster
     c.yaml:3:11: buffer.memory: remove `buffer`: `kubernetes_resources` (input.kubernetes_resources) keeps usage itself until it is delivered, in its ledger, which `state` (the variable STATE_PATH of the presets) makes durable; a buffer acknowledges usage as soon as it is in memory, so usage that an output rejects or drops later would count as delivered
     c.yaml:3:12: buffer.memory: unknown field `y`; available: limit
@@ -356,8 +426,8 @@ fn a_buffer_behind_the_cluster_is_an_error_wherever_the_input_is() {
     exit 1
     ");
     for honest in [
-        told("input: {kubernetes_resources: {}}", "none: {}"),
-        told("input: {schedule: {input: {stdin: {}}}}", "memory: {}"),
+        errors("input: {kubernetes_resources: {}}", "none: {}"),
+        errors("input: {schedule: {input: {stdin: {}}}}", "memory: {}"),
     ] {
         assert_eq!(honest, "exit 0");
     }
@@ -365,21 +435,21 @@ fn a_buffer_behind_the_cluster_is_an_error_wherever_the_input_is() {
 
 /// Lint reports what the program warns of at its start.
 #[test]
-fn a_missing_token_and_one_that_anybody_can_read_are_reported() {
+fn a_missing_token_and_an_unencrypted_one_are_reported() {
     let output = |openmeter: &str| {
         let other = pods(&[EVENT]).replace("url: https://openmeter.cloud, token: om_a", openmeter);
         lint(&other)
     };
     assert_snapshot!(output("url: 'https://openmeter.cloud'"), @r"
-    c.yaml:10:20: warning: output.openmeter.url: there is no token for openmeter.cloud; if it asks for one, set `token` (the variable OPENMETER_TOKEN of the presets)
+    c.yaml:10:20: warning: output.openmeter.url: there is no token for openmeter.cloud; if it requires one, set `token` (the variable OPENMETER_TOKEN of the presets)
     exit 0
     ");
     assert_snapshot!(output("url: 'https://openmeter.cloud', token: '${OPENMETER_TOKEN:}'"), @r"
-    c.yaml:10:54: warning: output.openmeter.token: there is no token for openmeter.cloud; if it asks for one, set `token` (the variable OPENMETER_TOKEN of the presets)
+    c.yaml:10:54: warning: output.openmeter.token: there is no token for openmeter.cloud; if it requires one, set `token` (the variable OPENMETER_TOKEN of the presets)
     exit 0
     ");
     assert_snapshot!(output("url: 'http://meter.example', token: 'file:///run/token'"), @r"
-    c.yaml:10:51: warning: output.openmeter.token: the token goes to meter.example by http, where anybody on the way can read it; use https
+    c.yaml:10:51: warning: output.openmeter.token: the token is sent to meter.example over http, without encryption; use https
     exit 0
     ");
     for quiet in [

@@ -1,4 +1,4 @@
-//! What happens while the program does not watch or the sink is away, on a real API server.
+//! What happens while the program does not watch or the sink is unavailable, on a real API server.
 
 use chrono::DateTime;
 use meterline_testkit::{
@@ -15,7 +15,7 @@ use crate::support::{BINARY, MINUTE, seconds, until};
 /// server still knows their last state.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn pods_that_went_while_nobody_watched_are_billed_to_their_end() {
+async fn pods_deleted_while_the_watch_was_down_are_billed_to_their_end() {
     let scene = Scene::with(BINARY, 10).await;
     let meterline = scene.preset().env("SCRAPE_INTERVAL", "5s");
     let meterline = meterline.start_ready().await.unwrap();
@@ -85,7 +85,7 @@ async fn a_half_open_connection_costs_no_second() {
 /// Usage that is given up is logged, and counted to the second.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_sink_that_is_away_longer_than_the_backlog_costs_what_is_counted() {
+async fn usage_older_than_the_backlog_is_given_up_and_counted() {
     const PODS: [&str; 4] = ["pod-0", "pod-1", "pod-2", "new"];
     let scene = Scene::with(BINARY, 0).await;
     let meterline = scene

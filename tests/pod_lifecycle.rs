@@ -102,6 +102,7 @@ async fn every_rule_of_a_pod_s_life_and_of_its_metrics() {
         .await
         .unwrap();
     mine.resize_cpu("resized", "300m").await.unwrap();
+    mine.grant_resize("resized").await.unwrap();
     mine.annotate("renamed", "openmeter.io/subject", Some("customer-2"))
         .await
         .unwrap();
@@ -117,7 +118,7 @@ async fn every_rule_of_a_pod_s_life_and_of_its_metrics() {
     )
     .await
     .unwrap();
-    // No status says when it stopped: it ends with the deletion that the watch sees.
+    // No status contains its end: it ends with the deletion that the watch sees.
     gone.delete("removed").await.unwrap();
     until(start + seconds(9)).await;
     for name in [
@@ -196,7 +197,7 @@ async fn every_rule_of_a_pod_s_life_and_of_its_metrics() {
         let seconds = events.iter().map(|it| &it["data"]["duration_seconds"]);
         seconds.map(|it| it.as_i64().unwrap()).sum()
     };
-    // No status says when it ended or when the annotation was removed, so both are known to a second or two.
+    // No status contains its end or the time at which the annotation was removed, so both are known to a second or two.
     let removed = billed("removed", "removed");
     assert!((3..=5).contains(&removed), "{removed}");
     let stripped = billed("stripped", "customer-3");
@@ -244,7 +245,7 @@ async fn pods_that_kwok_runs_are_billed_exactly() {
     scene.finish(&meterline).await;
 }
 
-/// At the start the server is away and the permissions are missing. The program reports that, waits, and
+/// At the start the server is unavailable and the permissions are missing. The program reports that, waits, and
 /// bills as soon as it can.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
@@ -277,7 +278,7 @@ async fn it_starts_without_a_server_and_without_rights() {
     control_plane.grant_pods("reader", "default").await.unwrap();
     meterline.wait_ready(MINUTE).await.unwrap();
     ingest.wait_for_events(1).await.unwrap();
-    // The view gets older while the server is away, and only then.
+    // The view gets older while the server is unavailable, and only then.
     control_plane.stop_apiserver();
     meterline
         .wait_for_metric(staleness, MINUTE, |it| it >= 8.0)

@@ -17,7 +17,7 @@ const SECRET: &str = "correct-horse-battery-staple";
 /// a secret.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn what_no_mapping_reads_is_not_kept_and_splits_no_interval() {
+async fn unread_fields_are_not_kept_and_split_no_interval() {
     let scene = Scene::with(BINARY, 1).await;
     let ingest = &scene.ingest;
     let containers = json!([{
@@ -86,7 +86,7 @@ const WITHOUT_RESOURCES: &str = r#"
 /// not change. What a pod was before a change is not known, so that usage is rejected and not guessed.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_mapping_that_reads_more_bills_nothing_of_what_was_not_kept() {
+async fn a_mapping_that_reads_more_bills_nothing_from_incomplete_contents() {
     let scene = Scene::with(BINARY, 3).await;
     let ingest = &scene.ingest;
     let state = scene.file("state.sqlite");

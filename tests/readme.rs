@@ -99,14 +99,14 @@ async fn bills(lines: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn the_preset_runs_as_the_readme_says() {
+async fn the_preset_runs_as_in_the_readme() {
     // The comment after the URL is for the reader.
     bills(&block("export OPENMETER_URL")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_configuration_of_ones_own_runs_as_the_readme_says() {
+async fn your_own_configuration_runs_as_in_the_readme() {
     let block = block("meterline lint");
     let (before, run) = block
         .split_once("meterline --config my-config.yaml --set")
@@ -119,9 +119,9 @@ async fn a_configuration_of_ones_own_runs_as_the_readme_says() {
     bills(&run).await;
 }
 
-/// As the README says, but with the program that is built already.
+/// As in the README, but with the program that is built already.
 #[test]
-fn the_demo_runs_as_the_readme_says() {
+fn the_demo_runs_as_in_the_readme() {
     let command = block("demo").replace("cargo run --release -- demo", "meterline demo");
     assert_eq!(command, "meterline demo\n");
     let output = shell(folder().path(), &command);

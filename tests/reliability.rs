@@ -68,7 +68,7 @@ fn page(results: Option<&str>) -> String {
 }
 
 #[test]
-fn the_table_names_tests_that_are_there_and_says_how_they_ended() {
+fn the_table_names_existing_tests_and_their_results() {
     for Row(fault, _, shown) in CONTENTS.iter().chain(FAULTS) {
         for test in shown.iter().copied().flatten() {
             let (file, name) = test.split_once(' ').unwrap();

@@ -1,4 +1,4 @@
-//! Two replicas with a Lease on a real API server: whatever happens to the leader, the other one continues
+//! Two replicas with a Lease on a real API server: when the leader fails, the other one continues
 //! without a gap.
 
 use std::time::Duration;
@@ -97,7 +97,7 @@ async fn a_stopped_leader_hands_over_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_leader_that_slept_stands_by_when_it_wakes() {
+async fn a_suspended_leader_is_a_standby_when_it_resumes() {
     let pair = Pair::new().await;
     let (leader, standby) = pair.both().await;
     sleep(Duration::from_secs(6)).await;

@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::support::root;
 
 /// Which crate may depend on which, as in ARCHITECTURE.md.
-const MAY_KNOW: &[(&str, &[&str])] = &[
+const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("ledger", &[]),
     ("kubesim", &[]),
@@ -31,11 +31,14 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("input", &["core", "config", "script", "ledger"]),
     ("processors", &["core", "config", "script"]),
     ("output", &["core", "config", "script"]),
-    ("components", &["config", "input", "processors", "output"]),
+    (
+        "components",
+        &["core", "config", "input", "processors", "output"],
+    ),
 ];
 
 #[test]
-fn no_crate_knows_more_than_the_map_says() {
+fn crates_depend_only_on_what_architecture_md_allows() {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--offline", "--format-version=1"])
         .current_dir(root())
@@ -59,11 +62,11 @@ fn no_crate_knows_more_than_the_map_says() {
         }
     }
     let names: BTreeSet<_> = known.keys().map(String::as_str).collect();
-    assert_eq!(names, MAY_KNOW.iter().map(|(name, _)| *name).collect());
-    for (name, allowed) in MAY_KNOW {
+    assert_eq!(names, MAY_DEPEND_ON.iter().map(|(name, _)| *name).collect());
+    for (name, allowed) in MAY_DEPEND_ON {
         let allowed: BTreeSet<_> = allowed.iter().map(|it| (*it).to_owned()).collect();
         let too_much: Vec<_> = known[*name].difference(&allowed).collect();
-        assert!(too_much.is_empty(), "{name} knows {too_much:?}");
+        assert!(too_much.is_empty(), "{name} depends on {too_much:?}");
     }
 }
 
@@ -92,7 +95,7 @@ fn files(extension: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn no_file_has_outgrown_one_meaning() {
+fn no_file_is_too_long() {
     for path in files("rs") {
         let text = fs::read_to_string(&path).unwrap();
         // The tests at its end do not count.
@@ -146,7 +149,7 @@ fn a_test_whose_part_may_be_missing_is_ignored_with_the_reason() {
 /// Otherwise a test could end without the audit of the bill and of the fates.
 #[test]
 fn only_a_scene_starts_an_api_server() {
-    // A release of the chart has an API server of its own, in which helm makes the rights.
+    // A release of the chart has its own API server, in which helm creates the rights.
     let may = [Path::new("tests/chart/release.rs"), Path::new(file!())];
     for path in files("rs") {
         let path = path.strip_prefix(root()).unwrap();
@@ -162,7 +165,7 @@ fn only_a_scene_starts_an_api_server() {
 }
 
 #[test]
-fn links_and_named_files_lead_somewhere() {
+fn links_and_named_files_exist() {
     for path in files("md") {
         let text = fs::read_to_string(&path).unwrap();
         let targets = text
@@ -244,7 +247,7 @@ fn reference() -> String {
 }
 
 #[test]
-fn the_function_reference_is_what_the_functions_say() {
+fn the_function_reference_matches_the_functions() {
     const MARK: &str =
         "<!-- What follows is made by tests/repo_checks.rs; UPDATE_DOCS=1 writes it. -->\n";
     let path = root().join("docs/mapping.md");
@@ -266,7 +269,7 @@ fn errors(text: &str) -> Vec<String> {
     let registry = Registry {
         default_input: "stdin: {}",
         default_output: "stdout: {}",
-        ..registry()
+        ..registry().unwrap()
     };
     let source = Source {
         name: "example".to_owned(),
@@ -282,14 +285,14 @@ fn errors(text: &str) -> Vec<String> {
 #[test]
 fn every_example_of_every_component_lints() {
     let indented = |example: &str, by: &str| example.replace('\n', &format!("\n{by}"));
-    for spec in registry().inputs {
+    for spec in registry().unwrap().inputs {
         assert!(!spec.examples.is_empty(), "{}", spec.name);
         for example in spec.examples {
             let text = format!("input:\n  {}\n", indented(example, "  "));
             assert_eq!(errors(&text), Vec::<String>::new(), "{text}");
         }
     }
-    for spec in registry().processors {
+    for spec in registry().unwrap().processors {
         assert!(!spec.examples.is_empty(), "{}", spec.name);
         for example in spec.examples {
             let text = format!(
@@ -299,7 +302,7 @@ fn every_example_of_every_component_lints() {
             assert_eq!(errors(&text), Vec::<String>::new(), "{text}");
         }
     }
-    for spec in registry().outputs {
+    for spec in registry().unwrap().outputs {
         assert!(!spec.examples.is_empty(), "{}", spec.name);
         for example in spec.examples {
             let text = format!("output:\n  {}\n", indented(example, "  "));

@@ -22,7 +22,7 @@ fn rfc3339(time: chrono::DateTime<chrono::Utc>) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn what_is_labelled_or_added_later_is_billed_from_then_on() {
+async fn pods_that_are_labelled_or_added_later_are_billed_from_then_on() {
     let scene = Scene::with(BINARY, 0).await;
     let added = scene.namespace("added").await;
     let start = pods::now();

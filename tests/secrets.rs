@@ -32,7 +32,7 @@ fn assert_hidden(shown: &str) {
 }
 
 /// A token is in a variable, in the user-info of a URL, in a query and in a header, while the sink
-/// refuses, takes events and is away, at the log level TRACE.
+/// refuses, accepts events and is unavailable, at the log level TRACE.
 #[tokio::test]
 async fn a_running_program_shows_no_secret() {
     let scene = Scene::populated(BINARY, 3).await;
@@ -61,7 +61,7 @@ output:
     outputs:
       - openmeter: {url: "${OPENMETER_URL}", token: "${OPENMETER_TOKEN}", batching: {count: 1}}
       - retry:
-          # It gives up at once: an event that waits here for ever would hold up the other output.
+          # It gives up at once: an event that waits here indefinitely would block the other output.
           backoff: {max_elapsed_time: 1ns}
           output:
             http_client:
@@ -87,7 +87,7 @@ output:
         // The other sink repeats the request in its answers.
         meterline.wait_for_log("?***", MINUTE).await.unwrap();
         assert_hidden(&shown(&meterline).await);
-        // The same while the sink is away.
+        // The same while the sink is unavailable.
         ingest.go_away().await;
         meterline
             .wait_for_page("/stats", MINUTE, |_, page| page.contains("cannot reach"))

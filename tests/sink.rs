@@ -1,4 +1,4 @@
-//! Delivery of the preset to a sink that refuses, limits or is away, from a simulated API server.
+//! Delivery of the preset to a sink that refuses, limits or is unavailable, from a simulated API server.
 
 use std::{collections::HashSet, ops::Range, time::Duration};
 
@@ -43,7 +43,7 @@ fn logged(meterline: &Meterline, text: &str) -> usize {
 }
 
 #[tokio::test]
-async fn without_a_period_a_request_waits_for_batch_size_events_and_says_so_once() {
+async fn without_a_period_a_request_waits_for_batch_size_events_and_this_is_logged_once() {
     let scene = Scene::populated(BINARY, 3).await;
     let ingest = &scene.ingest;
     let meterline = preset(&scene).env("BATCH_SIZE", "20").start().unwrap();
@@ -93,7 +93,7 @@ async fn a_batch_size_of_0_is_one_request_a_window() {
 }
 
 #[tokio::test]
-async fn what_waits_is_delivered_on_sigterm() {
+async fn waiting_events_are_delivered_on_sigterm() {
     let scene = Scene::populated(BINARY, 2).await;
     let ingest = &scene.ingest;
     let meterline = preset(&scene).env("BATCH_SIZE", "1000").start().unwrap();
@@ -108,7 +108,7 @@ async fn what_waits_is_delivered_on_sigterm() {
 }
 
 #[tokio::test]
-async fn batches_are_halved_until_they_are_taken() {
+async fn batches_are_halved_until_they_are_accepted() {
     let scene = Scene::populated(BINARY, 30).await;
     let ingest = &scene.ingest;
     ingest.limit_events(Some(7));
@@ -123,7 +123,7 @@ async fn batches_are_halved_until_they_are_taken() {
 
 /// The dead letter: an event that the sink refuses goes to the next output, with the reason.
 #[tokio::test]
-async fn what_is_refused_goes_to_the_fallback_with_its_reason() {
+async fn refused_events_go_to_the_fallback_with_the_reason() {
     let scene = Scene::populated(BINARY, 30).await;
     let ingest = &scene.ingest;
     ingest.refuse_when(|event| pod_of(event) == "worker-17");
@@ -236,8 +236,8 @@ async fn a_quantity_that_cannot_be_read_is_refused_alone() {
         }
         assert!(data["cpu_request_millicores"].is_number(), "{event}");
     }
-    let told = meterline.log().into_iter();
-    assert_eq!(told.filter(|it| it.contains("12 apples")).count(), 1);
+    let lines = meterline.log().into_iter();
+    assert_eq!(lines.filter(|it| it.contains("12 apples")).count(), 1);
     meterline.assert_metric("output_rejected", 0.0).await;
     let left_out = meterline.metric("mapping_left_out").await.unwrap();
     assert!(left_out > Some(0.0), "{left_out:?}");
@@ -292,9 +292,9 @@ macro_rules! pauses {
 }
 
 pauses! {
-    fn a_retry_after_in_seconds_is_kept() { "3" => 2.9..9.0 }
+    fn a_retry_after_in_seconds_is_respected() { "3" => 2.9..9.0 }
     // The program may take long to start and to send the first request.
-    fn a_retry_after_as_a_date_is_kept() { date(20) => 3.5..22.0 }
+    fn a_retry_after_as_a_date_is_respected() { date(20) => 3.5..22.0 }
     fn a_retry_after_that_has_passed_means_the_usual_pause() { date(-60) => 0.2..3.0 }
     fn a_retry_after_that_cannot_be_read_means_the_usual_pause() { "in a while" => 0.2..3.0 }
 }
@@ -313,7 +313,7 @@ async fn assert_pause(retry_after: &str, pause: Range<f64>) {
     scene
         .ingest
         .wait_until(MINUTE, |state| {
-            found = first_came_again(state);
+            found = first_was_repeated(state);
             found.is_some()
         })
         .await
@@ -323,8 +323,8 @@ async fn assert_pause(retry_after: &str, pause: Range<f64>) {
     scene.finish(&meterline).await;
 }
 
-/// How long it took until the bytes of the first request came again.
-fn first_came_again(state: &State) -> Option<TimeDelta> {
+/// How long it took until the bytes of the first request were sent again.
+fn first_was_repeated(state: &State) -> Option<TimeDelta> {
     let (first, rest) = state.requests.split_first()?;
     let again = rest.iter().find(|it| it.body == first.body)?;
     Some(again.at - first.at)
@@ -339,7 +339,7 @@ async fn a_redirect_is_not_followed_and_nothing_is_lost() {
     let meterline = whole(&scene).start().unwrap();
     scene
         .ingest
-        .wait_until(MINUTE, |state| first_came_again(state).is_some())
+        .wait_until(MINUTE, |state| first_was_repeated(state).is_some())
         .await
         .unwrap();
     assert_eq!(elsewhere.state().requests.len(), 0);

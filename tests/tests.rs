@@ -5,7 +5,7 @@
     clippy::indexing_slicing,
     clippy::print_stderr,
     clippy::disallowed_methods,
-    reason = "a test that cannot go on panics; what is around the tests is part of them"
+    reason = "a test that cannot continue panics; the code around the tests is part of them"
 )]
 
 mod buffer;
@@ -24,12 +24,14 @@ mod lifetimes;
 mod lint;
 mod load;
 mod outages;
+mod parts;
 mod pod_lifecycle;
 mod projection;
 mod readme;
 mod reliability;
 mod replicas;
 mod repo_checks;
+mod resizes;
 mod retries;
 mod rotation;
 mod scope;

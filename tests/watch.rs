@@ -97,7 +97,7 @@ async fn cuts_and_errors_cost_no_second() {
 /// A watch that missed more than a few changes gets 410 and lists again. It is unknown which pods started
 /// and ended in between: nothing is billed that did not run, and everything else is billed.
 #[tokio::test(flavor = "multi_thread")]
-async fn expired_versions_cost_only_what_nobody_can_know() {
+async fn expired_versions_cost_only_what_the_server_no_longer_has() {
     let (billed, truth) = through_faults(options(4, 35)).await;
     for (customer, seconds) in &billed {
         assert!(
@@ -112,14 +112,14 @@ async fn expired_versions_cost_only_what_nobody_can_know() {
     );
 }
 
-/// A busy API server says how long to wait before the next request.
+/// A busy API server requests a pause before the next request.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_busy_api_server_is_left_alone_as_long_as_it_asks() {
+async fn a_pause_that_the_api_server_requests_is_respected() {
     const PAUSE: Duration = Duration::from_secs(4);
-    let (asked, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    let (requests, mut answers) = tokio::sync::mpsc::unbounded_channel();
     let busy = axum::Router::new().fallback(move || {
         // Sending fails when the test has ended.
-        let _ = asked.send(Instant::now());
+        let _ = requests.send(Instant::now());
         async {
             let headers = [("retry-after", PAUSE.as_secs().to_string())];
             (axum::http::StatusCode::TOO_MANY_REQUESTS, headers)

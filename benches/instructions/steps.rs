@@ -61,6 +61,8 @@ pub(crate) const STEPS: &[Step] = &[
 ];
 
 fn parse(rounds: u64) {
+    // The documents of a running program have the keys of its registry.
+    registry();
     let text = pod::pod().to_string();
     for _ in 0..rounds {
         for _ in 0..PODS {
@@ -220,13 +222,20 @@ impl InputPlan for Learns {
 
 const INPUTS: &[InputSpec] = &[Spec::new::<Learns>("schedule", "Learns what is read.", &[])];
 
+/// The components, with the input that learns.
+fn registry() -> Registry {
+    match meterline_components::registry() {
+        Ok(registry) => Registry {
+            inputs: INPUTS,
+            ..registry
+        },
+        Err(error) => unreachable!("{error}"),
+    }
+}
+
 /// The processors of the preset, as a pipeline thread has them, and what they read of a pod.
 fn preset() -> (Vec<Box<dyn Processor>>, Reads) {
-    let registry = Registry {
-        inputs: INPUTS,
-        ..meterline_components::registry()
-    };
-    let processors = processors(&registry);
+    let processors = processors(&registry());
     let reads = LEARNED.lock().ok().and_then(|mut learned| learned.take());
     (processors, reads.unwrap_or_default())
 }

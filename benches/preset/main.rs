@@ -53,7 +53,11 @@ fn preset(c: &mut Criterion) {
     // As the pipeline does it: a few hundred pods through one processor, then through the next.
     const PODS: usize = 500;
     let pod = pod::pod();
-    let mut processors = processors::processors(&registry());
+    let registry = match registry() {
+        Ok(registry) => registry,
+        Err(error) => unreachable!("{error}"),
+    };
+    let mut processors = processors::processors(&registry);
     let mut group = c.benchmark_group("stored pod to encoded event");
     group.throughput(criterion::Throughput::Elements(PODS as u64));
     let new_pods = || -> Vec<_> { (0..PODS).map(|_| Document::from(&pod)).collect() };

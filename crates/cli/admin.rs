@@ -37,13 +37,13 @@ struct Admin {
     rejected: Rejected,
     /// The host of the configured address.
     host: Arc<str>,
-    /// Held while the stores are read or told to retry.
+    /// Held while the stores are read or start a retry.
     one_at_a_time: Arc<Mutex<()>>,
 }
 
 type Stores = Vec<(Arc<str>, Arc<dyn RejectedStore>)>;
 
-/// Binds the address. When that fails, it logs a warning and returns `None`: billing goes on without
+/// Binds the address. When that fails, it logs a warning and returns `None`: billing continues without
 /// the admin server.
 pub(crate) async fn bind(address: &str) -> Option<TcpListener> {
     match http::bind(address, "admin").await {
@@ -52,7 +52,7 @@ pub(crate) async fn bind(address: &str) -> Option<TcpListener> {
             if open {
                 warn!(
                     address,
-                    "/rejected names customers, and everybody who reaches this address can read it; \
+                    "/rejected names customers, and every client that reaches this address can read it; \
                      set `admin.address` to an address on 127.0.0.1"
                 );
             }
@@ -60,7 +60,7 @@ pub(crate) async fn bind(address: &str) -> Option<TcpListener> {
             Some(listener)
         }
         Err(error) => {
-            warn!("{error:#}; /rejected is not served, billing goes on");
+            warn!("{error:#}; /rejected is not served, billing continues");
             None
         }
     }
@@ -83,7 +83,7 @@ pub(crate) fn router(address: &str, rejected: Rejected) -> Router {
 }
 
 async fn index() -> &'static str {
-    "meterline: what names customers\n\nGET  /rejected        what was rejected and is not billed, as JSON (?limit=100&after=NEXT)\nPOST /rejected/retry  try all of it again now\n"
+    "meterline: endpoints that name customers\n\nGET  /rejected        rejected usage, which is not billed, as JSON (?limit=100&after=NEXT)\nPOST /rejected/retry  retry all of it now\n"
 }
 
 /// Refuses the requests that a foreign web page in a browser can send.
@@ -147,7 +147,7 @@ async fn retry(State(admin): State<Admin>) -> Response {
     }
 }
 
-/// Tells all stores to retry now. Returns the number of pieces.
+/// Makes all stores retry now. Returns the number of pieces.
 ///
 /// # Errors
 /// The reason of the last store that refuses.
@@ -229,20 +229,20 @@ fn page(stores: &Stores, after: Option<&str>, limit: usize) -> Result<Value, (St
     let mut next = None;
     let (mut total, mut seconds, mut not_kept) = (0_usize, 0_i64, 0_u64);
     for (index, (label, store)) in stores.iter().enumerate() {
-        let room = if index < first || next.is_some() {
+        let remaining = if index < first || next.is_some() {
             0
         } else {
             limit.saturating_sub(items.len())
         };
-        let from = if room > 0 { cursor.take() } else { None };
-        let page = store.page(from, room).map_err(|error| match &error {
+        let from = if remaining > 0 { cursor.take() } else { None };
+        let page = store.page(from, remaining).map_err(|error| match &error {
             RejectedError::UnknownCursor(_) => bad("unknown cursor"),
             _ => (status(&error), error.to_string()),
         })?;
         total = total.saturating_add(page.total);
         seconds = seconds.saturating_add(page.total_seconds);
         not_kept = not_kept.saturating_add(page.not_kept);
-        if room > 0 {
+        if remaining > 0 {
             next = page.next.map(|cursor| format!("{label}@{cursor}"));
             items.extend(page.items.iter().map(|item| shown(label, item)));
         } else if index >= first && next.is_none() && page.total > 0 {
@@ -320,9 +320,9 @@ mod tests {
     use super::*;
 
     /// Holds pieces of the objects `PREFIX-0` and so on; its cursor is the index.
-    struct Shelf(&'static str, usize);
+    struct FakeStore(&'static str, usize);
 
-    impl RejectedStore for Shelf {
+    impl RejectedStore for FakeStore {
         fn page(&self, after: Option<&str>, limit: usize) -> Result<RejectedPage, RejectedError> {
             let first = after.map_or(Ok(0), str::parse::<usize>);
             let unknown = |_| RejectedError::UnknownCursor(after.unwrap_or_default().to_owned());
@@ -367,9 +367,9 @@ mod tests {
 
     fn stores() -> Stores {
         let rejected = Rejected::default();
-        rejected.register("a", Arc::new(Shelf("first", 3)));
-        rejected.register("a@1", Arc::new(Shelf("second", 0)));
-        rejected.register("b", Arc::new(Shelf("third", 2)));
+        rejected.register("a", Arc::new(FakeStore("first", 3)));
+        rejected.register("a@1", Arc::new(FakeStore("second", 0)));
+        rejected.register("b", Arc::new(FakeStore("third", 2)));
         rejected.stores()
     }
 
@@ -403,19 +403,22 @@ mod tests {
     fn a_retry_fails_when_a_store_refuses() {
         let refused = retry_all(&stores()).unwrap_err();
         assert_eq!(status(&refused), StatusCode::CONFLICT);
-        assert!(refused.to_string().contains("ask `other`"), "{refused}");
+        assert!(
+            refused.to_string().contains("the leader, `other`"),
+            "{refused}"
+        );
         let rejected = Rejected::default();
-        rejected.register("a", Arc::new(Shelf("first", 3)));
-        rejected.register("b", Arc::new(Shelf("second", 2)));
+        rejected.register("a", Arc::new(FakeStore("first", 3)));
+        rejected.register("b", Arc::new(FakeStore("second", 2)));
         assert_eq!(retry_all(&rejected.stores()), Ok(5));
     }
 
     /// The query is right; it is the program that cannot answer.
     #[test]
     fn an_input_that_has_ended_is_no_error_of_the_client() {
-        struct Gone;
+        struct EndedStore;
 
-        impl RejectedStore for Gone {
+        impl RejectedStore for EndedStore {
             fn page(&self, _: Option<&str>, _: usize) -> Result<RejectedPage, RejectedError> {
                 Err(RejectedError::Ended)
             }
@@ -426,7 +429,7 @@ mod tests {
         }
 
         let rejected = Rejected::default();
-        rejected.register("a", Arc::new(Gone));
+        rejected.register("a", Arc::new(EndedStore));
         let (code, error) = page(&rejected.stores(), None, 10).unwrap_err();
         assert_eq!(
             (code, error.as_str()),

@@ -1,7 +1,7 @@
 //! `meterline demo`: meters a simulated cluster and compares the bill with the truth.
 //!
 //! It starts a simulated API server with a changing population of pods, an ingest endpoint, and between
-//! them this program with its preset, as a child process that talks real HTTP.
+//! them this program with its preset, as a child process that uses real HTTP.
 
 mod bill;
 mod ingest;

@@ -91,7 +91,7 @@ pub(crate) fn checked(
     environment: &Environment,
 ) -> Result<Option<Loaded>> {
     let env = |name: &str| environment.get(name);
-    match load(source, overrides, &env, &registry()) {
+    match load(source, overrides, &env, &registry()?) {
         Ok((loaded, warnings)) => {
             print(&mut logging::Stderr::default(), &warnings)?;
             Ok(Some(loaded))
@@ -112,7 +112,7 @@ pub(crate) fn lint(args: &LintArgs) -> Result<Exit> {
         Err(error) => return Ok(Exit::invalid(&error)),
     };
     let env = |name: &str| environment.get(name);
-    let registry = registry();
+    let registry = registry()?;
     let mut stdout = streams::stdout();
     let mut errors = 0_usize;
     for path in &args.files {
@@ -149,7 +149,7 @@ pub(crate) fn echo(args: &ConfigArgs) -> Result<Exit> {
         return Ok(Exit::Invalid);
     }
     let env = |name: &str| environment.get(name);
-    match meterline_config::echo(&source, &args.set, &env, &registry()) {
+    match meterline_config::echo(&source, &args.set, &env, &registry()?) {
         Ok(yaml) => {
             streams::stdout().write_all(yaml.as_bytes())?;
             Ok(Exit::Success)

@@ -23,8 +23,8 @@ use crate::{
     minute, server,
 };
 
-/// How long the HTTP servers and blocked threads may go on after the pipeline has ended.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long the HTTP servers and blocked threads may continue after the pipeline has ended.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 /// How long an immediate exit waits for the log to be written.
 const FINAL_FLUSH: Duration = Duration::from_millis(100);
 
@@ -72,7 +72,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit> {
     });
     // Everything is settled or given up. Without the timeout a blocked thread, such as a read of an
     // idle standard input, would keep the process forever.
-    runtime.shutdown_timeout(LINGER);
+    runtime.shutdown_timeout(SHUTDOWN_GRACE);
     ended
 }
 
@@ -102,7 +102,7 @@ async fn serve(
     let servers_stop = CancellationToken::new();
     let mut servers = JoinSet::new();
     let closed = |listener| {
-        let help = "HTTP connections that were closed to make room for others.";
+        let help = "HTTP connections that were closed to admit others.";
         let labels = [("listener", listener)];
         metrics.counter("http_connections_closed", help, &labels)
     };
@@ -146,7 +146,7 @@ async fn serve(
     servers_stop.cancel();
     // A request that never finishes must not keep the process.
     let ended = async { while servers.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(LINGER, ended).await;
+    let _ = tokio::time::timeout(SHUTDOWN_GRACE, ended).await;
     exit
 }
 
@@ -187,7 +187,7 @@ async fn pipeline(
         }
         _ if report.unsettled > 0 => Exit::Undelivered,
         _ if report.persisted > 0 => {
-            info!("meterline ends; what is not delivered yet is stored");
+            info!("meterline ends; undelivered messages are stored");
             Exit::Success
         }
         _ => {

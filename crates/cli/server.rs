@@ -40,7 +40,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Local(pub(crate) SocketAddr);
 
 /// Serves `router` with at most `most` connections until `stop`, then finishes the requests in
-/// progress. `closed` counts the connections that were closed to make room.
+/// progress. `closed` counts the connections that were closed to admit others.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -68,7 +68,7 @@ pub(crate) async fn serve(
         match accepted {
             Ok((stream, peer)) => {
                 pause = PAUSE;
-                open.make_room().await;
+                open.close_excess().await;
                 open.spawn(stream, peer, router.clone(), stop.clone());
             }
             Err(error) if is_of_the_client(error.kind()) => {}
@@ -129,8 +129,8 @@ impl Open {
         }
     }
 
-    /// Closes connections until there is room for one more.
-    async fn make_room(&mut self) {
+    /// Closes connections until another one can be admitted.
+    async fn close_excess(&mut self) {
         while self.tasks.len() >= self.most {
             if let Some(id) = self.to_close()
                 && let Some(connection) = self.connections.remove(&id)

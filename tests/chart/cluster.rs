@@ -68,8 +68,8 @@ async fn a_release_bills_the_namespaces_it_may_read_and_nothing_else() {
         (output.status.success(), text(&output))
     };
     for namespace in ["team-a", "team-b"] {
-        let (allowed, said) = may(&["get", "pods", "--namespace", namespace]);
-        assert!(allowed, "{said}");
+        let (allowed, output) = may(&["get", "pods", "--namespace", namespace]);
+        assert!(allowed, "{output}");
     }
     for refused in [
         ["get", "pods", "--namespace", "team-c"],
@@ -79,10 +79,10 @@ async fn a_release_bills_the_namespaces_it_may_read_and_nothing_else() {
         ["delete", "pod/worker", "--namespace", "team-a"],
         ["get", "leases", "--namespace", NAMESPACE],
     ] {
-        let (allowed, said) = may(&refused);
+        let (allowed, output) = may(&refused);
         assert!(
-            !allowed && said.contains("Forbidden"),
-            "{refused:?}: {said}"
+            !allowed && output.contains("Forbidden"),
+            "{refused:?}: {output}"
         );
     }
     meterline.stop().await;
@@ -91,7 +91,7 @@ async fn a_release_bills_the_namespaces_it_may_read_and_nothing_else() {
 /// A release changes its configuration and keeps its state; an uninstall leaves nothing behind.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane and the tools of the chart: KUBEBUILDER_ASSETS and METERLINE_TOOLS, as CONTRIBUTING.md has it"]
-async fn a_release_is_upgraded_without_a_hole_and_uninstalled_without_a_trace() {
+async fn a_release_is_upgraded_without_a_gap_and_uninstalled_completely() {
     let cluster = Cluster::new(&["team-a", "team-b"]).await;
     let before = objects(&cluster);
     let ingest = RecordingIngest::start().await.unwrap();
@@ -299,13 +299,13 @@ async fn every_object_of_every_case_is_accepted() {
         let kept = std::fs::read_to_string(&path).unwrap();
         assert_eq!(kept, rendered(&cluster.tools, &case), "{}", path.display());
         let path = path.to_str().unwrap();
-        let said = cluster.kubectl(&[
+        let output = cluster.kubectl(&[
             "apply",
             "--dry-run=server",
             "--validate=strict",
             "--filename",
             path,
         ]);
-        assert!(said.contains("statefulset.apps/"), "{path}: {said}");
+        assert!(output.contains("statefulset.apps/"), "{path}: {output}");
     }
 }

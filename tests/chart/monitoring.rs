@@ -80,7 +80,7 @@ fn the_metrics_of_an_expression_are_found() {
 /// Checks which alerts fire on synthetic series of several hours.
 #[test]
 #[ignore = "needs the tools of the chart: METERLINE_TOOLS, as CONTRIBUTING.md has it"]
-fn the_alerts_tell_what_they_are_for() {
+fn each_alert_fires_on_its_condition() {
     let tools = Tools::find();
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("rules.yml"), rules(&tools)).unwrap();

@@ -25,7 +25,7 @@ fn assert_kept(path: &std::path::Path, text: &str) {
 
 #[test]
 #[ignore = "needs the tools of the chart: METERLINE_TOOLS, as CONTRIBUTING.md has it"]
-fn every_case_renders_to_what_is_kept() {
+fn every_case_renders_to_the_file_in_the_repository() {
     let tools = Tools::find();
     let cases = cases();
     assert!(cases.len() >= 25, "{cases:?}");
@@ -70,7 +70,7 @@ fn the_plain_manifests_are_what_the_chart_renders() {
 
 /// Invalid values, with a part of the error.
 const REFUSED: &[(&[&str], &str)] = &[
-    (&[], "say what to meter: set `preset`"),
+    (&[], "nothing to meter is configured: set `preset`"),
     (&["preset=kubernetes"], "at '/preset': value must be one of"),
     (
         &["preset=kubernetes-pod-exec-time", "replicas=2"],
@@ -153,7 +153,7 @@ const REFUSED: &[(&[&str], &str)] = &[
     (&["configFile=config.yaml"], "at '/configFile'"),
     (
         &["configFile=/etc/own/config.yaml"],
-        "configFile names a file that no volume brings: set volumes and volumeMounts",
+        "configFile names a file that no volume contains: set volumes and volumeMounts",
     ),
     (
         &[
@@ -253,7 +253,7 @@ const REFUSED: &[(&[&str], &str)] = &[
 /// same meaning as the original.
 #[test]
 #[ignore = "needs the tools of the chart: METERLINE_TOOLS, as CONTRIBUTING.md has it"]
-fn every_configuration_that_is_rendered_is_one_that_runs() {
+fn every_rendered_configuration_runs() {
     let tools = Tools::find();
     let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
     let mut seen = 0;
@@ -284,7 +284,7 @@ fn every_configuration_that_is_rendered_is_one_that_runs() {
 
 #[test]
 #[ignore = "needs the tools of the chart: METERLINE_TOOLS, as CONTRIBUTING.md has it"]
-fn what_cannot_be_meant_is_refused_with_the_remedy() {
+fn invalid_values_are_refused_with_the_remedy() {
     let tools = Tools::find();
     for (values, words) in REFUSED {
         let mut command = tools.command("helm", None);

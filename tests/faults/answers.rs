@@ -132,7 +132,7 @@ table! {
     }
 
     /// The configuration is more likely wrong than every event.
-    fn a_sink_that_has_taken_nothing_yet_cannot_reject() {
+    fn a_sink_that_has_accepted_nothing_yet_cannot_reject() {
         Always(
             Behaviour::status(400)
                 .header("content-type", "application/problem+json")
@@ -140,16 +140,16 @@ table! {
         ) => [Unready("no event has been accepted since the start"), RejectsNothing]
     }
 
-    fn an_answer_that_is_cut_off_is_no_success_and_what_it_answered_is_sent_again() {
+    fn a_request_whose_response_is_cut_off_is_sent_again() {
         First([(200, ""), (202, "{}"), (200, "{}"), (202, "")]
             .into_iter()
             .flat_map(|(status, body)| [cut_off(status, body), cut_off(status, body)])
             .collect())
-            => [Logs("the answer broke off"), CountsErrors(8.0)]
+            => [Logs("the response was cut off"), CountsErrors(8.0)]
     }
 
     /// An error after a part of the batch was taken, and connections that end after the body was sent.
-    fn what_may_have_been_taken_is_sent_again_with_the_same_bytes() {
+    fn events_that_may_have_been_accepted_are_sent_again_with_the_same_bytes() {
         First(vec![
             Behaviour::accept_first_then(2, 500),
             Behaviour::accept_then_reset(),
@@ -239,7 +239,7 @@ async fn check(sink: Sink, then: &[Then]) {
 }
 
 /// Whether each of the first requests was sent again with the same bytes.
-fn all_came_again(requests: &[Request], first: usize) -> bool {
+fn all_were_repeated(requests: &[Request], first: usize) -> bool {
     requests.len() > first
         && requests.iter().take(first).enumerate().all(|(at, it)| {
             let mut later = requests.iter().skip(at + 1);
@@ -261,7 +261,7 @@ impl Trial {
             RejectsNothing => meterline.assert_metric("output_rejected", 0.0).await,
             Repeats { duplicates } => ingest
                 .wait_until(3 * MINUTE, |state| {
-                    state.duplicates >= duplicates && all_came_again(&state.requests, self.first)
+                    state.duplicates >= duplicates && all_were_repeated(&state.requests, self.first)
                 })
                 .await
                 .unwrap(),

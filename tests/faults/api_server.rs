@@ -164,7 +164,7 @@ async fn with_pods(count: usize, bytes: usize) -> Scene<Simulated> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_that_are_too_large_are_asked_for_with_fewer_objects() {
+async fn pages_that_are_too_large_are_requested_with_fewer_objects() {
     let scene = with_pods(30, 3 * MIB / 2).await;
     let meterline = bounded(scene.preset()).start().unwrap();
     meterline
@@ -182,7 +182,7 @@ async fn pages_that_are_too_large_are_asked_for_with_fewer_objects() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_that_is_too_large_alone_is_reported_and_not_requested_in_a_hot_loop() {
+async fn an_object_that_is_too_large_alone_is_reported_and_not_requested_in_a_tight_loop() {
     let scene = with_pods(1, 17 * MIB).await;
     let meterline = bounded(scene.preset()).start().unwrap();
     meterline

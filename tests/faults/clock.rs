@@ -13,7 +13,7 @@ use crate::support::{BINARY, MINUTE};
 const HOUR: i64 = 3_600;
 
 /// How many lines of the log contain `text`.
-fn said(meterline: &Meterline, text: &str) -> usize {
+fn count_lines(meterline: &Meterline, text: &str) -> usize {
     let log = meterline.log();
     log.iter().filter(|line| line.contains(text)).count()
 }
@@ -31,7 +31,7 @@ fn assert_nothing_elsewhere(scene: &Scene) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_clock_that_is_set_an_hour_wrong_bills_no_second_that_did_not_pass() {
+async fn a_clock_that_is_an_hour_wrong_bills_no_second_that_did_not_pass() {
     let scene = Scene::with(BINARY, 3).await;
     let preload = Preload::compile().unwrap();
     let meterline = preload
@@ -42,15 +42,17 @@ async fn a_clock_that_is_set_an_hour_wrong_bills_no_second_that_did_not_pass() {
     scene.wait_for_event_of("pod-0").await;
     for (step, hours) in [1, 0, -1, 0].into_iter().enumerate() {
         let text = if hours == 0 {
-            "was set back to what it should show"
+            "was set back to the correct time"
         } else {
             "the clock of this machine was set;"
         };
-        let before = said(&meterline, text);
+        let before = count_lines(&meterline, text);
         preload.set_clock_off_by(hours * HOUR).unwrap();
         // The program has to notice by itself: the request below does not make it check the clock.
         meterline
-            .wait_for_page("/ping", MINUTE, |_, _| said(&meterline, text) > before)
+            .wait_for_page("/ping", MINUTE, |_, _| {
+                count_lines(&meterline, text) > before
+            })
             .await
             .unwrap();
         let new = format!("pod-since-step-{step}");
@@ -73,7 +75,7 @@ async fn a_clock_that_is_set_an_hour_wrong_bills_no_second_that_did_not_pass() {
 /// The clock of the machine is wrong at the start and is corrected later.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_clock_that_is_put_right_is_followed() {
+async fn a_clock_that_is_corrected_is_followed() {
     let scene = Scene::with(BINARY, 3).await;
     let preload = Preload::compile().unwrap();
     // No more than half an hour, because the certificate of the API server has been valid for only an hour.

@@ -18,17 +18,17 @@ const SOON: Duration = Duration::from_secs(20);
 /// Enough for a state file or a buffer with its companion files, and little more.
 const SMALL: u64 = 6_000_000;
 
-/// Waits until `/ready` says that a file cannot be written, and asserts that nothing is sent then.
-async fn nothing_goes_out(meterline: &Meterline, ingest: &RecordingIngest, reason: &str) {
+/// Waits until `/ready` reports that a file cannot be written, and asserts that nothing is sent then.
+async fn assert_nothing_is_sent(meterline: &Meterline, ingest: &RecordingIngest, reason: &str) {
     meterline.wait_unready(reason).await.unwrap();
     // What was written before may still be on its way.
-    let told = Utc::now() + TimeDelta::seconds(2);
+    let since = Utc::now() + TimeDelta::seconds(2);
     meterline
         .wait_for_metric("ledger_watermark_age_seconds", MINUTE, |age| age > 12.0)
         .await
         .unwrap();
     let state = ingest.state();
-    let later = state.requests.iter().filter(|it| it.at > told).count();
+    let later = state.requests.iter().filter(|it| it.at > since).count();
     assert_eq!(later, 0, "{}", meterline.tail());
 }
 
@@ -47,7 +47,7 @@ async fn a_state_that_cannot_be_written<F>(
         meterline.wait_ready(MINUTE).await.unwrap();
         ingest.wait_for_more_events(3).await.unwrap();
         let fault = begin();
-        nothing_goes_out(&meterline, ingest, reason).await;
+        assert_nothing_is_sent(&meterline, ingest, reason).await;
         meterline.wait_for_log(reason, SOON).await.unwrap();
         if is_killed {
             // Dropped: killed by SIGKILL.
@@ -66,7 +66,7 @@ async fn a_state_that_cannot_be_written<F>(
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane, as CONTRIBUTING.md has it, and the right to mount"]
-async fn on_a_full_disk_no_window_goes_out_and_none_is_lost() {
+async fn on_a_full_disk_no_window_is_sent_and_none_is_lost() {
     let disk = SmallDisk::mount(SMALL).unwrap();
     let scene = Scene::with(BINARY, 3).await;
     let state = disk.path().join("state.sqlite");
@@ -130,7 +130,7 @@ output: {{openmeter: {{url: '{}', batching: {{count: 10, period: 100ms}}}}}}
     meterline
         .wait_for_page("/ready", MINUTE, |status, page| {
             status == 503
-                && page.contains("the buffer cannot keep messages")
+                && page.contains("the buffer cannot store messages")
                 && page.contains(reason)
         })
         .await
@@ -148,7 +148,7 @@ output: {{openmeter: {{url: '{}', batching: {{count: 10, period: 100ms}}}}}}
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane, as CONTRIBUTING.md has it, and the right to mount"]
-async fn what_a_buffer_on_a_full_disk_refuses_comes_again() {
+async fn messages_that_a_buffer_on_a_full_disk_refuses_are_read_again() {
     let disk = SmallDisk::mount(SMALL).unwrap();
     let buffer = disk.path().join("buffer.sqlite");
     let begin = || disk.fill().unwrap();
@@ -156,7 +156,7 @@ async fn what_a_buffer_on_a_full_disk_refuses_comes_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_buffer_could_not_sync_comes_again() {
+async fn messages_that_a_buffer_could_not_sync_are_read_again() {
     let folder = tempfile::tempdir().unwrap();
     let preload = Preload::compile().unwrap();
     let buffer = folder.path().join("buffer.sqlite");

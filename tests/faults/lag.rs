@@ -13,7 +13,7 @@ use crate::support::{BINARY, MINUTE};
 const LAG: Duration = Duration::from_secs(8);
 const OVERBILLED: &str = "ledger_overbilled_seconds";
 
-/// No status says when the pods end, so each ends in the second in which the program learns of its
+/// No status contains the end of the pods, so each ends in the second in which the program learns of its
 /// deletion.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]

@@ -91,7 +91,7 @@ async fn wait_past(scene: &Scene, by: i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_watermark_that_somebody_sets_ahead_costs_no_second_and_is_reported() {
+async fn a_watermark_that_is_set_ahead_costs_no_second_and_is_reported() {
     let scene = scene().await;
     let leader = replica(&scene, "a", false).start_ready().await.unwrap();
     scene.ingest.wait_for_events(7).await.unwrap();
@@ -139,8 +139,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A replica finds a watermark in the Lease that it wrote and does not remember: somebody restored an
-/// older state.
+/// A replica finds a watermark in the Lease that it wrote and that its state does not contain, because an
+/// older state was restored.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
 async fn a_watermark_beyond_what_this_replica_handed_out_is_adopted_with_a_count() {
@@ -204,7 +204,7 @@ async fn a_watermark_that_is_set_ahead_between_two_runs_costs_no_second() {
 /// while none did.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_standby_takes_over_without_a_hole_where_the_watermark_was_set_ahead() {
+async fn a_standby_takes_over_without_a_gap_if_the_watermark_was_set_ahead() {
     let scene = scene().await;
     let leader = self::leader(&scene, "a", false).await;
     let standby = replica(&scene, "b", false).start().unwrap();
@@ -213,7 +213,7 @@ async fn a_standby_takes_over_without_a_hole_where_the_watermark_was_set_ahead()
         .await
         .unwrap();
     scene.ingest.wait_for_more_events(9).await.unwrap();
-    // The leader retries what was rejected; the standby says who leads.
+    // The leader retries what was rejected; the standby names the leader.
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let retry = async |replica: &Meterline| {
         let url = replica.admin_url("/rejected/retry");
@@ -221,10 +221,12 @@ async fn a_standby_takes_over_without_a_hole_where_the_watermark_was_set_ahead()
         (answer.status().as_u16(), answer.text().await.unwrap())
     };
     assert_eq!(retry(&leader).await.0, 200);
-    let (status, said) = retry(&standby).await;
+    let (status, text) = retry(&standby).await;
     assert!(
-        status == 409 && said.contains("this replica does not lead") && said.contains("ask `a`"),
-        "{status} {said}"
+        status == 409
+            && text.contains("this replica is not the leader")
+            && text.contains("the leader, `a`"),
+        "{status} {text}"
     );
     set_ahead(&scene, 50).await;
     leader.kill().unwrap();
@@ -241,7 +243,7 @@ async fn a_standby_takes_over_without_a_hole_where_the_watermark_was_set_ahead()
 /// follows it and counts what it skips; one without begins where it would begin without a Lease.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_watermark_that_nobody_signed_is_followed_only_with_a_count() {
+async fn an_unsigned_watermark_is_followed_only_with_a_count() {
     for has_state in [true, false] {
         let scene = scene().await;
         let first = leader(&scene, "a", has_state).await;

@@ -5,7 +5,7 @@ use meterline_testkit::scene::Scene;
 use crate::support::{BINARY, MINUTE};
 
 const MISSING: &str = "kubernetes_missing_namespaces";
-const TOLD: &str = "the namespace `mistyped` does not exist";
+const REPORTED: &str = "the namespace `mistyped` does not exist";
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
@@ -31,8 +31,8 @@ async fn a_missing_namespace_is_reported_until_it_exists_where_namespaces_may_be
             .start()
             .unwrap()
     };
-    let (knows, cannot_know) = (start("reader"), start("writer"));
-    let line = knows
+    let (may_read, may_not_read) = (start("reader"), start("writer"));
+    let line = may_read
         .wait_for_log("the namespace does not exist", MINUTE)
         .await
         .unwrap();
@@ -41,38 +41,38 @@ async fn a_missing_namespace_is_reported_until_it_exists_where_namespaces_may_be
         "{line}"
     );
     // The other namespaces are still billed.
-    knows.wait_ready_with(TOLD).await.unwrap();
-    knows.assert_metric(MISSING, 1.0).await;
+    may_read.wait_ready_with(REPORTED).await.unwrap();
+    may_read.assert_metric(MISSING, 1.0).await;
 
-    // A program that may not read namespaces reports nothing and does not ask for the right.
-    let begun = cannot_know
+    // A program that may not read namespaces reports nothing and does not require the right.
+    let begun = may_not_read
         .metric("ledger_watermark_timestamp_seconds")
         .await
         .unwrap();
     let begun = begun.unwrap_or_default();
-    cannot_know
+    may_not_read
         .wait_for_metric("ledger_watermark_timestamp_seconds", MINUTE, |at| {
             at > begun.max(1.0) + 3.0
         })
         .await
         .unwrap();
-    let (status, page) = cannot_know.get("/ready").await.unwrap();
+    let (status, page) = may_not_read.get("/ready").await.unwrap();
     assert!(status == 200 && !page.contains("mistyped"), "{page}");
-    cannot_know.assert_metric(MISSING, 0.0).await;
+    may_not_read.assert_metric(MISSING, 0.0).await;
     assert!(
-        !cannot_know.tail().contains("does not exist"),
+        !may_not_read.tail().contains("does not exist"),
         "{}",
-        cannot_know.tail()
+        may_not_read.tail()
     );
 
     control_plane.create_namespace("mistyped").await.unwrap();
-    knows
+    may_read
         .wait_for_page("/ready", MINUTE, |status, page| {
-            status == 200 && !page.contains(TOLD)
+            status == 200 && !page.contains(REPORTED)
         })
         .await
         .unwrap();
-    knows.assert_metric(MISSING, 0.0).await;
-    knows.stop().await;
-    cannot_know.stop().await;
+    may_read.assert_metric(MISSING, 0.0).await;
+    may_read.stop().await;
+    may_not_read.stop().await;
 }

@@ -47,11 +47,11 @@ async fn connections(meterline: &Meterline, count: usize, sent: &str) -> Vec<Tcp
 
 /// Waits until the server closes the connection, and returns what it sent before.
 async fn until_closed(mut stream: TcpStream) -> String {
-    let mut said = Vec::new();
+    let mut received = Vec::new();
     // A reset is an end as well.
-    let ended = timeout(LONG, stream.read_to_end(&mut said)).await;
+    let ended = timeout(LONG, stream.read_to_end(&mut received)).await;
     assert!(ended.is_ok(), "the connection stays open");
-    String::from_utf8(said).unwrap()
+    String::from_utf8(received).unwrap()
 }
 
 async fn is_answered(meterline: &Meterline) {
@@ -61,7 +61,7 @@ async fn is_answered(meterline: &Meterline) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn two_thousand_half_sent_headers_cost_little_memory_and_shut_nobody_out() {
+async fn two_thousand_incomplete_headers_cost_little_memory_and_block_no_client() {
     let scene = Scene::with(BINARY, 2).await;
     let meterline = scene.preset().start_ready().await.unwrap();
     let before = peak_memory(&meterline);
@@ -105,7 +105,7 @@ async fn idle_connections_take_no_descriptor_from_billing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_waits_for_no_client() {
+async fn a_stop_does_not_wait_for_clients() {
     let meterline = meterline().config(IDLE).start_ready().await.unwrap();
     let held = connections(&meterline, 40, "GET /metrics HTTP/1.1\r\n").await;
     meterline.stop().await;
@@ -114,7 +114,7 @@ async fn a_stop_waits_for_no_client() {
 
 /// The server limits the connections of each address.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_holds_many_connections_shuts_out_only_itself() {
+async fn a_client_with_many_connections_blocks_only_itself() {
     let meterline = meterline().config(IDLE).start_ready().await.unwrap();
     let address = address(&meterline);
     let mut kept = TcpStream::connect(&address).await.unwrap();
@@ -134,13 +134,13 @@ async fn who_holds_many_connections_shuts_out_only_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_takes_no_answer_is_let_go() {
+async fn a_client_that_does_not_read_the_response_is_disconnected() {
     let meterline = meterline().config(IDLE).start_ready().await.unwrap();
     let stream = TcpStream::connect(address(&meterline)).await.unwrap();
     let (_never_read, mut requests) = stream.into_split();
     let request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(1_000);
-    let asks = async { while requests.write_all(request.as_bytes()).await.is_ok() {} };
-    let ended = timeout(2 * LONG, asks).await;
+    let sends = async { while requests.write_all(request.as_bytes()).await.is_ok() {} };
+    let ended = timeout(2 * LONG, sends).await;
     assert!(ended.is_ok(), "the connection stays open");
 }
 
@@ -148,7 +148,7 @@ async fn a_client_that_takes_no_answer_is_let_go() {
 const IDLE: &str = "input: {generate: {mapping: 'root = 1', interval: 1h}}\noutput: {drop: {}}\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn headers_have_a_limit_of_time_and_one_of_size() {
+async fn headers_have_a_time_limit_and_a_size_limit() {
     let meterline = meterline().config(IDLE).start_ready().await.unwrap();
     let open = async |sent: &str| connections(&meterline, 1, sent).await.pop().unwrap();
     let half = open("GET /ping HTTP/1.1\r\nhost:").await;
@@ -172,7 +172,7 @@ async fn headers_have_a_limit_of_time_and_one_of_size() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_limit_of_open_files_is_raised_as_far_as_it_goes() {
+async fn the_limit_of_open_files_is_raised_to_the_hard_limit() {
     let meterline = meterline()
         .config(IDLE)
         .by_shell("ulimit -Sn 64\nulimit -Hn 512", "")
@@ -210,7 +210,7 @@ async fn admin(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_names_customers_is_listed_on_loopback_for_no_page_of_a_browser() {
+async fn customer_names_are_listed_on_loopback_only_and_not_for_web_pages() {
     let meterline = meterline().config(IDLE).start_ready().await.unwrap();
     let get =
         async |page: &str, header| admin(&meterline, reqwest::Method::GET, page, header).await;
@@ -252,7 +252,7 @@ async fn what_names_customers_is_listed_on_loopback_for_no_page_of_a_browser() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_admin_address_being_taken_stops_no_billing() {
+async fn an_admin_address_in_use_does_not_stop_billing() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let meterline = meterline()
@@ -261,8 +261,8 @@ async fn the_admin_address_being_taken_stops_no_billing() {
         .start_ready()
         .await
         .unwrap();
-    let told = meterline.wait_for_log("cannot listen on", MINUTE).await;
-    let told = told.unwrap();
-    assert!(told.contains("--set admin.address=HOST:PORT"), "{told}");
+    let line = meterline.wait_for_log("cannot listen on", MINUTE).await;
+    let line = line.unwrap();
+    assert!(line.contains("--set admin.address=HOST:PORT"), "{line}");
     meterline.stop().await;
 }

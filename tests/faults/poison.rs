@@ -30,7 +30,7 @@ fn start_with_state(scene: &Scene) -> Meterline {
 /// Every event of one pod makes the sink answer 500, in every window and every request.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn an_event_that_makes_the_sink_fail_stops_nobody_elses_billing() {
+async fn an_event_that_makes_the_sink_fail_does_not_stop_the_billing_of_others() {
     let scene = Scene::with(BINARY, 4).await;
     let ingest = &scene.ingest;
     ingest.poison_when(|event| pod_of(event) == "pod-1");
@@ -51,13 +51,13 @@ async fn an_event_that_makes_the_sink_fail_stops_nobody_elses_billing() {
 /// The program is killed meanwhile. What was rejected stays rejected, and the other pods are billed exactly.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn what_is_rejected_survives_the_process_and_costs_the_others_nothing() {
+async fn rejected_usage_survives_a_restart_and_does_not_affect_other_pods() {
     let scene = Scene::with(BINARY, 4).await;
     let ingest = &scene.ingest;
     ingest.poison_when(|event| pod_of(event) == "pod-1");
     let meterline = start_with_state(&scene);
-    let parked = "rejected, and not billed";
-    meterline.wait_for_log(parked, 5 * MINUTE).await.unwrap();
+    let rejected = "rejected, and not billed";
+    meterline.wait_for_log(rejected, 5 * MINUTE).await.unwrap();
     meterline
         .wait_for_seconds(MINUTE, |seconds| seconds["rejected"].as_i64() > Some(0))
         .await
@@ -68,7 +68,7 @@ async fn what_is_rejected_survives_the_process_and_costs_the_others_nothing() {
 
     let meterline = start_with_state(&scene);
     // Events of later windows are rejected as well.
-    let line = meterline.wait_for_log(parked, 5 * MINUTE).await.unwrap();
+    let line = meterline.wait_for_log(rejected, 5 * MINUTE).await.unwrap();
     assert!(line.contains("default/pod-1"), "{line}");
     scene.assert_exact_but("pod-1", &meterline).await;
     // Every second of pod-1 is rejected: none is lost, and none counts as delivered.
@@ -90,7 +90,7 @@ async fn what_is_rejected_survives_the_process_and_costs_the_others_nothing() {
 /// producer accepts. The preset cuts the text; an event whose mapping reads all of it is rejected.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_text_that_is_too_large_once_it_is_escaped_twice_stops_nobody_elses_billing() {
+async fn a_text_that_is_too_large_when_escaped_twice_does_not_stop_the_billing_of_others() {
     const TEXT: &str = "data.openmeter.io/text";
     for is_whole in [false, true] {
         let scene = Scene::with(BINARY, 3).await;
@@ -154,7 +154,7 @@ async fn a_pod_whose_events_make_the_sink_fail_may_be_deleted_meanwhile() {
 /// fails and claims no id behind it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn where_the_server_claims_ids_before_it_fails_neighbours_are_exact_and_nothing_hangs() {
+async fn if_the_server_claims_ids_before_it_fails_other_events_are_exact_and_nothing_hangs() {
     let scene = Scene::with(BINARY, 4).await;
     let ingest = &scene.ingest;
     ingest.poison_when(|event| pod_of(event) == "pod-1");

@@ -13,7 +13,7 @@ fn ids(events: &[Value]) -> HashSet<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_sink_that_does_not_answer_is_left_after_the_time_limit_and_windows_wait() {
+async fn a_request_without_a_response_ends_at_the_time_limit_and_windows_wait() {
     let scene = Scene::with(BINARY, 3).await;
     let ingest = &scene.ingest;
     ingest.respond_always(Behaviour::normal().hold());
@@ -48,11 +48,11 @@ async fn a_sink_that_does_not_answer_is_left_after_the_time_limit_and_windows_wa
     meterline.stop().await;
 }
 
-/// A sink asks for a pause of thirty years. Only that request waits: others are sent, and neither a stop
+/// A sink requests a pause of thirty years. Only that request waits: others are sent, and neither a stop
 /// nor a restart waits for it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_retry_after_of_years_holds_up_nothing_but_its_request() {
+async fn a_retry_after_of_years_delays_only_its_request() {
     let scene = Scene::with(BINARY, 2).await;
     let command = || {
         scene
@@ -80,7 +80,7 @@ async fn a_retry_after_of_years_holds_up_nothing_but_its_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn an_event_that_is_too_large_alone_is_rejected_and_costs_the_others_nothing() {
+async fn an_event_that_is_too_large_alone_is_rejected_without_affecting_others() {
     let scene = Scene::with(BINARY, 11).await;
     // The preset takes 32 KiB of annotations at most.
     let large = "x".repeat(4_000);
@@ -170,12 +170,12 @@ async fn a_script_that_fails_for_one_pod_rejects_it_and_for_most_is_not_ready() 
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn without_a_state_file_the_log_and_ready_say_so() {
+async fn a_missing_state_file_is_reported_in_the_log_and_on_ready() {
     let scene = Scene::with(BINARY, 1).await;
     let meterline = scene.preset().start().unwrap();
-    let said = "does not survive a restart";
-    meterline.wait_for_log(said, MINUTE).await.unwrap();
-    meterline.wait_ready_with(said).await.unwrap();
+    let warning = "does not survive a restart";
+    meterline.wait_for_log(warning, MINUTE).await.unwrap();
+    meterline.wait_ready_with(warning).await.unwrap();
     meterline.stop().await;
     let state = scene.file("state.sqlite");
     let meterline = scene
@@ -185,6 +185,6 @@ async fn without_a_state_file_the_log_and_ready_say_so() {
         .await
         .unwrap();
     let (_, page) = meterline.get("/ready").await.unwrap();
-    assert!(!page.contains(said), "{page}");
+    assert!(!page.contains(warning), "{page}");
     scene.finish(&meterline).await;
 }

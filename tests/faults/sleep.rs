@@ -13,13 +13,13 @@ const PODS: usize = 60;
 /// read everything that the API server held back: the ends of pods, more than fit into one packet.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn what_ends_while_the_process_is_suspended_is_billed_to_its_end() {
+async fn pods_that_end_while_the_process_is_suspended_are_billed_to_their_end() {
     let scene = Scene::with(BINARY, 0).await;
     let meterline = scene.preset().env("SCRAPE_INTERVAL", "2s").start_ready();
     let meterline = meterline.await.unwrap();
     let start = pods::now();
     for index in 0..PODS {
-        // Long annotations, so that what the server holds back fills buffers.
+        // Long annotations, so that what the server has queued fills buffers.
         let pod = pod(&format!("pod-{index}")).annotation("text", &"x".repeat(20_000));
         scene.pods.create_running(&pod, start).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! A state file that somebody deletes, or moves another file over, while it is in use.
+//! A state file that is deleted or replaced by another file while it is in use.
 
 use std::{fs, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::support::{BINARY, MINUTE};
 const NOTICED: Duration = Duration::from_secs(10);
 const BILLED: &str = "ledger_billed_seconds";
 
-/// A second process on the same file ends, and says why.
+/// A second process on the same file ends, and reports the reason.
 async fn assert_refused(command: MeterlineCommand) {
     let second = command.start().unwrap();
     let status = second.wait_exit(MINUTE).await.unwrap();
@@ -30,7 +30,7 @@ async fn assert_reported(meterline: &Meterline, times: f64, what: &str) {
     meterline.wait_for_log(what, NOTICED).await.unwrap();
     meterline
         .wait_for_page("/ready", MINUTE, |status, page| {
-            status == 200 && page.contains(what) && page.contains("it is written anew")
+            status == 200 && page.contains(what) && page.contains("it was rewritten")
         })
         .await
         .unwrap();

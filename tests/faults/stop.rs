@@ -40,12 +40,12 @@ fn is_documented(status: ExitStatus, meterline: &Meterline, begun: &str) -> bool
 /// Sends it a stop signal and returns its exit code, which has to be one that the README names, in time.
 async fn stop_within_limit(meterline: &Meterline, begun: &str) -> Option<i32> {
     meterline.terminate().unwrap();
-    let told = Instant::now();
+    let signalled_at = Instant::now();
     let status = meterline.wait_exit(SOON).await.unwrap();
     assert!(
-        told.elapsed() < LONGEST_STOP,
+        signalled_at.elapsed() < LONGEST_STOP,
         "{:?}{}",
-        told.elapsed(),
+        signalled_at.elapsed(),
         meterline.tail()
     );
     assert!(
@@ -57,7 +57,7 @@ async fn stop_within_limit(meterline: &Meterline, begun: &str) -> Option<i32> {
 }
 
 /// Makes the sink accept events, refuse them or not answer.
-fn misbehave(ingest: &RecordingIngest, chance: &mut Chance) {
+fn set_behaviour(ingest: &RecordingIngest, chance: &mut Chance) {
     match chance.below(3) {
         0 => ingest.respond_always(Behaviour::status(503)),
         1 => ingest.respond_always(Behaviour::normal().hold()),
@@ -91,7 +91,7 @@ async fn stopped_at_any_moment_with_a_state_file_every_second_is_billed_once() {
     }
     let mut codes = Vec::new();
     for _ in 0..25 {
-        misbehave(ingest, &mut chance);
+        set_behaviour(ingest, &mut chance);
         let meterline = command().start().unwrap();
         sleep(Duration::from_millis(20 + chance.below(1_800))).await;
         codes.push(stop_within_limit(&meterline, "billing begins").await);
@@ -147,7 +147,7 @@ shutdown_timeout: 1s
     let mut chance = Chance::new();
     let mut taken = Vec::new();
     for run in 0..25 {
-        misbehave(&ingest, &mut chance);
+        set_behaviour(&ingest, &mut chance);
         let (reader, writer) = std::io::pipe().unwrap();
         let meterline = meterline().config(&config).stdin(reader).start().unwrap();
         std::thread::spawn(move || feed(run, writer));
@@ -184,7 +184,7 @@ shutdown_timeout: 1s
 /// When the program gets a stop signal, lines that the buffer refused wait in an input with processors of its
 /// own. The buffer takes them if it can; what it cannot take is counted as lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_in_an_input_with_processors_is_kept_at_a_stop_or_counted_as_lost() {
+async fn messages_in_an_input_with_processors_are_stored_at_a_stop_or_counted_as_lost() {
     for (mended, code) in [(true, 0), (false, 75)] {
         let ingest = RecordingIngest::start().await.unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -217,7 +217,7 @@ output:
         writeln!(lines, r#"{{"id": "second"}}"#).unwrap();
         collector
             .wait_for_page("/ready", MINUTE, |_, page| {
-                page.contains("the buffer cannot keep messages")
+                page.contains("the buffer cannot store messages")
             })
             .await
             .unwrap();
@@ -269,13 +269,13 @@ async fn a_second_signal_ends_it_at_once_while_a_request_is_held() {
     meterline.wait_for_log("stopping", SOON).await.unwrap();
     assert!(meterline.exited().is_none());
     meterline.terminate().unwrap();
-    let told = Instant::now();
+    let signalled_at = Instant::now();
     let status = meterline.wait_exit(SOON).await.unwrap();
     assert_eq!(status.code(), Some(130), "{}", meterline.tail());
     assert!(
-        told.elapsed() < Duration::from_secs(2),
+        signalled_at.elapsed() < Duration::from_secs(2),
         "{:?}",
-        told.elapsed()
+        signalled_at.elapsed()
     );
     ingest.respond_normally();
     ingest.release();
@@ -287,7 +287,7 @@ async fn a_second_signal_ends_it_at_once_while_a_request_is_held() {
 /// program has to notice that it is up to date.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_restart_after_a_time_without_pod_changes_bills_on() {
+async fn billing_continues_after_a_restart_without_pod_changes() {
     let scene = Scene::with(BINARY, 2).await;
     let ingest = &scene.ingest;
     let command = || scene.preset().env("STATE_PATH", scene.file("state.sqlite"));

@@ -37,33 +37,33 @@ async fn bills_on(change: impl FnOnce(MeterlineCommand) -> MeterlineCommand) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_log_that_nobody_reads_stops_neither_billing_nor_the_stop() {
+async fn an_unread_log_blocks_neither_billing_nor_a_stop() {
     let (_never_read, full) = full_pipe();
     bills_on(|command| command.args(["--log-level", "DEBUG"]).stderr(full)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_log_whose_reader_is_gone_stops_no_billing() {
+async fn a_log_with_a_closed_reader_does_not_stop_billing() {
     bills_on(|command| command.args(["--log-level", "DEBUG"]).stderr(closed_pipe())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_closed_standard_error_stops_no_billing() {
+async fn a_closed_standard_error_does_not_stop_billing() {
     bills_on(|command| command.by_shell("", "2>&-")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_debug_output_that_nobody_reads_stops_neither_billing_nor_the_stop() {
+async fn an_unread_debug_output_blocks_neither_billing_nor_a_stop() {
     let (_never_read, full) = full_pipe();
     bills_on(|command| command.env("DEBUG", "true").stdout(full)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
-async fn a_debug_output_whose_reader_is_gone_stops_no_billing() {
+async fn a_debug_output_with_a_closed_reader_does_not_stop_billing() {
     bills_on(|command| command.env("DEBUG", "true").stdout(closed_pipe())).await;
 }
 
@@ -84,11 +84,11 @@ async fn dropped(meterline: &Meterline, metric: &str) {
         .unwrap();
 }
 
-/// Reads lines until one contains `said`.
-fn read_until(from: PipeReader, said: &str) -> String {
+/// Reads lines until one contains `text`.
+fn read_until(from: PipeReader, text: &str) -> String {
     let mut lines = BufReader::new(from).lines();
     lines
-        .find_map(|line| line.ok().filter(|line| line.contains(said)))
+        .find_map(|line| line.ok().filter(|line| line.contains(text)))
         .unwrap()
 }
 
@@ -101,13 +101,13 @@ async fn log_lines_beyond_the_buffer_are_counted_and_reported_later() {
         .start()
         .unwrap();
     dropped(&meterline, "log_lines_dropped").await;
-    let told = tokio::task::spawn_blocking(|| read_until(reader, "log lines were dropped"));
-    let told = tokio::time::timeout(MINUTE, told).await.unwrap().unwrap();
-    assert!(told.contains("level=warn"), "{told}");
+    let line = tokio::task::spawn_blocking(|| read_until(reader, "log lines were dropped"));
+    let line = tokio::time::timeout(MINUTE, line).await.unwrap().unwrap();
+    assert!(line.contains("level=warn"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_that_standard_output_does_not_take_are_counted_and_reported() {
+async fn messages_that_standard_output_does_not_accept_are_counted_and_reported() {
     let (_never_read, full) = full_pipe();
     let meterline = generate(200_000, "", "{stdout: {when_blocked: drop}}")
         .stdout(full)
@@ -124,7 +124,7 @@ async fn messages_that_standard_output_does_not_take_are_counted_and_reported() 
 /// By default standard output is the destination of the messages, such as the end of a `fallback` or a
 /// pipe of a shell.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_output_that_waits_delivers_nothing_while_nobody_reads_and_all_of_it_then() {
+async fn a_waiting_output_delivers_nothing_until_its_reader_reads_and_then_everything() {
     let (reader, full) = full_pipe();
     let config = "input: {generate: {mapping: 'root = \"abc\"', interval: 5ms, count: 20000}}\n\
                   output: {stdout: {}}\n";
@@ -140,7 +140,7 @@ async fn an_output_that_waits_delivers_nothing_while_nobody_reads_and_all_of_it_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_lines_come_out_before_the_process_ends() {
+async fn the_last_lines_are_written_before_the_process_ends() {
     let config = "input: {generate: {mapping: 'root = \"abc\"', interval: 0s, count: 3000}}\n\
                   pipeline: {processors: [{log: {message: abc}}]}\n\
                   output: {drop: {}}\n";
@@ -156,12 +156,12 @@ async fn the_last_lines_come_out_before_the_process_ends() {
 /// A process that ends before the log is set up reports why on standard error. It ends with the documented
 /// exit code even when standard error cannot be written.
 #[tokio::test]
-async fn a_configuration_error_is_printed_on_standard_error_if_anybody_reads_it() {
+async fn a_configuration_error_is_printed_on_standard_error_if_it_is_open() {
     let invalid = || meterline().config("output: {stdout: {when_blocked: perhaps}}\n");
-    let told = invalid().start().unwrap();
-    let status = told.wait_exit(MINUTE).await.unwrap();
+    let meterline = invalid().start().unwrap();
+    let status = meterline.wait_exit(MINUTE).await.unwrap();
     assert_eq!(status.code(), Some(1));
-    assert!(told.log().iter().any(|line| line.contains("perhaps")));
+    assert!(meterline.log().iter().any(|line| line.contains("perhaps")));
     let silent = invalid().stderr(closed_pipe()).start().unwrap();
     let status = silent.wait_exit(MINUTE).await.unwrap();
     assert_eq!(status.code(), Some(1));
@@ -169,7 +169,7 @@ async fn a_configuration_error_is_printed_on_standard_error_if_anybody_reads_it(
 
 /// As in `meterline lint a.yaml | head -1`: the reader closes the pipe, and the exit code stays the same.
 #[tokio::test]
-async fn commands_whose_reader_is_gone_end_as_documented() {
+async fn commands_with_a_closed_reader_end_as_documented() {
     let folder = tempfile::tempdir().unwrap();
     let faulty = folder.path().join("faulty.yaml");
     std::fs::write(&faulty, "input: {nothing: {}}\noutput: {nowhere: {}}\n").unwrap();

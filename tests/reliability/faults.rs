@@ -1,6 +1,6 @@
-//! The faults of `docs/reliability.md`, except those that tenants, mappings and answers cause.
+//! The failures of `docs/reliability.md`, except those that tenants, mappings and answers cause.
 
-/// The fault, what happens, and the tests that cause it, as `file name`; or why no test does.
+/// The failure, what happens, and the tests that cause it, as `file name`; or why no test does.
 pub(super) struct Row(
     pub(super) &'static str,
     pub(super) &'static str,
@@ -9,39 +9,39 @@ pub(super) struct Row(
 
 const WATCH: &str = "tests/watch.rs cuts_and_errors_cost_no_second";
 const MAIN: &str = "tests/exact_billing.rs fifty_pods_are_billed_to_the_second_through_outages";
-const KILLS: &str = "tests/crashes.rs killed_a_hundred_times_nothing_is_missing_and_nothing_double";
+const KILLS: &str = "tests/crashes.rs after_a_hundred_kills_nothing_is_missing_or_billed_twice";
 
 pub(super) const FAULTS: &[Row] = &[
     Row(
         "The state file is of an earlier version, or other users of the machine may read it",
         "it is converted completely or not at all; only the user of the collector may read it",
         Ok(&[
-            "crates/input/src/kubernetes_resources/state/tests/older.rs a_file_of_each_earlier_version_comes_back_with_everything_in_it",
-            "crates/input/src/kubernetes_resources/state/tests/kept.rs only_this_user_may_read_what_is_written_whoever_could_before",
+            "crates/input/src/kubernetes_resources/state/tests/older.rs a_file_of_each_earlier_version_is_restored_completely",
+            "crates/input/src/kubernetes_resources/state/tests/kept.rs only_this_user_may_read_the_file_even_if_others_could_before",
         ]),
     ),
     Row(
         "The watermark in the Lease is set ahead, or the state is older than the Lease",
         "a watermark that no replica wrote is refused and reported; what cannot be known is counted in `lost_time`",
         Ok(&[
-            "tests/faults/lease.rs a_watermark_that_somebody_sets_ahead_costs_no_second_and_is_reported",
+            "tests/faults/lease.rs a_watermark_that_is_set_ahead_costs_no_second_and_is_reported",
             "tests/faults/lease.rs a_watermark_that_is_set_ahead_once_the_leader_is_killed_costs_no_second_and_is_reported",
             "tests/faults/lease.rs a_watermark_beyond_what_this_replica_handed_out_is_adopted_with_a_count",
             "tests/faults/lease.rs a_watermark_that_is_set_ahead_between_two_runs_costs_no_second",
-            "tests/faults/lease.rs a_standby_takes_over_without_a_hole_where_the_watermark_was_set_ahead",
-            "tests/faults/lease.rs a_watermark_that_nobody_signed_is_followed_only_with_a_count",
+            "tests/faults/lease.rs a_standby_takes_over_without_a_gap_if_the_watermark_was_set_ahead",
+            "tests/faults/lease.rs an_unsigned_watermark_is_followed_only_with_a_count",
         ]),
     ),
     Row(
         "The state file holds a thousand rejected intervals of one pod at a start",
         "other pods are billed window by window meanwhile",
-        Ok(&["tests/retries.rs retries_of_a_thousand_rejected_intervals_hold_up_no_honest_pod"]),
+        Ok(&["tests/retries.rs retries_of_a_thousand_rejected_intervals_delay_no_honest_pod"]),
     ),
     Row(
         "The configuration reads more than before a restart, and earlier usage still has to be delivered",
         "the new configuration bills it if the object has not changed since; otherwise it is rejected with the reason, never guessed",
         Ok(&[
-            "tests/projection.rs a_mapping_that_reads_more_bills_nothing_of_what_was_not_kept",
+            "tests/projection.rs a_mapping_that_reads_more_bills_nothing_from_incomplete_contents",
             "crates/ledger/src/tests/contents.rs a_partial_content_stays_partial_before_the_last_write",
         ]),
     ),
@@ -57,7 +57,7 @@ pub(super) const FAULTS: &[Row] = &[
         "cut off at 16 MiB, requested with fewer objects, reported",
         Ok(&[
             "tests/faults/api_server.rs a_watch_line_without_end_is_cut_off_and_the_watch_restarts",
-            "tests/faults/api_server.rs pages_that_are_too_large_are_asked_for_with_fewer_objects",
+            "tests/faults/api_server.rs pages_that_are_too_large_are_requested_with_fewer_objects",
             "tests/faults/api_server.rs an_endless_list_is_reported",
         ]),
     ),
@@ -69,9 +69,9 @@ pub(super) const FAULTS: &[Row] = &[
         ]),
     ),
     Row(
-        "The API server asks for a pause (429, `Retry-After`)",
+        "The API server requests a pause (429, `Retry-After`)",
         "the program waits that long",
-        Ok(&["tests/watch.rs a_busy_api_server_is_left_alone_as_long_as_it_asks"]),
+        Ok(&["tests/watch.rs a_pause_that_the_api_server_requests_is_respected"]),
     ),
     Row(
         "The API server restarts, refuses or answers 500 or 429",
@@ -79,11 +79,11 @@ pub(super) const FAULTS: &[Row] = &[
         Ok(&[MAIN, WATCH]),
     ),
     Row(
-        "The API server forgot the version of the watch (410)",
+        "The API server no longer has the version of the watch (410)",
         "the program lists again; what was deleted meanwhile ends when it ended, as far as the server knows",
         Ok(&[
-            "tests/watch.rs expired_versions_cost_only_what_nobody_can_know",
-            "tests/outages.rs pods_that_went_while_nobody_watched_are_billed_to_their_end",
+            "tests/watch.rs expired_versions_cost_only_what_the_server_no_longer_has",
+            "tests/outages.rs pods_deleted_while_the_watch_was_down_are_billed_to_their_end",
         ]),
     ),
     Row(
@@ -93,7 +93,7 @@ pub(super) const FAULTS: &[Row] = &[
     ),
     Row(
         "No API server, no rights",
-        "it starts, says so in the log and in `/ready`, and keeps trying",
+        "it starts, reports it in the log and in `/ready`, and keeps trying",
         Ok(&["tests/pod_lifecycle.rs it_starts_without_a_server_and_without_rights"]),
     ),
     Row(
@@ -114,15 +114,15 @@ pub(super) const FAULTS: &[Row] = &[
         "with a state file the same windows are sent again with the same ids",
         Ok(&[
             KILLS,
-            "crates/ledger/src/tests/history.rs what_is_seen_late_is_billed_once_and_counted",
+            "crates/ledger/src/tests/history.rs late_observations_are_billed_once_and_counted",
         ]),
     ),
     Row(
         "Pods come and go while the collector is down",
-        "billed to the second, as long as the API server remembers; `lost_time` counts what it does not",
+        "billed to the second, as long as the API server has the events; `lost_time` counts what it does not",
         Ok(&[
-            "tests/crashes.rs what_came_and_went_while_the_collector_was_down_is_billed",
-            "tests/faults/stop.rs a_restart_after_a_time_without_pod_changes_bills_on",
+            "tests/crashes.rs pods_that_ran_while_the_collector_was_down_are_billed",
+            "tests/faults/stop.rs billing_continues_after_a_restart_without_pod_changes",
             KILLS,
         ]),
     ),
@@ -130,7 +130,7 @@ pub(super) const FAULTS: &[Row] = &[
         "It gets a stop signal, in a window or in a retry",
         "what was read is delivered within `shutdown_timeout`; a second signal ends it at once with 130",
         Ok(&[
-            "tests/sink.rs what_waits_is_delivered_on_sigterm",
+            "tests/sink.rs waiting_events_are_delivered_on_sigterm",
             "tests/sink.rs a_stop_that_cannot_deliver_ends_with_75_and_a_second_signal_with_130",
             "tests/faults/stop.rs stopped_at_any_moment_with_a_state_file_every_second_is_billed_once",
             "tests/faults/stop.rs stopped_at_any_moment_with_a_buffer_every_second_is_billed_once",
@@ -141,14 +141,14 @@ pub(super) const FAULTS: &[Row] = &[
         "It gets a stop signal while messages wait in an input with processors",
         "the buffer takes them, or they are counted as lost and it ends with 75",
         Ok(&[
-            "tests/faults/stop.rs what_waits_in_an_input_with_processors_is_kept_at_a_stop_or_counted_as_lost",
+            "tests/faults/stop.rs messages_in_an_input_with_processors_are_stored_at_a_stop_or_counted_as_lost",
         ]),
     ),
     Row(
         "It gets a stop signal with messages in a memory buffer",
         "they are delivered within `shutdown_timeout`; the others are counted and logged, and it ends with 75",
         Ok(&[
-            "tests/buffer.rs a_stop_delivers_what_memory_has_or_says_that_it_is_lost",
+            "tests/buffer.rs a_stop_delivers_the_memory_buffer_or_reports_it_as_lost",
             "crates/runtime/src/tests/stop.rs held_batches_are_delivered_within_the_deadline",
         ]),
     ),
@@ -158,14 +158,14 @@ pub(super) const FAULTS: &[Row] = &[
         Ok(&[
             "crates/input/src/kubernetes_resources/state/tests.rs any_damage_is_noticed_and_moved_aside",
             "crates/input/src/kubernetes_resources/state/tests.rs a_file_of_a_later_version_is_moved_aside",
-            "tests/crashes.rs a_state_file_is_guarded_and_its_damage_survived",
+            "tests/crashes.rs a_second_process_is_refused_and_a_damaged_state_file_is_moved_aside",
         ]),
     ),
     Row(
         "A second process uses the state file",
         "refused with a clear error",
         Ok(&[
-            "tests/crashes.rs a_state_file_is_guarded_and_its_damage_survived",
+            "tests/crashes.rs a_second_process_is_refused_and_a_damaged_state_file_is_moved_aside",
             "crates/input/src/kubernetes_resources/state/tests.rs a_second_user_is_refused",
         ]),
     ),
@@ -173,36 +173,36 @@ pub(super) const FAULTS: &[Row] = &[
         "The disk is full, or a write to it or a sync of it fails",
         "no window is sent that is not written; when the disk works again, everything is rewritten",
         Ok(&[
-            "tests/faults/disk.rs on_a_full_disk_no_window_goes_out_and_none_is_lost",
+            "tests/faults/disk.rs on_a_full_disk_no_window_is_sent_and_none_is_lost",
             "tests/faults/disk.rs a_state_that_cannot_be_synced_is_not_trusted_and_is_rewritten",
-            "crates/input/src/kubernetes_resources/state/tests.rs a_full_disk_is_told_and_once_there_is_room_everything_is_written",
+            "crates/input/src/kubernetes_resources/state/tests.rs a_full_disk_is_an_error_and_everything_is_written_once_there_is_space",
         ]),
     ),
     Row(
         "The collector is killed with messages in a buffer",
         "they are delivered after the restart with the same ids",
         Ok(&[
-            "tests/buffer.rs what_was_read_survives_a_kill",
-            "crates/input/src/buffer/tests.rs what_was_not_delivered_survives_with_all_that_belongs_to_it",
+            "tests/buffer.rs messages_in_a_file_buffer_survive_a_kill",
+            "crates/input/src/buffer/tests.rs undelivered_messages_survive_with_their_metadata_and_identity",
         ]),
     ),
     Row(
         "The buffer's disk is full or does not sync, or a batch in it is damaged",
-        "the input has to repeat the messages and nothing is dropped; a damaged batch is moved aside and the others go on",
+        "the input has to repeat the messages and nothing is dropped; a damaged batch is moved aside and the others are delivered",
         Ok(&[
-            "tests/faults/disk.rs what_a_buffer_on_a_full_disk_refuses_comes_again",
-            "tests/faults/disk.rs what_a_buffer_could_not_sync_comes_again",
+            "tests/faults/disk.rs messages_that_a_buffer_on_a_full_disk_refuses_are_read_again",
+            "tests/faults/disk.rs messages_that_a_buffer_could_not_sync_are_read_again",
             "tests/faults/disk.rs a_damaged_buffer_is_moved_aside_and_reported",
-            "crates/input/src/buffer/tests.rs what_a_full_disk_refuses_is_not_acknowledged_and_comes_again",
-            "crates/input/src/buffer/tests.rs a_damaged_batch_is_set_aside_and_the_others_go_on",
+            "crates/input/src/buffer/tests.rs a_batch_that_a_full_disk_refuses_is_not_acknowledged_and_is_read_again",
+            "crates/input/src/buffer/tests.rs a_damaged_batch_is_set_aside_and_the_others_are_delivered",
         ]),
     ),
     Row(
         "The leader is killed",
-        "the other replica leads when the Lease has expired, without a hole",
+        "the other replica leads when the Lease has expired, without a gap",
         Ok(&[
             "tests/replicas.rs a_killed_leader_is_replaced_within_the_lease",
-            "crates/ledger/src/tests/handover.rs no_handover_leaves_a_hole_or_a_double",
+            "crates/ledger/src/tests/handover.rs no_handover_leaves_a_gap_or_an_overlap",
         ]),
     ),
     Row(
@@ -214,42 +214,42 @@ pub(super) const FAULTS: &[Row] = &[
         "The leader is suspended and resumes; two replicas lead for a moment",
         "the one that resumes checks its Lease before it closes a window; both send the same events",
         Ok(&[
-            "tests/replicas.rs a_leader_that_slept_stands_by_when_it_wakes",
-            "crates/ledger/src/tests/handover.rs no_handover_leaves_a_hole_or_a_double",
+            "tests/replicas.rs a_suspended_leader_is_a_standby_when_it_resumes",
+            "crates/ledger/src/tests/handover.rs no_handover_leaves_a_gap_or_an_overlap",
         ]),
     ),
     Row(
-        "The sink is away or answers 5xx",
-        "the same bytes are sent again, for ever; windows wait in the ledger and are sent oldest first",
+        "The sink is unavailable or answers 5xx",
+        "the same bytes are sent again without limit; windows wait in the ledger and are sent oldest first",
         Ok(&[
             "tests/sink.rs a_sink_that_is_away_at_the_start_gets_every_window_later",
             MAIN,
         ]),
     ),
     Row(
-        "The sink asks for a pause (429, `Retry-After`)",
+        "The sink requests a pause (429, `Retry-After`)",
         "the program waits that long, up to a limit",
         Ok(&[
-            "tests/sink.rs a_retry_after_in_seconds_is_kept",
-            "tests/sink.rs a_retry_after_as_a_date_is_kept",
+            "tests/sink.rs a_retry_after_in_seconds_is_respected",
+            "tests/sink.rs a_retry_after_as_a_date_is_respected",
             "tests/sink.rs a_retry_after_that_has_passed_means_the_usual_pause",
             "tests/sink.rs a_retry_after_that_cannot_be_read_means_the_usual_pause",
-            "tests/faults/sink.rs a_retry_after_of_years_holds_up_nothing_but_its_request",
+            "tests/faults/sink.rs a_retry_after_of_years_delays_only_its_request",
         ]),
     ),
     Row(
         "The sink does not answer",
         "a request ends after `timeout` and is sent again; few requests are open, and windows wait in the ledger",
         Ok(&[
-            "tests/faults/sink.rs a_sink_that_does_not_answer_is_left_after_the_time_limit_and_windows_wait",
+            "tests/faults/sink.rs a_request_without_a_response_ends_at_the_time_limit_and_windows_wait",
         ]),
     ),
     Row(
         "A batch is too large (413)",
-        "it is halved, and the limit is remembered in bytes; an event that is too large alone is rejected",
+        "it is halved, and the limit is kept in bytes; an event that is too large alone is rejected",
         Ok(&[
-            "tests/sink.rs batches_are_halved_until_they_are_taken",
-            "tests/faults/sink.rs an_event_that_is_too_large_alone_is_rejected_and_costs_the_others_nothing",
+            "tests/sink.rs batches_are_halved_until_they_are_accepted",
+            "tests/faults/sink.rs an_event_that_is_too_large_alone_is_rejected_without_affecting_others",
         ]),
     ),
     Row(
@@ -257,17 +257,19 @@ pub(super) const FAULTS: &[Row] = &[
         "it is found by bisection, and only it is rejected or goes to the fallback",
         Ok(&[
             "tests/sink.rs one_refused_event_is_found_and_the_others_are_delivered",
-            "tests/sink.rs what_is_refused_goes_to_the_fallback_with_its_reason",
+            "tests/sink.rs refused_events_go_to_the_fallback_with_the_reason",
         ]),
     ),
     Row(
         "Most events are refused",
         "each is rejected or goes to the fallback, and `/ready` is 503 with the reason",
-        Ok(&["crates/runtime/src/tests/refusals.rs when_most_are_rejected_it_is_not_ready"]),
+        Ok(&[
+            "crates/runtime/src/tests/refusals.rs an_output_is_not_ready_when_most_events_are_rejected",
+        ]),
     ),
     Row(
-        "The fallback is away",
-        "refused events wait for it, at most 65,536; the other output goes on",
+        "The fallback is unavailable",
+        "refused events wait for it, at most 65,536; the other output continues",
         Ok(&[
             "crates/runtime/src/tests/stop.rs a_fallback_that_is_down_does_not_block_other_outputs",
         ]),
@@ -276,7 +278,7 @@ pub(super) const FAULTS: &[Row] = &[
         "The answer is lost after the events were taken, or an error came after some of them",
         "the same bytes are sent again, with the same ids",
         Ok(&[
-            "tests/faults/answers.rs what_may_have_been_taken_is_sent_again_with_the_same_bytes",
+            "tests/faults/answers.rs events_that_may_have_been_accepted_are_sent_again_with_the_same_bytes",
             MAIN,
         ]),
     ),
@@ -304,32 +306,32 @@ pub(super) const FAULTS: &[Row] = &[
         ]),
     ),
     Row(
-        "The sink was away longer than `max_backlog`",
+        "The sink was unavailable longer than `max_backlog`",
         "older usage is given up with an error and counted in `lost_time`",
         Ok(&[
-            "tests/outages.rs a_sink_that_is_away_longer_than_the_backlog_costs_what_is_counted",
-            "crates/ledger/src/tests/mod.rs what_is_given_up_is_counted_and_not_billed",
+            "tests/outages.rs usage_older_than_the_backlog_is_given_up_and_counted",
+            "crates/ledger/src/tests/mod.rs usage_that_is_given_up_is_counted_and_not_billed",
         ]),
     ),
     Row(
         "The clock is set forward or back while it runs",
         "billing follows the time that passed, or the new time where the clock of the API server agrees with it; either is logged",
         Ok(&[
-            "tests/faults/clock.rs a_clock_that_is_set_an_hour_wrong_bills_no_second_that_did_not_pass",
-            "tests/faults/clock.rs a_clock_that_is_put_right_is_followed",
+            "tests/faults/clock.rs a_clock_that_is_an_hour_wrong_bills_no_second_that_did_not_pass",
+            "tests/faults/clock.rs a_clock_that_is_corrected_is_followed",
         ]),
     ),
     Row(
         "The process is suspended or gets no CPU",
         "windows that became due close when it resumes, after it has read everything that happened meanwhile",
         Ok(&[
-            "tests/faults/sleep.rs what_ends_while_the_process_is_suspended_is_billed_to_its_end",
+            "tests/faults/sleep.rs pods_that_end_while_the_process_is_suspended_are_billed_to_their_end",
         ]),
     ),
     Row(
         "It is started while the clock is wrong",
         "logged when the clock of the API server differs by more than half a minute; windows follow the clock until it is corrected",
-        Ok(&["tests/faults/clock.rs a_clock_that_is_put_right_is_followed"]),
+        Ok(&["tests/faults/clock.rs a_clock_that_is_corrected_is_followed"]),
     ),
     Row(
         "The name of the sink does not resolve, or resolves to another address",
@@ -339,7 +341,9 @@ pub(super) const FAULTS: &[Row] = &[
     Row(
         "Two clusters report under one `source`",
         "UIDs distinguish their pods; `cluster` distinguishes clones of one backup",
-        Ok(&["tests/clusters.rs clones_of_one_backup_are_told_apart_by_the_name_of_their_cluster"]),
+        Ok(&[
+            "tests/clusters.rs clones_of_one_backup_are_distinguished_by_the_name_of_their_cluster",
+        ]),
     ),
     Row(
         "Short lives, restarts of containers, reused names, evictions, finished jobs",
@@ -355,7 +359,7 @@ pub(super) const FAULTS: &[Row] = &[
         Ok(&[
             "tests/sink.rs a_quantity_that_cannot_be_read_is_refused_alone",
             "crates/script/src/tests/limits.rs quantities_are_kubernetes_quantities_or_errors",
-            "crates/script/src/tests/limits.rs numbers_that_are_not_finite_never_leave",
+            "crates/script/src/tests/limits.rs numbers_that_are_not_finite_are_never_sent",
         ]),
     ),
     Row(
@@ -369,22 +373,22 @@ pub(super) const FAULTS: &[Row] = &[
         "A script that loops, recurses, waits or builds huge values",
         "limits stop it; that message is rejected",
         Ok(&[
-            "crates/script/src/tests/limits.rs what_never_ends_is_stopped",
+            "crates/script/src/tests/limits.rs a_script_that_never_ends_is_stopped",
             "crates/script/src/tests/limits.rs values_nested_without_end_do_not_overflow_the_stack",
             "crates/script/src/tests/limits.rs nothing_that_waits_or_reaches_outside_can_be_called",
         ]),
     ),
     Row(
         "A script that fails for one pod, or for most",
-        "that pod is rejected and the others go on; while most fail, it is not ready, with the reason",
+        "that pod is rejected and the others are billed; while most fail, it is not ready, with the reason",
         Ok(&[
             "tests/faults/sink.rs a_script_that_fails_for_one_pod_rejects_it_and_for_most_is_not_ready",
         ]),
     ),
     Row(
         "No state file is configured",
-        "the log and `/ready` say so",
-        Ok(&["tests/faults/sink.rs without_a_state_file_the_log_and_ready_say_so"]),
+        "the log and `/ready` report it",
+        Ok(&["tests/faults/sink.rs a_missing_state_file_is_reported_in_the_log_and_on_ready"]),
     ),
     Row(
         "A configuration that expands without bound, or is garbage",

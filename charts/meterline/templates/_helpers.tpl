@@ -77,16 +77,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- /* Reports invalid values before anything is rendered. */ -}}
 {{- define "meterline.check" -}}
 {{- if not (or .Values.config .Values.configFile .Values.preset) -}}
-{{- fail "say what to meter: set `preset` (such as kubernetes-pod-exec-time), `config` (an object) or `configFile` (a path from volumeMounts)" -}}
+{{- fail "nothing to meter is configured: set `preset` (such as kubernetes-pod-exec-time), `config` (an object) or `configFile` (a path from volumeMounts)" -}}
 {{- end -}}
 {{- if and (gt (int .Values.replicaCount) 1) (not .Values.leaderElection.enabled) -}}
 {{- fail "replicaCount is more than 1, and each replica would bill: set leaderElection.enabled=true" -}}
 {{- end -}}
 {{- if and .Values.openmeter.token .Values.openmeter.existingSecret -}}
-{{- fail "set openmeter.token or openmeter.existingSecret, not both; with --reset-then-reuse-values take the former away by --set openmeter.token=" -}}
+{{- fail "set openmeter.token or openmeter.existingSecret, not both; with --reset-then-reuse-values remove the former by --set openmeter.token=" -}}
 {{- end -}}
 {{- if and .Values.configFile (not .Values.config) (not .Values.volumeMounts) -}}
-{{- fail "configFile names a file that no volume brings: set volumes and volumeMounts" -}}
+{{- fail "configFile names a file that no volume contains: set volumes and volumeMounts" -}}
 {{- end -}}
 {{- if regexMatch "^[0-9]" (include "meterline.fullname" .) -}}
 {{- fail (printf "the name %s begins with a digit, which a Service's name must not: set fullnameOverride" (include "meterline.fullname" .)) -}}

@@ -91,7 +91,7 @@ impl Report {
         out
     }
 
-    /// Each pod without annotations is a customer of its own; the table shows them in one row.
+    /// Each pod without annotations is a separate customer; the table shows them in one row.
     fn grouped(&self) -> Vec<Customer> {
         let (alone, mut rows): (Vec<_>, Vec<_>) = self
             .customers

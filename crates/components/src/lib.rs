@@ -8,14 +8,16 @@
 //!
 //! for preset in PRESETS {
 //!     let source = Source { name: preset.name.to_owned(), text: preset.text.to_owned(), dir: None };
-//!     assert!(load(&source, &[], &|_: &str| None, &registry()).is_ok());
+//!     assert!(load(&source, &[], &|_: &str| None, &registry()?).is_ok());
 //! }
+//! # Ok::<(), meterline_core::DictionaryInUse>(())
 //! ```
 
-/// What the command hands to inputs that elect a leader, as an extension of the build context.
+/// The settings of leader election, which the command passes to inputs as an extension of the build context.
 pub use meterline_input::LeaderElection;
 
 use meterline_config::Registry;
+use meterline_core::DictionaryInUse;
 
 /// A configuration that is part of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,20 +36,25 @@ pub const PRESETS: &[Preset] = &[Preset {
 
 /// Every component. The defaults for a blank `input:` or `output:` are sections of the first
 /// preset, so that the two cannot differ.
-#[must_use]
-pub fn registry() -> Registry {
+///
+/// This also installs the frequent keys of what the inputs yield, so call it before the first document is made.
+///
+/// # Errors
+/// When documents of this process are written with other frequent keys already.
+pub fn registry() -> Result<Registry, DictionaryInUse> {
+    meterline_input::KEYS.install()?;
     let preset = PRESETS.first().map_or("", |preset| preset.text);
-    Registry {
+    Ok(Registry {
         inputs: meterline_input::SPECS,
         buffers: meterline_input::BUFFERS,
         processors: meterline_processors::SPECS,
         outputs: meterline_output::SPECS,
         default_input: section(preset, "input"),
         default_output: section(preset, "output"),
-    }
+    })
 }
 
-/// The value of a top-level key of a configuration, as YAML of its own; empty when it has no such key.
+/// The value of a top-level key of a configuration, as separate YAML; empty when it has no such key.
 fn section(text: &'static str, key: &str) -> &'static str {
     let head = format!("{key}:\n");
     let Some(start) = text
@@ -72,12 +79,32 @@ fn section(text: &'static str, key: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use meterline_config::{Severity, Source, load};
+    use meterline_core::{Document, KeyDictionary};
 
     use super::*;
 
     #[test]
+    fn the_registry_installs_the_frequent_keys_once() {
+        const OTHER: KeyDictionary = KeyDictionary::new(&["a"]);
+        registry().unwrap();
+        let sizes = || {
+            let sizes = ["containerStatuses", "containerstatuses"].map(|key| {
+                let text = format!("{{\"{key}\":1}}");
+                Document::from_json(text.as_bytes()).unwrap().size()
+            });
+            let [frequent, other] = sizes;
+            assert_eq!(frequent + "containerStatuses".len() - 1, other);
+            sizes
+        };
+        let before = sizes();
+        assert_eq!(OTHER.install(), Err(DictionaryInUse));
+        registry().unwrap();
+        assert_eq!(sizes(), before);
+    }
+
+    #[test]
     fn the_defaults_are_the_sections_of_the_preset() {
-        let registry = registry();
+        let registry = registry().unwrap();
         assert!(registry.default_input.trim_start().starts_with("schedule:"));
         assert!(registry.default_input.contains("SCRAPE_NAMESPACE"));
         assert!(!registry.default_input.contains("pipeline"));
@@ -91,7 +118,7 @@ mod tests {
             text: text.to_owned(),
             dir: None,
         };
-        let found = load(&source, &[], &|_: &str| None, &registry()).err();
+        let found = load(&source, &[], &|_: &str| None, &registry().unwrap()).err();
         let lines = found
             .iter()
             .flatten()

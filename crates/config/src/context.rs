@@ -170,7 +170,7 @@ pub struct Registry {
 pub(crate) struct Text {
     pub(crate) name: String,
     pub(crate) interpolated: Interpolated,
-    /// Whether places in it mean something to the user.
+    /// Whether the user can locate places in it.
     pub(crate) has_places: bool,
     pub(crate) dir: Option<PathBuf>,
 }

@@ -108,7 +108,10 @@ impl PlanContext<'_> {
         let Fact { kind, spot, .. } = &self.foreseen.content.whole;
         if let Some(what) = kind.no_object() {
             let remedy = match kind {
-                Kind::Array => "each message is one event: `root = #{ … }`",
+                Kind::Array => {
+                    "each message is one event: `root = #{ … }`, or `unarchive: { format: json_array }` \
+                     behind this mapping for one event for each item"
+                }
                 _ => "write `root = #{ … }`",
             };
             let message = format!("this returns {what}, but an event is an object; {remedy}");
@@ -122,7 +125,7 @@ impl PlanContext<'_> {
             self.report(node, None, Severity::Warning, message.to_owned());
         }
         self.check_id(Severity::Error);
-        if let Kind::EventId(event_type) = self.foreseen.content.field("id").kind {
+        if let Kind::EventId(event_type, key) = self.foreseen.content.field("id").kind {
             let source = match self.foreseen.content.field("source").kind {
                 Kind::Text(text) => text,
                 _ => None,
@@ -134,12 +137,13 @@ impl PlanContext<'_> {
                 to: to.to_owned(),
                 account: account.to_owned(),
                 event_type,
+                key,
                 source,
             });
         }
     }
 
-    /// Checks all nested outputs, even when one has errors. `overlap` says whether two of them, by
+    /// Checks all nested outputs, even when one has errors. `overlap` is whether two of them, by
     /// their positions, can receive the same message.
     pub fn outputs(
         &mut self,
@@ -174,13 +178,7 @@ impl PlanContext<'_> {
     }
 
     fn report_duplicate(&mut self, post: &Post, other: &Post, overlap: Overlap) {
-        let Post {
-            event_type, path, ..
-        } = other;
-        let id = match &**event_type {
-            "" => "event_id()".to_owned(),
-            event_type => format!("event_id({event_type:?})"),
-        };
+        let (path, id) = (&other.path, other.id());
         let (severity, receive) = match overlap {
             Overlap::Surely if post.account == other.account => (Severity::Error, "receive"),
             Overlap::Surely => (Severity::Warning, "receive"),
@@ -216,10 +214,18 @@ impl PlanContext<'_> {
         let Some(id) = self.foreseen.content.fields.get("id") else {
             return;
         };
+        let spot = id.spot;
+        if self.foreseen.is_usage && self.foreseen.is_part && matches!(id.kind, Kind::EventId(..)) {
+            let message = "the messages that `unarchive` makes of one message get the same `id` here, so \
+                           all but the first are dropped as duplicates and not billed; give \
+                           `event_id` a key that differs between them, such as a field: \
+                           `event_id(\"the-type\", this.kind)`";
+            self.report_spot(spot, Severity::Warning, message.to_owned());
+            return;
+        }
         if !self.foreseen.is_usage || id.varies || matches!(id.kind, Kind::Null | Kind::Deleted) {
             return;
         }
-        let spot = id.spot;
         let message = "this `id` is the same for all usage of an object, so every event after the \
                        first is dropped as a duplicate and not billed; use `event_id(\"the-type\")`, \
                        which differs for each usage interval and stays the same when an event is \

@@ -1,6 +1,6 @@
 //! Reads Benthos-style YAML into checked plans and reports every error with its place.
 //!
-//! The crate knows no component: a [`Registry`] supplies them. It reads no file except those that a
+//! The crate contains no component: a [`Registry`] supplies them. It reads no file except those that a
 //! configuration names.
 
 mod component;

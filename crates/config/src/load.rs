@@ -105,7 +105,7 @@ impl Reading {
         }
         let interpolated = interpolate(&source.text, env);
         let mut root = self.read(&source.name, interpolated, true, source.dir.clone())?;
-        // An empty configuration would send whole pods to the default address, which nobody intends.
+        // An empty configuration would send whole pods to the default address, which is never intended.
         if matches!(root.kind, Kind::Null) {
             let remedy = "to use the defaults run with `--preset kubernetes-pod-exec-time`";
             self.error(
@@ -193,7 +193,7 @@ impl Reading {
         let message = error
             .without_snippet()
             .render_with_formatter(&UserMessageFormatter);
-        // Only the first line says what is wrong. Its "at line" is left out because it counts in the
+        // Only the first line has the cause. Its "at line" is left out because it counts in the
         // text after interpolation.
         let message = message.lines().next().unwrap_or_default();
         let message = message.split(" at line ").next().unwrap_or(message);

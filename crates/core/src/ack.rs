@@ -5,7 +5,7 @@
 //! unresolved (a panic, an aborted task, a missed branch) counts as [`Outcome::Lost`], never as
 //! success.
 //!
-//! It reports the fate of each message to the input: a part that belongs to one message knows the number of
+//! It reports the fate of each message to the input: a part that belongs to one message has the number of
 //! that message in the input's batch, and its fate is recorded where it is decided.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -255,10 +255,15 @@ impl Ack {
         drops: &Drops,
         otherwise: &Arc<str>,
     ) {
+        let mut origins = origins.peekable();
+        if origins.peek().is_none() {
+            return;
+        }
+        let places = drops.places();
+        let mut noted = self.noted();
         for origin in origins {
-            let place = drops.place_of(origin).unwrap_or(otherwise);
+            let place = places.get(&origin).copied().unwrap_or(otherwise);
             let fate = Outcome::Dropped(Arc::clone(place));
-            let mut noted = self.noted();
             noted.note(fate.clone());
             noted.fates.push((origin, fate));
         }

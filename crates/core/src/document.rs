@@ -9,8 +9,8 @@
 //! length and UTF-8; short text, which is the usual case, is UTF-8 after a tag that includes the length. A
 //! number that neither an integer nor a float holds exactly is its JSON text, written like a long text.
 //! Arrays and objects are a `u32` length of the body and the body; an object's body alternates keys and
-//! values. A key is text, or the number of a key in the list `keys`. No key is repeated: if the JSON text
-//! repeats one, the last one is kept, as in `serde_json`.
+//! values. A key is text, or the number of a key in the dictionary of the process ([`KeyDictionary`]). No key is
+//! repeated: if the JSON text repeats one, the last one is kept, as in `serde_json`.
 //!
 //! The bytes exist in memory only. What is persisted is JSON.
 
@@ -35,10 +35,11 @@ use serde::{
     ser::{SerializeMap, SerializeSeq},
 };
 
-pub(crate) use self::encode::text as encode_text;
+pub(crate) use self::encode::{text as encode_text, text_size as encoded_size};
 pub use self::{
     builder::{Builder, Mark, Open},
     cut::Limits,
+    keys::{DictionaryInUse, KeyDictionary},
 };
 
 const NULL: u8 = 0;

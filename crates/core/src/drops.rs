@@ -1,6 +1,6 @@
 //! Which messages were dropped on purpose, and where.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use crate::Message;
 
@@ -36,12 +36,15 @@ impl Drops {
         self.0.iter()
     }
 
-    /// Where the message with this origin was dropped, if it was.
+    /// Where messages were dropped, by their origins. Of several parts of one message, the first one counts.
     #[must_use]
-    pub fn place_of(&self, origin: u32) -> Option<&Arc<str>> {
-        self.0
-            .iter()
-            .find(|drop| drop.origin == Some(origin))
-            .map(|drop| &drop.place)
+    pub fn places(&self) -> HashMap<u32, &Arc<str>> {
+        let mut places = HashMap::new();
+        for drop in &self.0 {
+            if let Some(origin) = drop.origin {
+                places.entry(origin).or_insert(&drop.place);
+            }
+        }
+        places
     }
 }

@@ -32,8 +32,8 @@ pub enum Kind {
     Number,
     /// Text, with its value if it is known.
     Text(Option<Arc<str>>),
-    /// The id of the usage for this event type.
-    EventId(Arc<str>),
+    /// The id of the usage for this event type and, if there is one, this key.
+    EventId(Arc<str>, Option<Arc<str>>),
     /// An array.
     Array,
     /// An object.
@@ -51,7 +51,7 @@ impl Kind {
             Self::Null => Some("null"),
             Self::Bool => Some("true or false"),
             Self::Number => Some("a number"),
-            Self::Text(_) | Self::EventId(_) => Some("text"),
+            Self::Text(_) | Self::EventId(..) => Some("text"),
             Self::Array => Some("an array"),
             Self::Function => Some("a function"),
         }
@@ -61,7 +61,7 @@ impl Kind {
         match (self, other) {
             (Self::Deleted, kept) | (kept, Self::Deleted) => kept,
             (one, other) if one == other => one,
-            (Self::Text(_) | Self::EventId(_), Self::Text(_) | Self::EventId(_)) => {
+            (Self::Text(_) | Self::EventId(..), Self::Text(_) | Self::EventId(..)) => {
                 Self::Text(None)
             }
             _ => Self::Unknown,
@@ -232,6 +232,8 @@ pub struct Foreseen {
     /// Whether a message that did not fail may still have the content that the input gave it. A message that
     /// failed may have it at any point.
     pub is_original: bool,
+    /// Whether a message may be one of several parts of a message, which share its identity.
+    pub is_part: bool,
 }
 
 impl Default for Foreseen {
@@ -242,6 +244,7 @@ impl Default for Foreseen {
             metadata: true,
             is_usage: false,
             is_original: true,
+            is_part: false,
         }
     }
 }
@@ -255,6 +258,7 @@ impl Foreseen {
             metadata: false,
             is_usage: true,
             is_original: true,
+            is_part: false,
         }
     }
 
@@ -266,6 +270,17 @@ impl Foreseen {
             metadata: self.metadata || other.metadata,
             is_usage: self.is_usage && other.is_usage,
             is_original: self.is_original || other.is_original,
+            is_part: self.is_part || other.is_part,
+        }
+    }
+
+    /// What is known of the parts that a processor makes of each message.
+    #[must_use]
+    pub fn divided(self) -> Self {
+        Self {
+            content: Shape::new(Kind::Unknown, self.content.whole.varies),
+            is_part: true,
+            ..self
         }
     }
 }
@@ -283,8 +298,10 @@ mod tests {
     #[test]
     fn after_a_join_what_both_branches_have_is_known() {
         let id = |shape: &Shape| shape.field("id");
-        let one = with_id(Kind::EventId("a".into()), true);
-        let joined = one.clone().join(with_id(Kind::EventId("b".into()), true));
+        let one = with_id(Kind::EventId("a".into(), None), true);
+        let joined = one
+            .clone()
+            .join(with_id(Kind::EventId("b".into(), None), true));
         assert_eq!(id(&joined), Fact::new(Kind::Text(None), true));
         assert_eq!(joined.others, None);
         let joined = one.clone().join(Shape::new(Kind::Deleted, true));

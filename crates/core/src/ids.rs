@@ -11,6 +11,21 @@ const USAGE: Uuid = Uuid::from_u128(0x3c1f_7e52_08b4_4d19_a6e7_92d5_c04b_81f3);
 /// whichever replica computes it. Deduplication depends on this.
 #[must_use]
 pub fn event_id(cluster: Option<&str>, event_type: &str, uid: &str, start: i64) -> Uuid {
+    uuid_v5(&USAGE, &name(cluster, event_type, uid, start))
+}
+
+/// The id of one of several events of `event_type` for the same usage, which differ by `key`. It differs from
+/// the [`event_id`] of every usage.
+#[must_use]
+pub fn part_id(cluster: Option<&str>, event_type: &str, key: &str, uid: &str, start: i64) -> Uuid {
+    let mut name = name(cluster, event_type, uid, start);
+    // The name without a key ends here, so no name with a key equals one without.
+    part(&mut name, key);
+    uuid_v5(&USAGE, &name)
+}
+
+/// The name of a usage.
+fn name(cluster: Option<&str>, event_type: &str, uid: &str, start: i64) -> Vec<u8> {
     // Every part is preceded by its length, so that no two different usages have the same name, and an
     // absent cluster differs from an empty one.
     let mut name = Vec::with_capacity(64 + event_type.len() + uid.len());
@@ -24,7 +39,7 @@ pub fn event_id(cluster: Option<&str>, event_type: &str, uid: &str, start: i64) 
     part(&mut name, event_type);
     part(&mut name, uid);
     name.extend(start.to_be_bytes());
-    uuid_v5(&USAGE, &name)
+    name
 }
 
 /// The UUID of a name in a namespace (RFC 9562, version 5). One is computed for each event, so the hash uses
@@ -65,12 +80,39 @@ mod tests {
         assert_eq!(distinct.len(), ids.len());
     }
 
+    #[test]
+    fn every_type_and_key_has_an_id_of_its_own() {
+        let mut ids = vec![
+            event_id(None, "t", "u", 1),
+            event_id(None, "tk", "u", 1),
+            event_id(None, "t", "uk", 1),
+        ];
+        for (event_type, key) in [
+            ("t", ""),
+            ("t", "k"),
+            ("t", "kk"),
+            ("tk", ""),
+            ("tk", "k"),
+            ("", "tk"),
+            ("k", "t"),
+        ] {
+            ids.push(part_id(None, event_type, key, "u", 1));
+            ids.push(part_id(Some(key), event_type, "", "u", 1));
+        }
+        let distinct: std::collections::HashSet<_> = ids.iter().collect();
+        assert_eq!(distinct.len(), ids.len());
+    }
+
     /// If ids changed between versions, usage that is repeated after an upgrade would be billed twice.
     #[test]
     fn the_formula_never_changes() {
         assert_eq!(
             event_id(None, "kube-pod-exec-time", "uid-1", 1_700_000_000).to_string(),
             "444e8200-3e97-5149-8900-8345b6f0c7a2"
+        );
+        assert_eq!(
+            part_id(None, "kube-pod-exec-time", "cpu", "uid-1", 1_700_000_000).to_string(),
+            "f8ed0951-b0d7-5be1-bf1e-4980be8c93bb"
         );
     }
 }

@@ -18,6 +18,7 @@ mod log_interval;
 mod message;
 mod metrics;
 mod nearest;
+mod part;
 mod reads;
 mod rejected;
 mod scratch;
@@ -26,17 +27,21 @@ mod traits;
 
 pub use ack::{Ack, Outcome, Settled, Settlement};
 pub use backoff::Backoff;
-pub use document::{Builder, Document, Entries, Items, Limits, Mark, Node, Open, Scalar};
+pub use document::{
+    Builder, DictionaryInUse, Document, Entries, Items, KeyDictionary, Limits, Mark, Node, Open,
+    Scalar,
+};
 pub use drops::Drops;
 pub use extensions::Extensions;
 pub use fate::{Cause, Rejection};
 pub use health::{Health, HealthHandle, HealthReport};
-pub use ids::{event_id, uuid_v5};
+pub use ids::{event_id, part_id, uuid_v5};
 pub use lines::Lines;
 pub use log_interval::LogInterval;
 pub use message::{About, Batch, Content, ContentError, Failure, Identity, Message, Metadata};
 pub use metrics::{Labelled, Metrics};
 pub use nearest::nearest;
+pub use part::{BatchLimit, Part};
 pub use prometheus::{IntCounter, IntGauge};
 pub use reads::{Parts, Reads, Step};
 pub use rejected::{Rejected, RejectedError, RejectedItem, RejectedPage, RejectedStore};

@@ -26,7 +26,7 @@ pub struct Lines(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    room: usize,
+    capacity: usize,
     dropped: IntCounter,
     state: Mutex<State>,
     /// Signals work to the thread.
@@ -42,26 +42,26 @@ struct State {
     bytes: usize,
     writing: bool,
     /// Lines that were dropped since this was last reported.
-    untold: u64,
+    unreported: u64,
     closed: bool,
 }
 
 impl Lines {
-    /// Starts the thread `name`. `room` is the capacity in bytes. `dropped` counts the lines that were not
-    /// written. `told` is called on the thread with their number when lines are written again and half of
-    /// the capacity is free; it may push a line.
+    /// Starts the thread `name`. `capacity` is in bytes. `dropped` counts the lines that were not written.
+    /// `report` is called on the thread with their number when lines are written again and half of the
+    /// capacity is free; it may push a line.
     ///
     /// # Errors
     /// When the thread cannot be started.
     pub fn start(
         name: &str,
-        room: usize,
+        capacity: usize,
         dropped: IntCounter,
         to: impl Write + Send + 'static,
-        told: impl Fn(u64) + Send + 'static,
+        report: impl Fn(u64) + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            room,
+            capacity,
             dropped,
             state: Mutex::default(),
             more: Condvar::new(),
@@ -70,21 +70,21 @@ impl Lines {
         let writer = Arc::clone(&shared);
         thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || writer.run(to, &told))?;
+            .spawn(move || writer.run(to, &report))?;
         Ok(Self(shared))
     }
 
-    /// Adds a line with its line break, without waiting. Returns `false` if there is no room; the line is
+    /// Adds a line with its line break, without waiting. Returns `false` if the queue is full; the line is
     /// then dropped and counted. A quarter of the capacity is reserved for urgent lines.
     pub fn push(&self, line: &[u8], urgent: bool) -> bool {
-        let room = if urgent {
-            self.0.room
+        let capacity = if urgent {
+            self.0.capacity
         } else {
-            self.0.room / 4 * 3
+            self.0.capacity / 4 * 3
         };
         let mut state = self.0.lock();
         let bytes = state.bytes.saturating_add(cost(line));
-        if bytes > room {
+        if bytes > capacity {
             self.0.count(&mut state);
             return false;
         }
@@ -130,11 +130,11 @@ impl Shared {
     }
 
     fn count(&self, state: &mut State) {
-        state.untold = state.untold.saturating_add(1);
+        state.unreported = state.unreported.saturating_add(1);
         self.dropped.inc();
     }
 
-    fn run(&self, mut to: impl Write, told: &impl Fn(u64)) {
+    fn run(&self, mut to: impl Write, report: &impl Fn(u64)) {
         // Whether the last line was cut off.
         let mut torn = false;
         while let Some(line) = self.next() {
@@ -146,11 +146,11 @@ impl Shared {
             let mut state = self.lock();
             state.bytes = state.bytes.saturating_sub(cost(&line));
             match written {
-                Ok(()) if state.bytes <= self.room / 2 => {
-                    let untold = std::mem::take(&mut state.untold);
+                Ok(()) if state.bytes <= self.capacity / 2 => {
+                    let unreported = std::mem::take(&mut state.unreported);
                     drop(state);
-                    if untold > 0 {
-                        told(untold);
+                    if unreported > 0 {
+                        report(unreported);
                     }
                 }
                 Ok(()) => {}
@@ -223,15 +223,15 @@ mod tests {
         IntCounter::new("dropped", "dropped").unwrap()
     }
 
-    fn to_pipe(room: usize) -> (Lines, PipeReader, IntCounter, mpsc::Receiver<u64>) {
+    fn to_pipe(capacity: usize) -> (Lines, PipeReader, IntCounter, mpsc::Receiver<u64>) {
         let (reader, writer) = pipe().unwrap();
-        let (told, hears) = mpsc::channel();
+        let (sender, reports) = mpsc::channel();
         let dropped = counter();
-        let tell = move |count| {
-            let _ = told.send(count);
+        let report = move |count| {
+            let _ = sender.send(count);
         };
-        let lines = Lines::start("test", room, dropped.clone(), writer, tell).unwrap();
-        (lines, reader, dropped, hears)
+        let lines = Lines::start("test", capacity, dropped.clone(), writer, report).unwrap();
+        (lines, reader, dropped, reports)
     }
 
     #[test]
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_blocked_pipe_blocks_no_caller_and_dropped_lines_are_counted_and_reported() {
-        let (lines, reader, dropped, hears) = to_pipe(1 << 20);
+        let (lines, reader, dropped, reports) = to_pipe(1 << 20);
         let line = [vec![b'x'; 1023], vec![b'\n']].concat();
         let pushed = (0..4096).filter(|_| lines.push(&line, false)).count();
         let lost = 4096 - pushed as u64;
@@ -263,7 +263,7 @@ mod tests {
             "a quarter is reserved for urgent lines"
         );
         let reads = thread::spawn(move || BufReader::new(reader).lines().count());
-        assert_eq!(hears.recv_timeout(LONG).unwrap(), lost);
+        assert_eq!(reports.recv_timeout(LONG).unwrap(), lost);
         assert_eq!(lines.flush(LONG), 0);
         drop(lines);
         assert_eq!(reads.join().unwrap(), pushed + 1);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// The interval between two log lines about the same thing. It doubles with each line, up to the longest, so
+/// The interval between two log lines about the same condition. It doubles with each line, up to the longest, so
 /// that a condition that lasts for a day takes few lines.
 #[derive(Debug, Clone)]
 pub struct LogInterval {

@@ -6,7 +6,12 @@ use bytes::Bytes;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::{document::Document, fate::Cause, template::RenderedJson};
+use crate::{
+    document::Document,
+    fate::Cause,
+    part::{BatchLimit, Part},
+    template::RenderedJson,
+};
 
 /// The content of a message.
 #[derive(Debug, Clone)]
@@ -141,6 +146,8 @@ pub struct Message {
     identity: Option<Arc<Identity>>,
     origin: Option<u32>,
     was_rejected: bool,
+    part: Option<Arc<Part>>,
+    batch_limit: Option<Arc<BatchLimit>>,
     failure: Option<Box<Failure>>,
     caught: bool,
 }
@@ -155,6 +162,8 @@ impl Message {
             identity: None,
             origin: None,
             was_rejected: false,
+            part: None,
+            batch_limit: None,
             failure: None,
             caught: false,
         }
@@ -179,7 +188,7 @@ impl Message {
         self
     }
 
-    /// Which usage this message represents, if its input knows.
+    /// Which usage this message represents, if its input set it.
     #[must_use]
     pub fn identity(&self) -> Option<&Identity> {
         self.identity.as_deref()
@@ -206,18 +215,65 @@ impl Message {
         self
     }
 
-    /// Whether it was rejected before. If it is rejected again, this says nothing new about the health of the
-    /// pipeline.
+    /// Whether it was rejected before. If it is rejected again, the health of the pipeline does not change.
     #[must_use]
     pub fn was_rejected(&self) -> bool {
         self.was_rejected
     }
 
-    /// What the message is about, for logs: the name of its identity, or "message".
+    /// Divides the message into one for each content. The parts have its metadata, its identity and its
+    /// number, so the input learns one fate for all of them. A single part is the message itself.
+    pub fn divide(self, contents: Vec<Content>) -> impl Iterator<Item = Self> {
+        let (count, whole) = (contents.len(), self);
+        contents.into_iter().zip(1..).map(move |(content, number)| {
+            let mut message = whole.clone();
+            message.content = content;
+            if count > 1 {
+                let of = whole.part.clone();
+                message.part = Some(Arc::new(Part { number, count, of }));
+            }
+            message
+        })
+    }
+
+    /// Which part of a message it is, if it is one of several.
+    #[must_use]
+    pub fn part(&self) -> Option<&Arc<Part>> {
+        self.part.as_ref()
+    }
+
+    /// The same message as this part, as a buffer restores it.
+    #[must_use]
+    pub fn with_part(mut self, part: Option<Arc<Part>>) -> Self {
+        self.part = part;
+        self
+    }
+
+    /// Adds a limit to the batches that hold this message.
+    pub fn limit_batch(&mut self, limit: &Arc<BatchLimit>) {
+        self.batch_limit = Some(match &self.batch_limit {
+            Some(known) if **known != **limit => Arc::new(known.and(**limit)),
+            _ => Arc::clone(limit),
+        });
+    }
+
+    /// The most that a batch holds which holds this message.
+    #[must_use]
+    pub fn batch_limit(&self) -> Option<&BatchLimit> {
+        self.batch_limit.as_deref()
+    }
+
+    /// What the message is about, for logs: the name of its identity, or "message"; and which part of it
+    /// this is.
     #[must_use]
     pub fn about(&self) -> Cow<'_, str> {
-        self.identity()
-            .map_or(Cow::Borrowed("message"), |it| it.about.text())
+        let about = self
+            .identity()
+            .map_or(Cow::Borrowed("message"), |it| it.about.text());
+        match &self.part {
+            Some(part) => Cow::Owned(format!("{about}, {part}")),
+            None => about,
+        }
     }
 
     /// The content in its current form.
@@ -265,6 +321,56 @@ impl Message {
             }
             Content::Rendered(filled) => filled.bytes()?,
         })
+    }
+
+    /// Appends the content, as [`Message::bytes`] returns it.
+    ///
+    /// # Errors
+    /// As [`Message::bytes`].
+    pub fn append_to(&self, bytes: &mut Vec<u8>) -> Result<(), ContentError> {
+        match &self.content {
+            Content::Raw(content) => bytes.extend_from_slice(content),
+            Content::Document(document) => document.root().write_json(bytes)?,
+            Content::Rendered(filled) => filled.append_to(bytes)?,
+        }
+        Ok(())
+    }
+
+    /// Fixes the content for an output: keeps what is needed to write it, and nothing that it was made
+    /// from. A message that is written again has the same bytes again.
+    ///
+    /// # Errors
+    /// When the content cannot be written as JSON.
+    pub fn fix(&mut self) -> Result<(), ContentError> {
+        match &self.content {
+            Content::Raw(_) => {}
+            Content::Document(_) => self.content = Content::Raw(self.bytes()?),
+            Content::Rendered(filled) if filled.has_document() => {
+                self.content = Content::Rendered(filled.clone().without_document());
+            }
+            Content::Rendered(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The length in bytes of a content that was fixed.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match &self.content {
+            Content::Raw(bytes) => bytes.len(),
+            Content::Document(_) => 0,
+            Content::Rendered(filled) => filled.size(),
+        }
+    }
+
+    /// Whether a content that was fixed is a JSON object, as far as its first character tells.
+    #[must_use]
+    pub fn is_object(&self) -> bool {
+        match &self.content {
+            Content::Raw(bytes) => bytes.trim_ascii_start().starts_with(b"{"),
+            Content::Document(document) => document.root().is_object(),
+            Content::Rendered(_) => true,
+        }
     }
 
     /// Why the message is flagged as failed, if it is.
@@ -325,7 +431,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::template::JsonTemplate;
+    use crate::template::{Forms, JsonTemplate};
 
     #[test]
     fn raw_bytes_are_parsed_only_on_request() {
@@ -339,7 +445,7 @@ mod tests {
     fn every_kind_of_content_converts_to_every_other() {
         let value = json!({"a": [1, 2.5, null]});
         let document = Document::from(&value);
-        let (template, _) = JsonTemplate::new(document.root(), &[]).unwrap();
+        let template = JsonTemplate::new(document.root(), &[], &Forms::default()).unwrap();
         for content in [
             Content::Raw(Bytes::from_static(br#"{"a":[1,2.5,null]}"#)),
             Content::Document(document),
@@ -350,6 +456,78 @@ mod tests {
             assert_eq!(message.document().unwrap().root().to_value(), value);
             assert_eq!(message.tree().unwrap(), value);
         }
+    }
+
+    #[test]
+    fn a_fixed_content_has_its_bytes_and_nothing_that_they_were_made_from() {
+        let value = json!({"id": "a", "n": [1]});
+        let document = Document::from(&value);
+        let forms = Forms::default();
+        let template = JsonTemplate::new(document.root(), &["id"], &forms).unwrap();
+        let rendered = RenderedJson::new(Arc::new(template), [Arc::from("a")].into());
+        let text = br#"{"id":"a","n":[1]}"#;
+        for content in [
+            Content::Raw(Bytes::from_static(text)),
+            Content::Document(document.clone()),
+            Content::Rendered(rendered.with_document(document)),
+        ] {
+            let mut message = Message::new(content);
+            message.fix().unwrap();
+            let mut bytes = Vec::new();
+            message.append_to(&mut bytes).unwrap();
+            assert_eq!((bytes.as_slice(), message.size()), (&text[..], text.len()));
+            assert!(message.is_object());
+            match message.content() {
+                Content::Raw(_) => {}
+                Content::Document(_) => panic!("it is not encoded"),
+                Content::Rendered(rendered) => assert!(!rendered.has_document()),
+            }
+        }
+    }
+
+    #[test]
+    fn parts_share_everything_but_the_content_and_say_which_they_are() {
+        let identity = Identity {
+            about: "pod a/b".into(),
+            uid: "u".into(),
+            start: 1,
+            end: 2,
+            cluster: None,
+        };
+        let mut whole = Message::raw("[1,2]")
+            .with_identity(identity)
+            .with_origin(7)
+            .tried_again();
+        whole.metadata.set("k", "v");
+        let raw = |text: &'static str| Content::Raw(Bytes::from_static(text.as_bytes()));
+        let parts: Vec<_> = whole.clone().divide(vec![raw("1"), raw("2")]).collect();
+        let about: Vec<_> = parts.iter().map(|it| it.about().into_owned()).collect();
+        assert_eq!(about, ["pod a/b, part 1 of 2", "pod a/b, part 2 of 2"]);
+        for (part, content) in parts.iter().zip(["1", "2"]) {
+            assert_eq!(part.bytes().unwrap(), content);
+            assert_eq!((part.origin(), part.was_rejected()), (Some(7), true));
+            assert_eq!(part.identity(), whole.identity());
+            assert_eq!(part.metadata, whole.metadata);
+        }
+        let inner: Vec<_> = parts[1]
+            .clone()
+            .divide(vec![raw("3"), raw("4")])
+            .map(|it| it.about().into_owned())
+            .collect();
+        assert_eq!(inner[0], "pod a/b, part 1 of 2 of part 2 of 2");
+        let mut single = whole.clone().divide(vec![raw("1")]);
+        assert_eq!(single.next().unwrap().about(), "pod a/b");
+        assert!(whole.divide(Vec::new()).next().is_none());
+    }
+
+    #[test]
+    fn several_limits_of_a_batch_apply_together() {
+        let limit = |count, byte_size| Arc::new(BatchLimit { count, byte_size });
+        let mut message = Message::raw("x");
+        assert_eq!(message.batch_limit(), None);
+        message.limit_batch(&limit(10, 100));
+        message.limit_batch(&limit(20, 50));
+        assert_eq!(message.batch_limit(), Some(&*limit(10, 50)));
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Metrics {
             .get(name)
             .and_then(|family| family.get_metric_with_label_values(&values).ok())
             .unwrap_or_else(|| {
-                debug_assert!(false, "counter {name} was asked for with other labels");
+                debug_assert!(false, "counter {name} was requested with other labels");
                 IntCounter::with_opts(Opts::new("unregistered", "unregistered"))
                     .unwrap_or_else(|_| unreachable!("a constant name is valid"))
             })
@@ -98,7 +98,7 @@ impl Metrics {
             .get(name)
             .and_then(|family| family.get_metric_with_label_values(&values).ok())
             .unwrap_or_else(|| {
-                debug_assert!(false, "gauge {name} was asked for with other labels");
+                debug_assert!(false, "gauge {name} was requested with other labels");
                 IntGauge::with_opts(Opts::new("unregistered", "unregistered"))
                     .unwrap_or_else(|_| unreachable!("a constant name is valid"))
             })

@@ -66,8 +66,8 @@ pub enum RejectedError {
     Ended,
     /// Another replica leads.
     #[error(
-        "this replica does not lead, and delivers nothing; ask `{leader}`, which leads. What was rejected \
-         while this replica led is tried again once it leads"
+        "this replica is not the leader and sends no events; send the request to the leader, `{leader}`. Usage \
+         that was rejected while this replica led is retried when it leads again"
     )]
     NotLeader {
         /// The name of the replica that leads.

@@ -74,7 +74,7 @@ pub struct InputError(pub String);
 /// A checked input that has not been built.
 #[async_trait]
 pub trait InputPlan: Send {
-    /// Asks the input to make the windows of a schedule itself. An input that knows when things happened
+    /// Requests that the input makes the windows of a schedule itself. An input that knows the time of each event
     /// returns `true` and from then on yields one batch per window, with the window's metadata. Any other
     /// returns `false`, and the schedule reads it once at the end of each window.
     fn take_schedule(&mut self, interval: Duration) -> bool {
@@ -154,7 +154,7 @@ pub trait InputPlan: Send {
 #[async_trait]
 pub trait Input: Send {
     /// Returns the next batch with its acknowledgement; `None` when there are no more. It is called again as
-    /// soon as there is room for another batch, before earlier ones are acknowledged. After `None`
+    /// soon as another batch can be accepted, before earlier ones are acknowledged. After `None`
     /// everything is flushed and settled, and the input is read again, because a batch that was not delivered
     /// may have to be repeated.
     /// Cancel-safe: what a cancelled call would have returned, a later call returns.
@@ -164,7 +164,7 @@ pub trait Input: Send {
     async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError>;
 
     /// Called once, when the process is to stop: from then on the input takes in nothing from outside.
-    /// `true` asks to be read until `None`, for batches that only this process has: those that were not
+    /// `true` means that it has to be read until `None`, for batches that only this process has: those that were not
     /// delivered, or are still inside. These calls do not wait for anything outside.
     fn stop(&mut self) -> bool;
 
@@ -367,7 +367,7 @@ pub enum WriteError {
     Retry {
         /// What happened.
         reason: String,
-        /// The pause that the server asked for.
+        /// The pause that the server requested.
         after: Option<Duration>,
     },
     /// A failure that may be temporary or caused by a message, such as a 500: retried like
@@ -377,7 +377,7 @@ pub enum WriteError {
     Failed {
         /// What happened.
         reason: String,
-        /// The pause that the server asked for, or the longer one that this failure needs.
+        /// The pause that the server requested, or the longer one that this failure needs.
         after: Option<Duration>,
     },
     /// The server refuses this client, such as with a 401: the data is kept, the output is not ready, and it
@@ -391,11 +391,11 @@ pub enum WriteError {
     /// nor a rejection. The data is kept, the output is not ready, and it is retried slowly. If others are
     /// accepted meanwhile, it is like [`WriteError::Failed`].
     #[error("{reason}")]
-    Strange {
+    UnexpectedResponse {
         /// What happened and what to do about it.
         reason: String,
     },
-    /// The batch is too large: it is halved, and the limit is remembered. A single message that is too large
+    /// The batch is too large: it is halved, and the limit is kept. A single message that is too large
     /// is rejected if a smaller one is accepted.
     #[error("{reason}")]
     TooLarge {

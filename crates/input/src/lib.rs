@@ -18,7 +18,10 @@ mod stdin;
 
 use meterline_config::InputSpec;
 
-pub use self::{buffer::BUFFERS, kubernetes_resources::LeaderElection};
+pub use self::{
+    buffer::BUFFERS,
+    kubernetes_resources::{KEYS, LeaderElection},
+};
 
 /// Every input, by the name it has in a configuration.
 pub const SPECS: &[InputSpec] = &[

@@ -36,7 +36,7 @@ impl<S: Source> Replay<S> {
         }
     }
 
-    fn hand_out(&mut self, batch: Batch) -> (Batch, Ack) {
+    fn yield_batch(&mut self, batch: Batch) -> (Batch, Ack) {
         let ack = self.unsettled.add(batch.clone());
         (batch, ack)
     }
@@ -46,7 +46,7 @@ impl<S: Source> Replay<S> {
             warn!(
                 messages = batch.len(),
                 ?outcome,
-                "a batch was not delivered; it comes again"
+                "a batch was not delivered; it is sent again"
             );
             self.failed.push_back(batch);
         }
@@ -58,7 +58,7 @@ impl<S: Source> Input for Replay<S> {
     async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
         loop {
             if let Some(batch) = self.failed.pop_front() {
-                return Ok(Some(self.hand_out(batch)));
+                return Ok(Some(self.yield_batch(batch)));
             }
             if self.ended {
                 // The pipeline reads again once everything is settled, and a failed batch is then repeated.
@@ -71,8 +71,8 @@ impl<S: Source> Input for Replay<S> {
             tokio::select! {
                 biased;
                 Some((batch, settled)) = self.unsettled.next() => self.note(batch, &settled.outcome),
-                fresh = self.source.next() => match fresh? {
-                    Some(batch) => return Ok(Some(self.hand_out(batch))),
+                new = self.source.next() => match new? {
+                    Some(batch) => return Ok(Some(self.yield_batch(batch))),
                     None => self.ended = true,
                 },
             }
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_not_delivered_comes_again_before_the_end() {
+    async fn an_undelivered_batch_is_yielded_again_before_the_end() {
         let mut input = Replay::new(Lines(["a", "b"].into()));
         let (first, lost) = input.read().await.unwrap().unwrap();
         assert_eq!(text(&first), "a");

@@ -1,6 +1,6 @@
 //! `schedule`: reads another input in windows of whole seconds that are aligned to the Unix epoch.
 //!
-//! `kubernetes_resources` knows when things happened, so it makes the windows itself. `schedule` reads any
+//! `kubernetes_resources` knows the time of each event, so it makes the windows itself. `schedule` reads any
 //! other input once at the end of each window, and marks the messages with that window.
 
 use std::{sync::Arc, time::Duration};
@@ -83,7 +83,7 @@ impl InputPlan for Plan {
 struct Schedule {
     seconds: i64,
     child: Box<dyn Input>,
-    /// The end of the last window that was read. A window is never yielded twice, even when the clock is
+    /// The end of the last window that was read. A window is never yielded again, even when the clock is
     /// set back.
     done_until: Option<i64>,
     /// Set by a stop: the rest of the child is then read without waiting for the end of a window.
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_are_aligned_and_never_come_twice() {
+    fn windows_are_aligned_and_never_repeated() {
         assert_eq!(schedule(15, None).next_end(100), 105);
         assert_eq!(schedule(15, None).next_end(105), 120);
         assert_eq!(schedule(15, Some(120)).next_end(110), 135);
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_read_is_marked_with_its_window() {
+    async fn messages_are_marked_with_their_window() {
         let mut schedule = schedule(1, None);
         let (batch, ack) = schedule.read().await.unwrap().unwrap();
         ack.resolve(Outcome::Delivered);
@@ -215,7 +215,7 @@ mod tests {
 
     /// The end of the window is years away.
     #[tokio::test]
-    async fn a_stop_reaches_the_child_and_what_that_has_left_is_read_at_once() {
+    async fn a_stop_reaches_the_child_and_its_remaining_batches_are_read_at_once() {
         let mut schedule = schedule(1_000_000_000, None);
         assert!(schedule.stop());
         let (batch, ack) = schedule.read().await.unwrap().unwrap();

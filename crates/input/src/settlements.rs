@@ -57,7 +57,7 @@ mod tests {
         second.resolve(Outcome::Delivered);
         let (key, settled) = settlements.next().await.unwrap();
         assert_eq!((key, settled.outcome), ("second", Outcome::Delivered));
-        // A batch whose ack is dropped is lost, and no batch is forgotten.
+        // A batch whose ack is dropped is lost, and no batch is left out.
         assert!(!settlements.is_empty());
         drop(first);
         let (key, settled) = settlements.try_next().unwrap();

@@ -18,7 +18,7 @@ const LEAST_USED: i64 = 2;
 /// In bytes; a file up to this size never counts as mostly free.
 const SMALL: i64 = 4 << 20;
 /// How long to wait for another process that holds the file, which may be about to end.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a file cannot be used.
 #[derive(Debug)]
@@ -68,12 +68,13 @@ pub(crate) fn open_in_pages(
     migrations: &[&str],
 ) -> Result<Connection, Error> {
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        std::fs::create_dir_all(dir)
-            .map_err(|error| Error::Unusable(format!("cannot make {}: {error}", dir.display())))?;
+        std::fs::create_dir_all(dir).map_err(|error| {
+            Error::Unusable(format!("cannot create {}: {error}", dir.display()))
+        })?;
     }
     make_private(path)?;
     let connection = Connection::open(path)?;
-    connection.busy_timeout(PATIENCE)?;
+    connection.busy_timeout(LOCK_TIMEOUT)?;
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.pragma_update(None, "page_size", page_size)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -111,7 +112,7 @@ pub(crate) fn narrow(path: &Path) {
     }
     if let Err(error) = std::fs::set_permissions(path, Permissions::from_mode(PRIVATE)) {
         warn!(
-            "others may read or write {}, and that cannot be changed ({error}); make it this user's, \
+            "other users may read or write {}, and this cannot be changed ({error}); make it this user's, \
              with mode 600",
             path.display()
         );
@@ -157,7 +158,7 @@ fn migrate(connection: &Connection, migrations: &[&str]) -> Result<(), Error> {
         .and_then(|version| migrations.get(version..));
     let Some(steps) = steps else {
         return Err(Error::Damaged(format!(
-            "its version is {version}, and this program knows versions up to {known}"
+            "its version is {version}, and this program supports versions up to {known}"
         )));
     };
     for step in steps {
@@ -198,8 +199,8 @@ pub(crate) fn is_in_use(path: &Path) -> bool {
     tried.is_err_and(|error| matches!(Error::from(error), Error::InUse))
 }
 
-/// Renames the file and its companion files, and returns the new path. `word` becomes part of the name and
-/// says why the file was moved; `now` is in seconds since the Unix epoch.
+/// Renames the file and its companion files, and returns the new path. `word`, the reason, becomes
+/// part of the name; `now` is in seconds since the Unix epoch.
 ///
 /// # Errors
 /// When a file cannot be renamed.

@@ -1,7 +1,7 @@
 //! A simulated Kubernetes API server over real HTTP, with pods that start, finish, change and are deleted,
 //! and the truth about them.
 //!
-//! It speaks what watchers use: lists (whole and in pages), watches from a resource version,
+//! It implements what watchers use: lists (whole and in pages), watches from a resource version,
 //! streaming lists, bookmarks, selectors, and the errors that matter (410 when a version is too
 //! old, refusals, cut connections). The demo, tests and benchmarks use it; nothing that bills may.
 

@@ -116,7 +116,7 @@ impl PodShape {
             pod["metadata"]["annotations"] = annotations;
         }
         if self.size == Size::Realistic {
-            self.add_ballast(&mut pod);
+            self.add_unbilled_fields(&mut pod);
         }
         pod
     }
@@ -215,7 +215,7 @@ impl PodShape {
     }
 
     /// Fields of real pods that are not billed.
-    fn add_ballast(&self, pod: &mut Value) {
+    fn add_unbilled_fields(&self, pod: &mut Value) {
         let env: Vec<_> = (0..20)
             .map(|index| {
                 json!({"name": format!("SERVICE_SETTING_{index}"),

@@ -311,21 +311,21 @@ fn watch_response(
     parameters: &Parameters,
 ) -> Response {
     let store = shared.store();
-    let asked = parameters
+    let requested = parameters
         .get("resourceVersion")
         .and_then(|version| version.parse::<u64>().ok())
         .filter(|version| *version > 0);
     let bookmarks = is_true(parameters, "allowWatchBookmarks");
     let mut pending = Vec::new();
     // Without a version a watch begins with all objects, as if they were added now.
-    if asked.is_none() || is_true(parameters, "sendInitialEvents") {
+    if requested.is_none() || is_true(parameters, "sendInitialEvents") {
         let page = store.list(kind, &query, None, usize::MAX);
         pending.extend(page.items.iter().map(|bytes| line("ADDED", bytes)));
         if is_true(parameters, "sendInitialEvents") {
             pending.push(bookmark(kind, store.version(), true));
         }
     }
-    let seen = match asked {
+    let seen = match requested {
         Some(version) if pending.is_empty() => version,
         _ => store.version(),
     };

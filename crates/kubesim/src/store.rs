@@ -74,7 +74,7 @@ struct Change {
     bytes: Bytes,
 }
 
-/// What a request asks for.
+/// The parameters of a request.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Query {
     pub(crate) namespace: Option<String>,
@@ -157,7 +157,7 @@ impl Store {
             bytes: bytes.clone(),
         };
         let before = self.objects.insert(key.clone(), stored);
-        self.remember(Change {
+        self.record_change(Change {
             version: self.version,
             key,
             before: before.map(|it| it.facts),
@@ -174,7 +174,7 @@ impl Store {
         let Some(before) = self.objects.remove(&key) else {
             return;
         };
-        self.remember(Change {
+        self.record_change(Change {
             version: self.version,
             key,
             before: Some(before.facts),
@@ -258,11 +258,11 @@ impl Store {
         version >= self.oldest
     }
 
-    fn remember(&mut self, change: Change) {
+    fn record_change(&mut self, change: Change) {
         self.history.push_back(change);
         while self.history.len() > self.keep {
-            if let Some(forgotten) = self.history.pop_front() {
-                self.oldest = forgotten.version;
+            if let Some(removed) = self.history.pop_front() {
+                self.oldest = removed.version;
             }
         }
     }

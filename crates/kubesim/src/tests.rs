@@ -37,7 +37,7 @@ async fn next(events: &mut Events) -> String {
     let event = tokio::time::timeout(Duration::from_secs(20), events.next())
         .await
         .expect("an event in time");
-    match event.expect("the watch goes on") {
+    match event.expect("the watch continues") {
         Ok(Event::Init) => "init".to_owned(),
         Ok(Event::InitApply(pod)) => format!("listed {}", pod.name_any()),
         Ok(Event::InitDone) => "done".to_owned(),
@@ -82,7 +82,7 @@ async fn pages_then_watches() {
 }
 
 #[tokio::test]
-async fn streams_the_list_and_goes_on() {
+async fn streams_the_list_and_continues() {
     let sim = Kubesim::start(Options::default()).await.unwrap();
     sim.change(|store| store.put(Kind::Pod, pod("a", "a")));
     let mut events = watch(&sim, Config::default().streaming_lists()).await;
@@ -92,7 +92,7 @@ async fn streams_the_list_and_goes_on() {
 }
 
 #[tokio::test]
-async fn what_leaves_the_selection_is_deleted_for_the_watch() {
+async fn an_object_that_leaves_the_selection_is_deleted_for_the_watch() {
     let sim = Kubesim::start(Options::default()).await.unwrap();
     sim.change(|store| {
         store.put(Kind::Pod, pod("in", "yes"));
@@ -143,7 +143,7 @@ async fn a_version_that_is_too_old_means_to_list_again() {
 }
 
 #[tokio::test]
-async fn refusals_end_by_themselves() {
+async fn refusals_end_after_their_count() {
     let sim = Kubesim::start(Options::default()).await.unwrap();
     sim.refuse(503, 1);
     let api = Api::<Pod>::all(client(&sim).await);
@@ -177,7 +177,7 @@ async fn reqwest_free_get(sim: &Kubesim, path: &str) -> String {
 }
 
 #[test]
-fn the_truth_of_a_still_population_is_its_sum() {
+fn the_truth_of_an_unchanging_population_is_its_sum() {
     let mut store = Store::new(10);
     let mut world = World::new(7, 0, Size::Realistic);
     world.populate(10, 100, &mut store);
@@ -187,7 +187,7 @@ fn the_truth_of_a_still_population_is_its_sum() {
 }
 
 #[test]
-fn a_living_world_is_the_same_for_the_same_seed_and_never_shrinks() {
+fn a_world_is_the_same_for_the_same_seed_and_its_usage_never_decreases() {
     let run = |until: i64| {
         let mut store = Store::new(10_000);
         let mut world = World::new(3, 30, Size::Small);

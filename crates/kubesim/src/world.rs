@@ -34,14 +34,14 @@ pub struct Bill {
 
 /// A part of a life in which nothing changed.
 #[derive(Debug, Clone)]
-struct Stretch {
+struct Segment {
     start: i64,
     shape: PodShape,
 }
 
 #[derive(Debug, Clone)]
 struct Life {
-    stretches: Vec<Stretch>,
+    segments: Vec<Segment>,
     end: Option<i64>,
 }
 
@@ -60,7 +60,7 @@ enum Ending {
 }
 
 #[derive(Debug)]
-struct Living {
+struct LivePod {
     shape: PodShape,
     stage: Stage,
     state: State,
@@ -74,7 +74,7 @@ pub struct World {
     size: Size,
     most: usize,
     made: u64,
-    living: Vec<Living>,
+    live_pods: Vec<LivePod>,
     lives: Vec<Life>,
 }
 
@@ -89,21 +89,21 @@ impl World {
             size,
             most,
             made: 0,
-            living: Vec::new(),
+            live_pods: Vec::new(),
             lives: Vec::new(),
         }
     }
 
     /// Advances by one second. Call it once for each second, in order, within that second.
     pub fn step(&mut self, now: i64, store: &mut Store) {
-        for mut pod in std::mem::take(&mut self.living) {
-            if self.age(&mut pod, now, store) {
-                self.living.push(pod);
+        for mut pod in std::mem::take(&mut self.live_pods) {
+            if self.step_pod(&mut pod, now, store) {
+                self.live_pods.push(pod);
             }
         }
         for _ in 0..3 {
-            if self.living.len() < self.most && self.random.random_bool(0.7) {
-                self.bear(now, store);
+            if self.live_pods.len() < self.most && self.random.random_bool(0.7) {
+                self.create_pod(now, store);
             }
         }
     }
@@ -115,7 +115,7 @@ impl World {
             let state = State::Running { since };
             store.put(Kind::Pod, shape.object(state));
             self.lives.push(Life {
-                stretches: vec![Stretch {
+                segments: vec![Segment {
                     start: since,
                     shape,
                 }],
@@ -131,17 +131,17 @@ impl World {
         for life in &self.lives {
             let end = life.end.map_or(until, |end| end.min(until));
             let ends = life
-                .stretches
+                .segments
                 .iter()
                 .skip(1)
                 .map(|it| it.start.min(end))
                 .chain([end]);
-            for (stretch, stretch_end) in life.stretches.iter().zip(ends) {
-                let seconds = i128::from((stretch_end - stretch.start).max(0));
+            for (segment, segment_end) in life.segments.iter().zip(ends) {
+                let seconds = i128::from((segment_end - segment.start).max(0));
                 if seconds == 0 {
                     continue;
                 }
-                let shape = &stretch.shape;
+                let shape = &segment.shape;
                 let customer = shape.subject.as_ref().unwrap_or(&shape.name);
                 let bill = bills.entry(customer.clone()).or_default();
                 bill.pod_seconds += seconds;
@@ -179,14 +179,14 @@ impl World {
         }
     }
 
-    fn bear(&mut self, now: i64, store: &mut Store) {
+    fn create_pod(&mut self, now: i64, store: &mut Store) {
         let shape = self.shape(now);
         self.lives.push(Life {
-            stretches: Vec::new(),
+            segments: Vec::new(),
             end: None,
         });
         let runs_at = now + self.random.random_range(0..=2);
-        let mut pod = Living {
+        let mut pod = LivePod {
             shape,
             stage: Stage::Pending { runs_at },
             state: State::Waiting,
@@ -196,10 +196,10 @@ impl World {
             self.run(&mut pod, now);
         }
         store.put(Kind::Pod, pod.shape.object(pod.state));
-        self.living.push(pod);
+        self.live_pods.push(pod);
     }
 
-    fn run(&mut self, pod: &mut Living, now: i64) {
+    fn run(&mut self, pod: &mut LivePod, now: i64) {
         // Some live for a second or two, some for longer than any test runs.
         let life = match self.random.random_range(0..10) {
             0 | 1 => self.random.random_range(1..=2),
@@ -216,29 +216,29 @@ impl World {
             ends_at: now + life,
             ends,
         };
-        self.begin_stretch(pod, now);
+        self.begin_segment(pod, now);
     }
 
-    fn begin_stretch(&mut self, pod: &Living, now: i64) {
+    fn begin_segment(&mut self, pod: &LivePod, now: i64) {
         if let Some(life) = self.lives.get_mut(pod.life) {
-            if life.stretches.last().is_some_and(|it| it.start == now) {
-                life.stretches.pop();
+            if life.segments.last().is_some_and(|it| it.start == now) {
+                life.segments.pop();
             }
-            life.stretches.push(Stretch {
+            life.segments.push(Segment {
                 start: now,
                 shape: pod.shape.clone(),
             });
         }
     }
 
-    fn end_life(&mut self, pod: &Living, now: i64) {
+    fn end_life(&mut self, pod: &LivePod, now: i64) {
         if let Some(life) = self.lives.get_mut(pod.life) {
             life.end = Some(now);
         }
     }
 
     /// Simulates one second of a pod's life. Returns false when the pod is deleted.
-    fn age(&mut self, pod: &mut Living, now: i64, store: &mut Store) -> bool {
+    fn step_pod(&mut self, pod: &mut LivePod, now: i64, store: &mut Store) -> bool {
         match pod.stage {
             Stage::Pending { runs_at } => {
                 if now >= runs_at {
@@ -260,7 +260,7 @@ impl World {
         true
     }
 
-    fn end(&mut self, pod: &mut Living, ends: Ending, now: i64, store: &mut Store) -> bool {
+    fn end(&mut self, pod: &mut LivePod, ends: Ending, now: i64, store: &mut Store) -> bool {
         self.end_life(pod, now);
         let since = match pod.state {
             State::Running { since } => since,
@@ -289,7 +289,7 @@ impl World {
     }
 
     /// Changes a running pod with a small probability.
-    fn change(&mut self, pod: &mut Living, now: i64, store: &mut Store) {
+    fn change(&mut self, pod: &mut LivePod, now: i64, store: &mut Store) {
         match self.random.random_range(0..40) {
             0 => {
                 pod.shape.millicores = 50 * self.random.random_range(1..=40);
@@ -314,7 +314,7 @@ impl World {
             }
             _ => return,
         }
-        self.begin_stretch(pod, now);
+        self.begin_segment(pod, now);
         store.put(Kind::Pod, pod.shape.object(pod.state));
     }
 }

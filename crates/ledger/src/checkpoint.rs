@@ -61,7 +61,7 @@ impl<C> Checkpoint<C> {
         self
     }
 
-    /// Computes what an older version of the state does not hold: it counted as billed whatever was settled.
+    /// Computes what an older version of the state does not hold: it counted everything that was settled as billed.
     pub(crate) fn count_what_was_handed_out(&mut self) {
         if self.counts_fates {
             return;

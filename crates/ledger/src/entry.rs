@@ -9,9 +9,9 @@ use crate::{
     types::{Certainty, Content, Existing, Observation, Uid},
 };
 
-/// How long, in seconds behind the watermark, the ledger remembers an object that was deleted. If the
+/// How long, in seconds behind the watermark, the ledger keeps an object that was deleted. If the
 /// object turns out to be running after all, its life continues where it stopped.
-pub(crate) const REMEMBERED: i64 = 60;
+pub(crate) const KEPT_AFTER_DELETION: i64 = 60;
 
 /// The life of one object. The state holds one per object, so fields without a value are left out.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -35,11 +35,11 @@ pub(crate) struct Entry<C> {
     /// the segments here.
     #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
     pub(crate) segments: Vec<Segment<C>>,
-    /// Whether the object still exists. An ended life is remembered for as long, so that an object that is
+    /// Whether the object still exists. An ended life is kept for as long, so that an object that is
     /// observed again is not billed again.
     pub(crate) exists: bool,
     /// When the object was first observed or, if it had been running for long by then, when it started.
-    /// Every replica knows it since then.
+    /// Every replica has observed it since then.
     pub(crate) learned: UnixSeconds,
     /// The newest known time of a write to the content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,7 +92,7 @@ impl<C: Content> Entry<C> {
         let start = seen.start?;
         // An object that has been running for long is known to the other replicas, whenever this one
         // observes it.
-        let is_news = start.saturating_add(REMEMBERED) > seen.observed_at;
+        let is_news = start.saturating_add(KEPT_AFTER_DELETION) > seen.observed_at;
         let learned = if is_news { seen.observed_at } else { start };
         let start = start.max(horizon);
         let first = seen.in_scope_since.map_or(start, |since| start.max(since));
@@ -120,6 +120,8 @@ impl<C: Content> Entry<C> {
     pub(crate) fn start_segment(&mut self, emitted: UnixSeconds, content: C) {
         let from = self.first.max(emitted);
         if self.end.is_none_or(|end| from < end) {
+            // Most objects have one segment at a time, and a list that grows has room for four.
+            self.segments.reserve_exact(1);
             self.segments.push(Segment::new(from, self.end, content));
         }
     }
@@ -286,8 +288,9 @@ impl<C: Content> Entry<C> {
         }
         learned.is_changed = true;
         // Two writes in one second have the same time.
+        let is_grant = seen.content_since == known && seen.content.is_grant(last.content());
         let made_it = |since: &UnixSeconds| {
-            Some(*since) > known || seen.observed_at <= since.saturating_add(1)
+            is_grant || Some(*since) > known || seen.observed_at <= since.saturating_add(1)
         };
         let at = seen
             .content_since
@@ -407,7 +410,7 @@ impl<C> Record<C> {
 }
 
 /// What changed of one object.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RecordChange<C> {
     /// All but its segments.
     pub life: Record<C>,

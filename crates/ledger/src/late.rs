@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    entry::REMEMBERED,
+    entry::KEPT_AFTER_DELETION,
     interval::{Interval, Span, UnixSeconds, Window},
     types::{Content, DeliveryTag, Uid, UsageInterval, seconds_of},
 };
@@ -362,5 +362,5 @@ impl<C: Content> Late<C> {
 
 /// Whether a replica that has delivered everything before `delivered` knew what was `learned` here by then.
 pub(crate) fn is_old(learned: UnixSeconds, delivered: UnixSeconds) -> bool {
-    learned.saturating_add(REMEMBERED) <= delivered
+    learned.saturating_add(KEPT_AFTER_DELETION) <= delivered
 }

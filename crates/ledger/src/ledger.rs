@@ -151,7 +151,7 @@ impl<C: Content> Ledger<C> {
     }
 
     /// Learns the state of an object, as [`Ledger::apply`] does, within the budget of its owner. `billed`
-    /// returns what the bill is made from of a content: the id, the subject and all numbers, without
+    /// returns the part of a content that the bill is made from: the id, the subject and all numbers, without
     /// labels. `None` means that this is not known.
     pub fn apply_within(
         &mut self,
@@ -165,7 +165,7 @@ impl<C: Content> Ledger<C> {
         self.timeline.join_newest(&uid, before, budget, billed)
     }
 
-    /// Learns that an object no longer exists; a life that went on ended at `at`.
+    /// Learns that an object no longer exists; a life that had not ended ended at `at`.
     pub fn deleted(&mut self, uid: &str, at: UnixSeconds) {
         self.timeline.deleted(uid, at);
     }
@@ -384,7 +384,7 @@ impl<C: Content> Ledger<C> {
     /// known. Time before `delivered` that does not count as delivered is not handed out again and is counted
     /// in [`Stats::lost_seconds`]. Returns how many object-seconds that are.
     ///
-    /// A ledger without a past has nothing to compare with. It begins at `delivered` if the watermark is its
+    /// A new ledger has nothing to compare with. It begins at `delivered` if the watermark is its
     /// own, or else at the earlier of `delivered` and its horizon.
     pub fn adopt_unproved(&mut self, delivered: UnixSeconds, is_own: bool) -> i64 {
         self.timeline.adopt_unproved(delivered, is_own)
@@ -424,7 +424,7 @@ impl<C: Content> Ledger<C> {
         self.quarantine.retry()
     }
 
-    /// Forgets rejected pieces that end at or before `until`. They stay counted as rejected.
+    /// Drops rejected pieces that end at or before `until`. They stay counted as rejected.
     pub fn forget_rejected(&mut self, until: UnixSeconds) {
         let evicted = self.quarantine.give_up(until);
         self.timeline.counters.not_kept(&evicted);

@@ -1,4 +1,4 @@
-//! The objects that the ledger knows, and what of them is to be written or forgotten.
+//! The objects of the ledger, and which of them have to be written or removed.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     budget::{Budget, Usages, Waiting},
-    entry::{Entry, REMEMBERED, RecordChange},
+    entry::{Entry, KEPT_AFTER_DELETION, RecordChange},
     interval::{Span, UnixSeconds},
     segment::Segment,
     types::{Content, Observation, Uid, UsageInterval},
@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct Objects<C> {
     entries: BTreeMap<Uid, Entry<C>>,
-    /// Objects of which something can be forgotten once the watermark has passed the second.
+    /// Objects of which something can be removed once the watermark has passed the second.
     expirations: BTreeMap<UnixSeconds, Vec<Uid>>,
     /// Objects that changed since the changes were last taken.
     changed: BTreeSet<Uid>,
@@ -80,7 +80,7 @@ impl<C: Content> Objects<C> {
         }
         if entry.end.is_some() {
             self.expire_at(entry.covered, &uid);
-            self.expire_at(entry.covered.saturating_add(REMEMBERED), &uid);
+            self.expire_at(entry.covered.saturating_add(KEPT_AFTER_DELETION), &uid);
         }
         self.entries.insert(uid, entry);
     }
@@ -92,7 +92,7 @@ impl<C: Content> Objects<C> {
 
     // --- what is billed -----------------------------------------------------------------------
 
-    /// What `billed` says of each segment, in the order of UID and start.
+    /// The result of `billed` for each segment, in the order of UID and start.
     pub(crate) fn pieces(
         &self,
         billed: impl Fn(&Segment<C>) -> Option<Span>,
@@ -113,7 +113,7 @@ impl<C: Content> Objects<C> {
         pieces
     }
 
-    /// The sum of what `billed` says of each segment.
+    /// The sum of the results of `billed` for each segment.
     pub(crate) fn seconds(&self, billed: impl Fn(&Segment<C>) -> Option<Span>) -> i64 {
         let segments = self.entries.values().flat_map(|entry| &entry.segments);
         segments.filter_map(billed).fold(0, |sum, (start, end)| {
@@ -218,9 +218,9 @@ impl<C: Content> Objects<C> {
         &self.waiting
     }
 
-    // --- forgetting ---------------------------------------------------------------------------
+    // --- removing -----------------------------------------------------------------------------
 
-    /// Something of the object can be forgotten once the watermark has passed `at`.
+    /// Something of the object can be removed once the watermark has passed `at`.
     pub(crate) fn expire_at(&mut self, at: UnixSeconds, uid: &Uid) {
         self.expirations
             .entry(at)
@@ -242,7 +242,7 @@ impl<C: Content> Objects<C> {
     }
 
     /// Drops what lies behind the watermark.
-    pub(crate) fn forget(&mut self, watermark: UnixSeconds) {
+    pub(crate) fn drop_delivered(&mut self, watermark: UnixSeconds) {
         while let Some(first) = self.expirations.first_entry() {
             if *first.key() > watermark {
                 break;
@@ -257,7 +257,7 @@ impl<C: Content> Objects<C> {
                 let is_ahead = |segment: &Segment<C>| segment.end.is_none_or(|end| end > watermark);
                 self.waiting
                     .change(entry, |entry| entry.segments.retain(is_ahead));
-                let is_expired = entry.covered.saturating_add(REMEMBERED) <= watermark;
+                let is_expired = entry.covered.saturating_add(KEPT_AFTER_DELETION) <= watermark;
                 if is_expired && !entry.exists && entry.end.is_some() {
                     self.entries.remove(&uid);
                 }
@@ -267,7 +267,7 @@ impl<C: Content> Objects<C> {
 
     // --- what is written ----------------------------------------------------------------------
 
-    /// Returns the objects that changed, `None` for those that were forgotten, and marks them as written.
+    /// Returns the objects that changed, `None` for those that were removed, and marks them as written.
     pub(crate) fn take_changes(&mut self) -> BTreeMap<Uid, Option<RecordChange<C>>> {
         let changed = std::mem::take(&mut self.changed).into_iter();
         let record = |uid: Uid| {

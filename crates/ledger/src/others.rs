@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::interval::{Span, UnixSeconds};
 
-/// The most spans that are remembered. Each change of leaders adds one; nothing new is learned of older ones.
+/// The most spans that are kept. Each change of leaders adds one; nothing new is learned of older ones.
 const MOST: usize = 64;
 
 /// Spans of time that other replicas handed out, in order.

@@ -3,7 +3,7 @@
 //! Pieces of one object with the same content and the same cause form one *group*, so that an object
 //! that is rejected for a day costs one content and a list of times. A group keeps its key for as long
 //! as it has pieces. What is kept is bounded: beyond the bound the oldest group of the owner that holds
-//! most is evicted, so that one tenant cannot evict what others need. Evictions are counted.
+//! most is evicted, so that one tenant cannot evict the pieces of others. Evictions are counted.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -273,7 +273,7 @@ impl<C: Content> Quarantine<C> {
             let Some(owned) = most.and_then(|(_, owner)| self.owners.get(owner)) else {
                 break;
             };
-            // Few groups are in flight, so this looks at few.
+            // Few groups are in flight, so this scans few.
             let oldest = owned.groups.iter().find(|key| !self.is_in_flight(key));
             let Some(group) = oldest.cloned().and_then(|key| self.remove(&key)) else {
                 break;

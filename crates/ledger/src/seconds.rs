@@ -15,7 +15,7 @@ pub(crate) const UNPROVED: &str = "no_proof";
 pub(crate) const TOO_OLD: &str = "max_backlog";
 
 /// The most owners of unbilled time that are counted separately. When another owner is added, the one with
-/// the least unbilled time is counted as [`OTHER`]. A tenant with many owners cannot hide what others lose.
+/// the least unbilled time is counted as [`OTHER`]. A tenant with many owners cannot hide the losses of others.
 const MOST_OWNERS: usize = 256;
 
 /// Stands for all owners that are not counted separately.

@@ -119,7 +119,7 @@ impl<C> Segment<C> {
 }
 
 /// A segment that the state does not hold as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentChange<C> {
     /// The end of the segment before, or the beginning of time. Other segments that the state holds of the
     /// object from here to the end of this one no longer exist.
@@ -127,7 +127,14 @@ pub struct SegmentChange<C> {
     /// The first second: its key in the state.
     pub start: UnixSeconds,
     /// The second after the last, if it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<UnixSeconds>,
     /// The content; `None` if the state holds a segment with this start and this content.
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
     pub content: Option<C>,
+}
+
+/// Without it, serde would want a default content.
+const fn none<C>() -> Option<C> {
+    None
 }

@@ -10,7 +10,7 @@ use std::{
 use crate::{
     budget::{Budget, Waiting},
     checkpoint::Checkpoint,
-    entry::{Entry, REMEMBERED, Record},
+    entry::{Entry, KEPT_AFTER_DELETION, Record},
     interval::{Interval, Span, UnixSeconds, Window},
     late::{Late, LateSpan, is_old},
     objects::Objects,
@@ -74,7 +74,7 @@ impl<C: Content> Timeline<C> {
             objects.restore(uid, entry);
         }
         objects.finish_restore();
-        objects.forget(watermark);
+        objects.drop_delivered(watermark);
         let mut failed = checkpoint.late_failed;
         failed.extend(checkpoint.late_in_flight.into_values());
         Self {
@@ -160,9 +160,9 @@ impl<C: Content> Timeline<C> {
             entry.end_is = Certainty::Seen;
         }
         self.objects
-            .expire_at(entry.covered.saturating_add(REMEMBERED), &uid);
+            .expire_at(entry.covered.saturating_add(KEPT_AFTER_DELETION), &uid);
         self.objects.put(uid, entry);
-        self.objects.forget(self.windows.watermark);
+        self.objects.drop_delivered(self.windows.watermark);
     }
 
     /// See [`Ledger::vanished`](crate::Ledger::vanished).
@@ -288,7 +288,7 @@ impl<C: Content> Timeline<C> {
     /// Moves the watermark, and drops what lies behind it.
     pub(crate) fn advance(&mut self) {
         self.windows.advance();
-        self.objects.forget(self.windows.watermark);
+        self.objects.drop_delivered(self.windows.watermark);
     }
 
     // --- taking over, and giving up -----------------------------------------------------------
@@ -326,10 +326,10 @@ impl<C: Content> Timeline<C> {
         };
         self.pass(delivered);
         self.adopt_late(delivered, passed);
-        self.objects.forget(self.windows.watermark);
+        self.objects.drop_delivered(self.windows.watermark);
     }
 
-    /// Moves on to `until`, whatever became of what lies before.
+    /// Moves on to `until`, regardless of the state of earlier windows.
     fn pass(&mut self, until: UnixSeconds) {
         self.others.add(self.windows.emitted, until);
         // The other replica counts what was in flight here.
@@ -369,7 +369,7 @@ impl<C: Content> Timeline<C> {
             }
         }
         self.pass(delivered);
-        self.objects.forget(self.windows.watermark);
+        self.objects.drop_delivered(self.windows.watermark);
         lost
     }
 

@@ -126,12 +126,19 @@ pub struct DeliveryTag(pub(crate) u64);
 
 /// What is billed of an object.
 pub trait Content: Clone + PartialEq {
-    /// The owner of the object, such as its namespace. Owners do not trust each other.
+    /// The owner of the object, such as its namespace. An owner must not affect the bill of another.
     fn owner(&self) -> &str;
     /// How many bytes it occupies.
     fn weight(&self) -> usize;
     /// Whether something may be missing in it, because it was kept for another configuration.
     fn is_partial(&self) -> bool {
+        false
+    }
+    /// Whether this is what the last write to the object asked for, and `earlier` is the same before it was
+    /// granted. It then counts since the write, as far as that was not handed out, and not since it was
+    /// observed: every replica knows the time of the write.
+    fn is_grant(&self, earlier: &Self) -> bool {
+        let _ = earlier;
         false
     }
 }

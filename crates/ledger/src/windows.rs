@@ -22,7 +22,7 @@ pub(crate) struct HandedOut {
     pub(crate) window: Window,
     pub(crate) state: WindowState,
     pub(crate) seconds: i64,
-    /// How it is billed, whatever is configured when it is handed out again. Older versions of the state do
+    /// How it is billed, independent of the configuration when it is handed out again. Older versions of the state do
     /// not hold it.
     #[serde(default)]
     pub(crate) accounting: Option<Accounting>,
@@ -132,7 +132,7 @@ impl Windows {
         given_up
     }
 
-    /// Moves on to `until`, whatever became of what lies before. Returns the object-seconds that were handed
+    /// Moves on to `until`, regardless of the state of earlier windows. Returns the object-seconds that were handed
     /// out and not settled.
     pub(crate) fn pass(&mut self, until: UnixSeconds) -> i64 {
         self.watermark = until;

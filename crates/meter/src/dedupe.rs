@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-/// Remembers which events arrived, by `source` and `id`, as CloudEvents defines the same event.
+/// Records which events arrived, by `source` and `id`, as CloudEvents defines the same event.
 ///
 /// See CloudEvents 1.0, "id": producers must make `source` and `id` unique for each distinct event.
 #[derive(Debug, Default)]

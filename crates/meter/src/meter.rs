@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// A JSONPath that does not parse.
-    #[error("meter `{slug}`: {field}: `{path}` is no JSONPath: {reason}")]
+    #[error("meter `{slug}`: {field}: `{path}` is not a JSONPath: {reason}")]
     Path {
         /// The meter's name.
         slug: String,
@@ -45,7 +45,7 @@ pub enum Refused {
     #[error("the event has no `{0}`")]
     NoValue(String),
     /// The value is not a number.
-    #[error("`{0}` of the event is {1}, which is no number")]
+    #[error("`{0}` of the event is {1}, which is not a number")]
     NoNumber(String, String),
     /// The sum exceeds 28 digits.
     #[error("the sum is too large")]

@@ -8,8 +8,8 @@ use meterline_core::WriteError;
 /// request to a server that is not trusted.
 pub(crate) const SLOW: Duration = Duration::from_secs(30);
 
-/// The protocol that the server speaks.
-pub(crate) enum Dialect {
+/// The protocol of the server, which defines what its responses mean.
+pub(crate) enum Protocol {
     /// OpenMeter's ingest API, whose responses are specified.
     OpenMeter,
     /// Any other server, with the status codes of the configuration.
@@ -25,8 +25,8 @@ pub(crate) struct Statuses {
     pub(crate) successful_on: Vec<u16>,
 }
 
-/// What a response contains besides its status.
-pub(crate) struct Said {
+/// What is read of the body of a response.
+pub(crate) struct ResponseBody {
     /// One line: the `detail` of a problem (RFC 9457) if the body is one, otherwise the beginning
     /// of the body.
     pub(crate) text: String,
@@ -42,31 +42,31 @@ pub(crate) struct Said {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     /// The body was read to its end.
-    Whole,
+    Complete,
     /// The body is longer than the part that is read.
     Longer,
     /// The connection closed before the end of the body, or the time limit passed.
-    BrokeOff,
+    CutOff,
 }
 
-impl Dialect {
+impl Protocol {
     /// Returns what a response means. `what` describes the response for people; `after` is the
-    /// pause that it asks for.
+    /// pause that it requests.
     pub(crate) fn meaning(
         &self,
         status: u16,
-        said: &Said,
+        body: &ResponseBody,
         what: String,
         after: Option<Duration>,
     ) -> Result<(), WriteError> {
-        if said.end == End::BrokeOff && matches!(status, 200..=299 | 400 | 422) {
-            // Whatever the body begins with, the server has not accepted or rejected the events.
-            let reason = format!("{what} (the answer broke off)");
+        if body.end == End::CutOff && matches!(status, 200..=299 | 400 | 422) {
+            // Whatever the received part contains, the server has not accepted or rejected the events.
+            let reason = format!("{what} (the response was cut off)");
             return Err(WriteError::Failed { reason, after });
         }
         match self {
-            Self::OpenMeter => open_meter(status, said, what, after),
-            Self::Any(statuses) => anybody(status, said, what, after, statuses),
+            Self::OpenMeter => open_meter(status, body, what, after),
+            Self::Any(statuses) => other_server(status, body, what, after, statuses),
         }
     }
 }
@@ -75,25 +75,25 @@ impl Dialect {
 /// rejects events with a problem (RFC 9457). Any other response comes from another server.
 fn open_meter(
     status: u16,
-    said: &Said,
+    body: &ResponseBody,
     what: String,
     after: Option<Duration>,
 ) -> Result<(), WriteError> {
     match status {
-        202 | 204 if !said.is_page => Ok(()),
-        200..=299 if said.is_empty => Ok(()),
-        400 | 422 if said.is_problem && said.end == End::Whole => {
+        202 | 204 if !body.is_page => Ok(()),
+        200..=299 if body.is_empty => Ok(()),
+        400 | 422 if body.is_problem && body.end == End::Complete => {
             Err(WriteError::Rejected { reason: what })
         }
-        200..=299 | 400 | 422 => Err(strange(&what, said)),
+        200..=299 | 400 | 422 => Err(unexpected(&what, body)),
         _ => Err(no_verdict(status, what, after)),
     }
 }
 
 /// Returns what a response of any other server means.
-fn anybody(
+fn other_server(
     status: u16,
-    said: &Said,
+    body: &ResponseBody,
     what: String,
     after: Option<Duration>,
     statuses: &Statuses,
@@ -113,7 +113,7 @@ fn anybody(
     match status {
         // A web page comes from a proxy, or from a server on the wrong port. It neither accepts nor
         // rejects the events.
-        200..=299 | 400 | 422 if said.is_page => Err(strange(&what, said)),
+        200..=299 | 400 | 422 if body.is_page => Err(unexpected(&what, body)),
         200..=299 => Ok(()),
         400 | 422 => Err(WriteError::Rejected { reason: what }),
         _ => Err(no_verdict(status, what, after)),
@@ -121,13 +121,13 @@ fn anybody(
 }
 
 /// Returns the error for a response that does not come from the API.
-fn strange(what: &str, said: &Said) -> WriteError {
-    let how = if said.is_page {
+fn unexpected(what: &str, body: &ResponseBody) -> WriteError {
+    let how = if body.is_page {
         "with a web page"
     } else {
         "with something else"
     };
-    WriteError::Strange {
+    WriteError::UnexpectedResponse {
         reason: format!(
             "{what} ({how}, not as an ingest API does; check the URL and its port, or is there a \
              proxy in between?)"
@@ -144,10 +144,10 @@ fn no_verdict(status: u16, reason: String, after: Option<Duration>) -> WriteErro
         413 => WriteError::TooLarge { reason },
         425 | 429 => WriteError::Retry { reason, after },
         408 | 500..=599 => WriteError::Failed { reason, after },
-        300..=399 => WriteError::Strange {
+        300..=399 => WriteError::UnexpectedResponse {
             reason: format!("{reason}; redirects are not followed, check the URL"),
         },
-        _ => WriteError::Strange {
+        _ => WriteError::UnexpectedResponse {
             reason: format!("{reason}; check the URL"),
         },
     }
@@ -158,24 +158,24 @@ mod tests {
     use super::*;
 
     /// A response with this body, which was read to its end.
-    fn answer(body: &str) -> Said {
-        Said {
+    fn answer(body: &str) -> ResponseBody {
+        ResponseBody {
             text: body.to_owned(),
             is_page: body.starts_with("<html"),
             is_problem: false,
             is_empty: body.is_empty(),
-            end: End::Whole,
+            end: End::Complete,
         }
     }
 
     #[test]
-    fn statuses_mean_what_the_runtime_does() {
+    fn each_status_maps_to_what_the_runtime_does() {
         let all = |status: u16| {
             let any = Statuses::default();
             let why = || "why".to_owned();
             let [first, second] = [
                 open_meter(status, &answer("why"), why(), None),
-                anybody(status, &answer("why"), why(), None, &any),
+                other_server(status, &answer("why"), why(), None, &any),
             ];
             assert_eq!(first, second, "{status}");
             first.unwrap_err()
@@ -185,7 +185,7 @@ mod tests {
         }
         for status in [301, 307, 404, 405, 410] {
             assert!(
-                matches!(all(status), WriteError::Strange { .. }),
+                matches!(all(status), WriteError::UnexpectedResponse { .. }),
                 "{status}"
             );
         }
@@ -197,20 +197,21 @@ mod tests {
 
     #[test]
     fn only_responses_of_the_api_accept_or_reject_events() {
-        let says = |status: u16, said: &Said| open_meter(status, said, String::new(), None);
-        let problem = Said {
+        let meaning =
+            |status: u16, body: &ResponseBody| open_meter(status, body, String::new(), None);
+        let problem = ResponseBody {
             is_problem: true,
             ..answer("{}")
         };
-        let long_problem = Said {
+        let long_problem = ResponseBody {
             end: End::Longer,
             is_problem: true,
             ..answer("{}")
         };
-        for (status, said) in [(202, "{}"), (204, ""), (200, ""), (201, "")] {
-            assert_eq!(says(status, &answer(said)), Ok(()), "{status} {said}");
+        for (status, body) in [(202, "{}"), (204, ""), (200, ""), (201, "")] {
+            assert_eq!(meaning(status, &answer(body)), Ok(()), "{status} {body}");
         }
-        for (status, said) in [
+        for (status, body) in [
             (200, answer("ok")),
             (200, answer("{\"error\": 1}")),
             (202, answer("<html>")),
@@ -218,50 +219,59 @@ mod tests {
             (422, answer("{\"message\": \"no\"}")),
             (400, long_problem),
         ] {
-            let told = says(status, &said);
-            assert!(matches!(told, Err(WriteError::Strange { .. })), "{told:?}");
+            let meaning = meaning(status, &body);
+            assert!(
+                matches!(meaning, Err(WriteError::UnexpectedResponse { .. })),
+                "{meaning:?}"
+            );
         }
         for status in [400, 422] {
-            let told = says(status, &problem);
-            assert!(matches!(told, Err(WriteError::Rejected { .. })), "{told:?}");
+            let meaning = meaning(status, &problem);
+            assert!(
+                matches!(meaning, Err(WriteError::Rejected { .. })),
+                "{meaning:?}"
+            );
         }
     }
 
     #[test]
-    fn an_answer_that_broke_off_is_neither_a_success_nor_a_verdict() {
+    fn a_response_that_is_cut_off_is_neither_a_success_nor_a_rejection() {
         let statuses = Statuses {
             drop_on: vec![422],
             ..Statuses::default()
         };
-        for dialect in [Dialect::OpenMeter, Dialect::Any(statuses)] {
+        for protocol in [Protocol::OpenMeter, Protocol::Any(statuses)] {
             for status in [200, 202, 204, 400, 422, 500] {
-                let cut = Said {
-                    end: End::BrokeOff,
+                let cut = ResponseBody {
+                    end: End::CutOff,
                     is_problem: true,
                     ..answer("{}")
                 };
-                let told = dialect.meaning(status, &cut, String::new(), None);
-                assert!(matches!(told, Err(WriteError::Failed { .. })), "{status}");
+                let meaning = protocol.meaning(status, &cut, String::new(), None);
+                assert!(
+                    matches!(meaning, Err(WriteError::Failed { .. })),
+                    "{status}"
+                );
             }
         }
     }
 
     #[test]
-    fn anybodys_statuses_mean_what_the_configuration_says() {
+    fn the_configuration_decides_what_the_statuses_of_other_servers_mean() {
         let statuses = Statuses {
             drop_on: vec![409, 200],
             backoff_on: vec![429, 409, 400],
             successful_on: vec![303, 400],
         };
-        let says = |status| anybody(status, &answer("x"), String::new(), None, &statuses);
-        assert_eq!(says(201), Ok(()));
-        assert_eq!(says(303), Ok(()));
+        let meaning = |status| other_server(status, &answer("x"), String::new(), None, &statuses);
+        assert_eq!(meaning(201), Ok(()));
+        assert_eq!(meaning(303), Ok(()));
         for status in [409, 200] {
-            assert!(matches!(says(status), Err(WriteError::Dropped { .. })));
+            assert!(matches!(meaning(status), Err(WriteError::Dropped { .. })));
         }
         for status in [429, 400] {
-            assert!(matches!(says(status), Err(WriteError::Retry { .. })));
+            assert!(matches!(meaning(status), Err(WriteError::Retry { .. })));
         }
-        assert!(matches!(says(422), Err(WriteError::Rejected { .. })));
+        assert!(matches!(meaning(422), Err(WriteError::Rejected { .. })));
     }
 }

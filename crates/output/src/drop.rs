@@ -11,8 +11,11 @@ use meterline_core::{
 use serde::Deserialize;
 
 /// The component.
-pub(crate) const SPEC: OutputSpec =
-    Spec::new::<Config>("drop", "Takes every message and keeps none.", &["drop: {}"]);
+pub(crate) const SPEC: OutputSpec = Spec::new::<Config>(
+    "drop",
+    "Accepts every message and discards it.",
+    &["drop: {}"],
+);
 
 /// Configuration of `drop`: none.
 #[derive(Debug, Deserialize)]

@@ -17,7 +17,7 @@ use reqwest::{
 use tracing::debug;
 
 use crate::{
-    answers::{Dialect, End, SLOW, Said},
+    answers::{End, Protocol, ResponseBody, SLOW},
     tls::Tls,
 };
 
@@ -48,7 +48,7 @@ pub(crate) fn client(timeout: Duration, tls: &Tls) -> Result<Client, String> {
     };
     builder
         .build()
-        .map_err(|error| format!("cannot make an HTTP client: {error}"))
+        .map_err(|error| format!("cannot create an HTTP client: {error}"))
 }
 
 /// Sends a request with this number of events and returns what its response means. `url` is for
@@ -56,7 +56,7 @@ pub(crate) fn client(timeout: Duration, tls: &Tls) -> Result<Client, String> {
 pub(crate) async fn send(
     request: RequestBuilder,
     url: &str,
-    dialect: &Dialect,
+    protocol: &Protocol,
     events: usize,
 ) -> Result<(), WriteError> {
     let (client, request) = request.build_split();
@@ -82,13 +82,13 @@ pub(crate) async fn send(
         "request"
     );
     let after = retry_after(&response);
-    let said = said(response, &secrets).await;
-    let what = if said.text.is_empty() {
+    let body = read_body(response, &secrets).await;
+    let what = if body.text.is_empty() {
         format!("{url} answered {status}")
     } else {
-        format!("{url} answered {status}: {}", said.text)
+        format!("{url} answered {status}: {}", body.text)
     };
-    dialect.meaning(status.as_u16(), &said, what, after)
+    protocol.meaning(status.as_u16(), &body, what, after)
 }
 
 /// The error for a request without a response.
@@ -119,7 +119,7 @@ fn unreachable(url: &str, error: reqwest::Error) -> WriteError {
     }
 }
 
-/// Returns the pause that a response asks for, in either form (RFC 9110, section 10.2.3). Returns
+/// Returns the pause that a response requests, in either form (RFC 9110, section 10.2.3). Returns
 /// none for an invalid value and for a time that has passed.
 #[expect(
     clippy::disallowed_methods,
@@ -140,7 +140,7 @@ fn parse_retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
     (at - now).to_std().ok().filter(|wait| !wait.is_zero())
 }
 
-async fn said(response: Response, secrets: &[String]) -> Said {
+async fn read_body(response: Response, secrets: &[String]) -> ResponseBody {
     let declared = response.headers().get(CONTENT_TYPE);
     let declared = declared.and_then(|value| value.to_str().ok());
     let declared = declared.map(media_type).unwrap_or_default();
@@ -156,7 +156,7 @@ async fn said(response: Response, secrets: &[String]) -> Said {
     let line = secrets
         .iter()
         .fold(line, |line, secret| line.replace(secret.as_str(), "***"));
-    Said {
+    ResponseBody {
         text: line.chars().take(SHOWN).collect(),
         // Some servers declare a type for an empty body.
         is_page: !body.is_empty() && (is_page_type(&declared) || is_page(&body)),
@@ -173,11 +173,11 @@ async fn beginning(mut response: Response) -> (Vec<u8>, End) {
     let mut body = Vec::new();
     loop {
         match response.chunk().await {
-            Ok(None) => return (body, End::Whole),
-            Err(_) => return (body, End::BrokeOff),
+            Ok(None) => return (body, End::Complete),
+            Err(_) => return (body, End::CutOff),
             Ok(Some(chunk)) => {
-                let room = READ.saturating_sub(body.len());
-                body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+                let space = READ.saturating_sub(body.len());
+                body.extend_from_slice(chunk.get(..space).unwrap_or(&chunk));
                 if body.len() >= READ {
                     return (body, End::Longer);
                 }

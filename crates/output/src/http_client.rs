@@ -1,14 +1,14 @@
 //! `http_client`: sends messages to any HTTP endpoint.
 //!
 //! A batch is one request. Its body contains the messages as lines or as a JSON array. Without
-//! `batching`, each message of the input's batches is sent in a request of its own, as in Benthos.
+//! `batching`, each message of the input's batches is sent in a separate request, as in Benthos.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use meterline_config::{Configure, GoDuration, Located, OutputSpec, PlanContext, Spec};
 use meterline_core::{
-    BatchPolicy, BuildContext, BuildError, Content, Message, OutputNode, OutputPlan, Reads,
+    BatchPolicy, BuildContext, BuildError, ContentError, Message, OutputNode, OutputPlan, Reads,
     RetryPolicy, Taken, WriteError, Writer, WriterNode,
 };
 use meterline_script::{Engine, Limits, Template};
@@ -19,10 +19,10 @@ use reqwest::{
 use serde::Deserialize;
 
 use crate::{
-    answers::{Dialect, Statuses},
+    answers::{Protocol, Statuses},
     batching::Batching,
     http::{client, parse_url, send, shown},
-    requests::{in_flight, time_limit},
+    requests::{array, in_flight, joined, time_limit, unsendable},
     tls::Tls,
 };
 
@@ -154,7 +154,7 @@ impl Configure for Config {
         Some(Box::new(Plan {
             // Without batching, the message itself is the body.
             batch_as: self.batching.as_ref().map(|_| batch_as),
-            dialect: Dialect::Any(Statuses {
+            protocol: Protocol::Any(Statuses {
                 drop_on: self.drop_on,
                 backoff_on: self.backoff_on,
                 successful_on: self.successful_on,
@@ -217,7 +217,7 @@ fn header_value(text: &str) -> Option<HeaderValue> {
 
 struct Plan {
     batch_as: Option<BatchAs>,
-    dialect: Dialect,
+    protocol: Protocol,
     url: Template,
     method: Method,
     headers: Vec<(HeaderName, Value)>,
@@ -289,28 +289,17 @@ impl Writer for HttpClient {
         };
         let request = self.request(first);
         let (shown, request) = request.map_err(|reason| WriteError::Unsendable { reason })?;
-        let body = body(batch, self.plan.batch_as);
-        send(request.body(body), &shown, &self.plan.dialect, batch.len()).await
+        let body = body(batch, self.plan.batch_as).map_err(unsendable)?;
+        send(request.body(body), &shown, &self.plan.protocol, batch.len()).await
     }
 }
 
 /// Returns the body that contains these messages. Without batching there is exactly one message.
-fn body(batch: &[Message], batch_as: Option<BatchAs>) -> Vec<u8> {
-    let (start, between, end): (&[u8], u8, &[u8]) = match batch_as {
-        Some(BatchAs::JsonArray) => (b"[", b',', b"]"),
-        Some(BatchAs::Lines) | None => (b"", b'\n', b""),
-    };
-    let mut body = start.to_vec();
-    for (index, message) in batch.iter().enumerate() {
-        if index > 0 {
-            body.push(between);
-        }
-        if let Content::Raw(bytes) = message.content() {
-            body.extend_from_slice(bytes);
-        }
+fn body(batch: &[Message], batch_as: Option<BatchAs>) -> Result<Vec<u8>, ContentError> {
+    match batch_as {
+        Some(BatchAs::JsonArray) => array(batch),
+        Some(BatchAs::Lines) | None => joined(batch, [b"", b"\n", b""]),
     }
-    body.extend_from_slice(end);
-    body
 }
 
 #[cfg(test)]
@@ -334,7 +323,7 @@ mod tests {
                 client: client(Duration::from_secs(1), &Tls::default()).unwrap(),
                 plan: Plan {
                     batch_as: None,
-                    dialect: Dialect::Any(Statuses::default()),
+                    protocol: Protocol::Any(Statuses::default()),
                     url: template(url),
                     method: Method::POST,
                     headers: header.into_iter().collect(),
@@ -345,10 +334,10 @@ mod tests {
                 },
             };
             let message = Message::raw(r#"{"id": 1, "lines": "a\nb"}"#);
-            let told = writer.write(&[message]).await.unwrap_err();
+            let error = writer.write(&[message]).await.unwrap_err();
             assert!(
-                matches!(&told, WriteError::Unsendable { reason } if reason.starts_with(place)),
-                "{told:?}"
+                matches!(&error, WriteError::Unsendable { reason } if reason.starts_with(place)),
+                "{error:?}"
             );
         }
     }
@@ -356,10 +345,13 @@ mod tests {
     #[test]
     fn a_batch_is_an_array_where_the_content_type_is_json_and_lines_elsewhere() {
         let batch = [Message::raw("{}"), Message::raw("[1]")];
-        assert_eq!(body(&batch, Some(BatchAs::JsonArray)), b"[{},[1]]");
-        assert_eq!(body(&batch[..1], Some(BatchAs::JsonArray)), b"[{}]");
-        assert_eq!(body(&batch, Some(BatchAs::Lines)), b"{}\n[1]");
-        assert_eq!(body(&batch[..1], None), b"{}");
+        assert_eq!(body(&batch, Some(BatchAs::JsonArray)).unwrap(), b"[{},[1]]");
+        assert_eq!(
+            body(&batch[..1], Some(BatchAs::JsonArray)).unwrap(),
+            b"[{}]"
+        );
+        assert_eq!(body(&batch, Some(BatchAs::Lines)).unwrap(), b"{}\n[1]");
+        assert_eq!(body(&batch[..1], None).unwrap(), b"{}");
         for (name, value, batch_as) in [
             (
                 "Content-Type",

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use meterline_config::{Configure, GoDuration, Located, OutputSpec, PlanContext, Spec};
 use meterline_core::{
-    BatchPolicy, BuildContext, BuildError, Content, Message, OutputNode, OutputPlan, RetryPolicy,
-    Taken, WriteError, Writer, WriterNode,
+    BatchPolicy, BuildContext, BuildError, Message, OutputNode, OutputPlan, RetryPolicy, Taken,
+    WriteError, Writer, WriterNode,
 };
 use reqwest::{
     Client, Url,
@@ -25,10 +25,10 @@ use serde::Deserialize;
 use tracing::warn;
 
 use crate::{
-    answers::Dialect,
+    answers::Protocol,
     batching::Batching,
     http::{client, parse_url, send, shown},
-    requests::{in_flight, time_limit},
+    requests::{array, in_flight, time_limit, unsendable},
     tls::Tls,
 };
 
@@ -96,7 +96,7 @@ impl Configure for Config {
         };
         let account = self.token.as_ref().map_or("", |token| token.value.trim());
         cx.posts_events(&self.url, url.as_str(), account);
-        if let Some(warning) = worry(&url, &token) {
+        if let Some(warning) = token_warning(&url, &token) {
             cx.warning_at(self.token.as_ref().unwrap_or(&self.url), warning);
         }
         Some(Box::new(Plan {
@@ -119,7 +119,7 @@ fn token(text: &Located<String>, url: &Url, cx: &mut PlanContext<'_>) -> Option<
     if !url.username().is_empty() || url.password().is_some() {
         cx.error_at(
             text,
-            "the URL has a user or a password, and a request has room for one of them or a token; \
+            "the URL has a user or a password, and a request can carry either these or a token; \
              leave out one",
         );
         return None;
@@ -136,7 +136,7 @@ fn token(text: &Located<String>, url: &Url, cx: &mut PlanContext<'_>) -> Option<
 
 /// Returns a warning about a token and its destination. The configuration may be intended, so this
 /// is no error.
-fn worry(url: &Url, token: &Token) -> Option<String> {
+fn token_warning(url: &Url, token: &Token) -> Option<String> {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
     if host == "localhost" || address.is_ok_and(|it| it.is_loopback()) {
@@ -146,11 +146,11 @@ fn worry(url: &Url, token: &Token) -> Option<String> {
     match token {
         Token::None if has_user => None,
         Token::None => Some(format!(
-            "there is no token for {host}; if it asks for one, set `token` (the variable \
+            "there is no token for {host}; if it requires one, set `token` (the variable \
              OPENMETER_TOKEN of the presets)"
         )),
         Token::Text(_) | Token::File(_) if url.scheme() == "http" => Some(format!(
-            "the token goes to {host} by http, where anybody on the way can read it; use https"
+            "the token is sent to {host} over http, without encryption; use https"
         )),
         Token::Text(_) | Token::File(_) => None,
     }
@@ -191,7 +191,7 @@ impl OutputPlan for Plan {
             component: Arc::clone(&cx.label),
             reason,
         })?;
-        if let Some(warning) = worry(&self.url, &self.token) {
+        if let Some(warning) = token_warning(&self.url, &self.token) {
             warn!(output = %cx.label, "{warning}");
             let part = cx.health.register(format!("token of output {}", cx.label));
             part.ready(format!("warning: {warning}"));
@@ -233,7 +233,7 @@ struct OpenMeter {
 #[async_trait]
 impl Writer for OpenMeter {
     async fn write(&self, batch: &[Message]) -> Result<(), WriteError> {
-        let (body, content_type) = self.body(batch);
+        let (body, content_type) = self.body(batch)?;
         let mut request = self
             .client
             .post(self.url.clone())
@@ -242,7 +242,7 @@ impl Writer for OpenMeter {
         if let Some(authorization) = self.authorization()? {
             request = request.header("authorization", authorization);
         }
-        let sent = send(request, &self.shown, &Dialect::OpenMeter, batch.len()).await;
+        let sent = send(request, &self.shown, &Protocol::OpenMeter, batch.len()).await;
         if matches!(sent, Err(WriteError::Unauthorized { .. })) {
             // A replaced token file may have the same modification time.
             *self.read.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -252,24 +252,13 @@ impl Writer for OpenMeter {
 }
 
 impl OpenMeter {
-    fn body(&self, batch: &[Message]) -> (Bytes, &'static str) {
-        let events = || batch.iter().filter_map(raw);
-        if let (true, [only]) = (self.single, batch)
-            && let Some(event) = raw(only)
-        {
-            return (event.clone(), "application/cloudevents+json");
+    fn body(&self, batch: &[Message]) -> Result<(Bytes, &'static str), WriteError> {
+        if let (true, [only]) = (self.single, batch) {
+            let event = only.bytes().map_err(unsendable)?;
+            return Ok((event, "application/cloudevents+json"));
         }
-        let size: usize = events().map(|event| event.len() + 1).sum();
-        let mut body = Vec::with_capacity(size + 1);
-        body.push(b'[');
-        for (index, event) in events().enumerate() {
-            if index > 0 {
-                body.push(b',');
-            }
-            body.extend_from_slice(event);
-        }
-        body.push(b']');
-        (body.into(), "application/cloudevents-batch+json")
+        let body = array(batch).map_err(unsendable)?;
+        Ok((body.into(), "application/cloudevents-batch+json"))
     }
 
     fn authorization(&self) -> Result<Option<HeaderValue>, WriteError> {
@@ -302,17 +291,10 @@ impl OpenMeter {
     }
 }
 
-fn raw(message: &Message) -> Option<&Bytes> {
-    match message.content() {
-        Content::Raw(bytes) => Some(bytes),
-        Content::Document(_) | Content::Rendered(_) => None,
-    }
-}
-
 fn bearer(token: &str) -> Result<HeaderValue, WriteError> {
     let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
         WriteError::Unauthorized {
-            reason: "the token holds characters that no HTTP header may hold".to_owned(),
+            reason: "the token contains characters that an HTTP header must not contain".to_owned(),
         }
     })?;
     value.set_sensitive(true);

@@ -1,8 +1,40 @@
-//! The limits on requests that outputs share: how many at once, and for how long.
+//! What outputs that send requests share: their bodies, how many at once, and for how long.
 
 use std::time::Duration;
 
 use meterline_config::{GoDuration, Located, PlanContext};
+use meterline_core::{ContentError, Message, WriteError};
+
+/// Returns the messages as the text of a JSON array.
+pub(crate) fn array(batch: &[Message]) -> Result<Vec<u8>, ContentError> {
+    joined(batch, [b"[", b",", b"]"])
+}
+
+/// Returns the messages between `start` and `end`, with `between` after each but the last.
+pub(crate) fn joined(
+    batch: &[Message],
+    [start, between, end]: [&[u8]; 3],
+) -> Result<Vec<u8>, ContentError> {
+    let around = start.len() + end.len() + between.len() * batch.len();
+    let size: usize = batch.iter().map(Message::size).sum();
+    let mut body = Vec::with_capacity(size + around);
+    body.extend_from_slice(start);
+    for (index, message) in batch.iter().enumerate() {
+        if index > 0 {
+            body.extend_from_slice(between);
+        }
+        message.append_to(&mut body)?;
+    }
+    body.extend_from_slice(end);
+    Ok(body)
+}
+
+/// The error for messages that cannot be written as JSON.
+pub(crate) fn unsendable(error: ContentError) -> WriteError {
+    WriteError::Unsendable {
+        reason: error.to_string(),
+    }
+}
 
 /// Returns the most requests in flight at once. Reports an error for 0, which would deliver
 /// nothing.
@@ -33,7 +65,7 @@ mod tests {
 
     /// The errors in an output's configuration. The environment has a token that ends in a line
     /// break.
-    fn faults(output: &str) -> Vec<String> {
+    fn errors(output: &str) -> Vec<String> {
         let registry = Registry {
             inputs: &[],
             buffers: &[],
@@ -64,7 +96,7 @@ mod tests {
             ("timeout: 1s, max_in_flight: 1", ""),
         ] {
             for output in ["openmeter", "http_client"] {
-                let found = faults(&format!("{output}: {{url: 'http://x', {fields}}}"));
+                let found = errors(&format!("{output}: {{url: 'http://x', {fields}}}"));
                 assert_eq!(found.len(), usize::from(!remedy.is_empty()), "{found:?}");
                 assert!(found.iter().all(|it| it.contains(remedy)), "{found:?}");
             }
@@ -74,7 +106,7 @@ mod tests {
     #[test]
     fn a_header_is_checked_before_anything_is_sent() {
         let found = |value: &str| {
-            faults(&format!(
+            errors(&format!(
                 "http_client: {{url: 'http://x', headers: {{a: {value}}}}}"
             ))
         };
@@ -94,7 +126,7 @@ mod tests {
 
     #[test]
     fn credentials_in_the_url_and_a_token_are_an_error() {
-        let found = |fields: &str| faults(&format!("openmeter: {{{fields}}}"));
+        let found = |fields: &str| errors(&format!("openmeter: {{{fields}}}"));
         assert!(found("url: 'http://me:pass@x'").is_empty());
         assert!(found("url: 'http://me:pass@x', token: ' '").is_empty());
         let both = found("url: 'http://me:pass@x', token: t");

@@ -1,6 +1,6 @@
 //! `stdout`: prints each message on one line of standard output.
 //!
-//! Standard output can be a pipe that nobody reads. With `when_blocked: wait` the messages wait,
+//! Standard output can be a pipe that is not read. With `when_blocked: wait` the messages wait,
 //! and so does the data that they were made from. Use it if the reader needs every message, as in
 //! `meterline … | consumer` or at the end of a `fallback`. If standard output only shows what also
 //! goes to another output, waiting would stop the delivery there. With `when_blocked: drop` the
@@ -19,19 +19,19 @@ use std::{
 use async_trait::async_trait;
 use meterline_config::{Configure, OutputSpec, PlanContext, Spec};
 use meterline_core::{
-    BatchPolicy, BuildContext, BuildError, Content, IntCounter, Lines, Message, OutputNode,
-    OutputPlan, RetryPolicy, Taken, WriteError, Writer, WriterNode,
+    BatchPolicy, BuildContext, BuildError, IntCounter, Lines, Message, OutputNode, OutputPlan,
+    RetryPolicy, Taken, WriteError, Writer, WriterNode,
 };
 use serde::Deserialize;
 use tracing::warn;
 
 /// With `when_blocked: drop`, this many bytes of messages may wait to be printed; the rest is
 /// dropped.
-const ROOM: usize = 4 * 1024 * 1024;
+const CAPACITY: usize = 4 * 1024 * 1024;
 /// How long a batch waits to be printed before standard output counts as blocked.
-const PATIENCE: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// The shortest interval between two log lines about dropped messages.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The component.
 pub(crate) const SPEC: OutputSpec = Spec::new::<Config>(
@@ -51,7 +51,7 @@ pub(crate) struct Config {
     /// How messages are separated: `lines`.
     #[serde(default, rename = "codec")]
     _codec: Codec,
-    /// What happens while nobody reads standard output. `wait`: messages wait, and the input data
+    /// What happens while standard output is not read. `wait`: messages wait, and the input data
     /// that they were made from waits with them. `drop`: messages are dropped and counted.
     #[serde(default)]
     when_blocked: WhenBlocked,
@@ -92,7 +92,7 @@ impl OutputPlan for WhenBlocked {
         };
         Ok(OutputNode::Writer(WriterNode {
             label: Arc::clone(&cx.label),
-            // A message that nobody reads is dropped, so no message is known to have arrived.
+            // A message that is not read is dropped, so no message is known to have arrived.
             taken: match *self {
                 Self::Wait => Taken::Kept,
                 Self::Drop => Taken::Dropped,
@@ -129,12 +129,12 @@ struct Drops {
     lines: Arc<Lines>,
     /// Whether standard output did not accept a batch in time and has not caught up since.
     blocked: AtomicBool,
-    told: Mutex<Told>,
+    logged: Mutex<Logged>,
     label: Arc<str>,
 }
 
 /// What was logged about dropped messages.
-struct Told {
+struct Logged {
     dropped: IntCounter,
     so_far: u64,
     last: Option<Instant>,
@@ -148,9 +148,15 @@ impl Drops {
             &[("label", &cx.label)],
         );
         Ok(Self {
-            lines: Arc::new(Lines::start("stdout", ROOM, dropped.clone(), to, |_| {})?),
+            lines: Arc::new(Lines::start(
+                "stdout",
+                CAPACITY,
+                dropped.clone(),
+                to,
+                |_| {},
+            )?),
             blocked: AtomicBool::new(false),
-            told: Mutex::new(Told {
+            logged: Mutex::new(Logged {
                 dropped,
                 so_far: 0,
                 last: None,
@@ -161,19 +167,22 @@ impl Drops {
 
     /// Logs how many messages were dropped since the last log line, at most once per interval; with
     /// `at_last` in any case.
-    fn tell(&self, at_last: bool) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let dropped = told.dropped.get();
-        let untold = dropped.saturating_sub(told.so_far);
-        let is_time = at_last || told.last.is_none_or(|last| last.elapsed() >= TOLD_EVERY);
-        if untold == 0 || !is_time {
+    fn log_dropped(&self, at_last: bool) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let dropped = logged.dropped.get();
+        let unlogged = dropped.saturating_sub(logged.so_far);
+        let is_time = at_last
+            || logged
+                .last
+                .is_none_or(|last| last.elapsed() >= LOG_INTERVAL);
+        if unlogged == 0 || !is_time {
             return;
         }
-        told.so_far = dropped;
-        told.last = Some(Instant::now());
+        logged.so_far = dropped;
+        logged.last = Some(Instant::now());
         warn!(
             output = %self.label,
-            messages = untold,
+            messages = unlogged,
             "messages were not printed, because standard output is blocked; other outputs still \
              get them. Read standard output, or remove this output"
         );
@@ -189,23 +198,23 @@ impl Writer for Drops {
             self.lines.push(&line, true);
         }
         let was_blocked = self.blocked.load(Ordering::Relaxed);
-        let patience = if was_blocked {
+        let limit = if was_blocked {
             Duration::ZERO
         } else {
-            PATIENCE
+            FLUSH_TIMEOUT
         };
         let lines = Arc::clone(&self.lines);
-        let left = tokio::task::spawn_blocking(move || lines.flush(patience)).await;
+        let left = tokio::task::spawn_blocking(move || lines.flush(limit)).await;
         self.blocked
             .store(left.is_ok_and(|left| left > 0), Ordering::Relaxed);
-        self.tell(false);
+        self.log_dropped(false);
         Ok(())
     }
 }
 
 impl Drop for Drops {
     fn drop(&mut self) {
-        self.tell(true);
+        self.log_dropped(true);
         let left = self.lines.flush(Duration::ZERO);
         if left > 0 {
             warn!(output = %self.label, messages = left, "messages are not printed yet, and are lost when the process exits");
@@ -222,9 +231,7 @@ fn retry(reason: &str) -> WriteError {
 
 /// Returns a message as one line, with its line breaks replaced by spaces.
 fn line(message: &Message) -> Option<Vec<u8>> {
-    let Content::Raw(bytes) = message.content() else {
-        return None;
-    };
+    let bytes = message.bytes().ok()?;
     let plain = bytes.iter().map(|byte| match byte {
         b'\n' | b'\r' => b' ',
         byte => *byte,

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_case_takes_it_unless_it_goes_on() {
+    fn the_first_matching_case_takes_a_message_unless_it_continues() {
         let switch = switch(
             &[("this.a == 1", true), ("this.a == 1", false), ("", false)],
             true,
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn two_cases_get_a_message_where_the_first_goes_on_and_nothing_between_ends_it() {
+    fn two_cases_get_a_message_if_the_first_continues_and_no_case_between_ends_it() {
         let some = |check: &str| Takes::Some(check.to_owned());
         let reach =
             |cases: [(Takes, bool); 3]| cases.map(|(takes, goes_on)| Reach { takes, goes_on });
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_case_takes_is_rejected_or_dropped() {
+    fn a_message_that_no_case_takes_is_rejected_or_dropped() {
         let message = Message::value(&json!({"a": 2}));
         let cases = [("this.a == 1", false)];
         assert!(matches!(
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_check_that_fails_rejects() {
+    fn a_check_that_fails_rejects_the_message() {
         let switch = switch(&[("this.a.b.c == 1", false)], false);
         assert!(matches!(
             switch.route(&Message::value(&json!({}))),

@@ -6,10 +6,12 @@ mod json_schema;
 mod log;
 mod mapping;
 mod noop;
+mod split;
 mod switch;
 #[cfg(test)]
 mod testing;
 mod r#try;
+mod unarchive;
 
 use meterline_config::ProcessorSpec;
 
@@ -20,6 +22,8 @@ pub const SPECS: &[ProcessorSpec] = &[
     log::SPEC,
     mapping::SPEC,
     noop::SPEC,
+    split::SPEC,
     switch::SPEC,
     r#try::SPEC,
+    unarchive::SPEC,
 ];

@@ -111,7 +111,7 @@ impl Processor for Log {
 }
 
 impl Log {
-    /// Logs the line. If the template or mapping fails, the line says why, and the message is unchanged.
+    /// Logs the line. If the template or mapping fails, the line contains the reason, and the message is unchanged.
     fn print(&self, message: &Message) {
         let text = match self.message.render(message) {
             Ok(text) => text,

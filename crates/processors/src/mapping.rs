@@ -191,10 +191,11 @@ impl Reported {
 
 #[cfg(test)]
 mod tests {
-    use meterline_core::{Health, Identity, Metrics};
+    use meterline_core::Identity;
     use serde_json::json;
 
     use super::*;
+    use crate::testing::cx;
 
     #[test]
     fn each_loss_is_reported_once_per_object_in_bounded_memory() {
@@ -226,14 +227,7 @@ mod tests {
             path: "pipeline.processors.0".into(),
             reported: Arc::default(),
         };
-        let cx = BuildContext {
-            label: "".into(),
-            metrics: Metrics::default(),
-            health: Health::default(),
-            extensions: meterline_core::Extensions::default(),
-            rejected: meterline_core::Rejected::default(),
-            processing: None,
-        };
+        let cx = cx();
         let mut processor = plan.build(&cx).unwrap();
         let message = |memory: &str, value: &str| {
             let identity = Identity {

@@ -2,7 +2,21 @@
 
 use std::sync::{Arc, Mutex};
 
-use meterline_core::{Batch, Drops, Processor};
+use meterline_core::{
+    Batch, BuildContext, Drops, Extensions, Health, Metrics, Processor, Rejected,
+};
+
+/// A context in which a processor can be built.
+pub(crate) fn cx() -> BuildContext {
+    BuildContext {
+        label: "".into(),
+        metrics: Metrics::default(),
+        health: Health::default(),
+        extensions: Extensions::default(),
+        rejected: Rejected::default(),
+        processing: None,
+    }
+}
 
 /// Flags every message.
 pub(crate) struct Fail(pub(crate) &'static str);

@@ -92,7 +92,7 @@ impl<'a> Attempt<'a> {
             WriteError::Retry { .. }
             | WriteError::Failed { .. }
             | WriteError::Unauthorized { .. }
-            | WriteError::Strange { .. } => {
+            | WriteError::UnexpectedResponse { .. } => {
                 Failed::Transient(TransientFailure::new(error, self.lasted()))
             }
             WriteError::TooLarge { reason } => Failed::Verdict(Verdict::TooLarge, reason),

@@ -5,16 +5,20 @@ use std::time::Duration;
 use meterline_core::{Backoff, RetryPolicy};
 use rand::Rng;
 
-/// The longest pause that the server may ask for.
+/// The longest pause that the server may request.
 const LONGEST_ASKED: Duration = Duration::from_secs(300);
 
-/// Returns the pause after this many consecutive failures. A pause that the server asked for
+/// Returns the pause after this many consecutive failures. A pause that the server requested
 /// (`Retry-After`) takes precedence, up to [`LONGEST_ASKED`]; jitter makes it up to a tenth longer, and
 /// never shorter.
-pub(crate) fn pause(policy: &RetryPolicy, failures: u32, asked: Option<Duration>) -> Duration {
-    if let Some(asked) = asked {
-        let asked = asked.min(LONGEST_ASKED);
-        return rand::rng().random_range(asked..=asked + asked / 10);
+pub(crate) fn pause(
+    policy: &RetryPolicy,
+    failures: u32,
+    requested_pause: Option<Duration>,
+) -> Duration {
+    if let Some(requested_pause) = requested_pause {
+        let requested_pause = requested_pause.min(LONGEST_ASKED);
+        return rand::rng().random_range(requested_pause..=requested_pause + requested_pause / 10);
     }
     Backoff::new(policy.first, policy.longest).pause(failures)
 }
@@ -23,8 +27,8 @@ pub(crate) fn pause(policy: &RetryPolicy, failures: u32, asked: Option<Duration>
 mod tests {
     use super::*;
 
-    fn usual(failures: u32, asked: Option<Duration>) -> Duration {
-        pause(&RetryPolicy::default(), failures, asked)
+    fn usual(failures: u32, requested_pause: Option<Duration>) -> Duration {
+        pause(&RetryPolicy::default(), failures, requested_pause)
     }
 
     #[test]
@@ -39,8 +43,11 @@ mod tests {
 
     #[test]
     fn a_pause_that_the_server_asks_for_is_kept_up_to_a_limit() {
-        let asked = usual(9, Some(Duration::from_secs(7)));
-        assert!(asked >= Duration::from_secs(7) && asked <= Duration::from_millis(7_700));
+        let requested_pause = usual(9, Some(Duration::from_secs(7)));
+        assert!(
+            requested_pause >= Duration::from_secs(7)
+                && requested_pause <= Duration::from_millis(7_700)
+        );
         assert!(usual(1, Some(Duration::from_secs(1_000_000_000))) <= LONGEST_ASKED.mul_f64(1.1));
     }
 }

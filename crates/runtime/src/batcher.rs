@@ -3,7 +3,8 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use meterline_core::{
-    BatchPolicy, Cause, Content, Health, HealthHandle, IntCounter, Metrics, Rejection, WriterNode,
+    BatchLimit, BatchPolicy, Cause, Health, HealthHandle, IntCounter, Metrics, Rejection,
+    WriterNode,
 };
 use tokio::{
     sync::mpsc,
@@ -15,14 +16,13 @@ use tracing::info;
 use crate::{
     delivery::{Delivery, MessageBatch},
     rejections::Rejections,
-    size_limit::size,
     write::BatchWriter,
 };
 
 /// Runs until the channel closes and everything is written.
 pub(crate) async fn run(
     node: WriterNode,
-    mut parcels: mpsc::Receiver<MessageBatch>,
+    mut batches: mpsc::Receiver<MessageBatch>,
     metrics: Metrics,
     health: Health,
     rejections: Arc<Rejections>,
@@ -53,8 +53,8 @@ pub(crate) async fn run(
                 writes.spawn(async move { writer.write(batch, slot).await });
             }
             // While a full batch waits for a slot, no messages are received. This is the back-pressure.
-            parcel = parcels.recv(), if open && !ready => match parcel {
-                Some(parcel) => batcher.add(parcel, rules, &rejections).await,
+            batch = batches.recv(), if open && !ready => match batch {
+                Some(batch) => batcher.add(batch, rules, &rejections).await,
                 None => {
                     open = false;
                     batcher.flush();
@@ -92,7 +92,7 @@ struct Batcher {
     flushing: usize,
     /// When the period of the oldest message ends.
     due: Option<Instant>,
-    told_to_wait: bool,
+    has_logged_wait: bool,
     /// Reports which messages wait for others.
     health: HealthHandle,
     label: Arc<str>,
@@ -109,7 +109,7 @@ impl Batcher {
             bytes: 0,
             flushing: 0,
             due: None,
-            told_to_wait: false,
+            has_logged_wait: false,
             health,
             label: Arc::clone(&node.label),
             created: metrics.counter(
@@ -120,22 +120,22 @@ impl Batcher {
         }
     }
 
-    async fn add(&mut self, parcel: MessageBatch, rules: Rules, rejections: &Rejections) {
-        for Delivery { mut message, ack } in parcel.deliveries {
+    async fn add(&mut self, batch: MessageBatch, rules: Rules, rejections: &Rejections) {
+        for Delivery { mut message, ack } in batch.deliveries {
             if !rules.accepts_failed && message.failure().is_some() {
                 let rejection = Rejection::new(Cause::Processing, Arc::clone(&self.label), "");
                 rejections.reject_failed(message, ack, rejection).await;
                 continue;
             }
             // From here on the bytes are fixed, so every retry sends the same.
-            match message.bytes() {
-                Ok(bytes) if rules.objects_only && !bytes.trim_ascii_start().starts_with(b"{") => {
+            match message.fix() {
+                Ok(()) if rules.objects_only && !message.is_object() => {
                     let rejection =
                         Rejection::new(Cause::Schema, Arc::clone(&self.label), NO_OBJECT);
                     rejections.reject(message, ack, rejection).await;
                     continue;
                 }
-                Ok(bytes) => message.set_content(Content::Raw(bytes)),
+                Ok(()) => {}
                 Err(error) => {
                     let label = Arc::clone(&self.label);
                     let rejection = Rejection::new(Cause::Encoding, label, error.to_string());
@@ -143,17 +143,17 @@ impl Batcher {
                     continue;
                 }
             }
-            self.bytes = self.bytes.saturating_add(size(&message));
+            self.bytes = self.bytes.saturating_add(message.size());
             self.waiting.push_back(Delivery { message, ack });
         }
         if self.due.is_none() && !self.waiting.is_empty() {
             self.due = self.policy.period.map(|period| Instant::now() + period);
         }
-        if parcel.flush || (parcel.ends_batch && self.writes_as_it_comes()) {
+        if batch.flush || (batch.ends_batch && self.writes_as_it_comes()) {
             self.flush();
         }
-        if parcel.ends_batch {
-            self.tell_to_wait();
+        if batch.ends_batch {
+            self.report_waiting();
         }
     }
 
@@ -162,7 +162,7 @@ impl Batcher {
     }
 
     /// Reports on `/ready` which messages wait for others, and logs once how to bound the wait.
-    fn tell_to_wait(&mut self) {
+    fn report_waiting(&mut self) {
         if self.writes_as_it_comes() {
             return;
         }
@@ -172,8 +172,8 @@ impl Batcher {
         } else {
             String::new()
         });
-        if waits && self.policy.period.is_none() && !self.told_to_wait {
-            self.told_to_wait = true;
+        if waits && self.policy.period.is_none() && !self.has_logged_wait {
+            self.has_logged_wait = true;
             info!(
                 output = %self.label,
                 waiting = self.waiting.len(),
@@ -227,18 +227,23 @@ impl Batcher {
     /// Takes the next batch of at most `limit` bytes. A single message may be larger.
     fn take(&mut self, limit: usize) -> Vec<Delivery> {
         let or_any = |most: usize| if most == 0 { usize::MAX } else { most };
-        let most = or_any(self.policy.count);
-        let most_bytes = or_any(self.policy.byte_size).min(limit);
+        let mut most = BatchLimit {
+            count: or_any(self.policy.count),
+            byte_size: or_any(self.policy.byte_size).min(limit),
+        };
+        // The batches of an output that collects messages are its own, whatever their limits were before.
+        let has_limits = self.writes_as_it_comes();
         let mut batch = Vec::new();
         let mut bytes = 0_usize;
-        while batch.len() < most
-            && let Some(next) = self.waiting.front()
-        {
-            let size = size(&next.message);
-            let over = bytes.saturating_add(size) > most_bytes && !batch.is_empty();
+        while let Some(next) = self.waiting.front() {
+            if has_limits && let Some(limit) = next.message.batch_limit() {
+                most = most.and(*limit);
+            }
+            let size = next.message.size();
+            let is_over = batch.len() >= most.count || bytes.saturating_add(size) > most.byte_size;
             // Messages after a flush belong to the next batch.
-            let behind = self.flushing > 0 && batch.len() >= self.flushing;
-            if over || behind {
+            let is_behind = self.flushing > 0 && batch.len() >= self.flushing;
+            if (is_over && !batch.is_empty()) || is_behind {
                 break;
             }
             bytes = bytes.saturating_add(size);

@@ -2,10 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use meterline_core::{Ack, Message, RetryPolicy};
@@ -18,6 +15,7 @@ use crate::{
     delivery::Delivery,
     evidence::{Evidence, Mark},
     size_limit::bytes,
+    suspected::Suspected,
 };
 
 /// A batch that failed this often makes way for others. They may succeed, although an outage looks the
@@ -47,7 +45,7 @@ pub(crate) struct Chunk {
     pub(crate) has_hung: bool,
     /// Whether an event of its object failed while others were accepted.
     pub(crate) is_known: bool,
-    /// Whether it is the one event of a convicted object that is tried after a pause.
+    /// Whether it is the one event of a blocked object that is tried after a pause.
     pub(crate) is_admitted: bool,
     /// Whether it got a verdict before the first success.
     pub(crate) held: bool,
@@ -111,17 +109,17 @@ impl Chunk {
         bytes(&self.messages)
     }
 
-    /// Returns the object of a single message.
-    pub(crate) fn object(&self) -> Option<&Arc<str>> {
+    /// Returns what the failures of a single message are attributed to.
+    pub(crate) fn suspected(&self) -> Option<Suspected> {
         match self.messages.as_slice() {
-            [only] => Some(&only.identity()?.uid),
+            [only] => Suspected::of(only),
             _ => None,
         }
     }
 
-    /// Returns the object of the message at this position.
-    pub(crate) fn object_at(&self, at: usize) -> Option<Arc<str>> {
-        Some(Arc::clone(&self.messages.get(at)?.identity()?.uid))
+    /// Returns what the failures of the message at this position are attributed to.
+    pub(crate) fn suspected_at(&self, at: usize) -> Option<Suspected> {
+        Suspected::of(self.messages.get(at)?)
     }
 
     /// Whether it is a single message that failed again after others had been accepted.

@@ -20,7 +20,7 @@ const CHANCE: f64 = 1e-8;
 /// The highest failure rate in the calculation. It bounds the evidence that is required where nearly all
 /// requests need several tries.
 const MOST_FAILING: f64 = 0.5;
-/// The number of sizes that are remembered.
+/// The number of sizes that are kept.
 const SIZES: usize = 64;
 
 /// A point in time, as the number of successes until then.
@@ -60,7 +60,7 @@ impl Evidence {
     }
 
     /// Notes a successful request; returns true for the first one.
-    pub(crate) fn took(&self, bytes: usize, has_failed: bool) -> bool {
+    pub(crate) fn succeeded(&self, bytes: usize, has_failed: bool) -> bool {
         let mut state = self.state();
         let now = &mut state.now;
         now.taken = now.taken.saturating_add(1);
@@ -128,11 +128,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fewer_of_the_others_fail_the_fewer_failures_are_enough() {
+    fn fewer_failures_suffice_if_fewer_other_requests_fail() {
         let enough = |taken: u64, has_failed: u64| {
             let evidence = Evidence::default();
             for index in 0..taken {
-                evidence.took(1, index < has_failed);
+                evidence.succeeded(1, index < has_failed);
             }
             let at_fault =
                 |failures, crowded| evidence.is_at_fault(Mark::default(), failures, crowded);
@@ -147,22 +147,22 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_that_was_taken_since_a_moment_is_known() {
+    fn the_smallest_success_since_a_moment_is_known() {
         let evidence = Evidence::default();
         for bytes in [5, 9, 7] {
-            evidence.took(bytes, false);
+            evidence.succeeded(bytes, false);
         }
         let mark = evidence.now();
         assert!(evidence.smaller_succeeded_since(Mark::default(), 6));
         assert!(!evidence.smaller_succeeded_since(Mark::default(), 5));
         assert!(!evidence.smaller_succeeded_since(mark, 100));
         assert!(!evidence.succeeded_since(mark));
-        evidence.took(50, false);
+        evidence.succeeded(50, false);
         assert!(evidence.smaller_succeeded_since(mark, 51));
         assert!(!evidence.smaller_succeeded_since(mark, 50));
         assert!(evidence.succeeded_since(mark));
         for bytes in 51..1_000 {
-            evidence.took(bytes, false);
+            evidence.succeeded(bytes, false);
         }
         assert!(evidence.state().smallest.len() <= SIZES);
         assert!(!evidence.smaller_succeeded_since(evidence.now(), 1_000));

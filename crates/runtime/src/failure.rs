@@ -12,8 +12,8 @@ pub(crate) const SLOW: Duration = Duration::from_secs(30);
 /// A failure that may be transient.
 pub(crate) struct TransientFailure {
     pub(crate) reason: String,
-    /// The pause that the server asked for.
-    pub(crate) asked: Option<Duration>,
+    /// The pause that the server requested.
+    pub(crate) requested_pause: Option<Duration>,
     /// The pause that the failure requires while no other request succeeds.
     pub(crate) slow: Option<Duration>,
     /// How long the request took to fail.
@@ -36,10 +36,10 @@ impl TransientFailure {
     /// Returns the failure for an error of a request that took this long.
     pub(crate) fn new(error: WriteError, lasted: Duration) -> Self {
         let reason = error.to_string();
-        let (asked, slow, cause) = match error {
+        let (requested_pause, slow, cause) = match error {
             WriteError::Failed { after, .. } => (after, None, Some(Cause::Poison)),
             WriteError::Unauthorized { .. } => (None, Some(UNAUTHORIZED), Some(Cause::Poison)),
-            WriteError::Strange { .. } => (None, Some(SLOW), Some(Cause::Poison)),
+            WriteError::UnexpectedResponse { .. } => (None, Some(SLOW), Some(Cause::Poison)),
             WriteError::Retry { after, .. } => (after, None, None),
             WriteError::TooLarge { .. } => (None, Some(SLOW), Some(Cause::TooLarge)),
             // These are verdicts on messages and not transient failures.
@@ -49,7 +49,7 @@ impl TransientFailure {
         };
         Self {
             reason,
-            asked,
+            requested_pause,
             slow,
             lasted,
             cause,
@@ -64,7 +64,7 @@ impl TransientFailure {
                 "no answer within {limit:.1?}, the time limit while the event is searched for that the \
                  server does not answer"
             ),
-            asked: None,
+            requested_pause: None,
             slow: None,
             lasted: limit,
             cause: Some(Cause::Poison),

@@ -30,21 +30,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_of_many_is_not_most_and_all_of_them_are() {
-        let mut lately = FailureRate::default();
-        assert!(!lately.most_failed());
+    fn most_failed_needs_more_than_one_failure_among_many() {
+        let mut rate = FailureRate::default();
+        assert!(!rate.most_failed());
         for _ in 0..20 {
-            lately.note(1, 0);
+            rate.note(1, 0);
         }
-        lately.note(1, 1);
-        assert!(!lately.most_failed());
+        rate.note(1, 1);
+        assert!(!rate.most_failed());
         for _ in 0..20 {
-            lately.note(1, 1);
+            rate.note(1, 1);
         }
-        assert!(lately.most_failed());
-        lately.note(500, 1);
-        assert!(!lately.most_failed());
-        lately.note(512, 512);
-        assert!(lately.most_failed());
+        assert!(rate.most_failed());
+        rate.note(500, 1);
+        assert!(!rate.most_failed());
+        rate.note(512, 512);
+        assert!(rate.most_failed());
     }
 }

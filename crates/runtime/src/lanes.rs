@@ -60,7 +60,7 @@ impl Lanes {
 
     /// Moves messages that failed alone, very often or slowly to a lane where they do not block others.
     pub(crate) fn change_lane(&self, chunks: &mut Chunks) {
-        let (room, cost, lane) = match (chunks.backlog(), chunks.lane) {
+        let (permit, cost, lane) = match (chunks.backlog(), chunks.lane) {
             (Some(Backlog::Suspects(_)), Lane::Slow) => {
                 // It has the capacity already.
                 (chunks.lane, chunks.leads) = (Lane::Suspects, None);
@@ -79,8 +79,8 @@ impl Lanes {
             _ => return,
         };
         let cost = u32::try_from(cost).unwrap_or(u32::MAX);
-        if let Ok(room) = Arc::clone(room).try_acquire_many_owned(cost) {
-            (chunks.capacity, chunks.slot, chunks.lane) = (Some(room), None, lane);
+        if let Ok(permit) = Arc::clone(permit).try_acquire_many_owned(cost) {
+            (chunks.capacity, chunks.slot, chunks.lane) = (Some(permit), None, lane);
             self.lead(chunks);
         }
     }
@@ -93,7 +93,7 @@ impl Lanes {
         }
     }
 
-    /// Acquires the permits that a request needs in addition to the slot of its batch. `is_short` tells
+    /// Acquires the permits that a request needs in addition to the slot of its batch. `is_short` is
     /// whether its time limit is short.
     pub(crate) async fn rights(&self, chunks: &Chunks, is_short: bool) -> Rights<'_> {
         let lane = async {

@@ -1,6 +1,6 @@
 //! Runs a pipeline: channels, threads, batching, retries, rejection and shutdown.
 //!
-//! Only this crate spawns tasks, apart from the watches of `kubernetes_resources`. It knows the traits
+//! Only this crate spawns tasks, apart from the watches of `kubernetes_resources`. It uses the traits
 //! of `meterline-core` and no component.
 //!
 //! Messages flow in one direction. The pipeline reads batches from the input, processes them in parallel
@@ -30,6 +30,7 @@ mod rejections;
 mod search_limit;
 mod settle;
 mod size_limit;
+mod suspected;
 mod suspects;
 #[cfg(test)]
 mod tests;

@@ -40,7 +40,7 @@ impl Outage {
         self.is_on().then_some(gate)
     }
 
-    /// Returns the same right if nobody holds it.
+    /// Returns the same right if it is free.
     pub(crate) fn try_gate(&self) -> Option<Gate<'_>> {
         self.retry_gate.try_lock().ok()
     }
@@ -49,7 +49,7 @@ impl Outage {
     pub(crate) fn piece(&self, chunk: &Chunk) -> Option<Piece> {
         let failures = self.failures.load(Ordering::Relaxed);
         self.probes
-            .piece(chunk.len(), failures, |at| chunk.object_at(at))
+            .piece(chunk.len(), failures, |at| chunk.suspected_at(at))
     }
 
     /// Notes a failure; returns the number of consecutive failures.

@@ -9,7 +9,7 @@ use tracing::{debug, error, info, warn};
 use crate::failure_rate::FailureRate;
 
 /// The status is updated after this many messages, even before a large batch is finished.
-const TOLD: usize = 64;
+const UPDATE_AFTER: usize = 64;
 /// The shortest interval between two log lines about bisections.
 const BISECTION: Duration = Duration::from_secs(60);
 
@@ -45,16 +45,16 @@ impl Tally {
 
     /// Notes rejected messages, of which `fresh` are rejected for the first time. A message that is
     /// rejected again does not affect the status.
-    pub(crate) fn rejected(&mut self, messages: usize, fresh: usize, reason: String) {
-        self.settled = self.settled.saturating_add(fresh);
-        self.rejected = self.rejected.saturating_add(fresh);
+    pub(crate) fn rejected(&mut self, messages: usize, new: usize, reason: String) {
+        self.settled = self.settled.saturating_add(new);
+        self.rejected = self.rejected.saturating_add(new);
         self.set_aside = self.set_aside.saturating_add(messages);
         self.reason = reason;
     }
 
     /// Whether enough messages ended to update the status.
     pub(crate) fn is_due(&self) -> bool {
-        self.settled >= TOLD
+        self.settled >= UPDATE_AFTER
     }
 }
 
@@ -72,10 +72,10 @@ struct State {
     /// Whether this was logged.
     warned: bool,
     /// When a failure was logged last, and until when the next one is not logged.
-    told: Option<(Instant, Instant)>,
+    logged: Option<(Instant, Instant)>,
     /// Why most messages are rejected.
     refusal: Option<String>,
-    lately: FailureRate,
+    failure_rate: FailureRate,
     /// When a bisection was logged last.
     bisection: Option<Instant>,
 }
@@ -84,18 +84,18 @@ impl State {
     /// Whether another failure may be logged now. If so, the next interval begins.
     fn may_warn(&mut self) -> bool {
         let now = Instant::now();
-        let interval = match self.told {
+        let interval = match self.logged {
             Some((_, until)) if now < until => return false,
             Some((at, until)) if now < until + (until - at) => {
                 (until - at).saturating_mul(2).min(LONGEST_INTERVAL)
             }
             _ => FIRST_INTERVAL,
         };
-        self.told = Some((now, now + interval));
+        self.logged = Some((now, now + interval));
         true
     }
 
-    fn tell(&self, health: &HealthHandle) {
+    fn report(&self, health: &HealthHandle) {
         match self.outage.as_ref().or(self.refusal.as_ref()) {
             Some(reason) => health.not_ready(reason.as_str()),
             None => health.ready(""),
@@ -124,7 +124,7 @@ impl OutputStatus {
     pub(crate) fn outage(&self, reason: &str) {
         let mut state = self.state();
         state.outage = Some(reason.to_owned());
-        state.tell(&self.health);
+        state.report(&self.health);
     }
 
     /// Reports this many consecutive failures; `reason` is that of the last one. A single brief failure
@@ -136,7 +136,7 @@ impl OutputStatus {
         }
         let mut state = self.state();
         let is_new = state.outage.replace(reason.to_owned()).is_none();
-        state.tell(&self.health);
+        state.report(&self.health);
         // Logs the beginning of an outage, and then at growing intervals: an outage of an hour takes
         // about a dozen lines.
         let goes_on = failures.is_power_of_two() && (state.warned || failures >= MANY);
@@ -157,7 +157,7 @@ impl OutputStatus {
         } else if failures > 0 {
             debug!(output = %self.label, failures, "the server answers again; sending the waiting events");
         }
-        state.tell(&self.health);
+        state.report(&self.health);
     }
 
     /// Updates the status from finished messages. A single rejected event is at fault itself. If most
@@ -169,8 +169,8 @@ impl OutputStatus {
             return;
         }
         let mut state = self.state();
-        state.lately.note(settled, rejected);
-        if !state.lately.most_failed() {
+        state.failure_rate.note(settled, rejected);
+        if !state.failure_rate.most_failed() {
             if state.refusal.take().is_some() {
                 info!(output = %self.label, "most events are accepted again");
             }
@@ -181,7 +181,7 @@ impl OutputStatus {
             }
             state.refusal = Some(reason);
         }
-        state.tell(&self.health);
+        state.report(&self.health);
     }
 
     /// Logs that a batch of this many events is halved, with the reason.
@@ -234,12 +234,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn failures_are_logged_at_growing_intervals_that_reset() {
         let mut state = State::default();
-        let mut told = 0;
+        let mut logged = 0;
         for _ in 0..86_400 / 10 {
-            told += u32::from(state.may_warn());
+            logged += u32::from(state.may_warn());
             tokio::time::advance(Duration::from_secs(10)).await;
         }
-        assert!((24..40).contains(&told), "{told}");
+        assert!((24..40).contains(&logged), "{logged}");
         tokio::time::advance(3 * LONGEST_INTERVAL).await;
         assert!(state.may_warn() && !state.may_warn());
         tokio::time::advance(FIRST_INTERVAL).await;

@@ -96,28 +96,28 @@ impl OutputTree {
     }
 
     /// Forwards a batch; returns when it can accept another.
-    pub(crate) fn send(&self, parcel: MessageBatch) -> BoxFuture<'_, ()> {
+    pub(crate) fn send(&self, batch: MessageBatch) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             match self {
                 Self::Leaf(sender) => {
                     // An output that has ended drops the batch and its acks, so the messages count as lost.
-                    let _ = sender.send(parcel).await;
+                    let _ = sender.send(batch).await;
                 }
                 Self::Route { children, .. } => {
-                    let parcels = self.route(children.len(), parcel).await;
-                    for (child, parcel) in children.iter().zip(parcels) {
-                        child.send(parcel).await;
+                    let batches = self.route(children.len(), batch).await;
+                    for (child, batch) in children.iter().zip(batches) {
+                        child.send(batch).await;
                     }
                 }
                 Self::Process { processors, child } => {
-                    child.send(processed(processors, parcel).await).await;
+                    child.send(processed(processors, batch).await).await;
                 }
             }
         })
     }
 
     /// Returns a batch for each child of a [`Self::Route`], and nothing for other nodes.
-    async fn route(&self, count: usize, parcel: MessageBatch) -> Vec<MessageBatch> {
+    async fn route(&self, count: usize, batch: MessageBatch) -> Vec<MessageBatch> {
         let Self::Route {
             label,
             router,
@@ -128,14 +128,14 @@ impl OutputTree {
         else {
             return Vec::new();
         };
-        let mut parcels: Vec<_> = (0..count)
+        let mut batches: Vec<_> = (0..count)
             .map(|_| MessageBatch {
                 deliveries: Vec::new(),
-                ends_batch: parcel.ends_batch,
-                flush: parcel.flush,
+                ends_batch: batch.ends_batch,
+                flush: batch.flush,
             })
             .collect();
-        for Delivery { message, ack } in parcel.deliveries {
+        for Delivery { message, ack } in batch.deliveries {
             match router.route(&message) {
                 Routing::Reject(reason) => {
                     let rejection = Rejection::new(Cause::Unroutable, Arc::clone(label), reason);
@@ -149,8 +149,8 @@ impl OutputTree {
                     };
                     let mut acks = ack.split(chosen.len()).into_iter();
                     let mut give = |index: usize, message: Message| {
-                        if let (Some(parcel), Some(ack)) = (parcels.get_mut(index), acks.next()) {
-                            parcel.deliveries.push(Delivery { message, ack });
+                        if let (Some(batch), Some(ack)) = (batches.get_mut(index), acks.next()) {
+                            batch.deliveries.push(Delivery { message, ack });
                         }
                     };
                     for index in others {
@@ -162,12 +162,12 @@ impl OutputTree {
                 }
             }
         }
-        parcels
+        batches
     }
 }
 
 /// The most rejected messages that are forwarded at once.
-const PARCEL: usize = 512;
+const FORWARDED_AT_ONCE: usize = 512;
 /// The number of rejected messages that may wait for the next output before the rejecting output is
 /// blocked. An output that is down must not block another that works, and memory is bounded.
 const FALLBACK_CAPACITY: usize = 65_536;
@@ -175,7 +175,7 @@ const FALLBACK_CAPACITY: usize = 65_536;
 /// Forwards the messages that an output rejected to the next one. They do not wait for others.
 async fn forward_rejected(mut refused: mpsc::Receiver<Delivery>, sink: OutputTree) {
     let mut deliveries = Vec::new();
-    while refused.recv_many(&mut deliveries, PARCEL).await > 0 {
+    while refused.recv_many(&mut deliveries, FORWARDED_AT_ONCE).await > 0 {
         sink.send(MessageBatch {
             deliveries: std::mem::take(&mut deliveries),
             ends_batch: true,
@@ -186,15 +186,15 @@ async fn forward_rejected(mut refused: mpsc::Receiver<Delivery>, sink: OutputTre
 }
 
 /// Runs an output's own processors on a thread for blocking work.
-async fn processed(processors: &Processors, parcel: MessageBatch) -> MessageBatch {
-    if parcel.deliveries.is_empty() {
-        return parcel;
+async fn processed(processors: &Processors, batch: MessageBatch) -> MessageBatch {
+    if batch.deliveries.is_empty() {
+        return batch;
     }
     let MessageBatch {
         deliveries,
         ends_batch,
         flush,
-    } = parcel;
+    } = batch;
     let processors = Arc::clone(processors);
     let done = tokio::task::spawn_blocking(move || process(&processors, deliveries)).await;
     MessageBatch {

@@ -8,7 +8,7 @@ use std::{
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use meterline_core::{
-    Ack, Batch, Chain, Health, Input, InputError, IntCounter, Metrics, OutputNode,
+    Ack, Batch, Chain, Health, Input, InputError, IntCounter, Message, Metrics, OutputNode,
 };
 use tokio::{
     sync::mpsc,
@@ -45,7 +45,7 @@ pub struct Pipeline {
 pub enum Ended {
     /// The input has no more batches.
     Input,
-    /// The pipeline was asked to stop.
+    /// The pipeline was stopped.
     Stopped,
     /// The input can never yield again, for this reason.
     Failed(String),
@@ -125,13 +125,13 @@ impl Pipeline {
             unsettled: unsettled.max(left.lost),
             persisted: left.persisted,
         };
-        report.tell(left.lost);
+        report.log(left.lost);
         report
     }
 }
 
 impl Report {
-    fn tell(&self, lost: usize) {
+    fn log(&self, lost: usize) {
         if lost > 0 {
             error!(
                 batches = lost,
@@ -172,7 +172,7 @@ impl<'a> Reader<'a> {
             received: metrics.counter("input_received", "Messages that were read.", &[]),
             delivered: metrics.counter(
                 "input_delivered",
-                "Messages of the input that were delivered, each once, however many outputs took it.",
+                "Messages of the input that were delivered, each counted once, independent of the number of outputs.",
                 &[],
             ),
         }
@@ -183,7 +183,7 @@ impl<'a> Reader<'a> {
     async fn read(&mut self, stop: impl Future<Output = ()>) -> Ended {
         let mut stop = pin!(stop);
         loop {
-            if let Err(ended) = self.hand_on(stop.as_mut()).await {
+            if let Err(ended) = self.forward(stop.as_mut()).await {
                 return ended;
             }
             let batch = tokio::select! {
@@ -194,13 +194,12 @@ impl<'a> Reader<'a> {
             };
             match batch {
                 Ok(Some((batch, ack))) => {
-                    self.received.inc_by(batch.len() as u64);
                     self.held = Some(self.tracked(batch, ack));
                 }
                 Ok(None) => {
                     // Waiting messages must be flushed now, and the input may yield failed ones again.
                     self.held = Some(Job::Flush);
-                    if let Err(ended) = self.hand_on(stop.as_mut()).await {
+                    if let Err(ended) = self.forward(stop.as_mut()).await {
                         return ended;
                     }
                     if self.pending.is_empty() {
@@ -225,7 +224,7 @@ impl<'a> Reader<'a> {
         if self.input.stop() {
             return self.read(late).await;
         }
-        match self.hand_on(pin!(late)).await {
+        match self.forward(pin!(late)).await {
             Ok(()) => Ended::Stopped,
             Err(ended) => ended,
         }
@@ -235,7 +234,8 @@ impl<'a> Reader<'a> {
     fn tracked(&self, batch: Batch, ack: Ack) -> Job {
         let (inner, mut settlement) = Ack::new();
         let batch = numbered(batch);
-        let (count, delivered) = (batch.len(), self.delivered.clone());
+        let (count, delivered) = (count(&batch), self.delivered.clone());
+        self.received.inc_by(count as u64);
         self.pending.push(Box::pin(async move {
             let settled = settlement.settled().await;
             let is_settled = settled.outcome.is_settled();
@@ -251,16 +251,16 @@ impl<'a> Reader<'a> {
 
     /// Forwards the held job as soon as the next stage can accept it. Acks are forwarded meanwhile. If
     /// `stop` comes first, the job stays held.
-    async fn hand_on(&mut self, mut stop: Pin<&mut impl Future<Output = ()>>) -> Result<(), Ended> {
+    async fn forward(&mut self, mut stop: Pin<&mut impl Future<Output = ()>>) -> Result<(), Ended> {
         while self.held.is_some() {
             tokio::select! {
                 biased;
-                room = self.sender.reserve() => {
-                    let Ok(room) = room else {
+                permit = self.sender.reserve() => {
+                    let Ok(permit) = permit else {
                         return Err(Ended::Failed(BROKEN.to_owned()));
                     };
                     if let Some(work) = self.held.take() {
-                        room.send(work);
+                        permit.send(work);
                     }
                 }
                 Some(_) = self.pending.next() => {}
@@ -282,12 +282,20 @@ fn numbered(batch: Batch) -> Batch {
         .collect()
 }
 
+/// Returns how many messages of the input a numbered batch holds. The processors of the input may have made
+/// several of one, which follow each other.
+fn count(batch: &[Message]) -> usize {
+    batch
+        .chunk_by(|one, next| one.origin().is_some() && one.origin() == next.origin())
+        .count()
+}
+
 /// What is left when reading has ended.
 struct Drain {
     pending: Pending,
     stages: JoinSet<()>,
     leaves: JoinSet<()>,
-    /// Batches that ended without being settled, and that nobody reads again.
+    /// Batches that ended without being settled, and that are not read again.
     unsettled: usize,
     panicked: bool,
 }

@@ -6,20 +6,20 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use rand::Rng;
 use tokio::time::{Duration, Instant};
 
-use crate::{failure::TransientFailure, search_limit::SHORTEST};
+use crate::{failure::TransientFailure, search_limit::SHORTEST, suspected::Suspected};
 
 /// After this many consecutive failures, every second request is a piece of a batch.
-const PATIENCE: u32 = 4;
+const FAILURES_BEFORE_PIECES: u32 = 4;
 /// The number of single messages that are sent in one outage. After that, one is sent per [`A_WHILE`],
 /// so that what only looks like an outage ends eventually.
 const SINGLES: usize = 10;
-const A_WHILE: Duration = Duration::from_secs(3_600);
+const SINGLES_INTERVAL: Duration = Duration::from_secs(3_600);
 
 /// What to send instead of a whole batch.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ struct Tried {
     halvings: u32,
     singles: usize,
     /// The objects of the single messages that were sent.
-    objects: Vec<Arc<str>>,
+    objects: Vec<Suspected>,
     /// When a single message was sent last.
     last: Option<Instant>,
     /// How long the last whole batch took to fail, if it took long.
@@ -60,7 +60,7 @@ impl Tried {
         match (self.hung, self.since) {
             (Some(_), None) => failures > 0,
             (Some(hung), Some(since)) => since.saturating_add(self.limit()) <= hung,
-            (None, since) => failures >= PATIENCE && since.is_none(),
+            (None, since) => failures >= FAILURES_BEFORE_PIECES && since.is_none(),
         }
     }
 
@@ -71,10 +71,10 @@ impl Tried {
     fn single(
         &mut self,
         len: usize,
-        object: impl Fn(usize) -> Option<Arc<str>>,
+        object: impl Fn(usize) -> Option<Suspected>,
     ) -> Option<Range<usize>> {
         let now = Instant::now();
-        let is_early = |last: Instant| now.duration_since(last) < A_WHILE;
+        let is_early = |last: Instant| now.duration_since(last) < SINGLES_INTERVAL;
         if self.singles >= SINGLES && self.last.is_some_and(is_early) {
             return None;
         }
@@ -104,7 +104,7 @@ impl Probes {
         &self,
         len: usize,
         failures: u32,
-        object: impl Fn(usize) -> Option<Arc<str>>,
+        object: impl Fn(usize) -> Option<Suspected>,
     ) -> Option<Piece> {
         let mut tried = self.tried();
         if len < 2 || !tried.is_due(failures) {
@@ -168,7 +168,7 @@ mod tests {
     fn pieces_of(
         probes: &Probes,
         len: usize,
-        object: impl Fn(usize) -> Option<Arc<str>>,
+        object: impl Fn(usize) -> Option<Suspected>,
     ) -> Vec<Range<usize>> {
         let mut pieces = Vec::new();
         for failures in 0..100 {
@@ -191,13 +191,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pieces_get_smaller_and_of_single_messages_there_are_ten_and_one_in_a_while() {
+    async fn pieces_get_smaller_down_to_ten_single_messages_and_then_one_per_interval() {
         let probes = Probes::default();
         let sizes: Vec<_> = pieces(&probes, 20).into_iter().map(|it| it.len()).collect();
         assert_eq!(sizes[..3], [10, 5, 2]);
         assert_eq!(sizes[3..], [1; 10]);
         assert!(pieces(&probes, 20).is_empty());
-        tokio::time::advance(A_WHILE).await;
+        tokio::time::advance(SINGLES_INTERVAL).await;
         assert_eq!(pieces(&probes, 20).len(), 1);
         probes.reset();
         assert_eq!(pieces(&probes, 20).len(), 13);
@@ -217,7 +217,7 @@ mod tests {
 
     /// Whole batches hang for half a minute. The pieces together take no longer.
     #[test]
-    fn where_batches_hang_pieces_follow_at_once_with_time_limits_that_double() {
+    fn if_batches_hang_pieces_follow_at_once_with_doubling_time_limits() {
         let probes = Probes::default();
         probes.failed(&failure(30), false);
         let mut limits = Vec::new();
@@ -240,8 +240,8 @@ mod tests {
 
     /// Batches that are collected during an outage contain many messages of few objects.
     #[tokio::test(start_paused = true)]
-    async fn every_object_is_tried_where_there_are_few() {
-        let object = |at: usize| Some(Arc::from((at % 7).to_string()));
+    async fn every_object_is_tried_if_there_are_few() {
+        let object = |at: usize| Some(Suspected::from((at % 7).to_string()));
         for _ in 0..100 {
             let probes = Probes::default();
             let pieces = pieces_of(&probes, 70, object).into_iter();

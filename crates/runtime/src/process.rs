@@ -48,7 +48,7 @@ pub(crate) fn start(
     let (steps, in_order) = mpsc::channel(chains.len().max(1));
     let results = Results::new(health.register("processors"), &place, metrics);
     stages.spawn(dispatch(Workers::new(chains, &place, metrics), work, steps));
-    stages.spawn(hand_on(in_order, sink, results));
+    stages.spawn(forward(in_order, sink, results));
 }
 
 async fn dispatch(workers: Workers, mut work: mpsc::Receiver<Job>, steps: mpsc::Sender<Step>) {
@@ -77,9 +77,9 @@ async fn dispatch(workers: Workers, mut work: mpsc::Receiver<Job>, steps: mpsc::
     }
 }
 
-async fn hand_on(mut in_order: mpsc::Receiver<Step>, sink: OutputTree, mut results: Results) {
+async fn forward(mut in_order: mpsc::Receiver<Step>, sink: OutputTree, mut results: Results) {
     while let Some(step) = in_order.recv().await {
-        let parcel = match step {
+        let batch = match step {
             Step::Flush => MessageBatch {
                 deliveries: Vec::new(),
                 ends_batch: true,
@@ -110,6 +110,6 @@ async fn hand_on(mut in_order: mpsc::Receiver<Step>, sink: OutputTree, mut resul
                 }
             }
         };
-        sink.send(parcel).await;
+        sink.send(batch).await;
     }
 }

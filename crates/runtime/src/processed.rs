@@ -1,4 +1,4 @@
-//! An input with processors of its own.
+//! An input with its own processors.
 
 use async_trait::async_trait;
 use futures::{

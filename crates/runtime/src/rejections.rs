@@ -1,6 +1,6 @@
 //! Counts, logs and settles messages that can never be delivered.
 //!
-//! The first rejection of an object for a reason is logged. While rejections go on, the object is logged
+//! The first rejection of an object for a reason is logged. While rejections continue, the object is logged
 //! again with a count, at growing intervals. So every object is named, and no object fills the log.
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 };
 
 use meterline_core::{
-    Ack, Cause, Content, FALLBACK_ERROR, IntCounter, LogInterval, Message, Metrics, Outcome,
+    Ack, Cause, Content, FALLBACK_ERROR, IntCounter, LogInterval, Message, Metrics, Outcome, Part,
     Rejection,
 };
 use tokio::{
@@ -24,18 +24,18 @@ use crate::delivery::Delivery;
 /// The interval after which an object is logged again for the same reason; it doubles up to the longest.
 const FIRST_INTERVAL: Duration = Duration::from_secs(60);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3_600);
-/// The most combinations of object and reason that are remembered. If there are more, those without a
-/// rejection for the longest interval are forgotten. If that frees no entry, the older half of the
-/// namespace with the most entries is forgotten. Further objects of that namespace itself are only
+/// The most combinations of object and reason that are recorded. If there are more, those without a
+/// rejection for the longest interval are removed. If that frees no entry, the older half of the
+/// namespace with the most entries is removed. Further objects of that namespace itself are only
 /// counted.
-const REMEMBERED: usize = 65_536;
+const MOST_ENTRIES: usize = 65_536;
 /// The most reasons of one object that are distinguished. A mapping may put anything into a reason.
 const REASONS: u32 = 16;
 
 /// The path of rejected messages.
 pub(crate) struct Rejections {
     counter: IntCounter,
-    told: Mutex<Told>,
+    history: Mutex<LogHistory>,
     /// The next output, which receives the messages that this one rejects, if there is one.
     next: Option<mpsc::Sender<Delivery>>,
 }
@@ -48,7 +48,7 @@ impl Rejections {
                 "Messages that can never be delivered and were set aside.",
                 &[],
             ),
-            told: Mutex::default(),
+            history: Mutex::default(),
             next: None,
         }
     }
@@ -78,27 +78,27 @@ impl Rejections {
     /// Rejects one message. Waits until the next output can accept it.
     pub(crate) async fn reject(&self, mut message: Message, mut ack: Ack, rejection: Rejection) {
         self.counter.inc();
-        let rejection = Arc::new(Rejection {
+        let rejection = Rejection {
             subject: rejection.subject.clone().or_else(|| subject(&message)),
             ..rejection
-        });
-        self.tell(&message, &rejection);
+        };
+        self.log(&message, &rejection);
+        let reason = Arc::clone(&rejection.reason);
+        let rejection = Arc::new(of_part(&message, rejection));
         let Some(next) = &self.next else {
             ack.resolve(Outcome::Rejected(rejection));
             return;
         };
         message.clear_failure();
-        message
-            .metadata
-            .set(FALLBACK_ERROR, Arc::clone(&rejection.reason));
+        message.metadata.set(FALLBACK_ERROR, reason);
         ack.refuse(rejection);
         // If the next output has ended, the ack is dropped, and the input yields the message again.
         let _ = next.send(Delivery { message, ack }).await;
     }
 
-    fn tell(&self, message: &Message, rejection: &Rejection) {
-        let told = self
-            .told
+    fn log(&self, message: &Message, rejection: &Rejection) {
+        let line = self
+            .history
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .note(message, rejection, Instant::now());
@@ -107,7 +107,7 @@ impl Rejections {
         let subject = rejection.subject.as_deref().unwrap_or("unknown");
         let (cause, remedy) = (rejection.cause.word(), rejection.cause.remedy());
         let is_last = self.next.is_none();
-        match told {
+        match line {
             Line::None => {}
             Line::First { seconds } if is_last => error!(
                 about,
@@ -131,6 +131,18 @@ impl Rejections {
                 "more objects are rejected than can be named here; this one is {about}: {reason}"
             ),
         }
+    }
+}
+
+/// Returns the rejection with the part of the input's message that is rejected, for the input, which knows
+/// whole messages only.
+fn of_part(message: &Message, rejection: Rejection) -> Rejection {
+    let Some(part) = message.part() else {
+        return rejection;
+    };
+    Rejection {
+        reason: format!("{part}: {}", rejection.reason).into(),
+        ..rejection
     }
 }
 
@@ -161,7 +173,7 @@ enum Line {
         times: u64,
         seconds: i64,
     },
-    /// The number of messages whose objects could not be remembered.
+    /// The number of messages whose objects could not be recorded.
     Crowd {
         messages: u64,
     },
@@ -171,7 +183,7 @@ enum Line {
 type Key = (Arc<str>, Option<(Cause, u64)>);
 
 #[derive(Default)]
-struct Told {
+struct LogHistory {
     entries: HashMap<Key, Entry>,
     /// The number of reasons of each object.
     reasons: HashMap<Arc<str>, u32>,
@@ -188,7 +200,7 @@ struct Entry {
     log: LogInterval,
 }
 
-impl Told {
+impl LogHistory {
     fn note(&mut self, message: &Message, rejection: &Rejection, now: Instant) -> Line {
         let about = message.about();
         let namespace = namespace(&about);
@@ -199,7 +211,8 @@ impl Told {
             ),
             None => ("".into(), 0),
         };
-        let mut key = (Arc::clone(&uid), Some((rejection.cause, kind(rejection))));
+        let kind = kind(rejection, message.part().map(AsRef::as_ref));
+        let mut key = (Arc::clone(&uid), Some((rejection.cause, kind)));
         let is_new = !self.entries.contains_key(&key);
         if is_new && self.reasons.get(&uid).is_some_and(|it| *it >= REASONS) {
             key.1 = None;
@@ -216,8 +229,8 @@ impl Told {
                 seconds: std::mem::take(&mut entry.seconds),
             };
         }
-        let is_full = self.entries.len() >= REMEMBERED;
-        if is_full && !self.make_room(now) && !self.forget_most_but(namespace) {
+        let is_full = self.entries.len() >= MOST_ENTRIES;
+        if is_full && !self.remove_expired(now) && !self.halve_largest_except(namespace) {
             self.crowd = self.crowd.saturating_add(1);
             return if self.crowd.is_power_of_two() {
                 Line::Crowd {
@@ -227,11 +240,11 @@ impl Told {
                 Line::None
             };
         }
-        self.remember(key, namespace.into(), now);
+        self.add(key, namespace.into(), now);
         Line::First { seconds }
     }
 
-    fn remember(&mut self, key: Key, namespace: Arc<str>, now: Instant) {
+    fn add(&mut self, key: Key, namespace: Arc<str>, now: Instant) {
         let reasons = self.reasons.entry(Arc::clone(&key.0)).or_default();
         *reasons = reasons.saturating_add(1);
         let entries = self.namespaces.entry(Arc::clone(&namespace)).or_default();
@@ -248,22 +261,22 @@ impl Told {
         );
     }
 
-    /// Forgets expired entries. Scans all entries only once for each doubling of `crowd`.
-    fn make_room(&mut self, now: Instant) -> bool {
+    /// Removes expired entries. Returns whether there are fewer than the limit then. Scans all entries only once for each doubling of `crowd`.
+    fn remove_expired(&mut self, now: Instant) -> bool {
         if !self.crowd.saturating_add(1).is_power_of_two() {
             return false;
         }
         self.keep(|entry| now.duration_since(entry.last) < LONGEST_INTERVAL);
-        let has_room = self.entries.len() < REMEMBERED;
-        if has_room {
+        let is_below_limit = self.entries.len() < MOST_ENTRIES;
+        if is_below_limit {
             self.crowd = 0;
         }
-        has_room
+        is_below_limit
     }
 
-    /// Forgets the older half of the namespace with the most entries, unless it is this one. Forgetting
+    /// Removes the older half of the namespace with the most entries, unless it is this one. Removing
     /// that many at once pays for the scan of all entries.
-    fn forget_most_but(&mut self, namespace: &str) -> bool {
+    fn halve_largest_except(&mut self, namespace: &str) -> bool {
         let most = self.namespaces.iter().max_by_key(|(_, entries)| **entries);
         let Some(most) = most.map(|(most, _)| Arc::clone(most)) else {
             return false;
@@ -281,7 +294,7 @@ impl Told {
         true
     }
 
-    /// Forgets all entries except the wanted ones.
+    /// Removes all entries except the wanted ones.
     fn keep(&mut self, wanted: impl Fn(&Entry) -> bool) {
         let (reasons, namespaces) = (&mut self.reasons, &mut self.namespaces);
         self.entries.retain(|(uid, _), entry| {
@@ -308,9 +321,10 @@ fn namespace(about: &str) -> &str {
 }
 
 /// Returns a hash that is the same for reasons that differ only in numbers. These include hexadecimal
-/// ones such as UIDs and checksums.
-fn kind(rejection: &Rejection) -> u64 {
+/// ones such as UIDs and checksums. The parts of a message differ, so that each one is named.
+fn kind(rejection: &Rejection, part: Option<&Part>) -> u64 {
     let mut hasher = DefaultHasher::new();
+    part.hash(&mut hasher);
     rejection.component.hash(&mut hasher);
     let is_part = |it: char| it.is_ascii_hexdigit() || it == '-';
     for part in rejection.reason.split_inclusive(|it| !is_part(it)) {
@@ -345,10 +359,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn every_object_is_logged_once_for_each_reason_and_then_at_growing_intervals() {
-        let mut told = Told::default();
+        let mut history = LogHistory::default();
         let start = Instant::now();
         for pod in 0..300 {
-            let line = told.note(
+            let line = history.note(
                 &message(&format!("web-{pod}")),
                 &rejection("no field 1"),
                 start,
@@ -356,7 +370,7 @@ mod tests {
             assert_eq!(line, Line::First { seconds: 2 });
         }
         let mut note = |reason: &str, at: u64| {
-            told.note(
+            history.note(
                 &message("web-7"),
                 &rejection(reason),
                 start + Duration::from_secs(at),
@@ -375,13 +389,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn memory_of_logged_rejections_is_bounded_and_freed() {
-        let mut told = Told::default();
+        let mut history = LogHistory::default();
         let start = Instant::now();
-        for pod in 0..REMEMBERED {
-            told.note(&message(&pod.to_string()), &rejection("x"), start);
+        for pod in 0..MOST_ENTRIES {
+            history.note(&message(&pod.to_string()), &rejection("x"), start);
         }
         let mut note =
-            |uid: &str, at: Duration| told.note(&message(uid), &rejection("x"), start + at);
+            |uid: &str, at: Duration| history.note(&message(uid), &rejection("x"), start + at);
         assert_eq!(note("a", Duration::ZERO), Line::Crowd { messages: 1 });
         assert_eq!(note("b", Duration::ZERO), Line::Crowd { messages: 2 });
         assert_eq!(note("c", Duration::ZERO), Line::None);
@@ -390,9 +404,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn reasons_that_differ_in_ids_only_are_one() {
-        let mut told = Told::default();
+        let mut history = LogHistory::default();
         let now = Instant::now();
-        let mut note = |reason: &str| told.note(&message("a"), &rejection(reason), now);
+        let mut note = |reason: &str| history.note(&message("a"), &rejection(reason), now);
         let first = Line::First { seconds: 2 };
         assert_eq!(note("no 3e4f-77aa at dead/9: bad"), first);
         assert_eq!(note("no 0b1c-2d at dead/10: bad"), Line::None);
@@ -405,7 +419,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn reasons_of_one_object_are_bounded_and_the_rest_is_counted() {
-        let mut told = Told::default();
+        let mut history = LogHistory::default();
         let start = Instant::now();
         let word = |number: u32| -> String {
             let letters = number.to_string().into_bytes();
@@ -416,12 +430,12 @@ mod tests {
         };
         let mut firsts = 0;
         for number in 0..1_000 {
-            let line = told.note(&message("a"), &rejection(&word(number)), start);
+            let line = history.note(&message("a"), &rejection(&word(number)), start);
             firsts += u32::from(line == Line::First { seconds: 2 });
         }
         assert_eq!(firsts, REASONS + 1);
         let later = start + FIRST_INTERVAL;
-        let line = told.note(&message("a"), &rejection("something else"), later);
+        let line = history.note(&message("a"), &rejection("something else"), later);
         let rest = u64::from(1_000 - REASONS);
         assert!(
             matches!(line, Line::Again { times, .. } if times == rest),
@@ -430,11 +444,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_namespace_that_fills_the_memory_keeps_no_other_from_being_named() {
-        let mut told = Told::default();
+    async fn a_namespace_that_fills_the_memory_does_not_hide_others() {
+        let mut history = LogHistory::default();
         let start = Instant::now();
-        for pod in 0..REMEMBERED + 10 {
-            told.note(&message(&pod.to_string()), &rejection("x"), start);
+        for pod in 0..MOST_ENTRIES + 10 {
+            history.note(&message(&pod.to_string()), &rejection("x"), start);
         }
         let honest = |name: &str| {
             Message::raw("{}").with_identity(Identity {
@@ -446,16 +460,16 @@ mod tests {
             })
         };
         for name in ["web", "db"] {
-            let line = told.note(&honest(name), &rejection("x"), start);
+            let line = history.note(&honest(name), &rejection("x"), start);
             assert_eq!(line, Line::First { seconds: 2 });
         }
         assert_eq!(
-            told.note(&honest("web"), &rejection("x"), start),
+            history.note(&honest("web"), &rejection("x"), start),
             Line::None
         );
-        let counted: usize = told.namespaces.values().sum();
-        assert_eq!(counted, told.entries.len());
-        assert_eq!(told.reasons.len(), told.entries.len());
+        let counted: usize = history.namespaces.values().sum();
+        assert_eq!(counted, history.entries.len());
+        assert_eq!(history.reasons.len(), history.entries.len());
     }
 
     #[test]

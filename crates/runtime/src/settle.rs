@@ -12,7 +12,7 @@ use crate::{chunk::Chunk, output_status::Tally, rejections::Rejections};
 pub(crate) fn dropped(metrics: &Metrics, label: &str) -> IntCounter {
     metrics.counter(
         "output_dropped",
-        "Messages that an output dropped on purpose: as `drop_on` says, or because no case of a \
+        "Messages that an output dropped on purpose: because of `drop_on`, or because no case of a \
          `switch` takes them.",
         &[("label", label)],
     )
@@ -73,8 +73,8 @@ impl Settler {
             End::Rejected(cause, reason) => {
                 let rejection = Rejection::new(cause, Arc::clone(&self.label), reason.as_str());
                 let before = chunk.messages.iter().filter(|it| it.was_rejected());
-                let fresh = count.saturating_sub(before.count());
-                tally.rejected(count, fresh, reason);
+                let new = count.saturating_sub(before.count());
+                tally.rejected(count, new, reason);
                 for (message, ack) in chunk.messages.into_iter().zip(chunk.acks) {
                     let rejection = rejection.clone();
                     self.rejections.reject(message, ack, rejection).await;
@@ -93,7 +93,7 @@ impl Settler {
     }
 
     /// Returns the end of a message that is rejected for this reason, or dropped if the configuration
-    /// says so.
+    /// requires it.
     pub(crate) fn rejected_unless_dropped(&self, cause: Cause, reason: String) -> End {
         if self.is_dropped(&reason) {
             End::Dropped

@@ -6,20 +6,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use meterline_core::{Content, Message};
+use meterline_core::Message;
 
 /// The number of batches near the limit that must succeed before a higher limit is tried. It doubles
 /// each time that the server rejects the higher limit, up to the maximum.
-const PATIENCE: u32 = 16;
-const MOST_PATIENCE: u32 = 1_024;
-
-/// Returns the bytes of a message whose content has been fixed.
-pub(crate) fn size(message: &Message) -> usize {
-    match message.content() {
-        Content::Raw(bytes) => bytes.len(),
-        Content::Document(_) | Content::Rendered(_) => 0,
-    }
-}
+const BATCHES_BEFORE_GROWTH: u32 = 16;
+const MOST_BATCHES_BEFORE_GROWTH: u32 = 1_024;
 
 /// The observations while one batch was written in chunks.
 #[derive(Default)]
@@ -48,7 +40,7 @@ impl Seen {
 }
 
 pub(crate) fn bytes(chunk: &[Message]) -> usize {
-    chunk.iter().map(size).sum()
+    chunk.iter().map(Message::size).sum()
 }
 
 /// The most bytes to put into one batch.
@@ -60,7 +52,7 @@ struct State {
     fit: usize,
     /// The batches near the limit that fitted since the limit changed.
     full: u32,
-    patience: u32,
+    batches_before_growth: u32,
 }
 
 impl Default for Limit {
@@ -69,7 +61,7 @@ impl Default for Limit {
             bytes: usize::MAX,
             fit: 0,
             full: 0,
-            patience: PATIENCE,
+            batches_before_growth: BATCHES_BEFORE_GROWTH,
         }))
     }
 }
@@ -83,10 +75,10 @@ impl Limit {
     pub(crate) fn learn(&self, seen: Seen) -> Option<(usize, String)> {
         let mut state = self.state();
         // A chunk may have been too large only because it contained the message that is too large alone.
-        let told = seen
+        let too_large = seen
             .refused
             .filter(|(size, _)| seen.alone.is_none_or(|alone| *size < alone));
-        let Some((refused, reason)) = told else {
+        let Some((refused, reason)) = too_large else {
             state.grow(seen.fit);
             return None;
         };
@@ -94,7 +86,10 @@ impl Limit {
         // A chunk larger than the limit was made before the limit was known, so it proves nothing about
         // it.
         if state.bytes != usize::MAX && refused <= state.bytes {
-            state.patience = state.patience.saturating_mul(2).min(MOST_PATIENCE);
+            state.batches_before_growth = state
+                .batches_before_growth
+                .saturating_mul(2)
+                .min(MOST_BATCHES_BEFORE_GROWTH);
         }
         state.fit = if state.fit < refused {
             state.fit.max(seen.fit)
@@ -122,14 +117,14 @@ impl State {
     fn grow(&mut self, fit: usize) {
         if fit > self.fit.saturating_add(self.fit / 8) {
             // The server accepts more than before.
-            self.patience = PATIENCE;
+            self.batches_before_growth = BATCHES_BEFORE_GROWTH;
         }
         self.fit = self.fit.max(fit);
         if self.bytes == usize::MAX || fit.saturating_mul(2) <= self.bytes {
             return;
         }
         self.full = self.full.saturating_add(1);
-        if self.full >= self.patience {
+        if self.full >= self.batches_before_growth {
             self.full = 0;
             self.bytes = self.bytes.saturating_add(self.bytes / 4 + 1);
         }
@@ -159,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_is_what_fitted_in_bytes() {
+    fn the_limit_is_the_largest_size_in_bytes_that_fitted() {
         let limit = Limit::default();
         let learned = limit.learn(seen(&[&[90], &[95]], &[&[90, 95]]));
         assert_eq!(learned, Some((95, "413".to_owned())));

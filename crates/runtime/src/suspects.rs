@@ -2,7 +2,7 @@
 //! events are sent by themselves, so that they delay no others.
 //!
 //! If the events of an object take long to fail, one is tried at a time, and the others wait for its
-//! result. Once one was rejected, the object is convicted: one of the next events is sent now and then,
+//! result. Once one was rejected, the object is blocked: one of the next events is sent now and then,
 //! and the others are rejected as well. The pauses grow with the time that these tries take.
 
 use std::{
@@ -18,17 +18,18 @@ use crate::{
     delivery::Delivery,
     evidence::Evidence,
     failure::TransientFailure,
+    suspected::Suspected,
 };
 
-/// The most objects that are remembered. Each one is remembered for this long after its last failed
+/// The most objects that are recorded. Each one is kept for this long after its last failed
 /// event, or until its pause ends.
 const MOST: usize = 4_096;
-const REMEMBERED: Duration = Duration::from_secs(3_600);
-/// The pause of a convicted object is this many times the duration of its last try, but not longer than
+const KEPT_FOR: Duration = Duration::from_secs(3_600);
+/// The pause of a blocked object is this many times the duration of its last try, but not longer than
 /// the maximum. So the tries of one object take up to about a tenth of the time.
 const PAUSE_FACTOR: u32 = 10;
 const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
-/// The pause is at least this many times the total duration of the last tries of all convicted objects,
+/// The pause is at least this many times the total duration of the last tries of all blocked objects,
 /// up to a day. So the tries take at most half of the time, however many objects there are.
 const SHARE: u32 = 2;
 const LONGEST_SHARE: Duration = Duration::from_secs(86_400);
@@ -38,9 +39,9 @@ const NEXT_OF_OBJECT: Duration = Duration::from_secs(5);
 /// An event that is not tried for this long although it could be lets another one go first.
 const LONGEST_TRIAL: Duration = Duration::from_secs(300);
 
-/// The suspects, by the UID of the object.
+/// The suspects.
 #[derive(Default)]
-pub(crate) struct Suspects(Mutex<HashMap<Arc<str>, Suspect>>);
+pub(crate) struct Suspects(Mutex<HashMap<Suspected, Suspect>>);
 
 struct Suspect {
     /// Whether its events take long to fail. If they do not, there is no time to save.
@@ -48,12 +49,12 @@ struct Suspect {
     /// The number of the event that is tried, and until when the others wait for it.
     trial: Option<(u64, Instant)>,
     /// Set once one of its events was rejected.
-    conviction: Option<Conviction>,
+    block: Option<Block>,
     /// When one of its events failed last.
     at: Instant,
 }
 
-struct Conviction {
+struct Block {
     /// How the last event that was tried failed, and how long it took.
     reason: Arc<str>,
     lasted: Duration,
@@ -73,8 +74,8 @@ pub(crate) enum Admission {
 
 /// Whether an event of an object is sent.
 #[derive(Debug, PartialEq, Eq)]
-enum Leave {
-    /// Nothing speaks against it.
+enum Permission {
+    /// There is no reason against it.
     Free,
     /// It is the one that is tried after a pause.
     Admitted,
@@ -105,20 +106,20 @@ impl Suspects {
                 _ => Admission::Sent(chunk),
             };
         }
-        let Some(object) = chunk.object().filter(|_| !chunk.is_admitted) else {
+        let Some(object) = chunk.suspected().filter(|_| !chunk.is_admitted) else {
             return Admission::Sent(chunk);
         };
-        match self.leave(object, chunk.number) {
-            Leave::Free => Admission::Sent(chunk),
-            Leave::Admitted => {
+        match self.permission(&object, chunk.number) {
+            Permission::Free => Admission::Sent(chunk),
+            Permission::Admitted => {
                 chunk.is_admitted = true;
                 Admission::Sent(chunk)
             }
-            Leave::Waits => {
+            Permission::Waits => {
                 chunks.put_back(chunk, longest, NEXT_OF_OBJECT);
                 Admission::Waits
             }
-            Leave::Denied(reason) => {
+            Permission::Denied(reason) => {
                 let reason = format!(
                     "not sent now: the last event of this object that was sent failed while \
                      other events are accepted: {reason}"
@@ -147,35 +148,35 @@ impl Suspects {
         let is_proven = evidence.is_at_fault(since, chunk.alone.failures, is_crowded);
         chunk.alone.needs_full_limit |= is_proven;
         let by_itself = is_proven && !failure.is_cut_short;
-        let Some(object) = chunk.object() else {
+        let Some(object) = chunk.suspected() else {
             return by_itself;
         };
-        self.add(object, chunk.number, failure.is_slow());
-        let is_at_fault = by_itself || self.is_convicted(object);
+        self.add(&object, chunk.number, failure.is_slow());
+        let is_at_fault = by_itself || self.is_blocked(&object);
         if is_at_fault {
-            self.convict(object, &failure.reason, failure.lasted);
+            self.block(&object, &failure.reason, failure.lasted);
         }
         chunk.is_known |= failure.is_slow();
         is_at_fault
     }
 
     /// Notes that the event with this number, of this object, failed while others were accepted.
-    fn add(&self, object: &Arc<str>, number: u64, is_slow: bool) {
+    fn add(&self, object: &Suspected, number: u64, is_slow: bool) {
         let at = Instant::now();
         let mut known = self.known();
         if !known.contains_key(object) && known.len() >= MOST {
             known.retain(|_, suspect| {
-                at.duration_since(suspect.at) < REMEMBERED || suspect.pauses_at(at)
+                at.duration_since(suspect.at) < KEPT_FOR || suspect.pauses_at(at)
             });
         }
         // A suspect beyond the limit costs the messages in its batch a bisection, and nothing else.
         if !known.contains_key(object) && known.len() >= MOST {
             return;
         }
-        let suspect = known.entry(Arc::clone(object)).or_insert(Suspect {
+        let suspect = known.entry(object.clone()).or_insert(Suspect {
             is_slow,
             trial: None,
-            conviction: None,
+            block: None,
             at,
         });
         suspect.at = at;
@@ -186,13 +187,13 @@ impl Suspects {
     }
 
     /// Notes that an event of this object is rejected, with the reason of its failure and its duration.
-    fn convict(&self, object: &Arc<str>, reason: &str, lasted: Duration) {
+    fn block(&self, object: &Suspected, reason: &str, lasted: Duration) {
         let at = Instant::now();
         let mut known = self.known();
         if let Some(suspect) = known.get_mut(object) {
             // A try with a short time limit is less reliable evidence of how long a try takes.
-            let before = suspect.conviction.as_ref().map(|it| it.lasted);
-            suspect.conviction = Some(Conviction {
+            let before = suspect.block.as_ref().map(|it| it.lasted);
+            suspect.block = Some(Block {
                 reason: reason.into(),
                 lasted: before.unwrap_or_default().max(lasted),
                 until: at,
@@ -202,52 +203,52 @@ impl Suspects {
     }
 
     /// Whether an event of this object was rejected, and none was accepted since.
-    fn is_convicted(&self, object: &Arc<str>) -> bool {
+    fn is_blocked(&self, object: &Suspected) -> bool {
         let known = self.known();
-        known.get(object).is_some_and(|it| it.conviction.is_some())
+        known.get(object).is_some_and(|it| it.block.is_some())
     }
 
     /// Notes that the event with this number is finished; others no longer wait for it.
-    pub(crate) fn release(&self, object: &Arc<str>, number: u64) {
+    pub(crate) fn release(&self, object: &Suspected, number: u64) {
         if let Some(suspect) = self.known().get_mut(object) {
             suspect.trial.take_if(|(tried, _)| *tried == number);
         }
     }
 
-    /// Notes that events of these objects were accepted.
-    pub(crate) fn clear<'a>(&self, objects: impl Iterator<Item = &'a Arc<str>>) {
+    /// Notes that these events were accepted.
+    pub(crate) fn clear(&self, messages: &[Message]) {
         let mut known = self.known();
         if known.is_empty() {
             return;
         }
-        for object in objects {
-            known.remove(object);
+        for object in messages.iter().filter_map(Suspected::of) {
+            known.remove(&object);
         }
     }
 
     /// Decides whether the event with this number, of this object, is sent now. A denied one is
     /// rejected.
-    fn leave(&self, object: &Arc<str>, number: u64) -> Leave {
+    fn permission(&self, object: &Suspected, number: u64) -> Permission {
         let now = Instant::now();
         let mut known = self.known();
         let Some(suspect) = known.get_mut(object) else {
-            return Leave::Free;
+            return Permission::Free;
         };
-        let Some(conviction) = &suspect.conviction else {
+        let Some(block) = &suspect.block else {
             return match suspect.trial {
-                Some((tried, until)) if tried != number && now < until => Leave::Waits,
+                Some((tried, until)) if tried != number && now < until => Permission::Waits,
                 _ => {
                     suspect.trial = suspect.is_slow.then_some((number, now + LONGEST_TRIAL));
-                    Leave::Free
+                    Permission::Free
                 }
             };
         };
-        if now < conviction.until {
-            return Leave::Denied(Arc::clone(&conviction.reason));
+        if now < block.until {
+            return Permission::Denied(Arc::clone(&block.reason));
         }
         // The next one is tried after another pause, even if this one has to wait.
         pause(&mut known, object, now);
-        Leave::Admitted
+        Permission::Admitted
     }
 
     /// Returns the positions of the events of suspects that take long to fail, the last one first.
@@ -257,8 +258,7 @@ impl Suspects {
             return Vec::new();
         }
         let is_known = |message: &Message| {
-            let object = message.identity();
-            let suspect = object.and_then(|object| known.get(&object.uid));
+            let suspect = Suspected::of(message).and_then(|it| known.get(&it));
             suspect.is_some_and(|suspect| suspect.is_slow)
         };
         let places = messages.iter().enumerate().rev();
@@ -273,112 +273,120 @@ impl Suspects {
             return Vec::new();
         }
         let is_known = |delivery: &mut Delivery| {
-            let object = delivery.message.identity();
-            object.is_some_and(|object| known.contains_key(&object.uid))
+            Suspected::of(&delivery.message).is_some_and(|it| known.contains_key(&it))
         };
         deliveries.extract_if(.., is_known).collect()
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Arc<str>, Suspect>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<Suspected, Suspect>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Suspect {
     fn pauses_at(&self, now: Instant) -> bool {
-        let conviction = self.conviction.as_ref();
-        conviction.is_some_and(|conviction| now < conviction.until)
+        let block = self.block.as_ref();
+        block.is_some_and(|block| now < block.until)
     }
 }
 
-/// Begins the pause of a convicted object.
-fn pause(known: &mut HashMap<Arc<str>, Suspect>, object: &Arc<str>, now: Instant) {
+/// Begins the pause of a blocked object.
+fn pause(known: &mut HashMap<Suspected, Suspect>, object: &Suspected, now: Instant) {
     let others = known.iter().filter(|(uid, suspect)| {
         // An object whose pause ended without another try sends nothing any more.
         *uid != object && suspect.pauses_at(now)
     });
-    let lasted = others.filter_map(|(_, suspect)| Some(suspect.conviction.as_ref()?.lasted));
+    let lasted = others.filter_map(|(_, suspect)| Some(suspect.block.as_ref()?.lasted));
     let together = lasted.fold(Duration::ZERO, Duration::saturating_add);
-    let conviction = known.get_mut(object).and_then(|it| it.conviction.as_mut());
-    if let Some(conviction) = conviction {
-        let lasted = conviction.lasted;
+    let block = known.get_mut(object).and_then(|it| it.block.as_mut());
+    if let Some(block) = block {
+        let lasted = block.lasted;
         let together = together.saturating_add(lasted);
         let alone = lasted.saturating_mul(PAUSE_FACTOR).min(LONGEST_PAUSE);
         let share = together.saturating_mul(SHARE).min(LONGEST_SHARE);
-        conviction.until = now + alone.max(share);
+        block.until = now + alone.max(share);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use meterline_core::Identity;
+
     use super::*;
 
-    fn convict(suspects: &Suspects, object: &Arc<str>, seconds: u64) {
+    fn block(suspects: &Suspects, object: &Suspected, seconds: u64) {
         suspects.add(object, 0, true);
-        suspects.convict(object, "500", Duration::from_secs(seconds));
+        suspects.block(object, "500", Duration::from_secs(seconds));
     }
 
-    fn denied() -> Leave {
-        Leave::Denied("500".into())
+    fn denied() -> Permission {
+        Permission::Denied("500".into())
     }
 
     #[tokio::test(start_paused = true)]
     async fn memory_is_bounded_and_frees_itself() {
         let suspects = Suspects::default();
         for object in 0..MOST + 10 {
-            convict(&suspects, &object.to_string().into(), 1);
+            block(&suspects, &object.to_string().into(), 1);
         }
-        assert!(!suspects.is_convicted(&MOST.to_string().into()));
+        assert!(!suspects.is_blocked(&MOST.to_string().into()));
         assert_eq!(suspects.known().len(), MOST);
-        tokio::time::advance(REMEMBERED + SHARE * Duration::from_secs(MOST as u64)).await;
-        let new = "new".into();
+        tokio::time::advance(KEPT_FOR + SHARE * Duration::from_secs(MOST as u64)).await;
+        let new = Suspected::from("new");
         suspects.add(&new, 0, true);
-        assert!(!suspects.is_convicted(&new));
-        convict(&suspects, &new, 1);
-        assert!(suspects.is_convicted(&new));
+        assert!(!suspects.is_blocked(&new));
+        block(&suspects, &new, 1);
+        assert!(suspects.is_blocked(&new));
         assert_eq!(suspects.known().len(), 1);
-        suspects.clear([&new].into_iter());
-        assert_eq!(suspects.leave(&new, 0), Leave::Free);
+        let accepted = Message::raw("{}").with_identity(Identity {
+            about: "pod a/new".into(),
+            uid: "new".into(),
+            start: 0,
+            end: 1,
+            cluster: None,
+        });
+        suspects.clear(&[accepted]);
+        assert_eq!(suspects.permission(&new, 0), Permission::Free);
     }
 
     #[tokio::test(start_paused = true)]
     async fn of_one_object_one_event_is_tried_at_a_time() {
         let (suspects, a) = (Suspects::default(), "a".into());
-        assert_eq!(suspects.leave(&a, 1), Leave::Free);
+        assert_eq!(suspects.permission(&a, 1), Permission::Free);
         suspects.add(&a, 1, true);
         suspects.add(&a, 2, true);
-        assert_eq!(suspects.leave(&a, 1), Leave::Free);
-        assert_eq!(suspects.leave(&a, 2), Leave::Waits);
+        assert_eq!(suspects.permission(&a, 1), Permission::Free);
+        assert_eq!(suspects.permission(&a, 2), Permission::Waits);
         suspects.release(&a, 2);
-        assert_eq!(suspects.leave(&a, 2), Leave::Waits);
+        assert_eq!(suspects.permission(&a, 2), Permission::Waits);
         suspects.release(&a, 1);
-        assert_eq!(suspects.leave(&a, 2), Leave::Free);
-        assert_eq!(suspects.leave(&a, 1), Leave::Waits);
+        assert_eq!(suspects.permission(&a, 2), Permission::Free);
+        assert_eq!(suspects.permission(&a, 1), Permission::Waits);
         // No event waits longer than this.
         tokio::time::advance(LONGEST_TRIAL).await;
-        assert_eq!(suspects.leave(&a, 1), Leave::Free);
+        assert_eq!(suspects.permission(&a, 1), Permission::Free);
     }
 
     #[tokio::test(start_paused = true)]
     async fn tries_take_a_tenth_of_the_time_for_one_object_and_half_of_it_for_many() {
         for (objects, most) in [(1_u64, 0.1), (3, 0.3), (100, 0.5)] {
             let suspects = Suspects::default();
-            let names: Vec<Arc<str>> = (0..objects).map(|it| it.to_string().into()).collect();
+            let names: Vec<Suspected> = (0..objects).map(|it| it.to_string().into()).collect();
             let seconds = 30;
             for name in &names {
-                convict(&suspects, name, seconds);
+                block(&suspects, name, seconds);
             }
             let mut tried = HashMap::<_, u64>::new();
             let rounds = 600 + 120 * objects;
             for _ in 0..rounds {
                 for name in &names {
-                    match suspects.leave(name, 0) {
-                        Leave::Admitted => {
+                    match suspects.permission(name, 0) {
+                        Permission::Admitted => {
                             *tried.entry(name).or_default() += seconds;
-                            convict(&suspects, name, seconds);
-                            assert_eq!(suspects.leave(name, 0), denied());
+                            block(&suspects, name, seconds);
+                            assert_eq!(suspects.permission(name, 0), denied());
                         }
-                        leave => assert_eq!(leave, denied()),
+                        permission => assert_eq!(permission, denied()),
                     }
                 }
                 tokio::time::advance(Duration::from_secs(10)).await;

@@ -9,9 +9,9 @@ use std::{
 
 use async_trait::async_trait;
 use meterline_core::{
-    Ack, Batch, BatchPolicy, Cause, Drops, FALLBACK_ERROR, Health, Input, InputError, Message,
-    Metrics, Outcome, OutputNode, Processor, RetryPolicy, Router, Routing, Settled, Settlement,
-    Taken, Undelivered, WriteError, Writer, WriterNode,
+    Ack, Batch, BatchPolicy, Cause, Chain, Drops, FALLBACK_ERROR, Health, Input, InputError,
+    Message, Metrics, Outcome, OutputNode, Processor, RetryPolicy, Router, Routing, Settled,
+    Settlement, Taken, Undelivered, WriteError, Writer, WriterNode,
 };
 use proptest::prelude::*;
 use tokio::{runtime::Builder, task::JoinSet};
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{Ended, Pipeline, Report};
 
 mod outputs;
+mod parts;
 mod poison;
 mod processors;
 mod refusals;
@@ -27,17 +28,17 @@ mod stop;
 
 /// What the writer does with one request.
 #[derive(Debug, Clone, Copy)]
-enum Deed {
-    Take,
-    Refuse,
-    RefuseFor(u64),
-    TakeAndLoseTheAnswer,
-    WantAnotherToken,
+enum Response {
+    Accept,
+    Retry,
+    RetryAfter(u64),
+    AcceptWithoutAnswer,
+    Unauthorized,
 }
 
 #[derive(Debug, Default)]
-struct Books {
-    deeds: Vec<Deed>,
+struct SinkState {
+    responses: Vec<Response>,
     most: usize,
     most_bytes: Option<usize>,
     /// How often each message arrived, by name.
@@ -49,7 +50,7 @@ struct Books {
 }
 
 #[derive(Debug, Default)]
-struct Sink(Mutex<Books>);
+struct Sink(Mutex<SinkState>);
 
 fn names(batch: &[Message]) -> Vec<String> {
     let name = |message: &Message| String::from_utf8(message.bytes().unwrap().to_vec()).unwrap();
@@ -60,50 +61,53 @@ fn names(batch: &[Message]) -> Vec<String> {
 impl Writer for Sink {
     async fn write(&self, batch: &[Message]) -> Result<(), WriteError> {
         let names = names(batch);
-        let (deed, too_large) = {
-            let mut books = self.0.lock().unwrap();
-            books.requests.push(names.clone());
-            books.in_flight += 1;
-            books.most_in_flight = books.most_in_flight.max(books.in_flight);
+        let (response, too_large) = {
+            let mut sink_state = self.0.lock().unwrap();
+            sink_state.requests.push(names.clone());
+            sink_state.in_flight += 1;
+            sink_state.most_in_flight = sink_state.most_in_flight.max(sink_state.in_flight);
             let bytes = names.iter().map(String::len).sum();
-            let too_large =
-                names.len() > books.most || books.most_bytes.is_some_and(|most| most < bytes);
-            (books.deeds.pop().unwrap_or(Deed::Take), too_large)
+            let too_large = names.len() > sink_state.most
+                || sink_state.most_bytes.is_some_and(|most| most < bytes);
+            (
+                sink_state.responses.pop().unwrap_or(Response::Accept),
+                too_large,
+            )
         };
         tokio::time::sleep(Duration::from_millis(20)).await;
-        let mut books = self.0.lock().unwrap();
-        books.in_flight -= 1;
+        let mut sink_state = self.0.lock().unwrap();
+        sink_state.in_flight -= 1;
         let reason = "because".to_owned();
         let mut take = || {
             for name in &names {
-                *books.arrived.entry(name.clone()).or_default() += 1;
+                *sink_state.arrived.entry(name.clone()).or_default() += 1;
             }
         };
-        match deed {
+        match response {
             _ if too_large => Err(WriteError::TooLarge { reason }),
             _ if names.iter().any(|name| name.starts_with("bad")) => {
                 Err(WriteError::Rejected { reason })
             }
-            Deed::Take => {
+            Response::Accept => {
                 take();
                 Ok(())
             }
-            Deed::TakeAndLoseTheAnswer => {
+            Response::AcceptWithoutAnswer => {
                 take();
                 Err(WriteError::Retry {
                     reason,
                     after: None,
                 })
             }
-            Deed::Refuse => Err(WriteError::Retry {
+            Response::Retry => Err(WriteError::Retry {
                 reason,
                 after: None,
             }),
-            Deed::RefuseFor(seconds) => Err(WriteError::Retry {
+            Response::RetryAfter(seconds) => Err(WriteError::Retry {
                 reason,
                 after: Some(Duration::from_secs(seconds)),
             }),
-            Deed::WantAnotherToken => Err(WriteError::Unauthorized { reason }),
+            Response::Unauthorized => Err(WriteError::Unauthorized { reason }),
         }
     }
 }
@@ -143,7 +147,7 @@ impl Processor for ByName {
         let mut kept = Vec::new();
         for mut message in batch {
             let name = names(std::slice::from_ref(&message)).remove(0);
-            assert!(!name.starts_with("panic"), "as the test wants it");
+            assert!(!name.starts_with("panic"), "panic of the test");
             if name.starts_with("failed") {
                 message.fail("by name", "as it is called");
             }
@@ -163,16 +167,47 @@ struct Run {
     /// The undelivered messages of each batch.
     undelivered: Vec<Vec<(u32, Outcome)>>,
     sink: Arc<Sink>,
-    rejected: u64,
+    rejected: f64,
 }
 
 /// Runs batches of messages with these names through a pipeline until it ends, or for `limit`.
 fn run(
     batches: &[Vec<String>],
-    books: Books,
+    sink_state: SinkState,
     batching: BatchPolicy,
     limit: Option<Duration>,
 ) -> Run {
+    let sink = Arc::new(Sink(Mutex::new(sink_state)));
+    let batches = batches.iter().map(|it| messages(it)).collect();
+    let chain = || vec![Box::new(ByName) as _];
+    let output = writer(Arc::clone(&sink) as _, batching);
+    let left = run_input(|source| source, batches, chain, output, limit);
+    let settled = left.settled;
+    Run {
+        report: left.report,
+        outcomes: settled.iter().map(|it| it.outcome.clone()).collect(),
+        undelivered: settled.into_iter().map(|it| it.undelivered).collect(),
+        sink,
+        rejected: left.metrics.get("output_rejected").copied().unwrap_or(0.0),
+    }
+}
+
+/// What a run of a pipeline leaves.
+struct Left {
+    report: Report,
+    settled: Vec<Settled>,
+    metrics: BTreeMap<String, f64>,
+}
+
+/// Runs batches through an input that `wrap` makes of their source and through these processors, until all are
+/// settled, or for `limit`.
+fn run_input(
+    wrap: impl FnOnce(Box<dyn Input>) -> Box<dyn Input>,
+    batches: Vec<Batch>,
+    chain: impl Fn() -> Chain,
+    output: OutputNode,
+    limit: Option<Duration>,
+) -> Left {
     let runtime = Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -180,19 +215,15 @@ fn run(
         .unwrap();
     runtime.block_on(async {
         let settlements = Arc::new(Mutex::new(Vec::new()));
-        let sink = Arc::new(Sink(Mutex::new(books)));
         let metrics = Metrics::default();
+        let source = Source {
+            batches: batches.into_iter(),
+            settlements: Arc::clone(&settlements),
+        };
         let pipeline = Pipeline {
-            input: Box::new(Source {
-                batches: batches
-                    .iter()
-                    .map(|it| messages(it))
-                    .collect::<Vec<_>>()
-                    .into_iter(),
-                settlements: Arc::clone(&settlements),
-            }),
-            chains: (0..2).map(|_| vec![Box::new(ByName) as _]).collect(),
-            output: writer(Arc::clone(&sink) as _, batching),
+            input: wrap(Box::new(source)),
+            chains: vec![chain(), chain()],
+            output,
             metrics: metrics.clone(),
             health: Health::default(),
             shutdown_timeout: Duration::from_secs(20),
@@ -207,17 +238,10 @@ fn run(
             });
         }
         let report = pipeline.run(stop).await;
-        let settled = settled(&settlements).await;
-        let page = metrics.render();
-        let rejected = page
-            .lines()
-            .find_map(|line| line.strip_prefix("output_rejected "));
-        Run {
+        Left {
             report,
-            outcomes: settled.iter().map(|it| it.outcome.clone()).collect(),
-            undelivered: settled.into_iter().map(|it| it.undelivered).collect(),
-            sink,
-            rejected: rejected.unwrap_or("0").parse().unwrap(),
+            settled: settled(&settlements).await,
+            metrics: metrics.values(),
         }
     })
 }
@@ -244,10 +268,10 @@ fn count(count: usize) -> BatchPolicy {
     }
 }
 
-fn generous() -> Books {
-    Books {
+fn generous() -> SinkState {
+    SinkState {
         most: usize::MAX,
-        ..Books::default()
+        ..SinkState::default()
     }
 }
 
@@ -260,11 +284,14 @@ fn a_failed_message_is_rejected_alone() {
     let batches = [batch(&["a", "failed", "b"]), batch(&["c", "dropped"])];
     let run = run(&batches, generous(), count(2), None);
     assert_eq!(run.report.ended, Ended::Input);
-    let books = run.sink.0.lock().unwrap();
-    assert_eq!(books.arrived.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
+    let sink_state = run.sink.0.lock().unwrap();
+    assert_eq!(
+        sink_state.arrived.keys().collect::<Vec<_>>(),
+        ["a", "b", "c"]
+    );
     assert!(matches!(run.outcomes[0], Outcome::Rejected(_)));
     assert_eq!(run.outcomes[1], Outcome::Delivered);
-    assert_eq!(run.rejected, 1);
+    assert_eq!(run.rejected, 1.0);
 }
 
 #[test]
@@ -283,8 +310,11 @@ fn a_message_whose_processing_panics_is_rejected_alone() {
         ]
     );
     assert_eq!(run.outcomes[1], Outcome::Delivered);
-    let books = run.sink.0.lock().unwrap();
-    assert_eq!(books.arrived.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
+    let sink_state = run.sink.0.lock().unwrap();
+    assert_eq!(
+        sink_state.arrived.keys().collect::<Vec<_>>(),
+        ["a", "b", "c"]
+    );
 }
 
 #[test]
@@ -300,14 +330,14 @@ fn a_stop_flushes_incomplete_batches() {
 }
 
 #[test]
-fn a_stop_that_cannot_deliver_gives_up_and_says_so() {
-    let books = Books {
-        deeds: vec![Deed::Refuse; 1_000],
+fn a_stop_that_cannot_deliver_gives_up_and_reports_it() {
+    let sink_state = SinkState {
+        responses: vec![Response::Retry; 1_000],
         ..generous()
     };
     let run = run(
         &[batch(&["a"])],
-        books,
+        sink_state,
         count(1),
         Some(Duration::from_secs(5)),
     );
@@ -316,15 +346,15 @@ fn a_stop_that_cannot_deliver_gives_up_and_says_so() {
     assert_eq!(run.report.unsettled, 1);
 }
 
-fn deeds() -> impl Strategy<Value = Vec<Deed>> {
-    let deed = prop_oneof![
-        4 => Just(Deed::Take),
-        2 => Just(Deed::Refuse),
-        1 => (1_u64..400).prop_map(Deed::RefuseFor),
-        2 => Just(Deed::TakeAndLoseTheAnswer),
-        1 => Just(Deed::WantAnotherToken),
+fn responses() -> impl Strategy<Value = Vec<Response>> {
+    let response = prop_oneof![
+        4 => Just(Response::Accept),
+        2 => Just(Response::Retry),
+        1 => (1_u64..400).prop_map(Response::RetryAfter),
+        2 => Just(Response::AcceptWithoutAnswer),
+        1 => Just(Response::Unauthorized),
     ];
-    prop::collection::vec(deed, 0..40)
+    prop::collection::vec(response, 0..40)
 }
 
 fn batches() -> impl Strategy<Value = Vec<Vec<String>>> {
@@ -353,27 +383,27 @@ fn batches() -> impl Strategy<Value = Vec<Vec<String>>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Every message arrives or is rejected, whatever the writer does. A message arrives more than once
+    /// Every message arrives or is rejected for any behaviour of the writer. A message arrives more than once
     /// only if a response was lost. The limits on the size and the number of requests are kept.
     #[test]
     fn everything_arrives_or_is_rejected(
         batches in batches(),
-        deeds in deeds(),
+        responses in responses(),
         most in prop_oneof![Just(usize::MAX), 1_usize..10],
         size in 0_usize..12,
         period in prop::option::of(1_u64..5),
     ) {
-        let lost = deeds.iter().filter(|it| matches!(it, Deed::TakeAndLoseTheAnswer)).count();
-        let failing = deeds.iter().filter(|it| !matches!(it, Deed::Take)).count();
-        let books = Books { deeds, most, ..Books::default() };
+        let lost = responses.iter().filter(|it| matches!(it, Response::AcceptWithoutAnswer)).count();
+        let failing = responses.iter().filter(|it| !matches!(it, Response::Accept)).count();
+        let sink_state = SinkState { responses, most, ..SinkState::default() };
         let batching = BatchPolicy {
             count: size,
             period: period.map(Duration::from_secs),
             byte_size: 0,
         };
-        let run = run(&batches, books, batching, None);
+        let run = run(&batches, sink_state, batching, None);
         prop_assert_eq!(run.report, Report { ended: Ended::Input, unsettled: 0, persisted: 0 });
-        let books = run.sink.0.lock().unwrap();
+        let sink_state = run.sink.0.lock().unwrap();
         let mut rejected = 0;
         for (batch, undelivered) in batches.iter().zip(&run.undelivered) {
             let fate = |name: &String| match name.split('-').next() {
@@ -394,7 +424,7 @@ proptest! {
         for (batch, outcome) in batches.iter().zip(&run.outcomes) {
             let mut refused = false;
             for name in batch {
-                let arrived = books.arrived.get(name).copied().unwrap_or(0);
+                let arrived = sink_state.arrived.get(name).copied().unwrap_or(0);
                 let is_refused = name.starts_with("bad") || name.starts_with("failed");
                 refused |= is_refused;
                 rejected += u64::from(is_refused);
@@ -408,10 +438,10 @@ proptest! {
             prop_assert!(outcome.is_settled());
             prop_assert_eq!(matches!(outcome, Outcome::Rejected(_)), refused);
         }
-        prop_assert_eq!(run.rejected, rejected);
+        prop_assert_eq!(run.rejected, rejected as f64);
         // One request beyond `max_in_flight` is for suspects.
-        prop_assert!(books.most_in_flight <= 3 + 1);
-        for request in &books.requests {
+        prop_assert!(sink_state.most_in_flight <= 3 + 1);
+        for request in &sink_state.requests {
             prop_assert!(!request.is_empty());
             prop_assert!(size == 0 || request.len() <= size);
         }
@@ -419,7 +449,7 @@ proptest! {
         // batches are tried in an outage.
         let mut seen = HashSet::new();
         let firsts: Vec<_> =
-            books.requests.iter().flatten().filter(|name| seen.insert(*name)).collect();
+            sink_state.requests.iter().flatten().filter(|name| seen.insert(*name)).collect();
         let sent = |name: &&String| name.starts_with("m-") || name.starts_with("bad");
         let read: Vec<_> = batches.iter().flatten().filter(sent).collect();
         prop_assert!(failing >= 4 || firsts == read, "{:?} {:?}", firsts, read);

@@ -16,16 +16,27 @@ use crate::{failure_rate::FailureRate, panics::panicked};
 /// is never held twice as a whole.
 const CHUNK: usize = 512;
 
-/// Splits a batch into chunks of at most [`CHUNK`] messages. Returns at least one chunk, so that an
-/// empty batch is settled as well.
+/// Splits a batch into chunks of at most [`CHUNK`] messages. The parts of one message stay in one chunk,
+/// because whether nothing is left of the message is decided for each chunk. Returns at least one chunk, so
+/// that an empty batch is settled as well.
 pub(crate) fn cut(mut batch: Batch) -> Vec<Batch> {
     let mut chunks = Vec::with_capacity(batch.len() / CHUNK + 1);
     while batch.len() > CHUNK {
-        let rest = batch.split_off(CHUNK);
+        let rest = batch.split_off(end_of_chunk(&batch));
         chunks.push(std::mem::replace(&mut batch, rest));
     }
-    chunks.push(batch);
+    if chunks.is_empty() || !batch.is_empty() {
+        chunks.push(batch);
+    }
     chunks
+}
+
+/// Returns how many messages the first chunk of a batch has.
+fn end_of_chunk(batch: &[Message]) -> usize {
+    let (chunk, rest) = batch.split_at_checked(CHUNK).unwrap_or((batch, &[]));
+    let last = chunk.last().and_then(Message::origin);
+    let is_same = |it: &&Message| last.is_some() && it.origin() == last;
+    chunk.len() + rest.iter().take_while(is_same).count()
 }
 
 /// The result of processing a chunk.
@@ -177,7 +188,7 @@ impl Results {
 /// the mapping is wrong.
 struct Verdict {
     health: HealthHandle,
-    lately: FailureRate,
+    failure_rate: FailureRate,
 }
 
 impl Verdict {
@@ -185,20 +196,20 @@ impl Verdict {
         health.ready("");
         Self {
             health,
-            lately: FailureRate::default(),
+            failure_rate: FailureRate::default(),
         }
     }
 
     fn judge(&mut self, chunk: &Batch) {
-        let fresh = || chunk.iter().filter(|it| !it.was_rejected());
-        let seen = fresh().count();
+        let new = || chunk.iter().filter(|it| !it.was_rejected());
+        let seen = new().count();
         if seen == 0 {
             return;
         }
-        let failures = || fresh().filter_map(Message::failure);
-        let was_ready = !self.lately.most_failed();
-        self.lately.note(seen, failures().count());
-        if !self.lately.most_failed() {
+        let failures = || new().filter_map(Message::failure);
+        let was_ready = !self.failure_rate.most_failed();
+        self.failure_rate.note(seen, failures().count());
+        if !self.failure_rate.most_failed() {
             if !was_ready {
                 info!("most messages can be processed again");
                 self.health.ready("");
@@ -221,6 +232,25 @@ mod tests {
     use meterline_core::Health;
 
     use super::*;
+
+    #[test]
+    fn the_parts_of_one_message_stay_in_one_chunk() {
+        let parts = |count: usize, origin: u32| vec![Message::raw("x").with_origin(origin); count];
+        let sizes = |batches: &[Batch]| -> Vec<_> {
+            let chunks = cut(batches.concat());
+            chunks.iter().map(Vec::len).collect()
+        };
+        assert_eq!(sizes(&[Batch::new()]), [0]);
+        assert_eq!(sizes(&[parts(CHUNK, 1)]), [CHUNK]);
+        assert_eq!(sizes(&[parts(CHUNK + 3, 1)]), [CHUNK + 3]);
+        assert_eq!(
+            sizes(&[parts(CHUNK - 1, 1), parts(3, 2), parts(1, 3)]),
+            [CHUNK + 2, 1]
+        );
+        assert_eq!(sizes(&[parts(CHUNK, 1), parts(3, 2)]), [CHUNK, 3]);
+        let unnumbered = vec![Message::raw("x"); 2 * CHUNK + 1];
+        assert_eq!(sizes(&[unnumbered]), [CHUNK, CHUNK, 1]);
+    }
 
     #[test]
     fn what_was_rejected_before_does_not_make_it_unready() {

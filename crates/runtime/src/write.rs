@@ -9,9 +9,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use meterline_core::{
-    Cause, Health, IntCounter, Message, Metrics, RetryPolicy, Writer, WriterNode,
-};
+use meterline_core::{Cause, Health, IntCounter, Metrics, RetryPolicy, Writer, WriterNode};
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Duration, sleep, timeout},
@@ -38,7 +36,7 @@ use crate::{
 
 /// The pauses of a message that fails alone while others are accepted grow up to the pause of this
 /// failure.
-const PATIENCE: u32 = 3;
+const LONGEST_PAUSE_FAILURES: u32 = 3;
 
 /// A failure with a shorter pause is logged only if the next attempt fails too.
 const BRIEF: Duration = Duration::from_secs(5);
@@ -200,7 +198,7 @@ impl BatchWriter {
                     batch.chunks.put(chunk, true);
                     chunk = taken;
                 }
-                self.took(chunk, batch).await;
+                self.accepted(chunk, batch).await;
             }
             Err(Failed::Transient(failure)) => {
                 self.errors.inc();
@@ -267,13 +265,12 @@ impl BatchWriter {
         }
     }
 
-    async fn took(&self, chunk: Chunk, batch: &mut Batch) {
-        if self.evidence.took(chunk.bytes(), chunk.has_failed) {
+    async fn accepted(&self, chunk: Chunk, batch: &mut Batch) {
+        if self.evidence.succeeded(chunk.bytes(), chunk.has_failed) {
             info!(output = %self.label, events = chunk.len(), "the server accepted the first delivery");
         }
         batch.seen.fit(&chunk.messages);
-        let identities = chunk.messages.iter().filter_map(Message::identity);
-        self.suspects.clear(identities.map(|it| &it.uid));
+        self.suspects.clear(&chunk.messages);
         self.settle(chunk, End::Taken, batch).await;
     }
 
@@ -290,7 +287,7 @@ impl BatchWriter {
         self.settle(first, end, batch).await;
     }
 
-    /// Handles a chunk that is too large. For a single message, the response is believed only if a
+    /// Handles a chunk that is too large. For a single message, the response counts only if a
     /// smaller request succeeded since the previous such response.
     async fn too_large(
         &self,
@@ -318,7 +315,7 @@ impl BatchWriter {
         );
         let failure = TransientFailure {
             reason,
-            asked: None,
+            requested_pause: None,
             slow: Some(SLOW),
             lasted: Duration::ZERO,
             cause: Some(Cause::TooLarge),
@@ -382,7 +379,7 @@ impl BatchWriter {
             chunk.has_failed = true;
             chunk.has_hung |= failure.is_slow();
             if cause != Cause::TooLarge && chunk.len() == 1 {
-                // Then the cause is not its size, whatever the response to the larger chunk was.
+                // Then the cause is not its size, regardless of the response to the larger chunk.
                 chunk.too_large = None;
                 chunk.alone.failed_otherwise = true;
             }
@@ -430,15 +427,19 @@ impl BatchWriter {
 
     /// Settles a chunk that is not split further.
     async fn settle(&self, chunk: Chunk, end: End, batch: &mut Batch) {
-        if let Some(object) = chunk.object() {
-            self.suspects.release(object, chunk.number);
+        if let Some(object) = chunk.suspected() {
+            self.suspects.release(&object, chunk.number);
         }
         self.settler.settle(chunk, end, &mut batch.tally).await;
     }
 
     /// Returns the pause of a chunk while others are accepted.
     fn short_pause(&self, chunk: &Chunk) -> Duration {
-        let failures = chunk.alone.failures.saturating_add(1).min(PATIENCE);
+        let failures = chunk
+            .alone
+            .failures
+            .saturating_add(1)
+            .min(LONGEST_PAUSE_FAILURES);
         backoff::pause(&self.retry, failures, None)
     }
 
@@ -451,10 +452,10 @@ impl BatchWriter {
         gate: Option<Gate<'_>>,
         batch: &mut Batch,
     ) {
-        let asked = failure.asked.or(failure.slow);
-        let pause = backoff::pause(&self.retry, failures, asked);
-        // A pause that the server asked for is kept, even if other requests succeed meanwhile.
-        let early = if failure.asked.is_none() && failure.cause.is_some() {
+        let requested_pause = failure.requested_pause.or(failure.slow);
+        let pause = backoff::pause(&self.retry, failures, requested_pause);
+        // A pause that the server requested is kept, even if other requests succeed meanwhile.
+        let early = if failure.requested_pause.is_none() && failure.cause.is_some() {
             self.short_pause(&chunk)
         } else {
             pause
@@ -475,7 +476,10 @@ impl BatchWriter {
     /// Notes a failure; returns the number of consecutive failures.
     fn failed(&self, failure: &TransientFailure, is_piece: bool) -> u32 {
         let failures = self.outage.failed(failure, is_piece);
-        let pause = failure.asked.or(failure.slow).unwrap_or(self.retry.first);
+        let pause = failure
+            .requested_pause
+            .or(failure.slow)
+            .unwrap_or(self.retry.first);
         let is_brief = pause.max(failure.lasted) < BRIEF;
         self.status.failed(&failure.reason, failures, is_brief);
         failures

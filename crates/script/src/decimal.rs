@@ -46,10 +46,10 @@ impl Decimal {
 
     /// Converts a float by its shortest text; `None` if it is not finite.
     pub(crate) fn from_float(number: f64) -> Option<Self> {
-        // Rust prints the shortest text that parses to the same float, as JSON encoders do.
-        number
-            .is_finite()
-            .then(|| format!("{number:e}").parse().ok())?
+        // By the encoder that writes results: of two texts that are equally short and equally near,
+        // Rust itself prints another one.
+        let text = number.is_finite().then(|| serde_json::to_string(&number))?;
+        text.ok()?.parse().ok()
     }
 
     /// Whether it is a whole number.
@@ -372,6 +372,24 @@ mod tests {
         assert_eq!(decimal("1e-400").bounded().unwrap().to_string(), "0");
         let fine = decimal("1.5e-324");
         assert_eq!(fine.bounded(), Ok(decimal("2e-324")));
+    }
+
+    /// The float is halfway between two decimals of the same length.
+    #[test]
+    fn a_float_is_the_decimal_that_json_has() {
+        let number = 1_802_000_000_001_362.0 + 0.25;
+        let json = serde_json::to_string(&number).unwrap();
+        assert_eq!(Decimal::from_float(number).unwrap().to_string(), json);
+        assert_eq!(
+            Decimal::from_float(1e-9).unwrap().to_string(),
+            "0.000000001"
+        );
+        assert_eq!(
+            Decimal::from_float(-2e20).unwrap().to_string(),
+            "-200000000000000000000"
+        );
+        assert_eq!(Decimal::from_float(f64::NAN), None);
+        assert_eq!(Decimal::from_float(f64::NEG_INFINITY), None);
     }
 
     proptest! {

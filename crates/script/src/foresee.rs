@@ -138,6 +138,7 @@ impl Walk<'_> {
             return Foreseen {
                 is_usage: self.before.is_usage,
                 is_original: self.before.is_original,
+                is_part: self.before.is_part,
                 ..Foreseen::default()
             };
         }
@@ -159,6 +160,7 @@ impl Walk<'_> {
             metadata: state.metadata,
             is_usage: self.before.is_usage,
             is_original,
+            is_part: self.before.is_part,
         }
     }
 
@@ -268,7 +270,7 @@ impl Walk<'_> {
         });
     }
 
-    /// Interprets several alternative branches and joins them. `varies` says whether the choice depends
+    /// Interprets several alternative branches and joins them. `varies` is whether the choice depends
     /// on something that varies.
     fn either<W>(
         &mut self,

@@ -43,6 +43,7 @@ pub use expression::Expression;
 pub use functions::{Example, FunctionDoc, Group, Purity};
 pub use mapping::{Mapped, Mapping};
 pub use notes::{Loss, Note};
+pub use pod::{compare_reserved, granted};
 pub use template::Template;
 
 #[cfg(test)]

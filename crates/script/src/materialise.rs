@@ -1,7 +1,7 @@
 //! Creates `this`: the parts of the message that a script reads, as script values.
 //!
 //! A pod has seven kilobytes, of which a mapping reads a few hundred bytes. The analysis of the script
-//! determines what it reads, and only that is converted, or everything where the analysis cannot tell.
+//! determines what it reads, and only that is converted, or everything if the analysis cannot determine it.
 //! The script cannot observe the difference.
 
 use meterline_core::{Content, Message, Node, Reads, Scalar};

@@ -73,7 +73,7 @@ pub(crate) struct Cut {
 /// Returns the fields with the prefix, named without it, and how much was omitted or truncated.
 pub(crate) fn select(fields: &Map, prefix: &str) -> (Map, Cut) {
     let (mut selected, mut cut) = (Map::new(), Cut::default());
-    let mut room = VALUES;
+    let mut space = VALUES;
     for (key, value) in fields.range::<str, _>((Bound::Included(prefix), Bound::Unbounded)) {
         let Some(name) = key.strip_prefix(prefix) else {
             break;
@@ -85,13 +85,13 @@ pub(crate) fn select(fields: &Map, prefix: &str) -> (Map, Cut) {
             cut.fields += 1;
             continue;
         }
-        match taken(value, room.min(VALUE)) {
+        match taken(value, space.min(VALUE)) {
             Taken::Whole(value, length) => {
-                room -= length;
+                space -= length;
                 selected.insert(name.into(), value);
             }
             Taken::Start(value, length) => {
-                room -= length;
+                space -= length;
                 cut.values += 1;
                 selected.insert(name.into(), value);
             }
@@ -108,20 +108,20 @@ enum Taken {
     Nothing,
 }
 
-fn taken(value: &Dynamic, room: usize) -> Taken {
+fn taken(value: &Dynamic, space: usize) -> Taken {
     let Ok(text) = value.as_immutable_string_ref() else {
         // Only text can be truncated. A value that JSON cannot represent fails when it is written.
         let length = convert::to_text(value).map_or(0, |text| text.len());
-        return if length > room {
+        return if length > space {
             Taken::Nothing
         } else {
             Taken::Whole(value.clone(), length)
         };
     };
-    if text.len() <= room {
+    if text.len() <= space {
         return Taken::Whole(value.clone(), text.len());
     }
-    let start = start(&text, room);
+    let start = start(&text, space);
     if start.is_empty() {
         Taken::Nothing
     } else {

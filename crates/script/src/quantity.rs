@@ -107,7 +107,7 @@ impl Quantity {
     /// becomes 0.
     ///
     /// # Errors
-    /// [`QuantityError`] says whether the text is malformed or out of range.
+    /// [`QuantityError`] is the reason: malformed, or out of range.
     pub fn parse(text: &str) -> Result<Self, QuantityError> {
         let syntax = || QuantityError::Syntax(clipped(text));
         let range = || QuantityError::Range(clipped(text));

@@ -238,7 +238,7 @@ fn is_use_of_root(path: &[ASTNode<'_>]) -> bool {
     variable.1 == "root" && !above.iter().any(is_target)
 }
 
-/// Adds what a chain reads of its base. `is_label` says that it only becomes the `data` of the result.
+/// Adds what a chain reads of its base. `is_label` is whether it only becomes the `data` of the result.
 fn add(reads: &mut Reads, chain: &Expr, is_label: bool) {
     let (path, end) = path(chain);
     match end {

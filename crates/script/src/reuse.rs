@@ -5,11 +5,11 @@
 //! encoded result is stored with its document, and later only these fields are filled in. All other
 //! mappings are evaluated each time.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use meterline_core::{
     Content, Document, Message, event_id,
-    template::{JsonTemplate, RenderedJson},
+    template::{Forms, JsonTemplate, RenderedJson},
 };
 use rhai::{Expr, FnCallExpr, Stmt};
 
@@ -18,14 +18,18 @@ use crate::paths;
 /// The result of a script, stored with its document.
 #[derive(Debug)]
 pub(crate) struct Memo {
-    /// The mapping.
-    owner: u64,
-    /// The metadata that the result depends on.
-    from: Box<[Option<Arc<str>>]>,
+    origin: Arc<Origin>,
     /// The result.
     template: Arc<JsonTemplate>,
-    /// The order in which the gaps are filled.
-    order: Box<[usize]>,
+}
+
+/// What a result depends on besides its document.
+#[derive(Debug, PartialEq, Eq)]
+struct Origin {
+    /// The mapping.
+    owner: u64,
+    /// The metadata that the mapping reads outside the gaps.
+    metadata: Box<[Option<Arc<str>>]>,
 }
 
 /// How the result of a script is reused.
@@ -34,37 +38,46 @@ pub(crate) struct Reuse {
     gaps: Vec<(String, Filler)>,
     /// The metadata that the script reads outside the gaps.
     reads: Vec<String>,
+    forms: Forms,
+    /// The newest one, which the messages of a window share.
+    origin: Mutex<Option<Arc<Origin>>>,
 }
 
 /// The value of a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Filler {
-    /// `event_id(type)`.
-    EventId(String),
+    /// `event_id(type)` or `event_id(type, key)`.
+    EventId(String, Option<String>),
     /// `meta(key)`.
     Meta(String),
 }
 
 impl Filler {
     fn of(call: &FnCallExpr) -> Option<Self> {
-        let text = match call.args.as_slice() {
-            [] => "",
-            [Expr::StringConstant(text, _)] => text.as_str(),
-            _ => return None,
+        let text = |argument: &Expr| match argument {
+            Expr::StringConstant(text, _) => Some(text.to_string()),
+            _ => None,
         };
-        match (call.name.as_str(), call.args.len()) {
-            ("event_id", _) => Some(Self::EventId(text.to_owned())),
-            ("meta", 1) => Some(Self::Meta(text.to_owned())),
+        match (call.name.as_str(), call.args.as_slice()) {
+            ("event_id", []) => Some(Self::EventId(String::new(), None)),
+            ("event_id", [kind]) => Some(Self::EventId(text(kind)?, None)),
+            ("event_id", [kind, key]) => Some(Self::EventId(text(kind)?, Some(text(key)?))),
+            ("meta", [key]) => Some(Self::Meta(text(key)?)),
             _ => None,
         }
     }
 
     fn fill(&self, message: &Message) -> Option<Arc<str>> {
         match self {
-            Self::EventId(event_type) => {
+            Self::EventId(event_type, key) => {
                 let identity = message.identity()?;
-                let cluster = identity.cluster.as_deref();
-                let id = event_id(cluster, event_type, &identity.uid, identity.start);
+                let (cluster, uid) = (identity.cluster.as_deref(), &identity.uid);
+                let id = match key {
+                    None => event_id(cluster, event_type, uid, identity.start),
+                    Some(key) => {
+                        meterline_core::part_id(cluster, event_type, key, uid, identity.start)
+                    }
+                };
                 let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
                 Some((&*id.hyphenated().encode_lower(&mut text)).into())
             }
@@ -80,20 +93,17 @@ impl Reuse {
             return None;
         };
         let memo = document.recall::<Memo>()?;
-        let is_same = memo.owner == owner
+        let is_same = memo.origin.owner == owner
             && self
                 .reads
                 .iter()
                 .map(|key| message.metadata.get(key))
-                .eq(memo.from.iter().map(Option::as_ref));
+                .eq(memo.origin.metadata.iter().map(Option::as_ref));
         if !is_same {
             return None;
         }
-        let values = memo
-            .order
-            .iter()
-            .map(|gap| self.gaps.get(*gap)?.1.fill(message))
-            .collect::<Option<_>>()?;
+        let values = self.gaps.iter().map(|(_, filler)| filler.fill(message));
+        let values = values.collect::<Option<_>>()?;
         Some(RenderedJson::new(Arc::clone(&memo.template), values))
     }
 
@@ -112,22 +122,32 @@ impl Reuse {
         }
         let root = result.root();
         let gaps: Vec<_> = self.gaps.iter().map(|(key, _)| key.as_str()).collect();
-        let Some((template, order)) = JsonTemplate::new(root, &gaps) else {
+        let Some(template) = JsonTemplate::new(root, &gaps, &self.forms) else {
             return Content::Document(result);
         };
-        let from = self.reads.iter().map(|key| message.metadata.get(key));
-        let memo = Memo {
-            owner,
-            from: from.map(Option::<&Arc<str>>::cloned).collect(),
-            template: Arc::new(template),
-            order: order.into(),
-        };
+        let template = Arc::new(template);
         // The values that the script returned.
-        let text = |gap: &usize| root.get(gaps.get(*gap)?)?.as_str();
-        let values = memo.order.iter().filter_map(text).map(Arc::from).collect();
-        let filled = RenderedJson::new(Arc::clone(&memo.template), values);
-        document.remember(memo);
+        let text = |gap: &&str| root.get(gap)?.as_str();
+        let values = gaps.iter().filter_map(text).map(Arc::from).collect();
+        let filled = RenderedJson::new(Arc::clone(&template), values);
+        document.remember(Memo {
+            origin: self.origin(owner, message),
+            template,
+        });
         Content::Rendered(filled.with_document(result))
+    }
+
+    fn origin(&self, owner: u64, message: &Message) -> Arc<Origin> {
+        let metadata = self.reads.iter().map(|key| message.metadata.get(key));
+        let origin = Origin {
+            owner,
+            metadata: metadata.map(Option::<&Arc<str>>::cloned).collect(),
+        };
+        let mut newest = self.origin.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*newest {
+            Some(known) if **known == origin => Arc::clone(known),
+            _ => Arc::clone(newest.insert(Arc::new(origin))),
+        }
     }
 }
 
@@ -189,12 +209,17 @@ impl Reads {
         let reads = others.into_iter().map(|filler| match filler {
             Filler::Meta(key) => Some(key),
             // An id outside the gaps.
-            Filler::EventId(_) => None,
+            Filler::EventId(..) => None,
         });
         let mut reads: Vec<_> = reads.collect::<Option<_>>()?;
         reads.sort();
         reads.dedup();
-        Some(Reuse { gaps, reads })
+        Some(Reuse {
+            gaps,
+            reads,
+            forms: Forms::default(),
+            origin: Mutex::default(),
+        })
     }
 }
 

@@ -139,6 +139,53 @@ fn the_event_id_depends_on_the_identity() {
     );
 }
 
+/// Evaluates an expression with a message of this content that represents usage, or does not.
+fn id(script: &str, content: &Value, is_usage: bool) -> Value {
+    let expression = Engine::new(Limits::default())
+        .compile_expression(script)
+        .unwrap();
+    let mut message = Message::value(content);
+    if is_usage {
+        message = message.with_identity(Identity {
+            about: "pod a/b".into(),
+            uid: "u".into(),
+            start: 5,
+            end: 6,
+            cluster: Some("c".into()),
+        });
+    }
+    expression.evaluate(&message).unwrap().root().to_value()
+}
+
+#[test]
+fn a_key_distinguishes_events_of_one_type() {
+    let content = json!({"kind": "cpu"});
+    let expected = meterline_core::part_id(Some("c"), "t", "cpu", "u", 5).to_string();
+    for script in ["event_id(\"t\", \"cpu\")", "event_id(\"t\", this.kind)"] {
+        assert_eq!(id(script, &content, true), json!(expected));
+    }
+    // Also where the id is derived from the content.
+    for is_usage in [true, false] {
+        let mut ids = std::collections::HashSet::new();
+        for script in [
+            "event_id()",
+            "event_id(\"t\")",
+            "event_id(\"t\", \"\")",
+            "event_id(\"t\", \"k\")",
+            "event_id(\"tk\")",
+            "event_id(\"tk\", \"\")",
+            "event_id(\"\", \"tk\")",
+            "event_id(\"k\", \"t\")",
+        ] {
+            let id = id(script, &content, is_usage);
+            assert!(ids.insert(id.as_str().unwrap().to_owned()), "{script}");
+        }
+    }
+    let other = json!({"kind": "memory"});
+    let script = "event_id(\"t\", \"k\")";
+    assert_ne!(id(script, &content, false), id(script, &other, false));
+}
+
 /// The documented example "Capture CPU and memory limits" of the OpenMeter collector, in Rhai.
 #[test]
 fn the_documented_mapping_works() {

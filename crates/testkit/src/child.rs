@@ -206,7 +206,7 @@ impl Child {
             .ok_or_else(|| anyhow!("{} could not be waited for", self.name))
     }
 
-    /// Asks the process to end (SIGTERM).
+    /// Requests the process to end (SIGTERM).
     ///
     /// # Errors
     /// When it has already ended.
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_paused_process_goes_on_after_resume() {
+    async fn a_paused_process_continues_after_resume() {
         let child = shell("read _ ; trap 'echo bye; exit 0' TERM; echo up; while :; do :; done");
         child
             .wait_for_line(Stream::Stdout, SOON, |line| line == "up")
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_child_is_gone() {
+    fn a_dropped_child_is_killed() {
         let child = shell("while :; do sleep 1; done");
         let exit = child.exit.clone();
         drop(child);

@@ -11,9 +11,10 @@
 //! | [`kwok`] | a third-party simulation of a kubelet, for many pods |
 //! | [`lagging`] | an HTTP proxy in front of the API server that delays watch events |
 //! | [`pods`] | pods whose status a test writes itself, for exact corner cases |
-//! | [`proxy`] | a TCP proxy in front of the API server, whose connections can go silent |
+//! | [`proxy`] | a TCP proxy in front of the API server, whose connections can stop forwarding |
+//! | [`reservation`] | what a pod reserves, computed a second time, and random pods |
 //! | [`tls`] | TLS in front of the ingest API, with certificates that the test chooses |
-//! | [`truth`] | when each pod ran, recorded from a watch of its own |
+//! | [`truth`] | when each pod ran, recorded from a separate watch |
 //! | [`preload`] | failures of disk, clock and name resolution inside the program |
 //! | [`process`] | the real binary: start it, read its endpoints and log, signal it, end it |
 //!
@@ -37,6 +38,7 @@ pub mod ports;
 pub mod preload;
 pub mod process;
 pub mod proxy;
+pub mod reservation;
 pub mod scene;
 pub mod tls;
 pub mod truth;

@@ -135,7 +135,7 @@ impl Pods {
 
     /// Runs a pod from its creation to its end and returns its life: pending for `delay`, then running
     /// for `time`, at least a second. The finished pod is not deleted. Each step is repeated while the API
-    /// server refuses it or is away, as a kubelet does.
+    /// server refuses it or is unavailable, as a kubelet does.
     ///
     /// # Errors
     /// When a step fails for a minute.
@@ -148,21 +148,24 @@ impl Pods {
         tokio::time::sleep(delay).await;
         let name = &pod.name;
         let made = until_done(|| async {
-            // The server may have created the pod before it went away.
+            // The server may have created the pod before it became unavailable.
             match self.api.get_opt(name).await? {
                 Some(made) => Ok(made),
                 None => self.create(pod).await,
             }
         });
         let uid = made.await?.metadata.uid.unwrap_or_default();
+        // The server may have applied a status whose response was lost.
         let start = until_done(|| async {
-            let start = now();
+            let known = self.state(name, "running", "startedAt").await?;
+            let start = known.unwrap_or_else(now);
             self.set_running(name, start).await.map(|_| start)
         });
         let start = start.await?;
         tokio::time::sleep(time).await;
         let end = until_done(|| async {
-            let end = now().max(start + TimeDelta::seconds(1));
+            let known = self.state(name, "terminated", "finishedAt").await?;
+            let end = known.unwrap_or_else(|| now().max(start + TimeDelta::seconds(1)));
             let ended = self.set_ended(name, Phase::Succeeded, start, end).await;
             ended.map(|_| end)
         });
@@ -194,6 +197,18 @@ impl Pods {
         })
         .await?;
         Ok(life)
+    }
+
+    /// Returns a time of the first container's state, if it is in this state.
+    async fn state(
+        &self,
+        name: &str,
+        state: &str,
+        time: &str,
+    ) -> anyhow::Result<Option<DateTime<Utc>>> {
+        let pod = serde_json::to_value(self.api.get(name).await?)?;
+        let time = pod.pointer(&format!("/status/containerStatuses/0/state/{state}/{time}"));
+        Ok(time.and_then(Value::as_str).and_then(|it| it.parse().ok()))
     }
 
     /// The API itself, for calls that have no method here.
@@ -325,6 +340,38 @@ impl Pods {
         ]}}));
         let parameters = PatchParams::default();
         Ok(self.api.patch_resize(name, &parameters, &patch).await?)
+    }
+
+    /// Sets the status: the node has granted what the spec asks for, and the runtime has applied it.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn grant_resize(&self, name: &str) -> anyhow::Result<Pod> {
+        let pod = self.api.get(name).await?;
+        let statuses = pod.status.and_then(|status| status.container_statuses);
+        let mut statuses = statuses.unwrap_or_default();
+        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+        for (status, container) in statuses.iter_mut().zip(containers) {
+            let resources = container.resources.clone().unwrap_or_default();
+            status.allocated_resources = resources.requests.clone();
+            status.resources = Some(resources);
+        }
+        let status = json!({"containerStatuses": statuses, "conditions": []});
+        self.patch_status(name, status).await
+    }
+
+    /// Sets the status: the node does not grant what the spec asks for, for this reason (`Deferred` or
+    /// `Infeasible`).
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn refuse_resize(&self, name: &str, reason: &str) -> anyhow::Result<Pod> {
+        let condition = json!({
+            "type": "PodResizePending", "status": "True", "reason": reason,
+            "lastTransitionTime": rfc3339(now()),
+        });
+        self.patch_status(name, json!({"conditions": [condition]}))
+            .await
     }
 
     /// Sets an annotation, or removes it.

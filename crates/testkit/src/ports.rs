@@ -11,7 +11,7 @@ const COUNT: u32 = 12_000;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A loopback port that is free now and that this process has not returned lately.
+/// A loopback port that is free now and that this process has not returned recently.
 ///
 /// # Errors
 /// When none of the range is free.

@@ -25,7 +25,7 @@ impl Preload {
     /// Compiles the library. At first it does nothing.
     ///
     /// # Errors
-    /// When there is no C compiler; the error shows what it said.
+    /// When there is no C compiler; the error shows its output.
     pub fn compile() -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("meterline-preload-")

@@ -63,7 +63,7 @@ pub struct Meterline {
 }
 
 impl Meterline {
-    /// The command `meterline` at `binary`, in an empty folder of its own.
+    /// The command `meterline` at `binary`, in a new empty folder.
     #[must_use]
     pub fn command(binary: impl AsRef<OsStr>) -> MeterlineCommand {
         let mut command = Command::new(binary);
@@ -110,7 +110,7 @@ impl Meterline {
             .with_context(|| format!("waiting for {text:?}"))
     }
 
-    /// Asks for an orderly end, as Kubernetes does, and [audits the fates](Meterline::audit_fates)
+    /// Requests an orderly end, as Kubernetes does, and [audits the fates](Meterline::audit_fates)
     /// before.
     ///
     /// # Errors
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_shell_before_it_changes_only_what_it_is_told() {
+    async fn a_shell_before_it_changes_only_what_it_is_given() {
         let meterline = stand_in("ulimit -n >&2; echo \"$WHO $1\" >&2; echo gone")
             .env("WHO", "me")
             .by_shell("ulimit -n 99", ">&-")

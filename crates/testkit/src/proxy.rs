@@ -1,4 +1,4 @@
-//! A TCP proxy in front of the API server, whose connections can go silent.
+//! A TCP proxy in front of the API server, whose connections can stop forwarding.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

@@ -8,7 +8,7 @@
 
 #![expect(
     clippy::unwrap_used,
-    reason = "a test whose surroundings do not come up cannot go on"
+    reason = "a test whose surroundings do not start cannot continue"
 )]
 
 use std::ops::{Deref, Range};
@@ -205,7 +205,7 @@ impl<C> Scene<C> {
     async fn settled_by(&self, lives: &[Life], wanted: impl Fn(&str, &str) -> bool) -> Report {
         let lives = &select(lives, &wanted);
         let range = self.range(lives);
-        // An error says no more than the report.
+        // The report contains everything that an error would.
         let _ = self
             .ingest
             .wait_until(SETTLE, |state| {

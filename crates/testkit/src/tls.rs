@@ -30,7 +30,7 @@ pub struct Authority {
 pub struct Certificate(Arc<ServerConfig>);
 
 impl Authority {
-    /// An authority that nobody trusts yet.
+    /// An authority that is not trusted yet.
     ///
     /// # Errors
     /// When no key can be made.
@@ -42,7 +42,7 @@ impl Authority {
         // Two authorities of the same name differ only in their keys, which is another error.
         let name = format!("authority {}", uuid::Uuid::new_v4());
         params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().context("cannot make a key")?;
+        let key = KeyPair::generate().context("cannot create a key")?;
         let pem = params.self_signed(&key)?.pem();
         let issuer = Issuer::new(params, key);
         Ok(Self { issuer, pem })

@@ -22,7 +22,7 @@ use crate::audit::Life;
 use crate::pods;
 
 #[derive(Debug, Default)]
-struct Book {
+struct Record {
     pods: BTreeMap<String, Entry>,
     /// UIDs listed since the last `Init`.
     listed: BTreeSet<String>,
@@ -39,7 +39,7 @@ struct Entry {
 /// Keeps the lives of all pods of a cluster; see the [module](self).
 #[derive(Debug)]
 pub struct Truth {
-    book: watch::Receiver<Book>,
+    record: watch::Receiver<Record>,
     task: JoinHandle<()>,
 }
 
@@ -50,28 +50,28 @@ impl Truth {
     /// When there is no list within 30 seconds.
     pub async fn watch(client: Client) -> anyhow::Result<Self> {
         const LIMIT: Duration = Duration::from_secs(30);
-        let (sender, mut book) = watch::channel(Book::default());
+        let (sender, mut record) = watch::channel(Record::default());
         let task = tokio::spawn(follow(client, sender));
-        let synced = async { book.wait_for(|book| book.synced).await.is_ok() };
+        let synced = async { record.wait_for(|record| record.synced).await.is_ok() };
         let synced = tokio::time::timeout(LIMIT, synced).await.unwrap_or(false);
         if !synced {
             task.abort();
             bail!("no list of pods within {LIMIT:?}");
         }
-        Ok(Self { book, task })
+        Ok(Self { record, task })
     }
 
     /// The lives of all pods that have started, including deleted ones.
     #[must_use]
     pub fn lives(&self) -> Vec<Life> {
-        lives(&self.book.borrow())
+        lives(&self.record.borrow())
     }
 
     /// Deleted pods whose end no status reported.
     #[must_use]
     pub fn unreported(&self) -> Vec<Life> {
-        let book = self.book.borrow();
-        let pods = book.pods.values();
+        let record = self.record.borrow();
+        let pods = record.pods.values();
         pods.filter(|entry| entry.started && entry.life.end.is_some() && !entry.reported)
             .map(|entry| entry.life.clone())
             .collect()
@@ -97,8 +97,8 @@ impl Truth {
         limit: Duration,
         condition: impl Fn(&[Life]) -> bool,
     ) -> anyhow::Result<()> {
-        let mut book = self.book.clone();
-        let met = book.wait_for(|book| condition(&lives(book)));
+        let mut record = self.record.clone();
+        let met = record.wait_for(|record| condition(&lives(record)));
         match tokio::time::timeout(limit, met).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => bail!("the watch behind the truth has ended"),
@@ -120,24 +120,24 @@ impl Drop for Truth {
     }
 }
 
-fn lives(book: &Book) -> Vec<Life> {
-    let entries = book.pods.values().filter(|entry| entry.started);
+fn lives(record: &Record) -> Vec<Life> {
+    let entries = record.pods.values().filter(|entry| entry.started);
     entries.map(|entry| entry.life.clone()).collect()
 }
 
-async fn follow(client: Client, book: watch::Sender<Book>) {
+async fn follow(client: Client, record: watch::Sender<Record>) {
     let api: Api<Pod> = Api::all(client);
     let events = watcher(api, watcher::Config::default()).default_backoff();
     pin_mut!(events);
     while let Some(event) = events.next().await {
-        // An error means that the API server is away; the stream continues by itself.
+        // An error means that the API server is unavailable; the stream continues by itself.
         if let Ok(event) = event {
-            book.send_modify(|book| book.apply(event, pods::now()));
+            record.send_modify(|record| record.apply(event, pods::now()));
         }
     }
 }
 
-impl Book {
+impl Record {
     fn apply(&mut self, event: watcher::Event<Pod>, now: DateTime<Utc>) {
         match event {
             watcher::Event::Init => self.listed.clear(),

@@ -64,3 +64,13 @@ pub(crate) fn text(bytes: &[u8], to: &mut Vec<u8>) -> Result<(), serde_json::Err
     to.push(b'"');
     Ok(())
 }
+
+/// The length of what [`text`] writes.
+pub(crate) fn text_size(text: &str) -> usize {
+    let size = |byte: u8| match byte {
+        b'"' | b'\\' | 0x08 | 0x09 | 0x0a | 0x0c | 0x0d => 2,
+        0x00..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(size).sum::<usize>() + 2
+}

@@ -1,8 +1,8 @@
 //! Buffers: they keep what an input yields, acknowledge it to the input, and pass it on.
 //!
 //! A buffer is for an input that cannot yield a message again, for example when a client waits for the
-//! response to its request. `kubernetes_resources` must not have a buffer: its ledger remembers what ran
-//! until that is delivered, and would count messages as delivered when the buffer has stored them.
+//! response to its request. `kubernetes_resources` must not have a buffer: its ledger keeps usage
+//! until it is delivered, and would count messages as delivered when the buffer has stored them.
 
 mod memory;
 mod sqlite;
@@ -61,7 +61,7 @@ impl BufferPlan for NoneConfig {
     }
 }
 
-/// Keeps batches in order. A call that returns an error has no effect; the error says why it failed.
+/// Keeps batches in order. A call that returns an error has no effect; the error is the reason.
 trait Store: Send {
     /// Keeps a batch. Once this returns, the batch survives everything that the store is made to survive.
     fn push(&mut self, batch: Batch) -> Result<(), String>;
@@ -75,7 +75,7 @@ trait Store: Send {
     fn bytes(&self) -> u64;
     /// Returns how many batches are kept, whether handed out or not.
     fn batches(&mut self) -> usize;
-    /// Whether what is kept survives the process.
+    /// Whether the batches survive the process.
     fn survives(&self) -> bool;
     /// Returns how many batches were found damaged since the last call.
     fn quarantined(&mut self) -> u64 {
@@ -92,7 +92,7 @@ struct Shared {
     /// Notified when a batch was stored, or the input has ended.
     news: Notify,
     /// Notified when the store has become smaller.
-    room: Notify,
+    shrunk: Notify,
     ended: AtomicBool,
     /// The reason why the input can never yield again, once it has failed.
     failure: OnceLock<String>,
@@ -115,7 +115,7 @@ impl Shared {
         let before = store.bytes();
         let outcome = run(store.as_mut());
         if store.bytes() < before {
-            self.room.notify_one();
+            self.shrunk.notify_one();
         }
         self.kept
             .set(i64::try_from(store.bytes()).unwrap_or(i64::MAX));
@@ -128,13 +128,13 @@ impl Shared {
     }
 }
 
-/// An input with a store behind it.
+/// An input whose batches go through a store.
 struct Buffered {
     /// The input, until the first read starts the task that reads it.
     input: Option<Box<dyn Input>>,
     /// The task that fills the store. It is aborted when this is dropped.
     writer: JoinSet<()>,
-    /// Asks that task to stop reading and to end.
+    /// Signals that task to stop reading and to end.
     end: Arc<Notify>,
     shared: Arc<Shared>,
     unsettled: Settlements<u64>,
@@ -156,9 +156,11 @@ fn buffered(
         "Bytes of messages that a buffer keeps.",
         &labels,
     );
-    let received = cx
-        .metrics
-        .counter("buffer_received", "Messages that a buffer took.", &labels);
+    let received = cx.metrics.counter(
+        "buffer_received",
+        "Messages that a buffer accepted.",
+        &labels,
+    );
     let quarantined = cx.metrics.counter(
         "buffer_quarantined",
         "Batches that a buffer found damaged and set aside.",
@@ -172,7 +174,7 @@ fn buffered(
             store: Mutex::new(store),
             limit: limit.max(1),
             news: Notify::new(),
-            room: Notify::new(),
+            shrunk: Notify::new(),
             ended: AtomicBool::new(false),
             failure: OnceLock::new(),
             behind: OnceLock::new(),
@@ -190,13 +192,15 @@ fn buffered(
 async fn fill(mut input: Box<dyn Input>, shared: Arc<Shared>, end: Arc<Notify>) {
     let read = match take_in(input.as_mut(), &shared, &end).await {
         Ok(Filled::Ended) => Ok(()),
-        Ok(Filled::Stopped) => take_the_rest(input.as_mut(), &shared).await,
+        Ok(Filled::Stopped) => store_remaining(input.as_mut(), &shared).await,
         Err(error) => Err(error),
     };
     if let Err(InputError(reason)) = read {
-        error!("the input behind a buffer has ended, what is kept is delivered yet: {reason}");
-        let told = format!("the input behind it has ended: {reason}");
-        shared.health.not_ready(told);
+        error!(
+            "the input of a buffer has ended; the buffer still delivers what it keeps: {reason}"
+        );
+        let detail = format!("its input has ended: {reason}");
+        shared.health.not_ready(detail);
         let _ = shared.failure.set(reason);
     }
     input.close().await;
@@ -225,7 +229,7 @@ async fn take_in(
             // Nothing is dropped: the input waits, and so does its sender.
             tokio::select! {
                 () = &mut stopped => return Ok(Filled::Stopped),
-                () = shared.room.notified() => {}
+                () = shared.shrunk.notified() => {}
             }
         }
         let read = tokio::select! {
@@ -246,7 +250,7 @@ async fn take_in(
         match keep(shared, batch, ack).await {
             Ok(()) => {
                 if refused > 0 {
-                    info!("the buffer takes messages again");
+                    info!("the buffer accepts messages again");
                     shared.health.ready("");
                     refused = 0;
                 }
@@ -256,19 +260,19 @@ async fn take_in(
                 if refused.is_power_of_two() {
                     warn!(
                         refused,
-                        "the buffer cannot keep messages: {reason}; they are refused, not lost"
+                        "the buffer cannot store messages: {reason}; they are refused, not lost"
                     );
                 }
                 shared
                     .health
-                    .not_ready(format!("the buffer cannot keep messages: {reason}"));
+                    .not_ready(format!("the buffer cannot store messages: {reason}"));
                 sleep(RETRY.pause(refused)).await;
             }
         }
     }
 }
 
-/// Puts a batch into the store and acknowledges it; an error says why the store refused it.
+/// Puts a batch into the store and acknowledges it; an error is the reason why the store refused it.
 async fn keep(shared: &Arc<Shared>, batch: Batch, ack: Ack) -> Result<(), String> {
     let count = batch.len() as u64;
     let store = Arc::clone(shared);
@@ -289,13 +293,15 @@ async fn keep(shared: &Arc<Shared>, batch: Batch, ack: Ack) -> Result<(), String
 
 /// After a stop: stores the batches that only the input has, even when the store is full, because there are
 /// no more of them than were in flight. Each batch is tried once. The input counts a refused batch as lost.
-async fn take_the_rest(input: &mut dyn Input, shared: &Arc<Shared>) -> Result<(), InputError> {
+async fn store_remaining(input: &mut dyn Input, shared: &Arc<Shared>) -> Result<(), InputError> {
     if !input.stop() {
         return Ok(());
     }
     while let Some((batch, ack)) = input.read().await? {
         if let Err(reason) = keep(shared, batch, ack).await {
-            warn!("the buffer cannot keep the last messages of its input: {reason}; they are lost");
+            warn!(
+                "the buffer cannot store the last messages of its input: {reason}; they are lost"
+            );
             break;
         }
     }

@@ -8,7 +8,9 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use meterline_config::{BufferSpec, Configure, Located, PlanContext, Spec};
-use meterline_core::{Batch, BufferPlan, BuildContext, BuildError, Identity, Input, Message};
+use meterline_core::{
+    Batch, BatchLimit, BufferPlan, BuildContext, BuildError, Identity, Input, Message, Part,
+};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 use tracing::error;
@@ -86,6 +88,12 @@ struct Kept {
     content: Vec<u8>,
     metadata: Vec<(String, String)>,
     identity: Option<KeptIdentity>,
+    /// Which part of a message it is: numbers and counts, the innermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    part: Vec<(usize, usize)>,
+    /// The most messages and bytes of a batch that holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    batch_limit: Option<(usize, usize)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -114,13 +122,24 @@ impl Kept {
                 end: identity.end,
                 cluster: identity.cluster.as_deref().map(str::to_owned),
             }),
+            part: std::iter::successors(message.part(), |part| part.of.as_ref())
+                .map(|part| (part.number, part.count))
+                .collect(),
+            batch_limit: message.batch_limit().map(|it| (it.count, it.byte_size)),
         })
     }
 
     fn message(self) -> Message {
-        let mut message = Message::raw(self.content);
+        let parts = self.part.into_iter().rev();
+        let part = parts.fold(None, |of, (number, count)| {
+            Some(Arc::new(Part { number, count, of }))
+        });
+        let mut message = Message::raw(self.content).with_part(part);
         for (key, value) in self.metadata {
             message.metadata.set(key, value);
+        }
+        if let Some((count, byte_size)) = self.batch_limit {
+            message.limit_batch(&Arc::new(BatchLimit { count, byte_size }));
         }
         match self.identity {
             None => message,
@@ -190,16 +209,16 @@ impl File {
             Ok(()) => Ok(file),
             Err(sqlite::Error::Damaged(reason)) => {
                 file.connection = None;
-                let aside = sqlite::move_aside(&file.path, "damaged", now).map_err(told)?;
+                let aside = sqlite::move_aside(&file.path, "damaged", now).map_err(reason_of)?;
                 error!(
                     path = %file.path.display(),
-                    "the buffer was damaged: {reason}. It was moved to {}; what it kept is not delivered",
+                    "the buffer was damaged: {reason}. It was moved to {}; the messages in it are not delivered",
                     aside.display()
                 );
-                file.connect().map_err(told)?;
+                file.connect().map_err(reason_of)?;
                 Ok(file)
             }
-            Err(error) => Err(told(error)),
+            Err(error) => Err(reason_of(error)),
         }
     }
 
@@ -221,14 +240,14 @@ impl File {
         run: impl FnOnce(&mut Connection) -> Result<T, rusqlite::Error>,
     ) -> Result<T, String> {
         if self.connection.is_none() {
-            self.connect().map_err(told)?;
+            self.connect().map_err(reason_of)?;
         }
         let Some(connection) = &mut self.connection else {
             return Err("it is not open".to_owned());
         };
         run(connection).map_err(|error| {
             self.connection = None;
-            told(error.into())
+            reason_of(error.into())
         })
     }
 
@@ -256,7 +275,7 @@ impl File {
                         .map(|kept| kept.into_iter().map(Kept::message).collect())
                         .map_err(|error| error.to_string())
                 }
-                _ => Err("it has another sum".to_owned()),
+                _ => Err("its checksum does not match".to_owned()),
             };
             (u64::try_from(number).unwrap_or(0), batch)
         }))
@@ -265,7 +284,7 @@ impl File {
     fn quarantine(&mut self, number: u64, reason: &str) -> Result<(), String> {
         error!(
             number,
-            "a batch in the buffer is damaged and set aside, and not billed: {reason}"
+            "a batch in the buffer is damaged; it is set aside and not billed: {reason}"
         );
         self.quarantined = self.quarantined.saturating_add(1);
         let number = i64::try_from(number).unwrap_or(i64::MAX);
@@ -276,7 +295,7 @@ impl File {
                  SELECT number, messages, ?2 FROM batches WHERE number = ?1",
                 params![number, reason],
             )?;
-            let size = forget(&transaction, number)?;
+            let size = delete(&transaction, number)?;
             transaction.commit()?;
             Ok(size)
         })?;
@@ -286,7 +305,7 @@ impl File {
 }
 
 /// Deletes a batch and returns its size in bytes.
-fn forget(connection: &Connection, number: i64) -> Result<u64, rusqlite::Error> {
+fn delete(connection: &Connection, number: i64) -> Result<u64, rusqlite::Error> {
     let size: Option<i64> = connection
         .query_row(
             "DELETE FROM batches WHERE number = ?1 RETURNING LENGTH(messages)",
@@ -343,7 +362,7 @@ impl Store for File {
 
     fn done(&mut self, number: u64) -> Result<(), String> {
         let number = i64::try_from(number).unwrap_or(i64::MAX);
-        let size = self.on(|connection| forget(connection, number))?;
+        let size = self.on(|connection| delete(connection, number))?;
         self.bytes = self.bytes.saturating_sub(size);
         Ok(())
     }
@@ -377,10 +396,10 @@ impl Store for File {
     }
 }
 
-fn told(error: sqlite::Error) -> String {
+fn reason_of(error: sqlite::Error) -> String {
     match error {
         sqlite::Error::InUse => {
-            "another process uses it; each buffer needs a file of its own".to_owned()
+            "another process uses it; each buffer needs its own file".to_owned()
         }
         sqlite::Error::Damaged(reason) => format!("it is damaged: {reason}"),
         sqlite::Error::Unusable(reason) => reason,

@@ -1,7 +1,9 @@
 use std::{collections::VecDeque, path::Path};
 
 use futures::FutureExt;
-use meterline_core::{Cause, Health, Identity, Message, Metrics, Rejected, Settlement};
+use meterline_core::{
+    BatchLimit, Cause, Content, Health, Identity, Message, Metrics, Rejected, Settlement,
+};
 
 use super::{memory::Memory, sqlite::File, *};
 
@@ -98,7 +100,7 @@ async fn read_all(
 }
 
 #[tokio::test]
-async fn what_goes_in_comes_out_in_order_and_what_failed_again() {
+async fn batches_are_yielded_in_order_and_failed_ones_again() {
     let dir = tempfile::tempdir().unwrap();
     for store in [
         Box::<Memory>::default() as Box<dyn Store>,
@@ -125,7 +127,7 @@ async fn what_goes_in_comes_out_in_order_and_what_failed_again() {
 }
 
 #[tokio::test]
-async fn what_was_not_delivered_survives_with_all_that_belongs_to_it() {
+async fn undelivered_messages_survive_with_their_metadata_and_identity() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("deep/b.sqlite");
     let (source, acknowledged) = Source::of(&["a", "b", "c"]);
@@ -161,18 +163,18 @@ async fn what_was_not_delivered_survives_with_all_that_belongs_to_it() {
     drop(input);
     assert!(
         file(&path).next().unwrap().is_none(),
-        "delivered is forgotten"
+        "delivered batches are deleted"
     );
 }
 
 #[tokio::test]
-async fn a_full_buffer_lets_the_input_wait() {
+async fn a_full_buffer_makes_the_input_wait() {
     let (source, acknowledged) = Source::of(&["aaaa", "bbbb", "cccc"]);
     let mut input = buffered(Box::<Memory>::default(), 8, source, &cx());
     let (_, first) = input.read().await.unwrap().unwrap();
     let (_, second) = input.read().await.unwrap().unwrap();
     let third = tokio::time::timeout(Duration::from_millis(200), input.read()).await;
-    assert!(third.is_err(), "there is no room");
+    assert!(third.is_err(), "the buffer is full");
     assert_eq!(acknowledged.lock().unwrap().len(), 1);
     first.resolve(Outcome::Delivered);
     second.resolve(Outcome::Delivered);
@@ -183,7 +185,7 @@ async fn a_full_buffer_lets_the_input_wait() {
 }
 
 #[tokio::test]
-async fn a_damaged_batch_is_set_aside_and_the_others_go_on() {
+async fn a_damaged_batch_is_set_aside_and_the_others_are_delivered() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("b.sqlite");
     let mut store = file(&path);
@@ -206,7 +208,7 @@ async fn a_damaged_batch_is_set_aside_and_the_others_go_on() {
     for number in [1, 3] {
         store.done(number).unwrap();
     }
-    assert_eq!(store.bytes(), 0, "and takes no room");
+    assert_eq!(store.bytes(), 0, "and uses no capacity");
     drop(store);
     let connection = rusqlite::Connection::open(&path).unwrap();
     let kept: i64 = connection
@@ -220,9 +222,9 @@ async fn a_damaged_batch_is_set_aside_and_the_others_go_on() {
 }
 
 /// Refuses this many batches, then accepts.
-struct Moody(Memory, u32);
+struct RefusesFirst(Memory, u32);
 
-impl Store for Moody {
+impl Store for RefusesFirst {
     fn push(&mut self, batch: Batch) -> Result<(), String> {
         if self.1 > 0 {
             self.1 -= 1;
@@ -251,10 +253,15 @@ impl Store for Moody {
 }
 
 #[tokio::test]
-async fn what_a_full_disk_refuses_is_not_acknowledged_and_comes_again() {
+async fn a_batch_that_a_full_disk_refuses_is_not_acknowledged_and_is_read_again() {
     let cx = cx();
     let (source, acknowledged) = Source::of(&["a", "b"]);
-    let mut input = buffered(Box::new(Moody(Memory::default(), 1)), 1_000, source, &cx);
+    let mut input = buffered(
+        Box::new(RefusesFirst(Memory::default(), 1)),
+        1_000,
+        source,
+        &cx,
+    );
     let mut seen = read_all(&mut input, |_| Some(Outcome::Delivered)).await;
     seen.sort();
     assert_eq!(seen, ["a", "b"], "once each");
@@ -264,7 +271,7 @@ async fn what_a_full_disk_refuses_is_not_acknowledged_and_comes_again() {
 }
 
 #[test]
-fn bytes_that_are_no_text_are_kept_as_they_are() {
+fn bytes_that_are_no_text_are_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = file(&dir.path().join("b.sqlite"));
     let bytes: Vec<u8> = (0..=255).collect();
@@ -297,12 +304,12 @@ impl Input for Broken {
 }
 
 #[tokio::test]
-async fn an_input_that_broke_is_told_of_once_everything_is_delivered() {
+async fn the_error_of_an_input_is_reported_once_everything_is_delivered() {
     let cx = cx();
     let input = Box::new(Broken(false));
     let mut input = buffered(Box::<Memory>::default(), 1_000, input, &cx);
     let (_, ack) = input.read().await.unwrap().unwrap();
-    assert!(input.read().await.unwrap().is_none(), "one is under way");
+    assert!(input.read().await.unwrap().is_none(), "one is in flight");
     assert!(!cx.health.report().ready);
     drop(ack);
     let (batch, ack) = input.read().await.unwrap().unwrap();
@@ -314,7 +321,7 @@ async fn an_input_that_broke_is_told_of_once_everything_is_delivered() {
 }
 
 #[tokio::test]
-async fn after_a_stop_memory_hands_out_what_it_has_and_a_file_keeps_it() {
+async fn after_a_stop_memory_yields_its_batches_and_a_file_keeps_them() {
     let dir = tempfile::tempdir().unwrap();
     for (store, lost, persisted) in [
         (Box::<Memory>::default() as Box<dyn Store>, 1, 0),
@@ -387,7 +394,7 @@ struct Refuses;
 
 impl Store for Refuses {
     fn push(&mut self, _: Batch) -> Result<(), String> {
-        Err("as the test wants it".to_owned())
+        Err("refused by the test".to_owned())
     }
     fn next(&mut self) -> Result<Option<(u64, Batch)>, String> {
         Ok(None)
@@ -408,7 +415,7 @@ impl Store for Refuses {
 }
 
 #[tokio::test]
-async fn a_stop_takes_what_waits_in_the_input_or_counts_it_as_lost() {
+async fn a_stop_stores_what_waits_in_the_input_or_counts_it_as_lost() {
     let dir = tempfile::tempdir().unwrap();
     let file = file(&dir.path().join("b.sqlite"));
     for (store, lost, persisted) in [(file, 0, 3), (Box::new(Refuses) as Box<dyn Store>, 3, 0)] {
@@ -433,9 +440,29 @@ async fn a_stop_takes_what_waits_in_the_input_or_counts_it_as_lost() {
     };
     let mut input = buffered(Box::<Memory>::default(), 1, Box::new(input), &cx());
     assert!(input.read().now_or_never().is_none());
-    assert!(input.stop(), "what memory takes is delivered yet");
+    assert!(input.stop(), "what memory holds is still delivered");
     let seen = read_all(&mut input, |_| Some(Outcome::Delivered)).await;
     assert_eq!(seen, ["a"; 3]);
     input.close().await;
     assert_eq!(input.left(), Undelivered::default());
+}
+
+#[test]
+fn a_file_keeps_which_part_a_message_is_and_the_limit_of_its_batches() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("buffer.sqlite");
+    let two = || vec![Content::Raw("a".into()), Content::Raw("b".into())];
+    let outer = Message::raw("x").divide(two()).last().unwrap();
+    let mut part = outer.divide(two()).last().unwrap();
+    part.limit_batch(&Arc::new(BatchLimit {
+        count: 3,
+        ..BatchLimit::NONE
+    }));
+    let batch = vec![part.clone(), Message::raw("plain")];
+    file(&path).push(batch).unwrap();
+    let (_, kept) = file(&path).next().unwrap().unwrap();
+    assert_eq!(kept[0].part(), part.part());
+    assert_eq!(kept[0].about(), "message, part 2 of 2 of part 2 of 2");
+    assert_eq!(kept[0].batch_limit(), part.batch_limit());
+    assert_eq!((kept[1].part(), kept[1].batch_limit()), (None, None));
 }

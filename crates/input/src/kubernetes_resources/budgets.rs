@@ -44,17 +44,17 @@ impl Budgets {
         Self {
             cut: counter(
                 "kubernetes_object_cut",
-                "Values of objects that were left out because too much is read of the object, each \
-                 time that the object came.",
+                "Values that were left out of objects because too much is read of the object, counted at \
+                 each observation.",
             ),
             joined: counter(
                 "ledger_joined_segments",
-                "Changes of labels that are not billed with the label that they made, because too much \
-                 of their namespace waits to be delivered.",
+                "Changes of labels that were joined with the time before them, because too much of their \
+                 namespace waits to be delivered.",
             ),
             beyond: counter(
                 "ledger_segments_beyond_budget",
-                "Changes of what is billed that wait although too much of their namespace does.",
+                "Changes that affect the bill and wait beyond the budget of their namespace.",
             ),
             limits: Mutex::default(),
         }

@@ -71,7 +71,7 @@ impl Plan {
     /// Builds the input for the cluster.
     ///
     /// # Errors
-    /// Says what is wrong and what to do about it.
+    /// The error names the cause and the remedy.
     async fn connect(
         self,
         cluster: Cluster,
@@ -80,7 +80,7 @@ impl Plan {
         let seconds = i64::try_from(self.interval.as_secs()).unwrap_or(i64::MAX);
         let interval = Interval::new(seconds)
             .ok_or_else(|| "the interval must be at least one second".to_owned())?;
-        // The server may be away, which is no reason not to start. But without an address and credentials
+        // The program also starts while the server is unavailable. But without an address and credentials
         // there is nothing to wait for.
         cluster.config().await.map_err(|error| {
             format!(
@@ -138,7 +138,7 @@ impl Plan {
         }
     }
 
-    /// The names of the watches. What is selected otherwise is another watch to a restored ledger.
+    /// The names of the watches. With another selection it is another watch for a restored ledger.
     fn names(&self) -> Vec<Named> {
         let name = |namespace: &str| match &self.label_selector {
             Some(selector) => format!("{namespace} {selector}").into(),
@@ -185,14 +185,14 @@ impl Plan {
         (ledger, Some(saved.seen))
     }
 
-    /// The second from which a ledger without a past bills. The window of this moment is billed whole: the
-    /// server still knows when what runs in it started.
+    /// The second from which a new ledger bills. The current window is billed whole: the server still knows
+    /// when the objects that run in it started.
     fn horizon(&self, interval: Interval, clock: &Clock) -> i64 {
         let lookback = i64::try_from(self.lookback.as_secs()).unwrap_or(i64::MAX);
         interval.floor(clock.seconds().saturating_sub(lookback))
     }
 
-    /// The watches, each with what a restored ledger knows of its collection.
+    /// The watches, each with the objects of its collection that a restored ledger contains.
     fn watches(
         &self,
         names: Vec<Named>,
@@ -202,7 +202,9 @@ impl Plan {
         let is_namespaced = self.resource_type.is_namespaced();
         let place = |known: &Known| {
             let sees = |namespace: &Option<String>| {
-                !is_namespaced || namespace.is_none() || *namespace == known.namespace
+                !is_namespaced
+                    || namespace.is_none()
+                    || namespace.as_deref() == known.namespace.as_deref()
             };
             let place = names.iter().find(|(_, namespace)| sees(namespace));
             place.map(|(name, _)| Arc::clone(name))
@@ -249,8 +251,8 @@ impl Plan {
             error!(
                 label = %cx.label,
                 path = %path.display(),
-                "the state file was damaged: {damage}. The ledger is rebuilt from the API server; what \
-                 ran before and is gone there cannot be billed any more"
+                "the state file was damaged: {damage}. The ledger is rebuilt from the API server; usage \
+                 that the API server no longer knows cannot be billed any more"
             );
         }
         Ok(Some((file, saved)))
@@ -345,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn each_namespace_has_a_watch_whose_name_says_what_it_selects() {
+    fn each_namespace_has_a_watch_whose_name_contains_the_selection() {
         assert_eq!(names(&plan(&[])), [WATCH]);
         assert_eq!(names(&plan(&["a", "b"])), ["a", "b"]);
         let mut selecting = plan(&["a"]);
@@ -354,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_past_the_present_window_is_billed_whole_and_the_lookback_before_it() {
+    fn a_new_ledger_bills_the_current_window_whole_and_the_lookback_before_it() {
         let interval = Interval::new(10).unwrap();
         let clock = Clock::default();
         let mut plan = plan(&[]);
@@ -400,7 +402,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_input_that_is_built_reads_windows_from_a_cluster_and_goes_on_after_a_restart() {
+    async fn an_input_reads_windows_from_a_cluster_and_continues_after_a_restart() {
         use meterline_core::Outcome;
         use meterline_kubesim::{Kind, Kubesim, Options as Server};
 

@@ -1,6 +1,6 @@
 //! The clock that billing uses.
 //!
-//! Windows are cut by the wall clock, which somebody may set while the program runs. The wall clock then
+//! Windows are cut by the wall clock, which may be set while the program runs. The wall clock then
 //! differs from the time that passed, and one of the two is wrong. The API server's clock, which each answer
 //! carries, decides which. Until an answer arrives the time that passed counts: it is how long pods ran.
 
@@ -15,7 +15,7 @@ const STEP: TimeDelta = TimeDelta::seconds(2);
 /// A larger difference between the clocks of two machines is logged.
 const SKEW: TimeDelta = TimeDelta::seconds(30);
 
-/// How many seconds the clocks of two machines may differ when nothing is known of them.
+/// How many seconds the clocks of two machines may differ as long as the API server has not sent its time.
 const CLOCKS_DIFFER: i64 = 60;
 /// How many seconds they may differ once the API server has sent its time, in whole seconds.
 const PRECISION: i64 = 2;
@@ -85,10 +85,10 @@ impl Clock {
 
     /// Takes the header `Date` of an answer: the API server's clock showed this time just now.
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
-    pub(super) fn server_says(&self, date: &str) {
+    pub(super) fn server_time(&self, date: &str) {
         if let Ok(date) = DateTime::parse_from_rfc2822(date) {
             self.steady()
-                .server_says(date.to_utc(), Utc::now(), Instant::now());
+                .server_time(date.to_utc(), Utc::now(), Instant::now());
         }
     }
 }
@@ -157,7 +157,7 @@ impl Steady {
         let off = wall - steady;
         if off.abs() <= STEP {
             if self.set.take().is_some() {
-                info!("the clock of this machine was set back to what it should show");
+                info!("the clock of this machine was set back to the correct time");
             }
             self.anchor = Some((wall, at));
             return wall;
@@ -167,7 +167,7 @@ impl Steady {
             _ => {
                 warn!(
                     seconds = off.num_seconds(),
-                    "the clock of this machine was set; billing continues by the time that passed \
+                    "the clock of this machine was set; billing continues by the elapsed time \
                      unless the API server's clock agrees with the new time"
                 );
                 self.set = Some((at, off));
@@ -189,7 +189,7 @@ impl Steady {
         steady
     }
 
-    fn server_says(&mut self, date: DateTime<Utc>, wall: DateTime<Utc>, at: Instant) {
+    fn server_time(&mut self, date: DateTime<Utc>, wall: DateTime<Utc>, at: Instant) {
         self.server = Some((date, at));
         let ahead = self.now(wall, at) - date;
         self.ahead = ahead;
@@ -236,7 +236,7 @@ mod tests {
             steady.now(wall(0), start);
             let at = |seconds| start + Duration::from_secs(seconds);
             assert_eq!(steady.now(wall(5) + by, at(5)), wall(5));
-            steady.server_says(wall(6), wall(6) + by, at(6));
+            steady.server_time(wall(6), wall(6) + by, at(6));
             assert_eq!(steady.now(wall(7) + by, at(7)), wall(7));
             assert_eq!(steady.now(wall(8), at(8)), wall(8));
             assert!(steady.set.is_none());
@@ -247,14 +247,14 @@ mod tests {
     fn a_clock_that_is_ahead_of_the_cluster_uses_the_cluster_s_seconds() {
         let clock = Clock::default();
         let here = |of: &Clock| (of.seconds(), of.moment().cluster_seconds());
-        let told = |seconds| (Utc::now() - TimeDelta::seconds(seconds)).to_rfc2822();
+        let date = |seconds| (Utc::now() - TimeDelta::seconds(seconds)).to_rfc2822();
         let (now, cluster) = here(&clock);
         assert!((0..=1).contains(&(cluster - now)), "{now} {cluster}");
-        clock.server_says(&told(10));
+        clock.server_time(&date(10));
         let (now, cluster) = here(&clock);
         assert!((8..=10).contains(&(now - cluster)), "{now} {cluster}");
         for near in [0, -10] {
-            clock.server_says(&told(near));
+            clock.server_time(&date(near));
             let (now, cluster) = here(&clock);
             assert!((0..=1).contains(&(cluster - now)), "{now} {cluster}");
         }
@@ -262,10 +262,10 @@ mod tests {
 
     #[test]
     fn the_latest_clock_is_the_api_servers_or_this_one() {
-        let ahead = |told: Option<i64>| {
+        let ahead = |offset: Option<i64>| {
             let clock = Clock::default();
-            let told = told.map(|by| (Utc::now() + TimeDelta::seconds(by)).to_rfc2822());
-            told.iter().for_each(|told| clock.server_says(told));
+            let dates = offset.map(|by| (Utc::now() + TimeDelta::seconds(by)).to_rfc2822());
+            dates.iter().for_each(|date| clock.server_time(date));
             clock.latest() - clock.seconds()
         };
         assert_eq!(ahead(None), 60);
@@ -278,11 +278,11 @@ mod tests {
         for by in [HOUR, -HOUR] {
             let (mut steady, start) = (Steady::default(), Instant::now());
             let at = |seconds| start + Duration::from_secs(seconds);
-            steady.server_says(wall(0), wall(0) + by, at(0));
+            steady.server_time(wall(0), wall(0) + by, at(0));
             assert!(steady.skew_logged);
             // An earlier answer of the server proves nothing about the present.
             assert_eq!(steady.now(wall(5), at(5)), wall(5) + by);
-            steady.server_says(wall(6), wall(6), at(6));
+            steady.server_time(wall(6), wall(6), at(6));
             assert_eq!(steady.now(wall(7), at(7)), wall(7));
             assert!(!steady.skew_logged);
         }

@@ -10,7 +10,7 @@ use super::object::BilledObject;
 /// How many bytes of a reason, and of a subject, are kept.
 const LONGEST_TEXT: usize = 1_024;
 
-/// Returns the result of a window batch of these pieces, as the acknowledgement says.
+/// Returns the result of a window batch of these pieces, according to the acknowledgement.
 pub(super) fn result(
     pieces: Vec<UsageInterval<BilledObject>>,
     outcomes: Settled,
@@ -53,7 +53,7 @@ pub(super) fn fate(outcome: &Outcome) -> Option<Fate> {
     }
 }
 
-/// Returns what is kept of a rejection; a mapping or a sink may have written a long text.
+/// Returns the rejection as it is kept: a long text of a mapping or a sink is shortened.
 fn refusal(rejection: &Rejection) -> Refusal {
     Refusal {
         cause: rejection.cause.word().into(),
@@ -147,7 +147,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn of_a_long_reason_the_beginning_and_the_length_are_kept() {
+    fn a_long_reason_is_shortened_with_its_length() {
         let long = "ä".repeat(600) + "end";
         let rejection = Rejection::new(Cause::Refused, "openmeter", long.as_str());
         let kept = refusal(&rejection).reason;

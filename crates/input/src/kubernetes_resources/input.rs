@@ -28,8 +28,8 @@ use crate::settlements::Settlements;
 /// How long the last write of the state file may take.
 const LAST_WRITE: Duration = Duration::from_secs(5);
 /// How many pieces of a window one batch has. As messages, the pieces of a hundred thousand objects take more
-/// memory than the ledger of them, so each batch is made when there is room for it.
-const PIECES: usize = 4_096;
+/// memory than the ledger of them, so each batch is made when the pipeline can accept it.
+const PIECES: usize = 1_024;
 /// Outputs retry by themselves, so a window that failed met something unexpected: it is not sent again at once.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// How long a read waits at most before it checks again. The wall clock may be set meanwhile.
@@ -252,8 +252,8 @@ impl Input for KubernetesResources {
         }
     }
 
-    /// The ledger knows what was not delivered; the state file, or the times that the API server has, bring it
-    /// back. Only a window of which a part was yielded is yielded whole: otherwise that part would arrive again.
+    /// What was not delivered is restored from the state file, or from the times that the API server has. Only a
+    /// window of which a part was yielded is completed: otherwise that part would arrive again.
     fn stop(&mut self) -> bool {
         self.is_stopping = true;
         self.outgoing.is_some()
@@ -270,7 +270,7 @@ impl Input for KubernetesResources {
             .update(&self.ledger, self.options.clock.seconds());
         if let Some(Running { task, end }) = self.electing.take() {
             end.notify_one();
-            // It releases the Lease, within a time limit of its own.
+            // It releases the Lease, within its own time limit.
             let _ = task.await;
         }
         if let Some(Running { task, end }) = self.writing.take() {
@@ -280,7 +280,7 @@ impl Input for KubernetesResources {
         }
     }
 
-    /// Nothing is only in this process.
+    /// No batch exists only in this process.
     fn left(&self) -> Undelivered {
         Undelivered::default()
     }

@@ -3,10 +3,9 @@
 //! As in client-go: the holder renews the Lease. Another replica takes it once it was not renewed for its
 //! duration, by that replica's own monotonic clock, or was released. Each write names the version that it
 //! replaces, so of two replicas that take the Lease at once one fails. An annotation carries the watermark: a
-//! new leader continues where the old one was acknowledged. Only what the holder wrote counts: a watermark that
-//! somebody else wrote is logged, and the next renewal overwrites it. Object-seconds that the Lease says were
-//! delivered, that this replica did not send and that no other replica says it delivered, are counted as
-//! unproved.
+//! new leader continues where the old one was acknowledged. Only what the holder wrote counts: a watermark from
+//! another writer is logged, and the next renewal overwrites it. Object-seconds before the watermark that this
+//! replica did not send, and that no other replica confirms as delivered, are counted as unproved.
 
 pub(super) mod claim;
 mod election;
@@ -66,7 +65,7 @@ pub(super) struct LeaderElector {
     refused: IntCounter,
 }
 
-/// What one replica remembers between two attempts.
+/// The state of one replica between two attempts.
 #[derive(Default)]
 struct ElectionState {
     client: Option<Client>,
@@ -75,9 +74,9 @@ struct ElectionState {
     written: Option<i64>,
     /// The annotation of a watermark that was refused.
     refused: Option<String>,
-    /// What `/ready` says of that.
+    /// The text about that for `/ready`.
     remark: String,
-    /// Object-seconds that the Lease said were delivered and that were counted as unproved.
+    /// Object-seconds before a watermark in the Lease that were counted as unproved.
     unproved: i64,
 }
 
@@ -102,8 +101,8 @@ impl LeaderElector {
         let is_leader = metrics.gauge("leader_election_leader", help, &labels);
         let refused = metrics.counter(
             "leader_election_watermarks_refused",
-            "Watermarks in the Lease that whoever held it did not write or that lay in the future, and \
-             that were not followed.",
+            "Watermarks in the Lease that were not followed, because its holder did not write them or they \
+             were in the future.",
             &labels,
         );
         health.not_ready(format!(
@@ -181,29 +180,29 @@ impl LeaderElector {
             Some(client) => client,
             None => {
                 let config = self.cluster.config().await?;
-                // The API server's clock says which watermark can be true.
+                // The API server's clock shows which watermarks lie in the past.
                 client(config, WatchLiveness::new(self.clock.clone()))?
             }
         };
         Ok(state.client.insert(client))
     }
 
-    /// Renews the Lease, takes it, or learns from its holder.
+    /// Renews the Lease, takes it, or reads what its holder wrote.
     async fn attempt(&self, state: &mut ElectionState) -> Result<(), LeaseError> {
         let api = self.api(self.client(state).await?);
         if !self.ledger.is_leader() {
             state.written = None;
         }
         // What an answer proves is true from the moment of the request.
-        let asked = Instant::now();
+        let requested_at = Instant::now();
         let Some(lease) = api.get_opt(&self.election.name).await? else {
             self.ledger.learn(None, Signer::Unknown);
             let mine = self.mine(None, None);
             let created = api.create(&PostParams::default(), &mine).await;
-            return self.written(created, asked, state);
+            return self.written(created, requested_at, state);
         };
         let delivered = self.delivered(&lease, state);
-        if let Some(holder) = self.valid_holder(&lease, asked, state) {
+        if let Some(holder) = self.valid_holder(&lease, requested_at, state) {
             self.ledger.is_led_by(holder);
             let remark = &state.remark;
             self.health
@@ -214,14 +213,14 @@ impl LeaderElector {
         let replaced = api
             .replace(&self.election.name, &PostParams::default(), &mine)
             .await;
-        self.written(replaced, asked, state)
+        self.written(replaced, requested_at, state)
     }
 
     /// The other replica that holds the Lease, if it still does.
     fn valid_holder<'a>(
         &self,
         lease: &'a Lease,
-        asked: Instant,
+        requested_at: Instant,
         state: &mut ElectionState,
     ) -> Option<&'a str> {
         let spec = lease.spec.as_ref()?;
@@ -234,7 +233,7 @@ impl LeaderElector {
             Some(seen) if seen.version == version => seen,
             seen => seen.insert(ObservedLease {
                 version,
-                since: asked,
+                since: requested_at,
             }),
         };
         let duration = spec
@@ -244,7 +243,7 @@ impl LeaderElector {
         (seen.since.elapsed() < duration).then_some(holder)
     }
 
-    /// Returns the second up to which windows were delivered, as far as the Lease can be believed.
+    /// Returns the second up to which windows were delivered according to the Lease, unless that is refused.
     fn delivered(&self, lease: &Lease, state: &mut ElectionState) -> Option<i64> {
         let mut claim = claim::read(lease, self.clock.latest());
         let holder = lease
@@ -254,25 +253,26 @@ impl LeaderElector {
         let holds = holder == Some(&self.election.identity);
         let written = state.written.filter(|_| holds);
         if let Some(written) = written {
-            // This replica leads and so knows by itself. It may not know of a write that was not answered.
+            // This replica leads, so its own ledger has the watermark. The response to its last write may be missing.
             let is_its_own = claim.signer(&self.election.identity) == Signer::ThisReplica;
             let most = written.max(self.ledger.safe_watermark());
             let own = claim.watermark.filter(|it| is_its_own && *it <= most);
             if claim.refused.is_none() && own.is_none() {
-                let said = claim.watermark.map_or("nothing".into(), messages::rfc3339);
-                claim.refused = Some((said.to_string(), "this replica leads and did not write it"));
+                let value = claim.watermark.map_or("(none)".into(), messages::rfc3339);
+                claim.refused =
+                    Some((value.to_string(), "this replica leads and did not write it"));
             }
             claim.watermark = Some(written).max(own);
         }
         self.log_refused(&claim, state);
         self.learn(&claim, state);
-        // Where an unsigned watermark was followed, the ledger says so now.
+        // If an unsigned watermark was followed, it shows in the ledger now.
         claim
             .watermark
             .filter(|_| claim.is_signed || written.is_some())
     }
 
-    /// Tells the ledger what was delivered.
+    /// Passes the watermark to the ledger.
     fn learn(&self, claim: &Claim, state: &mut ElectionState) {
         let signer = claim.signer(&self.election.identity);
         let lost = self.ledger.learn(claim.watermark, signer);
@@ -283,27 +283,27 @@ impl LeaderElector {
         let until = messages::rfc3339(claim.watermark.unwrap_or_default());
         error!(
             object_seconds = lost,
-            "the Lease says that everything up to {until} was delivered, which is more than this replica \
-             knows of: its state is older than the Lease, or the Lease is wrong. These object-seconds \
+            "according to the Lease everything up to {until} was delivered, but this replica does not have \
+             that: its state is older than the Lease, or the Lease is wrong. These object-seconds \
              are not billed and are counted in `lost_time`"
         );
         state.remark = format!(
-            "; {} object-seconds before {until} are not billed: the Lease says that they were delivered, \
-             and nothing proves it",
+            "; {} object-seconds before {until} are not billed: according to the Lease they were delivered, \
+             but nothing proves it",
             state.unproved
         );
     }
 
     /// Logs once that a watermark is not followed.
     fn log_refused(&self, claim: &Claim, state: &mut ElectionState) {
-        let Some((said, why)) = &claim.refused else {
+        let Some((value, why)) = &claim.refused else {
             state.refused = None;
             return;
         };
-        if state.refused.as_ref() == Some(said) {
+        if state.refused.as_ref() == Some(value) {
             return;
         }
-        state.refused = Some(said.clone());
+        state.refused = Some(value.clone());
         self.refused.inc();
         let instead = claim.watermark.map_or_else(
             || "and no other is known".to_owned(),
@@ -311,16 +311,16 @@ impl LeaderElector {
         );
         let (namespace, name) = (&self.election.namespace, &self.election.name);
         error!(
-            "the watermark in the Lease {namespace}/{name} says {said} and is not followed: {why}, \
-             {instead}. The leader overwrites it; find out who else writes to the Lease"
+            "the watermark {value} in the Lease {namespace}/{name} is not followed: {why}, \
+             {instead}. The leader overwrites it; find out what else writes to the Lease"
         );
         let at = messages::rfc3339(self.clock.seconds());
         state.remark =
-            format!("; at {at} the watermark in the Lease said {said} and was not followed: {why}");
+            format!("; at {at} the watermark {value} in the Lease was not followed: {why}");
     }
 
-    /// Returns the Lease held by this replica, in place of what it was. It says up to which second windows were
-    /// delivered, by this replica or, if that is later, by another.
+    /// Returns the Lease held by this replica, in place of what it was. It contains the second up to which windows
+    /// were delivered, by this replica or, if that is later, by another.
     fn mine(&self, before: Option<&Lease>, delivered: Option<i64>) -> Lease {
         let now = claim::now();
         let mut lease = before.cloned().unwrap_or_default();
@@ -352,7 +352,7 @@ impl LeaderElector {
     fn written(
         &self,
         result: Result<Lease, kube::Error>,
-        asked: Instant,
+        requested_at: Instant,
         state: &mut ElectionState,
     ) -> Result<(), LeaseError> {
         match result {
@@ -365,7 +365,8 @@ impl LeaderElector {
                     );
                 }
                 state.written = watermark;
-                self.ledger.lead_until(asked + self.election.renew_deadline);
+                self.ledger
+                    .lead_until(requested_at + self.election.renew_deadline);
                 self.health.ready(format!("leading{}", state.remark));
                 Ok(())
             }

@@ -61,7 +61,7 @@ pub(super) struct SharedLedger {
     pub(super) changed: Notify,
     /// The state file has something to write.
     pub(super) dirty: Notify,
-    /// Has a permit once it is known from which second on this ledger bills.
+    /// Has a permit once the start of billing is known; see [`Self::is_open`].
     opened: Semaphore,
 }
 
@@ -113,7 +113,7 @@ impl SharedLedger {
         read(&self.state().ledger)
     }
 
-    /// Tells the ledger of the state of an object. Returns what its namespace may still have waiting.
+    /// Adds the observed state of an object to the ledger. Returns the effect of the budget of its namespace.
     pub(super) fn observe(&self, observation: Observation<BilledObject>) -> Waiting {
         self.change(|state| {
             state.unplaced.remove(&observation.uid);
@@ -129,8 +129,8 @@ impl SharedLedger {
         self.change(|state| state.ledger.deleted(uid, at));
     }
 
-    /// An object is gone, and nothing says since when: it existed at `seen`, and at `now` it does not. It is
-    /// billed until it was seen; the seconds between are counted.
+    /// An object is gone, at an unknown time: it existed at `seen`, and at `now` it does not. It is billed until
+    /// `seen`; the seconds between are counted.
     pub(super) fn vanished(&self, uid: &str, seen: UnixSeconds, now: UnixSeconds) {
         self.change(|state| state.ledger.vanished(uid, seen, now));
     }
@@ -220,15 +220,15 @@ impl SharedLedger {
         self.state().ledger.interval()
     }
 
-    /// Waits until it is known from which second on this ledger bills. Watches begin after that, since the
-    /// ledger cuts there what they see.
+    /// Waits until it is known from which second on this ledger bills. Watches begin after that, because the
+    /// ledger discards what lies before it.
     pub(super) async fn is_open(&self) {
         // The semaphore is never closed, and the permit is returned at once.
         let _ = self.opened.acquire().await;
     }
 
-    /// The Lease, signed by `signer`, says that everything up to `delivered` was delivered. A leader knows
-    /// that by itself. Returns how many object-seconds are counted as unproved because of it.
+    /// According to the Lease, signed by `signer`, everything up to `delivered` was delivered. A leader ignores
+    /// this. Returns how many object-seconds are counted as unproved because of it.
     pub(super) fn learn(&self, delivered: Option<UnixSeconds>, signer: Signer) -> i64 {
         let is_first = self.opened.available_permits() == 0;
         let learned = delivered.filter(|_| is_first || !self.is_leader());
@@ -289,7 +289,7 @@ impl SharedLedger {
     }
 
     /// Returns what a restored ledger knows: for each watch the objects that existed, and the lives of those that
-    /// no watch is known to see. `place` says which watch an object belongs to, if any.
+    /// no watch is known to see. `place` returns the watch that an object belongs to, if any.
     pub(super) fn restored(
         &self,
         seen: &SeenUntil,
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_sent_only_once_the_state_file_has_what_it_is_made_of() {
+    fn a_window_is_sent_only_once_the_state_file_has_its_segments() {
         let ledger = shared(|it| it.has_state = true);
         ledger.observe(observation("a", 1, None));
         complete(&ledger);
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_proves_to_be_delivered_is_counted() {
+    fn unproved_deliveries_are_counted() {
         let standby = || {
             let ledger = shared(|it| it.is_elected = true);
             ledger.observe(observation("a", 1, Some(15)));
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_does_not_learn_from_the_lease() {
+    fn a_leader_ignores_the_watermark_in_the_lease() {
         let ledger = shared(|it| it.is_elected = true);
         ledger.learn(None, Signer::Unknown);
         ledger.lead_until(Instant::now() + std::time::Duration::from_secs(60));
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn restored_objects_go_to_their_watch_and_what_no_watch_sees_has_ended() {
+    fn restored_objects_go_to_their_watch_and_those_that_no_watch_sees_have_ended() {
         let ledger = shared(|_| ());
         for name in ["a", "b"] {
             ledger.observe(observation(name, 1, None));
@@ -467,8 +467,9 @@ mod tests {
             at: 7,
             versions: [(WATCH.into(), 3)].into(),
         };
-        let (placed, _) = ledger.restored(&seen, |known| (known.name == "a").then(|| WATCH.into()));
-        let names: Vec<_> = placed[WATCH].iter().map(|it| it.name.as_str()).collect();
+        let (placed, _) =
+            ledger.restored(&seen, |known| (&*known.name == "a").then(|| WATCH.into()));
+        let names: Vec<_> = placed[WATCH].iter().map(|it| &*it.name).collect();
         assert_eq!(names, ["a"]);
         complete(&ledger);
         let window = ledger.next(10).0.unwrap();
@@ -480,12 +481,9 @@ mod tests {
     }
 
     #[test]
-    fn known_objects_have_what_finds_them_again() {
+    fn known_objects_keep_name_namespace_and_version() {
         let known = object(pod("a", 1), 5).known();
-        assert_eq!(
-            (known.name.as_str(), known.namespace.as_deref()),
-            ("a", Some("n"))
-        );
+        assert_eq!((&*known.name, known.namespace.as_deref()), ("a", Some("n")));
         assert_eq!(known.version, 5);
     }
 }

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn each_message_says_which_time_it_bills_and_of_which_window() {
+    fn each_message_has_the_time_that_it_bills_and_its_window() {
         let ledger = ledger();
         ledger.observe(observation("a", 0, None));
         ledger.observe(observation("b", 3, Some(7)));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_rejected_is_sent_again_with_its_own_window() {
+    fn rejected_pieces_are_sent_again_with_their_own_window() {
         let ledger = ledger();
         ledger.observe(observation("a", 3, Some(17)));
         let rejected = Outcome::rejected(Cause::Processing, "mapping", "no");
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_of_which_something_was_not_kept_has_failed() {
+    fn a_message_with_incomplete_content_is_flagged_as_failed() {
         let ledger = ledger();
         let mut less = observation("a", 1, None);
         let kept_for = Arc::new(Reads::of(&["metadata.name"]));

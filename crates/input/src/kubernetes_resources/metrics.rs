@@ -69,7 +69,7 @@ impl LedgerMetrics {
             ),
             windows: metrics.counter(
                 "ledger_windows_settled",
-                "Windows whose events all have a fate.",
+                "Windows whose events were all delivered, rejected or dropped.",
                 &labels,
             ),
             watch_errors: metrics.counter(
@@ -142,7 +142,7 @@ impl LedgerReport {
         self.health.not_ready(all.join("; "));
     }
 
-    /// A watch has a complete view; `is_complete` says whether all watches have one.
+    /// A watch has a complete view; `is_complete` is whether all watches have one.
     pub(super) fn watch_synced(&self, watch: &str, is_complete: bool) {
         let mut reported = self.reported();
         reported.errors.remove(watch);
@@ -161,7 +161,7 @@ impl LedgerReport {
         self.metrics.windows.inc();
     }
 
-    /// Brings the metrics up to date, and logs once what cannot be taken back.
+    /// Updates the metrics, and logs once what cannot be corrected any more.
     pub(super) fn update(&self, ledger: &SharedLedger, now: UnixSeconds) {
         let complete_until = ledger.complete_until();
         let mut reported = self.reported();
@@ -193,7 +193,7 @@ impl LedgerReport {
             error!(
                 pieces = not_kept - reported.rejected_not_kept,
                 "more usage was rejected than is kept, or it is too old: the oldest of the namespace with \
-                 most is dropped and can not be delivered later. Find out why it is rejected on /ready"
+                 most is dropped and can not be delivered later. /ready shows why it is rejected"
             );
             reported.rejected_not_kept = not_kept;
         }
@@ -254,8 +254,8 @@ mod tests {
         assert_eq!(ready().1, "reset; refused");
         report.watch_synced("a", false);
         report.watch_synced("b", true);
-        let (is_ready, told) = ready();
-        assert!(is_ready && told.contains("in memory only"), "{told}");
+        let (is_ready, text) = ready();
+        assert!(is_ready && text.contains("in memory only"), "{text}");
         assert_eq!(parts.metric("kubernetes_watch_errors"), 2.0);
     }
 

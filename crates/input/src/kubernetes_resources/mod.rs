@@ -5,14 +5,15 @@
 //! in the past and every watch is known to be current past that end. A batch that failed is sent again with the
 //! same events.
 //!
-//! The watches run in tasks that the input owns: they continue while nobody reads, because the ledger has to be
-//! right when the sink comes back.
+//! The watches run in tasks that the input owns: they continue while back-pressure stops the reads, because the
+//! ledger has to be complete when the sink is available again.
 
 mod budgets;
 mod build;
 mod clock;
 mod delivery;
 mod input;
+mod keys;
 mod leader;
 mod ledger;
 mod lifetime;
@@ -34,8 +35,8 @@ use meterline_config::{Configure, GoDuration, InputSpec, Located, PlanContext, S
 use meterline_core::{InputPlan, Reads, foreseen::Foreseen};
 use serde::Deserialize;
 
-pub use self::leader::LeaderElection;
 use self::{build::Plan, lifetime::BilledFrom, resource_type::ResourceType};
+pub use self::{keys::KEYS, leader::LeaderElection};
 
 /// The component.
 pub(crate) const SPEC: InputSpec = Spec::new::<Config>(
@@ -58,7 +59,7 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(15);
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// The namespaces to watch. Each has a watch of its own, so a Role in each is enough. No name, or an empty
+    /// The namespaces to watch. Each has its own watch, so a Role in each is enough. No name, or an empty
     /// one, means all namespaces. A name may be a comma-separated list of names.
     #[serde(default)]
     namespaces: Vec<Located<String>>,
@@ -89,8 +90,8 @@ pub(crate) struct Config {
     #[serde(default)]
     state: State,
     /// How far back windows are made again at the start, from the times that the API server has. Used if no state
-    /// says which windows were delivered. An object does not hold everything that was seen. For these pods the state
-    /// decides, and without one the windows that are made again may differ: a finish that nobody recorded counts as
+    /// shows which windows were delivered. An object does not hold everything that was seen. For these pods the state
+    /// decides, and without one the windows that are made again may differ: a finish that is not recorded counts as
     /// the last report of the status or, without managed fields, as the moment at which it is seen again; the clock
     /// of a node that is ahead of the API server's is corrected by the last report only; a start before the last but
     /// one restart of a container is not known, nor is a pause of a pod that had failed and that runs again.
@@ -227,7 +228,7 @@ impl Config {
                     cx.error_at(
                         entry,
                         format!(
-                            "`{name}` is not a namespace's name: it may hold lower-case letters, \
+                            "`{name}` is not a namespace's name: it may contain lower-case letters, \
                              digits and `-`, and at most 63 of them"
                         ),
                     );
@@ -282,12 +283,12 @@ mod tests {
     impl OutputPlan for Nowhere {
         async fn build(self: Box<Self>, cx: &BuildContext) -> Result<OutputNode, BuildError> {
             let component = cx.label.clone();
-            let reason = "there is nowhere to send to".to_owned();
+            let reason = "this output sends nothing".to_owned();
             Err(BuildError { component, reason })
         }
     }
 
-    const OUTPUTS: &[OutputSpec] = &[Spec::new::<Nowhere>("nowhere", "Takes all.", &[])];
+    const OUTPUTS: &[OutputSpec] = &[Spec::new::<Nowhere>("nowhere", "Accepts everything.", &[])];
 
     /// The errors and warnings of a configuration of this input.
     fn found(config: &str) -> Vec<String> {

@@ -132,7 +132,7 @@ impl Parts {
         ))
     }
 
-    /// What `/ready` says of a part, and whether it is ready.
+    /// Whether a part is ready, and its text on `/ready`.
     pub(super) fn ready(&self, part: &str) -> (bool, String) {
         let report = self.health.report();
         let mut parts = report.parts.into_iter();
@@ -161,12 +161,12 @@ pub(super) async fn until(condition: impl Fn() -> bool) {
     };
     tokio::time::timeout(Duration::from_secs(60), poll)
         .await
-        .expect("the condition never held");
+        .expect("the condition did not hold in time");
 }
 
 /// One request.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct Request {
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) query: HashMap<String, String>,
@@ -174,9 +174,9 @@ pub(super) struct Asked {
     pub(super) body: Value,
 }
 
-type Answer = Arc<dyn Fn(&Asked) -> (u16, Value) + Send + Sync>;
+type Answer = Arc<dyn Fn(&Request) -> (u16, Value) + Send + Sync>;
 
-/// An API server that answers as a test says.
+/// An API server whose responses a test defines.
 pub(super) struct Api {
     url: String,
     /// Ends the server when it is dropped.
@@ -185,7 +185,7 @@ pub(super) struct Api {
 
 impl Api {
     pub(super) async fn start(
-        answer: impl Fn(&Asked) -> (u16, Value) + Send + Sync + 'static,
+        answer: impl Fn(&Request) -> (u16, Value) + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -213,13 +213,13 @@ async fn handle(
     Query(query): Query<HashMap<String, String>>,
     body: Bytes,
 ) -> Response {
-    let asked = Asked {
+    let request = Request {
         method,
         path: uri.path().to_owned(),
         query,
         body: serde_json::from_slice(&body).unwrap_or_default(),
     };
-    let (status, answer) = answer(&asked);
+    let (status, answer) = answer(&request);
     let status = StatusCode::from_u16(status).unwrap();
     let json = [(CONTENT_TYPE, "application/json")];
     (status, json, answer.to_string()).into_response()
@@ -250,7 +250,7 @@ impl StoredObject {
         self.0.lock().unwrap().1.clone()
     }
 
-    /// Changes the object as somebody else would.
+    /// Changes the object as another client would.
     pub(super) fn change(&self, change: impl FnOnce(&mut Value)) {
         let mut object = self.get().unwrap();
         change(&mut object);
@@ -265,16 +265,16 @@ impl StoredObject {
         object
     }
 
-    pub(super) fn answer(&self, asked: &Asked) -> (u16, Value) {
+    pub(super) fn answer(&self, request: &Request) -> (u16, Value) {
         let present = self.get();
-        match (asked.method.as_str(), present) {
+        match (request.method.as_str(), present) {
             ("GET", Some(object)) => (200, object),
             ("GET" | "PUT", None) => error(404, "not found"),
-            ("POST", None) => (201, self.put(asked.body.clone())),
+            ("POST", None) => (201, self.put(request.body.clone())),
             ("PUT", Some(object)) => {
                 let version = |of: &Value| of["metadata"]["resourceVersion"].clone();
-                if version(&object) == version(&asked.body) {
-                    (200, self.put(asked.body.clone()))
+                if version(&object) == version(&request.body) {
+                    (200, self.put(request.body.clone()))
                 } else {
                     error(409, "the object has been modified")
                 }

@@ -28,7 +28,7 @@ pub(super) fn show(
     let labelled = |(fate, value): (&str, i64)| (vec![Arc::clone(label), fate.into()], value);
     metrics.replace(
         "ledger_seconds_total",
-        "Object-seconds that ran, by what became of them. Rejected ones may still be delivered.",
+        "Object-seconds that ran, by fate. Rejected ones may still be delivered.",
         &["label", "fate"],
         label,
         &fates.map(labelled),

@@ -21,7 +21,7 @@ fn changes_hold_only_what_changed() {
     assert_eq!(uids(ledger.take_changes()), ["a".into()]);
     deliver(&mut ledger, 100);
     let changes = ledger.take_changes();
-    assert!(changes.records.values().all(Option::is_none), "forgotten");
+    assert!(changes.records.values().all(Option::is_none), "removed");
     assert_eq!(changes.records.len(), 1);
 }
 

@@ -194,7 +194,7 @@ fn failed_and_late_and_rejected_pieces_that_are_given_up_are_unproved() {
 }
 
 #[test]
-fn what_another_replica_delivered_is_not_counted_here() {
+fn usage_that_another_replica_delivered_is_not_counted_here() {
     let mut ledger = ledger(10);
     ledger.apply(seen("a", Some(0), None, "good", 0));
     let on_its_way = ledger.next(10).unwrap();
@@ -351,7 +351,7 @@ fn a_group_writes_its_content_once_and_a_restored_ledger_writes_nothing() {
 }
 
 #[test]
-fn the_answer_of_a_sink_counts_towards_the_bound() {
+fn the_response_of_a_sink_counts_towards_the_bound() {
     let mut ledger = ledger(10);
     for pod in 0..100 {
         let owner = if pod == 0 { "honest" } else { "hostile" };

@@ -123,7 +123,7 @@ fn restored_after_another() -> TestLedger {
 }
 
 #[test]
-fn what_another_replica_delivered_is_neither_lost_nor_overbilled() {
+fn usage_that_another_replica_delivered_is_neither_lost_nor_overbilled() {
     let mut ledger = restored_after_another();
     // The pod was there at 45, and is not at 103: three seconds are not known.
     assert_eq!(ledger.vanished("vanished", 45, 103), 3);
@@ -157,13 +157,13 @@ proptest! {
     #![proptest_config(histories(40_000))]
 
     #[test]
-    fn no_handover_leaves_a_hole_or_a_double(history in history()) {
+    fn no_handover_leaves_a_gap_or_an_overlap(history in history()) {
         let arrived = play(&history);
         for (index, (start, length, ..)) in history.pods.iter().enumerate() {
             let uid = format!("pod-{index}");
             let mut at = *start;
             for ((_, from), to) in arrived.iter().filter(|((of, _), _)| *of == uid) {
-                prop_assert_eq!(*from, at, "{} has a hole or a double", uid);
+                prop_assert_eq!(*from, at, "{} has a gap or an overlap", uid);
                 at = *to;
             }
             prop_assert_eq!(at, start + length, "{} ends elsewhere", uid);

@@ -252,7 +252,7 @@ fn play(history: &History, see_all: bool) -> (Arrived, TestLedger, BTreeSet<(Str
         .copied()
         .unwrap_or_default()
         .max(LAST_SECOND);
-    // Long enough for everything to be delivered and forgotten.
+    // Long enough for everything to be delivered and removed.
     for now in 0..=end + history.settle + 3 * history.interval + 70 {
         for sighting in sightings.remove(&now).unwrap_or_default() {
             run.see(sighting);
@@ -346,7 +346,7 @@ fn audit_fates(
     assert_eq!(ledger.rejected_pieces(), 0);
     assert!(
         entries_are_empty(ledger),
-        "deleted and delivered objects are forgotten"
+        "deleted and delivered objects are removed"
     );
 }
 
@@ -385,7 +385,7 @@ proptest! {
 
     /// Events that arrive within `settle`: nothing is billed after an end, and contents are exact.
     #[test]
-    fn what_is_seen_in_time_is_billed_exactly(mut history in history(2, 3)) {
+    fn observations_in_time_are_billed_exactly(mut history in history(2, 3)) {
         for pod in &mut history.pods {
             // A list that omits a running pod is an event that arrives late.
             pod.vanishes_at = None;
@@ -397,14 +397,14 @@ proptest! {
 
     /// Events that arrive at any time: lives are covered, and what is billed after an end is counted.
     #[test]
-    fn what_is_seen_late_is_billed_once_and_counted(history in history(40, 3)) {
+    fn late_observations_are_billed_once_and_counted(history in history(40, 3)) {
         let played = play(&history, false);
         audit(&history, &played, false);
     }
 
     /// Joining segments moves no second to another bill.
     #[test]
-    fn what_is_seen_in_time_is_billed_exactly_within_any_budget(
+    fn observations_in_time_are_billed_exactly_within_any_budget(
         mut history in history(2, 3),
         budget in budget(),
     ) {
@@ -419,7 +419,7 @@ proptest! {
 
     /// The same for events that arrive at any time.
     #[test]
-    fn what_is_seen_late_is_billed_once_within_any_budget(
+    fn late_observations_are_billed_once_within_any_budget(
         mut history in history(40, 3),
         budget in budget(),
     ) {
@@ -475,7 +475,7 @@ proptest! {
     /// For any observations, and any accounting after each crash: no second is billed twice, and each has
     /// one fate.
     #[test]
-    fn whichever_way_is_billed_the_fates_add_up(
+    fn the_fates_add_up_for_any_accounting(
         mut history in history(40, 3),
         accountings in prop::collection::vec(
             prop_oneof![Just(Accounting::Exact), Just(Accounting::Nominal)],

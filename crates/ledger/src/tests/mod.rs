@@ -6,6 +6,7 @@ mod changes;
 mod contents;
 mod disk;
 mod fates;
+mod grants;
 mod handover;
 mod history;
 mod model;
@@ -93,7 +94,7 @@ fn histories(cases: u32) -> ProptestConfig {
     }
 }
 
-/// Whether nothing is remembered of any object.
+/// Whether no object is kept.
 fn entries_are_empty(ledger: &TestLedger) -> bool {
     ledger.timeline.objects.is_empty()
 }
@@ -315,7 +316,7 @@ fn a_finished_pod_is_not_billed_again_while_it_exists() {
 }
 
 #[test]
-fn a_life_that_continues_after_all_has_no_gap() {
+fn a_life_that_resumes_has_no_gap() {
     let mut ledger = ledger(10);
     ledger.apply(seen("a", Some(0), None, "x", 0));
     ledger.deleted("a", 4);
@@ -329,7 +330,7 @@ fn a_life_that_continues_after_all_has_no_gap() {
 }
 
 #[test]
-fn a_life_that_continues_after_all_is_billed_once_when_billed_late() {
+fn a_life_that_resumes_is_billed_once_when_billed_late() {
     let mut ledger = ledger(10);
     assert!(deliver(&mut ledger, 30).is_empty());
     ledger.apply(seen("a", Some(3), None, "x", 31));
@@ -347,7 +348,7 @@ fn a_life_that_continues_after_all_is_billed_once_when_billed_late() {
 }
 
 #[test]
-fn what_was_billed_after_a_late_span_is_not_billed_again() {
+fn time_billed_after_a_late_span_is_not_billed_again() {
     let mut ledger = ledger(10);
     ledger.apply(seen("a", Some(8), None, "x", 8));
     assert_eq!(deliver(&mut ledger, 30).len(), 3);
@@ -419,7 +420,7 @@ fn a_window_after_an_unaligned_boundary_ends_at_the_next_aligned_one() {
 }
 
 #[test]
-fn what_is_given_up_is_counted_and_not_billed() {
+fn usage_that_is_given_up_is_counted_and_not_billed() {
     let mut ledger = ledger(10);
     ledger.apply(seen("a", Some(3), None, "x", 3));
     let first = ledger.next(10).unwrap();

@@ -28,7 +28,7 @@ pub(super) enum Delivery {
     Arrives,
     /// Neither arrives nor is acknowledged.
     Fails,
-    /// Arrives, but the acknowledgement says that it failed.
+    /// Arrives, but is acknowledged as failed.
     ArrivesUnacknowledged,
     /// Arrives and is acknowledged some ticks later.
     ArrivesSlowly,

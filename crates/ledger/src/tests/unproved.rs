@@ -20,7 +20,7 @@ fn run(ledger: &mut Ledger<String>, uid: &str, start: i64, end: Option<i64>) {
 }
 
 #[test]
-fn what_was_not_handed_out_is_counted_as_lost() {
+fn usage_that_was_not_handed_out_is_counted_as_lost() {
     let mut ledger = ledger();
     run(&mut ledger, "a", 2, None);
     run(&mut ledger, "b", 5, Some(23));
@@ -54,7 +54,7 @@ fn an_own_watermark_counts_nothing_that_was_handed_out_or_without_a_past() {
 }
 
 #[test]
-fn an_unsigned_watermark_counts_as_lost_what_did_not_arrive() {
+fn an_unsigned_watermark_counts_undelivered_usage_as_lost() {
     let mut ledger = ledger();
     run(&mut ledger, "a", 0, None);
     let first = ledger.next(10).unwrap();
@@ -76,10 +76,10 @@ fn an_unsigned_watermark_counts_as_lost_what_did_not_arrive() {
 
 #[test]
 fn an_unsigned_watermark_does_not_move_the_horizon_forward() {
-    for (said, begins) in [(80, 80), (100, 100), (150, 100)] {
+    for (watermark, begins) in [(80, 80), (100, 100), (150, 100)] {
         let interval = Interval::new(10).unwrap();
         let mut ledger: Ledger<String> = Ledger::new(interval, Accounting::Exact, 100);
-        assert_eq!(ledger.adopt_unproved(said, false), 0);
+        assert_eq!(ledger.adopt_unproved(watermark, false), 0);
         assert_eq!(ledger.timeline.windows.emitted, begins);
     }
 }

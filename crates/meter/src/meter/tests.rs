@@ -78,7 +78,7 @@ fn group_by_takes_paths() {
 }
 
 #[test]
-fn other_types_are_passed_over_and_bad_values_refused() {
+fn other_types_are_skipped_and_bad_values_refused() {
     let mut meter =
         meter(json!({"slug": "m", "eventType": "t", "valueProperty": "$.v", "aggregation": "SUM"}))
             .unwrap();
@@ -90,13 +90,13 @@ fn other_types_are_passed_over_and_bad_values_refused() {
     let error = meter.add(&event("s", "p", "", json!("x"))).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`$.v` of the event is \"x\", which is no number"
+        "`$.v` of the event is \"x\", which is not a number"
     );
     assert_eq!(meter.rows().count(), 0);
 }
 
 #[test]
-fn what_is_no_meter_is_refused() {
+fn an_invalid_meter_is_refused() {
     let error = meter(json!({
         "slug": "m", "eventType": "t", "valueProperty": "duration", "aggregation": "SUM"
     }))
@@ -104,7 +104,7 @@ fn what_is_no_meter_is_refused() {
     assert!(
         error
             .to_string()
-            .starts_with("meter `m`: valueProperty: `duration` is no JSONPath")
+            .starts_with("meter `m`: valueProperty: `duration` is not a JSONPath")
     );
     let error = meter(json!({"slug": "m", "eventType": "t", "aggregation": "MAX"})).unwrap_err();
     assert!(error.to_string().contains("needs a valueProperty"));

@@ -112,22 +112,22 @@ fn the_path_depends_on_the_base() {
 }
 
 #[test]
-fn no_token_and_a_token_in_the_clear_are_worth_a_warning() {
-    let worry = |base: &str, token: Token| worry(&endpoint(base).unwrap(), &token);
+fn a_missing_token_and_an_unencrypted_one_are_warned_of() {
+    let warning = |base: &str, token: Token| token_warning(&endpoint(base).unwrap(), &token);
     let token = || Token::Text("om_x".to_owned());
     for quiet in [
         "http://localhost:8888",
         "http://127.0.0.1",
         "http://[::1]:8",
     ] {
-        assert_eq!(worry(quiet, token()), None, "{quiet}");
-        assert_eq!(worry(quiet, Token::None), None, "{quiet}");
+        assert_eq!(warning(quiet, token()), None, "{quiet}");
+        assert_eq!(warning(quiet, Token::None), None, "{quiet}");
     }
-    assert_eq!(worry("https://openmeter.cloud", token()), None);
-    assert_eq!(worry("https://me:pass@host", Token::None), None);
-    let none = worry("https://openmeter.cloud", Token::None).unwrap();
+    assert_eq!(warning("https://openmeter.cloud", token()), None);
+    assert_eq!(warning("https://me:pass@host", Token::None), None);
+    let none = warning("https://openmeter.cloud", Token::None).unwrap();
     assert!(none.contains("no token"), "{none}");
-    let clear = worry("http://openmeter.internal", token()).unwrap();
+    let clear = warning("http://openmeter.internal", token()).unwrap();
     assert!(clear.contains("use https"), "{clear}");
 }
 
@@ -155,10 +155,10 @@ async fn responses_of_another_server_neither_accept_nor_reject_events() {
     let (url, _) = serve(&answers).await;
     let writer = writer(&url, Token::None, batched()).await;
     for index in 0..answers.len() {
-        let told = writer.write(&events(&["{}"])).await.unwrap_err();
+        let error = writer.write(&events(&["{}"])).await.unwrap_err();
         assert!(
-            matches!(told, WriteError::Strange { .. }),
-            "{index}: {told:?}"
+            matches!(error, WriteError::UnexpectedResponse { .. }),
+            "{index}: {error:?}"
         );
     }
     writer.write(&events(&["{}"])).await.unwrap();
@@ -167,7 +167,7 @@ async fn responses_of_another_server_neither_accept_nor_reject_events() {
 /// 200 and 202 responses whose body is shorter than declared, and a 400 response with a part of a
 /// problem.
 #[tokio::test]
-async fn an_answer_that_is_cut_off_counts_for_nothing() {
+async fn a_response_that_is_cut_off_is_neither_a_success_nor_a_rejection() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     for head in [
         "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n",
@@ -183,14 +183,14 @@ async fn an_answer_that_is_cut_off_counts_for_nothing() {
             stream.write_all(head.as_bytes()).await.unwrap();
         });
         let writer = writer(&url, Token::None, batched()).await;
-        let told = writer.write(&events(&["{}"])).await.unwrap_err();
-        assert!(matches!(told, WriteError::Failed { .. }), "{told:?}");
+        let error = writer.write(&events(&["{}"])).await.unwrap_err();
+        assert!(matches!(error, WriteError::Failed { .. }), "{error:?}");
     }
 }
 
 /// Some proxies declare a content type for an empty body.
 #[tokio::test]
-async fn a_success_without_a_body_is_no_web_page_whatever_it_declares() {
+async fn a_success_without_a_body_is_no_web_page_whatever_its_content_type() {
     const PAGE: [(&str, &str); 1] = [("content-type", "text/html; charset=utf-8")];
     let answers: [Answer; 3] = [
         || (StatusCode::ACCEPTED, PAGE).into_response(),
@@ -236,7 +236,7 @@ async fn without_batching_a_single_event_goes_by_itself() {
 }
 
 #[tokio::test]
-async fn only_an_answer_that_takes_the_events_is_a_success() {
+async fn only_a_response_that_accepts_the_events_is_a_success() {
     let page: Answer = || {
         (
             [("content-type", "text/html; charset=utf-8")],
@@ -256,19 +256,21 @@ async fn only_an_answer_that_takes_the_events_is_a_success() {
     };
     let (url, server) = serve(&[page, redirect, busy, bad]).await;
     let writer = writer(&url, Token::None, batched()).await;
-    let mut told = Vec::new();
+    let mut error = Vec::new();
     for _ in 0..4 {
-        told.push(writer.write(&events(&["{}"])).await.unwrap_err());
+        error.push(writer.write(&events(&["{}"])).await.unwrap_err());
     }
-    assert!(matches!(&told[0], WriteError::Strange { reason } if reason.contains("web page")));
     assert!(
-        matches!(&told[1], WriteError::Strange { reason } if reason.contains("redirects are not followed"))
+        matches!(&error[0], WriteError::UnexpectedResponse { reason } if reason.contains("web page"))
     );
     assert!(
-        matches!(&told[2], WriteError::Retry { after: Some(after), .. } if after.as_secs() == 7)
+        matches!(&error[1], WriteError::UnexpectedResponse { reason } if reason.contains("redirects are not followed"))
     );
     assert!(
-        matches!(&told[3], WriteError::Rejected { reason } if reason.ends_with("event 3 has no id"))
+        matches!(&error[2], WriteError::Retry { after: Some(after), .. } if after.as_secs() == 7)
+    );
+    assert!(
+        matches!(&error[3], WriteError::Rejected { reason } if reason.ends_with("event 3 has no id"))
     );
     assert_eq!(
         server.seen.lock().unwrap().len(),
@@ -325,10 +327,10 @@ async fn a_web_page_rejects_no_event() {
     let (url, _) = serve(&answers).await;
     let writer = writer(&url, Token::None, batched()).await;
     for index in 0..answers.len() {
-        let told = writer.write(&events(&["{}"])).await.unwrap_err();
+        let error = writer.write(&events(&["{}"])).await.unwrap_err();
         assert!(
-            matches!(&told, WriteError::Strange { reason } if reason.contains("web page")),
-            "{index}: {told:?}"
+            matches!(&error, WriteError::UnexpectedResponse { reason } if reason.contains("web page")),
+            "{index}: {error:?}"
         );
     }
 }
@@ -354,14 +356,14 @@ async fn endless(status: &'static str) -> (String, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn an_answer_without_end_is_not_read_to_its_end() {
+async fn a_response_without_end_is_not_read_to_its_end() {
     for status in ["500 Oh", "200 OK"] {
         let (url, sent) = endless(status).await;
         let writer = writer(&url, Token::None, batched()).await;
         let batch = events(&["{}"]);
-        let told = tokio::time::timeout(Duration::from_secs(4), writer.write(&batch));
-        let told = told.await.unwrap();
-        assert!(told.is_err(), "{told:?}");
+        let error = tokio::time::timeout(Duration::from_secs(4), writer.write(&batch));
+        let error = error.await.unwrap();
+        assert!(error.is_err(), "{error:?}");
         // The buffers on the way hold more than the client reads, but the amount is bounded.
         let sent = sent.load(Ordering::SeqCst);
         assert!(sent < 50_000_000, "{sent}");
@@ -369,8 +371,8 @@ async fn an_answer_without_end_is_not_read_to_its_end() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_reached_is_tried_again_and_secrets_stay_secret() {
-    // A port that was free a moment ago and that nobody listens on.
+async fn an_unreachable_server_is_retried_and_secrets_are_not_shown() {
+    // A port that was free a moment ago and that nothing listens on.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);

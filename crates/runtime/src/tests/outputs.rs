@@ -19,12 +19,12 @@ impl Writer for Letters {
 }
 
 #[test]
-fn what_is_tried_for_long_enough_is_rejected_as_a_whole() {
-    let books = Books {
-        deeds: vec![Deed::Refuse; 3],
+fn a_batch_beyond_its_retry_limit_is_rejected_as_a_whole() {
+    let sink_state = SinkState {
+        responses: vec![Response::Retry; 3],
         ..generous()
     };
-    let sink = Arc::new(Sink(Mutex::new(books)));
+    let sink = Arc::new(Sink(Mutex::new(sink_state)));
     let mut output = writer(Arc::clone(&sink) as _, count(2));
     output.each_writer(&mut |writer| writer.retry.most = Some(2));
     let settled = run_to(&[batch(&["a", "b"])], output);
@@ -34,17 +34,17 @@ fn what_is_tried_for_long_enough_is_rejected_as_a_whole() {
         settled[0].undelivered,
         [(0, given_up.clone()), (1, given_up)]
     );
-    let books = sink.0.lock().unwrap();
+    let sink_state = sink.0.lock().unwrap();
     assert_eq!(
-        books.requests,
+        sink_state.requests,
         vec![batch(&["a", "b"]); 3],
         "once, and twice again"
     );
-    assert!(books.arrived.is_empty());
+    assert!(sink_state.arrived.is_empty());
 }
 
 #[test]
-fn an_error_that_is_named_drops_what_it_is_about_and_no_more() {
+fn a_configured_error_drops_only_the_message_that_causes_it() {
     let sink = Arc::new(Sink(Mutex::new(generous())));
     let mut output = writer(Arc::clone(&sink) as _, count(4));
     output.each_writer(&mut |writer| {
@@ -62,7 +62,7 @@ fn an_error_that_is_named_drops_what_it_is_about_and_no_more() {
 }
 
 #[test]
-fn what_an_output_refuses_goes_to_the_next_and_is_delivered_by_that() {
+fn a_message_that_an_output_rejects_is_delivered_by_the_next() {
     let letters = Arc::new(Letters::default());
     let sink = Arc::new(Sink(Mutex::new(generous())));
     let output = OutputNode::Fallback {
@@ -96,7 +96,7 @@ fn what_an_output_refuses_goes_to_the_next_and_is_delivered_by_that() {
 }
 
 #[test]
-fn a_dead_letter_that_only_keeps_is_no_delivery() {
+fn a_dead_letter_output_is_no_delivery() {
     let sink = Arc::new(Sink(Mutex::new(generous())));
     let mut letters = writer(Arc::new(Letters::default()), count(0));
     letters.each_writer(&mut |writer| writer.taken = Taken::Kept);
@@ -124,7 +124,7 @@ impl Router for ToSome {
 }
 
 #[test]
-fn what_is_delivered_to_one_of_several_outputs_is_delivered() {
+fn a_message_that_one_of_several_outputs_delivers_is_delivered() {
     let sink = Arc::new(Sink(Mutex::new(generous())));
     let mut gone = writer(Arc::new(Sink(Mutex::new(generous()))), count(0));
     gone.each_writer(&mut |writer| {
@@ -199,7 +199,7 @@ fn run_batches(batches: Vec<Batch>, output: OutputNode, metrics: &Metrics) -> Ve
 }
 
 #[test]
-fn what_is_no_object_is_rejected_where_only_objects_are_taken() {
+fn a_message_that_is_no_object_is_rejected_by_an_output_for_objects() {
     let texts = ["{}", " {\"id\":1}", "[{}]", "\"{}\"", "5", "null"];
     let mut output = writer(Arc::new(Sink(Mutex::new(generous()))), count(0));
     output.each_writer(&mut |writer| writer.objects_only = true);

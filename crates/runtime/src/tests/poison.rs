@@ -25,7 +25,7 @@ struct Fragile {
     slow: u64,
     /// Whether it answers 413 because of a message: always for a batch, and now and then for a single
     /// message.
-    says_too_large: bool,
+    answers_too_large: bool,
     answers: Mutex<usize>,
     started: Mutex<Option<tokio::time::Instant>>,
     /// The second in which a message of a window was accepted last.
@@ -61,7 +61,7 @@ impl Writer for Fragile {
             tokio::time::sleep(Duration::from_secs(self.hangs)).await;
             let mut answers = self.answers.lock().unwrap();
             *answers += usize::from(names.len() == 1);
-            if self.says_too_large && (names.len() > 1 || answers.is_multiple_of(2)) {
+            if self.answers_too_large && (names.len() > 1 || answers.is_multiple_of(2)) {
                 let reason = "413".to_owned();
                 return Err(WriteError::TooLarge { reason });
             }
@@ -391,7 +391,7 @@ fn one_message_that_makes_the_sink_fail_is_set_aside_and_the_others_arrive() {
 /// Halving a batch does not count as a try of its messages, however few tries and however little time
 /// the configuration allows.
 #[test]
-fn a_limit_of_tries_is_spent_by_the_message_alone_and_not_by_its_neighbours() {
+fn tries_count_against_the_message_alone_and_not_its_batch() {
     let second = Duration::from_secs(1);
     for (most, no_longer_than) in [(Some(1), None), (None, Some(second))] {
         let set = |writer: &mut WriterNode| {
@@ -414,9 +414,9 @@ fn a_limit_of_tries_is_spent_by_the_message_alone_and_not_by_its_neighbours() {
 /// The sink answers 413 for the batch and 500 for the message, so one 413 for the message is not the
 /// verdict.
 #[test]
-fn the_cause_is_what_was_said_of_the_message_alone() {
+fn the_cause_is_the_response_to_the_message_alone() {
     let sink = Fragile {
-        says_too_large: true,
+        answers_too_large: true,
         ..Fragile::default()
     };
     let windows = [batch(&["a", "poison", "b"]), batch(&["c"])];
@@ -424,7 +424,7 @@ fn the_cause_is_what_was_said_of_the_message_alone() {
 }
 
 #[test]
-fn the_messages_of_an_object_that_is_gone_do_not_stop_those_of_others() {
+fn the_messages_of_a_deleted_object_do_not_stop_those_of_others() {
     let mut windows = windows_of(&["poison"], 30);
     windows.extend(windows_of(&["a", "b"], 30));
     let story = story(Fragile::default(), &windows, (1, 2), true, DAY);
@@ -468,7 +468,7 @@ fn a_sink_that_fails_for_large_requests_gets_smaller_ones_and_nothing_is_set_asi
     story.assert_honest(&windows);
 }
 
-/// Objects; `poison` tells which of them are poison.
+/// Objects; `poison` is which of them are poison.
 fn objects(poison: &[bool]) -> Vec<String> {
     let name = |(index, poison)| format!("{}-{index}", if poison { "poison" } else { "good" });
     poison.iter().copied().enumerate().map(name).collect()

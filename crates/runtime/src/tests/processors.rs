@@ -1,4 +1,4 @@
-//! Tests of the processors that an input has of its own.
+//! Tests of the processors of an input.
 
 use futures::FutureExt;
 use meterline_core::{BuildContext, Rejected};
@@ -106,7 +106,7 @@ impl Processor for Gate {
 }
 
 #[tokio::test]
-async fn what_is_still_processed_at_the_end_is_lost_to_the_input_before_that_is_closed() {
+async fn batches_in_processing_at_the_end_are_lost_before_the_input_is_closed() {
     /// Waits in `close` for the outcomes of its batches.
     struct Strict(Source, Undelivered);
 

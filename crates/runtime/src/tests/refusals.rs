@@ -17,33 +17,33 @@ fn windows(kind: &str, messages: usize) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn two_that_are_too_large_together_say_nothing_of_those_that_are_small() {
-    let books = Books {
+fn a_batch_that_is_too_large_does_not_limit_small_messages() {
+    let sink_state = SinkState {
         most_bytes: Some(8_000),
         ..generous()
     };
     let large = |name: &str| name.repeat(5_000);
     let mut batches = vec![vec![large("a"), large("b")]];
     batches.extend(windows("m", 30));
-    let run = run(&batches, books, count(0), None);
+    let run = run(&batches, sink_state, count(0), None);
     assert!(run.outcomes.iter().all(|it| *it == Outcome::Delivered));
     let requests = run.sink.0.lock().unwrap().requests.len();
     assert_eq!(requests, 3 + 10);
 }
 
 #[test]
-fn what_is_refused_for_good_was_not_too_large() {
-    let books = Books {
+fn a_permanent_rejection_is_not_a_size_limit() {
+    let sink_state = SinkState {
         most: 4,
         ..generous()
     };
     let mut batches = windows("bad", 8);
     batches.truncate(1);
     batches.extend(windows("mmm", 8));
-    let run = run(&batches, books, count(0), None);
-    let books = run.sink.0.lock().unwrap();
-    assert_eq!(books.arrived.len(), 80);
-    let good = books
+    let run = run(&batches, sink_state, count(0), None);
+    let sink_state = run.sink.0.lock().unwrap();
+    assert_eq!(sink_state.arrived.len(), 80);
+    let good = sink_state
         .requests
         .iter()
         .filter(|names| names.iter().all(|name| name.starts_with("mmm")));
@@ -84,7 +84,7 @@ fn complaint(health: &Health) -> Option<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_most_are_rejected_it_is_not_ready() {
+async fn an_output_is_not_ready_when_most_events_are_rejected() {
     let (batch_writer, health) = batch_writer(Arc::new(Sink(Mutex::new(generous()))));
     write(&batch_writer, &["a", "b", "bad", "c"]).await;
     assert_eq!(complaint(&health), None, "one of four");
@@ -102,15 +102,15 @@ async fn when_most_are_rejected_it_is_not_ready() {
 }
 
 /// Returns these results in order, and then repeats the last one.
-struct Told(Mutex<Vec<Result<(), WriteError>>>);
+struct Scripted(Mutex<Vec<Result<(), WriteError>>>);
 
 #[async_trait]
-impl Writer for Told {
+impl Writer for Scripted {
     async fn write(&self, _: &[Message]) -> Result<(), WriteError> {
-        let mut told = self.0.lock().unwrap();
-        let next = told[0].clone();
-        if told.len() > 1 {
-            drop(told.remove(0));
+        let mut results = self.0.lock().unwrap();
+        let next = results[0].clone();
+        if results.len() > 1 {
+            drop(results.remove(0));
         }
         next
     }
@@ -130,11 +130,11 @@ fn refused() -> Result<(), WriteError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_of_whatever_kind_ends_an_outage() {
-    let mut told = vec![Ok(())];
-    told.extend(vec![away(); 4]);
-    told.push(refused());
-    let (batch_writer, health) = batch_writer(Arc::new(Told(Mutex::new(told))));
+async fn any_response_ends_an_outage() {
+    let mut results = vec![Ok(())];
+    results.extend(vec![away(); 4]);
+    results.push(refused());
+    let (batch_writer, health) = batch_writer(Arc::new(Scripted(Mutex::new(results))));
     write(&batch_writer, &["a"]).await;
     for _ in 0..3 {
         write(&batch_writer, &["a"]).await;
@@ -146,9 +146,9 @@ async fn an_answer_of_whatever_kind_ends_an_outage() {
 }
 
 /// Returns the health detail of an output after writing for this long. The requests get the results
-/// `told`.
-async fn complaint_after(milliseconds: u64, told: &[Result<(), WriteError>]) -> Option<String> {
-    let (batch_writer, health) = batch_writer(Arc::new(Told(Mutex::new(told.to_vec()))));
+/// `results`.
+async fn complaint_after(milliseconds: u64, results: &[Result<(), WriteError>]) -> Option<String> {
+    let (batch_writer, health) = batch_writer(Arc::new(Scripted(Mutex::new(results.to_vec()))));
     let write = write(&batch_writer, &["a"]);
     let limit = Duration::from_millis(milliseconds);
     let _ = tokio::time::timeout(limit, write).await;
@@ -163,7 +163,7 @@ async fn a_single_failure_is_not_reported_and_repeated_ones_are_reported_soon() 
     assert_eq!(twice.as_deref(), Some("503"));
     let over = complaint_after(5_000, &[away(), away(), Ok(())]).await;
     assert_eq!(over, None);
-    let asked = WriteError::Retry {
+    let with_pause = WriteError::Retry {
         reason: "429".to_owned(),
         after: Some(Duration::from_secs(60)),
     };
@@ -171,15 +171,15 @@ async fn a_single_failure_is_not_reported_and_repeated_ones_are_reported_soon() 
         reason: "401".to_owned(),
     };
     // The next try after these errors is far away.
-    for error in [asked, token] {
+    for error in [with_pause, token] {
         assert!(complaint_after(200, &[Err(error)]).await.is_some());
     }
 }
 
 /// It is not known whether the events are wrong: the URL may be that of another server.
 #[tokio::test(start_paused = true)]
-async fn as_long_as_nothing_was_ever_taken_nothing_is_refused() {
-    let (batch_writer, health) = batch_writer(Arc::new(Told(Mutex::new(vec![refused()]))));
+async fn before_the_first_success_nothing_is_rejected() {
+    let (batch_writer, health) = batch_writer(Arc::new(Scripted(Mutex::new(vec![refused()]))));
     let write = write(&batch_writer, &["a", "b", "c"]);
     let hour = Duration::from_secs(3_600);
     assert!(tokio::time::timeout(hour, write).await.is_err());
@@ -196,9 +196,9 @@ async fn as_long_as_nothing_was_ever_taken_nothing_is_refused() {
 fn held_messages_use_no_tries_and_no_time() {
     let limits = [(Some(1), None), (None, Some(Duration::from_secs(45)))];
     for (most, no_longer_than) in limits {
-        let mut told = vec![refused(); 20];
-        told.extend([away(), Ok(())]);
-        let mut output = writer(Arc::new(Told(Mutex::new(told))), count(0));
+        let mut results = vec![refused(); 20];
+        results.extend([away(), Ok(())]);
+        let mut output = writer(Arc::new(Scripted(Mutex::new(results))), count(0));
         output.each_writer(&mut |writer| {
             writer.retry.most = most;
             writer.retry.no_longer_than = no_longer_than;
@@ -209,7 +209,7 @@ fn held_messages_use_no_tries_and_no_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_verdict_counts_once_another_event_was_taken_and_is_asked_for_again() {
+async fn a_verdict_counts_once_another_event_was_accepted_and_is_requested_again() {
     let sink = Arc::new(Sink(Mutex::new(generous())));
     let (batch_writer, health) = batch_writer(Arc::clone(&sink) as _);
     let start = tokio::time::Instant::now();
@@ -221,21 +221,24 @@ async fn a_verdict_counts_once_another_event_was_taken_and_is_asked_for_again() 
         start.elapsed()
     );
     assert_eq!(complaint(&health), None);
-    let books = sink.0.lock().unwrap();
-    assert_eq!(books.arrived.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
-    let alone = books.requests.iter().filter(|it| **it == ["bad"]);
-    assert_eq!(alone.count(), 2, "{:?}", books.requests);
+    let sink_state = sink.0.lock().unwrap();
+    assert_eq!(
+        sink_state.arrived.keys().collect::<Vec<_>>(),
+        ["a", "b", "c"]
+    );
+    let alone = sink_state.requests.iter().filter(|it| **it == ["bad"]);
+    assert_eq!(alone.count(), 2, "{:?}", sink_state.requests);
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_large_is_believed_only_if_something_smaller_is_taken() {
+async fn too_large_counts_only_if_a_smaller_request_succeeds() {
     let too_large = || {
         Err(WriteError::TooLarge {
             reason: "413".to_owned(),
         })
     };
     let (batch_writer, health) =
-        batch_writer(Arc::new(Told(Mutex::new(vec![Ok(()), too_large()]))));
+        batch_writer(Arc::new(Scripted(Mutex::new(vec![Ok(()), too_large()]))));
     write(&batch_writer, &["a"]).await;
     let hour = Duration::from_secs(3_600);
     let held = write(&batch_writer, &["b", "c"]);
@@ -245,12 +248,12 @@ async fn too_large_is_believed_only_if_something_smaller_is_taken() {
 }
 
 #[test]
-fn a_single_message_that_is_too_large_is_set_aside_once_a_smaller_one_is_taken() {
-    let books = Books {
+fn a_single_message_that_is_too_large_is_set_aside_once_a_smaller_one_is_accepted() {
+    let sink_state = SinkState {
         most_bytes: Some(5),
         ..generous()
     };
-    let sink = Arc::new(Sink(Mutex::new(books)));
+    let sink = Arc::new(Sink(Mutex::new(sink_state)));
     let letters = Arc::new(Letters::default());
     let output = OutputNode::Fallback {
         children: vec![
@@ -279,7 +282,7 @@ impl Writer for Picky {
 }
 
 #[test]
-fn a_message_that_no_request_can_be_made_of_is_rejected_alone_as_by_a_mapping() {
+fn a_message_without_a_valid_request_is_rejected_alone_as_by_a_mapping() {
     let sink = Arc::new(Sink(Mutex::new(generous())));
     let output = writer(Arc::new(Picky(Arc::clone(&sink) as _)), count(0));
     let names = [
@@ -302,19 +305,19 @@ fn a_message_that_no_request_can_be_made_of_is_rejected_alone_as_by_a_mapping() 
     );
 }
 
-/// A failure before a request is sent says nothing about the server.
+/// A failure before a request is sent is no evidence about the server.
 #[tokio::test(start_paused = true)]
 async fn a_request_that_cannot_be_made_is_not_a_response() {
-    let mut told = vec![away(); 6];
+    let mut results = vec![away(); 6];
     let unsendable = || {
         Err(WriteError::Unsendable {
             reason: "url".to_owned(),
         })
     };
     // It comes in the middle of an outage, which continues.
-    told.insert(3, unsendable());
-    told.push(refused());
-    let (batch_writer, health) = batch_writer(Arc::new(Told(Mutex::new(told))));
+    results.insert(3, unsendable());
+    results.push(refused());
+    let (batch_writer, health) = batch_writer(Arc::new(Scripted(Mutex::new(results))));
     let write = write(&batch_writer, &["a", "b"]);
     let hour = Duration::from_secs(3_600);
     assert!(tokio::time::timeout(hour, write).await.is_err());

@@ -51,7 +51,7 @@ struct Panics;
 
 impl Processor for Panics {
     fn process(&mut self, _: Batch, _: &mut Drops) -> Batch {
-        panic!("as the test wants it");
+        panic!("panic of the test");
     }
 }
 
@@ -126,9 +126,9 @@ async fn held_batches_are_delivered_within_the_deadline() {
     }
 }
 
-/// An input with processors of its own is stopped, and asked for what is left, like any other input.
+/// An input with its own processors is stopped, and its remaining batches are read, like any other input.
 #[tokio::test(start_paused = true)]
-async fn what_only_the_process_has_is_read_after_a_stop_and_counted_if_it_is_lost() {
+async fn batches_that_only_the_process_has_are_read_after_a_stop_or_counted_as_lost() {
     for (back_after, lost, has_processors) in
         [(1, 0, false), (300, 7, false), (1, 0, true), (300, 7, true)]
     {

@@ -44,7 +44,7 @@ impl Reach {
     }
 
     /// Returns the possible effects of the function values of a script, whenever they are called.
-    /// `content` says whether the message varies.
+    /// `content` is whether the message varies.
     pub(super) fn of_functions(ast: &AST, content: bool) -> Self {
         let mut reach = Self::default();
         paths::functions(ast, false).walk(&mut |path| {

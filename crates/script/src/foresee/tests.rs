@@ -16,10 +16,11 @@ fn after(before: &Foreseen, source: &str) -> Foreseen {
         .foresee(before, Some(1))
 }
 
-fn said(fact: &Fact) -> String {
+fn described(fact: &Fact) -> String {
     match &fact.kind {
         Kind::Null => "none".to_owned(),
-        Kind::EventId(event_type) => format!("event_id({event_type})"),
+        Kind::EventId(event_type, None) => format!("event_id({event_type})"),
+        Kind::EventId(event_type, Some(key)) => format!("event_id({event_type}, {key})"),
         _ if fact.varies => "varies".to_owned(),
         _ => "fixed".to_owned(),
     }
@@ -31,7 +32,7 @@ fn id(sources: &[&str]) -> String {
     for source in sources {
         foreseen = after(&foreseen, source);
     }
-    said(&foreseen.content.field("id"))
+    described(&foreseen.content.field("id"))
 }
 
 #[test]
@@ -101,10 +102,10 @@ fn an_id_that_may_differ_is_not_reported() {
         "if this.a == 1 { root = #{ id: \"a\" } } else { root = #{ id: event_id() } }",
         "root = #{ id: error() }",
     ] {
-        let said = id(&[source]);
+        let described = id(&[source]);
         assert!(
-            said == "varies" || said.starts_with("event_id"),
-            "{source}: {said}"
+            described == "varies" || described.starts_with("event_id"),
+            "{source}: {described}"
         );
     }
 }
@@ -120,6 +121,10 @@ fn the_event_type_of_an_id_is_tracked() {
         assert_eq!(id(&[source]), "event_id(t)", "{source}");
     }
     assert_eq!(id(&["root = #{ id: event_id() }"]), "event_id()");
+    let keyed = "let k = \"cpu\"; root = #{ id: event_id(\"t\", k) }";
+    assert_eq!(id(&[keyed]), "event_id(t, cpu)");
+    let unknown = "root = #{ id: event_id(\"t\", this.kind) }";
+    assert_eq!(id(&[unknown]), "varies");
 }
 
 #[test]
@@ -197,6 +202,9 @@ fn expressions() -> impl Strategy<Value = String> {
         "\"k\"",
         "\"1\"",
         "event_id(\"t\")",
+        "event_id(\"t\", \"k\")",
+        "event_id(\"t\", a)",
+        "event_id(\"t\", this.uid)",
         "meta(\"schedule_time\")",
         "meta[\"schedule_time\"]",
         "(meta(\"x\") ?? \"none\")",
@@ -311,8 +319,11 @@ proptest! {
         if !id.varies {
             prop_assert_eq!(&one["id"], &other["id"], "{}", text);
         }
-        if let Kind::EventId(event_type) = &id.kind {
-            let expected = meterline_core::event_id(None, event_type, "u", 1);
+        if let Kind::EventId(event_type, key) = &id.kind {
+            let expected = match key {
+                None => meterline_core::event_id(None, event_type, "u", 1),
+                Some(key) => meterline_core::part_id(None, event_type, key, "u", 1),
+            };
             prop_assert_eq!(&one["id"], &json!(expected.to_string()), "{}", text);
         }
         if foreseen.content.whole.kind.no_object().is_some() {

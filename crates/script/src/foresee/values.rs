@@ -27,7 +27,7 @@ pub(super) fn sum(one: Shape, other: Shape) -> Shape {
         (Kind::Object, Kind::Object) => return one.merge(other),
         (Kind::Number, Kind::Number) => Kind::Number,
         (Kind::Array, Kind::Array) => Kind::Array,
-        (Kind::Text(_) | Kind::EventId(_), _) | (_, Kind::Text(_) | Kind::EventId(_)) => {
+        (Kind::Text(_) | Kind::EventId(..), _) | (_, Kind::Text(_) | Kind::EventId(..)) => {
             Kind::Text(None)
         }
         _ => Kind::Unknown,
@@ -226,8 +226,11 @@ impl Walk<'_> {
         let kinds: Vec<Kind> = arguments.iter().map(|it| it.whole.kind.clone()).collect();
         let arguments = arguments.into_iter();
         let kind = match (name, kinds.as_slice()) {
-            ("event_id", []) => Kind::EventId("".into()),
-            ("event_id", [Kind::Text(Some(event_type))]) => Kind::EventId(event_type.clone()),
+            ("event_id", []) => Kind::EventId("".into(), None),
+            ("event_id", [Kind::Text(Some(event_type))]) => Kind::EventId(event_type.clone(), None),
+            ("event_id", [Kind::Text(Some(event_type)), Kind::Text(Some(key))]) => {
+                Kind::EventId(event_type.clone(), Some(key.clone()))
+            }
             ("deleted", _) => Kind::Deleted,
             ("json", []) => return self.before.content.clone(),
             ("+", [_, _]) => return arguments.reduce(sum).unwrap_or_else(Shape::empty),

@@ -1,6 +1,6 @@
 //! Ids.
 
-use meterline_core::uuid_v5;
+use meterline_core::{part_id, uuid_v5};
 use rhai::{Engine, NativeCallContext};
 use uuid::Uuid;
 
@@ -10,18 +10,27 @@ use crate::context;
 pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "event_id",
-        signature: "event_id() -> text, event_id(type) -> text",
+        signature: "event_id() -> text, event_id(type) -> text, event_id(type, key) -> text",
         summary: "Returns the id of the usage in the message for this event type. It is the same in \
-                  all replicas, and after restarts and retries. Without a ledger behind the input \
-                  it is derived from the content.",
+                  all replicas, and after restarts and retries. Several events of one type for one \
+                  usage, as `unarchive` makes them, need ids that differ: the key, a text, \
+                  distinguishes them. It must not depend on their order. Without a ledger behind the \
+                  input the id is derived from the content.",
         group: Group::Ids,
         // An input that keeps only parts of its objects gives its messages an identity.
         purity: Purity::Content(&[]),
-        examples: &[Example {
-            script: r#"event_id("a") == event_id("a") && event_id("a") != event_id("b")"#,
-            input: "{}",
-            output: "true",
-        }],
+        examples: &[
+            Example {
+                script: r#"event_id("a") == event_id("a") && event_id("a") != event_id("b")"#,
+                input: "{}",
+                output: "true",
+            },
+            Example {
+                script: r#"["cpu", "memory"].map_each(|it| event_id("a", it)).unique().length()"#,
+                input: "{}",
+                output: "2",
+            },
+        ],
     },
     FunctionDoc {
         name: "uuid_v4",
@@ -71,30 +80,56 @@ pub(super) fn register(engine: &mut Engine) {
             Ok(uuid_v5(&namespace, name.as_bytes()).to_string())
         },
     );
-    engine.register_fn("event_id", |call: NativeCallContext| event_id(&call, ""));
-    engine.register_fn("event_id", |call: NativeCallContext, event_type: &str| {
-        event_id(&call, event_type)
+    engine.register_fn("event_id", |call: NativeCallContext| {
+        event_id(&call, "", None)
     });
+    engine.register_fn("event_id", |call: NativeCallContext, event_type: &str| {
+        event_id(&call, event_type, None)
+    });
+    engine.register_fn(
+        "event_id",
+        |call: NativeCallContext, event_type: &str, key: &str| {
+            event_id(&call, event_type, Some(key))
+        },
+    );
 }
 
-fn event_id(call: &NativeCallContext<'_>, event_type: &str) -> NativeResult<String> {
+fn event_id(
+    call: &NativeCallContext<'_>,
+    event_type: &str,
+    key: Option<&str>,
+) -> NativeResult<String> {
     let context = context::of(call)?;
     let id = match context.identity() {
-        Some(identity) => meterline_core::event_id(
-            identity.cluster.as_deref(),
-            event_type,
-            &identity.uid,
-            identity.start,
-        ),
-        None => {
-            let mut name = event_type.as_bytes().to_vec();
-            // A type contains no NUL, so different pairs of type and content have different names.
-            name.push(0);
-            name.extend(context.bytes()?);
-            uuid_v5(&CONTENT, &name)
+        Some(identity) => {
+            let (cluster, uid) = (identity.cluster.as_deref(), &identity.uid);
+            match key {
+                None => meterline_core::event_id(cluster, event_type, uid, identity.start),
+                Some(key) => part_id(cluster, event_type, key, uid, identity.start),
+            }
         }
+        None => uuid_v5(&CONTENT, &name(event_type, key, &context.bytes()?)),
     };
     Ok(id.to_string())
+}
+
+/// Returns the name of an event that is derived from content.
+fn name(event_type: &str, key: Option<&str>, content: &[u8]) -> Vec<u8> {
+    let mut name = Vec::with_capacity(event_type.len() + content.len() + 32);
+    if let Some(key) = key {
+        // No type begins with this byte, because it is not UTF-8. The lengths separate type, key and content.
+        name.push(u8::MAX);
+        name.extend((event_type.len() as u64).to_be_bytes());
+        name.extend((key.len() as u64).to_be_bytes());
+        name.extend(event_type.as_bytes());
+        name.extend(key.as_bytes());
+    } else {
+        name.extend(event_type.as_bytes());
+        // A type contains no NUL, so different pairs of type and content have different names.
+        name.push(0);
+    }
+    name.extend(content);
+    name
 }
 
 /// The namespace of ids derived from content, so that they never equal the id of a usage interval.

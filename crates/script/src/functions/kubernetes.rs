@@ -1,15 +1,15 @@
-//! Functions for Kubernetes quantities and the resources of pods.
+//! Functions for what a pod reserves.
 
-use rhai::{Dynamic, Engine, FLOAT, INT, Identifier, NativeCallContext};
+use rhai::{Dynamic, Engine, INT, Identifier, NativeCallContext};
 
-use super::{Example, FunctionDoc, Group, NativeResult, Purity, values};
+use super::{Example, FunctionDoc, Group, NativeResult, Purity, quantities::nonzero, values};
 use crate::{
     context::{self, Context},
     convert::Deleted,
     decimal::Decimal,
     exact::{self, Number},
     notes::Loss,
-    pod::{self, Section, Totals},
+    pod::{self, Reserved, Section},
     prefix,
     quantity::Quantity,
 };
@@ -22,42 +22,20 @@ const TWO_CONTAINERS: &str = r#"{"spec":{
 
 pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
-        name: "resource_quantity",
-        signature: "text.resource_quantity() -> number",
-        summary: "Converts a Kubernetes quantity to a number: an integer if it is whole, otherwise a \
-                  decimal. It follows the rules of Kubernetes: values are rounded away from zero to a \
-                  billionth, and values with a binary suffix are capped at 2^63-1. Malformed \
-                  quantities and those beyond 1.8e308 are errors.",
-        group: Group::Kubernetes,
-        purity: Purity::Pure,
-        examples: &[
-            Example {
-                script: r#"["250m", "0.5Ki", "1e3", "2"].map_each(|it| it.resource_quantity())"#,
-                input: "{}",
-                output: "[0.25,512,1000,2]",
-            },
-            Example {
-                script: r#"["8Ei", "12E", "0.1n"].map_each(|it| it.resource_quantity())"#,
-                input: "{}",
-                output: "[9223372036854775807,12000000000000000000,1e-9]",
-            },
-            Example {
-                script: r#""1e400".resource_quantity()"#,
-                input: "{}",
-                output: "line 1, column 9: `1e400` is out of range",
-            },
-        ],
-    },
-    FunctionDoc {
         name: "pod_request",
         signature: "pod_request(resource) -> number",
-        summary: "Returns how much of a resource the pod requests: the sum over its containers and \
-                  sidecars (init containers that restart always), or what `spec.resources` sets \
-                  for the whole pod. `cpu` is in cores, `memory` in bytes; the default is 0. If the \
-                  value is malformed, negative or beyond 1.8e308, the result is `deleted()`: the \
-                  event omits that metric, `mapping_left_out` counts it, and it is logged once.",
+        summary: "Returns how much of a resource the pod requests, as the scheduler counts it. It is \
+                  the sum over the containers and sidecars (init containers that restart always), or \
+                  the most that an init container needs together with the sidecars before it, if \
+                  that is more. A request in `spec.resources` for the whole pod replaces this for \
+                  `cpu`, `memory` and `hugepages-*`. `spec.overhead` is added. If a container or the \
+                  pod is resized, the larger of the allocated and the applied amount in the status \
+                  counts, and the spec only where the status has neither. `cpu` is in cores, \
+                  `memory` in bytes; the default is 0. If the value is malformed, negative or beyond \
+                  1.8e308, the result is `deleted()`: the event omits that metric, \
+                  `mapping_left_out` counts it, and it is logged once.",
         group: Group::Kubernetes,
-        purity: Purity::Content(pod::TOTALS),
+        purity: Purity::Content(pod::REQUESTS),
         examples: &[Example {
             script: r#"[pod_request("cpu"), pod_request("memory"), pod_request("ephemeral-storage")]"#,
             input: TWO_CONTAINERS,
@@ -67,9 +45,12 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "pod_limit",
         signature: "pod_limit(resource) -> number",
-        summary: "As `pod_request`, for the limits. A container without a limit counts as 0.",
+        summary: "As `pod_request`, for the limits. A container without a limit counts as 0. \
+                  Overhead is added only to a limit that is not 0. If a container or the pod is \
+                  resized, the applied limit in the status counts, and the spec only where the \
+                  status has no `resources`.",
         group: Group::Kubernetes,
-        purity: Purity::Content(pod::TOTALS),
+        purity: Purity::Content(pod::LIMITS),
         examples: &[Example {
             script: r#"pod_limit("cpu")"#,
             input: TWO_CONTAINERS,
@@ -83,7 +64,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
                   is whole. A non-terminating decimal becomes the nearest 64-bit float, and from 2^53 \
                   it is rounded to a billionth.",
         group: Group::Kubernetes,
-        purity: Purity::Content(pod::TOTALS),
+        purity: Purity::Content(pod::REQUESTS),
         examples: &[Example {
             script: r#"[pod_request_seconds("cpu", 3), pod_request_seconds("memory", 10), pod_request_seconds("cpu", 15, 60)]"#,
             input: TWO_CONTAINERS,
@@ -95,7 +76,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
         signature: "pod_limit_seconds(resource, seconds) -> number, pod_limit_seconds(resource, seconds, divisor) -> number",
         summary: "Returns `pod_limit` × seconds ÷ divisor, computed exactly.",
         group: Group::Kubernetes,
-        purity: Purity::Content(pod::TOTALS),
+        purity: Purity::Content(pod::LIMITS),
         examples: &[Example {
             script: r#"pod_limit_seconds("cpu", 15)"#,
             input: TWO_CONTAINERS,
@@ -110,7 +91,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
                   summed like `pod_request`. For a container with only a limit the limit counts, as \
                   in the API server.",
         group: Group::Kubernetes,
-        purity: Purity::Content(pod::TOTALS),
+        purity: Purity::Content(pod::REQUESTS),
         examples: &[Example {
             script: "pod_gpu_request()",
             input: TWO_CONTAINERS,
@@ -122,7 +103,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
         signature: "pod_gpu_limit() -> number",
         summary: "As `pod_gpu_request`, for the limits.",
         group: Group::Kubernetes,
-        purity: Purity::Content(pod::TOTALS),
+        purity: Purity::Content(pod::LIMITS),
         examples: &[Example {
             script: "pod_gpu_limit()",
             input: TWO_CONTAINERS,
@@ -134,7 +115,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
         signature: "pod_gpu_request_seconds(seconds) -> number, pod_gpu_request_seconds(seconds, divisor) -> number",
         summary: "Returns `pod_gpu_request` × seconds ÷ divisor, computed exactly.",
         group: Group::Kubernetes,
-        purity: Purity::Content(pod::TOTALS),
+        purity: Purity::Content(pod::REQUESTS),
         examples: &[Example {
             script: "[pod_gpu_request_seconds(15), pod_gpu_request_seconds(15, 60)]",
             input: TWO_CONTAINERS,
@@ -146,7 +127,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
         signature: "pod_gpu_limit_seconds(seconds) -> number, pod_gpu_limit_seconds(seconds, divisor) -> number",
         summary: "Returns `pod_gpu_limit` × seconds ÷ divisor, computed exactly.",
         group: Group::Kubernetes,
-        purity: Purity::Content(pod::TOTALS),
+        purity: Purity::Content(pod::LIMITS),
         examples: &[Example {
             script: "pod_gpu_limit_seconds(15)",
             input: TWO_CONTAINERS,
@@ -162,7 +143,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
                   × seconds with the suffix `_per_second`. The unit `minute` or `hour` divides by 60 \
                   or 3600 and changes the suffix. Invalid metrics are omitted, as in `pod_request`.",
         group: Group::Kubernetes,
-        purity: Purity::Content(pod::TOTALS),
+        purity: Purity::Content(pod::REQUESTS),
         examples: &[Example {
             script: r#"pod_metrics(15, "minute")"#,
             input: TWO_CONTAINERS,
@@ -184,40 +165,11 @@ pub(super) const DOCS: &[FunctionDoc] = &[
             output: r#""A100""#,
         }],
     },
-    FunctionDoc {
-        name: "multiply_exact",
-        signature: "number.multiply_exact(factor) -> number, number.multiply_exact(factor, divisor) -> number",
-        summary: "Returns number × factor ÷ divisor, computed exactly on the decimals as written; only \
-                  a non-terminating result is rounded, once. Text is parsed as a quantity.",
-        group: Group::Kubernetes,
-        purity: Purity::Pure,
-        examples: &[Example {
-            script: "[0.1.multiply_exact(3), 4294967296.multiply_exact(10), 0.5.multiply_exact(15, 60)]",
-            input: "{}",
-            output: "[0.3,42949672960,0.125]",
-        }],
-    },
 ];
 
 const ONE: i64 = 1;
 
 pub(super) fn register(engine: &mut Engine) {
-    engine.register_fn("resource_quantity", |text: &str| -> NativeResult<Dynamic> {
-        let quantity = Quantity::parse(text).map_err(|error| error.to_string())?;
-        let number = exact::number(&quantity).map_err(|reason| format!("`{text}` {reason}"))?;
-        Ok(number.into())
-    });
-    // The API server writes quantities as text, but users may write numbers.
-    engine.register_fn("resource_quantity", |number: INT| number);
-    engine.register_fn("resource_quantity", |number: FLOAT| number);
-    engine.register_fn("resource_quantity", |number: Decimal| number);
-    engine.register_fn("multiply_exact", |number: Dynamic, factor: Dynamic| {
-        multiply(&number, &factor, &ONE.into())
-    });
-    engine.register_fn(
-        "multiply_exact",
-        |number: Dynamic, factor: Dynamic, divisor: Dynamic| multiply(&number, &factor, &divisor),
-    );
     engine.register_fn(
         "pod_gpu_type",
         |call: NativeCallContext| -> NativeResult<Dynamic> {
@@ -345,10 +297,10 @@ impl Amount {
         resource: Option<&str>,
     ) -> NativeResult<Self> {
         let context = context::of(call)?;
-        let totals = Totals::of(context.document()?.root());
+        let reserved = Reserved::of(context.document()?.root());
         let quantity = match resource {
-            Some(resource) => totals.total(section, resource),
-            None => totals.gpus(section),
+            Some(resource) => reserved.total(section, resource),
+            None => reserved.gpus(section),
         };
         Ok(Self { context, quantity })
     }
@@ -367,7 +319,7 @@ impl Amount {
     }
 }
 
-fn plain(quantity: &Quantity) -> Result<Number, String> {
+pub(super) fn plain(quantity: &Quantity) -> Result<Number, String> {
     exact::number(quantity).map_err(str::to_owned)
 }
 
@@ -378,7 +330,7 @@ fn times(quantity: &Quantity, factor: &Decimal, divisor: &Decimal) -> Result<Num
 
 /// Returns the number, or notes the error and omits the metric: the pod's other metrics and its seconds
 /// are still billed.
-fn or_omitted(context: &Context, number: Result<Number, String>) -> Dynamic {
+pub(super) fn or_omitted(context: &Context, number: Result<Number, String>) -> Dynamic {
     match number {
         Ok(number) => number.into(),
         Err(reason) => {
@@ -386,15 +338,6 @@ fn or_omitted(context: &Context, number: Result<Number, String>) -> Dynamic {
             Dynamic::from(Deleted)
         }
     }
-}
-
-/// Returns a divisor. A divisor of 0 is an error of the script.
-fn nonzero(divisor: &Dynamic) -> NativeResult<Decimal> {
-    let divisor = values::decimal(divisor)?;
-    if divisor.is_zero() {
-        return Err("the divisor is 0".into());
-    }
-    Ok(divisor)
 }
 
 /// The names of a section's metrics, each with the name of the derived metric.
@@ -456,14 +399,14 @@ fn pod_metrics(
 ) -> NativeResult<Dynamic> {
     let (names, divisor) = self::unit(unit)?;
     let context = context::of(call)?;
-    let totals = Totals::of(context.document()?.root());
+    let reserved = Reserved::of(context.document()?.root());
     let (factor, divisor) = (values::decimal(seconds)?, divisor.into());
     let mut metrics = Vec::with_capacity(12);
     for (section, names) in names {
         let quantities = [
-            totals.total(*section, "cpu"),
-            totals.gpus(*section),
-            totals.total(*section, "memory"),
+            reserved.total(*section, "cpu"),
+            reserved.gpus(*section),
+            reserved.total(*section, "memory"),
         ];
         for ((name, derived), quantity) in names.iter().zip(quantities) {
             let number = match &quantity {
@@ -476,16 +419,4 @@ fn pod_metrics(
         }
     }
     Ok(Dynamic::from_map(metrics.into_iter().collect()))
-}
-
-fn multiply(number: &Dynamic, factor: &Dynamic, divisor: &Dynamic) -> NativeResult<Dynamic> {
-    let (decimal, factor, divisor) = (
-        values::decimal(number)?,
-        values::decimal(factor)?,
-        nonzero(divisor)?,
-    );
-    let (numerator, denominator) = decimal.times(&factor).over(&divisor);
-    let product = exact::ratio(&numerator, &denominator)
-        .map_err(|reason| format!("{number} × {factor} ÷ {divisor} {reason}"))?;
-    Ok(product.into())
 }

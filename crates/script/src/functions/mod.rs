@@ -9,6 +9,8 @@ mod known;
 mod kubernetes;
 mod message;
 mod operators;
+mod quantities;
+mod reserved;
 mod signature;
 mod text;
 mod time;
@@ -90,7 +92,9 @@ static DOCS: LazyLock<Vec<FunctionDoc>> = LazyLock::new(|| {
     [
         message::DOCS,
         ids::DOCS,
+        quantities::DOCS,
         kubernetes::DOCS,
+        reserved::DOCS,
         time::DOCS,
         collections_docs::DOCS,
         text::DOCS,
@@ -123,7 +127,9 @@ pub(crate) fn register(engine: &mut Engine) {
     engine.register_fn(MAKE_PATH, paths::make_path);
     message::register(engine);
     ids::register(engine);
+    quantities::register(engine);
     kubernetes::register(engine);
+    reserved::register(engine);
     time::register(engine);
     collections::register(engine);
     text::register(engine);

@@ -426,11 +426,11 @@ mod tests {
         let text = Some(Type::Text);
         assert_eq!(mismatch("event_id", &[text], false), None);
         assert_eq!(mismatch("format", &[text, None, None, None], true), None);
-        let wrong = mismatch("event_id", &[text, text], false).unwrap();
-        assert_eq!(wrong.message, "`event_id` does not take 2 arguments");
+        let wrong = mismatch("event_id", &[text, text, text], false).unwrap();
+        assert_eq!(wrong.message, "`event_id` does not take 3 arguments");
         assert_eq!(
             wrong.help,
-            "it is `event_id() -> text` or `event_id(type) -> text`"
+            "it is `event_id() -> text`, `event_id(type) -> text` or `event_id(type, key) -> text`"
         );
         let wrong = mismatch("parse_duration", &[Some(Type::Bool)], true).unwrap();
         assert_eq!(wrong.argument, Some(0));

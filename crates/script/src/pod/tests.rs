@@ -2,13 +2,17 @@ use meterline_core::Document;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::quantity::Quantity;
+
+mod resizes;
+mod scheduler;
 
 fn pod(spec: Value) -> Document {
     Document::from(&json!({ "spec": spec }))
 }
 
 fn request(spec: Value, resource: &str) -> Result<String, String> {
-    Totals::of(pod(spec).root())
+    Reserved::of(pod(spec).root())
         .total(Section::Requests, resource)
         .map(|it| it.to_string())
 }
@@ -18,15 +22,18 @@ fn container(requests: Value) -> Value {
 }
 
 #[test]
-fn containers_and_sidecars_are_summed_and_other_init_containers_are_not() {
-    let spec = json!({
-        "containers": [container(json!({"cpu": "500m"})), container(json!({"cpu": "1"})), {}],
-        "initContainers": [
-            {"restartPolicy": "Always", "resources": {"requests": {"cpu": "100m"}}},
-            container(json!({"cpu": "32"})),
-        ],
-    });
-    assert_eq!(request(spec, "cpu"), Ok("1.6".into()));
+fn containers_and_sidecars_are_summed_and_other_init_containers_need_room() {
+    let spec = |init: &str| {
+        json!({
+            "containers": [container(json!({"cpu": "500m"})), container(json!({"cpu": "1"})), {}],
+            "initContainers": [
+                {"restartPolicy": "Always", "resources": {"requests": {"cpu": "100m"}}},
+                container(json!({"cpu": init})),
+            ],
+        })
+    };
+    assert_eq!(request(spec("1"), "cpu"), Ok("1.6".into()));
+    assert_eq!(request(spec("32"), "cpu"), Ok("32.1".into()));
 }
 
 #[test]
@@ -42,7 +49,7 @@ fn absent_resources_count_as_zero() {
     }
     let nothing = Document::from(&json!([1]));
     assert_eq!(
-        Totals::of(nothing.root()).total(Section::Limits, "cpu"),
+        Reserved::of(nothing.root()).total(Section::Limits, "cpu"),
         Ok(Quantity::ZERO)
     );
 }
@@ -55,6 +62,100 @@ fn resources_of_the_whole_pod_are_the_total() {
     });
     assert_eq!(request(spec.clone(), "cpu"), Ok("2".into()));
     assert_eq!(request(spec, "memory"), Ok("1073741824".into()));
+}
+
+/// A `restartPolicy` of a regular container, and anything but `Always`, changes nothing.
+#[test]
+fn only_init_containers_that_restart_always_are_sidecars() {
+    let main = json!({"restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}}});
+    for (policy, expected) in [
+        (json!("Always"), "4"),
+        (json!("OnFailure"), "3"),
+        (json!("always"), "3"),
+        (json!(null), "3"),
+    ] {
+        let init = json!({"restartPolicy": policy, "resources": {"requests": {"cpu": "3"}}});
+        let spec = json!({"containers": [main.clone()], "initContainers": [init]});
+        assert_eq!(request(spec, "cpu"), Ok(expected.into()), "{policy}");
+    }
+}
+
+#[test]
+fn ephemeral_containers_reserve_nothing() {
+    let one = container(json!({"cpu": "1"}));
+    let pod = json!({
+        "spec": {"containers": [one], "ephemeralContainers": [container(json!({"cpu": "8"}))]},
+        "status": {"ephemeralContainerStatuses": [
+            {"name": "debug", "allocatedResources": {"cpu": "8"}, "resources": {"requests": {"cpu": "8"}}},
+        ]},
+    });
+    let pod = Document::from(&pod);
+    let total = Reserved::of(pod.root()).total(Section::Requests, "cpu");
+    assert_eq!(total.map(|it| it.to_string()), Ok("1".into()));
+}
+
+#[test]
+fn lists_and_objects_that_are_null_or_of_another_type_count_as_absent() {
+    for absent in [json!(null), json!("x"), json!(1), json!([])] {
+        let pod = json!({
+            "spec": {
+                "resources": absent, "overhead": absent, "initContainers": absent,
+                "containers": [
+                    {"name": "a", "resources": {"requests": {"cpu": "1"}, "limits": absent}},
+                    {"name": "b", "resources": absent},
+                ],
+            },
+            "status": {
+                "resources": absent, "allocatedResources": absent, "initContainerStatuses": absent,
+                "containerStatuses": [{"name": "a", "resources": absent, "allocatedResources": absent}, absent],
+            },
+        });
+        let document = Document::from(&pod);
+        let reserved = Reserved::of(document.root());
+        let text = |total: Result<Quantity, String>| total.map(|it| it.to_string());
+        assert_eq!(
+            text(reserved.total(Section::Requests, "cpu")),
+            Ok("1".into()),
+            "{pod}"
+        );
+        assert_eq!(
+            text(reserved.total(Section::Limits, "cpu")),
+            Ok("0".into()),
+            "{pod}"
+        );
+        assert_eq!(
+            text(reserved.limit_or_request("cpu")),
+            Ok("1".into()),
+            "{pod}"
+        );
+    }
+    for absent in [json!(null), json!({}), json!("x")] {
+        let pod = json!({"spec": {"containers": absent}, "status": {"containerStatuses": absent}});
+        let pod = Document::from(&pod);
+        assert!(Reserved::of(pod.root()).containers().is_empty());
+    }
+}
+
+#[test]
+fn sums_beyond_128_bits_do_not_wrap() {
+    let huge = container(json!({"memory": format!("9{}", "0".repeat(30))}));
+    let spec = json!({"containers": [huge.clone(), huge.clone()], "initContainers": [huge],
+        "overhead": {"memory": "1"}});
+    let expected = format!("18{}1", "0".repeat(29));
+    assert_eq!(request(spec, "memory"), Ok(expected));
+    // No float has this text, though one is near.
+    let spec = json!({"containers": [
+        container(json!({"memory": "1802T"})), container(json!({"memory": "1362.3"}))]});
+    let number = crate::exact::number(
+        &Reserved::of(pod(spec).root())
+            .total(Section::Requests, "memory")
+            .unwrap(),
+    );
+    let number = format!("{:?}", number.unwrap());
+    assert!(number.starts_with("Decimal"), "{number}");
+    let most = container(json!({"memory": "9223372036854775807"}));
+    let spec = json!({"containers": [most.clone(), most]});
+    assert_eq!(request(spec, "memory"), Ok("18446744073709551614".into()));
 }
 
 #[test]
@@ -70,10 +171,22 @@ fn errors_name_the_field() {
     insta::assert_snapshot!(broken(json!("-5")), @"spec.containers[1].resources.requests.cpu: `-5` is negative");
     insta::assert_snapshot!(broken(json!("")), @"spec.containers[1].resources.requests.cpu: `` is not a Kubernetes quantity; use a value such as `500m`, `0.5`, `2Gi` or `1e3`");
     insta::assert_snapshot!(broken(json!([1])), @"spec.containers[1].resources.requests.cpu: is not a Kubernetes quantity");
+    let overhead = json!({"overhead": {"cpu": "x"}});
+    insta::assert_snapshot!(request(overhead, "cpu").unwrap_err(), @"spec.overhead.cpu: `x` is not a Kubernetes quantity; use a value such as `500m`, `0.5`, `2Gi` or `1e3`");
+    let of_pod = json!({"resources": {"requests": {"cpu": "-1"}}});
+    insta::assert_snapshot!(request(of_pod, "cpu").unwrap_err(), @"spec.resources.requests.cpu: `-1` is negative");
+    let status = json!({"name": "b", "allocatedResources": {"cpu": "1"}, "resources": {"requests": {"cpu": true}}});
+    let pod_with_status = json!({
+        "spec": {"containers": [{"name": "a"}, {"name": "b"}]},
+        "status": {"containerStatuses": [{"name": "a"}, status]},
+    });
+    let pod_with_status = Document::from(&pod_with_status);
+    let total = Reserved::of(pod_with_status.root()).total(Section::Requests, "cpu");
+    insta::assert_snapshot!(total.unwrap_err(), @"status.containerStatuses[1].resources.requests.cpu: is not a Kubernetes quantity");
     let gpu = pod(json!({"initContainers": [
         {"restartPolicy": "Always", "resources": {"limits": {"nvidia.com/gpu": "NaN"}}},
     ]}));
-    insta::assert_snapshot!(Totals::of(gpu.root()).gpus(Section::Requests).unwrap_err(), @r#"spec.initContainers[0].resources.limits["nvidia.com/gpu"]: `NaN` is not a Kubernetes quantity; use a value such as `500m`, `0.5`, `2Gi` or `1e3`"#);
+    insta::assert_snapshot!(Reserved::of(gpu.root()).gpus(Section::Requests).unwrap_err(), @r#"spec.initContainers[0].resources.limits["nvidia.com/gpu"]: `NaN` is not a Kubernetes quantity; use a value such as `500m`, `0.5`, `2Gi` or `1e3`"#);
 }
 
 #[test]
@@ -95,9 +208,58 @@ fn gpus_of_all_vendors_count_and_limits_replace_missing_requests() {
         {"resources": {"limits": {"gpu.intel.com/xe": 1}}},
     ]});
     let pod = pod(spec);
-    let count = |section| Totals::of(pod.root()).gpus(section).unwrap().to_string();
+    let count = |section| Reserved::of(pod.root()).gpus(section).unwrap().to_string();
     assert_eq!(count(Section::Requests), "8");
     assert_eq!(count(Section::Limits), "8");
+}
+
+/// The number of GPUs is the sum of the totals of their resources, and each total has its own peak.
+#[test]
+fn gpus_of_init_containers_and_overhead_count_as_in_totals() {
+    let spec = json!({
+        "resources": {"requests": {"nvidia.com/gpu": "99", "cpu": "1"}},
+        "overhead": {"amd.com/gpu": "1", "gpu.intel.com/xe": "1"},
+        "containers": [{"resources": {"limits": {"nvidia.com/gpu": "2", "amd.com/gpu": "1"}}}],
+        "initContainers": [
+            {"resources": {"limits": {"nvidia.com/gpu": "1", "nvidia.com/mig-1g.5gb": "4"}}},
+            {"restartPolicy": "Always", "resources": {"limits": {"nvidia.com/gpu": "1"}}},
+            {"resources": {"limits": {"nvidia.com/gpu": "3"}}},
+        ],
+    });
+    let pod = pod(spec);
+    let reserved = Reserved::of(pod.root());
+    for (section, expected) in [
+        (
+            Section::Requests,
+            [
+                ("nvidia.com/gpu", 4),
+                ("nvidia.com/mig-1g.5gb", 4),
+                ("amd.com/gpu", 2),
+                ("gpu.intel.com/xe", 1),
+            ],
+        ),
+        (
+            Section::Limits,
+            [
+                ("nvidia.com/gpu", 4),
+                ("nvidia.com/mig-1g.5gb", 4),
+                ("amd.com/gpu", 2),
+                ("gpu.intel.com/xe", 0),
+            ],
+        ),
+    ] {
+        let mut sum = 0;
+        for (name, count) in expected {
+            let total = reserved.total(section, name).unwrap().to_string();
+            assert_eq!(total, count.to_string(), "{section:?} {name}");
+            sum += count;
+        }
+        assert_eq!(
+            reserved.gpus(section).unwrap().to_string(),
+            sum.to_string(),
+            "{section:?}"
+        );
+    }
 }
 
 #[test]
@@ -178,7 +340,7 @@ fn a_malformed_field_affects_only_its_resource() {
 fn a_duplicate_field_counts_once() {
     let text = br#"{"spec":{"containers":[{"resources":{"requests":{"cpu":"1","cpu":"2"}}}]}}"#;
     let pod = Document::from_json(text).unwrap();
-    let total = Totals::of(pod.root()).total(Section::Requests, "cpu");
+    let total = Reserved::of(pod.root()).total(Section::Requests, "cpu");
     assert_eq!(total.map(|it| it.to_string()), Ok("2".into()));
 }
 
@@ -193,9 +355,9 @@ fn other_resources_cost_little_time() {
     many.insert("nvidia.com/gpu".into(), json!("8"));
     let spec = json!({"containers": [{"resources": {"requests": many.clone(), "limits": many}}]});
     let pod = pod(spec);
-    let totals = Totals::of(pod.root());
+    let reserved = Reserved::of(pod.root());
     let text = |total: Result<Quantity, String>| total.unwrap().to_string();
-    assert_eq!(text(totals.total(Section::Requests, "cpu")), "1.5");
-    assert_eq!(text(totals.gpus(Section::Requests)), "8");
-    assert_eq!(text(totals.gpus(Section::Limits)), "8");
+    assert_eq!(text(reserved.total(Section::Requests, "cpu")), "1.5");
+    assert_eq!(text(reserved.gpus(Section::Requests)), "8");
+    assert_eq!(text(reserved.gpus(Section::Limits)), "8");
 }

@@ -70,11 +70,31 @@ fn a_result_is_reused_for_another_window() {
     assert!(kept);
     assert_ne!(first, second);
     // The result of a new document.
-    let (fresh, kept) = run(&mapping, message(&self::pod(), 15, "15s"));
+    let (evaluated, kept) = run(&mapping, message(&self::pod(), 15, "15s"));
     assert!(!kept);
-    assert_eq!(second, fresh);
+    assert_eq!(second, evaluated);
     assert!(second.contains(&event_id(None, "t", "u", 15).to_string()));
     assert!(second.contains("time 15"));
+}
+
+#[test]
+fn a_fixed_key_is_part_of_the_id_that_fills_a_gap() {
+    let source =
+        r#"root = #{ id: event_id("t", "cpu"), other: event_id("t"), more: event_id("t", "") }"#;
+    let (mapping, pod) = (mapping(source), pod());
+    let expected = |start: i64| {
+        let id = |key: &str| meterline_core::part_id(None, "t", key, "u", start);
+        let other = event_id(None, "t", "u", start);
+        json!({"id": id("cpu").to_string(), "other": other.to_string(), "more": id("").to_string()})
+    };
+    for (start, is_reused) in [(0, false), (15, true), (30, true)] {
+        let (text, kept) = run(&mapping, message(&pod, start, "15s"));
+        assert_eq!(kept, is_reused);
+        assert_eq!(
+            serde_json::from_str::<Value>(&text).unwrap(),
+            expected(start)
+        );
+    }
 }
 
 #[test]
@@ -104,12 +124,17 @@ fn a_gap_other_than_text_is_evaluated() {
 fn scripts_with_unknown_dependencies_are_evaluated_each_time() {
     assert!(serves_again(PRESET_LIKE));
     assert!(serves_again("root = #{ a: this.a }"));
+    assert!(serves_again(r#"root = #{ id: event_id("t", "cpu") }"#));
     for source in [
         // The time affects other values, or may affect them.
         r#"root = #{ id: event_id("t") + "x" }"#,
         r#"let id = event_id("t"); root = #{ id: id }"#,
         r#"root = #{ data: #{ id: event_id("t") } }"#,
         r#"root = #{ id: event_id(this.name) }"#,
+        r#"root = #{ id: event_id("t", this.name) }"#,
+        r#"root = #{ id: event_id(this.name, "k") }"#,
+        r#"root = #{ data: #{ id: event_id("t", "k") } }"#,
+        r#"root = #{ id: event_id("t", "k"), other: this.a + event_id("t", "l") }"#,
         r#"let f = Fn("event_id"); root = #{ id: f.call("t") }"#,
         r#"let f = Fn("meta"); root = #{ t: f.call("schedule_time") }"#,
         r#"let k = "schedule_" + "time"; root = #{ t: meta(k) }"#,

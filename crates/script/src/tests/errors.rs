@@ -129,7 +129,8 @@ fn the_number_and_types_of_arguments_are_checked() {
     let mut shown = String::new();
     for source in [
         "root = event_id(5)",
-        "root = event_id(\"a\", \"b\")",
+        "root = event_id(\"a\", 5)",
+        "root = event_id(\"a\", \"b\", \"c\")",
         "root = pod_request(1)",
         "root = pod_request()",
         "root = parse_duration(true)",
@@ -146,9 +147,11 @@ fn the_number_and_types_of_arguments_are_checked() {
     }
     assert_snapshot!(shown, @r#"
     root = event_id(5)
-      line 1, column 17: `event_id` does not take an integer here; it is `event_id() -> text` or `event_id(type) -> text`
-    root = event_id("a", "b")
-      line 1, column 8: `event_id` does not take 2 arguments; it is `event_id() -> text` or `event_id(type) -> text`
+      line 1, column 17: `event_id` does not take an integer here; it is `event_id() -> text`, `event_id(type) -> text` or `event_id(type, key) -> text`
+    root = event_id("a", 5)
+      line 1, column 22: `event_id` does not take an integer here; it is `event_id() -> text`, `event_id(type) -> text` or `event_id(type, key) -> text`
+    root = event_id("a", "b", "c")
+      line 1, column 8: `event_id` does not take 3 arguments; it is `event_id() -> text`, `event_id(type) -> text` or `event_id(type, key) -> text`
     root = pod_request(1)
       line 1, column 20: `pod_request` does not take an integer here; it is `pod_request(resource) -> number`
     root = pod_request()

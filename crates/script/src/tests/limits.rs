@@ -60,7 +60,7 @@ fn nothing_that_waits_or_reaches_outside_can_be_called() {
 }
 
 #[test]
-fn what_never_ends_is_stopped() {
+fn a_script_that_never_ends_is_stopped() {
     for source in [
         "loop { }",
         "while true { root = 1 }",
@@ -241,7 +241,7 @@ fn every_amount_that_an_api_server_accepts_is_billed_exactly() {
 }
 
 #[test]
-fn numbers_that_are_not_finite_never_leave() {
+fn numbers_that_are_not_finite_are_never_sent() {
     for source in [
         "root = 1.0e308 * 10.0",
         "root.a = 0.0 / 0.0",

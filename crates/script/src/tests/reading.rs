@@ -156,6 +156,7 @@ fn fields_of_a_prefix_are_labels_only_if_they_become_data() {
         "root.data.x = this.a.select_prefix(\"p/\")",
         "root[this.a.k] = #{ data: this.a.select_prefix(\"p/\") }; root = this.a.k",
         "root.data += this.a.select_prefix(\"p/\")",
+        "root = [#{ data: this.a.select_prefix(\"p/\") }]",
         "root = this.a.select_prefix(\"p/\")",
         "root.data = #{}; root.data = [this.a.select_prefix(\"p/\")]",
         "root.data = this.a.select_prefix(\"p/\"); root.subject = this.a.select_prefix(\"p/\").len()",
@@ -174,9 +175,18 @@ fn parts_that_functions_read_are_included() {
     };
     assert_eq!(
         reads("pod_request(\"cpu\")"),
-        "spec.containers.*.resources, spec.initContainers.*.resources, \
-         spec.initContainers.*.restartPolicy, spec.resources"
+        "spec.containers.*.name, spec.containers.*.resources, spec.initContainers.*.name, \
+         spec.initContainers.*.resources, spec.initContainers.*.restartPolicy, spec.overhead, \
+         spec.resources, status.allocatedResources, \
+         status.containerStatuses.*.allocatedResources, status.containerStatuses.*.name, \
+         status.containerStatuses.*.resources, \
+         status.initContainerStatuses.*.allocatedResources, \
+         status.initContainerStatuses.*.name, status.initContainerStatuses.*.resources, \
+         status.resources"
     );
+    let of_limits = reads("pod_limit(\"cpu\")");
+    assert!(of_limits.contains("status.containerStatuses.*.resources"));
+    assert!(!of_limits.contains("allocatedResources"), "{of_limits}");
     assert_eq!(reads("[this.a, json(\"b.c\")]"), "a, b.c");
     assert_eq!(reads("json(\"list.0.x\")"), "list.0.x, list.*.x");
     assert_eq!(reads("json(\"\")"), "everything");

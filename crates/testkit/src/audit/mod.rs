@@ -40,7 +40,7 @@ impl Life {
 
 /// A span of time in which events and life differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stretch {
+pub struct Span {
     /// Its first second, Unix time.
     pub from: i64,
     /// The second after its last, Unix time.
@@ -49,7 +49,7 @@ pub struct Stretch {
     pub times: i64,
 }
 
-impl Stretch {
+impl Span {
     fn seconds(&self) -> i64 {
         (self.to - self.from) * self.times
     }
@@ -63,11 +63,11 @@ pub struct PodReport {
     /// Seconds of events in the range.
     pub billed: i64,
     /// Life without an event.
-    pub missing: Vec<Stretch>,
+    pub missing: Vec<Span>,
     /// Life with more events than it should have.
-    pub double: Vec<Stretch>,
+    pub double: Vec<Span>,
     /// Events without a life.
-    pub surplus: Vec<Stretch>,
+    pub surplus: Vec<Span>,
 }
 
 /// What [`audit`] found.
@@ -124,9 +124,9 @@ impl Report {
         assert!(self.is_exact(), "{self}");
     }
 
-    fn sum(&self, stretches: impl Fn(&PodReport) -> &Vec<Stretch>) -> i64 {
+    fn sum(&self, spans: impl Fn(&PodReport) -> &Vec<Span>) -> i64 {
         let pods = self.pods.values();
-        pods.flat_map(|pod| stretches(pod).iter().map(Stretch::seconds))
+        pods.flat_map(|pod| spans(pod).iter().map(Span::seconds))
             .sum()
     }
 }
@@ -212,7 +212,7 @@ impl Timeline {
             };
             extend(
                 found,
-                Stretch {
+                Span {
                     from,
                     to: at,
                     times,
@@ -227,13 +227,13 @@ impl Timeline {
 }
 
 /// Adds a span, or extends the last one if the new one follows it.
-fn extend(stretches: &mut Vec<Stretch>, next: Stretch) {
+fn extend(spans: &mut Vec<Span>, next: Span) {
     if next.times == 0 {
         return;
     }
-    match stretches.last_mut() {
+    match spans.last_mut() {
         Some(last) if last.to == next.from && last.times == next.times => last.to = next.to,
-        _ => stretches.push(next),
+        _ => spans.push(next),
     }
 }
 
@@ -261,7 +261,7 @@ impl fmt::Display for Report {
         const SHOWN: usize = 20;
         writeln!(
             out,
-            "{} pods lived {} s and are billed {} s: missing {} s, double {} s, surplus {} s, malformed events {}",
+            "{} pods ran {} s and are billed {} s: missing {} s, double {} s, surplus {} s, malformed events {}",
             self.pods.len(),
             self.lived_seconds(),
             self.billed_seconds(),
@@ -276,18 +276,18 @@ impl fmt::Display for Report {
                 ("double", &pod.double),
                 ("surplus", &pod.surplus),
             ];
-            kinds.into_iter().flat_map(move |(kind, stretches)| {
-                stretches.iter().map(move |stretch| (key, kind, stretch))
-            })
+            kinds
+                .into_iter()
+                .flat_map(move |(kind, spans)| spans.iter().map(move |span| (key, kind, span)))
         });
         let mut more = 0;
-        for (index, (key, kind, stretch)) in wrong.enumerate() {
+        for (index, (key, kind, span)) in wrong.enumerate() {
             if index >= SHOWN {
                 more += 1;
                 continue;
             }
-            let seconds = stretch.seconds();
-            let (from, to) = (clock(stretch.from), clock(stretch.to));
+            let seconds = span.seconds();
+            let (from, to) = (clock(span.from), clock(span.to));
             writeln!(out, "  {key}: {kind} {seconds} s [{from}, {to})")?;
         }
         if more > 0 {

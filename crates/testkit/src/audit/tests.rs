@@ -46,7 +46,7 @@ fn pieces_that_cover_a_life_in_any_order_are_exact() {
 }
 
 #[test]
-fn each_kind_of_error_is_told_apart() {
+fn each_kind_of_error_is_distinguished() {
     let lives = [life("web", 10, Some(20))];
     assert_eq!(errors(&lives, &[]), (10, 0, 0));
     assert_eq!(errors(&lives, &[event("web", 10, 9)]), (1, 0, 0));
@@ -66,14 +66,14 @@ fn each_kind_of_error_is_told_apart() {
 }
 
 #[test]
-fn an_error_in_one_pod_is_not_paid_by_another() {
+fn errors_of_two_pods_do_not_cancel_out() {
     let lives = [life("a", 0, Some(10)), life("b", 0, Some(10))];
     let events = [event("a", 0, 9), event("b", 0, 11)];
     assert_eq!(errors(&lives, &events), (1, 0, 1));
 }
 
 #[test]
-fn events_of_a_pod_that_never_lived_are_surplus() {
+fn events_of_a_pod_that_never_ran_are_surplus() {
     assert_eq!(errors(&[], &[event("ghost", 5, 5)]), (0, 0, 5));
 }
 
@@ -108,9 +108,16 @@ fn events_without_a_usable_interval_are_malformed() {
     text["data"]["duration_seconds"] = json!("5");
     let mut fraction = event("web", 0, 5);
     fraction["data"]["duration_seconds"] = json!(2.5);
-    let mut nobody = event("web", 0, 5);
-    nobody["data"] = json!({"duration_seconds": 5});
-    let events = [half, text, fraction, nobody, event("web", 0, 0), json!({})];
+    let mut without_pod = event("web", 0, 5);
+    without_pod["data"] = json!({"duration_seconds": 5});
+    let events = [
+        half,
+        text,
+        fraction,
+        without_pod,
+        event("web", 0, 0),
+        json!({}),
+    ];
     let report = audit(&[], &events, at(0)..at(100));
     assert_eq!(report.malformed.len(), events.len(), "{report}");
     assert!(!report.is_exact());
@@ -121,7 +128,7 @@ fn the_report_names_pod_kind_and_time() {
     let lives = [life("web", 0, Some(10))];
     let events = [event("web", 0, 5), event("web", 4, 1), event("gone", 7, 2)];
     let report = audit(&lives, &events, at(0)..at(100));
-    let expected = "2 pods lived 10 s and are billed 8 s: missing 5 s, double 1 s, surplus 2 s, \
+    let expected = "2 pods ran 10 s and are billed 8 s: missing 5 s, double 1 s, surplus 2 s, \
         malformed events 0
   shop/gone: surplus 2 s [00:00:07, 00:00:09)
   shop/web: missing 5 s [00:00:05, 00:00:10)

@@ -29,7 +29,7 @@ pub(super) fn write_credentials(
     dir: &Path,
     tokens: &[(&'static str, String)],
 ) -> anyhow::Result<()> {
-    let key = rcgen::KeyPair::generate().context("cannot make a key")?;
+    let key = rcgen::KeyPair::generate().context("cannot create a key")?;
     std::fs::write(dir.join(PRIVATE_KEY), key.serialize_pem())?;
     std::fs::write(dir.join(PUBLIC_KEY), key.public_key_pem())?;
     let mut lines = String::new();

@@ -44,13 +44,15 @@ async fn tokens_roles_and_restarts_work_as_on_a_real_cluster() {
     assert_eq!(code(list(reader.clone(), "shop").await.unwrap_err()), 403);
     plane.grant_cluster("reader", "", "nodes").await.unwrap();
 
-    let stranger = plane.dir.path().join("stranger.kubeconfig");
-    plane.write_kubeconfig(&stranger, "no such token").unwrap();
+    let unknown_user = plane.dir.path().join("stranger.kubeconfig");
+    plane
+        .write_kubeconfig(&unknown_user, "no such token")
+        .unwrap();
     let options = KubeConfigOptions::default();
-    let stranger = Kubeconfig::read_from(stranger).unwrap();
-    let stranger = kube::Config::from_custom_kubeconfig(stranger, &options);
-    let stranger = Client::try_from(stranger.await.unwrap()).unwrap();
-    assert_eq!(code(list(stranger, "shop").await.unwrap_err()), 401);
+    let unknown_user = Kubeconfig::read_from(unknown_user).unwrap();
+    let unknown_user = kube::Config::from_custom_kubeconfig(unknown_user, &options);
+    let unknown_user = Client::try_from(unknown_user.await.unwrap()).unwrap();
+    assert_eq!(code(list(unknown_user, "shop").await.unwrap_err()), 401);
 
     let pods = Pods::new(admin.clone(), "shop");
     pods.create(&pod("kept")).await.unwrap();
@@ -95,8 +97,8 @@ async fn a_pods_status_is_what_the_test_writes_and_the_truth_follows() {
         start,
         end: Some(later(30)),
     };
-    let told = |lives: &[Life]| *lives == [life.clone()];
-    truth.wait_until(SOON, told).await.unwrap();
+    let is_reported = |lives: &[Life]| *lives == [life.clone()];
+    truth.wait_until(SOON, is_reported).await.unwrap();
     assert_eq!(truth.unreported(), []);
 
     pods.create(&pod("pending")).await.unwrap();

@@ -199,7 +199,7 @@ impl RecordingIngest {
         let last = state.requests.iter().rev().take(5);
         let last: Vec<_> = last.map(|request| request.answer).collect();
         bail!(
-            "the ingest API waited {limit:?} in vain: {} requests (newest first: {last:?}), {} events, violations {:?}",
+            "the condition did not hold within {limit:?}: {} requests (newest first: {last:?}), {} events, violations {:?}",
             state.requests.len(),
             state.events.len(),
             state.violations,

@@ -285,7 +285,7 @@ impl Shared {
                 body,
                 take,
             } => {
-                let mut verdict = Verdict::problem(status, "the test asked for it");
+                let mut verdict = Verdict::problem(status, "requested by the test");
                 if !headers.is_empty() || !body.is_empty() || status < 400 {
                     (verdict.headers, verdict.body) = (headers, body);
                 }

@@ -1,4 +1,4 @@
-//! What the recording ingest API remembers.
+//! What the recording ingest API has received.
 
 use std::collections::HashMap;
 

@@ -94,7 +94,7 @@ async fn unknown_paths_and_methods_are_violations() {
 }
 
 #[tokio::test]
-async fn promised_behaviours_come_in_order_and_then_the_usual_one() {
+async fn queued_behaviours_apply_in_order_and_then_the_usual_one() {
     let ingest = RecordingIngest::start().await.unwrap();
     ingest.respond(2, &Behaviour::status(503).header("retry-after", "7"));
     ingest.respond(1, &Behaviour::redirect("http://elsewhere.test/"));
@@ -199,7 +199,7 @@ async fn where_ids_are_claimed_first_what_failed_is_answered_as_known_and_never_
 }
 
 #[tokio::test]
-async fn an_answer_whose_body_is_shorter_than_it_says_is_cut_off() {
+async fn an_answer_whose_body_is_shorter_than_its_content_length_is_cut_off() {
     let ingest = RecordingIngest::start().await.unwrap();
     let cut = Behaviour::accept_then(202).header("content-length", "10");
     ingest.respond(1, &cut.body("{}"));
@@ -227,7 +227,7 @@ async fn held_requests_are_in_flight_until_released() {
 }
 
 #[tokio::test]
-async fn a_port_that_went_away_refuses_and_comes_back() {
+async fn a_closed_port_refuses_connections_until_it_is_opened_again() {
     let ingest = RecordingIngest::start().await.unwrap();
     assert_eq!(post(&ingest, &event("a")).await, 204);
     ingest.go_away().await;
@@ -243,7 +243,7 @@ async fn a_port_that_went_away_refuses_and_comes_back() {
 }
 
 #[tokio::test]
-async fn waiting_in_vain_says_what_came() {
+async fn a_wait_that_fails_reports_what_arrived() {
     let ingest = RecordingIngest::start().await.unwrap();
     post(&ingest, &event("a")).await;
     let never = ingest.wait_until(Duration::from_millis(1), |state| state.events.len() > 1);

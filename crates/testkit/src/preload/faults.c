@@ -1,4 +1,4 @@
-/* Faults of the system, brought about from inside the process: preloaded before the C library. Each
+/* Faults of the system, injected from inside the process: preloaded before the C library. Each
  * does nothing unless its variable names a file. */
 
 #define _GNU_SOURCE
@@ -63,7 +63,7 @@ time_t time(time_t *to) {
 
 /* --- FAULT_SYNC: while there is a file of this name, nothing can be synced ------------------------ */
 
-/* How much of each file was synced. What a failed sync did not write the kernel may throw away: a
+/* How much of each file was synced. The kernel may discard what a failed sync did not write: a
  * file that has grown since is cut off there. */
 static struct { dev_t dev; ino_t ino; off_t size; } synced[256];
 static pthread_mutex_t synced_lock = PTHREAD_MUTEX_INITIALIZER;

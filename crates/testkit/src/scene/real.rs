@@ -2,7 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
-    reason = "a test whose surroundings do not come up cannot go on"
+    reason = "a test whose surroundings do not start cannot continue"
 )]
 
 use std::fmt;

@@ -3,7 +3,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "a test whose surroundings do not come up cannot go on"
+    reason = "a test whose surroundings do not start cannot continue"
 )]
 
 use std::collections::BTreeMap;

@@ -1,8 +1,8 @@
 //! The claim of a Lease: the second up to which windows were delivered, and the replica that signed it.
 //!
 //! The watermark is an annotation, so people can read it and can also change it. A second annotation, the
-//! signature, repeats it with the time of the renewal and the identity of the writer. If the two differ, somebody
-//! wrote the watermark who does not hold the Lease. The writer of an unsigned watermark is unknown: it is followed,
+//! signature, repeats it with the time of the renewal and the identity of the writer. If the two differ, the
+//! holder of the Lease did not write the watermark. The writer of an unsigned watermark is unknown: it is followed,
 //! and what it skips is counted.
 
 use k8s_openapi::{
@@ -16,10 +16,10 @@ const WATERMARK: &str = "meterline.io/watermark";
 /// The signature: the watermark again, the microsecond of the renewal and the identity of the writer.
 const SIGNED: &str = "meterline.io/watermark-signed";
 
-/// What a Lease says of the watermark.
+/// The watermark of a Lease.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Claim {
-    /// The second up to which windows were delivered, as far as it can be believed.
+    /// The second up to which windows were delivered, unless it is refused.
     pub(crate) watermark: Option<i64>,
     /// The replica that signed it.
     pub(crate) by: String,
@@ -32,7 +32,7 @@ pub(crate) struct Claim {
 /// Who signed a watermark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signer {
-    /// Another replica: it knows what it delivered.
+    /// Another replica, which wrote what it delivered.
     Another,
     /// This replica, perhaps before it was restarted.
     ThisReplica,
@@ -74,7 +74,7 @@ pub(crate) fn read(lease: &Lease, latest: i64) -> Claim {
         };
     };
     let refused = if text != Some(signed.text) {
-        let changed = "whoever holds the Lease did not write it";
+        let changed = "the holder of the Lease did not write it";
         Some((text.unwrap_or("nothing").to_owned(), changed))
     } else if seconds(signed.text).is_none_or(|it| !is_past(&it)) {
         Some((signed.text.to_owned(), "it is not a time in the past"))
@@ -158,7 +158,7 @@ mod tests {
         serde_json::from_value(serde_json::to_value(lease).unwrap()).unwrap()
     }
 
-    fn believed(watermark: i64, by: &str, is_signed: bool) -> Claim {
+    fn claim_of(watermark: i64, by: &str, is_signed: bool) -> Claim {
         Claim {
             watermark: Some(watermark),
             by: by.to_owned(),
@@ -168,17 +168,17 @@ mod tests {
     }
 
     #[test]
-    fn a_watermark_that_the_holder_signed_is_believed() {
+    fn a_watermark_that_the_holder_signed_is_followed() {
         let mut lease = held();
         write(&mut lease, 999_990, "b with spaces");
         assert_eq!(
             read(&stored(&lease), LATEST),
-            believed(999_990, "b with spaces", true)
+            claim_of(999_990, "b with spaces", true)
         );
     }
 
     #[test]
-    fn a_watermark_that_somebody_changed_is_refused_and_the_signed_one_counts() {
+    fn a_watermark_that_was_edited_is_refused_and_the_signed_one_counts() {
         for text in ["1970-01-12T13:46:39Z", "soon", "2099-01-01T00:00:00Z"] {
             let mut lease = held();
             write(&mut lease, 999_990, "a");
@@ -206,7 +206,7 @@ mod tests {
         write(&mut lease, 999_980, "b");
         lease.spec.as_mut().unwrap().renew_time = Some(MicroTime(Timestamp::UNIX_EPOCH));
         set(&mut lease, WATERMARK, "1970-01-12T13:46:30Z");
-        assert_eq!(read(&lease, LATEST), believed(999_990, "", false));
+        assert_eq!(read(&lease, LATEST), claim_of(999_990, "", false));
     }
 
     #[test]

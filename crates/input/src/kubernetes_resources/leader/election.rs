@@ -14,7 +14,7 @@ pub struct LeaderElection {
     pub identity: String,
     /// How long a replica that does not renew the Lease still counts as the leader.
     pub lease_duration: Duration,
-    /// How long a leader that cannot renew the Lease goes on to lead; shorter.
+    /// How long a leader that cannot renew the Lease continues to lead; shorter.
     pub renew_deadline: Duration,
     /// The time between two renewals; shorter still.
     pub retry_period: Duration,
@@ -24,7 +24,7 @@ impl LeaderElection {
     /// Checks that the three times fit together, as client-go requires it.
     ///
     /// # Errors
-    /// Says which of them does not.
+    /// The error names the time that does not fit.
     pub fn check(&self) -> Result<(), String> {
         if self.lease_duration <= self.renew_deadline {
             return Err("LEASE_DURATION must be longer than LEASE_RENEW_DEADLINE".to_owned());
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn each_time_must_leave_room_for_the_next() {
+    fn each_time_must_be_longer_than_the_next() {
         assert_eq!(check(15_000, 10_000, 2_000), Ok(()));
         for (times, wrong) in [
             ((10_000, 10_000, 2_000), "LEASE_DURATION must be longer"),

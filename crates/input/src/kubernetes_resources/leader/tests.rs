@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::kubernetes_resources::testing::{
-    Api as Server, Asked, Parts, StoredObject, error, observation, options, until,
+    Api as Server, Parts, Request, StoredObject, error, observation, options, until,
 };
 
 const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/n/leases";
@@ -27,9 +27,9 @@ impl Scene {
     async fn new() -> Self {
         let lease = StoredObject::default();
         let stored = lease.clone();
-        let server = Server::start(move |asked: &Asked| {
-            assert!(asked.path.starts_with(PATH), "{}", asked.path);
-            stored.answer(asked)
+        let server = Server::start(move |request: &Request| {
+            assert!(request.path.starts_with(PATH), "{}", request.path);
+            stored.answer(request)
         });
         let server = server.await;
         Self { lease, server }
@@ -87,11 +87,11 @@ impl Replica {
         until(|| self.parts.ledger.is_leader()).await;
     }
 
-    async fn says(&self, text: &str) {
+    async fn wait_for_detail(&self, text: &str) {
         until(|| self.parts.ready("lease n/lease").1.contains(text)).await;
     }
 
-    /// Ends as a process does that is told to.
+    /// Ends as a process does after a stop signal.
     async fn end(mut self) {
         self.end.notify_one();
         self.task.join_next().await.unwrap().unwrap();
@@ -104,7 +104,7 @@ async fn the_first_replica_creates_the_lease_and_leads() {
     let a = scene.replica("a");
     assert!(!a.parts.ready("lease n/lease").0);
     a.leads().await;
-    a.says("leading").await;
+    a.wait_for_detail("leading").await;
     let lease = scene.lease.get().unwrap();
     assert_eq!(lease["spec"]["holderIdentity"], "a");
     assert_eq!(lease["spec"]["leaseDurationSeconds"], 1);
@@ -117,7 +117,7 @@ async fn a_second_replica_stands_by_and_leads_once_the_lease_is_released() {
     let a = scene.replica("a");
     a.leads().await;
     let b = scene.replica("b");
-    b.says("standby; `a` leads").await;
+    b.wait_for_detail("standby; `a` leads").await;
     assert_eq!(b.parts.ledger.leader().as_deref(), Some("a"));
     assert!(!b.parts.ledger.is_leader());
     a.end().await;
@@ -133,8 +133,8 @@ async fn a_lease_that_is_not_renewed_is_taken_after_its_duration() {
     let mut a = scene.replica("a");
     a.leads().await;
     let b = scene.replica("b");
-    b.says("standby").await;
-    // It dies, and nobody releases the Lease.
+    b.wait_for_detail("standby").await;
+    // It is killed without releasing the Lease.
     a.task.shutdown().await;
     b.leads().await;
     assert_eq!(scene.holder(), "b");
@@ -168,7 +168,7 @@ async fn a_new_leader_continues_at_the_watermark_of_the_old_one() {
     }
     until(|| scene.watermark() == "1970-01-01T00:00:30Z").await;
     let b = scene.replica("b");
-    b.says("standby").await;
+    b.wait_for_detail("standby").await;
     until(|| b.parts.ledger.safe_watermark() == 30).await;
     a.end().await;
     b.leads().await;
@@ -183,7 +183,7 @@ async fn a_watermark_that_the_leader_did_not_write_is_overwritten_and_logged_onc
     scene.lease.change(|lease| {
         lease["metadata"]["annotations"]["meterline.io/watermark"] = "2001-01-01T00:00:00Z".into();
     });
-    a.says("was not followed").await;
+    a.wait_for_detail("was not followed").await;
     until(|| scene.watermark() == "1970-01-01T00:00:00Z").await;
     assert_eq!(a.parts.ledger.safe_watermark(), 0);
     let refused = "leader_election_watermarks_refused{name=\"lease\"}";
@@ -209,10 +209,10 @@ async fn an_unsigned_watermark_is_followed_and_counted_as_unproved() {
     assert!(parts.ledger.is_leader());
     assert_eq!(parts.ledger.safe_watermark(), 20);
     assert_eq!(state.unproved, 8);
-    let (_, told) = parts.ready("lease n/lease");
+    let (_, detail) = parts.ready("lease n/lease");
     assert!(
-        told.contains("8 object-seconds before 1970-01-01T00:00:20Z"),
-        "{told}"
+        detail.contains("8 object-seconds before 1970-01-01T00:00:20Z"),
+        "{detail}"
     );
 }
 
@@ -222,7 +222,7 @@ async fn an_error_names_the_rights_and_the_replica_is_not_ready() {
     let lease = StoredObject::default();
     let scene = Scene { lease, server };
     let a = scene.replica("a");
-    a.says("grant the verbs get, create and update on leases")
+    a.wait_for_detail("grant the verbs get, create and update on leases")
         .await;
     assert!(!a.parts.ready("lease n/lease").0);
     assert!(!a.parts.ledger.is_leader());

@@ -1,11 +1,12 @@
 //! When a pod stopped.
 //!
-//! A phase says that a pod is over, but not since when. The containers say it, if each of them does; otherwise
-//! the conditions of the pod do. All of it comes from the object alone, so that every replica and every restart
-//! concludes the same. Only where nothing is recorded the moment counts at which the status was reported or seen.
+//! The phase shows that a pod is over, but not since when. The containers have the time, if each of them does;
+//! otherwise the conditions of the pod have it. All of it comes from the object alone, so that every replica and
+//! every restart concludes the same. Only where nothing is recorded the moment counts at which the status was
+//! reported or seen.
 //!
 //! Sources beside the API reference: the kubelet's `TerminatePod` and `convertToAPIContainerStatuses` (a
-//! container that it lost sight of is `terminated` without times; one that waits for a restart is `waiting`)
+//! container that it lost track of is `terminated` without times; one that waits for a restart is `waiting`)
 //! and the API server's `BeforeDelete` (a further request for the deletion moves `deletionTimestamp` and
 //! `deletionGracePeriodSeconds` together).
 
@@ -39,7 +40,7 @@ impl End {
     }
 }
 
-/// Returns when a pod stopped, if it says that it has.
+/// Returns when a pod stopped, if its content shows that it has.
 pub(super) fn end(pod: Node<'_>, clock: &NodeClock) -> Option<End> {
     if is_over(phase(pod)) {
         return Some(over_since(pod, clock));
@@ -52,12 +53,12 @@ pub(super) fn end(pod: Node<'_>, clock: &NodeClock) -> Option<End> {
         ));
     }
     // A kubelet starts nothing again in a pod that is being deleted. A finalizer may keep the pod, and not every
-    // kubelet then sets a phase that says it is over.
+    // kubelet then sets a terminal phase.
     let stopped = requested(pod).and_then(|_| stopped(pod, clock));
     stopped.map(|at| End::new(Certainty::Exact, at))
 }
 
-/// Returns when a pod stopped whose phase says that it is over.
+/// Returns when a pod stopped whose phase is terminal.
 fn over_since(pod: Node<'_>, clock: &NodeClock) -> End {
     let finish = stopped(pod, clock).or_else(|| all_finished(pod, true, clock));
     if let Some(at) = finish {
@@ -110,7 +111,7 @@ fn is_done(pod: Node<'_>) -> bool {
         && containers(pod).all(|it| current_exit(it).is_some_and(|code| is_final(pod, it, code)))
 }
 
-/// Whether the kubelet leaves a container alone that finished with this exit code.
+/// Whether the kubelet does not restart a container that finished with this exit code.
 pub(super) fn is_final(pod: Node<'_>, container: Node<'_>, code: i64) -> bool {
     let name = container.get("name").and_then(Node::as_str);
     let spec = pod
@@ -153,15 +154,16 @@ pub(super) fn stopped(pod: Node<'_>, clock: &NodeClock) -> Option<i64> {
         return Some(finish);
     }
     // The API server sets a grace period of 0 for a pod that is over. So this pod was over before the request.
-    let asked = requested(pod).filter(|_| !over || grace(pod) > 0);
-    let asked = disrupted(pod, clock).max(asked);
-    asked.map(|asked| asked.max(finish))
+    let request = requested(pod).filter(|_| !over || grace(pod) > 0);
+    disrupted(pod, clock)
+        .max(request)
+        .map(|request| request.max(finish))
 }
 
-/// Returns when the last container or sidecar finished, if each that ever ran says when it did.
+/// Returns when the last container or sidecar finished, if that is recorded for each that ever ran.
 ///
-/// For a container that waits, the run before counts only if the pod is `over`: nothing else says that the
-/// container will not be started again. An init container counts where no container ran after it.
+/// For a container that waits, the run before counts only if the pod is `over`: otherwise the container may be
+/// started again. An init container counts where no container ran after it.
 fn all_finished(pod: Node<'_>, over: bool, clock: &NodeClock) -> Option<i64> {
     let mut last = None;
     for container in containers(pod).chain(sidecars(pod)) {
@@ -196,14 +198,14 @@ fn is_restarted(pod: Node<'_>) -> bool {
     }
 }
 
-/// Returns the recorded end of a pod that lost its node or is being deleted, and whose containers do not say when
-/// they finished. A condition from before the last sign of a container does not count: a pod that never was ready
+/// Returns the recorded end of a pod that lost its node or is being deleted, and of whose containers no finish is
+/// recorded. A condition from before the last sign of a container does not count: a pod that never was ready
 /// is not ready since its creation.
 fn recorded(pod: Node<'_>, clock: &NodeClock) -> Option<i64> {
     let sign = last_sign(pod, clock);
-    let asked = requested(pod);
-    let unready = not_ready(pod, clock).filter(|_| asked.is_some());
-    [disrupted(pod, clock), unready, asked]
+    let request = requested(pod);
+    let unready = not_ready(pod, clock).filter(|_| request.is_some());
+    [disrupted(pod, clock), unready, request]
         .into_iter()
         .flatten()
         .find(|at| Some(*at) >= sign)

@@ -20,7 +20,7 @@ pub(super) use self::{
     clock::Seen,
     end::End,
     start::BilledFrom,
-    status::{created, seconds},
+    status::{created, is_resize_pending, seconds},
 };
 use super::resource_type::ResourceType;
 
@@ -52,14 +52,14 @@ pub(super) const READS: &[&str] = &[
     "status.initContainerStatuses.*.lastState",
 ];
 
-/// What an object alone says of its lifetime, in Unix seconds.
+/// The lifetime of an object according to its own content, in Unix seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Lifetime {
     /// When it began to be billed; `None` while it has not.
     pub(super) start: Option<i64>,
-    /// Whether nothing recorded the start, so that another time stands for it.
+    /// Whether no start is recorded, so that another time stands for it.
     pub(super) is_start_assumed: bool,
-    /// When it stopped, if the object says so.
+    /// When it stopped, if the object records it.
     pub(super) end: Option<End>,
     /// By how many seconds the clock of its node is ahead at least.
     pub(super) ahead: i64,
@@ -109,9 +109,9 @@ pub(super) fn lifetime(
 
 /// Returns when an object that was deleted stopped.
 ///
-/// What the object says of its own end counts. Otherwise a current watch saw the deletion itself, which comes up
+/// The end that the object itself records counts. Otherwise a current watch saw the deletion itself, which comes up
 /// to a grace period after the request. If the deletion fell into a gap of the watch, the request or the last
-/// sign of a container is the best that the server still knows, and it cannot have been before the object was
+/// recorded time of a container is the best that the server still has, and it cannot have been before the object was
 /// last known to exist.
 pub(super) fn deleted_at(
     object: Node<'_>,

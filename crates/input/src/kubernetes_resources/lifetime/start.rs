@@ -58,7 +58,7 @@ pub(super) fn start(pod: Node<'_>, from: BilledFrom, clock: &NodeClock) -> Optio
 /// Returns when a static pod began to be billed that runs since `start` and that the API server shows since
 /// `since`.
 ///
-/// Somebody may delete the mirror of a static pod. Its kubelet then creates another one with a new UID for the
+/// A user may delete the mirror of a static pod. Its kubelet then creates another one with a new UID for the
 /// same containers: what ran before was billed with the first mirror. So a mirror bills only what ran shortly
 /// before it, because a kubelet shows a new static pod some seconds late.
 fn mirrored_start(start: i64, since: i64) -> i64 {
@@ -100,11 +100,11 @@ fn accepted(pod: Node<'_>, clock: &NodeClock) -> Option<Start> {
     })
 }
 
-/// Returns the earliest start of a container that the status still knows, not before the pod was scheduled.
+/// Returns the earliest start of a container that the status still contains, not before the pod was scheduled.
 ///
-/// A status knows one run before the present one. From the second restart of its containers on, a pod seems to
+/// A status contains one run before the current one. From the second restart of its containers on, a pod seems to
 /// have started later than it did. A ledger that knew the pod before keeps the first start. For another ledger
-/// nothing else in the object says it: `startTime` and the conditions `Initialized` and
+/// nothing else in the object records it: `startTime` and the conditions `Initialized` and
 /// `PodReadyToStartContainers` lie before the first start by the time that the image pull took. If they were
 /// used, every ledger would bill that time in addition, at the second restart.
 ///

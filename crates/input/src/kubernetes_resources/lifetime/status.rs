@@ -93,7 +93,7 @@ pub(super) fn time(node: Option<Node<'_>>) -> Option<i64> {
     node.and_then(Node::as_str).and_then(seconds)
 }
 
-/// Unix seconds of an RFC 3339 time, rounded down. Zero and negative times, with which the API says "never", are
+/// Unix seconds of an RFC 3339 time, rounded down. Zero and negative times, with which the API means "never", are
 /// none.
 pub(crate) fn seconds(text: &str) -> Option<i64> {
     chrono::DateTime::parse_from_rfc3339(text)
@@ -141,17 +141,21 @@ pub(super) fn grace(object: Node<'_>) -> i64 {
         .max(0)
 }
 
+/// Whether the node of a pod has not granted a resize: it cannot at present, or never will.
+pub(crate) fn is_resize_pending(pod: Node<'_>) -> bool {
+    find_condition(pod, "PodResizePending", "True").is_some()
+}
+
 /// Returns since when a condition has this status, if it has.
 pub(super) fn condition(pod: Node<'_>, name: &str, status: &str) -> Option<i64> {
     time(find_condition(pod, name, status)?.get("lastTransitionTime"))
 }
 
-/// Returns a condition that has this status.
+/// Returns the condition of this name if it has this status.
 pub(super) fn find_condition<'a>(pod: Node<'a>, name: &str, status: &str) -> Option<Node<'a>> {
-    pod.path(&["status", "conditions"])?
-        .items()
-        .find(|condition| {
-            let is = |key, value| condition.get(key).is_some_and(|it| it.is_text(value));
-            is("type", name) && is("status", status)
-        })
+    let mut conditions = pod.path(&["status", "conditions"])?.items();
+    conditions.find(|condition| {
+        let is = |key, value| condition.get(key).is_some_and(|it| it.is_text(value));
+        is("type", name) && is("status", status)
+    })
 }

@@ -135,7 +135,7 @@ fn a_sidecar_may_outlive_the_containers_and_an_init_container_that_ran_before_th
 }
 
 #[test]
-fn a_pod_whose_containers_are_restarted_goes_on_while_all_are_stopped() {
+fn a_pod_whose_containers_are_restarted_continues_while_all_are_stopped() {
     let life = pod(
         &json!({"spec": {"restartPolicy": "Always"}, "status": {"phase": "Running",
         "containerStatuses": [terminated(100, 200)]}}),
@@ -251,10 +251,10 @@ fn condition(name: &str, status: &str, since: i64) -> Value {
     json!({"type": name, "status": status, "lastTransitionTime": at(since)})
 }
 
-/// A pod whose deletion was requested at `asked`.
-fn deleting(asked: i64, grace: i64, restart: &str, phase: &str, containers: &[Value]) -> Value {
+/// A pod whose deletion was requested at `requested`.
+fn deleting(requested: i64, grace: i64, restart: &str, phase: &str, containers: &[Value]) -> Value {
     json!({
-        "metadata": {"deletionTimestamp": at(asked + grace), "deletionGracePeriodSeconds": grace},
+        "metadata": {"deletionTimestamp": at(requested + grace), "deletionGracePeriodSeconds": grace},
         "spec": {"restartPolicy": restart},
         "status": {"phase": phase, "containerStatuses": containers}})
 }
@@ -312,7 +312,7 @@ fn a_pod_that_is_being_deleted_and_has_no_running_container_is_over() {
 }
 
 #[test]
-fn a_container_whose_end_is_unknown_does_not_say_when_the_pod_ended() {
+fn a_container_without_a_recorded_end_does_not_end_the_pod() {
     let end = |containers: Value, conditions: Value| {
         pod(
             &json!({"status": {"phase": "Failed", "conditions": conditions,
@@ -326,7 +326,7 @@ fn a_container_whose_end_is_unknown_does_not_say_when_the_pod_ended() {
     assert_eq!(
         end(json!([lost]), json!([])),
         Some(NOW + 40),
-        "it runs, and its kubelet reports within the grace period until when"
+        "it runs, and its kubelet reports its end within the grace period"
     );
     let two = json!([terminated(100, 200), running(100)]);
     assert_eq!(end(two, gone.clone()), Some(700));
@@ -337,7 +337,7 @@ fn a_container_whose_end_is_unknown_does_not_say_when_the_pod_ended() {
         Some(NOW),
         "the run before is known to have ended, and this one is not"
     );
-    // A container that waits for ever does not run.
+    // A container that waits indefinitely does not run.
     let waits = json!([
         terminated(100, 200),
         waiting(),
@@ -347,7 +347,7 @@ fn a_container_whose_end_is_unknown_does_not_say_when_the_pod_ended() {
 }
 
 #[test]
-fn a_pod_whose_containers_have_no_end_ended_when_a_condition_says_so() {
+fn a_pod_whose_containers_have_no_end_ended_at_the_time_of_its_condition() {
     let end = |metadata: Value, conditions: Value| {
         pod(
             &json!({"metadata": metadata, "status": {"phase": "Failed", "conditions": conditions,
@@ -355,25 +355,25 @@ fn a_pod_whose_containers_have_no_end_ended_when_a_condition_says_so() {
         )
         .end
     };
-    let asked = json!({"deletionTimestamp": at(830), "deletionGracePeriodSeconds": 30});
+    let requested = json!({"deletionTimestamp": at(830), "deletionGracePeriodSeconds": 30});
     let all = json!([
         condition("Ready", "False", 500),
         condition("ContainersReady", "False", 510),
         condition("DisruptionTarget", "True", 700),
     ]);
-    assert_eq!(end(asked.clone(), all), Some(700));
+    assert_eq!(end(requested.clone(), all), Some(700));
     let unready = json!([
         condition("Ready", "False", 500),
         condition("ContainersReady", "False", 510),
         condition("DisruptionTarget", "False", 700),
     ]);
-    assert_eq!(end(asked.clone(), unready), Some(510));
+    assert_eq!(end(requested.clone(), unready), Some(510));
     let never_ready = json!([
         condition("Ready", "False", 299),
         condition("ContainersReady", "True", 310)
     ]);
-    assert_eq!(end(asked.clone(), never_ready), Some(800));
-    assert_eq!(end(asked, json!(null)), Some(800));
+    assert_eq!(end(requested.clone(), never_ready), Some(800));
+    assert_eq!(end(requested, json!(null)), Some(800));
     assert_eq!(end(json!({}), json!(null)), Some(NOW + 40));
 }
 
@@ -389,7 +389,7 @@ fn a_pod_that_waits_for_a_restart_is_billed_until_its_deletion_is_requested() {
         assert_eq!(
             end("Always", phase, &[terminated(100, 420)]),
             Some(420),
-            "it took its time"
+            "the container took longer"
         );
     }
     let with_code = |code: i64| {

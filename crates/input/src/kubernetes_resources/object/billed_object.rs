@@ -1,8 +1,9 @@
 //! What the ledger keeps of an object.
 
-use std::sync::Arc;
+use std::{cmp::Ordering, sync::Arc};
 
 use meterline_core::{Document, Node, Reads};
+use meterline_script::compare_reserved;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 
 use super::projection::Projection;
@@ -14,6 +15,8 @@ pub(crate) struct BilledObject {
     pub(crate) document: Document,
     /// How many values were left out because the object exceeds its budget.
     pub(crate) cut: usize,
+    /// Whether the node had not granted a resize when the object was observed before.
+    pub(crate) was_pending: bool,
     /// What the pipeline read when the object was kept, if the pipeline reads more now: the rest is missing.
     kept_for: Option<Arc<Reads>>,
 }
@@ -23,18 +26,20 @@ impl From<Document> for BilledObject {
         Self {
             document,
             cut: 0,
+            was_pending: false,
             kept_for: None,
         }
     }
 }
 
 impl BilledObject {
-    /// Keeps of an object what the projection says.
+    /// Keeps the part of an object that the projection selects.
     pub(crate) fn of(seen: &Document, projection: &Projection) -> Self {
         let (document, cut) = projection.keep(seen);
         Self {
             document,
             cut,
+            was_pending: false,
             kept_for: None,
         }
     }
@@ -67,6 +72,18 @@ impl BilledObject {
         })
     }
 
+    /// Compares what two states of a pod reserve; other objects have no such state.
+    fn reserved(&self, other: &Self) -> Option<Ordering> {
+        let (one, other) = (self.document.root(), other.document.root());
+        fn granted(pod: Node<'_>) -> [Option<&[u8]>; 4] {
+            GRANTED_BY.map(|key| pod.path(&["status", key]).map(Node::raw))
+        }
+        if !is_pod(one) || granted(one) == granted(other) {
+            return Some(Ordering::Equal);
+        }
+        compare_reserved(one, other)
+    }
+
     /// Returns why it cannot be billed, if it cannot.
     pub(crate) fn is_missing(&self) -> Option<String> {
         let kept_for = self.kept_for.as_deref()?;
@@ -79,8 +96,8 @@ impl BilledObject {
 }
 
 impl PartialEq for BilledObject {
-    /// Compares labels, annotations and spec, by which mappings bill. A pod's status changes all the time without
-    /// changing what the pod reserves, so it does not count. The status of other objects contains their capacity:
+    /// Compares labels, annotations and spec, by which mappings bill. A pod's status changes all the time, and of it
+    /// only what the pod reserves counts. The status of other objects contains their capacity:
     /// a device plugin adds a node's GPUs, and a new claim has no capacity and is not bound.
     fn eq(&self, other: &Self) -> bool {
         fn field<'a>(of: Option<Node<'a>>, key: &str) -> Option<&'a [u8]> {
@@ -100,7 +117,9 @@ impl PartialEq for BilledObject {
                 field(status, "phase"),
             ]
         }
-        self.kept_for == other.kept_for && billed(self) == billed(other)
+        self.kept_for == other.kept_for
+            && billed(self) == billed(other)
+            && self.reserved(other) == Some(Ordering::Equal)
     }
 }
 
@@ -121,7 +140,24 @@ impl meterline_ledger::Content for BilledObject {
     fn is_partial(&self) -> bool {
         self.kept_for.is_some()
     }
+
+    fn is_grant(&self, earlier: &Self) -> bool {
+        fn spec(of: &BilledObject) -> Option<&[u8]> {
+            of.document.root().get("spec").map(Node::raw)
+        }
+        !self.was_pending
+            && spec(self) == spec(earlier)
+            && self.reserved(earlier) == Some(Ordering::Greater)
+    }
 }
+
+/// The fields of a pod's status that state what its node granted it.
+const GRANTED_BY: [&str; 4] = [
+    "allocatedResources",
+    "containerStatuses",
+    "initContainerStatuses",
+    "resources",
+];
 
 /// Whether this is a pod: no other metered object has containers, and the document has no kind.
 pub(crate) fn is_pod(root: Node<'_>) -> bool {
@@ -165,6 +201,7 @@ impl<'de> Deserialize<'de> for BilledObject {
         let cut = cut.and_then(Node::as_i64).unwrap_or_default();
         Ok(Self {
             document: object.to_document(),
+            was_pending: false,
             cut: usize::try_from(cut).unwrap_or_default(),
             kept_for: kept_for
                 .transpose()

@@ -35,14 +35,16 @@ use self::{
     projection::PROJECTION,
     writes::{ManagedFields, Writes, newest_writes},
 };
+use crate::kubernetes_resources::lifetime;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// An object as it came from the API server.
 #[derive(Debug, Clone)]
 pub(super) struct Object {
-    /// Name, namespace, UID and resource version; the rest of the metadata is in the documents.
+    /// Name, namespace and resource version; the rest of the metadata is in the documents.
     meta: ObjectMeta,
+    uid: Arc<str>,
     /// The newest write to a billed field that the server recorded, Unix seconds: to metadata or spec and,
     /// except for pods, to the status.
     pub(super) written: Option<i64>,
@@ -59,10 +61,12 @@ pub(super) struct Object {
 #[derive(Debug, Clone)]
 pub(super) struct Known {
     pub(super) uid: Arc<str>,
-    pub(super) namespace: Option<String>,
-    pub(super) name: String,
+    pub(super) namespace: Option<Box<str>>,
+    pub(super) name: Box<str>,
     /// The resource version at which it was last seen.
     pub(super) version: u64,
+    /// Whether its node had not granted a resize by then.
+    pub(super) is_pending: bool,
     /// What was concluded of its life.
     pub(super) life: KnownLife,
 }
@@ -96,20 +100,21 @@ impl Known {
         let field = |key| metadata.and_then(|it| it.get(key)).and_then(Node::as_str);
         Self {
             uid: Arc::clone(uid),
-            namespace: field("namespace").map(str::to_owned),
-            name: field("name").unwrap_or_default().to_owned(),
+            namespace: field("namespace").map(Into::into),
+            name: field("name").unwrap_or_default().into(),
             version: field("resourceVersion")
                 .and_then(|it| it.parse().ok())
                 .unwrap_or(0),
+            is_pending: false,
             life,
         }
     }
 }
 
 impl Object {
-    /// The UID, by which the ledger knows the object.
+    /// The UID, which identifies the object in the ledger.
     pub(super) fn uid(&self) -> Arc<str> {
-        self.meta.uid.as_deref().unwrap_or_default().into()
+        Arc::clone(&self.uid)
     }
 
     /// Returns its identity.
@@ -117,9 +122,10 @@ impl Object {
         let version = self.meta.resource_version.as_deref();
         Known {
             uid: self.uid(),
-            namespace: self.meta.namespace.clone(),
-            name: self.meta.name.clone().unwrap_or_default(),
+            namespace: self.meta.namespace.as_deref().map(Into::into),
+            name: self.meta.name.as_deref().unwrap_or_default().into(),
             version: version.and_then(|it| it.parse().ok()).unwrap_or(0),
+            is_pending: lifetime::is_resize_pending(self.seen.root()),
             life: KnownLife::default(),
         }
     }
@@ -193,22 +199,19 @@ impl<'de> Visitor<'de> for ObjectVisitor {
         }
         builder.end(open);
         let seen = builder.finish();
-        let field = |key: &str| {
-            seen.root()
-                .path(&["metadata", key])
-                .and_then(Node::as_str)
-                .map(ToOwned::to_owned)
-        };
+        let metadata = seen.root().get("metadata");
+        let field = |key: &str| metadata.and_then(|it| it.get(key)).and_then(Node::as_str);
         let meta = ObjectMeta {
-            name: field("name"),
-            namespace: field("namespace"),
-            uid: field("uid"),
-            resource_version: field("resourceVersion"),
+            name: field("name").map(ToOwned::to_owned),
+            namespace: field("namespace").map(ToOwned::to_owned),
+            resource_version: field("resourceVersion").map(ToOwned::to_owned),
             ..ObjectMeta::default()
         };
+        let uid = field("uid").unwrap_or_default().into();
         let status = writes.status.filter(|_| !is_pod(seen.root()));
         Ok(Object {
             meta,
+            uid,
             written: writes.content.max(status),
             reported: writes.containers,
             content: BilledObject::of(&seen, &projection),

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use meterline_core::{Document, Limits, Reads};
+use meterline_script::granted;
 
 use crate::kubernetes_resources::{lifetime, resource_type::ResourceType};
 
@@ -23,7 +24,9 @@ const BILLED_STATUS: &[&str] = &["status.capacity", "status.allocatable", "statu
 const MEASURED: &[&str] = &[
     "metadata.uid",
     "spec.capacity",
+    "spec.containers.*.name",
     "spec.containers.*.resources",
+    "spec.initContainers.*.name",
     "spec.initContainers.*.resources",
     "spec.initContainers.*.restartPolicy",
     "spec.nodeName",
@@ -69,6 +72,7 @@ impl Projection {
         let billed_by = kept.named();
         let mut needed = billed_by.clone();
         needed.join(&Reads::of(MEASURED));
+        needed.join(&Reads::of(&granted()));
         let mut billed = Reads::of(BILLED);
         if resource_type != ResourceType::Pod {
             billed.join(&Reads::of(BILLED_STATUS));

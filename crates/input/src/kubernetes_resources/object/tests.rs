@@ -34,7 +34,7 @@ fn managed_fields_and_the_last_applied_configuration_are_never_kept() {
             "spec": {"nodeName": "x"},
         })
     );
-    assert_eq!(pod.known().name, "a");
+    assert_eq!(&*pod.known().name, "a");
     assert_eq!(pod.uid().as_ref(), "u");
     assert_eq!(pod.meta().resource_version.as_deref(), Some("7"));
 }
@@ -84,7 +84,7 @@ fn only_the_fields_that_are_read_and_the_identity_are_kept() {
         })
     );
     assert_eq!(pod.written, seconds("2025-01-01T00:00:05Z"));
-    assert_eq!(pod.known().name, "a");
+    assert_eq!(&*pod.known().name, "a");
     let life = lifetime::lifetime(
         pod.seen.root(),
         ResourceType::Pod,

@@ -2,7 +2,7 @@
 //!
 //! A content is looked up by its hash. The hashes are in memory, some fifty bytes for each content: an index in
 //! the file would cost a page for each content that is added. Tenants choose contents, so the hash is
-//! cryptographic: nobody can make two contents with the same one. It also detects damage.
+//! cryptographic: it is infeasible to make two contents with the same one. It also detects damage.
 
 use std::collections::HashMap;
 

@@ -5,7 +5,8 @@
 //! damaged file is moved aside, never deleted; the ledger is then rebuilt from the API server.
 //!
 //! A change writes only the rows that it changes ([`tables`]). SQLite writes each of their pages once to the log
-//! and once, with the changes of many commits, to the file. So pages are small, and the log is long. Deleted rows
+//! and once, with the changes of many commits, to the file. So pages are small, and the log is long; and a small
+//! change waits in one page ([`pending`]) until many are written to the tables together. Deleted rows
 //! are overwritten: the file contains nothing that no mapping reads any more.
 
 use std::{
@@ -24,7 +25,8 @@ use tracing::warn;
 use super::{
     contents::Contents,
     older,
-    place::{Change, PATIENCE, Place},
+    pending::{self, Pending, Waiting},
+    place::{Change, LOCK_TIMEOUT, Place},
     rows::{StateError, bytes, put, value},
     tables,
 };
@@ -47,19 +49,23 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     // 4: rows for each segment, late span and late window batch, and for contents. The older tables are dropped
     // once these are written.
     tables::MIGRATION,
+    // 5: small changes that are not in the other tables yet.
+    pending::MIGRATION,
 ];
 
 /// Bytes of a page. Most changes touch one or two rows of a hundred bytes on pages of which they change
 /// nothing else.
 pub(crate) const PAGE_SIZE: u32 = 1_024;
 /// How many pages the log has before SQLite writes them to the file.
-pub(super) const LOG_PAGES: i64 = 8_192;
+///
+/// A page of the file that changed in many commits is written once, and 1 KiB of the file costs 4 KiB on the disk.
+pub(super) const LOG_PAGES: i64 = 16_384;
 
 /// The file, held by this process.
 pub(crate) struct StateFile {
     path: PathBuf,
     place: Place,
-    /// What another process did to the file, until it is written anew.
+    /// What another process did to the file, until it is rewritten.
     lost: Option<Change>,
     /// Where a file that another process put there was moved to.
     aside: Option<PathBuf>,
@@ -71,7 +77,8 @@ pub(crate) struct StateFile {
     /// The rows of the table `ledger` as they were written, in the order of [`KEYS`].
     rows: [Vec<u8>; 4],
     pub(super) contents: Contents,
-    /// Whether it has an earlier version, and has to be written anew.
+    pending: Pending,
+    /// Whether it has an earlier version, and has to be rewritten.
     is_older: bool,
 }
 
@@ -89,7 +96,7 @@ pub(crate) struct Saved {
     pub(crate) reads: Reads,
 }
 
-/// How far the view of the API server went.
+/// Up to when the view of the API server was complete.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SeenUntil {
     /// The second up to which it was complete.
@@ -120,9 +127,10 @@ impl StateFile {
             connection: None,
             rows: Default::default(),
             contents: Contents::default(),
+            pending: Pending::default(),
             is_older: false,
         };
-        file.place.hold(PATIENCE)?;
+        file.place.hold(LOCK_TIMEOUT)?;
         match file.load() {
             Ok(saved) => Ok((file, saved, None)),
             Err(StateError::Damaged(reason)) => {
@@ -152,34 +160,52 @@ impl StateFile {
 
     /// Opens the file and reads everything that it contains.
     fn load(&mut self) -> Result<Option<Saved>, StateError> {
-        let connection = self.connect()?;
+        let mut connection = self.connect()?;
         self.is_older = older::is_there(&connection)?;
-        let saved = match value::<Checkpoint<BilledObject>>(&connection, "head")? {
-            None => None,
-            Some(checkpoint) => {
-                let held = if self.is_older {
-                    older::read(&connection, checkpoint)?
-                } else {
-                    let (held, contents) = tables::read(&connection, checkpoint)?;
-                    self.contents = contents;
-                    held
-                };
-                Some(Saved {
-                    checkpoint: held.checkpoint,
-                    records: held.records,
-                    rejected: held.rejected,
-                    seen: value(&connection, "seen")?.unwrap_or_default(),
-                    // Earlier versions kept everything, and did not record it.
-                    reads: value(&connection, "reads")?.unwrap_or(Reads::All),
-                })
+        self.pending = Pending::read(&connection)?;
+        let mut saved = self.read(&connection)?;
+        if self.pending.has_slots() {
+            let has_changes = self.pending.has_changes();
+            if has_changes {
+                // Read again below.
+                saved = None;
             }
-        };
+            let transaction = connection.transaction()?;
+            self.pending.settle(&transaction, &mut self.contents)?;
+            self.pending.clear(&transaction)?;
+            transaction.commit()?;
+            if has_changes {
+                saved = self.read(&connection)?;
+            }
+        }
         if !self.is_older {
             compact(&connection);
         }
         self.connection = Some(connection);
         self.place.note();
         Ok(saved)
+    }
+
+    /// Reads the tables.
+    fn read(&mut self, connection: &Connection) -> Result<Option<Saved>, StateError> {
+        let Some(checkpoint) = value::<Checkpoint<BilledObject>>(connection, "head")? else {
+            return Ok(None);
+        };
+        let held = if self.is_older {
+            older::read(connection, checkpoint)?
+        } else {
+            let (held, contents) = tables::read(connection, checkpoint)?;
+            self.contents = contents;
+            held
+        };
+        Ok(Some(Saved {
+            checkpoint: held.checkpoint,
+            records: held.records,
+            rejected: held.rejected,
+            seen: value(connection, "seen")?.unwrap_or_default(),
+            // Earlier versions kept everything, and did not record it.
+            reads: value(connection, "reads")?.unwrap_or(Reads::All),
+        }))
     }
 
     /// Checks that the file is still what this process wrote. If it is not, the file is no longer trusted, and the
@@ -198,7 +224,7 @@ impl StateFile {
     }
 
     /// Opens the file again after it was given up. A file that another process put there, or that is damaged, is
-    /// moved aside, and everything is written anew.
+    /// moved aside, and everything is rewritten.
     fn reconnect(&mut self) -> Result<Connection, StateError> {
         #[expect(
             clippy::disallowed_methods,
@@ -263,7 +289,8 @@ impl StateFile {
         };
         let connection = self.connection.insert(connection);
         let before = (!everything).then_some(&self.rows);
-        let written = transact(connection, &mut self.contents, changes, &rows, before);
+        let tables = (&mut self.contents, &mut self.pending);
+        let written = transact(connection, tables, changes, (seen, &rows), before);
         // A write to a file that is no longer at its path is lost.
         let written = written.and_then(|()| match self.place.moved() {
             None => Ok(()),
@@ -280,10 +307,22 @@ impl StateFile {
                 }
                 self.place.note();
             }
-            // After a failed sync nobody knows which of the bytes are on the disk.
+            // After a failed sync it is unknown which of the bytes are on the disk.
             Err(_) => self.disconnect(),
         }
         written
+    }
+
+    /// Writes the changes that wait to the tables.
+    #[cfg(test)]
+    pub(super) fn settle(&mut self) -> Result<(), StateError> {
+        if let Some(connection) = &mut self.connection {
+            let transaction = connection.transaction()?;
+            self.pending.settle(&transaction, &mut self.contents)?;
+            transaction.commit()?;
+            self.place.note();
+        }
+        Ok(())
     }
 
     /// Returns where a file that another process put there was moved to, if that happened since the last call.
@@ -293,21 +332,45 @@ impl StateFile {
 }
 
 /// Writes the changes and the rows that differ from those before in one transaction; all of them where there is
-/// nothing `before`.
+/// nothing `before`. A small change is written so that it waits ([`pending`](super::pending)).
 fn transact(
     connection: &mut Connection,
-    contents: &mut Contents,
+    (contents, pending): (&mut Contents, &mut Pending),
     changes: &Changes<BilledObject>,
-    rows: &[Vec<u8>; 4],
+    (seen, rows): (&SeenUntil, &[Vec<u8>; 4]),
     before: Option<&[Vec<u8>; 4]>,
 ) -> Result<(), StateError> {
     let transaction = connection.transaction()?;
-    let mut writer = tables::Writer::new(&transaction, contents);
-    if before.is_none() {
-        writer.clear()?;
-        older::remove(&transaction)?;
+    match before {
+        None => {
+            tables::Writer::new(&transaction, contents).clear()?;
+            pending.clear(&transaction)?;
+            older::remove(&transaction)?;
+        }
+        Some(before) => {
+            let [head_before, seen_before, rest_before @ ..] = before;
+            let [head_now, seen_now, rest_now @ ..] = rows;
+            let are_only_records = changes.late.is_empty()
+                && changes.batches.is_empty()
+                && changes.rejected.is_empty();
+            let waiting = Waiting {
+                seen: (seen_now != seen_before).then_some(seen),
+                head: (head_now != head_before).then_some(&changes.checkpoint),
+                records: &changes.records,
+            };
+            let is_same_configuration = rest_now == rest_before;
+            if are_only_records && is_same_configuration && pending.add(&transaction, &waiting)? {
+                transaction.commit()?;
+                return Ok(());
+            }
+            pending.settle(&transaction, contents)?;
+            if !is_same_configuration && pending.has_slots() {
+                // Changes in slots that are used again may contain what an earlier configuration kept.
+                pending.clear(&transaction)?;
+            }
+        }
     }
-    writer.write(changes)?;
+    tables::Writer::new(&transaction, contents).write(changes)?;
     for (index, (key, row)) in KEYS.iter().zip(rows).enumerate() {
         if before.and_then(|it| it.get(index)) != Some(row) {
             put(&transaction, key, row)?;
@@ -329,7 +392,7 @@ fn compact(connection: &Connection) {
     if let Err(error) = compacted {
         let error = StateError::from(error);
         warn!(
-            "cannot make the state file smaller: {error}; it stays in use, and takes more room on the disk"
+            "cannot make the state file smaller: {error}; it stays in use, and takes more space on the disk"
         );
     }
 }

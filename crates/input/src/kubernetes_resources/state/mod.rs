@@ -3,6 +3,7 @@
 mod contents;
 mod file;
 mod older;
+mod pending;
 mod place;
 mod rows;
 mod tables;

@@ -25,7 +25,7 @@ pub(super) fn is_there(connection: &Connection) -> Result<bool, StateError> {
     Ok(count > 0)
 }
 
-/// Drops the tables of these versions, before everything is written anew.
+/// Drops the tables of these versions, before everything is rewritten.
 pub(super) fn remove(connection: &Connection) -> Result<(), StateError> {
     for table in TABLES {
         connection.execute_batch(&format!("DROP TABLE IF EXISTS {table}"))?;

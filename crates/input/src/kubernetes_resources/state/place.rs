@@ -1,8 +1,8 @@
 //! The path of the state file: a lock keeps it for this process alone, and checks show whether the file there is
 //! still the one that this process wrote.
 //!
-//! SQLite locks the file that it has open, wherever that file is. If somebody deletes the file or moves another one
-//! over it, a second process could open the new one. So the path has a lock of its own, a file beside it, and each
+//! SQLite locks the file that it has open, wherever that file is. If the file is deleted or replaced by another
+//! one, a second process could open the new one. So the path has its own lock, a file beside it, and each
 //! write begins and ends with a check of the files at the path.
 
 use std::{
@@ -17,7 +17,7 @@ use std::{
 use crate::sqlite::{self, Error};
 
 /// How long another process that is about to end may keep the lock.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time between two attempts to lock.
 const POLL: Duration = Duration::from_millis(50);
 /// `ENOLCK`: the file system has no locks.
@@ -67,7 +67,7 @@ impl fmt::Display for Change {
         f.write_str(match self {
             Self::Deleted => "was deleted",
             Self::Replaced => "was replaced by another file",
-            Self::Overwritten => "was written over by another process",
+            Self::Overwritten => "was overwritten by another process",
             Self::LogLost => "lost its write-ahead log (the file beside it that ends in `-wal`)",
         })
     }
@@ -104,11 +104,11 @@ impl Place {
         name.into()
     }
 
-    /// Locks the path, also if the lock file was deleted. Waits up to `patience` for another process to end.
+    /// Locks the path, also if the lock file was deleted. Waits up to `limit` for another process to end.
     ///
     /// # Errors
     /// [`Error::InUse`] while another process has the lock; another error if the lock file cannot be created.
-    pub(super) fn hold(&mut self, patience: Duration) -> Result<(), Error> {
+    pub(super) fn hold(&mut self, limit: Duration) -> Result<(), Error> {
         let path = self.beside(".lock");
         let is_there = |lock: &File| {
             let ours = lock.metadata().ok().map(|it| Mark::of(&it));
@@ -119,12 +119,12 @@ impl Place {
             return Ok(());
         }
         let unusable = |error: std::io::Error| {
-            Error::Unusable(format!("cannot make {}: {error}", path.display()))
+            Error::Unusable(format!("cannot create {}: {error}", path.display()))
         };
         let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
         if let Some(folder) = folder {
             std::fs::create_dir_all(folder).map_err(|error| {
-                Error::Unusable(format!("cannot make {}: {error}", folder.display()))
+                Error::Unusable(format!("cannot create {}: {error}", folder.display()))
             })?;
         }
         let begun = Instant::now();
@@ -134,13 +134,13 @@ impl Place {
             let lock = options.open(&path).map_err(unusable)?;
             sqlite::narrow(&path);
             match lock.try_lock() {
-                // Somebody may have deleted the lock file meanwhile, and another process may have created a new one.
+                // The lock file may have been deleted meanwhile, and another process may have created a new one.
                 Ok(()) if is_there(&lock) => {
                     self.lock = Some(lock);
                     return Ok(());
                 }
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) if begun.elapsed() >= patience => {
+                Err(TryLockError::WouldBlock) if begun.elapsed() >= limit => {
                     return Err(Error::InUse);
                 }
                 Err(TryLockError::WouldBlock) => std::thread::sleep(POLL),
@@ -156,7 +156,7 @@ impl Place {
         }
     }
 
-    /// Remembers the files at the path: this process has just written them, or found them at its start.
+    /// Records the files at the path: this process has just written them, or found them at its start.
     pub(super) fn note(&mut self) {
         self.left = Mark::at(&self.path).map(|file| Left {
             file,
@@ -178,8 +178,8 @@ impl Place {
         })
     }
 
-    /// Returns whether the files at the path are others than those that this process has open, whatever they
-    /// contain.
+    /// Returns whether the files at the path are not those that this process has open, regardless of their
+    /// content.
     pub(super) fn moved(&self) -> Option<Change> {
         let left = self.left?;
         let log = || Mark::at(&self.beside("-wal"));
@@ -196,7 +196,7 @@ impl Place {
         }
     }
 
-    /// Clears the path for a file that is written anew, after this process has closed its own. A file that another
+    /// Clears the path for a new file, after this process has closed its own. A file that another
     /// process put there is moved aside, never deleted, unless that process uses it. Returns its new path.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Writes and reads rows with a checksum, and says why that can fail.
+//! Writes and reads rows with a checksum, and the errors of that.
 
 use std::{fmt, sync::Arc};
 
@@ -24,13 +24,13 @@ impl fmt::Display for StateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InUse => {
-                f.write_str("another process uses it; each collector needs a state file of its own")
+                f.write_str("another process uses it; each collector needs its own state file")
             }
             Self::Damaged(reason) => write!(f, "it is damaged: {reason}"),
             Self::OtherSubject(other) => write!(
                 f,
-                "it was written for another configuration ({other}); give each input a file of its \
-                 own"
+                "it was written for another configuration ({other}); give each input \
+                 its own file"
             ),
             Self::Unusable(reason) => f.write_str(reason),
         }

@@ -4,7 +4,10 @@
 //! A change writes the rows that changed and no others. All rows of an object are in one table under one key, so
 //! they lie on one page or two.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use meterline_ledger::{
     Changes, Checkpoint, Group, GroupKey, LateBatch, LateSpan, Record, RecordChange, SegmentChange,
@@ -34,6 +37,9 @@ pub(super) const MIGRATION: &str =
 const LIFE: i64 = 0;
 const SEGMENT: i64 = 1;
 const LATE: i64 = 2;
+
+/// Objects that changed.
+pub(super) type Records = BTreeMap<Uid, Option<RecordChange<BilledObject>>>;
 
 /// A row of the table `parts`.
 struct Part {
@@ -114,7 +120,10 @@ pub(super) fn read(
                 late.push(((part.uid, part.start), span.with(content)));
             }
             _ => {
-                let reason = format!("a row of `{}` has no row that it belongs to", part.uid);
+                let reason = format!(
+                    "a row of `{}` refers to an object that has no row",
+                    part.uid
+                );
                 return Err(StateError::Damaged(reason));
             }
         }
@@ -203,14 +212,7 @@ impl<'a> Writer<'a> {
     }
 
     pub(super) fn write(&mut self, changes: &Changes<BilledObject>) -> Result<(), StateError> {
-        for (uid, change) in &changes.records {
-            match change {
-                Some(change) => self.record(uid, change)?,
-                None => {
-                    self.delete_parts("uid = ?1 AND part <= 1", vec![text(uid)])?;
-                }
-            }
-        }
+        self.records(&changes.records)?;
         for ((uid, start), span) in &changes.late {
             self.late(uid, *start, span.as_ref())?;
         }
@@ -224,7 +226,32 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn record(&mut self, uid: &Uid, change: &RecordChange<BilledObject>) -> Result<(), StateError> {
+    /// Writes the objects that changed.
+    pub(super) fn records(&mut self, records: &Records) -> Result<(), StateError> {
+        // Contents come first, so that they lie together in the file, and so do the rows after them: the rows are
+        // changed again, most contents are not.
+        let mut contents = VecDeque::new();
+        for segment in records.values().flatten().flat_map(|it| &it.segments) {
+            if let Some(content) = &segment.content {
+                contents.push_back(self.contents.add(self.transaction, content)?);
+            }
+        }
+        for (uid, change) in records {
+            match change {
+                Some(change) => self.record(uid, change, &mut contents)?,
+                None => self.delete_parts("uid = ?1 AND part <= 1", vec![text(uid)])?,
+            }
+        }
+        Ok(())
+    }
+
+    /// `contents` starts with the ids of the contents of its segments.
+    fn record(
+        &mut self,
+        uid: &Uid,
+        change: &RecordChange<BilledObject>,
+        contents: &mut VecDeque<i64>,
+    ) -> Result<(), StateError> {
         self.put(&Part {
             uid: Arc::clone(uid),
             part: LIFE,
@@ -234,7 +261,8 @@ impl<'a> Writer<'a> {
             record: Some(bytes(&change.life)?),
         })?;
         for segment in &change.segments {
-            self.segment(uid, segment)?;
+            let content = segment.content.as_ref().and_then(|_| contents.pop_front());
+            self.segment(uid, segment, content)?;
         }
         let of = |rest: &str| format!("uid = ?1 AND part = {SEGMENT}{rest}");
         match change.starts {
@@ -250,9 +278,10 @@ impl<'a> Writer<'a> {
         &mut self,
         uid: &Uid,
         segment: &SegmentChange<BilledObject>,
+        content: Option<i64>,
     ) -> Result<(), StateError> {
-        let content = match &segment.content {
-            Some(content) => self.contents.add(self.transaction, content)?,
+        let content = match content {
+            Some(content) => content,
             None => {
                 let id = self.content_of(uid, SEGMENT, segment.start)?;
                 let id = id.ok_or_else(|| {
@@ -306,7 +335,7 @@ impl<'a> Writer<'a> {
         window_batch: Option<&LateBatch<BilledObject>>,
     ) -> Result<(), StateError> {
         let number = i64::try_from(number)
-            .map_err(|_| StateError::Unusable("too many late window_batches".to_owned()))?;
+            .map_err(|_| StateError::Unusable("too many late window batches".to_owned()))?;
         let row = window_batch.cloned().map(|window_batch| {
             let window_batch =
                 window_batch.try_map(|it| self.contents.add(self.transaction, &it))?;
@@ -336,7 +365,7 @@ impl<'a> Writer<'a> {
             .try_for_each(|id| self.contents.remove(self.transaction, id))
     }
 
-    /// `is_new` says whether the content of the group changed as well.
+    /// `is_new` is whether the content of the group changed as well.
     fn group(
         &mut self,
         key: &str,

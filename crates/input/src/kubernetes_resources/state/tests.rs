@@ -13,7 +13,9 @@ use serde_json::json;
 mod any;
 mod figures;
 mod kept;
+mod keys;
 mod older;
+mod pending;
 mod replaced;
 
 use super::{file::*, place::*, rows::*};
@@ -64,6 +66,28 @@ fn restored(saved: Saved) -> Ledger<BilledObject> {
     )
 }
 
+/// All that the state holds of a ledger.
+fn everything(mut ledger: Ledger<BilledObject>) -> String {
+    let changes = ledger.take_everything();
+    let records = String::from_utf8(bytes(&changes.records).unwrap()).unwrap();
+    format!("{records} {changes:?}")
+}
+
+/// The ledger of a file that `ledger` is written to at once.
+fn at_once(mut ledger: Ledger<BilledObject>) -> Ledger<BilledObject> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.sqlite");
+    let (mut file, ..) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
+    file.write(&ledger.take_everything(), &seen(1)).unwrap();
+    drop(file);
+    restored(
+        StateFile::open(&path, "pod", &Reads::All, 0)
+            .unwrap()
+            .1
+            .unwrap(),
+    )
+}
+
 fn names(ledger: &Ledger<BilledObject>) -> Vec<String> {
     ledger.existing().map(|it| it.uid.to_string()).collect()
 }
@@ -75,7 +99,8 @@ fn seen(at: i64) -> SeenUntil {
     }
 }
 
-fn count(file: &StateFile, table: &str) -> i64 {
+fn count(file: &mut StateFile, table: &str) -> i64 {
+    file.settle().unwrap();
     let connection = file.connection.as_ref().unwrap();
     let count = format!("SELECT count(*) FROM {table}");
     connection.query_row(&count, [], |row| row.get(0)).unwrap()
@@ -119,7 +144,7 @@ fn a_second_user_is_refused() {
     let (_file, _, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     let error = StateFile::open(&path, "pod", &Reads::All, 0).err().unwrap();
     assert!(matches!(error, StateError::InUse), "{error}");
-    assert!(error.to_string().contains("a state file of its own"));
+    assert!(error.to_string().contains("its own state file"));
 }
 
 #[test]
@@ -196,7 +221,7 @@ fn a_file_of_a_later_version_is_moved_aside() {
 }
 
 #[test]
-fn a_full_disk_is_told_and_once_there_is_room_everything_is_written() {
+fn a_full_disk_is_an_error_and_everything_is_written_once_there_is_space() {
     let dir = tempfile::tempdir().unwrap();
     let path = written(&dir);
     let (mut file, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
@@ -225,7 +250,7 @@ fn a_file_that_cannot_be_created_is_an_error() {
         .err()
         .unwrap();
     assert!(
-        error.to_string().contains("cannot make /proc/nowhere"),
+        error.to_string().contains("cannot create /proc/nowhere"),
         "{error}"
     );
     let dir = tempfile::tempdir().unwrap();
@@ -283,7 +308,7 @@ fn rejected_pieces_are_restored_and_deleted_once_they_are_delivered() {
 }
 
 #[test]
-fn a_file_that_is_written_anew_contains_rejected_pieces() {
+fn a_rewritten_file_contains_rejected_pieces() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.sqlite");
     let (mut file, ..) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();

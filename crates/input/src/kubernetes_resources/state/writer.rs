@@ -12,7 +12,7 @@ use crate::kubernetes_resources::{clock::Clock, ledger::SharedLedger, messages};
 /// Changes within this time are written together.
 const GATHER: Duration = Duration::from_millis(20);
 /// How often the file is written and checked when nothing changes: it records up to when the view was
-/// complete, and somebody may delete it.
+/// complete, and it may be deleted.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 
@@ -29,9 +29,9 @@ struct FileReport {
     health: HealthHandle,
     replaced: IntCounter,
     failures: u32,
-    /// What another process did to the file, until it is written anew.
+    /// What another process did to the file, until it is rewritten.
     lost: Option<Change>,
-    /// The last thing that happened to it, for `/ready`.
+    /// The last event of the file, for `/ready`.
     detail: String,
 }
 
@@ -50,7 +50,7 @@ impl StateWriter {
             health,
             replaced: metrics.counter(
                 "state_file_replaced",
-                "How often the state file was deleted, replaced or written over under the process.",
+                "How often the state file was deleted, replaced or overwritten while the process used it.",
                 &[("label", label)],
             ),
             failures: 0,
@@ -140,9 +140,9 @@ impl FileReport {
             messages::rfc3339(clock.seconds())
         );
         error!(
-            "the state file {change} while this process used it; all of the ledger is written anew, and \
-             windows wait until that is done. Find out who did it: a crash in between would have lost \
-             the ledger"
+            "the state file {change} while this process used it; the whole ledger is written again, and \
+             windows wait until that is done. Find out what changed the file: a crash in between would have \
+             lost the ledger"
         );
     }
 
@@ -159,10 +159,13 @@ impl FileReport {
         let aside = file.take_aside();
         if self.lost.is_some() || aside.is_some() {
             let aside = aside.map_or_else(String::new, |aside| {
-                format!("; what was there instead is {}", aside.display())
+                format!(
+                    "; the file that was there instead was moved to {}",
+                    aside.display()
+                )
             });
-            info!("the state file is written anew, with all of the ledger{aside}");
-            self.detail.push_str("; it is written anew");
+            info!("the state file was rewritten with the whole ledger{aside}");
+            self.detail.push_str("; it was rewritten");
             self.detail.push_str(&aside);
         }
         (self.failures, self.lost) = (0, None);
@@ -270,14 +273,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_deleted_is_written_anew_and_reported() {
+    async fn a_deleted_file_is_rewritten_and_reported() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.sqlite");
         let scene = Scene::new(&path);
         scene.parts.ledger.observe(observation("a", 1, None));
         until(|| scene.parts.ledger.is_written(1)).await;
         std::fs::remove_file(&path).unwrap();
-        until(|| scene.ready().1.contains("it is written anew")).await;
+        until(|| scene.ready().1.contains("it was rewritten")).await;
         assert!(scene.ready().0);
         assert_eq!(scene.parts.metric("state_file_replaced"), 1.0);
         scene.end().await;
@@ -293,8 +296,8 @@ mod tests {
         std::fs::remove_dir_all(folder).unwrap();
         std::fs::write(folder, "no folder").unwrap();
         until(|| !scene.ready().0).await;
-        let (_, told) = scene.ready();
-        assert!(told.contains("the state file cannot be written"), "{told}");
+        let (_, text) = scene.ready();
+        assert!(text.contains("the state file cannot be written"), "{text}");
         scene.parts.ledger.observe(observation("a", 1, None));
         let (_, generation, _) = scene.parts.ledger.take_changes(false);
         assert!(!scene.parts.ledger.is_written(generation));

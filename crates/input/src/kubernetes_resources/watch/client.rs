@@ -1,8 +1,7 @@
-//! The Kubernetes client: HTTP/2 where the server speaks it, with keep-alive.
+//! The Kubernetes client: HTTP/2 where the server supports it, with keep-alive.
 //!
-//! `kube`'s own speaks HTTP/1.1, where a watch has a connection for itself: an answered question on
-//! another one says nothing of it. Over HTTP/2 both share a connection, and one whose other end is gone
-//! is noticed within seconds.
+//! `kube`'s own client uses HTTP/1.1, where a watch has its own connection: an answer on another connection
+//! proves nothing about it. Over HTTP/2 both share a connection, and a lost peer is detected within seconds.
 
 use std::time::Duration;
 
@@ -25,20 +24,20 @@ use super::liveness::{LivenessLayer, WatchLiveness};
 
 /// The time between two pings on a connection.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// A connection on which no answer to a ping comes for so long is dead.
+/// A connection on which a ping is not answered for this long is closed.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection and its handshake may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Streaming lists are on by default from this minor version of Kubernetes 1.
 const STREAMING_LIST_MINOR: u32 = 34;
-/// A server that does not answer a small request in this time is away.
+/// A server that does not answer a small request in this time counts as unavailable.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why there is no client.
 #[derive(Debug, Error)]
 pub(crate) enum ConnectError {
-    /// Nothing says where the API server is, or with which credentials to ask it.
+    /// No address of the API server or no credentials are configured.
     #[error("no usable cluster configuration: {0}")]
     Configuration(#[source] Box<InferConfigError>),
     /// The configuration names certificates or credentials that cannot be used.
@@ -49,11 +48,11 @@ pub(crate) enum ConnectError {
     NoAnswer,
 }
 
-/// Where the API server is, and with which credentials it is asked.
+/// The address of the API server, and the credentials for it.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Cluster {
-    /// As KUBECONFIG, `~/.kube/config` or the service account say at the moment of the question: a token or
-    /// a certificate authority may be replaced at any time.
+    /// From KUBECONFIG, `~/.kube/config` or the service account, read for each new client: a token or a
+    /// certificate authority may be replaced at any time.
     #[default]
     Inferred,
     /// At an address that needs no credentials.
@@ -87,7 +86,7 @@ pub(crate) fn client(config: Config, liveness: WatchLiveness) -> Result<Client, 
 
 fn build(config: Config, liveness: WatchLiveness) -> Result<Client, BoxError> {
     if config.proxy_url.is_some() {
-        // What `kube` knows about proxies is all in its own client.
+        // Only `kube`'s own client supports proxies.
         let builder = ClientBuilder::try_from(config)?;
         return Ok(builder.with_layer(&LivenessLayer(liveness)).build());
     }
@@ -117,11 +116,11 @@ fn build(config: Config, liveness: WatchLiveness) -> Result<Client, BoxError> {
     Ok(ClientBuilder::new(service, config.default_namespace).build())
 }
 
-/// What talks to the API server.
+/// The clients of the API server.
 pub(crate) struct Clients {
     /// Watches and lists; the liveness of its watches is tracked.
     pub(crate) client: Client,
-    /// Asks for the past. Its watches say nothing of whether the present one is alive, and that one waits,
+    /// Requests the past. Its watches do not show whether the current watch is alive, and that one waits,
     /// with its list begun, until the past is known.
     pub(crate) history: Client,
     pub(crate) has_streaming_lists: bool,

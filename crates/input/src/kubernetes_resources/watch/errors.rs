@@ -1,10 +1,10 @@
-//! What the API server's errors mean, in words that name the remedy.
+//! Explains the API server's errors, with the remedy.
 
 use kube::runtime::watcher;
 
 use super::limits::TooMuch;
 
-/// Whether an API server refuses streaming lists by this.
+/// Whether this error means that the API server does not support streaming lists.
 pub(crate) fn refuses_streaming_list(error: &watcher::Error) -> bool {
     matches!(
         error,
@@ -13,11 +13,11 @@ pub(crate) fn refuses_streaming_list(error: &watcher::Error) -> bool {
     )
 }
 
-/// What happened, in words that name the remedy.
+/// Describes what happened, with the remedy.
 pub(crate) fn explain(error: &watcher::Error, what: &str) -> String {
     if let Some(too_much) = TooMuch::of(error) {
         return format!(
-            "what the API server answers to list or watch {what} is cut off: {too_much}"
+            "the API server's response to list or watch {what} was cut off: {too_much}"
         );
     }
     let cause = match error {
@@ -50,7 +50,7 @@ pub(crate) fn explain(error: &watcher::Error, what: &str) -> String {
     }
 }
 
-/// The innermost cause, which is the one that says something ("connection refused").
+/// The innermost cause, which is the most specific one ("connection refused").
 fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_chain_of_causes_the_innermost_is_shown() {
+    fn the_innermost_cause_of_a_chain_is_shown() {
         let refused = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "refused");
         assert_eq!(
             explained(kube::Error::ReadEvents(refused)),
@@ -100,10 +100,10 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_cut_off_says_where_to_look() {
-        let told = explained(kube::Error::Service(TooMuch::Page.into()));
-        assert!(told.contains("list or watch pods is cut off"), "{told}");
-        assert!(told.contains("`label_selector`"), "{told}");
+    fn the_error_of_a_cut_off_response_names_the_possible_causes() {
+        let text = explained(kube::Error::Service(TooMuch::Page.into()));
+        assert!(text.contains("list or watch pods was cut off"), "{text}");
+        assert!(text.contains("`label_selector`"), "{text}");
     }
 
     #[test]

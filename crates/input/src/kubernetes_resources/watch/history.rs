@@ -4,7 +4,7 @@
 //! version, until its store is compacted (by default five minutes back). Bisection finds the last version at
 //! which an object existed, and so its last state. Resource versions are ordered as integers: Kubernetes 1.35
 //! promises it (KEP-5504), and with etcd they always have been. Before that search, a watch from the version
-//! that was seen last repeats what happened since, where the server still remembers: only that shows objects
+//! that was seen last repeats the events since then, if the server still has them: only that shows objects
 //! that were created and deleted in the gap.
 
 use std::{pin::pin, time::Duration};
@@ -22,7 +22,7 @@ use crate::kubernetes_resources::object::{Known, Object};
 
 /// How long windows may wait for this. An object that is not found by then ends when it was last seen.
 const LONGEST: Duration = Duration::from_secs(5);
-/// Enough for 2^40 versions. A server that answers nonsense does not keep the search going.
+/// Enough for 2^40 versions. Invalid answers of a server do not prolong the search.
 const MOST_STEPS: u32 = 40;
 /// How many objects are searched for at the same time.
 const AT_ONCE: usize = 8;
@@ -36,10 +36,9 @@ pub(crate) enum MissedEvent {
     Deleted(Object),
 }
 
-/// Asks the API server to repeat what happened between two resource versions: an object that was created and
-/// deleted in between is in no list. A server remembers a minute or more, but nothing from before its own
-/// start; then bisection finds the oldest version that it remembers. For the rest, a list makes up as far as a
-/// list can.
+/// Requests the events between two resource versions again: an object that was created and deleted in between
+/// is in no list. A server keeps events for a minute or more, but none from before its own start; then bisection
+/// finds the oldest version that it has. The list shows what it can of the rest.
 pub(crate) async fn missed(
     api: &Api<Object>,
     label_selector: Option<&str>,
@@ -49,17 +48,17 @@ pub(crate) async fn missed(
     if now <= version {
         return Vec::new();
     }
-    let (mut forgotten, mut from) = (version, now);
+    let (mut unavailable, mut from) = (version, now);
     let mut events = repeated(api, label_selector, version, now).await;
     for _ in 0..MOST_STEPS {
-        if events.is_some() || from <= forgotten.saturating_add(1) || Instant::now() > deadline {
+        if events.is_some() || from <= unavailable.saturating_add(1) || Instant::now() > deadline {
             break;
         }
-        let middle = forgotten + (from - forgotten) / 2;
-        // A small request: it only shows whether the server remembers.
+        let middle = unavailable + (from - unavailable) / 2;
+        // A small request, which only shows whether the server has the version.
         match repeated(api, label_selector, middle, middle).await {
             Some(_) => from = middle,
-            None => forgotten = middle,
+            None => unavailable = middle,
         }
     }
     if events.is_none() {
@@ -75,7 +74,7 @@ pub(crate) async fn version_now(api: &Api<Object>) -> Option<u64> {
     list.ok()?.ok()?.metadata.resource_version?.parse().ok()
 }
 
-/// Returns what happened between two versions; `None` if the server does not remember the first.
+/// Returns the events between two versions; `None` if the server does not have the first.
 async fn repeated(
     api: &Api<Object>,
     label_selector: Option<&str>,
@@ -90,8 +89,8 @@ async fn repeated(
     let so_far = |missed: Vec<MissedEvent>| (!missed.is_empty()).then_some(missed);
     loop {
         let from_here = reached;
-        let asked = timeout(LONGEST, api.watch(&params, &from_here.to_string())).await;
-        let Ok(Ok(events)) = asked else {
+        let request = timeout(LONGEST, api.watch(&params, &from_here.to_string())).await;
+        let Ok(Ok(events)) = request else {
             return so_far(missed);
         };
         let mut events = pin!(events);
@@ -125,7 +124,7 @@ async fn repeated(
 enum StateAt {
     Present(Box<Object>),
     Absent,
-    /// The server no longer knows.
+    /// The server no longer has this version.
     Compacted,
 }
 
@@ -229,7 +228,7 @@ mod tests {
     use super::*;
     use crate::kubernetes_resources::{
         resource_type::ResourceType,
-        testing::{Api as Server, Asked, at, error, object, pod},
+        testing::{Api as Server, Request, at, error, object, pod},
         watch::Cluster,
     };
 
@@ -245,7 +244,7 @@ mod tests {
         }
     }
 
-    /// Returns what happened to the store of a server while nothing was watched, and what it repeats of that.
+    /// Returns what the server repeats after the store was changed while nothing was watched.
     async fn repeated_after(change: impl FnOnce(&mut Store)) -> Vec<String> {
         let sim = Kubesim::start(Options::default()).await.unwrap();
         sim.change(|store| store.put(Kind::Pod, pod("a", 1)));
@@ -269,9 +268,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_server_repeats_what_it_has_not_forgotten() {
+    async fn the_server_repeats_the_events_that_it_still_has() {
         let repeated = repeated_after(|store| {
-            store.put(Kind::Pod, pod("forgotten", 2));
+            store.put(Kind::Pod, pod("compacted", 2));
             store.put(Kind::Pod, pod("b", 2));
             store.compact();
             for name in ["c", "d", "e", "f"] {
@@ -282,22 +281,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_asked_where_nothing_happened() {
+    async fn nothing_is_requested_if_nothing_happened() {
         assert_eq!(repeated_after(|_| ()).await, [""; 0]);
     }
 
-    /// A server that is at version 100 and remembers from 20 on, where a pod existed in versions 10 to 60.
-    fn answer(asked: &Asked) -> (u16, serde_json::Value) {
+    /// A server that is at version 100 and has the history from 20 on, where a pod existed in versions 10 to 60.
+    fn answer(request: &Request) -> (u16, serde_json::Value) {
         let list = |version: u64, items: Vec<serde_json::Value>| {
             let metadata = json!({"resourceVersion": version.to_string()});
             (200, json!({"metadata": metadata, "items": items}))
         };
-        let Some(version) = asked.query.get("resourceVersion") else {
+        let Some(version) = request.query.get("resourceVersion") else {
             return list(100, Vec::new());
         };
-        assert_eq!(asked.path, "/api/v1/namespaces/n/pods");
-        assert_eq!(asked.query["resourceVersionMatch"], "Exact");
-        assert_eq!(asked.query["fieldSelector"], "metadata.name=a");
+        assert_eq!(request.path, "/api/v1/namespaces/n/pods");
+        assert_eq!(request.query["resourceVersionMatch"], "Exact");
+        assert_eq!(request.query["fieldSelector"], "metadata.name=a");
         match version.parse().unwrap() {
             ..20 => error(410, "compacted"),
             version @ 20..=60 => {

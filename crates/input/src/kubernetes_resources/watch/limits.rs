@@ -1,6 +1,6 @@
 //! Bounds how much of an answer of the API server is read into memory.
 //!
-//! etcd accepts objects of up to a megabyte and a half. A proxy between here and the server may be broken, so no
+//! etcd accepts objects of up to a megabyte and a half. A proxy in front of the server may be broken, so no
 //! answer is read beyond a bound: a watch is cut off within a line that is too long, a list within a page.
 
 use std::{
@@ -24,18 +24,18 @@ const MOST_PAGES: u32 = 100_000;
 pub(crate) enum TooMuch {
     #[error(
         "one line of the watch is longer than 16 MiB, more than any object may have; look for a proxy \
-         between here and the API server that answers in its place"
+         in front of the API server that answers in its place"
     )]
     Line,
     #[error(
         "one object alone is longer than 16 MiB, more than the API server may keep; look for a proxy \
-         between here and the API server that answers in its place, or leave the object out with \
+         in front of the API server that answers in its place, or leave the object out with \
          `label_selector`"
     )]
     Page,
     #[error(
         "the list does not end: the same page is offered again, or there are more than 100,000; look \
-         for a proxy between here and the API server that answers in its place"
+         for a proxy in front of the API server that answers in its place"
     )]
     Pages,
 }
@@ -118,7 +118,7 @@ impl Pages {
     ///
     /// # Errors
     /// When the list does not end.
-    pub(crate) fn ask(&mut self, query: &str) -> Result<(), TooMuch> {
+    pub(crate) fn requested(&mut self, query: &str) -> Result<(), TooMuch> {
         let token = query
             .split('&')
             .find_map(|pair| pair.strip_prefix("continue="));
@@ -165,7 +165,7 @@ mod tests {
         for _ in 0..16 {
             read.add(&line).unwrap();
         }
-        // The first line ends too late; the second begins anew.
+        // The first line ends too late; the second is counted from 0.
         let mut again = Read::Line(MOST_BYTES);
         assert_eq!(again.add(b"x\n"), Err(TooMuch::Line));
         assert_eq!(again.add(b"\nx"), Ok(()));
@@ -175,13 +175,13 @@ mod tests {
     #[test]
     fn the_same_page_again_or_pages_without_end_are_refused() {
         let mut pages = Pages::default();
-        assert_eq!(pages.ask("limit=500"), Ok(()));
-        assert_eq!(pages.ask("limit=500&continue=a"), Ok(()));
-        assert_eq!(pages.ask("limit=500&continue=b"), Ok(()));
-        assert_eq!(pages.ask("limit=500&continue=b"), Err(TooMuch::Pages));
-        assert_eq!(pages.ask("limit=500"), Ok(()));
-        assert_eq!(pages.ask("limit=500&continue=b"), Ok(()));
-        let refused = (0..).find(|page| pages.ask(&format!("continue={page}")).is_err());
+        assert_eq!(pages.requested("limit=500"), Ok(()));
+        assert_eq!(pages.requested("limit=500&continue=a"), Ok(()));
+        assert_eq!(pages.requested("limit=500&continue=b"), Ok(()));
+        assert_eq!(pages.requested("limit=500&continue=b"), Err(TooMuch::Pages));
+        assert_eq!(pages.requested("limit=500"), Ok(()));
+        assert_eq!(pages.requested("limit=500&continue=b"), Ok(()));
+        let refused = (0..).find(|page| pages.requested(&format!("continue={page}")).is_err());
         assert_eq!(refused, Some(MOST_PAGES - 2));
     }
 

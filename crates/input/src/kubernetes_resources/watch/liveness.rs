@@ -28,9 +28,9 @@ use tower::{BoxError, Layer, Service};
 use super::limits::{Pages, Read};
 use crate::kubernetes_resources::clock::Clock;
 
-/// An answer that took longer says too little of the server's clock.
-const FRESH: Duration = Duration::from_secs(2);
-/// The longest pause that the API server may ask for.
+/// The `Date` of an answer that took longer is too imprecise to compare clocks.
+const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(2);
+/// The longest pause that the API server may request.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The connection of a watch at one moment.
@@ -50,7 +50,7 @@ pub(crate) struct WatchLiveness(Arc<Tracked>);
 
 #[derive(Debug, Default)]
 struct Tracked {
-    /// Learns what the API server's clock shows.
+    /// Gets the time of the API server's clock.
     clock: Clock,
     state: Mutex<LivenessState>,
     changed: Notify,
@@ -67,12 +67,12 @@ struct LivenessState {
     connection: Connection,
     /// The local address of the connection, if other requests may share it.
     shared: Option<SocketAddr>,
-    /// The end of the pause that the API server asked for.
+    /// The end of the pause that the API server requested.
     pause: Option<Instant>,
 }
 
 impl WatchLiveness {
-    /// Tells `clock` what the API server's clock shows.
+    /// Passes the time of the API server's clock to `clock`.
     pub(crate) fn new(clock: Clock) -> Self {
         Self(Arc::new(Tracked {
             clock,
@@ -89,7 +89,7 @@ impl WatchLiveness {
         }
     }
 
-    /// Returns the rest of the pause that the API server asked for.
+    /// Returns the rest of the pause that the API server requested.
     pub(crate) fn pause(&self) -> Duration {
         let pause = self.read().pause;
         pause.map_or(Duration::ZERO, |until| {
@@ -130,7 +130,7 @@ impl WatchLiveness {
     }
 
     /// The server answered another request over `shared`. A watch that is not on this connection was left
-    /// behind on one that is being closed or is dead: it ends, so that it is resumed on the new one.
+    /// behind on one that is being closed or is lost: it ends, so that it is resumed on the new one.
     fn answered(&self, shared: Option<SocketAddr>) {
         let mut is_left_behind = false;
         self.write(|state| {
@@ -226,18 +226,18 @@ where
                 .pages
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            if let Err(too_many) = pages.ask(query) {
+            if let Err(too_many) = pages.requested(query) {
                 return Box::pin(async move { Err(too_many.into()) });
             }
         }
-        let asked = Instant::now();
+        let requested_at = Instant::now();
         let response = self.inner.call(request);
         Box::pin(async move {
             let response = response.await?;
             let date = response.headers().get(DATE).map(|it| it.to_str());
-            // An answer that waited to be read says nothing of the clock: this process may have slept.
-            if let (Some(Ok(date)), true) = (date, asked.elapsed() < FRESH) {
-                liveness.0.clock.server_says(date);
+            // An answer that waited to be read does not show the current time: this process may have been suspended.
+            if let (Some(Ok(date)), true) = (date, requested_at.elapsed() < LONGEST_ROUND_TRIP) {
+                liveness.0.clock.server_time(date);
             }
             let generation = match (response.status().is_success(), is_watch) {
                 (true, true) => Some(liveness.opened(shared_connection(&response))),
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn over_http_1_every_answer_comes_on_a_connection_of_its_own() {
+    fn over_http_1_every_answer_comes_on_its_own_connection() {
         let liveness = WatchLiveness::default();
         liveness.opened(None);
         liveness.answered(None);

@@ -1,8 +1,8 @@
 //! Checks that a watched namespace exists.
 //!
 //! The API server lists the pods of a namespace that does not exist: there are none. So a mistyped name looks
-//! like a namespace in which nothing runs. A service account that may read namespaces learns the difference;
-//! one that may read only pods cannot, and Meterline does not ask for the right.
+//! like a namespace in which nothing runs. A service account that may read namespaces can tell the difference;
+//! one that may read only pods cannot, and Meterline does not require the right.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -48,7 +48,7 @@ pub(crate) struct NamespaceCheck {
 }
 
 impl NamespaceCheck {
-    /// Checks again and again, for ever.
+    /// Checks repeatedly until it is aborted.
     pub(crate) async fn run(self) -> Infallible {
         loop {
             let pause = match timeout(ANSWER_TIMEOUT, self.presence()).await {
@@ -106,13 +106,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::kubernetes_resources::testing::{Api, Asked, error};
+    use crate::kubernetes_resources::testing::{Api, Request, error};
 
     async fn check(answer: u16) -> (NamespaceCheck, Health, Api) {
-        let api = Api::start(move |asked: &Asked| match (asked.path.as_str(), answer) {
-            ("/api/v1/namespaces/a", 200) => (200, json!({"metadata": {"name": "a"}})),
-            (_, answer) => error(answer, "no"),
-        });
+        let api = Api::start(
+            move |request: &Request| match (request.path.as_str(), answer) {
+                ("/api/v1/namespaces/a", 200) => (200, json!({"metadata": {"name": "a"}})),
+                (_, answer) => error(answer, "no"),
+            },
+        );
         let api = api.await;
         let health = Health::default();
         let warnings = WatchWarnings::new(health.register("watches"), &Metrics::default(), "x");
@@ -125,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_api_server_says_whether_a_namespace_exists() {
+    async fn the_api_server_knows_whether_a_namespace_exists() {
         for (answer, expected) in [
             (200, Presence::Present),
             (404, Presence::Missing),

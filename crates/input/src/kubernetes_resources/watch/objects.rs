@@ -19,7 +19,7 @@ use crate::kubernetes_resources::{
 /// An object that a complete view did not show within this many seconds of its creation was out of scope.
 const OLD: i64 = 60;
 
-/// What the configuration says of the objects of a watch.
+/// The configuration of a watch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
     pub(crate) resource_type: ResourceType,
@@ -28,7 +28,7 @@ pub(crate) struct Rules {
     pub(crate) has_selector: bool,
 }
 
-/// What a restored ledger knows of a collection.
+/// A collection in a restored ledger.
 #[derive(Debug)]
 pub(crate) struct Restored {
     /// The objects that existed.
@@ -52,8 +52,8 @@ pub(crate) struct Objects {
     /// Whether the collection was complete before, in this process or in the one that wrote the state: an object
     /// that is not known is new to it.
     was_complete: bool,
-    /// Set until the first list is complete if the watch was added to a ledger that has a past: what ran
-    /// before this second was not to be billed.
+    /// Set until the first list is complete if the watch was added to a ledger that is not new: what ran
+    /// before this second must not be billed.
     added_at: Option<UnixSeconds>,
     /// Until the first list is complete: what is known of the lives of objects that are not known otherwise.
     lives: Arc<HashMap<Uid, KnownLife>>,
@@ -111,15 +111,17 @@ impl Objects {
     /// object had ended before, and that is news, two observations say so.
     pub(crate) fn observed(
         &mut self,
-        object: Object,
+        mut object: Object,
         now: UnixSeconds,
         current_at: UnixSeconds,
     ) -> (Option<Observation<BilledObject>>, Observation<BilledObject>) {
         let uid = object.uid();
         let mut known = object.known();
+        let before = self.known.get(&uid);
+        object.content.was_pending = before.is_some_and(|it| it.is_pending);
+        let is_new = before.is_none();
         self.version = self.version.max(Some(known.version));
         known.life = self.life(&uid);
-        let is_new = !self.known.contains_key(&uid);
         let scope = is_new.then(|| self.in_scope_since(&object, now, current_at));
         let seen = seen(&object, known.life, now);
         let lifetime = self.lifetime(&object, seen);
@@ -160,7 +162,7 @@ impl Objects {
             Some(since) => Deletion::InGap { since, now },
             None => Deletion::Observed(now),
         };
-        // What was assumed of the end when the object was last seen is nearer to it.
+        // The end that was assumed when the object was last seen is nearer to it.
         if let (Some(end), Some(known)) = (&mut lifetime.end, life.end)
             && end.certainty == Certainty::Assumed
         {
@@ -169,7 +171,7 @@ impl Objects {
         let end = deleted_at(object.seen.root(), lifetime, seen, deletion);
         lifetime.end = Some(end);
         let (_, again) = stretches(object, lifetime, life, seen);
-        // The last state may be news, too: a pod may start and go between two events.
+        // The last state may be new as well: a pod may start and end between two events.
         let last = lifetime
             .start
             .map(|_| observation(object, again, lifetime, now));
@@ -268,6 +270,7 @@ fn observation(
 
 #[cfg(test)]
 mod tests {
+    use meterline_ledger::Content;
     use serde_json::json;
 
     use super::*;
@@ -320,6 +323,29 @@ mod tests {
     }
 
     #[test]
+    fn a_grant_counts_since_the_write_unless_the_node_refused_it_before() {
+        let resized = |granted: &str, refused: bool| {
+            let mut pod = pod("a", 100);
+            pod["spec"]["containers"] =
+                json!([{"name": "c", "resources": {"requests": {"cpu": "2"}}}]);
+            let status = &mut pod["status"];
+            status["containerStatuses"][0]["name"] = "c".into();
+            status["containerStatuses"][0]["resources"] = json!({"requests": {"cpu": granted}});
+            let of = if refused { "True" } else { "False" };
+            status["conditions"] = json!([{"type": "PodResizePending", "status": of}]);
+            pod
+        };
+        for refused in [false, true] {
+            let mut objects = objects(None);
+            let (_, before) = objects.observed(object(resized("1", refused), 1), 101, 100);
+            let (_, after) = objects.observed(object(resized("2", false), 2), 102, 100);
+            assert_ne!(after.content, before.content);
+            assert_eq!(after.content.is_grant(&before.content), !refused);
+            assert!(!before.content.is_grant(&after.content));
+        }
+    }
+
+    #[test]
     fn a_list_names_what_it_does_not_show() {
         let known = ["a", "b", "c"].map(|name| object(pod(name, 1), 1).known());
         let objects = objects(Some(Restored {
@@ -330,7 +356,7 @@ mod tests {
         }));
         let listed = HashSet::from(["a".into(), "c".into()]);
         let missing = objects.except(&listed);
-        let names: Vec<_> = missing.iter().map(|it| it.name.as_str()).collect();
+        let names: Vec<_> = missing.iter().map(|it| &*it.name).collect();
         assert_eq!(
             (names.as_slice(), objects.version()),
             (["b"].as_slice(), Some(4))

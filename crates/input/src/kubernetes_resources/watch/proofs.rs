@@ -1,6 +1,6 @@
 //! Answers of the API server that were taken as proof that a watch is current, and events that refute them.
 //!
-//! A server or a proxy that answers a list at once may hold back a watch. The resource version shows it: an answer
+//! A server or a proxy that answers a list at once may delay a watch. The resource version shows it: an answer
 //! contains everything up to its version, so an event that arrives after the answer with an older version came
 //! late, and what it reports happened before the answer came. It also happened after the request of the answer
 //! before that one, which bounds how late the event came.
@@ -9,14 +9,14 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-/// How many proofs are remembered: an hour of the usual windows, and a quarter of an hour of the shortest.
+/// How many proofs are kept: an hour of the usual windows, and a quarter of an hour of the shortest.
 const MOST: usize = 1_000;
 
 /// An answer of the API server.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Answer {
     /// When it was requested.
-    pub(crate) asked: Instant,
+    pub(crate) requested_at: Instant,
     /// When it arrived.
     pub(crate) came: Instant,
     /// The resource version that the server was at.
@@ -30,10 +30,10 @@ struct Proof {
     /// When the first of them arrived.
     came: Instant,
     /// When the last of them was requested.
-    asked: Instant,
+    requested_at: Instant,
 }
 
-/// What is known of how late events of a watch come.
+/// The known lag of a watch.
 #[derive(Debug, Default)]
 pub(crate) struct Proofs {
     /// Ordered by version.
@@ -71,7 +71,7 @@ impl Proofs {
     pub(crate) fn take(&mut self, answer: Answer) {
         match self.taken.back_mut() {
             Some(last) if last.version == answer.version => {
-                last.asked = last.asked.max(answer.asked);
+                last.requested_at = last.requested_at.max(answer.requested_at);
                 return;
             }
             Some(last) if last.version > answer.version => self.taken.clear(),
@@ -83,7 +83,7 @@ impl Proofs {
         self.taken.push_back(Proof {
             version: answer.version,
             came: answer.came,
-            asked: answer.asked,
+            requested_at: answer.requested_at,
         });
     }
 
@@ -97,7 +97,7 @@ impl Proofs {
     ) -> Dated {
         let index = self.taken.partition_point(|it| it.version < version);
         let before = index.checked_sub(1).and_then(|it| self.taken.get(it));
-        let since = before.map_or(since, |it| it.asked.max(since));
+        let since = before.map_or(since, |it| it.requested_at.max(since));
         let known = self.lag;
         let mut by = now;
         if let Some(after) = self.taken.get(index) {
@@ -139,10 +139,10 @@ mod tests {
         }
 
         /// Requested in one second, and answered in the next.
-        fn take(&mut self, version: u64, asked: u64) {
+        fn take(&mut self, version: u64, requested_at: u64) {
             self.proofs.take(Answer {
-                asked: self.at(asked),
-                came: self.at(asked + 1),
+                requested_at: self.at(requested_at),
+                came: self.at(requested_at + 1),
                 version,
             });
         }

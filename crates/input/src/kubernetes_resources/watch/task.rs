@@ -1,4 +1,4 @@
-//! The task of one watch: it talks to the API server, passes events to the view ([`super::view`]), and applies the
+//! The task of one watch: it sends requests to the API server, passes events to the view ([`super::view`]), and applies the
 //! changes that the view returns to the ledger.
 
 use std::{sync::Arc, time::Duration};
@@ -38,22 +38,22 @@ use crate::kubernetes_resources::{
     object::{Object, keeping},
 };
 
-/// How long a watch lives before it is requested anew. Over HTTP/1.1 this, together with the watcher's margin,
-/// is the longest time for which a dead connection can go unnoticed.
+/// How long a watch lasts before it is requested again. Over HTTP/1.1 this, together with the watcher's margin,
+/// is the longest time for which a lost connection can go unnoticed.
 const WATCH_SECONDS: u32 = 50;
 const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-/// After this many failures in a row the kubeconfig or the service account is read again: somebody may have
-/// replaced a token or a certificate authority.
+/// After this many failures in a row the kubeconfig or the service account is read again: a token or a
+/// certificate authority may have been replaced.
 const FAILURES_BEFORE_NEW_CLIENT: u32 = 3;
 
 /// One watched collection.
 pub(crate) struct Watch {
-    /// The name under which the ledger knows this watch.
+    /// The name of this watch in the ledger.
     pub(crate) name: Arc<str>,
     /// The namespace, or none for all of them.
     pub(crate) namespace: Option<String>,
     pub(crate) watched: Arc<Watched>,
-    /// What a restored ledger knows of the collection.
+    /// The collection in a restored ledger.
     pub(crate) restored: Option<Restored>,
 }
 
@@ -85,7 +85,7 @@ enum Woken {
 struct Broken;
 
 impl Watch {
-    /// Follows the collection for ever. Ends only when it is aborted.
+    /// Follows the collection until it is aborted.
     pub(crate) async fn run(mut self) {
         let restored = self.restored.take();
         let options = &self.watched.options;
@@ -157,7 +157,7 @@ impl Watch {
         state.connected(options.clock.moment());
         loop {
             let woken = tokio::select! {
-                // Events first: a sign of life counts only once everything before it is applied. Without the
+                // Events first: a liveness signal counts only once everything before it is applied. Without the
                 // runtime's budget, which would hide events that wait to be read.
                 biased;
                 event = unconstrained(events.next()) => Woken::Event(event),
@@ -190,12 +190,12 @@ impl Watch {
                 Woken::ConnectionChanged => state.signed(),
                 Woken::Answered(answer) => state.answered(answer),
                 Woken::CheckDue => {
-                    if self.is_asking(state, liveness) && probe.is_terminated() {
+                    if self.needs_probe(state, liveness) && probe.is_terminated() {
                         probe = self.probe(api.clone()).boxed().fuse();
                     }
                 }
             }
-            self.tell_ledger(state);
+            self.apply_changes(state);
         }
     }
 
@@ -233,7 +233,7 @@ impl Watch {
     /// The watcher failed.
     ///
     /// # Errors
-    /// When it must not go on as it is.
+    /// When the watch has to begin again with new clients.
     fn broken(
         &self,
         error: &watcher::Error,
@@ -297,7 +297,7 @@ impl Watch {
         match event {
             Event::Init => {
                 state.list_requested();
-                self.tell_ledger(state);
+                self.apply_changes(state);
                 // A list that begins after this shows at least what exists at this version.
                 let version = history::version_now(&past.api).await;
                 self.replay(past, version, state).await;
@@ -323,7 +323,7 @@ impl Watch {
         }
     }
 
-    /// Applies what happened between the version that was seen last and `now`, as far as the server remembers.
+    /// Applies what happened between the version that was seen last and `now`, as far as the server still has the events.
     async fn replay(&self, past: &Past<'_>, now: Option<u64>, state: &mut WatchState) {
         let (Some(seen), Some(now)) = (state.version(), now) else {
             return;
@@ -337,7 +337,7 @@ impl Watch {
                 MissedEvent::Changed(object) => state.changed_meanwhile(object, now),
                 MissedEvent::Deleted(object) => state.deleted_meanwhile(&object, now),
             }
-            self.tell_ledger(state);
+            self.apply_changes(state);
         }
         if count > 0 {
             info!(
@@ -349,7 +349,7 @@ impl Watch {
     }
 
     /// Applies the changes of the view to the ledger.
-    fn tell_ledger(&self, state: &mut WatchState) {
+    fn apply_changes(&self, state: &mut WatchState) {
         for change in state.changes() {
             self.watched.apply(&self.name, change);
         }
@@ -363,12 +363,12 @@ impl Watch {
             seconds = whole_seconds(lag),
             "an event came this late at most, although the API server answered a list meanwhile as if \
              there were none; what was billed beyond an end is counted, and from now on windows wait \
-             for as long. Look for a proxy that holds back watches, or for an API server that is busy"
+             for as long. Look for a proxy that delays watches, or for an overloaded API server"
         );
     }
 
-    /// Updates the metrics. Returns whether the server has to be asked for a sign of life.
-    fn is_asking(&self, state: &mut WatchState, liveness: &WatchLiveness) -> bool {
+    /// Updates the metrics. Returns whether the server has to be probed.
+    fn needs_probe(&self, state: &mut WatchState, liveness: &WatchLiveness) -> bool {
         let Watched {
             ledger,
             report,
@@ -378,18 +378,18 @@ impl Watch {
         let now = options.clock.moment();
         report.update(ledger, now.seconds());
         let (due, pause) = (ledger.next_due(), liveness.pause());
-        state.check(due, pause, liveness.connection(), now) == Check::Ask
+        state.check(due, pause, liveness.connection(), now) == Check::Probe
     }
 
-    /// Asks the server for a sign of life. Returns the answer, if one arrives.
+    /// Probes the server. Returns the answer, if one arrives.
     async fn probe(&self, api: Api<Object>) -> Option<Answer> {
-        let asked = Instant::now();
+        let requested_at = Instant::now();
         let params = ListParams::default().limit(1);
         match timeout(ANSWER_TIMEOUT, api.list_metadata(&params)).await {
             Ok(Ok(list)) => {
                 let version = list.metadata.resource_version;
                 return Some(Answer {
-                    asked,
+                    requested_at,
                     came: Instant::now(),
                     version: version.and_then(|it| it.parse().ok()).unwrap_or(0),
                 });
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_watch_that_was_away_for_too_long_lists_anew_and_ends_what_is_gone() {
+    async fn a_watch_that_was_interrupted_for_too_long_lists_again_and_ends_deleted_objects() {
         let mut scene = Scene::new(Server::default()).await;
         scene.run();
         scene.exist(&["a"]).await;
@@ -529,13 +529,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_watch_that_is_refused_says_why_and_is_tried_again() {
+    async fn a_refused_watch_is_reported_with_the_reason_and_retried() {
         let mut scene = Scene::new(Server::default()).await;
         scene.sim.refuse(403, u64::MAX);
         scene.run();
         until(|| scene.parts.metric("kubernetes_watch_errors") >= 1.0).await;
-        let (is_ready, told) = scene.parts.ready("input x");
-        assert!(!is_ready && told.contains("grant the verbs"), "{told}");
+        let (is_ready, detail) = scene.parts.ready("input x");
+        assert!(!is_ready && detail.contains("grant the verbs"), "{detail}");
         assert_eq!(scene.parts.ledger.complete_until(), None);
         scene.sim.refuse(403, 0);
         scene.exist(&["a"]).await;

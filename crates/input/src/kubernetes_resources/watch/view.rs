@@ -3,10 +3,10 @@
 //! [`Change`]s to the ledger.
 //!
 //! A window waits until every watch is known to be current past its end. Bytes on the watch, or an answer
-//! on its connection, are a sign of life: everything from before them has arrived. It counts only once
-//! everything that arrived with it is read. After a stall, in which the process read nothing (it slept, or
-//! had no CPU), it counts only once the server has had `settle` to send what it held back. Where an event
-//! shows that the watch lags behind the answers, a sign proves only what lies further back than that lag.
+//! on its connection, are a liveness signal: everything from before them has arrived. It counts only once
+//! everything that arrived with it is read. After a stall, in which the process read nothing (it was suspended,
+//! or had no CPU), it counts only once the server has had `settle` to send what it had queued. Where an event
+//! shows that the watch lags behind the answers, a signal proves only what lies further back than that lag.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -27,11 +27,11 @@ use crate::kubernetes_resources::{
 /// How often the task checks whether a window waits, at least and at most.
 const LONGEST_CHECK: Duration = Duration::from_secs(1);
 const SHORTEST_CHECK: Duration = Duration::from_millis(100);
-/// How old the last answer may be while the watch lags: answers say when things happened.
+/// How old the last answer may be while the watch lags: events are dated by answers.
 const ANSWERS_WHILE_LAGGING: Duration = Duration::from_secs(2);
 /// An event may come after a newer answer by half of `settle`, and by this in any case.
 const SHORTEST_TOLERANCE: Duration = Duration::from_millis(500);
-/// Room for the changes of one event.
+/// The initial capacity for the changes of one event.
 const MOST_CHANGES: usize = 16;
 
 /// How far the view of a watch can be relied on.
@@ -49,7 +49,7 @@ pub(crate) enum View {
     /// Something may have happened that has not arrived: after a start, an error, a stall or the end of a
     /// watch, until the watch has settled.
     Behind,
-    /// Everything that happened up to the last sign of life is known.
+    /// Everything that happened up to the last liveness signal is known.
     Current,
 }
 
@@ -60,7 +60,7 @@ pub(crate) enum Change {
     Observed(Observation<BilledObject>),
     /// An object is gone since `at`.
     Deleted { uid: Uid, at: UnixSeconds },
-    /// An object is gone, and nothing says since when: it existed at `seen`, and at `now` it does not.
+    /// An object is gone, at an unknown time: it existed at `seen`, and at `now` it does not.
     Vanished {
         uid: Uid,
         seen: UnixSeconds,
@@ -79,11 +79,11 @@ pub(crate) enum Change {
 pub(crate) enum Check {
     /// Check again after this time.
     After(Duration),
-    /// A window waits for a sign of life: ask the server for one.
-    Ask,
+    /// A window waits for a liveness signal: probe the server.
+    Probe,
 }
 
-/// Everything that a watch remembers between events.
+/// The state of a watch between events.
 pub(crate) struct WatchState {
     /// How long events may take to arrive.
     settle: Duration,
@@ -97,7 +97,7 @@ pub(crate) struct WatchState {
     answer: Option<Answer>,
     /// The answers that were taken as proof.
     proofs: Proofs,
-    /// Whether there may be a sign of life that was not evaluated yet.
+    /// Whether there may be a liveness signal that was not evaluated yet.
     has_sign: bool,
     /// When the next check is due.
     check_at: Instant,
@@ -177,7 +177,7 @@ impl WatchState {
         }
     }
 
-    /// Something arrived that may be a sign of life.
+    /// Something arrived that may be a liveness signal.
     pub(crate) fn signed(&mut self) {
         self.has_sign = true;
     }
@@ -193,7 +193,7 @@ impl WatchState {
         self.fall_behind();
     }
 
-    /// A watch that is complete falls behind. A list that is being received stays one: it is requested anew.
+    /// A watch that is complete falls behind. A list that is being received stays one: it is requested again.
     fn fall_behind(&mut self) {
         if self.view == View::Current {
             self.view = View::Behind;
@@ -253,7 +253,7 @@ impl WatchState {
         }
         for Known { uid, .. } in missing {
             if self.objects.remove(&uid) {
-                // Nothing says when it went; it existed when the view was last current.
+                // It is unknown when it was deleted; it existed when the view was last current.
                 let seen = self.current_at.min(now);
                 self.changes.push(Change::Vanished { uid, seen, now });
             }
@@ -308,7 +308,7 @@ impl WatchState {
         lag
     }
 
-    /// Everything that arrived is read: evaluates the last sign of life.
+    /// Everything that arrived is read: evaluates the last liveness signal.
     pub(crate) fn drained(&mut self, connection: Connection, now: Moment) {
         self.has_sign = false;
         // A list that misses many objects makes many changes at once.
@@ -326,8 +326,8 @@ impl WatchState {
         if let View::Listing { .. } = self.view {
             return;
         }
-        let asked = self.answer.map(|it| it.asked);
-        let Some(sign) = connection.last_bytes_at.max(asked) else {
+        let requested_at = self.answer.map(|it| it.requested_at);
+        let Some(sign) = connection.last_bytes_at.max(requested_at) else {
             return;
         };
         let lag = self.proofs.lag();
@@ -349,8 +349,8 @@ impl WatchState {
         self.changes.push(Change::Alive(at));
     }
 
-    /// The check is due, and the next window ends at `due`. Returns whether the server has to be asked for a sign
-    /// of life. The next check is due after `pause`, which the server asked for, or later.
+    /// The check is due, and the next window ends at `due`. Returns whether the server has to be
+    /// probed. The next check is due after `pause`, which the server requested, or later.
     pub(crate) fn check(
         &mut self,
         due: UnixSeconds,
@@ -362,7 +362,7 @@ impl WatchState {
         let check = self.next_check(due, connection, now);
         let after = match &check {
             Check::After(after) => *after,
-            Check::Ask => self.between_checks(),
+            Check::Probe => self.between_checks(),
         };
         self.check_at = now.at() + after.max(pause);
         check
@@ -374,10 +374,10 @@ impl WatchState {
             return Check::After(regular);
         }
         let lag = self.proofs.lag();
-        let asked = self.answer.map(|it| it.asked);
+        let requested_at = self.answer.map(|it| it.requested_at);
         let is_old = |at: Instant| now.at().saturating_duration_since(at) > ANSWERS_WHILE_LAGGING;
-        if !lag.is_zero() && asked.is_none_or(is_old) {
-            return Check::Ask;
+        if !lag.is_zero() && requested_at.is_none_or(is_old) {
+            return Check::Probe;
         }
         let due_at = due.saturating_add(whole_seconds(lag));
         if self.view == View::Current && now.seconds() < due_at {
@@ -385,11 +385,11 @@ impl WatchState {
             return Check::After(Duration::from_secs(until_due.max(1)).min(regular));
         }
         // Bytes alone do not show whether the watch lags: each window waits for an answer, too.
-        let is_answered = asked.is_some_and(|it| now.cluster_seconds_at(it) >= due_at);
+        let is_answered = requested_at.is_some_and(|it| now.cluster_seconds_at(it) >= due_at);
         if self.view == View::Current && self.current_at >= due && is_answered {
             Check::After(regular)
         } else {
-            Check::Ask
+            Check::Probe
         }
     }
 

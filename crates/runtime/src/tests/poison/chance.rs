@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_sink_that_fails_now_and_then_gets_everything() {
+fn a_sink_that_fails_occasionally_receives_everything() {
     for _ in 0..10 {
         let sink = Fragile {
             failing: 30,
@@ -25,7 +25,7 @@ proptest! {
 
     /// This holds for any poison, any failure rate of the sink and any outages.
     #[test]
-    fn what_is_not_poison_arrives_and_only_poison_is_set_aside(
+    fn all_but_poison_arrives_and_only_poison_is_set_aside(
         poison in prop::collection::vec(any::<bool>(), 0..3),
         good in 1_usize..6,
         turn in 0_usize..6,

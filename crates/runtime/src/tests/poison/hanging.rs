@@ -12,7 +12,7 @@ fn hanging() -> Fragile {
 
 /// They are tried one after the other, for half a minute each, in addition to the only slot.
 #[test]
-fn a_sink_that_hangs_for_a_known_suspect_is_not_waited_for_by_others() {
+fn a_sink_that_hangs_for_a_known_suspect_does_not_delay_others() {
     let windows = windows_of(&["a", "poison", "b"], 120);
     let story = story(hanging(), &windows, (0, 1), true, DAY);
     story.assert_honest(&windows);
@@ -54,7 +54,7 @@ fn an_object_that_hangs_the_sink_in_every_window_is_found_within_minutes() {
 
 /// Every two minutes a new pod hangs the sink with its only event.
 #[test]
-fn ever_new_objects_that_hang_the_sink_leave_others_their_slots() {
+fn new_objects_that_hang_the_sink_do_not_take_the_slots_of_others() {
     for in_flight in [1, 2, 8] {
         let window = |second: usize| {
             let poison = second
@@ -74,7 +74,7 @@ fn ever_new_objects_that_hang_the_sink_leave_others_their_slots() {
 
 /// The short time limits of a search do not cause any rejection.
 #[test]
-fn a_sink_that_is_merely_slow_gets_everything() {
+fn a_slow_sink_receives_everything() {
     for in_flight in [1, 8] {
         for objects in [
             &["slow-a", "slow-b"][..],
@@ -94,7 +94,7 @@ fn a_sink_that_is_merely_slow_gets_everything() {
 
 /// A request with a short time limit does not count as a try.
 #[test]
-fn a_limit_of_tries_is_not_spent_by_requests_with_a_short_time_limit() {
+fn requests_with_a_short_time_limit_do_not_count_as_tries() {
     let second = Duration::from_secs(1);
     for (most, no_longer_than) in [(Some(1), None), (None, Some(second))] {
         let sink = Fragile {

@@ -20,7 +20,7 @@ enum Step {
     Adopt(i64),
     GiveUp,
     Pass(i64),
-    /// The process ends, and the next one comes back.
+    /// The process ends, and another one is started.
     Restart,
 }
 
@@ -155,7 +155,8 @@ impl Run {
         self.write();
         let other = self.dir.path().join("other.sqlite");
         let (other_file, ..) = StateFile::open(&other, "pod", &Reads::All, 0).unwrap();
-        let before = std::mem::replace(&mut self.file, other_file);
+        let mut before = std::mem::replace(&mut self.file, other_file);
+        before.settle().unwrap();
         let kept = before.contents.clone();
         // It must release its lock before the next one takes it.
         drop(before);
@@ -165,9 +166,9 @@ impl Run {
         // The same ledger, written at once.
         let everything = self.ledger.take_everything();
         self.file.write(&everything, &seen(self.now)).unwrap();
-        let other_file = std::mem::replace(&mut self.file, file);
+        let mut other_file = std::mem::replace(&mut self.file, file);
         for table in ["parts", "contents", "window_batches", "groups"] {
-            let (one, other) = (count(&self.file, table), count(&other_file, table));
+            let (one, other) = (count(&mut self.file, table), count(&mut other_file, table));
             assert_eq!(one, other, "{table}");
         }
         drop(other_file);

@@ -32,7 +32,10 @@ fn a_content_is_stored_once_and_deleted_with_its_last_reference() {
         ledger.apply(labelled("pod", label, at));
         file.write(&ledger.take_changes(), &seen(at)).unwrap();
     }
-    assert_eq!((count(&file, "parts"), count(&file, "contents")), (21, 2));
+    assert_eq!(
+        (count(&mut file, "parts"), count(&mut file, "contents")),
+        (21, 2)
+    );
     // The watermark passes half of the segments, and then all but the last.
     for until in [10, 20] {
         let window_batch = ledger.next(until).unwrap();
@@ -40,17 +43,23 @@ fn a_content_is_stored_once_and_deleted_with_its_last_reference() {
         ledger.settle(window_batch.tag, DeliveryResult::Delivered);
         file.write(&ledger.take_changes(), &seen(21)).unwrap();
     }
-    assert_eq!((count(&file, "parts"), count(&file, "contents")), (2, 1));
+    assert_eq!(
+        (count(&mut file, "parts"), count(&mut file, "contents")),
+        (2, 1)
+    );
     ledger.deleted("pod", 25);
     while let Some(window_batch) = ledger.next(200) {
         ledger.settle(window_batch.tag, DeliveryResult::Delivered);
     }
     file.write(&ledger.take_changes(), &seen(200)).unwrap();
-    assert_eq!((count(&file, "parts"), count(&file, "contents")), (0, 0));
+    assert_eq!(
+        (count(&mut file, "parts"), count(&mut file, "contents")),
+        (0, 0)
+    );
 }
 
 #[test]
-fn only_this_user_may_read_what_is_written_whoever_could_before() {
+fn only_this_user_may_read_the_file_even_if_others_could_before() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.sqlite");
     let files = ["state.sqlite", "state.sqlite-wal", "state.sqlite.lock"];

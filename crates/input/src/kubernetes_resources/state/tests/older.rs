@@ -99,7 +99,7 @@ fn handed_out(ledger: &mut Ledger<BilledObject>) -> Vec<(String, i64, i64, Strin
 }
 
 #[test]
-fn a_file_of_each_earlier_version_comes_back_with_everything_in_it() {
+fn a_file_of_each_earlier_version_is_restored_completely() {
     for version in 1..=3 {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.sqlite");
@@ -115,7 +115,7 @@ fn a_file_of_each_earlier_version_comes_back_with_everything_in_it() {
         if version > 1 {
             expected.push(("refused".to_owned(), 4, 9, "x".to_owned()));
         }
-        // Before it is written anew, after a crash before that, and afterwards.
+        // Before it is rewritten, after a crash before that, and afterwards.
         for round in 0..3 {
             let (mut file, saved, damage) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
             assert_eq!(damage, None);

@@ -38,7 +38,7 @@ fn assert_holds_all(path: &Path, pods: usize) {
 }
 
 #[test]
-fn a_file_that_is_deleted_is_written_anew_and_a_second_user_refused_all_the_while() {
+fn a_deleted_file_is_rewritten_and_a_second_user_is_refused_meanwhile() {
     let dir = tempfile::tempdir().unwrap();
     let (path, mut file, mut ledger) = in_use(&dir);
     fs::remove_file(&path).unwrap();
@@ -120,7 +120,7 @@ fn a_log_that_is_deleted_is_noticed_before_and_while_it_is_written_to() {
     assert_holds_all(&path, 41);
 }
 
-/// The lock is deleted with its folder, so the first process to come gets the new path.
+/// The lock is deleted with its folder, so the first process that creates it again gets the new path.
 #[test]
 fn a_path_that_another_process_locked_is_left_alone_until_it_is_free() {
     let dir = tempfile::tempdir().unwrap();
@@ -152,7 +152,7 @@ fn a_folder_that_cannot_be_created_again_is_reported_and_tried_again() {
     fs::write(folder, "no folder").unwrap();
     assert_eq!(file.check(), Some(Change::Deleted));
     let error = write(&mut file, &mut ledger).unwrap_err().to_string();
-    assert!(error.contains("cannot make"), "{error}");
+    assert!(error.contains("cannot create"), "{error}");
     assert_eq!(file.check(), Some(Change::Deleted));
     fs::remove_file(folder).unwrap();
     write(&mut file, &mut ledger).unwrap();

@@ -134,10 +134,10 @@ impl Scene {
     }
 
     /// The server answers a question within a tenth of a second.
-    fn answer(&mut self, asked: f64, version: u64) {
+    fn answer(&mut self, requested_at: f64, version: u64) {
         self.state.answered(Some(Answer {
-            asked: self.at(asked),
-            came: self.at(asked + 0.1),
+            requested_at: self.at(requested_at),
+            came: self.at(requested_at + 0.1),
             version,
         }));
     }
@@ -196,8 +196,11 @@ fn a_version_counts_only_once_the_list_that_shows_it_is_complete() {
     let now = scene.moment(1.0);
     scene.state.changed_meanwhile(pod("b", 11, 0), now);
     scene.state.list_began(Some(11), now);
-    let told = scene.changes();
-    assert!(!told.iter().any(|it| it.starts_with("version")), "{told:?}");
+    let changes = scene.changes();
+    assert!(
+        !changes.iter().any(|it| it.starts_with("version")),
+        "{changes:?}"
+    );
     scene.state.listed(pod("a", 9, -5), now);
     let missing = scene.state.missing_in_list();
     scene.state.list_completed(missing, &[], now);
@@ -205,7 +208,7 @@ fn a_version_counts_only_once_the_list_that_shows_it_is_complete() {
 }
 
 #[test]
-fn a_sign_of_life_counts_only_once_everything_that_arrived_is_read() {
+fn a_liveness_signal_counts_only_once_everything_that_arrived_is_read() {
     let mut scene = Scene::current();
     scene.connection.last_bytes_at = Some(scene.at(5.0));
     scene.state.signed();
@@ -218,7 +221,7 @@ fn a_sign_of_life_counts_only_once_everything_that_arrived_is_read() {
 }
 
 #[test]
-fn after_a_break_a_sign_of_life_counts_only_once_the_watch_has_settled() {
+fn after_a_break_a_liveness_signal_counts_only_once_the_watch_has_settled() {
     let mut scene = Scene::current();
     scene.state.failed();
     assert_eq!(scene.state.view, View::Behind);
@@ -232,7 +235,7 @@ fn after_a_break_a_sign_of_life_counts_only_once_the_watch_has_settled() {
 }
 
 #[test]
-fn after_a_stall_a_sign_of_life_counts_only_once_the_server_had_time_to_send() {
+fn after_a_stall_a_liveness_signal_counts_only_once_the_server_had_time_to_send() {
     let mut scene = Scene::current();
     assert_eq!(scene.bytes(1.0), ["alive 1"]);
     assert_eq!(scene.check(1.0, 15), Check::After(Duration::from_secs(1)));
@@ -280,7 +283,7 @@ fn a_watch_whose_time_is_over_is_known_to_be_complete_up_to_its_end() {
 }
 
 #[test]
-fn a_watch_that_breaks_is_complete_up_to_its_last_sign_of_life_only() {
+fn a_watch_that_breaks_is_complete_up_to_its_last_liveness_signal_only() {
     let mut scene = Scene::current();
     assert_eq!(scene.bytes(5.0), ["alive 5"]);
     scene.connection.open_since = None;
@@ -306,7 +309,7 @@ fn an_object_that_a_list_does_not_show_ended_when_the_view_was_last_current() {
     scene.change(1.0, pod("a", 11, 1));
     scene.change(1.0, pod("b", 12, 1));
     scene.bytes(5.0);
-    let told = scene.list(40.0, 30, &[pod("b", 12, 1)]);
+    let changes = scene.list(40.0, 30, &[pod("b", 12, 1)]);
     let expected = [
         "synced false",
         "b from 1",
@@ -315,19 +318,19 @@ fn an_object_that_a_list_does_not_show_ended_when_the_view_was_last_current() {
         "synced true",
         "alive 40",
     ];
-    assert_eq!(told, expected);
+    assert_eq!(changes, expected);
     assert_eq!(scene.state.objects(), 1);
 }
 
 #[test]
-fn the_last_state_of_an_object_that_a_list_does_not_show_says_how_it_ended() {
+fn the_last_state_of_an_object_that_a_list_does_not_show_determines_its_end() {
     let mut scene = Scene::current();
     scene.change(1.0, pod("a", 11, 1));
     scene.bytes(5.0);
     scene.state.list_requested();
     scene.state.list_began(Some(30), scene.moment(40.0));
     let missing = scene.state.missing_in_list();
-    let names: Vec<_> = missing.iter().map(|it| it.name.as_str()).collect();
+    let names: Vec<_> = missing.iter().map(|it| &*it.name).collect();
     assert_eq!(names, ["a"]);
     let mut last = pod("a", 20, 1);
     let deleted = json!({
@@ -339,25 +342,28 @@ fn the_last_state_of_an_object_that_a_list_does_not_show_says_how_it_ended() {
     last.clone_from(&serde_json::from_value(deleted).unwrap());
     let now = scene.moment(41.0);
     scene.state.list_completed(missing, &[last], now);
-    // Asked to go at 20, within the gap.
-    let told = scene.changes();
+    // Its deletion was requested at 20, within the gap.
+    let changes = scene.changes();
     assert_eq!(
-        told[1..4],
+        changes[1..4],
         ["a from 1 to 20", "a deleted at 20", "version 20"]
     );
-    assert!(!told.iter().any(|it| it.contains("vanished")), "{told:?}");
+    assert!(
+        !changes.iter().any(|it| it.contains("vanished")),
+        "{changes:?}"
+    );
 }
 
 #[test]
 fn a_window_waits_for_an_answer_beside_the_bytes() {
     let mut scene = Scene::current();
-    // Until the window ends nothing has to be asked, and the next check is at its end.
+    // Until the window ends no probe is needed, and the next check is at its end.
     assert_eq!(scene.check(0.0, 15), Check::After(Duration::from_secs(1)));
     scene.bytes(20.0);
-    assert_eq!(scene.check(20.0, 15), Check::Ask);
+    assert_eq!(scene.check(20.0, 15), Check::Probe);
     scene.answer(14.0, 10);
     scene.drained(20.1);
-    assert_eq!(scene.check(20.1, 15), Check::Ask);
+    assert_eq!(scene.check(20.1, 15), Check::Probe);
     scene.answer(20.2, 10);
     scene.drained(20.4);
     assert_eq!(scene.check(20.4, 15), Check::After(Duration::from_secs(1)));
@@ -367,7 +373,7 @@ fn a_window_waits_for_an_answer_beside_the_bytes() {
 fn a_view_that_is_behind_asks_and_one_without_a_connection_does_not() {
     let mut scene = Scene::current();
     scene.state.failed();
-    assert_eq!(scene.check(1.0, 15), Check::Ask);
+    assert_eq!(scene.check(1.0, 15), Check::Probe);
     scene.connection.open_since = None;
     assert_eq!(scene.check(2.0, 15), Check::After(Duration::from_secs(1)));
     scene.open(3.0);
@@ -383,7 +389,7 @@ fn the_next_check_waits_for_the_pause_that_the_server_asked_for() {
     let pause = Duration::from_secs(7);
     scene.state.check(BEGIN + 15, pause, scene.connection, now);
     assert_eq!(scene.state.check_at(), scene.at(8.0));
-    // A wait that was asked for is no stall.
+    // A requested pause is no stall.
     scene.state.woke(scene.moment(8.5));
     assert_eq!(scene.state.view, View::Current);
 }
@@ -396,10 +402,10 @@ fn what_the_server_repeats_happened_within_the_gap() {
     let now = scene.moment(20.0);
     scene.state.changed_meanwhile(pod("a", 11, 8), now);
     scene.state.deleted_meanwhile(&pod("a", 12, 8), now);
-    let told = scene.changes();
-    // Its last sign of life is its start, at 8; nothing says that it lived on.
+    let changes = scene.changes();
+    // The last time that its status records is its start, at 8.
     assert_eq!(
-        told,
+        changes,
         [
             "synced false",
             "a from 8",

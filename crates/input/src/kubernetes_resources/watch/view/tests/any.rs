@@ -1,4 +1,4 @@
-//! Whatever happens, a view never claims to know more than it can.
+//! For any sequence of events, a view never claims to be more current than it is.
 //!
 //! The server and the connection behave as real ones do: events arrive in order, half a second after they
 //! happened, or half a second after a break or a stall.
@@ -90,7 +90,7 @@ impl Run {
         self.sent.push_back(Sent { arrives, pod });
     }
 
-    /// Whatever the ledger is told is true: each pod that was created more than `settle` before is known.
+    /// What the view passes to the ledger is true: each pod that was created more than `settle` before is known.
     fn check(&mut self, changes: Vec<Change>) {
         for change in changes {
             match change {
@@ -116,7 +116,7 @@ impl Run {
         self.check(changes);
     }
 
-    /// The task reads what has arrived, and evaluates the last sign of life.
+    /// The task reads what has arrived, and evaluates the last liveness signal.
     fn read(&mut self) {
         let moment = self.scene.moment(self.now());
         self.scene.state.woke(moment);
@@ -167,8 +167,8 @@ impl Run {
             }
             Step::Bookmark => self.send(None),
             Step::Answer => {
-                let (asked, version) = (self.now(), self.version);
-                self.scene.answer(asked, version);
+                let (requested_at, version) = (self.now(), self.version);
+                self.scene.answer(requested_at, version);
             }
             Step::Pass(tenths) => self.pass(tenths.into()),
             Step::Stall(seconds) => {
