@@ -20,6 +20,11 @@ fn replica(scene: &Scene, index: usize) -> Meterline {
     scene
         .replica(&format!("replica-{index}"), 4)
         .env("SCRAPE_INTERVAL", "2s")
+        // After a restart of the API server the statuses of a hundred pods are written at once.
+        .args([
+            "--set",
+            "input.schedule.input.kubernetes_resources.settle=8s",
+        ])
         .env("STATE_PATH", scene.file(&format!("state-{index}.sqlite")))
         .start()
         .unwrap()

@@ -20,6 +20,7 @@ mod exact_billing;
 mod fates;
 mod faults;
 mod hostile;
+mod lifetimes;
 mod lint;
 mod load;
 mod outages;

@@ -105,6 +105,7 @@ fn observe(ledger: &mut Ledger<Label>, label: u64, now: i64) {
             content_since: None,
             observed_at: now,
             in_scope_since: None,
+            times: meterline_ledger::Times::default(),
         });
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     interval::{Interval, Span, UnixSeconds},
     others::Others,
     segment::{Segment, SegmentChange},
-    types::{Content, Observation},
+    types::{Certainty, Content, Existing, Observation, Uid},
 };
 
 /// How long, in seconds behind the watermark, the ledger keeps an object that was deleted. If the
@@ -47,6 +47,20 @@ pub(crate) struct Entry<C> {
     /// Nothing before this is billed, because the object was not in scope.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) in_scope_since: Option<UnixSeconds>,
+    /// How the start is known.
+    #[serde(default, skip_serializing_if = "is_exact")]
+    pub(crate) start_is: Certainty,
+    /// How the end is known.
+    #[serde(default, skip_serializing_if = "is_exact")]
+    pub(crate) end_is: Certainty,
+    /// By how many seconds the clock that recorded its times is known to be ahead at least.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) ahead: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_exact(certainty: &Certainty) -> bool {
+    *certainty == Certainty::Exact
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
@@ -56,8 +70,8 @@ fn is_zero(seconds: &i64) -> bool {
 
 /// What a life that continues after all changes.
 pub(crate) struct Resumed {
-    /// How many seconds had been counted as overbilled. They were right.
-    pub(crate) overbilled: i64,
+    /// How many of the seconds that had been counted as overbilled were right.
+    pub(crate) right: i64,
     /// What was not handed out while the life counted as ended.
     pub(crate) missed: Vec<Span>,
 }
@@ -96,6 +110,9 @@ impl<C: Content> Entry<C> {
             learned,
             written: seen.content_since,
             in_scope_since: seen.in_scope_since,
+            start_is: seen.times.start,
+            end_is: seen.times.end,
+            ahead: seen.times.ahead,
         })
     }
 
@@ -106,6 +123,17 @@ impl<C: Content> Entry<C> {
             // Most objects have one segment at a time, and a list that grows has room for four.
             self.segments.reserve_exact(1);
             self.segments.push(Segment::new(from, self.end, content));
+        }
+    }
+
+    /// What is known of an object that exists.
+    pub(crate) fn existing<'a>(&'a self, uid: &'a Uid) -> Existing<'a, C> {
+        Existing {
+            uid,
+            content: self.segments.last().map(Segment::content),
+            end: self.end,
+            in_scope_since: self.in_scope_since,
+            ahead: self.ahead,
         }
     }
 
@@ -124,7 +152,7 @@ impl<C: Content> Entry<C> {
     }
 
     /// Moves the start back if the life began earlier than was known. Returns what lies before the start
-    /// that was known, and its content.
+    /// that was known, and its content. An assumption about the start of a known life does not count.
     pub(crate) fn start_learned(
         &mut self,
         seen: &Observation<C>,
@@ -132,7 +160,7 @@ impl<C: Content> Entry<C> {
         emitted: UnixSeconds,
     ) -> Option<(Span, C)> {
         let start = seen.start?.max(self.in_scope(horizon));
-        if start >= self.first {
+        if start >= self.first || seen.times.start < self.start_is {
             return None;
         }
         let known = std::mem::replace(&mut self.first, start);
@@ -150,20 +178,74 @@ impl<C: Content> Entry<C> {
         Some(((start, known), content))
     }
 
+    /// Replaces a start that was assumed by a later one that is known. Returns what was or will be handed out
+    /// before that start.
+    pub(crate) fn start_replaced(
+        &mut self,
+        seen: &Observation<C>,
+        emitted: UnixSeconds,
+    ) -> Option<Span> {
+        if seen.times.start <= self.start_is {
+            return None;
+        }
+        let start = seen.start?;
+        self.start_is = seen.times.start;
+        if start <= self.first {
+            return None;
+        }
+        if self.first < emitted {
+            let end = self.end.unwrap_or(start).max(self.first);
+            return Some((self.first, start.min(end)));
+        }
+        let start = self.end.map_or(start, |end| start.min(end));
+        self.first = start;
+        self.covered = self.covered.max(start);
+        self.segments
+            .retain(|it| it.end.is_none_or(|end| end > start));
+        if let Some(segment) = self.segments.first_mut() {
+            segment.start = segment.start.max(start);
+        }
+        None
+    }
+
     /// Continues an ended life if the object is running after all: where it stopped, or where the object
     /// came into scope again.
     pub(crate) fn resume(
         &mut self,
         seen: &Observation<C>,
         emitted: UnixSeconds,
+        others: &Others,
     ) -> Option<Resumed> {
-        if self.end.is_none() || seen.end.is_some() || seen.start.is_none() {
+        if seen.end.is_some() || seen.start.is_none() {
             return None;
         }
-        self.end = None;
+        self.reopen(seen, emitted, others)
+    }
+
+    /// Continues an ended life: where it stopped, or where the object came into scope again.
+    pub(crate) fn reopen(
+        &mut self,
+        seen: &Observation<C>,
+        emitted: UnixSeconds,
+        others: &Others,
+    ) -> Option<Resumed> {
+        let end = self.end.take()?;
+        self.end_is = Certainty::Exact;
         self.in_scope_since = self.in_scope_since.max(seen.in_scope_since);
-        let trimmed = std::mem::take(&mut self.trimmed).into_iter();
+        let trimmed = std::mem::take(&mut self.trimmed);
+        // What lies between the end and the time from which it is in scope again remains overbilled.
+        let again = self.in_scope(end);
+        let until_again = |(from, to): Span| (from, to.min(again));
+        let wrong = trimmed
+            .iter()
+            .map(|span| others.without(until_again(*span)))
+            .fold(
+                others.without(until_again((end, self.covered))),
+                i64::saturating_sub,
+            );
+        let wrong = wrong.clamp(0, self.overbilled.max(0));
         let mut missed: Vec<_> = trimmed
+            .into_iter()
             .map(|(from, to)| (self.in_scope(from), to))
             .collect();
         let again = self.in_scope(self.covered);
@@ -178,7 +260,7 @@ impl<C: Content> Entry<C> {
                 .push(Segment::new(from, None, seen.content.clone())),
         }
         Some(Resumed {
-            overbilled: std::mem::take(&mut self.overbilled),
+            right: std::mem::take(&mut self.overbilled).saturating_sub(wrong),
             missed,
         })
     }
@@ -257,7 +339,7 @@ impl<C: Content> Entry<C> {
             .fold(others.without((end, self.covered)), i64::saturating_sub)
     }
 
-    /// Ends the life at `end`. What lies before `emitted` was handed out and is not changed.
+    /// Ends the life at `end`, or ends it earlier. What lies before `emitted` was handed out and is not changed.
     pub(crate) fn close(&mut self, end: UnixSeconds, emitted: UnixSeconds) {
         let end = end.max(self.first);
         let border = if self.first < emitted {
@@ -265,6 +347,8 @@ impl<C: Content> Entry<C> {
         } else {
             end
         };
+        // Nothing is handed out after the end that was known.
+        let border = self.end.map_or(border, |_| border.min(self.covered));
         self.segments.retain(|segment| segment.start < border);
         for segment in &mut self.segments {
             if segment.end.is_none_or(|it| it > border) {

@@ -10,11 +10,10 @@ use crate::{
     interval::{Interval, UnixSeconds, Window},
     quarantine::Quarantine,
     seconds::{Seconds, Tally, Unbilled},
-    segment::Segment,
     timeline::Timeline,
     types::{
-        Accounting, Content, DeliveryResult, DeliveryTag, Fate, Kind, Observation, Stats, Uid,
-        UsageInterval, WindowBatch, seconds_of,
+        Accounting, Content, DeliveryResult, DeliveryTag, Existing, Fate, Kind, Observation, Stats,
+        Uid, UsageInterval, WindowBatch, seconds_of,
     },
     windows::{HandedOut, WindowState},
 };
@@ -22,7 +21,9 @@ use crate::{
 /// What ran when, what was handed out, and what arrived. The crate's documentation defines the terms.
 ///
 /// ```
-/// use meterline_ledger::{Accounting, Content, DeliveryResult, Interval, Ledger, Observation};
+/// use meterline_ledger::{
+///     Accounting, Content, DeliveryResult, Interval, Ledger, Observation, Times,
+/// };
 ///
 /// #[derive(Debug, Clone, PartialEq)]
 /// struct Pod {
@@ -50,6 +51,7 @@ use crate::{
 ///     content_since: None,
 ///     observed_at: 12,
 ///     in_scope_since: None,
+///     times: Times::default(),
 /// });
 /// assert!(ledger.next(59).is_none(), "the window is not over");
 ///
@@ -456,10 +458,10 @@ impl<C: Content> Ledger<C> {
         self.timeline.is_running(uid)
     }
 
-    /// The objects that existed when they were last observed, with their content then, if it is still known.
-    pub fn existing(&self) -> impl Iterator<Item = (&Uid, Option<&C>)> {
+    /// The objects that existed when they were last observed.
+    pub fn existing(&self) -> impl Iterator<Item = Existing<'_, C>> {
         let existing = self.timeline.objects.iter().filter(|(_, it)| it.exists);
-        existing.map(|(uid, entry)| (uid, entry.segments.last().map(Segment::content)))
+        existing.map(|(uid, entry)| entry.existing(uid))
     }
 
     /// Statistics for display.

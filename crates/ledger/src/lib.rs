@@ -7,8 +7,9 @@
 //! *watermark* is the end of the last window of the unbroken run that was delivered.
 //!
 //! What is learned after a window was handed out:
-//! - a start becomes a separate *late* piece of the old window;
-//! - an end cannot be taken back, and is counted in [`Stats::overbilled_seconds`];
+//! - a start becomes a separate *late* piece of the old window, and so does the time up to a later end;
+//! - an end cannot be taken back, nor a start that was assumed too early: both are counted in
+//!   [`Stats::overbilled_seconds`];
 //! - a change of content counts from the end of the last window that was handed out.
 //!
 //! The ledger counts by object-second what was delivered, what was not, and why ([`Seconds`]): each
@@ -51,6 +52,6 @@ pub use ledger::Ledger;
 pub use seconds::{OTHER, Seconds, Tally, Unbilled};
 pub use segment::SegmentChange;
 pub use types::{
-    Accounting, Content, DeliveryResult, DeliveryTag, Fate, Kind, Observation, Refusal, Stats, Uid,
-    UsageInterval, WindowBatch,
+    Accounting, Certainty, Content, DeliveryResult, DeliveryTag, Existing, Fate, Kind, Observation,
+    Refusal, Stats, Times, Uid, UsageInterval, WindowBatch,
 };

@@ -170,6 +170,15 @@ impl<C: Content> Objects<C> {
         self.waiting.grown(entry, before);
     }
 
+    /// Counts what waits of an object whose entry was taken out again after `change`.
+    pub(crate) fn recount<T>(
+        &mut self,
+        entry: &mut Entry<C>,
+        change: impl FnOnce(&mut Entry<C>) -> T,
+    ) -> T {
+        self.waiting.change(entry, change)
+    }
+
     /// Ends the life of an object whose entry was taken out.
     pub(crate) fn close(&mut self, entry: &mut Entry<C>, end: UnixSeconds, emitted: UnixSeconds) {
         self.waiting

@@ -1,5 +1,7 @@
 //! What ran when, and up to where it was handed out.
 
+mod corrections;
+
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
     sync::Arc,
@@ -14,7 +16,7 @@ use crate::{
     objects::Objects,
     others::Others,
     seconds::{Counters, Seconds, TOO_OLD, UNPROVED},
-    types::{Accounting, Content, Observation, Uid, UsageInterval, seconds_of},
+    types::{Accounting, Certainty, Content, Observation, Uid, UsageInterval, seconds_of},
     windows::{HandedOut, WindowState, Windows, unsettled_seconds},
 };
 
@@ -118,19 +120,19 @@ impl<C: Content> Timeline<C> {
             entry.exists = true;
             self.objects.mark_dirty(&uid);
         }
-        let before = entry.segments.len();
         if let Some((earlier, content)) = entry.start_learned(&seen, self.windows.horizon, emitted)
         {
             self.objects.mark_dirty(&uid);
             self.add_late(&uid, earlier, &content, seen.observed_at);
         }
-        if let Some(resumed) = entry.resume(&seen, emitted) {
+        self.start_replaced(&uid, &mut entry, &seen);
+        if seen.times.ahead > entry.ahead {
+            entry.ahead = seen.times.ahead;
             self.objects.mark_dirty(&uid);
-            self.counters
-                .overbilled(resumed.overbilled.saturating_neg());
-            for missed in resumed.missed {
-                self.add_late(&uid, missed, &seen.content, seen.observed_at);
-            }
+        }
+        let before = entry.segments.len();
+        if let Some(resumed) = entry.resume(&seen, emitted, &self.others) {
+            self.resumed(&uid, resumed, &seen);
         }
         let learned = entry.content_learned(&seen, emitted);
         if learned.is_changed {
@@ -141,7 +143,7 @@ impl<C: Content> Timeline<C> {
         }
         self.objects.grown(&entry, before);
         if let Some(end) = seen.end {
-            self.end_learned(&uid, &mut entry, end);
+            self.end_seen(&uid, &mut entry, end, &seen);
         }
         self.objects.put(uid, entry);
     }
@@ -153,7 +155,10 @@ impl<C: Content> Timeline<C> {
         };
         entry.exists = false;
         self.objects.mark_dirty(&uid);
-        self.end_learned(&uid, &mut entry, at);
+        if entry.end.is_none() {
+            self.close(&uid, &mut entry, at);
+            entry.end_is = Certainty::Seen;
+        }
         self.objects
             .expire_at(entry.covered.saturating_add(KEPT_AFTER_DELETION), &uid);
         self.objects.put(uid, entry);
@@ -198,20 +203,6 @@ impl<C: Content> Timeline<C> {
         }
         self.objects.mark_dirty(&uid);
         self.objects.put(uid, entry);
-    }
-
-    fn end_learned(&mut self, uid: &Uid, entry: &mut Entry<C>, end: UnixSeconds) {
-        if entry.end.is_some() {
-            return;
-        }
-        self.objects.mark_dirty(uid);
-        self.objects.close(entry, end, self.windows.emitted);
-        entry.trimmed = self.late.trim(uid, end.max(entry.first));
-        if self.accounting == Accounting::Exact {
-            entry.overbilled = entry.overbilled_seconds(&self.others);
-            self.counters.overbilled(entry.overbilled);
-        }
-        self.objects.expire_at(entry.covered, uid);
     }
 
     /// Adds what of `[start, end)` lies before `emitted` to the late spans.

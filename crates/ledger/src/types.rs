@@ -35,8 +35,62 @@ pub struct Observation<C> {
     /// The second of the observation.
     pub observed_at: UnixSeconds,
     /// When the object came into scope, if it was running before: it got a label, or its namespace was
-    /// added. It counts when the object is observed for the first time or again.
+    /// added. It counts when the object is observed for the first time or again. An object that runs again
+    /// after it had ended comes into scope when it runs again.
     pub in_scope_since: Option<UnixSeconds>,
+    /// How far its times can be relied on.
+    pub times: Times,
+}
+
+/// How far the times of an observation can be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Times {
+    /// How the start is known.
+    pub start: Certainty,
+    /// How the end is known.
+    pub end: Certainty,
+    /// By how many seconds the clock that recorded them is known to be ahead at least. They were corrected by
+    /// that.
+    pub ahead: i64,
+}
+
+/// How a time is known. The more certain is greater.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub enum Certainty {
+    /// Another time stands for it.
+    Assumed,
+    /// It had come by the second of the observation.
+    Seen,
+    /// It was recorded by somebody who saw its effect.
+    Recorded,
+    /// It was recorded where it happened.
+    #[default]
+    Exact,
+}
+
+impl Certainty {
+    /// Whether a time that is known like this replaces one that is known like `known`. The second in which
+    /// something was seen first is nearer to it than any later one, and so is what was assumed then.
+    pub(crate) fn replaces(self, known: Self) -> bool {
+        self > known || (self == known && self > Self::Seen)
+    }
+}
+
+/// An object that existed when it was last observed.
+#[derive(Debug)]
+pub struct Existing<'a, C> {
+    /// Which object.
+    pub uid: &'a Uid,
+    /// Its content then, if it is still known.
+    pub content: Option<&'a C>,
+    /// When it ended, if it has.
+    pub end: Option<UnixSeconds>,
+    /// See [`Observation::in_scope_since`].
+    pub in_scope_since: Option<UnixSeconds>,
+    /// See [`Times::ahead`].
+    pub ahead: i64,
 }
 
 /// A span of time of one object, which becomes one event.

@@ -42,6 +42,7 @@ pub mod reservation;
 pub mod scene;
 pub mod tls;
 pub mod truth;
+pub mod watchdog;
 
 /// Installs the TLS provider that the Kubernetes client and the HTTP client need. A second call
 /// has no effect.

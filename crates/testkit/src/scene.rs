@@ -23,6 +23,7 @@ use crate::audit::{self, Life, Report};
 use crate::ingest::{RecordingIngest, State};
 use crate::pods;
 use crate::process::{Meterline, MeterlineCommand};
+use crate::watchdog::Watchdog;
 
 mod real;
 mod simulated;
@@ -32,6 +33,8 @@ pub use simulated::Simulated;
 
 /// How long a step may take on a busy machine.
 const STEP: Duration = Duration::from_secs(60);
+/// How long a test may take; the longest, which causes random failures for ten minutes, takes a quarter of an hour.
+const LONGEST: Duration = Duration::from_secs(25 * 60);
 /// How long the last events may take to arrive: some wait for a back-off of half a minute.
 const SETTLE: Duration = Duration::from_secs(300);
 /// How far before and after the lives the audit looks for events that belong to none of them, in seconds.
@@ -49,6 +52,7 @@ pub struct Scene<C = Real> {
     kubeconfig: PathBuf,
     folder: TempDir,
     binary: PathBuf,
+    _watchdog: Watchdog,
 }
 
 /// An API server that can end its pods and knows when each of them ran.
@@ -100,6 +104,7 @@ impl<C> Scene<C> {
             kubeconfig,
             folder,
             binary: binary.into(),
+            _watchdog: Watchdog::start(LONGEST),
         }
     }
 

@@ -13,7 +13,7 @@ use meterline_core::{IntCounter, LogInterval, Metrics};
 use meterline_ledger::Waiting;
 use tracing::warn;
 
-use super::object::{BilledObject, Known};
+use super::object::{BilledObject, Known, KnownLife};
 
 /// The shortest and the longest interval between two log lines of one namespace.
 const SHORTEST: Duration = Duration::from_secs(60);
@@ -108,7 +108,7 @@ impl Budgets {
         }
         self.cut
             .inc_by(u64::try_from(content.cut).unwrap_or(u64::MAX));
-        let known = Known::of(uid, content);
+        let known = Known::of(uid, content, KnownLife::default());
         let namespace = known.namespace.unwrap_or_default();
         if let Some(not_logged) = self.log(&namespace, |it| &mut it.cut) {
             warn!(

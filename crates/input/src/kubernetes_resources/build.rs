@@ -1,11 +1,6 @@
 //! From the plan to the input: opens the state file, restores the ledger, and puts the parts together.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use meterline_core::{BuildContext, BuildError, Input, InputPlan, Reads};
@@ -17,6 +12,7 @@ use super::{
     input::KubernetesResources,
     leader::{LeaderElection, LeaderElector},
     ledger::SharedLedger,
+    lifetime::BilledFrom,
     messages,
     metrics::LedgerReport,
     object::{BilledObject, Known, Projection},
@@ -35,7 +31,7 @@ pub(super) struct Plan {
     pub(super) namespaces: Vec<String>,
     pub(super) resource_type: ResourceType,
     pub(super) label_selector: Option<String>,
-    pub(super) include_pending: bool,
+    pub(super) from: BilledFrom,
     pub(super) accounting: Accounting,
     pub(super) settle: Duration,
     pub(super) state: Option<PathBuf>,
@@ -131,7 +127,7 @@ impl Plan {
             resource_type: self.resource_type,
             projection: Arc::new(Projection::of(&self.reads, self.resource_type)),
             label_selector: self.label_selector.clone(),
-            include_pending: self.include_pending,
+            from: self.from,
             settle: self.settle,
             max_backlog: i64::try_from(self.max_backlog.as_secs()).unwrap_or(i64::MAX),
             has_state: self.state.is_some(),
@@ -213,8 +209,10 @@ impl Plan {
             let place = names.iter().find(|(_, namespace)| sees(namespace));
             place.map(|(name, _)| Arc::clone(name))
         };
-        let mut placed =
-            seen.map_or_else(HashMap::new, |seen| watched.ledger.restored(seen, place));
+        let (mut placed, lives) = seen.map_or_else(Default::default, |seen| {
+            watched.ledger.restored(seen, place)
+        });
+        let lives = Arc::new(lives);
         let nothing = BTreeMap::new();
         let versions = seen.map_or(&nothing, |seen| &seen.versions);
         let watches = names.iter().map(|(name, namespace)| Watch {
@@ -222,6 +220,7 @@ impl Plan {
                 known: placed.remove(name).unwrap_or_default(),
                 seen_at: seen.at,
                 version: versions.get(name).copied(),
+                lives: Arc::clone(&lives),
             }),
             name: Arc::clone(name),
             namespace: namespace.clone(),
@@ -319,7 +318,7 @@ mod tests {
             namespaces: namespaces.iter().map(|&it| it.to_owned()).collect(),
             resource_type: ResourceType::Pod,
             label_selector: None,
-            include_pending: false,
+            from: BilledFrom::Started,
             accounting: Accounting::Exact,
             settle: Duration::from_millis(300),
             state: None,

@@ -100,6 +100,7 @@ pub(super) mod tests {
                 content_since: None,
                 observed_at: 10,
                 in_scope_since: None,
+                times: meterline_ledger::Times::default(),
             });
         }
         let window_batch = ledger.next(10).unwrap();

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     leader::claim::Signer,
-    object::{BilledObject, Known, Projection},
+    object::{BilledObject, Known, KnownLife, Projection},
     options::Options,
     state::SeenUntil,
 };
@@ -288,23 +288,26 @@ impl SharedLedger {
         self.state().ledger.safe_watermark()
     }
 
-    /// Returns for each watch the objects that existed according to a restored ledger. `place` returns the watch
-    /// that an object belongs to, if any.
+    /// Returns what a restored ledger knows: for each watch the objects that existed, and the lives of those that
+    /// no watch is known to see. `place` returns the watch that an object belongs to, if any.
     pub(super) fn restored(
         &self,
         seen: &SeenUntil,
         place: impl Fn(&Known) -> Option<Arc<str>>,
-    ) -> HashMap<Arc<str>, Vec<Known>> {
+    ) -> (HashMap<Arc<str>, Vec<Known>>, HashMap<Uid, KnownLife>) {
         let mut placed: HashMap<_, Vec<_>> = HashMap::new();
+        let mut lives = HashMap::new();
         self.change(|state| {
             state.seen = seen.clone();
             let mut elsewhere = Vec::new();
-            for (uid, content) in state.ledger.existing() {
-                let Some(content) = content else {
+            for existing in state.ledger.existing() {
+                let (uid, life) = (existing.uid, KnownLife::of(&existing));
+                let Some(content) = existing.content else {
                     state.unplaced.insert(Arc::clone(uid));
+                    lives.insert(Arc::clone(uid), life);
                     continue;
                 };
-                let known = Known::of(uid, content);
+                let known = Known::of(uid, content, life);
                 match place(&known) {
                     Some(watch) => placed.entry(watch).or_default().push(known),
                     None => elsewhere.push(Arc::clone(uid)),
@@ -315,7 +318,7 @@ impl SharedLedger {
                 state.ledger.deleted(&uid, seen.at);
             }
         });
-        placed
+        (placed, lives)
     }
 
     /// Returns what the state file has to write: the changes since the last call, or `everything`; their
@@ -464,7 +467,8 @@ mod tests {
             at: 7,
             versions: [(WATCH.into(), 3)].into(),
         };
-        let placed = ledger.restored(&seen, |known| (&*known.name == "a").then(|| WATCH.into()));
+        let (placed, _) =
+            ledger.restored(&seen, |known| (&*known.name == "a").then(|| WATCH.into()));
         let names: Vec<_> = placed[WATCH].iter().map(|it| &*it.name).collect();
         assert_eq!(names, ["a"]);
         complete(&ledger);

@@ -35,7 +35,7 @@ use meterline_config::{Configure, GoDuration, InputSpec, Located, PlanContext, S
 use meterline_core::{InputPlan, Reads, foreseen::Foreseen};
 use serde::Deserialize;
 
-use self::{build::Plan, resource_type::ResourceType};
+use self::{build::Plan, lifetime::BilledFrom, resource_type::ResourceType};
 pub use self::{keys::KEYS, leader::LeaderElection};
 
 /// The component.
@@ -69,7 +69,14 @@ pub(crate) struct Config {
     /// Watches only objects whose labels match this selector, in kubectl's syntax.
     #[serde(default)]
     label_selector: Option<Located<String>>,
-    /// Whether pods are billed from their creation, instead of from the start of their first container.
+    /// From when on pods are billed. `started`: when the first container of any kind started, init containers and
+    /// sidecars included. `scheduled`: when the pod was bound to its node (condition `PodScheduled`). `running`: when
+    /// the first regular container started, once the phase is `Running`; a pod that is over counts if one of its
+    /// regular containers ran. Where a status says that a container ran but not since when, the pod's `startTime`
+    /// stands for it, or else when it was scheduled or created.
+    #[serde(default)]
+    from: Option<Located<From>>,
+    /// Whether pods are billed from their creation, whatever `from` says.
     #[serde(default)]
     include_pending_pods: bool,
     /// `exact` bills the seconds that an object ran; `nominal` bills a whole interval for each object that ran when
@@ -83,7 +90,11 @@ pub(crate) struct Config {
     #[serde(default)]
     state: State,
     /// How far back windows are made again at the start, from the times that the API server has. Used if no state
-    /// shows which windows were delivered.
+    /// shows which windows were delivered. An object does not hold everything that was seen. For these pods the state
+    /// decides, and without one the windows that are made again may differ: a finish that is not recorded counts as
+    /// the last report of the status or, without managed fields, as the moment at which it is seen again; the clock
+    /// of a node that is ahead of the API server's is corrected by the last report only; a start before the last but
+    /// one restart of a container is not known, nor is a pause of a pod that had failed and that runs again.
     #[serde(default = "default_lookback")]
     lookback: GoDuration,
     /// How old a window may get while it cannot be delivered. An older window is given up, with an error: the
@@ -104,6 +115,14 @@ struct State {
     /// ledger is in memory only.
     #[serde(default)]
     path: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum From {
+    Started,
+    Scheduled,
+    Running,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -133,6 +152,7 @@ impl Configure for Config {
     fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn InputPlan>> {
         cx.foresee(Foreseen::usage());
         let namespaces = self.namespaces(cx);
+        let from = self.from(cx);
         let label_selector = self
             .label_selector
             .map(|it| it.value)
@@ -141,7 +161,7 @@ impl Configure for Config {
             namespaces,
             resource_type: self.resource_type,
             label_selector,
-            include_pending: self.include_pending_pods,
+            from,
             accounting: match self.accounting {
                 Accounting::Exact => meterline_ledger::Accounting::Exact,
                 Accounting::Nominal => meterline_ledger::Accounting::Nominal,
@@ -162,6 +182,38 @@ impl Configure for Config {
 }
 
 impl Config {
+    /// From when on pods are billed.
+    fn from(&self, cx: &mut PlanContext<'_>) -> BilledFrom {
+        let Some(from) = &self.from else {
+            return if self.include_pending_pods {
+                BilledFrom::Created
+            } else {
+                BilledFrom::default()
+            };
+        };
+        if self.resource_type != ResourceType::Pod {
+            cx.warning_at(
+                from,
+                format!(
+                    "objects of the type `{}` are billed from their creation; `from` has no effect",
+                    self.resource_type.word()
+                ),
+            );
+        } else if self.include_pending_pods {
+            cx.warning_at(
+                from,
+                "`include_pending_pods` bills pods from their creation; `from` has no effect"
+                    .to_owned(),
+            );
+            return BilledFrom::Created;
+        }
+        match from.value {
+            From::Started => BilledFrom::Started,
+            From::Scheduled => BilledFrom::Scheduled,
+            From::Running => BilledFrom::Running,
+        }
+    }
+
     /// The namespaces to watch; none for all.
     fn namespaces(&self, cx: &mut PlanContext<'_>) -> Vec<String> {
         let mut namespaces = BTreeSet::new();
@@ -297,6 +349,23 @@ mod tests {
             found[0].contains("warning") && found[0].contains("has no effect"),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn from_is_one_of_three_words_and_warned_of_where_it_has_no_effect() {
+        for from in ["started", "scheduled", "running"] {
+            assert_eq!(found(&format!("from: {from}")), [""; 0], "{from}");
+        }
+        let wrong = found("from: created");
+        assert!(wrong[0].contains("scheduled"), "{wrong:?}");
+        for config in [
+            "from: started, resource_type: node",
+            "from: scheduled, include_pending_pods: true",
+        ] {
+            let found = found(config);
+            assert_eq!(found.len(), 1, "{config}");
+            assert!(found[0].contains("`from` has no effect"), "{found:?}");
+        }
     }
 
     #[test]

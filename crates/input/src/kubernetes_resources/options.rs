@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{clock::Clock, object::Projection, resource_type::ResourceType, watch::Cluster};
+use super::{
+    clock::Clock, lifetime::BilledFrom, object::Projection, resource_type::ResourceType,
+    watch::Cluster,
+};
 
 /// The configuration of one input, and its clock.
 #[derive(Debug, Clone)]
@@ -11,7 +14,8 @@ pub(super) struct Options {
     /// What is kept of objects.
     pub(super) projection: Arc<Projection>,
     pub(super) label_selector: Option<String>,
-    pub(super) include_pending: bool,
+    /// From when on pods are billed.
+    pub(super) from: BilledFrom,
     /// How long events may take to arrive.
     pub(super) settle: Duration,
     /// How old a window may get before it is given up, in seconds.

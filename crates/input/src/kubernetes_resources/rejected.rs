@@ -170,6 +170,7 @@ mod tests {
             content_since: None,
             observed_at: 0,
             in_scope_since: None,
+            times: meterline_ledger::Times::default(),
         });
         let reject = |ledger: &mut Ledger<BilledObject>, tag, wanted: &[i64]| {
             let fate = fate(&rejected()).unwrap();

@@ -14,13 +14,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use meterline_core::{Health, Metrics, Reads};
-use meterline_ledger::{Accounting, Completeness, Interval, Ledger, Observation};
+use meterline_ledger::{Accounting, Completeness, Interval, Ledger, Observation, Times};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
 use super::{
     clock::Clock,
     ledger::SharedLedger,
+    lifetime::BilledFrom,
     metrics::LedgerReport,
     object::{BilledObject, Object, Projection},
     options::Options,
@@ -57,6 +58,7 @@ pub(super) fn observation(name: &str, start: i64, end: Option<i64>) -> Observati
     Observation {
         uid: name.into(),
         in_scope_since: None,
+        times: Times::default(),
         start: Some(start),
         end,
         content_since: None,
@@ -71,7 +73,7 @@ pub(super) fn options(cluster: Cluster) -> Options {
         resource_type: ResourceType::Pod,
         projection: Arc::new(Projection::of(&Reads::All, ResourceType::Pod)),
         label_selector: None,
-        include_pending: false,
+        from: BilledFrom::Started,
         settle: Duration::from_millis(300),
         max_backlog: i64::MAX,
         has_state: false,
@@ -146,7 +148,7 @@ impl Parts {
     /// Names of the objects that exist.
     pub(super) fn existing(&self) -> Vec<String> {
         self.ledger
-            .with_ledger(|it| it.existing().map(|(uid, _)| uid.to_string()).collect())
+            .with_ledger(|it| it.existing().map(|it| it.uid.to_string()).collect())
     }
 }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::disk::Disk;
-use crate::{Accounting, Content, DeliveryResult, Fate, Interval, Ledger, Observation, Refusal};
+use crate::{
+    Accounting, Content, DeliveryResult, Fate, Interval, Ledger, Observation, Refusal, Times,
+};
 
 /// What is reserved; `None` if it was not kept.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -32,6 +34,7 @@ fn seen(written: i64, now: i64, reserved: u32) -> Observation<Kept> {
         content_since: Some(written),
         observed_at: now,
         in_scope_since: None,
+        times: Times::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What an object asks for and is granted a moment later.
 
-use crate::{Accounting, Content, Interval, Ledger, Observation};
+use crate::{Accounting, Content, Interval, Ledger, Observation, Times};
 
 #[derive(Debug, Clone, PartialEq)]
 struct Reserved {
@@ -31,6 +31,7 @@ fn seen(asked: u32, granted: u32, since: i64, now: i64) -> Observation<Reserved>
         content_since: Some(since),
         observed_at: now,
         in_scope_since: None,
+        times: Times::default(),
     }
 }
 

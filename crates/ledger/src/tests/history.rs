@@ -104,7 +104,7 @@ impl Run {
         let known: BTreeSet<_> = self
             .ledger
             .existing()
-            .map(|(uid, _)| uid.to_string())
+            .map(|it| it.uid.to_string())
             .collect();
         for (uid, sightings) in self.seen.clone() {
             let is_gone = matches!(sightings.last(), Some(Sighting::Gone(..)));

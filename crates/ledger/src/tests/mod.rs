@@ -1,5 +1,6 @@
 //! The rules of the ledger one by one, and then any history.
 
+mod better;
 mod budget;
 mod changes;
 mod contents;
@@ -14,8 +15,8 @@ mod unproved;
 use proptest::prelude::ProptestConfig;
 
 use crate::{
-    Accounting, Content, DeliveryResult, Interval, Kind, Ledger, Observation, Refusal, Window,
-    WindowBatch,
+    Accounting, Content, DeliveryResult, Interval, Kind, Ledger, Observation, Refusal, Times,
+    Window, WindowBatch,
 };
 
 type TestLedger = Ledger<String>;
@@ -80,6 +81,7 @@ fn seen(
         content_since: None,
         observed_at: at,
         in_scope_since: None,
+        times: Times::default(),
     }
 }
 

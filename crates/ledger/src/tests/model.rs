@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::{Accounting, Budget, Observation};
+use crate::{Accounting, Budget, Observation, Times};
 
 #[derive(Debug, Clone)]
 pub(super) struct Pod {
@@ -147,6 +147,7 @@ impl Pod {
                     .rfind(|it| *it <= at),
                 observed_at: now,
                 in_scope_since: None,
+                times: Times::default(),
             })
         };
         let mut now = self.start + delay(0);

@@ -1,6 +1,6 @@
 //! A watermark that was not written by another ledger, and that nothing here proves.
 
-use crate::{Accounting, DeliveryResult, Interval, Ledger, Observation};
+use crate::{Accounting, DeliveryResult, Interval, Ledger, Observation, Times};
 
 fn ledger() -> Ledger<String> {
     Ledger::new(Interval::new(10).unwrap(), Accounting::Exact, 0)
@@ -15,6 +15,7 @@ fn run(ledger: &mut Ledger<String>, uid: &str, start: i64, end: Option<i64>) {
         content_since: None,
         observed_at: start,
         in_scope_since: None,
+        times: Times::default(),
     });
 }
 

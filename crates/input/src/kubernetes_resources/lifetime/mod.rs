@@ -2,16 +2,26 @@
 //!
 //! Pure: the time at which something was seen is an argument.
 //!
-//! A pod is billed from the moment its first container started to the moment it stopped. Sources:
-//! the Kubernetes API reference, `ContainerStatus`, `PodStatus` and `ObjectMeta`.
+//! Which start of a pod counts is configured ([`BilledFrom`]); it stopped when its last container did. The times of
+//! its node are brought to the clock of the API server ([`clock`]). Sources: the Kubernetes API reference,
+//! `ContainerStatus`, `PodStatus` and `ObjectMeta`.
 
+mod clock;
 mod end;
+mod moments;
 mod start;
 mod status;
 
 use meterline_core::Node;
+use meterline_ledger::Certainty;
 
-pub(super) use self::status::{created, is_resize_pending, seconds};
+use self::clock::NodeClock;
+pub(super) use self::{
+    clock::Seen,
+    end::End,
+    start::BilledFrom,
+    status::{created, is_resize_pending, seconds},
+};
 use super::resource_type::ResourceType;
 
 /// The fields of an object that these rules read.
@@ -21,13 +31,20 @@ pub(super) const READS: &[&str] = &[
     "metadata.deletionGracePeriodSeconds",
     "metadata.annotations.kubernetes~1io/config~1mirror",
     "spec.restartPolicy",
+    "spec.terminationGracePeriodSeconds",
+    "spec.nodeName",
+    "spec.containers.*.name",
+    "spec.containers.*.restartPolicy",
+    "spec.containers.*.restartPolicyRules~",
     "spec.initContainers.*.name",
     "spec.initContainers.*.restartPolicy",
     "status.phase",
     "status.startTime",
     "status.conditions.*.type",
     "status.conditions.*.status",
+    "status.conditions.*.reason",
     "status.conditions.*.lastTransitionTime",
+    "status.containerStatuses.*.name",
     "status.containerStatuses.*.state",
     "status.containerStatuses.*.lastState",
     "status.initContainerStatuses.*.name",
@@ -40,8 +57,12 @@ pub(super) const READS: &[&str] = &[
 pub(super) struct Lifetime {
     /// When it began to be billed; `None` while it has not.
     pub(super) start: Option<i64>,
+    /// Whether no start is recorded, so that another time stands for it.
+    pub(super) is_start_assumed: bool,
     /// When it stopped, if the object records it.
-    pub(super) end: Option<i64>,
+    pub(super) end: Option<End>,
+    /// By how many seconds the clock of its node is ahead at least.
+    pub(super) ahead: i64,
 }
 
 /// How a watch learned of a deletion.
@@ -59,23 +80,29 @@ pub(super) enum Deletion {
     },
 }
 
-/// Returns the lifetime of `object` as far as its content shows it. `now` is the second in which it was seen.
+/// Returns the lifetime of `object` as far as its content shows it.
 pub(super) fn lifetime(
     object: Node<'_>,
     resource_type: ResourceType,
-    include_pending: bool,
-    now: i64,
+    from: BilledFrom,
+    seen: Seen,
 ) -> Lifetime {
     match resource_type {
-        ResourceType::Pod => Lifetime {
-            start: start::start(object, include_pending),
-            end: end::end(object, now),
-        },
+        ResourceType::Pod => {
+            let clock = NodeClock::of(object, seen);
+            let start = start::start(object, from, &clock);
+            Lifetime {
+                start: start.map(|it| it.at),
+                is_start_assumed: start.is_some_and(|it| it.is_assumed),
+                end: end::end(object, &clock),
+                ahead: clock.ahead(),
+            }
+        }
         ResourceType::Node
         | ResourceType::PersistentVolume
         | ResourceType::PersistentVolumeClaim => Lifetime {
             start: created(object),
-            end: None,
+            ..Lifetime::default()
         },
     }
 }
@@ -86,17 +113,41 @@ pub(super) fn lifetime(
 /// to a grace period after the request. If the deletion fell into a gap of the watch, the request or the last
 /// recorded time of a container is the best that the server still has, and it cannot have been before the object was
 /// last known to exist.
-pub(super) fn deleted_at(object: Node<'_>, lifetime: Lifetime, deletion: Deletion) -> i64 {
-    if let Some(end) = lifetime.end.or_else(|| end::stopped(object)) {
+pub(super) fn deleted_at(
+    object: Node<'_>,
+    lifetime: Lifetime,
+    seen: Seen,
+    deletion: Deletion,
+) -> End {
+    let known = lifetime.end.filter(|it| it.certainty > Certainty::Assumed);
+    let clock = NodeClock::of(object, seen);
+    let stopped = || end::stopped(object, &clock).map(|at| End::new(Certainty::Exact, at));
+    if let Some(end) = known.or_else(stopped) {
         return end;
     }
-    match deletion {
+    let at = match deletion {
         Deletion::Observed(now) => now,
         Deletion::InGap { since, now } => status::requested(object)
-            .max(status::last_sign(object))
+            .max(moments::last_sign(object, &clock))
             .unwrap_or(since)
             .clamp(since.min(now), now),
-    }
+    };
+    let assumed = lifetime.end.map_or(at, |it| it.at);
+    End::new(Certainty::Seen, at.min(assumed))
+}
+
+/// Returns since when a pod runs again that had ended at `ended`; `None` if it ran through, or does not run again.
+pub(super) fn again(object: Node<'_>, ended: i64, lifetime: Lifetime, seen: Seen) -> Option<i64> {
+    let clock = NodeClock::of(object, seen);
+    end::again(object, ended, lifetime.end, &clock)
+}
+
+/// Returns when a pod had ended that runs again, and since when it does, if its status still shows both.
+pub(super) fn earlier_end(object: Node<'_>, lifetime: Lifetime, seen: Seen) -> Option<(i64, i64)> {
+    let clock = NodeClock::of(object, seen);
+    let ended = end::over_before(object, &clock)?;
+    let again = end::again(object, ended, lifetime.end, &clock)?;
+    (lifetime.start? < ended && ended < again).then_some((ended, again))
 }
 
 #[cfg(test)]

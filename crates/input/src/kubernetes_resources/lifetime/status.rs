@@ -9,8 +9,29 @@ pub(super) fn containers(pod: Node<'_>) -> impl Iterator<Item = Node<'_>> {
         .flat_map(Node::items)
 }
 
+/// The statuses of init containers, with sidecars.
+fn init_containers(pod: Node<'_>) -> impl Iterator<Item = Node<'_>> {
+    pod.path(&["status", "initContainerStatuses"])
+        .into_iter()
+        .flat_map(Node::items)
+}
+
+/// The statuses of all containers, init containers and sidecars.
+pub(super) fn all(pod: Node<'_>) -> impl Iterator<Item = Node<'_>> {
+    containers(pod).chain(init_containers(pod))
+}
+
 /// The statuses of sidecars: init containers that run beside the others for the pod's whole life.
 pub(super) fn sidecars(pod: Node<'_>) -> impl Iterator<Item = Node<'_>> {
+    init_by_kind(pod, true)
+}
+
+/// The statuses of init containers that finish before the containers start.
+pub(super) fn initializers(pod: Node<'_>) -> impl Iterator<Item = Node<'_>> {
+    init_by_kind(pod, false)
+}
+
+fn init_by_kind(pod: Node<'_>, is_sidecar: bool) -> impl Iterator<Item = Node<'_>> {
     let always: Vec<_> = pod
         .path(&["spec", "initContainers"])
         .into_iter()
@@ -18,14 +39,53 @@ pub(super) fn sidecars(pod: Node<'_>) -> impl Iterator<Item = Node<'_>> {
         .filter(|it| it.get("restartPolicy").and_then(Node::as_str) == Some("Always"))
         .filter_map(|it| it.get("name").and_then(Node::as_str))
         .collect();
-    pod.path(&["status", "initContainerStatuses"])
+    init_containers(pod).filter(move |it| {
+        let name = it.get("name").and_then(Node::as_str);
+        name.is_some_and(|name| always.contains(&name)) == is_sidecar
+    })
+}
+
+/// One run of a container, by the clock of the node.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run {
+    pub(super) started: Option<i64>,
+    pub(super) finished: Option<i64>,
+    /// Whether the status says that it goes on.
+    pub(super) is_running: bool,
+}
+
+/// The run that the state of a container shows, and the one before it.
+pub(super) fn runs(container: Node<'_>) -> impl Iterator<Item = Run> {
+    [current(container), before(container)]
         .into_iter()
-        .flat_map(Node::items)
-        .filter(move |it| {
-            it.get("name")
-                .and_then(Node::as_str)
-                .is_some_and(|name| always.contains(&name))
-        })
+        .flatten()
+}
+
+/// The run that the state of a container shows; `None` while it waits.
+pub(super) fn current(container: Node<'_>) -> Option<Run> {
+    let state = container.get("state")?;
+    if let Some(running) = state.get("running") {
+        return Some(Run {
+            started: time(running.get("startedAt")),
+            finished: None,
+            is_running: true,
+        });
+    }
+    terminated(state)
+}
+
+/// The last run of a container that is known to be over before the present one.
+pub(super) fn before(container: Node<'_>) -> Option<Run> {
+    terminated(container.get("lastState")?)
+}
+
+fn terminated(state: Node<'_>) -> Option<Run> {
+    let run = state.get("terminated")?;
+    Some(Run {
+        started: time(run.get("startedAt")),
+        finished: time(run.get("finishedAt")),
+        is_running: false,
+    })
 }
 
 /// Unix seconds of a time.
@@ -47,27 +107,17 @@ pub(crate) fn created(object: Node<'_>) -> Option<i64> {
     time(object.path(&["metadata", "creationTimestamp"]))
 }
 
+/// Whether this is what the API server shows of a static pod.
+pub(super) fn is_mirror(pod: Node<'_>) -> bool {
+    pod.path(&["metadata", "annotations", "kubernetes.io/config.mirror"])
+        .is_some()
+}
+
 /// Returns when the deletion was requested. `deletionTimestamp` is the end of the grace period that the
 /// containers have to finish.
 pub(super) fn requested(object: Node<'_>) -> Option<i64> {
     let deletion = time(object.path(&["metadata", "deletionTimestamp"]))?;
     Some(deletion.saturating_sub(grace(object)))
-}
-
-/// Returns the last second in which a container is known to have started or finished.
-pub(super) fn last_sign(pod: Node<'_>) -> Option<i64> {
-    containers(pod)
-        .chain(sidecars(pod))
-        .flat_map(|container| {
-            [
-                time(container.path(&["state", "running", "startedAt"])),
-                time(container.path(&["state", "terminated", "startedAt"])),
-                time(container.path(&["state", "terminated", "finishedAt"])),
-                time(container.path(&["lastState", "terminated", "finishedAt"])),
-            ]
-        })
-        .flatten()
-        .max()
 }
 
 /// Whether a pod of this phase is over.
@@ -82,7 +132,7 @@ pub(super) fn phase(pod: Node<'_>) -> &str {
         .unwrap_or_default()
 }
 
-/// The seconds that containers are given to finish.
+/// The seconds that containers are given to finish after the deletion was requested.
 pub(super) fn grace(object: Node<'_>) -> i64 {
     object
         .path(&["metadata", "deletionGracePeriodSeconds"])
@@ -102,7 +152,7 @@ pub(super) fn condition(pod: Node<'_>, name: &str, status: &str) -> Option<i64> 
 }
 
 /// Returns the condition of this name if it has this status.
-fn find_condition<'a>(pod: Node<'a>, name: &str, status: &str) -> Option<Node<'a>> {
+pub(super) fn find_condition<'a>(pod: Node<'a>, name: &str, status: &str) -> Option<Node<'a>> {
     let mut conditions = pod.path(&["status", "conditions"])?.items();
     conditions.find(|condition| {
         let is = |key, value| condition.get(key).is_some_and(|it| it.is_text(value));

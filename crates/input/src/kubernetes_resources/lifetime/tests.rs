@@ -1,5 +1,8 @@
 //! One test for each rule of a pod's life.
 
+mod node_clock;
+mod rules;
+
 use meterline_core::{Document, Reads};
 use serde_json::{Value, json};
 
@@ -13,16 +16,36 @@ fn at(seconds: i64) -> String {
         .to_rfc3339()
 }
 
-fn pod(value: &Value) -> Lifetime {
+/// Start and end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Life {
+    start: Option<i64>,
+    end: Option<i64>,
+}
+
+/// What a pod that is seen at `now` says of its life.
+fn seen_at(now: i64, from: BilledFrom, value: &Value) -> Lifetime {
     let whole = Document::from(value);
-    let life = lifetime(whole.root(), ResourceType::Pod, false, NOW);
+    let seen = Seen {
+        now,
+        ..Seen::default()
+    };
+    let life = lifetime(whole.root(), ResourceType::Pod, from, seen);
     // The rules read no other fields than they declare.
-    let seen = whole.project(&Reads::of(READS));
-    assert_eq!(
-        super::lifetime(seen.root(), ResourceType::Pod, false, NOW),
-        life
-    );
+    let read = whole.project(&Reads::of(READS));
+    assert_eq!(lifetime(read.root(), ResourceType::Pod, from, seen), life);
     life
+}
+
+fn short(life: Lifetime) -> Life {
+    Life {
+        start: life.start,
+        end: life.end.map(|it| it.at),
+    }
+}
+
+fn pod(value: &Value) -> Life {
+    short(seen_at(NOW, BilledFrom::Started, value))
 }
 
 fn running(started: i64) -> Value {
@@ -39,7 +62,7 @@ fn a_pod_starts_with_its_first_container() {
         "containerStatuses": [running(120), running(100)]}}));
     assert_eq!(
         life,
-        Lifetime {
+        Life {
             start: Some(100),
             end: None
         }
@@ -51,8 +74,8 @@ fn a_pending_pod_has_not_started() {
     let waiting = json!({"state": {"waiting": {"reason": "ContainerCreating"}}});
     let value = json!({"metadata": {"creationTimestamp": at(50)},
         "status": {"phase": "Pending", "containerStatuses": [waiting]}});
-    assert_eq!(pod(&value), Lifetime::default());
-    let life = lifetime(Document::from(&value).root(), ResourceType::Pod, true, NOW);
+    assert_eq!(pod(&value), Life::default());
+    let life = seen_at(NOW, BilledFrom::Created, &value);
     assert_eq!(life.start, Some(50));
 }
 
@@ -63,7 +86,7 @@ fn a_restarted_container_started_when_it_first_did() {
     let life = pod(&json!({"status": {"phase": "Running", "containerStatuses": [container]}}));
     assert_eq!(
         life,
-        Lifetime {
+        Life {
             start: Some(100),
             end: None
         }
@@ -84,7 +107,7 @@ fn a_finished_pod_ends_with_its_last_container() {
         "containerStatuses": [terminated(100, 200), terminated(100, 230)]}}));
     assert_eq!(
         life,
-        Lifetime {
+        Life {
             start: Some(100),
             end: Some(230)
         }
@@ -92,7 +115,8 @@ fn a_finished_pod_ends_with_its_last_container() {
 }
 
 #[test]
-fn a_sidecar_may_outlive_the_containers_and_an_init_container_does_not_count() {
+fn a_sidecar_may_outlive_the_containers_and_an_init_container_that_ran_before_them_starts_the_pod()
+{
     let mut sidecar = terminated(90, 240);
     sidecar["name"] = "proxy".into();
     let mut init = terminated(80, 999);
@@ -103,20 +127,22 @@ fn a_sidecar_may_outlive_the_containers_and_an_init_container_does_not_count() {
             "initContainerStatuses": [init, sidecar]}}));
     assert_eq!(
         life,
-        Lifetime {
-            start: Some(100),
+        Life {
+            start: Some(80),
             end: Some(240)
         }
     );
 }
 
 #[test]
-fn a_running_pod_whose_containers_are_all_stopped_continues() {
-    let life = pod(&json!({"status": {"phase": "Running",
-        "containerStatuses": [terminated(100, 200)]}}));
+fn a_pod_whose_containers_are_restarted_continues_while_all_are_stopped() {
+    let life = pod(
+        &json!({"spec": {"restartPolicy": "Always"}, "status": {"phase": "Running",
+        "containerStatuses": [terminated(100, 200)]}}),
+    );
     assert_eq!(
         life,
-        Lifetime {
+        Life {
             start: Some(100),
             end: None
         }
@@ -128,7 +154,7 @@ fn an_evicted_pod_that_never_started_has_no_lifetime() {
     let life = pod(&json!({"status": {"phase": "Failed", "reason": "Evicted"}}));
     assert_eq!(
         life,
-        Lifetime {
+        Life {
             start: None,
             end: Some(NOW)
         }
@@ -136,17 +162,23 @@ fn an_evicted_pod_that_never_started_has_no_lifetime() {
 }
 
 #[test]
-fn a_container_without_times_does_not_count() {
-    let life = pod(&json!({"status": {"phase": "Failed",
+fn a_container_without_times_ran_from_a_time_that_stands_for_its_start_until_it_was_seen() {
+    let mut value = json!({"metadata": {"creationTimestamp": at(90)}, "status": {"phase": "Failed",
         "containerStatuses": [{"state": {"terminated": {"startedAt": null, "finishedAt": null}}},
-            {"state": {"terminated": {"startedAt": "1970-01-01T00:00:00Z"}}}]}}));
-    assert_eq!(
-        life,
-        Lifetime {
-            start: None,
-            end: Some(NOW)
-        }
-    );
+            {"state": {"terminated": {"startedAt": "1970-01-01T00:00:00Z"}}},
+            {"state": {"terminated": {"startedAt": "0001-01-01T00:00:00Z"}}}]}});
+    let until_seen = |start| Life {
+        start: Some(start),
+        end: Some(NOW),
+    };
+    assert_eq!(pod(&value), until_seen(90));
+    value["status"]["conditions"] = json!([condition("PodScheduled", "True", 92)]);
+    assert_eq!(pod(&value), until_seen(92));
+    value["status"]["startTime"] = at(95).into();
+    assert_eq!(pod(&value), until_seen(95));
+    let life = seen_at(NOW, BilledFrom::Started, &value);
+    assert!(life.is_start_assumed);
+    assert_eq!(life.end.unwrap().certainty, Certainty::Seen);
 }
 
 #[test]
@@ -160,8 +192,13 @@ fn a_running_pod_without_container_status_started_when_the_kubelet_accepted_it()
 fn other_objects_are_billed_from_their_creation() {
     let node = Document::from(&json!({"metadata": {"creationTimestamp": at(70)}}));
     assert_eq!(
-        lifetime(node.root(), ResourceType::Node, false, NOW),
-        Lifetime {
+        short(lifetime(
+            node.root(),
+            ResourceType::Node,
+            BilledFrom::Started,
+            Seen::default()
+        )),
+        Life {
             start: Some(70),
             end: None
         }
@@ -172,13 +209,8 @@ fn other_objects_are_billed_from_their_creation() {
 fn a_deletion_that_a_current_watch_sees_happened_in_that_second() {
     let value = json!({"metadata": {"deletionTimestamp": at(500)},
         "status": {"phase": "Running", "containerStatuses": [running(100)]}});
-    let document = Document::from(&value);
-    let life = pod(&value);
-    assert_eq!(
-        deleted_at(document.root(), life, Deletion::Observed(530)),
-        530
-    );
-    let gap = |since, now| deleted_at(document.root(), life, Deletion::InGap { since, now });
+    assert_eq!(deleted(&value, Deletion::Observed(530)), 530);
+    let gap = |since, now| deleted(&value, Deletion::InGap { since, now });
     assert_eq!(gap(490, 530), 500);
     assert_eq!(gap(510, 530), 510);
     assert_eq!(gap(400, 450), 450);
@@ -188,20 +220,12 @@ fn a_deletion_that_a_current_watch_sees_happened_in_that_second() {
 fn a_deleted_pod_whose_containers_all_finished_ended_then() {
     let value = json!({"status": {"phase": "Running",
         "containerStatuses": [terminated(100, 200), terminated(100, 210)]}});
-    let document = Document::from(&value);
-    assert_eq!(
-        deleted_at(document.root(), pod(&value), Deletion::Observed(999)),
-        210
-    );
+    assert_eq!(deleted(&value, Deletion::Observed(999)), 210);
 }
 
 #[test]
 fn a_deleted_pod_without_any_status_ended_when_seen() {
-    let document = Document::from(&json!({}));
-    assert_eq!(
-        deleted_at(document.root(), Lifetime::default(), Deletion::Observed(7)),
-        7
-    );
+    assert_eq!(deleted(&json!({}), Deletion::Observed(7)), 7);
 }
 
 /// A container in this state that ran before as well.
@@ -236,7 +260,13 @@ fn deleting(requested: i64, grace: i64, restart: &str, phase: &str, containers: 
 }
 
 fn deleted(value: &Value, deletion: Deletion) -> i64 {
-    deleted_at(Document::from(value).root(), pod(value), deletion)
+    let (Deletion::Observed(now) | Deletion::InGap { now, .. }) = deletion;
+    let seen = Seen {
+        now,
+        ..Seen::default()
+    };
+    let life = seen_at(now, BilledFrom::Started, value);
+    deleted_at(Document::from(value).root(), life, seen, deletion).at
 }
 
 #[test]
@@ -269,7 +299,11 @@ fn a_pod_that_is_being_deleted_and_has_no_running_container_is_over() {
     assert_eq!(end(&[terminated(100, 200)]), Some(200));
     assert_eq!(end(&[terminated(100, 305), running(100)]), None);
     assert_eq!(end(&[terminated(100, 305), waiting()]), None);
-    assert_eq!(end(&[terminated(100, 305), unknown()]), None);
+    assert_eq!(
+        end(&[terminated(100, 305), unknown()]),
+        Some(NOW),
+        "none runs, and nothing says since when"
+    );
     assert_eq!(end(&[]), None);
     let mut sidecar = deleting(300, 30, "Never", "Running", &[terminated(100, 305)]);
     sidecar["spec"]["initContainers"] = json!([{"name": "proxy", "restartPolicy": "Always"}]);
@@ -291,8 +325,8 @@ fn a_container_without_a_recorded_end_does_not_end_the_pod() {
     assert_eq!(end(json!([lost]), gone.clone()), Some(700));
     assert_eq!(
         end(json!([lost]), json!([])),
-        Some(NOW),
-        "it runs, and no end is recorded"
+        Some(NOW + 40),
+        "it runs, and its kubelet reports its end within the grace period"
     );
     let two = json!([terminated(100, 200), running(100)]);
     assert_eq!(end(two, gone.clone()), Some(700));
@@ -300,8 +334,8 @@ fn a_container_without_a_recorded_end_does_not_end_the_pod() {
     assert_eq!(end(no_times.clone(), gone), Some(700));
     assert_eq!(
         end(no_times, json!([])),
-        Some(290),
-        "the last of what is known"
+        Some(NOW),
+        "the run before is known to have ended, and this one is not"
     );
     // A container that waits indefinitely does not run.
     let waits = json!([
@@ -340,7 +374,7 @@ fn a_pod_whose_containers_have_no_end_ended_at_the_time_of_its_condition() {
     ]);
     assert_eq!(end(requested.clone(), never_ready), Some(800));
     assert_eq!(end(requested, json!(null)), Some(800));
-    assert_eq!(end(json!({}), json!(null)), Some(NOW));
+    assert_eq!(end(json!({}), json!(null)), Some(NOW + 40));
 }
 
 #[test]
@@ -419,7 +453,11 @@ fn the_mirror_of_a_static_pod_is_billed_from_its_creation() {
     }
     let other = json!({"metadata": {"creationTimestamp": at(400)},
         "status": {"phase": "Running", "containerStatuses": [running(100)]}});
-    assert_eq!(pod(&other).start, Some(100));
+    assert_eq!(
+        pod(&other).start,
+        Some(400),
+        "only a static pod runs before it is created: the clock of its node is behind"
+    );
 }
 
 #[test]

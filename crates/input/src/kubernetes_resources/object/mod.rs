@@ -20,6 +20,7 @@ use kube::{
     core::{ApiResource, DynamicResourceScope, ObjectMeta},
 };
 use meterline_core::{Builder, Document, Node, Reads};
+use meterline_ledger::Existing;
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
@@ -47,6 +48,9 @@ pub(super) struct Object {
     /// The newest write to a billed field that the server recorded, Unix seconds: to metadata or spec and,
     /// except for pods, to the status.
     pub(super) written: Option<i64>,
+    /// When the phase of a pod or the statuses of its containers were last written, as far as the server recorded
+    /// it, Unix seconds.
+    pub(super) reported: Option<i64>,
     /// Everything that is parsed of it, with the fields that determine its lifetime.
     pub(super) seen: Document,
     /// What the ledger keeps of it.
@@ -63,11 +67,35 @@ pub(super) struct Known {
     pub(super) version: u64,
     /// Whether its node had not granted a resize by then.
     pub(super) is_pending: bool,
+    /// What was concluded of its life.
+    pub(super) life: KnownLife,
+}
+
+/// What was concluded of the life of an object when it was last seen, in Unix seconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct KnownLife {
+    /// When it ended, if it has.
+    pub(super) end: Option<i64>,
+    /// Since when it runs again, if it had ended before.
+    pub(super) again: Option<i64>,
+    /// By how many seconds the clock of its node is ahead at least.
+    pub(super) ahead: i64,
+}
+
+impl KnownLife {
+    /// From what a ledger keeps of an object.
+    pub(super) fn of<C>(existing: &Existing<'_, C>) -> Self {
+        Self {
+            end: existing.end,
+            again: existing.in_scope_since,
+            ahead: existing.ahead,
+        }
+    }
 }
 
 impl Known {
     /// From what a ledger keeps of an object.
-    pub(super) fn of(uid: &Arc<str>, content: &BilledObject) -> Self {
+    pub(super) fn of(uid: &Arc<str>, content: &BilledObject, life: KnownLife) -> Self {
         let metadata = content.document.root().get("metadata");
         let field = |key| metadata.and_then(|it| it.get(key)).and_then(Node::as_str);
         Self {
@@ -78,6 +106,7 @@ impl Known {
                 .and_then(|it| it.parse().ok())
                 .unwrap_or(0),
             is_pending: false,
+            life,
         }
     }
 }
@@ -97,6 +126,7 @@ impl Object {
             name: self.meta.name.as_deref().unwrap_or_default().into(),
             version: version.and_then(|it| it.parse().ok()).unwrap_or(0),
             is_pending: lifetime::is_resize_pending(self.seen.root()),
+            life: KnownLife::default(),
         }
     }
 }
@@ -183,6 +213,7 @@ impl<'de> Visitor<'de> for ObjectVisitor {
             meta,
             uid,
             written: writes.content.max(status),
+            reported: writes.containers,
             content: BilledObject::of(&seen, &projection),
             seen,
         })

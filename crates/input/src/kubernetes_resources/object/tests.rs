@@ -85,7 +85,15 @@ fn only_the_fields_that_are_read_and_the_identity_are_kept() {
     );
     assert_eq!(pod.written, seconds("2025-01-01T00:00:05Z"));
     assert_eq!(&*pod.known().name, "a");
-    let life = lifetime::lifetime(pod.seen.root(), ResourceType::Pod, false, 0);
+    let life = lifetime::lifetime(
+        pod.seen.root(),
+        ResourceType::Pod,
+        lifetime::BilledFrom::Started,
+        lifetime::Seen {
+            now: i64::MAX,
+            ..lifetime::Seen::default()
+        },
+    );
     assert_eq!(life.start, seconds("2025-01-01T00:00:03Z"));
 }
 
@@ -292,6 +300,22 @@ fn the_newest_write_to_metadata_or_spec_is_read_from_managed_fields() {
         {"fieldsV1": {"f:spec": {}}},
     ]}, "spec": {"containers": []}}));
     assert_eq!(pod.written, seconds("2025-01-01T00:00:09Z"));
+}
+
+#[test]
+fn a_status_was_reported_when_the_phase_or_the_state_of_a_container_was_written() {
+    let at = |second: u32, subresource: &str, fields: serde_json::Value| {
+        json!({"time": format!("2025-01-01T00:00:{second:02}Z"), "subresource": subresource,
+            "fieldsV1": {"f:status": fields}})
+    };
+    let pod = object(&json!({"metadata": {"managedFields": [
+        at(5, "status", json!({"f:phase": {}})),
+        at(7, "status", json!({"f:containerStatuses": {}})),
+        at(6, "status", json!({"f:initContainerStatuses": {}, "f:conditions": {}})),
+        at(9, "status", json!({"f:conditions": {}})),
+        at(10, "", json!({"f:containerStatuses": {}})),
+    ]}, "spec": {"containers": []}}));
+    assert_eq!(pod.reported, seconds("2025-01-01T00:00:07Z"));
 }
 
 #[test]

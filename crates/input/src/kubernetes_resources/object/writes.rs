@@ -13,6 +13,8 @@ pub(super) struct Writes {
     pub(super) content: Option<i64>,
     /// The status.
     pub(super) status: Option<i64>,
+    /// The phase of a pod or the statuses of its containers, by whoever wrote them last.
+    pub(super) containers: Option<i64>,
 }
 
 /// One entry of `metadata.managedFields`: who wrote which fields when.
@@ -43,11 +45,27 @@ struct Fields {
     #[serde(default, rename = "f:spec")]
     spec: Option<IgnoredAny>,
     #[serde(default, rename = "f:status")]
-    status: Option<IgnoredAny>,
+    status: Option<StatusFields>,
 }
 
-/// Returns the newest times at which metadata or spec, and the status, were written. The kubelet's writes to a
-/// pod's status say nothing about when a billed field changed.
+#[derive(Debug, Deserialize)]
+struct StatusFields {
+    #[serde(default, rename = "f:phase")]
+    phase: Option<IgnoredAny>,
+    #[serde(default, rename = "f:containerStatuses")]
+    containers: Option<IgnoredAny>,
+    #[serde(default, rename = "f:initContainerStatuses")]
+    init_containers: Option<IgnoredAny>,
+}
+
+impl StatusFields {
+    fn says_what_runs(&self) -> bool {
+        self.phase.is_some() || self.containers.is_some() || self.init_containers.is_some()
+    }
+}
+
+/// Returns the newest times at which metadata or spec, the status, and what it says of containers were written. The
+/// kubelet's writes to a pod's status say nothing about when a billed field changed.
 pub(super) fn newest_writes(entries: &[ManagedFields<'_>]) -> Writes {
     let newest = |of: fn(&ManagedFields<'_>) -> bool| {
         entries
@@ -61,5 +79,10 @@ pub(super) fn newest_writes(entries: &[ManagedFields<'_>]) -> Writes {
             !entry.is_status() && entry.has(|it| it.metadata.is_some() || it.spec.is_some())
         }),
         status: newest(|entry| entry.is_status() && entry.has(|it| it.status.is_some())),
+        containers: newest(|entry| {
+            let says_what_runs =
+                |it: &Fields| it.status.as_ref().is_some_and(StatusFields::says_what_runs);
+            entry.is_status() && entry.has(says_what_runs)
+        }),
     }
 }

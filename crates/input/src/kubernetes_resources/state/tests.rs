@@ -43,6 +43,7 @@ fn start(ledger: &mut Ledger<BilledObject>, name: &str) {
         content_since: None,
         observed_at: 1,
         in_scope_since: None,
+        times: meterline_ledger::Times::default(),
     });
 }
 
@@ -88,7 +89,7 @@ fn at_once(mut ledger: Ledger<BilledObject>) -> Ledger<BilledObject> {
 }
 
 fn names(ledger: &Ledger<BilledObject>) -> Vec<String> {
-    ledger.existing().map(|(uid, _)| uid.to_string()).collect()
+    ledger.existing().map(|it| it.uid.to_string()).collect()
 }
 
 fn seen(at: i64) -> SeenUntil {

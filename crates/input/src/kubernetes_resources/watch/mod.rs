@@ -5,6 +5,8 @@ mod errors;
 mod history;
 mod limits;
 mod liveness;
+#[cfg(test)]
+mod lives;
 mod namespace;
 mod objects;
 mod proofs;

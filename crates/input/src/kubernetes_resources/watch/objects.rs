@@ -5,11 +5,14 @@ use std::{
     sync::Arc,
 };
 
-use meterline_ledger::{Observation, Uid, UnixSeconds};
+use meterline_ledger::{Certainty, Observation, Times, Uid, UnixSeconds};
 
 use crate::kubernetes_resources::{
-    lifetime::{Deletion, Lifetime, created, deleted_at, lifetime},
-    object::{BilledObject, Known, Object},
+    lifetime::{
+        BilledFrom, Deletion, End, Lifetime, Seen, again, created, deleted_at, earlier_end,
+        lifetime,
+    },
+    object::{BilledObject, Known, KnownLife, Object},
     resource_type::ResourceType,
 };
 
@@ -20,7 +23,7 @@ const OLD: i64 = 60;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
     pub(crate) resource_type: ResourceType,
-    pub(crate) include_pending: bool,
+    pub(crate) from: BilledFrom,
     /// Whether a label selector can take an object into and out of the collection.
     pub(crate) has_selector: bool,
 }
@@ -34,6 +37,8 @@ pub(crate) struct Restored {
     pub(crate) seen_at: UnixSeconds,
     /// The resource version up to which everything was seen.
     pub(crate) version: Option<u64>,
+    /// What is known of objects that existed and that may belong to another collection.
+    pub(crate) lives: Arc<HashMap<Uid, KnownLife>>,
 }
 
 /// The objects that exist.
@@ -50,12 +55,15 @@ pub(crate) struct Objects {
     /// Set until the first list is complete if the watch was added to a ledger that is not new: what ran
     /// before this second must not be billed.
     added_at: Option<UnixSeconds>,
+    /// Until the first list is complete: what is known of the lives of objects that are not known otherwise.
+    lives: Arc<HashMap<Uid, KnownLife>>,
 }
 
 impl Objects {
     pub(crate) fn new(rules: Rules, restored: Option<Restored>) -> Self {
         let seen_at = restored.as_ref().map(|it| it.seen_at);
-        let (known, version) = restored.map_or_else(Default::default, |it| (it.known, it.version));
+        let (known, version, lives) =
+            restored.map_or_else(Default::default, |it| (it.known, it.version, it.lives));
         let known = known.into_iter();
         Self {
             rules,
@@ -63,6 +71,7 @@ impl Objects {
             version,
             was_complete: version.is_some(),
             added_at: seen_at.filter(|_| version.is_none()),
+            lives,
         }
     }
 
@@ -94,36 +103,45 @@ impl Objects {
     pub(crate) fn listed(&mut self, version: Option<u64>) {
         self.was_complete = true;
         self.added_at = None;
+        self.lives = Arc::default();
         self.version = self.version.max(version);
     }
 
-    /// An object was seen that had got its present state by `now`. The view was last current at `current_at`.
+    /// An object was seen that had got its present state by `now`. The view was last current at `current_at`. If the
+    /// object had ended before, and that is news, two observations say so.
     pub(crate) fn observed(
         &mut self,
         mut object: Object,
         now: UnixSeconds,
         current_at: UnixSeconds,
-    ) -> Observation<BilledObject> {
+    ) -> (Option<Observation<BilledObject>>, Observation<BilledObject>) {
         let uid = object.uid();
-        let known = object.known();
+        let mut known = object.known();
         let before = self.known.get(&uid);
         object.content.was_pending = before.is_some_and(|it| it.is_pending);
+        let is_new = before.is_none();
         self.version = self.version.max(Some(known.version));
-        let in_scope_since = match before {
-            Some(_) => None,
-            None => self.in_scope_since(&object, now, current_at),
+        known.life = self.life(&uid);
+        let scope = is_new.then(|| self.in_scope_since(&object, now, current_at));
+        let seen = seen(&object, known.life, now);
+        let lifetime = self.lifetime(&object, seen);
+        let (ended, again) = stretches(&object, lifetime, known.life, seen);
+        known.life = KnownLife {
+            end: lifetime.end.map(|it| it.at),
+            again: again.or(known.life.again),
+            ahead: known.life.ahead.max(lifetime.ahead),
         };
-        self.known.insert(Arc::clone(&uid), known);
-        let lifetime = self.lifetime(&object, now);
-        Observation {
-            uid,
-            in_scope_since,
-            start: lifetime.start,
-            end: lifetime.end,
-            content_since: object.written,
-            content: object.content,
-            observed_at: now,
-        }
+        self.known.insert(uid, known);
+        let scope = scope.flatten();
+        let first = ended.map(|at| Lifetime {
+            end: Some(End {
+                at,
+                certainty: Certainty::Exact,
+            }),
+            ..lifetime
+        });
+        let first = first.map(|first| observation(&object, scope, first, now));
+        (first, observation(&object, scope.max(again), lifetime, now))
     }
 
     /// An object was deleted by `now` and, where that is known, after `since`. Returns its last state, if it ever
@@ -135,34 +153,46 @@ impl Objects {
         now: UnixSeconds,
     ) -> (Option<Observation<BilledObject>>, UnixSeconds) {
         let uid = object.uid();
-        let lifetime = self.lifetime(object, now);
+        let life = self.life(&uid);
+        self.known.remove(&uid);
+        self.version = self.version.max(Some(object.known().version));
+        let seen = seen(object, life, now);
+        let mut lifetime = self.lifetime(object, seen);
         let deletion = match since {
             Some(since) => Deletion::InGap { since, now },
             None => Deletion::Observed(now),
         };
-        let end = deleted_at(object.seen.root(), lifetime, deletion);
-        self.known.remove(&uid);
-        self.version = self.version.max(Some(object.known().version));
+        // The end that was assumed when the object was last seen is nearer to it.
+        if let (Some(end), Some(known)) = (&mut lifetime.end, life.end)
+            && end.certainty == Certainty::Assumed
+        {
+            end.at = known;
+        }
+        let end = deleted_at(object.seen.root(), lifetime, seen, deletion);
+        lifetime.end = Some(end);
+        let (_, again) = stretches(object, lifetime, life, seen);
         // The last state may be new as well: a pod may start and end between two events.
-        let last = lifetime.start.map(|start| Observation {
-            uid,
-            in_scope_since: None,
-            start: Some(start),
-            end: Some(end),
-            content_since: object.written,
-            content: object.content.clone(),
-            observed_at: now,
-        });
-        (last, end)
+        let last = lifetime
+            .start
+            .map(|_| observation(object, again, lifetime, now));
+        (last, end.at)
     }
 
-    fn lifetime(&self, object: &Object, now: UnixSeconds) -> Lifetime {
+    /// What was concluded of the life of an object.
+    fn life(&self, uid: &str) -> KnownLife {
+        let known = self.known.get(uid).map(|it| it.life);
+        known
+            .or_else(|| self.lives.get(uid).copied())
+            .unwrap_or_default()
+    }
+
+    fn lifetime(&self, object: &Object, seen: Seen) -> Lifetime {
         let Rules {
             resource_type,
-            include_pending,
+            from,
             ..
         } = self.rules;
-        lifetime(object.seen.root(), resource_type, include_pending, now)
+        lifetime(object.seen.root(), resource_type, from, seen)
     }
 
     /// Since when an object that was not known is to be billed, if it ran before: its namespace was added to
@@ -185,6 +215,59 @@ impl Objects {
     }
 }
 
+/// What is known of the moment at which an object was seen.
+fn seen(object: &Object, life: KnownLife, now: UnixSeconds) -> Seen {
+    Seen {
+        now,
+        reported: object.reported,
+        ahead: life.ahead,
+    }
+}
+
+/// Returns when an object had ended, if that is news, and since when it runs again, if it does.
+fn stretches(
+    object: &Object,
+    lifetime: Lifetime,
+    life: KnownLife,
+    seen: Seen,
+) -> (Option<UnixSeconds>, Option<UnixSeconds>) {
+    let root = object.seen.root();
+    if let Some(ended) = life.end {
+        return (None, again(root, ended, lifetime, seen));
+    }
+    let earlier = earlier_end(root, lifetime, seen);
+    let earlier = earlier.filter(|(_, again)| life.again.is_none_or(|known| *again > known));
+    earlier.unzip()
+}
+
+fn observation(
+    object: &Object,
+    in_scope_since: Option<UnixSeconds>,
+    lifetime: Lifetime,
+    now: UnixSeconds,
+) -> Observation<BilledObject> {
+    let end = lifetime.end;
+    let start = if lifetime.is_start_assumed {
+        Certainty::Assumed
+    } else {
+        Certainty::Exact
+    };
+    Observation {
+        uid: object.uid(),
+        in_scope_since,
+        start: lifetime.start,
+        end: end.map(|it| it.at),
+        content_since: object.written,
+        content: object.content.clone(),
+        observed_at: now,
+        times: Times {
+            start,
+            end: end.map_or_else(Certainty::default, |it| it.certainty),
+            ahead: lifetime.ahead,
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use meterline_ledger::Content;
@@ -196,7 +279,7 @@ mod tests {
     fn objects(restored: Option<Restored>) -> Objects {
         let rules = Rules {
             resource_type: ResourceType::Pod,
-            include_pending: false,
+            from: BilledFrom::Started,
             has_selector: true,
         };
         Objects::new(rules, restored)
@@ -214,7 +297,7 @@ mod tests {
         let mut pending = pod("b", 100);
         pending["status"] = json!({"phase": "Pending"});
         let pending = object(pending, 3);
-        assert_eq!(objects.observed(pending.clone(), 101, 100).start, None);
+        assert_eq!(objects.observed(pending.clone(), 101, 100).1.start, None);
         let (last, end) = objects.deleted(&pending, Some(110), 130);
         assert!(last.is_none());
         assert_eq!(end, 110);
@@ -227,15 +310,15 @@ mod tests {
         let mut labelled = pod("a", 100);
         labelled["metadata"]["managedFields"] =
             json!([{"time": "1970-01-01T00:08:20Z", "fieldsV1": {"f:metadata": {}}}]);
-        let seen = objects.observed(object(labelled, 2), 510, 505);
+        let (_, seen) = objects.observed(object(labelled, 2), 510, 505);
         assert_eq!(seen.in_scope_since, Some(500));
         // Without a recorded write it is when the watch saw it.
-        let seen = objects.observed(object(pod("b", 100), 3), 510, 505);
+        let (_, seen) = objects.observed(object(pod("b", 100), 3), 510, 505);
         assert_eq!(seen.in_scope_since, Some(510));
         // A pod that is younger than the view is new.
-        let seen = objects.observed(object(pod("c", 450), 4), 510, 505);
+        let (_, seen) = objects.observed(object(pod("c", 450), 4), 510, 505);
         assert_eq!(seen.in_scope_since, None);
-        let seen = objects.observed(object(pod("b", 100), 5), 510, 505);
+        let (_, seen) = objects.observed(object(pod("b", 100), 5), 510, 505);
         assert_eq!(seen.in_scope_since, None);
     }
 
@@ -254,8 +337,8 @@ mod tests {
         };
         for refused in [false, true] {
             let mut objects = objects(None);
-            let before = objects.observed(object(resized("1", refused), 1), 101, 100);
-            let after = objects.observed(object(resized("2", false), 2), 102, 100);
+            let (_, before) = objects.observed(object(resized("1", refused), 1), 101, 100);
+            let (_, after) = objects.observed(object(resized("2", false), 2), 102, 100);
             assert_ne!(after.content, before.content);
             assert_eq!(after.content.is_grant(&before.content), !refused);
             assert!(!before.content.is_grant(&after.content));
@@ -269,6 +352,7 @@ mod tests {
             known: known.to_vec(),
             seen_at: 50,
             version: Some(4),
+            lives: Arc::default(),
         }));
         let listed = HashSet::from(["a".into(), "c".into()]);
         let missing = objects.except(&listed);

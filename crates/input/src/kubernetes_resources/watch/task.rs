@@ -113,7 +113,7 @@ impl Watch {
         let mut state = WatchState::new(
             Rules {
                 resource_type: options.resource_type,
-                include_pending: options.include_pending,
+                from: options.from,
                 has_selector: options.label_selector.is_some(),
             },
             options.settle,

@@ -430,7 +430,8 @@ impl WatchState {
     }
 
     fn observe(&mut self, object: Object, now: UnixSeconds) {
-        let observation = self.objects.observed(object, now, self.current_at);
+        let (before, observation) = self.objects.observed(object, now, self.current_at);
+        self.changes.extend(before.map(Change::Observed));
         self.changes.push(Change::Observed(observation));
         self.push_version();
     }

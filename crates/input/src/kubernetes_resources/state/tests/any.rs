@@ -58,6 +58,7 @@ fn seen_pod(
         content_since: None,
         observed_at: now,
         in_scope_since: None,
+        times: meterline_ledger::Times::default(),
     }
 }
 

@@ -67,6 +67,7 @@ fn observe(ledger: &mut Ledger<BilledObject>, pod: &Object, content: BilledObjec
         content_since: Some(at),
         observed_at: at,
         in_scope_since: None,
+        times: meterline_ledger::Times::default(),
     });
 }
 

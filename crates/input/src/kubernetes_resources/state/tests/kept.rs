@@ -15,6 +15,7 @@ fn labelled(name: &str, label: &str, at: i64) -> Observation<BilledObject> {
         content_since: None,
         observed_at: at,
         in_scope_since: None,
+        times: meterline_ledger::Times::default(),
     }
 }
 

@@ -32,6 +32,7 @@ fn observe(ledger: &mut Ledger<BilledObject>, uid: &str, content: BilledObject, 
         content_since: None,
         observed_at: at,
         in_scope_since: None,
+        times: meterline_ledger::Times::default(),
     });
 }
 
@@ -39,7 +40,7 @@ fn observe(ledger: &mut Ledger<BilledObject>, uid: &str, content: BilledObject, 
 fn documents(ledger: &Ledger<BilledObject>) -> Vec<(&str, &Document)> {
     let objects = ledger.existing();
     objects
-        .map(|(uid, content)| (&**uid, &content.unwrap().document))
+        .map(|it| (&**it.uid, &it.content.unwrap().document))
         .collect()
 }
 

@@ -14,6 +14,7 @@ fn label(ledger: &mut Ledger<BilledObject>, name: &str, label: &str, at: i64) {
         content_since: Some(at),
         observed_at: at,
         in_scope_since: None,
+        times: meterline_ledger::Times::default(),
     });
 }
 

@@ -7,7 +7,7 @@ mod restored;
 use serde_json::json;
 
 use super::*;
-use crate::kubernetes_resources::resource_type::ResourceType;
+use crate::kubernetes_resources::{lifetime::BilledFrom, resource_type::ResourceType};
 
 /// The Unix time at which each scene begins, in seconds.
 const BEGIN: i64 = 1_000_000;
@@ -23,7 +23,7 @@ struct Scene {
 fn rules() -> Rules {
     Rules {
         resource_type: ResourceType::Pod,
-        include_pending: false,
+        from: BilledFrom::Started,
         has_selector: false,
     }
 }

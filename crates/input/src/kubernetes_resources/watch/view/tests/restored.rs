@@ -7,6 +7,7 @@ fn restored(known: &[Object], version: Option<u64>) -> Restored {
         known: known.iter().map(Object::known).collect(),
         seen_at: BEGIN - 30,
         version,
+        lives: std::sync::Arc::default(),
     }
 }
 
