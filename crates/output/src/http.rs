@@ -24,7 +24,7 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The number of characters of a response that are shown.
 const SHOWN: usize = 300;
-/// The number of bytes of a response that are read. The server decides how long it is, and the
+/// The number of bytes of a response to events that are read. The server decides how long it is, and the
 /// process holds it in memory.
 const READ: usize = 64 * 1024;
 
@@ -59,6 +59,38 @@ pub(crate) async fn send(
     protocol: &Protocol,
     events: usize,
 ) -> Result<(), WriteError> {
+    let (response, secrets) = exchange(request, url, events).await?;
+    let after = retry_after(&response);
+    let received = read(response, url, &secrets, READ).await;
+    protocol.meaning(received.status, &received.body, received.what, after)
+}
+
+/// A response whose content is needed.
+pub(crate) struct Received {
+    pub(crate) status: u16,
+    /// The response for people: URL, status and the beginning of the body.
+    pub(crate) what: String,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) body: ResponseBody,
+}
+
+/// Sends a request without events and returns its response with at most `limit` bytes of its body.
+/// `url` is for people and has no credentials.
+pub(crate) async fn receive(
+    request: RequestBuilder,
+    url: &str,
+    limit: usize,
+) -> Result<Received, WriteError> {
+    let (response, secrets) = exchange(request, url, 0).await?;
+    Ok(read(response, url, &secrets, limit).await)
+}
+
+/// Sends a request; returns the response and what of the request must not be shown.
+async fn exchange(
+    request: RequestBuilder,
+    url: &str,
+    events: usize,
+) -> Result<(Response, Vec<String>), WriteError> {
     let (client, request) = request.build_split();
     let request = request.map_err(|error| unreachable(url, error))?;
     let secrets = secrets(&request);
@@ -72,23 +104,32 @@ pub(crate) async fn send(
         debug!(url, events, bytes, milliseconds, "request failed: {error}");
         error
     })?;
-    let status = response.status();
     debug!(
         url,
         events,
         bytes,
-        status = status.as_u16(),
+        status = response.status().as_u16(),
         milliseconds,
         "request"
     );
-    let after = retry_after(&response);
-    let body = read_body(response, &secrets).await;
+    Ok((response, secrets))
+}
+
+/// Reads at most `limit` bytes of a response.
+async fn read(response: Response, url: &str, secrets: &[String], limit: usize) -> Received {
+    let status = response.status();
+    let (bytes, body) = read_body(response, secrets, limit).await;
     let what = if body.text.is_empty() {
         format!("{url} answered {status}")
     } else {
         format!("{url} answered {status}: {}", body.text)
     };
-    protocol.meaning(status.as_u16(), &body, what, after)
+    Received {
+        status: status.as_u16(),
+        what,
+        bytes,
+        body,
+    }
 }
 
 /// The error for a request without a response.
@@ -140,11 +181,15 @@ fn parse_retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
     (at - now).to_std().ok().filter(|wait| !wait.is_zero())
 }
 
-async fn read_body(response: Response, secrets: &[String]) -> ResponseBody {
+async fn read_body(
+    response: Response,
+    secrets: &[String],
+    limit: usize,
+) -> (Vec<u8>, ResponseBody) {
     let declared = response.headers().get(CONTENT_TYPE);
     let declared = declared.and_then(|value| value.to_str().ok());
     let declared = declared.map(media_type).unwrap_or_default();
-    let (body, end) = beginning(response).await;
+    let (body, end) = beginning(response, limit).await;
     let json = serde_json::from_slice::<serde_json::Value>(&body).ok();
     let detail = json.as_ref().and_then(|problem| {
         ["detail", "title", "message"]
@@ -156,7 +201,7 @@ async fn read_body(response: Response, secrets: &[String]) -> ResponseBody {
     let line = secrets
         .iter()
         .fold(line, |line, secret| line.replace(secret.as_str(), "***"));
-    ResponseBody {
+    let read = ResponseBody {
         text: line.chars().take(SHOWN).collect(),
         // Some servers declare a type for an empty body.
         is_page: !body.is_empty() && (is_page_type(&declared) || is_page(&body)),
@@ -164,21 +209,22 @@ async fn read_body(response: Response, secrets: &[String]) -> ResponseBody {
             && json.is_some_and(|problem| problem.is_object()),
         is_empty: body.is_empty(),
         end,
-    }
+    };
+    (body, read)
 }
 
-/// Returns at most [`READ`] bytes of a body, and how it ended. A connection is reused if the body
+/// Returns at most `limit` bytes of a body, and how it ended. A connection is reused if the body
 /// is read to its end; otherwise it is closed together with the response.
-async fn beginning(mut response: Response) -> (Vec<u8>, End) {
+async fn beginning(mut response: Response, limit: usize) -> (Vec<u8>, End) {
     let mut body = Vec::new();
     loop {
         match response.chunk().await {
             Ok(None) => return (body, End::Complete),
             Err(_) => return (body, End::CutOff),
             Ok(Some(chunk)) => {
-                let space = READ.saturating_sub(body.len());
+                let space = limit.saturating_sub(body.len());
                 body.extend_from_slice(chunk.get(..space).unwrap_or(&chunk));
-                if body.len() >= READ {
+                if body.len() >= limit {
                     return (body, End::Longer);
                 }
             }

@@ -5,7 +5,9 @@
     allow(clippy::disallowed_methods, reason = "no bill depends on a test")
 )]
 
+mod address;
 mod answers;
+mod api;
 mod batching;
 mod broker;
 mod drop;
@@ -20,6 +22,10 @@ mod retry;
 mod stdout;
 mod switch;
 mod tls;
+mod token;
+
+pub use address::ApiVersion;
+pub use api::{Api, ApiBody, ApiError, ApiResponse, ApiSettings};
 
 use meterline_config::OutputSpec;
 

@@ -3,12 +3,7 @@
 //! Batches are posted as JSON arrays (`application/cloudevents-batch+json`). Without batching, a
 //! single event is posted as an object (`application/cloudevents+json`).
 
-use std::{
-    net::IpAddr,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,19 +12,18 @@ use meterline_core::{
     BatchPolicy, BuildContext, BuildError, Message, OutputNode, OutputPlan, RetryPolicy, Taken,
     WriteError, Writer, WriterNode,
 };
-use reqwest::{
-    Client, Url,
-    header::{CONTENT_TYPE, HeaderValue},
-};
+use reqwest::{Client, Url, header::CONTENT_TYPE};
 use serde::Deserialize;
 use tracing::warn;
 
 use crate::{
+    address::operation,
     answers::Protocol,
     batching::Batching,
-    http::{client, parse_url, send, shown},
+    http::{client, send, shown},
     requests::{array, in_flight, time_limit, unsendable},
     tls::Tls,
+    token::{Token, TokenReader, token_warning},
 };
 
 /// The component.
@@ -92,7 +86,13 @@ impl Configure for Config {
         };
         let token = match self.token.as_ref() {
             None => Token::None,
-            Some(text) => token(text, &url, cx)?,
+            Some(text) => match Token::parse(&text.value, &url) {
+                Ok(token) => token,
+                Err(reason) => {
+                    cx.error_at(text, reason);
+                    return None;
+                }
+            },
         };
         let account = self.token.as_ref().map_or("", |token| token.value.trim());
         cx.posts_events(&self.url, url.as_str(), account);
@@ -110,69 +110,9 @@ impl Configure for Config {
     }
 }
 
-/// Parses a token. It may come from a variable and have white space around it.
-fn token(text: &Located<String>, url: &Url, cx: &mut PlanContext<'_>) -> Option<Token> {
-    let token = text.value.trim();
-    if token.is_empty() {
-        return Some(Token::None);
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        cx.error_at(
-            text,
-            "the URL has a user or a password, and a request can carry either these or a token; \
-             leave out one",
-        );
-        return None;
-    }
-    if let Some(path) = token.strip_prefix("file://") {
-        return Some(Token::File(path.into()));
-    }
-    if let Err(error) = bearer(token) {
-        cx.error_at(text, error.to_string());
-        return None;
-    }
-    Some(Token::Text(token.to_owned()))
-}
-
-/// Returns a warning about a token and its destination. The configuration may be intended, so this
-/// is no error.
-fn token_warning(url: &Url, token: &Token) -> Option<String> {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    if host == "localhost" || address.is_ok_and(|it| it.is_loopback()) {
-        return None;
-    }
-    let has_user = !url.username().is_empty() || url.password().is_some();
-    match token {
-        Token::None if has_user => None,
-        Token::None => Some(format!(
-            "there is no token for {host}; if it requires one, set `token` (the variable \
-             OPENMETER_TOKEN of the presets)"
-        )),
-        Token::Text(_) | Token::File(_) if url.scheme() == "http" => Some(format!(
-            "the token is sent to {host} over http, without encryption; use https"
-        )),
-        Token::Text(_) | Token::File(_) => None,
-    }
-}
-
 /// Returns the URL that events are posted to.
 fn endpoint(base: &str) -> Result<Url, String> {
-    let mut url = parse_url(base.trim())?;
-    let path = url.path().trim_end_matches('/').to_owned();
-    let path = if path.ends_with("/v3/openmeter") {
-        format!("{path}/events")
-    } else {
-        format!("{path}/api/v1/events")
-    };
-    url.set_path(&path);
-    Ok(url)
-}
-
-enum Token {
-    None,
-    Text(String),
-    File(PathBuf),
+    operation(base, None, "events").map(|(_, url)| url)
 }
 
 struct Plan {
@@ -201,8 +141,7 @@ impl OutputPlan for Plan {
             client,
             shown: shown(&self.url),
             url: self.url,
-            token: self.token,
-            read: Mutex::new(None),
+            token: TokenReader::new(self.token),
             single,
         };
         Ok(OutputNode::Writer(WriterNode {
@@ -223,9 +162,7 @@ struct OpenMeter {
     client: Client,
     url: Url,
     shown: String,
-    token: Token,
-    /// The content of the token file, and its modification time when it was read.
-    read: Mutex<Option<(SystemTime, HeaderValue)>>,
+    token: TokenReader,
     /// Whether a single event is sent as an object and not as an array.
     single: bool,
 }
@@ -239,13 +176,12 @@ impl Writer for OpenMeter {
             .post(self.url.clone())
             .header(CONTENT_TYPE, content_type)
             .body(body);
-        if let Some(authorization) = self.authorization()? {
+        if let Some(authorization) = self.token.authorization()? {
             request = request.header("authorization", authorization);
         }
         let sent = send(request, &self.shown, &Protocol::OpenMeter, batch.len()).await;
         if matches!(sent, Err(WriteError::Unauthorized { .. })) {
-            // A replaced token file may have the same modification time.
-            *self.read.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            self.token.forget();
         }
         sent
     }
@@ -260,45 +196,6 @@ impl OpenMeter {
         let body = array(batch).map_err(unsendable)?;
         Ok((body.into(), "application/cloudevents-batch+json"))
     }
-
-    fn authorization(&self) -> Result<Option<HeaderValue>, WriteError> {
-        match &self.token {
-            Token::None => Ok(None),
-            Token::Text(token) => bearer(token).map(Some),
-            Token::File(path) => {
-                let cannot = |why: &dyn std::fmt::Display| WriteError::Unauthorized {
-                    reason: format!("cannot read the token in {}: {why}", path.display()),
-                };
-                let problem = |error: std::io::Error| cannot(&error);
-                let changed = std::fs::metadata(path)
-                    .and_then(|metadata| metadata.modified())
-                    .map_err(problem)?;
-                let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some((at, value)) = read.as_ref()
-                    && *at == changed
-                {
-                    return Ok(Some(value.clone()));
-                }
-                let text = std::fs::read_to_string(path).map_err(problem)?;
-                if text.trim().is_empty() {
-                    return Err(cannot(&"it is empty"));
-                }
-                let value = bearer(text.trim())?;
-                *read = Some((changed, value.clone()));
-                Ok(Some(value))
-            }
-        }
-    }
-}
-
-fn bearer(token: &str) -> Result<HeaderValue, WriteError> {
-    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
-        WriteError::Unauthorized {
-            reason: "the token contains characters that an HTTP header must not contain".to_owned(),
-        }
-    })?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 #[cfg(test)]

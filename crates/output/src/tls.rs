@@ -12,6 +12,11 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
+    /// Trusts the certificate authorities in a file instead of those of the system; `None`: these.
+    pub(crate) fn trusting(root_cas_file: Option<String>) -> Self {
+        Self { root_cas_file }
+    }
+
     /// Returns the trusted certificates; `None`: those that the system trusts.
     pub(crate) fn roots(&self) -> Result<Option<Vec<reqwest::Certificate>>, String> {
         let path = self.root_cas_file.as_deref().map(str::trim);

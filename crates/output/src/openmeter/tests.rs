@@ -1,6 +1,9 @@
 //! Tests of the output against a real HTTP server.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use axum::{
     Router,
