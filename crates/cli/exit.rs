@@ -11,8 +11,11 @@ use crate::logging;
 pub(crate) enum Exit {
     /// The command succeeded.
     Success = 0,
-    /// A configuration has errors or is missing, or a mapping under test failed.
+    /// A configuration has errors or is missing, a mapping under test failed, or a server's meters are not
+    /// those of the catalogue.
     Invalid = 1,
+    /// The command line is wrong in a way that `clap` does not see.
+    Usage = 2,
     /// The pipeline stopped because of an error that no retry can fix.
     Failed = 70,
     /// A signal stopped the pipeline, but not everything was delivered within `shutdown_timeout`.
@@ -31,7 +34,17 @@ impl Exit {
     /// Prints why the configuration or another input of the user is unusable, and returns the exit
     /// code for that.
     pub(crate) fn invalid(reason: &anyhow::Error) -> Self {
-        let _ = writeln!(logging::Stderr::default(), "meterline: {reason:#}");
+        print(reason);
         Self::Invalid
     }
+
+    /// Prints why the command line is wrong, and returns the exit code for that.
+    pub(crate) fn usage(reason: &anyhow::Error) -> Self {
+        print(reason);
+        Self::Usage
+    }
+}
+
+fn print(reason: &anyhow::Error) {
+    let _ = writeln!(logging::Stderr::default(), "meterline: {reason:#}");
 }

@@ -16,6 +16,7 @@ mod http;
 mod lint;
 mod logging;
 mod map;
+mod meters;
 mod minute;
 mod run;
 mod server;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Some(Command::Echo(args)) => lint::echo(args),
         Some(Command::Map(args)) => map::map(args),
         Some(Command::Demo(args)) => demo::demo(args),
+        Some(Command::Meters(args)) => meters::meters(&args.command),
         Some(Command::Version) => version(),
     };
     match ended {

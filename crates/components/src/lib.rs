@@ -15,6 +15,8 @@
 
 /// The settings of leader election, which the command passes to inputs as an extension of the build context.
 pub use meterline_input::LeaderElection;
+/// Requests to OpenMeter's API, with the URL, the token and the HTTP client of the output `openmeter`.
+pub use meterline_output::{Api, ApiBody, ApiError, ApiResponse, ApiSettings, ApiVersion};
 
 use meterline_config::Registry;
 use meterline_core::DictionaryInUse;

@@ -1,0 +1,153 @@
+//! The catalogue against what the presets emit, and against the rules of the server.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use meterline_components::{ApiVersion, PRESETS, registry};
+use meterline_config::load;
+use meterline_core::{
+    BuildContext, Content, Document, Drops, Extensions, Health, Identity, Message, Metrics,
+    Rejected,
+};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::lint;
+
+/// An object of each type of event, with everything that a preset reads of one.
+fn sample(event_type: &str) -> Value {
+    match event_type {
+        "kube-pod-exec-time" => json!({
+            "metadata": {"name": "web", "namespace": "shop", "uid": "6b1c5a1e"},
+            "spec": {
+                "nodeSelector": {"nvidia.com/gpu.product": "A100"},
+                "containers": [{"name": "main", "image": "x", "resources": {
+                    "requests": {"cpu": "500m", "memory": "1Gi", "ephemeral-storage": "2Gi"},
+                    "limits": {"cpu": "1", "memory": "2Gi", "ephemeral-storage": "4Gi",
+                               "nvidia.com/gpu": "1"}}}],
+            },
+            "status": {"phase": "Running"},
+        }),
+        other => panic!("add a sample object whose events have the type {other}"),
+    }
+}
+
+/// The event that a preset makes from an object.
+fn event(preset: &str, object: &Value) -> Value {
+    let source = lint::preset(preset).unwrap();
+    let registry = registry().unwrap();
+    let loaded = load(&source, &[], &|_: &str| None, &registry);
+    let (loaded, _) = loaded.unwrap_or_else(|errors| panic!("{errors:?}"));
+    let cx = BuildContext {
+        label: "".into(),
+        metrics: Metrics::default(),
+        health: Health::default(),
+        extensions: Extensions::default(),
+        rejected: Rejected::default(),
+        processing: None,
+    };
+    let text = serde_json::to_vec(object).unwrap();
+    let document = Document::from_json(&text).unwrap();
+    let mut message = Message::new(Content::Document(document));
+    for key in ["schedule_time", "window_time"] {
+        let time: Arc<str> = "2025-01-01T00:00:00Z".into();
+        message.metadata.set(key, time);
+    }
+    for key in ["schedule_interval", "window_interval"] {
+        let interval: Arc<str> = "15s".into();
+        message.metadata.set(key, interval);
+    }
+    let message = message.with_identity(Identity {
+        about: "an object".into(),
+        uid: "6b1c5a1e".into(),
+        start: 1_735_689_600,
+        end: 1_735_689_615,
+        cluster: None,
+    });
+    let mut drops = Drops::default();
+    let processed = loaded
+        .processors
+        .iter()
+        .fold(vec![message].into(), |batch, plan| {
+            plan.build(&cx).unwrap().process(batch, &mut drops)
+        });
+    let events: Vec<_> = processed.iter().collect();
+    let [event] = events.as_slice() else {
+        panic!("{} events", events.len());
+    };
+    assert!(event.failure().is_none(), "{:?}", event.failure());
+    serde_json::from_slice(&event.bytes().unwrap()).unwrap()
+}
+
+#[test]
+fn every_field_of_the_catalogue_is_emitted() {
+    let mut wrong = Vec::new();
+    for events in CATALOGUE {
+        for preset in events.presets {
+            let event = event(preset, &sample(events.event_type));
+            assert_eq!(event["type"], events.event_type);
+            for meter in events.meters {
+                let value = match meter.measure {
+                    Measure::Count => None,
+                    Measure::Sum(field) => Some(field),
+                };
+                if let Some(field) = value
+                    && !event["data"][field].is_number()
+                {
+                    wrong.push(format!("{preset}: {}: {field} is no number", meter.slug));
+                }
+                for (_, field) in meter.group_by {
+                    if !event["data"][field].is_string() {
+                        wrong.push(format!("{preset}: {}: {field} is no text", meter.slug));
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_preset_has_meters() {
+    for preset in PRESETS {
+        let meters = definitions(Some(preset.name));
+        assert!(!meters.is_empty(), "{} has no meters", preset.name);
+    }
+    let known: BTreeSet<_> = PRESETS.iter().map(|preset| preset.name).collect();
+    for events in CATALOGUE {
+        for preset in events.presets {
+            assert!(known.contains(preset), "there is no preset {preset}");
+        }
+    }
+}
+
+#[test]
+fn definitions_follow_the_rules_of_the_server() {
+    let meters = definitions(None);
+    let slugs: BTreeSet<_> = meters.iter().map(|it| &it.slug).collect();
+    assert_eq!(slugs.len(), meters.len(), "a slug is used twice");
+    for meter in &meters {
+        let slug = &meter.slug;
+        assert!(super::super::definition::is_slug(slug), "{slug}");
+        let body: Value = serde_json::from_str(&meter.body(ApiVersion::V1).unwrap()).unwrap();
+        let value = body.get("valueProperty").and_then(Value::as_str);
+        assert_eq!(value.is_none(), body["aggregation"] == "COUNT", "{slug}");
+        assert!(value.is_none_or(|it| it.starts_with("$.")), "{slug}");
+        for (name, path) in body["groupBy"].as_object().into_iter().flatten() {
+            let mut letters = name.bytes();
+            let first = letters.next().unwrap();
+            assert!(
+                first.is_ascii_alphabetic() || first == b'_',
+                "{slug}: {name}"
+            );
+            assert!(
+                letters.all(|it| it.is_ascii_alphanumeric() || it == b'_'),
+                "{slug}: {name}"
+            );
+            let path = path.as_str().unwrap();
+            assert!(
+                path.starts_with("$.") && Some(path) != value,
+                "{slug}: {path}"
+            );
+        }
+    }
+}
