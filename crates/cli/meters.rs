@@ -70,7 +70,13 @@ fn diff(args: &MetersDiffArgs) -> Result<Exit> {
     };
     let found = runtime(1)?.block_on(list(&api))?;
     let compared = compare(&meters, &found);
-    show(&api, &compared, &found, args.json)?;
+    let report = report(&api, &compared, &found, true);
+    let text = if args.json {
+        format!("{}\n", serde_json::to_string_pretty(&report.json())?)
+    } else {
+        report.table()
+    };
+    streams::stdout().write_all(text.as_bytes())?;
     let is_equal = compared.iter().all(|it| it.state == State::Equal);
     Ok(if is_equal {
         Exit::Success
@@ -86,7 +92,8 @@ fn apply(args: &MetersServerArgs) -> Result<Exit> {
         Err(error) => return Ok(Exit::usage(&error)),
     };
     let (compared, found) = runtime(1)?.block_on(create_missing(&api, &meters))?;
-    show(&api, &compared, &found, false)?;
+    let table = report(&api, &compared, &found, false).table();
+    streams::stdout().write_all(table.as_bytes())?;
     let is_usable = |state: &State| matches!(state, State::Equal | State::Differs);
     Ok(if compared.iter().all(|it| is_usable(&it.state)) {
         Exit::Success
@@ -130,21 +137,21 @@ async fn create_missing(
     Ok((compare(meters, &found), found))
 }
 
-/// Prints a comparison.
-fn show(api: &Api, compared: &[Compared], found: &[Definition], as_json: bool) -> Result<()> {
+/// What is told of a comparison with the meters that were found.
+fn report<'a>(
+    api: &'a Api,
+    compared: &'a [Compared],
+    found: &[Definition],
+    advises_apply: bool,
+) -> Report<'a> {
     let ours: BTreeSet<_> = compared.iter().map(|it| it.slug.as_str()).collect();
     let is_other = |it: &&Definition| !ours.contains(it.slug.as_str());
-    let report = Report {
+    Report {
         url: api.shown(),
         compared,
         others: found.iter().filter(is_other).count(),
-    };
-    let text = if as_json {
-        format!("{}\n", serde_json::to_string_pretty(&report.json())?)
-    } else {
-        report.table()
-    };
-    Ok(streams::stdout().write_all(text.as_bytes())?)
+        advises_apply,
+    }
 }
 
 /// The meters that the command line selects, under the names that it gives them.

@@ -16,6 +16,8 @@ pub(super) struct Report<'a> {
     pub(super) compared: &'a [Compared],
     /// How many other meters the server has.
     pub(super) others: usize,
+    /// Whether to say how to create what is missing.
+    pub(super) advises_apply: bool,
 }
 
 impl Report<'_> {
@@ -65,7 +67,7 @@ impl Report<'_> {
             many => format!("; the server has {many} other meters"),
         };
         let mut out = format!("{}: {}{others}\n", self.url, counts.join(", "));
-        if self.count("missing") > 0 {
+        if self.advises_apply && self.count("missing") > 0 {
             line(
                 &mut out,
                 "`meterline meters apply` creates what is missing.",
@@ -114,13 +116,13 @@ fn sentence(difference: &Difference) -> String {
         Field::GroupBy(name) => format!("group-by {name}"),
     };
     let [server, catalogue] = [&difference.server, &difference.catalogue].map(value);
-    format!("{field} is {server}, not {catalogue}")
+    format!("{field} is {server}, should be {catalogue}")
 }
 
 /// A value in quotes, with control characters escaped: the server decides what it contains.
 fn value(value: &Option<String>) -> String {
     let Some(value) = value else {
-        return "missing".to_owned();
+        return "none".to_owned();
     };
     let short: String = value.chars().take(SHOWN).collect();
     let cut = if short.len() < value.len() { "…" } else { "" };
@@ -213,6 +215,7 @@ mod tests {
             url: "https://openmeter.cloud/api/v1/meters",
             compared,
             others,
+            advises_apply: true,
         };
         insta::assert_snapshot!(report(compared.as_slice(), 2).table());
         let equal = compared.get(..1).unwrap();
@@ -226,6 +229,7 @@ mod tests {
             url: "https://openmeter.cloud/api/v1/meters",
             compared: compared.get(3..4).unwrap(),
             others: 1,
+            advises_apply: true,
         };
         let text = serde_json::to_string_pretty(&report.json()).unwrap();
         insta::assert_snapshot!(text);

@@ -10,6 +10,7 @@
 //! | [`disk`] | a small disk that can be full |
 //! | [`kwok`] | a third-party simulation of a kubelet, for many pods |
 //! | [`lagging`] | an HTTP proxy in front of the API server that delays watch events |
+//! | [`meters`] | an API for meters in both forms, which checks definitions as the real one does |
 //! | [`pods`] | pods whose status a test writes itself, for exact corner cases |
 //! | [`proxy`] | a TCP proxy in front of the API server, whose connections can stop forwarding |
 //! | [`reservation`] | what a pod reserves, computed a second time, and random pods |
@@ -33,6 +34,7 @@ pub mod disk;
 pub mod ingest;
 pub mod kwok;
 pub mod lagging;
+pub mod meters;
 pub mod pods;
 pub mod ports;
 pub mod preload;
