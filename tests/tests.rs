@@ -23,6 +23,7 @@ mod hostile;
 mod lifetimes;
 mod lint;
 mod load;
+mod meters;
 mod outages;
 mod parts;
 mod pod_lifecycle;

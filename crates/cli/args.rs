@@ -23,7 +23,7 @@ Try it without a cluster: meterline demo";
 const METERS_HELP: &str = "\
 Examples:
   meterline meters print                       what to create, for POST /api/v1/meters
-  meterline meters print --api config          the same for the config.yaml of an OpenMeter of your own
+  meterline meters print --api config          the same for config.yaml of a self-hosted OpenMeter
   meterline meters diff                        what the server of OPENMETER_URL lacks
   meterline meters apply                       create it";
 
@@ -31,15 +31,15 @@ const PRINT_HELP: &str = "\
 Examples:
   meterline meters print --preset kubernetes-pod-exec-time
   meterline meters print --api v3
-  meterline meters print --api config >> config.yaml
+  meterline meters print --api config > meters.yaml
 
 Exit codes:
   0    success
   2    the command line is wrong";
 
 const DIFF_HELP: &str = "\
-A meter is missing, equal, differs in a field that can be changed (name, group-by), or conflicts in a
-field that is final (event type, aggregation, value property) and needs another name.
+A meter is missing, is equal, differs in a field that can be changed (name, group-by), or conflicts
+in one that is final (event type, aggregation, value property) and needs another name.
 
 Examples:
   export OPENMETER_URL=https://openmeter.cloud OPENMETER_TOKEN=file:///run/secrets/token
@@ -257,7 +257,8 @@ pub(crate) struct MetersServerArgs {
     /// The form of the API [default: v3 for a URL that ends in /v3/openmeter, otherwise v1]
     #[arg(long, value_enum)]
     pub(crate) api: Option<ServerApi>,
-    /// A PEM file with the certificate authorities to trust instead of those of the system
+    /// A PEM file with the certificate authorities to trust instead of those of the system, as
+    /// tls.root_cas_file of an output
     #[arg(long, value_name = "FILE")]
     pub(crate) root_cas_file: Option<String>,
     /// The time within which a request must be answered, as a Go duration

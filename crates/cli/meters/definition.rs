@@ -99,6 +99,7 @@ pub(super) fn config(meters: &[Definition]) -> anyhow::Result<String> {
 /// What both forms of a listed meter have, and fields that the two name differently. A field that is
 /// null counts as missing.
 trait Listed {
+    fn slug(&self) -> &str;
     fn is_deleted(&self) -> bool;
     fn definition(self) -> Definition;
 }
@@ -127,6 +128,10 @@ struct ListedV3 {
 }
 
 impl Listed for ListedV1 {
+    fn slug(&self) -> &str {
+        &self.slug
+    }
+
     fn is_deleted(&self) -> bool {
         self.deleted_at.is_some()
     }
@@ -144,6 +149,10 @@ impl Listed for ListedV1 {
 }
 
 impl Listed for ListedV3 {
+    fn slug(&self) -> &str {
+        &self.key
+    }
+
     fn is_deleted(&self) -> bool {
         self.deleted_at.is_some()
     }
@@ -165,8 +174,8 @@ impl Listed for ListedV3 {
 pub(super) struct Page {
     /// Without the deleted ones.
     pub(super) meters: Vec<Definition>,
-    /// How many the page has, the deleted ones included.
-    pub(super) listed: usize,
+    /// The slugs of the page, those of deleted meters included.
+    pub(super) slugs: Vec<String>,
     /// How many there are on all pages, if the server says so.
     pub(super) total: Option<usize>,
 }
@@ -208,11 +217,11 @@ pub(super) fn page(version: ApiVersion, body: Value) -> serde_json::Result<Page>
 
 impl Page {
     fn of(listed: Vec<impl Listed>, total: Option<usize>) -> Self {
-        let count = listed.len();
+        let slugs = listed.iter().map(|it| it.slug().to_owned()).collect();
         let present = listed.into_iter().filter(|it| !it.is_deleted());
         Self {
             meters: present.map(Listed::definition).collect(),
-            listed: count,
+            slugs,
             total,
         }
     }
@@ -295,7 +304,7 @@ mod tests {
         let v1 = page(ApiVersion::V1, v1).unwrap();
         let v3 = page(ApiVersion::V3, v3).unwrap();
         assert_eq!(v1.meters, v3.meters);
-        assert_eq!((v1.listed, v1.total, v3.total), (3, None, Some(3)));
+        assert_eq!((v1.slugs.len(), v1.total, v3.total), (3, None, Some(3)));
         assert_eq!(v1.meters[1].value_property, None);
         for version in [ApiVersion::V1, ApiVersion::V3] {
             for body in [json!({"error": 1}), json!([{"id": 1}]), json!("a")] {

@@ -55,8 +55,13 @@ impl Report<'_> {
     }
 
     fn summary(&self) -> String {
-        let counts =
-            ["equal", "missing", "differs", "conflicts"].map(|word| (self.count(word), word));
+        let words = [
+            ("equal", "equal"),
+            ("missing", "missing"),
+            ("differs", "different"),
+            ("conflicts", "in conflict"),
+        ];
+        let counts = words.map(|(state, word)| (self.count(state), word));
         let counts = counts.iter().filter(|(count, _)| *count > 0);
         let counts: Vec<_> = counts
             .map(|(count, word)| format!("{count} {word}"))

@@ -1,6 +1,6 @@
 //! The meters of a server: reads all of them, creates one.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use anyhow::{Result, anyhow, bail};
 use meterline_components::{Api, ApiBody, ApiResponse, ApiVersion};
@@ -31,7 +31,8 @@ pub(super) async fn list(api: &Api) -> Result<Vec<Definition>> {
         ApiVersion::V1 => ["page", "pageSize"],
         ApiVersion::V3 => ["page[number]", "page[size]"],
     };
-    let mut found = BTreeMap::new();
+    let mut found = Vec::new();
+    let mut seen = BTreeSet::new();
     let mut listed = 0_usize;
     for number in 1..=MOST_PAGES {
         let (number, size) = (number.to_string(), PAGE_SIZE.to_string());
@@ -41,15 +42,17 @@ pub(super) async fn list(api: &Api) -> Result<Vec<Definition>> {
                 .map_err(|error| anyhow!("{what}; this is no list of meters ({error})"))?,
             (_, what) => bail!("{what}; this is no JSON; check the URL"),
         };
-        let before = found.len();
-        listed = listed.saturating_add(page.listed);
-        let deleted_only = page.meters.is_empty() && page.listed > 0;
-        found.extend(page.meters.into_iter().map(|it| (it.slug.clone(), it)));
-        // Servers may limit the size of a page or ignore its number, so the API v1, which says no
-        // total, is read until nothing is new.
-        let is_complete = page.total.is_some_and(|total| listed >= total);
-        if is_complete || found.len() == before && !deleted_only {
-            return Ok(found.into_values().collect());
+        let before = seen.len();
+        listed = listed.saturating_add(page.slugs.len());
+        seen.extend(page.slugs);
+        let is_new = seen.len() > before;
+        if is_new {
+            found.extend(page.meters);
+        }
+        // Servers may limit the size of a page or ignore its number, and the API v1 says no total: a
+        // page without anything new is the end.
+        if !is_new || page.total.is_some_and(|total| listed >= total) {
+            return Ok(found);
         }
     }
     bail!(

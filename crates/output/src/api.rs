@@ -143,7 +143,9 @@ impl Api {
     /// Returns an error if there is no response, or the file of the token cannot be read.
     pub async fn get(&self, query: &[(&str, &str)]) -> Result<ApiResponse, ApiError> {
         let mut url = self.url.clone();
-        url.query_pairs_mut().extend_pairs(query);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
         self.send(self.client.get(url)).await
     }
 

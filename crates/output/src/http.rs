@@ -202,7 +202,12 @@ async fn read_body(
         .iter()
         .fold(line, |line, secret| line.replace(secret.as_str(), "***"));
     let read = ResponseBody {
-        text: line.chars().take(SHOWN).collect(),
+        // A control character could change the terminal that shows it.
+        text: line
+            .chars()
+            .map(|it| if it.is_control() { '\u{fffd}' } else { it })
+            .take(SHOWN)
+            .collect(),
         // Some servers declare a type for an empty body.
         is_page: !body.is_empty() && (is_page_type(&declared) || is_page(&body)),
         is_problem: declared == "application/problem+json"
