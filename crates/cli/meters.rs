@@ -127,7 +127,11 @@ async fn create_missing(
         })?;
         let done = match created {
             Created::Yes => format!("created {slug}"),
-            Created::ByOthers => format!("{slug} was created by somebody else in the meantime"),
+            Created::Exists => {
+                format!(
+                    "{slug} exists: it was created in the meantime, or the server did not list it"
+                )
+            }
             Created::Refused(reason) => format!("{slug} was refused: {reason}"),
         };
         writeln!(streams::stdout(), "{done}")?;

@@ -33,6 +33,7 @@ async fn errors_of_the_server_name_what_to_do() {
         ("404", Reply::page(404)),
         ("429", json(429, "")),
         ("500", json(500, r#"{"title": "Internal"}"#)),
+        ("501", json(501, "")),
         ("502", Reply::page(502)),
         ("nothing", json(200, "")),
         ("an object", json(200, r#"{"items": []}"#)),

@@ -177,7 +177,7 @@ pub(super) struct Page {
     /// The slugs of the page, those of deleted meters included.
     pub(super) slugs: Vec<String>,
     /// How many there are on all pages, if the server says so.
-    pub(super) total: Option<usize>,
+    pub(super) total: Option<f64>,
 }
 
 /// The answer of the API v3 to a list.
@@ -194,7 +194,8 @@ struct Meta {
 
 #[derive(Deserialize)]
 struct PageMeta {
-    total: Option<usize>,
+    // Konnect declares a number that need not be an integer.
+    total: Option<f64>,
 }
 
 /// Reads one page of a server's meters.
@@ -216,7 +217,7 @@ pub(super) fn page(version: ApiVersion, body: Value) -> serde_json::Result<Page>
 }
 
 impl Page {
-    fn of(listed: Vec<impl Listed>, total: Option<usize>) -> Self {
+    fn of(listed: Vec<impl Listed>, total: Option<f64>) -> Self {
         let slugs = listed.iter().map(|it| it.slug().to_owned()).collect();
         let present = listed.into_iter().filter(|it| !it.is_deleted());
         Self {
@@ -304,7 +305,7 @@ mod tests {
         let v1 = page(ApiVersion::V1, v1).unwrap();
         let v3 = page(ApiVersion::V3, v3).unwrap();
         assert_eq!(v1.meters, v3.meters);
-        assert_eq!((v1.slugs.len(), v1.total, v3.total), (3, None, Some(3)));
+        assert_eq!((v1.slugs.len(), v1.total, v3.total), (3, None, Some(3.0)));
         assert_eq!(v1.meters[1].value_property, None);
         for version in [ApiVersion::V1, ApiVersion::V3] {
             for body in [json!({"error": 1}), json!([{"id": 1}]), json!("a")] {

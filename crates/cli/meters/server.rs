@@ -16,8 +16,8 @@ const MOST_PAGES: usize = 100;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Created {
     Yes,
-    /// Somebody else created a meter of this name in the meantime.
-    ByOthers,
+    /// There is a meter of this name, which was not listed before.
+    Exists,
     /// The server refuses this definition; why.
     Refused(String),
 }
@@ -49,9 +49,9 @@ pub(super) async fn list(api: &Api) -> Result<Vec<Definition>> {
         if is_new {
             found.extend(page.meters);
         }
-        // Servers may limit the size of a page or ignore its number, and the API v1 says no total: a
-        // page without anything new is the end.
-        if !is_new || page.total.is_some_and(|total| listed >= total) {
+        // A server may limit the size of a page, and OpenMeter's API v1 ignores its number in some
+        // versions and says no total: a page without anything new is the end.
+        if !is_new || page.total.is_some_and(|total| listed as f64 >= total) {
             return Ok(found);
         }
     }
@@ -70,7 +70,7 @@ pub(super) async fn create(api: &Api, meter: &Definition) -> Result<Created> {
     let body = meter.body(api.version())?;
     let response = api.post(body.into_bytes()).await?;
     match (response.status, &response.body) {
-        (409, _) => Ok(Created::ByOthers),
+        (409, _) => Ok(Created::Exists),
         (400 | 422, ApiBody::Json(_)) => Ok(Created::Refused(response.what)),
         _ => success(api, response).map(|_| Created::Yes),
     }
@@ -109,6 +109,10 @@ fn success(api: &Api, response: ApiResponse) -> Result<(ApiBody, String)> {
              https://eu.api.konghq.com/v3/openmeter for Konnect, and check --api"
         }
         (408 | 425 | 429, _) => "the server is busy; try again later",
+        (501, _) => {
+            "this server takes no definitions of meters; add what `meterline meters print --api \
+             config` prints to its config.yaml"
+        }
         (500..=599, _) => "the server failed; try again later, or ask its operator",
         _ => "check the URL and --api",
     };

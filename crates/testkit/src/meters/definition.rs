@@ -124,7 +124,7 @@ impl Definition {
             return Err(format!("the aggregation {} is unknown", self.aggregation));
         }
         let is_reserved = |start: &&str| self.event_type.starts_with(start);
-        if RESERVED.iter().any(|it| is_reserved(it)) || self.event_type.starts_with("_.") {
+        if RESERVED.iter().any(is_reserved) || self.event_type.starts_with("_.") {
             return Err(format!("the event type {} is reserved", self.event_type));
         }
         match (self.aggregation.as_str(), self.value_property.as_deref()) {
@@ -138,7 +138,8 @@ impl Definition {
             let is_word = name
                 .bytes()
                 .all(|it| it.is_ascii_alphanumeric() || it == b'_');
-            if !is_word || first.is_ascii_digit() {
+            let is_reserved = ["subject", "customer_id"].contains(&name.as_str());
+            if !is_word || first.is_ascii_digit() || is_reserved {
                 return Err(format!("{name:?} is no name of a group-by"));
             }
             let path = path.as_str().unwrap_or_default();

@@ -83,6 +83,7 @@ struct State {
     violations: Vec<String>,
     replies: VecDeque<Option<Reply>>,
     token: Option<String>,
+    ignores_pages: bool,
     /// A meter that somebody else creates just before the next one.
     rival: Option<Definition>,
     /// Ids that were given so far.
@@ -126,6 +127,12 @@ impl MetersApi {
     /// Answers 401 to every request without `Authorization: Bearer TOKEN`.
     pub fn require_token(&self, token: &str) {
         lock(&self.state).token = Some(token.to_owned());
+    }
+
+    /// Lists every meter on each page of the form v1, and answers 200 instead of 201 to a meter that was
+    /// created, as some versions of OpenMeter do.
+    pub fn ignore_pages(&self) {
+        lock(&self.state).ignores_pages = true;
     }
 
     /// Answers the next requests with these, in this order; `None` is the usual answer.

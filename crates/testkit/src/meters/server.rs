@@ -141,7 +141,12 @@ impl State {
         if page == 0 || size == 0 || size > most {
             return Err(format!("there is no page {page} of {size}"));
         }
-        let meters = self.meters.iter().skip((page - 1) * size).take(size);
+        let (skipped, size) = if form == Form::V1 && self.ignores_pages {
+            (0, most)
+        } else {
+            ((page - 1) * size, size)
+        };
+        let meters = self.meters.iter().skip(skipped).take(size);
         let meters: Vec<_> = meters.map(|it| form.show(it)).collect();
         Ok(json_reply(
             200,
@@ -164,8 +169,13 @@ impl State {
         if let Some(rival) = self.rival.take() {
             self.create(rival);
         }
+        let status = if form == Form::V1 && self.ignores_pages {
+            200
+        } else {
+            201
+        };
         Ok(match self.create(meter) {
-            Some(created) => json_reply(201, &form.show(created)),
+            Some(created) => json_reply(status, &form.show(created)),
             None => problem(409, "a meter of this name exists"),
         })
     }

@@ -60,6 +60,7 @@ async fn definitions_that_the_real_api_refuses_are_refused() {
         ("valueProperty", Value::Null),
         ("eventType", json!("openmeter.x")),
         ("groupBy", json!({"1": "$.g"})),
+        ("groupBy", json!({"subject": "$.g"})),
         ("groupBy", json!({"g": "g"})),
         ("groupBy", json!({"g": "$.v"})),
         ("event_type", json!("t")),
@@ -70,7 +71,7 @@ async fn definitions_that_the_real_api_refuses_are_refused() {
         assert_eq!(client.post(&body).await, 400, "{body}");
     }
     assert_eq!(api.meters().len(), 2);
-    assert_eq!(lock(&api.state).violations.len(), 13);
+    assert_eq!(lock(&api.state).violations.len(), 14);
 }
 
 #[tokio::test]
@@ -94,6 +95,10 @@ async fn lists_have_pages_in_both_forms() {
     assert_eq!(count(&third["data"]), 5);
     assert_eq!(third["data"][0]["key"], "m_20");
     assert_eq!(third["data"][0]["aggregation"], "sum");
+    api.ignore_pages();
+    let all = client.get("/api/v1/meters?page=2&pageSize=20").await;
+    assert_eq!(count(&all), 25);
+    assert_eq!(client.post(&meter("more")).await, 200);
     api.assert_clean();
     assert_eq!(
         client.get("/v3/openmeter/meters?page=1").await["status"],
