@@ -12,11 +12,11 @@ use serde_json::json;
 
 use super::{Server, run, shown};
 
-/// What `diff` says of an answer to its only request.
-async fn diff_of(reply: Reply) -> String {
+/// What `diff` says of an answer to its only request, which may take this long.
+async fn diff_of(reply: Reply, timeout: &str) -> String {
     let server = Server::v1().await;
     server.api.reply([Some(reply)]);
-    let shown = server.run("diff --timeout 2s");
+    let shown = server.run(&format!("diff --timeout {timeout}"));
     assert_eq!(server.api.exchanges().len(), 1, "{shown}");
     shown
 }
@@ -40,7 +40,7 @@ async fn errors_of_the_server_name_what_to_do() {
         ("too much", json(200, &" ".repeat(9_000_000))),
         ("418", json(418, "")),
     ] {
-        let shown = diff_of(reply).await;
+        let shown = diff_of(reply, "1m").await;
         assert!(shown.ends_with("exit 70"), "{what}: {shown}");
         writeln!(all, "{what}:\n{shown}\n").unwrap();
     }
@@ -50,7 +50,7 @@ async fn errors_of_the_server_name_what_to_do() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_does_not_come_is_not_awaited_for_long() {
     let start = Instant::now();
-    let shown = diff_of(Reply::never()).await;
+    let shown = diff_of(Reply::never(), "2s").await;
     assert!(start.elapsed() < Duration::from_secs(20));
     assert!(shown.contains("no answer in time"), "{shown}");
     assert!(shown.ends_with("exit 70"), "{shown}");

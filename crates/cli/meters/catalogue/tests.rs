@@ -64,12 +64,9 @@ fn event(preset: &str, object: &Value) -> Value {
         cluster: None,
     });
     let mut drops = Drops::default();
-    let processed = loaded
-        .processors
-        .iter()
-        .fold(vec![message].into(), |batch, plan| {
-            plan.build(&cx).unwrap().process(batch, &mut drops)
-        });
+    let processed = loaded.processors.iter().fold(vec![message], |batch, plan| {
+        plan.build(&cx).unwrap().process(batch, &mut drops)
+    });
     let events: Vec<_> = processed.iter().collect();
     let [event] = events.as_slice() else {
         panic!("{} events", events.len());
