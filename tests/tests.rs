@@ -31,6 +31,7 @@ mod readme;
 mod reliability;
 mod replicas;
 mod repo_checks;
+mod reservations;
 mod resizes;
 mod retries;
 mod rotation;
