@@ -57,34 +57,37 @@ async fn every_rule_of_a_pod_s_life_and_of_its_metrics() {
         .start_ready()
         .await
         .unwrap();
-    let start = pods::now();
     let plain = |name: &str| {
         pod(name).containers(json!([{"name": "main", "image": "x",
             "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "4"}}}]))
     };
-    mine.create_running(&with_everything(), start)
-        .await
-        .unwrap();
     let bare = pod("bare").containers(json!([{"name": "main", "image": "x"}]));
-    mine.create_running(&bare, start).await.unwrap();
     let named = plain("stripped").annotation("openmeter.io/subject", "customer-3");
-    mine.create_running(&named, start).await.unwrap();
-    for name in [
-        "again",
-        "restarted",
-        "resized",
-        "renamed",
-        "evicted",
-        "moment",
-    ] {
-        mine.create_running(&plain(name), start).await.unwrap();
+    let mut pods_of_mine = vec![with_everything(), bare, named];
+    pods_of_mine.extend(
+        [
+            "again",
+            "restarted",
+            "resized",
+            "renamed",
+            "evicted",
+            "moment",
+        ]
+        .map(plain),
+    );
+    for pod in &pods_of_mine {
+        mine.create(pod).await.unwrap();
     }
     mine.create(&plain("pending")).await.unwrap();
-    gone.create_running(&plain("removed"), start).await.unwrap();
-    other
-        .create_running(&plain("elsewhere"), start)
-        .await
-        .unwrap();
+    gone.create(&plain("removed")).await.unwrap();
+    other.create(&plain("elsewhere")).await.unwrap();
+    // No pod starts before its creation.
+    let start = pods::now();
+    for pod in &pods_of_mine {
+        mine.set_running(pod.name(), start).await.unwrap();
+    }
+    gone.set_running("removed", start).await.unwrap();
+    other.set_running("elsewhere", start).await.unwrap();
 
     until(start + seconds(1)).await;
     mine.set_ended("moment", Phase::Succeeded, start, start + seconds(1))

@@ -132,8 +132,10 @@ async fn another_certificate_authority_costs_no_second() {
     // With a new client each time: the truth trusts only the first authority.
     let life = async |name: &str| {
         let pods = Pods::new(control_plane.admin_client().await.unwrap(), "default");
+        let made = pods.create(&pod(name)).await.unwrap();
+        // No pod starts before its creation.
         let start = pods::now();
-        let made = pods.create_running(&pod(name), start).await.unwrap();
+        pods.set_running(name, start).await.unwrap();
         Life {
             uid: made.metadata.uid.unwrap(),
             namespace: "default".to_owned(),

@@ -32,6 +32,7 @@ mod readme;
 mod reliability;
 mod replicas;
 mod repo_checks;
+mod reservations;
 mod resizes;
 mod retries;
 mod rotation;

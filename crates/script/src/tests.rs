@@ -188,6 +188,32 @@ fn a_key_distinguishes_events_of_one_type() {
 
 /// The documented example "Capture CPU and memory limits" of the OpenMeter collector, in Rhai.
 #[test]
+fn gib_hours_are_exact_in_any_unit_of_the_other_metrics() {
+    let pod = json!({"spec": {"containers": [{"resources": {
+        "requests": {"memory": "3Gi", "ephemeral-storage": "512Mi"},
+        "limits": {"ephemeral-storage": "1Ki"}}}]}});
+    for (seconds, expected) in [
+        (1200, [json!(1), json!(0.166_666_666_666_666_66)]),
+        (3600, [json!(3), json!(0.5)]),
+        (15, [json!(0.0125), json!(0.002_083_333_333_333_333_5)]),
+        (0, [json!(0), json!(0)]),
+    ] {
+        for unit in ["second", "minute", "hour"] {
+            let source = format!("root = pod_metrics({seconds}, \"{unit}\")");
+            let metrics = map(&source, &pod).unwrap();
+            let names = [
+                "memory_request_gib_hours",
+                "ephemeral_storage_request_gib_hours",
+            ];
+            assert_eq!(names.map(|it| metrics[it].clone()), expected, "{metrics}");
+            assert_eq!(metrics["ephemeral_storage_request_bytes"], 1 << 29);
+            assert_eq!(metrics["ephemeral_storage_limit_bytes"], 1024);
+            assert_eq!(metrics.as_object().unwrap().len(), 20);
+        }
+    }
+}
+
+#[test]
 fn the_documented_mapping_works() {
     let source = r#"
         root = #{

@@ -62,6 +62,12 @@ pub fn pod(name: &str) -> PodSpec {
 }
 
 impl PodSpec {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Adds an annotation.
     #[must_use]
     pub fn annotation(mut self, key: &str, value: &str) -> Self {

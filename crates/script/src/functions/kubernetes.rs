@@ -137,17 +137,19 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "pod_metrics",
         signature: "pod_metrics(seconds) -> object, pod_metrics(seconds, unit) -> object",
-        summary: "Returns the twelve metrics of the pod: `cpu_request_millicores` (in cores; the name \
-                  is historical), `cpu_limit_millicores`, `memory_request_bytes`, \
-                  `memory_limit_bytes`, `gpu_request_count` and `gpu_limit_count`, and each of them \
-                  × seconds with the suffix `_per_second`. The unit `minute` or `hour` divides by 60 \
-                  or 3600 and changes the suffix. Invalid metrics are omitted, as in `pod_request`.",
+        summary: "Returns the metrics of the pod: `cpu_request_millicores` (in cores; the name \
+                  is historical), `memory_request_bytes`, `ephemeral_storage_request_bytes` and \
+                  `gpu_request_count`, the same with `limit`, and each of the eight × seconds with the \
+                  suffix `_per_second`. The unit `minute` or `hour` divides by 60 or 3600 and changes \
+                  the suffix. `memory_request_gib_hours`, `ephemeral_storage_request_gib_hours` and \
+                  the same with `limit` are bytes × seconds ÷ (2³⁰ × 3600) with any unit. Invalid \
+                  metrics are omitted, as in `pod_request`.",
         group: Group::Kubernetes,
         purity: Purity::Content(pod::REQUESTS),
         examples: &[Example {
             script: r#"pod_metrics(15, "minute")"#,
             input: TWO_CONTAINERS,
-            output: r#"{"cpu_limit_millicores":1,"cpu_limit_millicores_per_minute":0.25,"cpu_request_millicores":0.3,"cpu_request_millicores_per_minute":0.075,"gpu_limit_count":1,"gpu_limit_count_per_minute":0.25,"gpu_request_count":1,"gpu_request_count_per_minute":0.25,"memory_limit_bytes":0,"memory_limit_bytes_per_minute":0,"memory_request_bytes":1073741824,"memory_request_bytes_per_minute":268435456}"#,
+            output: r#"{"cpu_limit_millicores":1,"cpu_limit_millicores_per_minute":0.25,"cpu_request_millicores":0.3,"cpu_request_millicores_per_minute":0.075,"ephemeral_storage_limit_bytes":0,"ephemeral_storage_limit_bytes_per_minute":0,"ephemeral_storage_limit_gib_hours":0,"ephemeral_storage_request_bytes":0,"ephemeral_storage_request_bytes_per_minute":0,"ephemeral_storage_request_gib_hours":0,"gpu_limit_count":1,"gpu_limit_count_per_minute":0.25,"gpu_request_count":1,"gpu_request_count_per_minute":0.25,"memory_limit_bytes":0,"memory_limit_bytes_per_minute":0,"memory_limit_gib_hours":0,"memory_request_bytes":1073741824,"memory_request_bytes_per_minute":268435456,"memory_request_gib_hours":0.004166666666666667}"#,
         }],
     },
     FunctionDoc {
@@ -340,48 +342,62 @@ pub(super) fn or_omitted(context: &Context, number: Result<Number, String>) -> D
     }
 }
 
-/// The names of a section's metrics, each with the name of the derived metric.
-type Names = [(&'static str, &'static str); 3];
-/// The metrics of both sections, in order.
-type Metrics = [(Section, Names); 2];
+/// The names of the metrics of a resource.
+pub(crate) struct Names {
+    amount: &'static str,
+    /// The amount × seconds.
+    derived: &'static str,
+    /// The amount of bytes × seconds in GiB-hours, the unit that memory and storage are sold in.
+    gib_hours: Option<&'static str>,
+}
+
+/// The names of the metrics of CPU, ephemeral storage, GPUs and memory of both sections.
+pub(crate) type Metrics = [(Section, [Names; 4]); 2];
+
+/// A GiB-hour in byte-seconds.
+const GIB_HOUR: i64 = (1 << 30) * 3600;
 
 macro_rules! names {
     ($suffix:literal) => {
         [
-            (
-                Section::Limits,
-                [
-                    (
-                        "cpu_limit_millicores",
-                        concat!("cpu_limit_millicores", $suffix),
-                    ),
-                    ("gpu_limit_count", concat!("gpu_limit_count", $suffix)),
-                    ("memory_limit_bytes", concat!("memory_limit_bytes", $suffix)),
-                ],
+            (Section::Limits, names!("limit", $suffix)),
+            (Section::Requests, names!("request", $suffix)),
+        ]
+    };
+    ($section:literal, $suffix:literal) => {
+        [
+            names!("cpu_", $section, "_millicores", $suffix, None),
+            names!(
+                "ephemeral_storage_",
+                $section,
+                "_bytes",
+                $suffix,
+                Some(concat!("ephemeral_storage_", $section, "_gib_hours"))
             ),
-            (
-                Section::Requests,
-                [
-                    (
-                        "cpu_request_millicores",
-                        concat!("cpu_request_millicores", $suffix),
-                    ),
-                    ("gpu_request_count", concat!("gpu_request_count", $suffix)),
-                    (
-                        "memory_request_bytes",
-                        concat!("memory_request_bytes", $suffix),
-                    ),
-                ],
+            names!("gpu_", $section, "_count", $suffix, None),
+            names!(
+                "memory_",
+                $section,
+                "_bytes",
+                $suffix,
+                Some(concat!("memory_", $section, "_gib_hours"))
             ),
         ]
+    };
+    ($resource:literal, $section:literal, $unit:literal, $suffix:literal, $gib_hours:expr) => {
+        Names {
+            amount: concat!($resource, $section, $unit),
+            derived: concat!($resource, $section, $unit, $suffix),
+            gib_hours: $gib_hours,
+        }
     };
 }
 
 /// Returns the names of the metrics for a unit of time, and its length in seconds.
 pub(crate) fn unit(unit: &str) -> Result<(&'static Metrics, i64), String> {
-    const SECOND: Metrics = names!("_per_second");
-    const MINUTE: Metrics = names!("_per_minute");
-    const HOUR: Metrics = names!("_per_hour");
+    static SECOND: Metrics = names!("_per_second");
+    static MINUTE: Metrics = names!("_per_minute");
+    static HOUR: Metrics = names!("_per_hour");
     match unit {
         "second" => Ok((&SECOND, ONE)),
         "minute" => Ok((&MINUTE, 60)),
@@ -401,21 +417,31 @@ fn pod_metrics(
     let context = context::of(call)?;
     let reserved = Reserved::of(context.document()?.root());
     let (factor, divisor) = (values::decimal(seconds)?, divisor.into());
-    let mut metrics = Vec::with_capacity(12);
+    let gib_hour = GIB_HOUR.into();
+    let mut metrics = Vec::with_capacity(20);
     for (section, names) in names {
         let quantities = [
             reserved.total(*section, "cpu"),
+            reserved.total(*section, "ephemeral-storage"),
             reserved.gpus(*section),
             reserved.total(*section, "memory"),
         ];
-        for ((name, derived), quantity) in names.iter().zip(quantities) {
-            let number = match &quantity {
-                Ok(quantity) => plain(quantity),
-                Err(reason) => Err(reason.clone()),
+        for (names, quantity) in names.iter().zip(quantities) {
+            let mut add = |name: &'static str, number| {
+                metrics.push((Identifier::from(name), or_omitted(&context, number)));
             };
-            let product = quantity.and_then(|quantity| times(&quantity, &factor, &divisor));
-            metrics.push((Identifier::from(*name), or_omitted(&context, number)));
-            metrics.push((Identifier::from(*derived), or_omitted(&context, product)));
+            let product = |divisor| {
+                let quantity = quantity.as_ref().map_err(Clone::clone);
+                quantity.and_then(|quantity| times(quantity, &factor, divisor))
+            };
+            add(
+                names.amount,
+                quantity.as_ref().map_err(Clone::clone).and_then(plain),
+            );
+            add(names.derived, product(&divisor));
+            if let Some(name) = names.gib_hours {
+                add(name, product(&gib_hour));
+            }
         }
     }
     Ok(Dynamic::from_map(metrics.into_iter().collect()))

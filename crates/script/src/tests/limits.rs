@@ -179,6 +179,7 @@ fn an_invalid_number_omits_only_its_metric() {
         for field in [
             "memory_limit_bytes",
             "memory_limit_bytes_per_second",
+            "memory_limit_gib_hours",
             "memory",
             "product",
             "own",
@@ -234,6 +235,7 @@ fn every_amount_that_an_api_server_accepts_is_billed_exactly() {
     for field in [
         "\"memory_limit_bytes\":9223372036854775807,",
         "\"memory_limit_bytes_per_second\":33204139332677192905200,",
+        "\"memory_limit_gib_hours\":8589934591.999999999068677425384521484375,",
         "\"own\":33204139332677192905200}",
     ] {
         assert!(bytes.contains(field), "{field} is not in {bytes}");

@@ -55,6 +55,8 @@ pub(crate) struct Objects {
     /// Set until the first list is complete if the watch was added to a ledger that is not new: what ran
     /// before this second must not be billed.
     added_at: Option<UnixSeconds>,
+    /// Whether every change of a known object is seen: from a complete list on until the next list.
+    sees_each_change: bool,
     /// Until the first list is complete: what is known of the lives of objects that are not known otherwise.
     lives: Arc<HashMap<Uid, KnownLife>>,
 }
@@ -71,6 +73,7 @@ impl Objects {
             version,
             was_complete: version.is_some(),
             added_at: seen_at.filter(|_| version.is_none()),
+            sees_each_change: false,
             lives,
         }
     }
@@ -99,10 +102,16 @@ impl Objects {
         self.known.remove(uid).is_some()
     }
 
+    /// A list begins: it shows the last state of each object, and not the states before it.
+    pub(crate) fn list_began(&mut self) {
+        self.sees_each_change = false;
+    }
+
     /// A list is complete that was requested when the server was at `version`.
     pub(crate) fn listed(&mut self, version: Option<u64>) {
         self.was_complete = true;
         self.added_at = None;
+        self.sees_each_change = true;
         self.lives = Arc::default();
         self.version = self.version.max(version);
     }
@@ -125,7 +134,7 @@ impl Objects {
         let scope = is_new.then(|| self.in_scope_since(&object, now, current_at));
         let seen = seen(&object, known.life, now);
         let lifetime = self.lifetime(&object, seen);
-        let (ended, again) = stretches(&object, lifetime, known.life, seen);
+        let (ended, again) = self.stretches(&object, lifetime, known.life, seen);
         known.life = KnownLife {
             end: lifetime.end.map(|it| it.at),
             again: again.or(known.life.again),
@@ -154,7 +163,6 @@ impl Objects {
     ) -> (Option<Observation<BilledObject>>, UnixSeconds) {
         let uid = object.uid();
         let life = self.life(&uid);
-        self.known.remove(&uid);
         self.version = self.version.max(Some(object.known().version));
         let seen = seen(object, life, now);
         let mut lifetime = self.lifetime(object, seen);
@@ -170,7 +178,8 @@ impl Objects {
         }
         let end = deleted_at(object.seen.root(), lifetime, seen, deletion);
         lifetime.end = Some(end);
-        let (_, again) = stretches(object, lifetime, life, seen);
+        let (_, again) = self.stretches(object, lifetime, life, seen);
+        self.known.remove(&uid);
         // The last state may be new as well: a pod may start and end between two events.
         let last = lifetime
             .start
@@ -184,6 +193,27 @@ impl Objects {
         known
             .or_else(|| self.lives.get(uid).copied())
             .unwrap_or_default()
+    }
+
+    /// Returns when an object had ended, if that is news, and since when it runs again, if it does.
+    fn stretches(
+        &self,
+        object: &Object,
+        lifetime: Lifetime,
+        life: KnownLife,
+        seen: Seen,
+    ) -> (Option<UnixSeconds>, Option<UnixSeconds>) {
+        let root = object.seen.root();
+        if let Some(ended) = life.end {
+            return (None, again(root, ended, lifetime, seen));
+        }
+        if self.sees_each_change && self.known.contains_key(&object.uid()) {
+            // It was never seen to be over. So its containers were restarted, whatever its policy is.
+            return (None, None);
+        }
+        let earlier = earlier_end(root, lifetime, seen);
+        let earlier = earlier.filter(|(_, again)| life.again.is_none_or(|known| *again > known));
+        earlier.unzip()
     }
 
     fn lifetime(&self, object: &Object, seen: Seen) -> Lifetime {
@@ -222,22 +252,6 @@ fn seen(object: &Object, life: KnownLife, now: UnixSeconds) -> Seen {
         reported: object.reported,
         ahead: life.ahead,
     }
-}
-
-/// Returns when an object had ended, if that is news, and since when it runs again, if it does.
-fn stretches(
-    object: &Object,
-    lifetime: Lifetime,
-    life: KnownLife,
-    seen: Seen,
-) -> (Option<UnixSeconds>, Option<UnixSeconds>) {
-    let root = object.seen.root();
-    if let Some(ended) = life.end {
-        return (None, again(root, ended, lifetime, seen));
-    }
-    let earlier = earlier_end(root, lifetime, seen);
-    let earlier = earlier.filter(|(_, again)| life.again.is_none_or(|known| *again > known));
-    earlier.unzip()
 }
 
 fn observation(
@@ -343,6 +357,35 @@ mod tests {
             assert_eq!(after.content.is_grant(&before.content), !refused);
             assert!(!before.content.is_grant(&after.content));
         }
+    }
+
+    #[test]
+    fn a_pod_that_was_never_seen_to_be_over_continues_when_its_containers_are_restarted() {
+        let run = |from: i64| json!({"startedAt": meterline_kubesim::rfc3339(from)});
+        let restarted = || {
+            let mut pod = pod("a", 100);
+            pod["spec"] = json!({"restartPolicy": "Never", "containers": [{"name": "c"}]});
+            let mut before = run(100);
+            before["finishedAt"] = meterline_kubesim::rfc3339(120).into();
+            before["exitCode"] = 1.into();
+            pod["status"]["containerStatuses"] = json!([{"name": "c",
+                "state": {"running": run(125)}, "lastState": {"terminated": before}}]);
+            object(pod, 2)
+        };
+        let mut objects = objects(None);
+        objects.observed(object(pod("a", 100), 1), 101, 100);
+        objects.listed(Some(1));
+        let (ended, seen) = objects.observed(restarted(), 126, 125);
+        assert!(ended.is_none());
+        assert_eq!((seen.start, seen.in_scope_since), (Some(100), None));
+        // After a gap it may have been over meanwhile: a kubelet restarts nothing in such a pod.
+        let mut objects = self::objects(None);
+        objects.observed(object(pod("a", 100), 1), 101, 100);
+        objects.listed(Some(1));
+        objects.list_began();
+        let (ended, seen) = objects.observed(restarted(), 126, 125);
+        assert_eq!(ended.unwrap().end, Some(120));
+        assert_eq!(seen.in_scope_since, Some(125));
     }
 
     #[test]

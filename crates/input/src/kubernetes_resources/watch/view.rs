@@ -208,6 +208,7 @@ impl WatchState {
 
     /// The watcher requests the list. The server was at `version` just before.
     pub(crate) fn list_began(&mut self, version: Option<u64>, now: Moment) {
+        self.objects.list_began();
         self.view = View::Listing {
             since: now.cluster_seconds(),
             version,
