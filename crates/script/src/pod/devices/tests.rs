@@ -64,11 +64,19 @@ fn common(one: i128, other: i128) -> i128 {
 }
 
 fn of(resources: &Value) -> Vec<String> {
-    listed(&pod_of(&[resources.clone()]), None, &Added::new())
+    listed(
+        &pod_of(std::slice::from_ref(resources)),
+        None,
+        &Added::new(),
+    )
 }
 
 fn on(resources: &Value, labels: &Value) -> Vec<String> {
-    listed(&pod_of(&[resources.clone()]), Some(labels), &Added::new())
+    listed(
+        &pod_of(std::slice::from_ref(resources)),
+        Some(labels),
+        &Added::new(),
+    )
 }
 
 #[test]
