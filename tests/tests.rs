@@ -16,6 +16,7 @@ mod clusters;
 mod contents;
 mod corpora;
 mod crashes;
+mod devices;
 mod exact_billing;
 mod fates;
 mod faults;

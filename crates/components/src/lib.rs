@@ -31,10 +31,16 @@ pub struct Preset {
 }
 
 /// Every preset. A blank `input:` or `output:` stands for the section of the first one.
-pub const PRESETS: &[Preset] = &[Preset {
-    name: "kubernetes-pod-exec-time",
-    text: include_str!("../../../presets/kubernetes-pod-exec-time.yaml"),
-}];
+pub const PRESETS: &[Preset] = &[
+    Preset {
+        name: "kubernetes-pod-exec-time",
+        text: include_str!("../../../presets/kubernetes-pod-exec-time.yaml"),
+    },
+    Preset {
+        name: "kubernetes-pod-device-time",
+        text: include_str!("../../../presets/kubernetes-pod-device-time.yaml"),
+    },
+];
 
 /// Every component. The defaults for a blank `input:` or `output:` are sections of the first
 /// preset, so that the two cannot differ.
@@ -84,6 +90,8 @@ mod tests {
     use meterline_core::{Document, KeyDictionary};
 
     use super::*;
+
+    mod device_time;
 
     #[test]
     fn the_registry_installs_the_frequent_keys_once() {

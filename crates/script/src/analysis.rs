@@ -275,6 +275,13 @@ impl Reader<'_> {
             {
                 self.errors.push(self.origin.error(*position, reason, None));
             }
+            if let ("devices", Some(argument)) = (call.name.as_str(), argument)
+                && let Some(table) = argument.get_literal_value(None)
+                && let Some(reason) = functions::wrong_table(&table)
+            {
+                let position = argument.start_position();
+                self.errors.push(self.origin.error(position, reason, None));
+            }
         }
     }
 

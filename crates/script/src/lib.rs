@@ -10,6 +10,7 @@
     allow(clippy::disallowed_methods, reason = "no bill depends on a test")
 )]
 
+mod accelerators;
 mod analysis;
 mod blank;
 mod configured;

@@ -14,12 +14,24 @@ use serde_json::{Map, Value};
 
 use quantity::Amount;
 
-/// The resources that count GPUs, besides `nvidia.com/mig-*`.
+/// The resources that count accelerators, besides `nvidia.com/mig-*`, `huawei.com/Ascend*` and those of
+/// [`NEURON`].
 const GPUS: &[&str] = &[
     "amd.com/gpu",
+    "google.com/tpu",
     "gpu.intel.com/i915",
     "gpu.intel.com/xe",
+    "habana.ai/gaudi",
+    "k8s.amazonaws.com/vgpu",
     "nvidia.com/gpu",
+    "nvidia.com/gpu.shared",
+];
+
+/// The resources that count the same chips in different units: a pod has as many as the largest of them.
+const NEURON: &[&str] = &[
+    "aws.amazon.com/neuron",
+    "aws.amazon.com/neuroncore",
+    "aws.amazon.com/neurondevice",
 ];
 
 /// An amount, or `None` if what it is computed from is malformed.
@@ -144,19 +156,22 @@ impl Reservation {
     /// The GPUs that the pod requests.
     #[must_use]
     pub fn gpu_request(&self) -> Known {
-        let mut gpus = self.names().into_iter().filter(|name| is_gpu(name));
-        gpus.try_fold(Amount::default(), |sum, name| {
-            Some(sum.plus(&self.request(name)?))
-        })
+        self.gpus(|name| self.request(name))
     }
 
     /// The GPUs that limit the pod.
     #[must_use]
     pub fn gpu_limit(&self) -> Known {
-        let mut gpus = self.names().into_iter().filter(|name| is_gpu(name));
-        gpus.try_fold(Amount::default(), |sum, name| {
-            Some(sum.plus(&self.limit(name)?))
-        })
+        self.gpus(|name| self.limit(name))
+    }
+
+    fn gpus(&self, total: impl Fn(&str) -> Known) -> Known {
+        let names = self.names();
+        let mut gpus = names.iter().filter(|name| is_gpu(name));
+        let sum = gpus.try_fold(Amount::default(), |sum, name| Some(sum.plus(&total(name)?)))?;
+        let mut chips = names.iter().filter(|name| NEURON.contains(name));
+        let most = chips.try_fold(Amount::default(), |most, name| Some(most.max(total(name)?)))?;
+        Some(sum.plus(&most))
     }
 
     /// The most that a moment of the pod's life needs of a resource.
@@ -213,7 +228,7 @@ fn requests(resources: &Value, status: &Value) -> Need {
     let mut wanted = amounts(desired);
     // The default of the API server, for devices.
     for (name, amount) in amounts(at(resources, "limits")) {
-        if is_gpu(&name) {
+        if is_of_a_domain(&name) {
             wanted.entry(name).or_insert(amount);
         }
     }
@@ -286,7 +301,15 @@ fn may_be_set_for_pods(name: &str) -> bool {
 }
 
 fn is_gpu(name: &str) -> bool {
-    GPUS.contains(&name) || name.starts_with("nvidia.com/mig-")
+    let is_ascend = name.starts_with("huawei.com/Ascend") && !name.ends_with("-memory");
+    let is_slice = name.starts_with("nvidia.com/mig-") && name != "nvidia.com/mig-";
+    GPUS.contains(&name) || is_slice || is_ascend
+}
+
+/// Whether it is a resource of a device plugin.
+fn is_of_a_domain(name: &str) -> bool {
+    let domain = name.split_once('/').map(|(domain, _)| domain);
+    domain.is_some_and(|it| it != "kubernetes.io" && !it.ends_with(".kubernetes.io"))
 }
 
 #[cfg(test)]

@@ -86,10 +86,14 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "pod_gpu_request",
         signature: "pod_gpu_request() -> number",
-        summary: "Returns how many GPUs the pod requests: `nvidia.com/gpu`, `amd.com/gpu`, \
-                  `gpu.intel.com/i915`, `gpu.intel.com/xe` and the slices `nvidia.com/mig-*`, \
-                  summed like `pod_request`. For a container with only a limit the limit counts, as \
-                  in the API server.",
+        summary: "Returns how many accelerators the pod requests: cards, chips, slices and the slots \
+                  of shared devices, each summed like `pod_request`. These resources count: \
+                  `nvidia.com/gpu`, `nvidia.com/mig-*`, both also with `.shared`, `amd.com/gpu`, \
+                  `gpu.intel.com/i915`, `gpu.intel.com/xe`, `habana.ai/gaudi`, `google.com/tpu`, \
+                  `huawei.com/Ascend*`, `k8s.amazonaws.com/vgpu`, and the largest of \
+                  `aws.amazon.com/neuron`, `neurondevice` and `neuroncore`, which count the same \
+                  chips. What measures a share of a device, such as `nvidia.com/gpumem`, does not \
+                  count. For a container with only a limit the limit counts, as in the API server.",
         group: Group::Kubernetes,
         purity: Purity::Content(pod::REQUESTS),
         examples: &[Example {
@@ -155,10 +159,16 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     FunctionDoc {
         name: "pod_gpu_type",
         signature: "pod_gpu_type() -> text | ()",
-        summary: "Returns the product name of the pod's GPUs: its annotation \
-                  `data.openmeter.io/gpu_type`, else the value of the node label \
-                  `nvidia.com/gpu.product` that its node selector or required node affinity \
-                  demands, else ().",
+        summary: "Returns the product name of the pod's GPUs: the value that its node selector or \
+                  required node affinity demands of the first of these node labels: \
+                  `nvidia.com/gpu.product`, `amd.com/gpu.product-name`, \
+                  `beta.amd.com/gpu.product-name`, `gpu.intel.com/product`, \
+                  `cloud.google.com/gke-accelerator`, `cloud.google.com/gke-tpu-accelerator`, \
+                  `eks.amazonaws.com/instance-gpu-name`, `karpenter.k8s.aws/instance-gpu-name`, \
+                  `karpenter.k8s.aws/instance-accelerator-name`, `k8s.amazonaws.com/accelerator` \
+                  (except `true`). Affinity counts if all of its alternatives demand the same value. \
+                  If the pod demands none, it is the pod's annotation `data.openmeter.io/gpu_type`, \
+                  else ().",
         group: Group::Kubernetes,
         purity: Purity::Content(pod::GPU_TYPE),
         examples: &[Example {
@@ -176,7 +186,7 @@ pub(super) fn register(engine: &mut Engine) {
         "pod_gpu_type",
         |call: NativeCallContext| -> NativeResult<Dynamic> {
             let context = context::of(&call)?;
-            let Some(gpu_type) = pod::gpu_type(context.document()?.root()) else {
+            let Some(gpu_type) = pod::gpu_type(context.document()?.root(), None) else {
                 return Ok(Dynamic::UNIT);
             };
             let start = prefix::start(gpu_type, prefix::VALUE);

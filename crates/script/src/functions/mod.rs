@@ -4,6 +4,7 @@
 
 mod collections;
 mod collections_docs;
+mod devices;
 mod ids;
 mod known;
 mod kubernetes;
@@ -21,6 +22,7 @@ use std::{collections::HashMap, sync::LazyLock};
 use meterline_core::Reads;
 use rhai::{Engine, EvalAltResult};
 
+pub(crate) use devices::wrong_table;
 pub(crate) use known::{changes_its_argument, is_known, nearest};
 use kubernetes::unit;
 pub(crate) use signature::{Type, mismatch, result, wrong_word};
@@ -95,6 +97,7 @@ static DOCS: LazyLock<Vec<FunctionDoc>> = LazyLock::new(|| {
         quantities::DOCS,
         kubernetes::DOCS,
         reserved::DOCS,
+        devices::DOCS,
         time::DOCS,
         collections_docs::DOCS,
         text::DOCS,
@@ -130,6 +133,7 @@ pub(crate) fn register(engine: &mut Engine) {
     quantities::register(engine);
     kubernetes::register(engine);
     reserved::register(engine);
+    devices::register(engine);
     time::register(engine);
     collections::register(engine);
     text::register(engine);

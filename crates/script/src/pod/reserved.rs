@@ -15,10 +15,12 @@ use meterline_core::Node;
 
 use super::{
     amount::{Holder, Listed},
-    is_gpu,
     resources::{Resources, Section},
 };
-use crate::quantity::Quantity;
+use crate::{
+    accelerators::{self, Accelerator},
+    quantity::Quantity,
+};
 
 /// The kind of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,26 +145,54 @@ impl<'a> Reserved<'a> {
         self.with_overhead(Section::Requests, name, total)
     }
 
-    /// Returns the number of GPUs: the sum of the totals of all resources that count them.
-    pub(crate) fn gpus(&self, section: Section) -> Result<Quantity, String> {
-        let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
+    /// Returns the totals of all wanted resources by name.
+    pub(crate) fn totals(
+        &self,
+        section: Section,
+        wanted: impl Fn(&str) -> bool,
+    ) -> BTreeMap<&'a str, Result<Quantity, String>> {
+        let mut tallies: BTreeMap<&str, Result<Tally, String>> = BTreeMap::new();
         for container in &self.containers {
-            for (name, amount) in container.resources.amounts(section, is_gpu) {
-                tallies
-                    .entry(name)
-                    .or_default()
-                    .add(container.kind, amount?);
+            for (name, amount) in container.resources.amounts(section, &wanted) {
+                let tally = tallies.entry(name).or_insert_with(|| Ok(Tally::default()));
+                match (&mut *tally, amount) {
+                    (Ok(tally), Ok(amount)) => tally.add(container.kind, amount),
+                    (Ok(_), Err(reason)) => *tally = Err(reason),
+                    (Err(_), _) => {}
+                }
             }
         }
         let names = self.overhead.into_iter().flat_map(|it| it.names());
-        for name in names.filter(|name| is_gpu(name)) {
-            tallies.entry(name).or_default();
+        for name in names.filter(|name| wanted(name)) {
+            tallies.entry(name).or_insert_with(|| Ok(Tally::default()));
         }
+        let total = |name, tally: Result<Tally, String>| {
+            tally.and_then(|tally| self.with_overhead(section, name, tally.total()))
+        };
+        let totals = tallies.into_iter();
+        totals
+            .map(|(name, tally)| (name, total(name, tally)))
+            .collect()
+    }
+
+    /// Returns the number of GPUs: the sum of the totals of all resources that count accelerators. Of a family
+    /// of resources, which offer the same silicon, the largest total counts.
+    pub(crate) fn gpus(&self, section: Section) -> Result<Quantity, String> {
         let mut sum = Quantity::ZERO;
-        for (name, tally) in tallies {
-            sum = sum.plus(&self.with_overhead(section, name, tally.total())?);
+        let mut families: BTreeMap<&str, Quantity> = BTreeMap::new();
+        for (name, total) in self.totals(section, accelerators::is_device) {
+            let total = total?;
+            match Accelerator::of(name).and_then(|row| row.family) {
+                None => sum = sum.plus(&total),
+                Some(family) => {
+                    let largest = families.entry(family).or_insert(Quantity::ZERO);
+                    if total > *largest {
+                        *largest = total;
+                    }
+                }
+            }
         }
-        Ok(sum)
+        Ok(families.values().fold(sum, |sum, total| sum.plus(total)))
     }
 
     /// Returns the amounts that are set for the whole pod, by name.

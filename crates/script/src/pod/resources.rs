@@ -9,11 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use meterline_core::Node;
 
-use super::{
-    amount::{Amounts, Holder, Indexed, Listed, Search},
-    is_gpu,
-};
-use crate::quantity::Quantity;
+use super::amount::{Amounts, Holder, Indexed, Listed, Search};
+use crate::{accelerators::is_extended, quantity::Quantity};
 
 /// Requests or limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +145,7 @@ impl<T: Search> Stated<Amounts<T>> {
         }
         match of(&self.desired)? {
             // For devices the API server uses the limit as the request.
-            None if is_gpu(name) => of(&self.limits),
+            None if is_extended(name) => of(&self.limits),
             desired => Ok(desired),
         }
     }
@@ -158,11 +155,11 @@ impl<'a> Stated<Listed<'a>> {
     /// Returns the names of all resources that may have an amount.
     fn names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         let of = |amounts: Option<Listed<'a>>| amounts.into_iter().flat_map(|it| it.names());
-        let gpus = of(self.limits).filter(|name| is_gpu(name));
+        let devices = of(self.limits).filter(|name| is_extended(name));
         of(self.allocated)
             .chain(of(self.actual))
             .chain(of(self.desired))
-            .chain(gpus)
+            .chain(devices)
     }
 
     fn indexed(&self) -> Stated<Indexed<'a>> {

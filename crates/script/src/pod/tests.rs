@@ -262,70 +262,79 @@ fn gpus_of_init_containers_and_overhead_count_as_in_totals() {
     }
 }
 
+/// Each resource is counted with others of its kind, and what measures a share of a device is not counted.
 #[test]
-fn the_gpu_type_comes_from_annotation_then_selector_then_affinity() {
-    let expression = |operator: &str, values: Value| {
-        json!({"matchExpressions": [
-            {"key": "zone", "operator": "In", "values": ["a"]},
-            {"key": "nvidia.com/gpu.product", "operator": operator, "values": values},
-        ]})
-    };
-    let affinity = |terms: Value| {
-        json!({"nodeAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms},
-        }})
-    };
-    let annotation = json!({"annotations": {"data.openmeter.io/gpu_type": "annotated"}});
-    let selector = json!({"nvidia.com/gpu.product": "selected"});
-    let one = affinity(json!([expression("In", json!(["A100"]))]));
-    for (metadata, selector, affinity, expected) in [
-        (annotation, selector.clone(), one.clone(), Some("annotated")),
-        (json!({}), selector, one.clone(), Some("selected")),
-        (json!({}), json!({}), one.clone(), Some("A100")),
-        (json!({"annotations": null}), json!(null), json!(null), None),
+fn every_device_counts_and_shares_of_devices_do_not() {
+    for (resources, expected) in [
+        (json!({"nvidia.com/gpu.shared": "1"}), "1"),
+        (json!({"nvidia.com/mig-2g.10gb.shared": "2"}), "2"),
         (
-            json!({}),
-            json!({}),
-            affinity(json!([expression("In", json!(["A100", "H100"]))])),
-            None,
+            json!({"nvidia.com/mig-1g.5gb": "1", "nvidia.com/mig-3g.20gb": "1"}),
+            "2",
         ),
         (
-            json!({}),
-            json!({}),
-            affinity(json!([expression("NotIn", json!(["A100"]))])),
-            None,
+            json!({"nvidia.com/gpu": "1", "nvidia.com/gpucores": "30", "nvidia.com/gpumem": "3000"}),
+            "1",
         ),
+        (json!({"nvidia.com/gpumem-percentage": "50"}), "0"),
         (
-            json!({}),
-            json!({}),
-            affinity(json!([
-                expression("In", json!(["A100"])),
-                expression("In", json!(["A100"]))
-            ])),
-            Some("A100"),
+            json!({"gpu.intel.com/xe_monitoring": "1", "gpu.intel.com/memory.max": "1000"}),
+            "0",
         ),
+        (json!({"habana.ai/gaudi": "8"}), "8"),
+        (json!({"google.com/tpu": "4"}), "4"),
         (
-            json!({}),
-            json!({}),
-            affinity(json!([
-                expression("In", json!(["A100"])),
-                expression("In", json!(["H100"]))
-            ])),
-            None,
+            json!({"huawei.com/Ascend910B3": "1", "huawei.com/Ascend910B3-memory": "2000"}),
+            "1",
         ),
-        // An alternative without a demand admits any node.
+        (json!({"k8s.amazonaws.com/vgpu": "3"}), "3"),
+        (json!({"aws.amazon.com/neuroncore": "2"}), "2"),
+        // The same chips in three units.
         (
-            json!({}),
-            json!({}),
-            affinity(json!([expression("In", json!(["A100"])), {}])),
-            None,
+            json!({"aws.amazon.com/neuron": "1", "aws.amazon.com/neuroncore": "2",
+                "aws.amazon.com/neurondevice": "1", "google.com/tpu": "4"}),
+            "6",
         ),
-        (json!({}), json!({}), affinity(json!([])), None),
+        (json!({"example.com/npu": "1", "cpu": "9"}), "0"),
     ] {
-        let pod = json!({
-            "metadata": metadata, "spec": {"nodeSelector": selector, "affinity": affinity},
-        });
-        assert_eq!(gpu_type(Document::from(&pod).root()), expected, "{pod}");
+        let pod = pod(json!({"containers": [{"resources": {"limits": resources}}]}));
+        for section in [Section::Requests, Section::Limits] {
+            let count = Reserved::of(pod.root()).gpus(section).unwrap();
+            assert_eq!(count.to_string(), expected, "{resources} {section:?}");
+        }
+    }
+}
+
+/// The API server sets the request of an extended resource to its limit.
+#[test]
+fn a_limit_is_the_request_of_every_extended_resource() {
+    let limits = json!({"example.com/npu": "2", "kubernetes.io/x": "2", "cpu": "2"});
+    let spec = json!({"containers": [{"resources": {"limits": limits}}]});
+    assert_eq!(request(spec.clone(), "example.com/npu"), Ok("2".into()));
+    assert_eq!(request(spec.clone(), "kubernetes.io/x"), Ok("0".into()));
+    assert_eq!(request(spec, "cpu"), Ok("0".into()));
+}
+
+#[test]
+fn totals_by_name_are_the_totals_and_an_error_affects_its_resource_only() {
+    let spec = json!({
+        "overhead": {"a.example/x": "1", "cpu": "1"},
+        "containers": [
+            {"resources": {"requests": {"a.example/x": "2", "b.example/x": "?", "cpu": "1"}}},
+            {"resources": {"requests": {"a.example/x": "1", "b.example/x": "1"}}},
+        ],
+        "initContainers": [{"resources": {"requests": {"a.example/x": "5", "c.example/x": "3"}}}],
+    });
+    let pod = pod(spec);
+    let reserved = Reserved::of(pod.root());
+    let totals = reserved.totals(Section::Requests, |name| name != "cpu");
+    assert_eq!(
+        totals.keys().copied().collect::<Vec<_>>(),
+        ["a.example/x", "b.example/x", "c.example/x"]
+    );
+    for (name, total) in totals {
+        assert_eq!(total, reserved.total(Section::Requests, name), "{name}");
+        assert_eq!(total.is_err(), name.starts_with('b'), "{name}");
     }
 }
 

@@ -11,7 +11,10 @@ pub const NAMES: &[&str] = &[
     "hugepages-2Mi",
     "nvidia.com/gpu",
     "nvidia.com/mig-1g.5gb",
+    "nvidia.com/gpu.shared",
     "amd.com/gpu",
+    "aws.amazon.com/neuron",
+    "aws.amazon.com/neuroncore",
     "example.com/fpga",
 ];
 

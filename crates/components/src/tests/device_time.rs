@@ -1,0 +1,233 @@
+//! The mapping of the preset `kubernetes-pod-device-time`, with the processors around it.
+
+use std::path::Path;
+
+use meterline_config::{Source, load};
+use meterline_core::{
+    About, BuildContext, Document, Drops, Extensions, Health, Identity, Message, Metrics,
+    Processor, Rejected, part_id,
+};
+use serde_json::{Value, json};
+
+use crate::{PRESETS, registry};
+
+const TYPE: &str = "kube-pod-device-time";
+const START: i64 = 1_700_000_000;
+
+/// The processors of the preset.
+fn processors() -> Vec<Box<dyn Processor>> {
+    let preset = PRESETS.iter().find(|it| it.name.ends_with("device-time"));
+    let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas");
+    let source = Source {
+        name: "preset".to_owned(),
+        text: preset.unwrap().text.to_owned(),
+        dir: Some(schemas),
+    };
+    let loaded = load(&source, &[], &|_: &str| None, &registry().unwrap());
+    let (loaded, _) = loaded.unwrap_or_else(|errors| panic!("{errors:?}"));
+    let cx = BuildContext {
+        label: "".into(),
+        metrics: Metrics::default(),
+        health: Health::default(),
+        extensions: Extensions::default(),
+        rejected: Rejected::default(),
+        processing: None,
+    };
+    let build = loaded.processors.iter().map(|plan| plan.build(&cx));
+    build
+        .map(|it| it.unwrap_or_else(|error| panic!("{error:?}")))
+        .collect()
+}
+
+fn message(pod: &Value, seconds: i64) -> Message {
+    let mut message = Message::new(meterline_core::Content::Document(Document::from(pod)));
+    let times = [
+        ("schedule_time", "2023-11-14T22:13:20Z".to_owned()),
+        ("schedule_interval", format!("{seconds}s")),
+    ];
+    for (key, value) in times {
+        message.metadata.set(key, value);
+    }
+    message
+        .with_identity(Identity {
+            about: About::Text("pod default/a".into()),
+            uid: "uid-a".into(),
+            start: START,
+            end: START + seconds,
+            cluster: None,
+        })
+        .with_origin(0)
+}
+
+/// What the preset makes of a pod that ran for some seconds, and where it dropped the message.
+fn run(pod: &Value, seconds: i64) -> (Vec<Value>, Vec<String>) {
+    // They install the frequent keys of documents, so they come first.
+    let processors = processors();
+    let (mut batch, mut drops) = (vec![message(pod, seconds)], Drops::default());
+    for mut processor in processors {
+        batch = processor.process(batch, &mut drops);
+    }
+    for message in &batch {
+        assert!(message.failure().is_none(), "{:?}", message.failure());
+    }
+    let events = batch.iter().map(|message| message.tree().unwrap());
+    let drops = drops.iter().map(|it| it.place.to_string());
+    (events.collect(), drops.collect())
+}
+
+fn events(pod: &Value, seconds: i64) -> Vec<Value> {
+    let (events, drops) = run(pod, seconds);
+    assert!(drops.is_empty(), "{drops:?}");
+    events
+}
+
+fn pod(limits: &Value) -> Value {
+    json!({
+        "metadata": {"name": "a", "namespace": "default", "uid": "uid-a"},
+        "spec": {"containers": [{"name": "main", "resources": {"limits": limits}}]},
+    })
+}
+
+#[test]
+fn each_kind_of_device_has_an_event_with_an_id_of_its_own() {
+    let mut pod = pod(&json!({
+        "cpu": "8", "nvidia.com/gpu": "2", "nvidia.com/mig-1g.5gb": "3", "example.com/npu": "1",
+    }));
+    pod["metadata"]["annotations"] = json!({
+        "openmeter.io/subject": " customer-1 ", "data.openmeter.io/plan": "gold", "noise": "x",
+    });
+    pod["spec"]["nodeSelector"] = json!({"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB"});
+    let event = |resource: &str, more: Value| {
+        let mut data = json!({
+            "plan": "gold", "pod_name": "a", "pod_namespace": "default", "duration_seconds": 15,
+            "resource": resource, "vendor": "nvidia", "gpu_type": "NVIDIA-A100-SXM4-40GB",
+            "sharing": "none",
+        });
+        let more = more.as_object().unwrap().clone();
+        data.as_object_mut().unwrap().extend(more);
+        json!({
+            "id": part_id(None, TYPE, resource, "uid-a", START).to_string(), "specversion": "1.0", "type": TYPE,
+            "source": "kubernetes-api", "time": "2023-11-14T22:13:20Z", "subject": "customer-1",
+            "data": data,
+        })
+    };
+    let card = json!({
+        "unit": "card", "partition": "", "device_count": 2, "device_fraction": 1,
+        "device_hours": 0.008_333_333_333_333_333, "gpu_equivalent_hours": 0.008_333_333_333_333_333,
+    });
+    let slice = json!({
+        "unit": "slice", "partition": "1g.5gb", "device_count": 3, "device_hours": 0.0125,
+    });
+    assert_eq!(
+        events(&pod, 15),
+        [
+            event("nvidia.com/gpu", card),
+            event("nvidia.com/mig-1g.5gb", slice),
+        ]
+    );
+}
+
+#[test]
+fn a_pod_without_devices_makes_no_event_and_is_dropped_by_the_array() {
+    for limits in [
+        json!({"cpu": "8"}),
+        json!({"example.com/npu": "1"}),
+        json!({"nvidia.com/gpumem": "1"}),
+    ] {
+        let (events, drops) = run(&pod(&limits), 15);
+        assert_eq!(events, [Value::Null; 0], "{limits}");
+        assert_eq!(drops, ["pipeline.processors.2.unarchive"], "{limits}");
+    }
+}
+
+#[test]
+fn hours_are_exact_and_a_share_of_a_card_counts_as_its_part() {
+    let data = |limits: &Value, seconds: i64| {
+        let events = events(&pod(limits), seconds);
+        let [event] = events.as_slice() else {
+            panic!("{events:?}");
+        };
+        event["data"].clone()
+    };
+    let half = json!({"nvidia.com/gpu": "3", "nvidia.com/gpumem-percentage": "30"});
+    let half = data(&half, 36);
+    assert_eq!(half["device_hours"], json!(0.03));
+    assert_eq!(half["gpu_equivalent_hours"], json!(0.009));
+    assert_eq!(half["device_fraction"], json!(0.3));
+    assert_eq!(half["unit"], "share");
+    let hour = data(&json!({"amd.com/gpu": "8"}), 3600);
+    assert_eq!(hour["device_hours"], json!(8));
+    assert_eq!(hour["gpu_equivalent_hours"], json!(8));
+    let slot = data(&json!({"nvidia.com/gpu.shared": "1"}), 900);
+    assert_eq!(slot["device_hours"], json!(0.25));
+    assert_eq!(slot["sharing"], "unknown");
+    for unknown in [
+        "gpu_equivalent_hours",
+        "device_fraction",
+        "gpu_type",
+        "gpu_memory_bytes",
+    ] {
+        assert_eq!(slot.get(unknown), None, "{unknown}");
+    }
+}
+
+/// An annotation names the type only where nothing else does, and no other field that is measured.
+#[test]
+fn annotations_change_no_measured_field() {
+    let spoofed = |selector: &Value, kind: &str| {
+        let mut pod = pod(&json!({"nvidia.com/mig-1g.5gb": "1"}));
+        let prefix = "data.openmeter.io/";
+        let names = [
+            "pod_name",
+            "pod_namespace",
+            "duration_seconds",
+            "resource",
+            "vendor",
+            "unit",
+            "gpu_memory_bytes",
+            "partition",
+            "sharing",
+            "device_count",
+            "device_fraction",
+            "device_hours",
+            "gpu_equivalent_hours",
+        ];
+        let spoofs = names.map(|name| (format!("{prefix}{name}"), json!("0")));
+        let mut spoofs: serde_json::Map<_, _> = spoofs.into_iter().collect();
+        spoofs.insert(format!("{prefix}gpu_type"), kind.into());
+        pod["metadata"]["annotations"] = spoofs.into();
+        pod["spec"]["nodeSelector"] = selector.clone();
+        events(&pod, 36).remove(0)["data"].take()
+    };
+    let mut expected = json!({
+        "pod_name": "a", "pod_namespace": "default", "duration_seconds": 36,
+        "resource": "nvidia.com/mig-1g.5gb", "vendor": "nvidia", "unit": "slice",
+        "partition": "1g.5gb", "sharing": "none", "device_count": 1, "device_hours": 0.01,
+    });
+    assert_eq!(spoofed(&json!({}), "  "), expected);
+    expected["gpu_type"] = "T4".into();
+    assert_eq!(spoofed(&json!({}), " T4"), expected);
+    expected["gpu_type"] = "H100".into();
+    assert_eq!(
+        spoofed(&json!({"nvidia.com/gpu.product": "H100"}), "T4"),
+        expected
+    );
+}
+
+/// Nothing but the token is missing, and no whole object is kept.
+#[test]
+fn the_preset_has_no_other_warning_than_that_of_the_token() {
+    let preset = PRESETS.iter().find(|it| it.name.ends_with("device-time"));
+    let source = Source {
+        name: "preset".to_owned(),
+        text: preset.unwrap().text.to_owned(),
+        dir: None,
+    };
+    let loaded = load(&source, &[], &|_: &str| None, &registry().unwrap());
+    let (_, warnings) = loaded.unwrap_or_else(|errors| panic!("{errors:?}"));
+    let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    let [warning] = warnings.as_slice() else {
+        panic!("{warnings:?}");
+    };
+    assert!(warning.contains("there is no token"), "{warning}");
+}
