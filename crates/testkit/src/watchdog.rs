@@ -43,18 +43,18 @@ mod tests {
 
     #[test]
     fn a_test_that_takes_too_long_is_ended_and_one_that_ends_is_not() {
-        let limit = Duration::from_millis(20);
         let (sender, called) = channel();
-        let slow = {
+        let call = |name: &'static str| {
             let sender = sender.clone();
-            Watchdog::call_after(limit, move || drop(sender.send("slow")))
+            move || assert_eq!(sender.send(name), Ok(()))
         };
+        let slow = Watchdog::call_after(Duration::from_millis(20), call("slow"));
         assert_eq!(called.recv(), Ok("slow"));
         drop(slow);
-        drop(Watchdog::call_after(Duration::MAX, move || {
-            drop(sender.send("ended"));
-        }));
-        // Its thread ends with it, and drops the last sender.
+        let ended = Watchdog::call_after(Duration::MAX, call("ended"));
+        drop(ended);
+        drop(sender);
+        // The thread of the watchdog ends with it, and drops the last sender.
         assert!(called.recv().is_err());
     }
 }
