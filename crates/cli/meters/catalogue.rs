@@ -32,7 +32,9 @@ pub(super) enum Measure {
 }
 
 /// Every meter. A slug, a type of event and a measure are final once a server has them.
-pub(super) const CATALOGUE: &[EventMeters] = &[EventMeters {
+pub(super) const CATALOGUE: &[EventMeters] = &[POD_EXEC_TIME, POD_DEVICE_TIME];
+
+const POD_EXEC_TIME: EventMeters = EventMeters {
     event_type: "kube-pod-exec-time",
     presets: &["kubernetes-pod-exec-time"],
     meters: &[
@@ -85,7 +87,32 @@ pub(super) const CATALOGUE: &[EventMeters] = &[EventMeters {
             group_by: &[],
         },
     ],
-}];
+};
+
+const POD_DEVICE_TIME: EventMeters = EventMeters {
+    event_type: "kube-pod-device-time",
+    presets: &["kubernetes-pod-device-time"],
+    meters: &[
+        Meter {
+            slug: "k8s_gpu_hours",
+            name: "GPU time (device-h)",
+            measure: Measure::Sum("device_hours"),
+            group_by: &[
+                ("namespace", "pod_namespace"),
+                ("gpu_type", "gpu_type"),
+                ("partition", "partition"),
+                ("sharing", "sharing"),
+                ("resource", "resource"),
+            ],
+        },
+        Meter {
+            slug: "k8s_gpu_equivalent_hours",
+            name: "GPU time in whole-GPU equivalents (h)",
+            measure: Measure::Sum("gpu_equivalent_hours"),
+            group_by: &[("namespace", "pod_namespace"), ("gpu_type", "gpu_type")],
+        },
+    ],
+};
 
 /// The definitions of the meters of a preset; `None`: of all presets.
 pub(super) fn definitions(preset: Option<&str>) -> Vec<Definition> {

@@ -16,7 +16,7 @@ use crate::lint;
 /// An object of each type of event, with everything that a preset reads of one.
 fn sample(event_type: &str) -> Value {
     match event_type {
-        "kube-pod-exec-time" => json!({
+        "kube-pod-exec-time" | "kube-pod-device-time" => json!({
             "metadata": {"name": "web", "namespace": "shop", "uid": "6b1c5a1e"},
             "spec": {
                 "nodeSelector": {"nvidia.com/gpu.product": "A100"},
