@@ -128,6 +128,31 @@ impl Document {
         *place = Some(Arc::new(memo));
     }
 
+    /// Returns this object with a field of this key and value in place of any that it has, or without one. A
+    /// document that is no object is returned as it is.
+    #[must_use]
+    pub fn with_field(&self, key: &str, value: Option<Node<'_>>) -> Self {
+        let root = self.root();
+        if !root.is_object() {
+            return self.clone();
+        }
+        let added = value.map_or(0, |value| key.len() + value.raw().len() + 8);
+        let mut builder = Builder::with_capacity(self.size() + added);
+        let open = builder.begin_object();
+        for (name, field) in root.entries() {
+            if name != key {
+                builder.key(name);
+                builder.push_raw(field);
+            }
+        }
+        if let Some(value) = value {
+            builder.key(key);
+            builder.push_raw(value);
+        }
+        builder.end(open);
+        builder.finish()
+    }
+
     /// Size in bytes.
     #[must_use]
     pub fn size(&self) -> usize {

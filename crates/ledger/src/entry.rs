@@ -329,6 +329,40 @@ impl<C: Content> Entry<C> {
         Some(written)
     }
 
+    /// Changes the contents from `at` on that were not handed out before `emitted`. `change` returns the new content
+    /// in place of one, if it has one. Returns whether anything changed, and where a segment was divided.
+    pub(crate) fn amend(
+        &mut self,
+        at: UnixSeconds,
+        emitted: UnixSeconds,
+        change: &mut dyn FnMut(&C) -> Option<C>,
+    ) -> (bool, Option<UnixSeconds>) {
+        let at = at.max(emitted);
+        let (mut is_changed, mut divided) = (false, None);
+        for segment in &mut self.segments {
+            if segment.end.is_some_and(|end| end <= at) {
+                continue;
+            }
+            let Some(content) = change(segment.content()) else {
+                continue;
+            };
+            is_changed = true;
+            if at <= segment.start {
+                segment.replace(content);
+            } else {
+                // The segments are in order and do not overlap, so this happens once.
+                let end = segment.end.replace(at);
+                divided = Some(Segment::new(at, end, content));
+            }
+        }
+        if let Some(segment) = divided {
+            let place = self.segments.partition_point(|it| it.start < at);
+            self.segments.insert(place, segment);
+            return (true, Some(at));
+        }
+        (is_changed, None)
+    }
+
     /// How many seconds after the end of an ended life were or will be handed out, and not by another
     /// replica.
     pub(crate) fn overbilled_seconds(&self, others: &Others) -> i64 {

@@ -121,6 +121,49 @@ impl<C: Content> Objects<C> {
         })
     }
 
+    /// Changes the contents of one object, or of all, from `at` on; see [`Entry::amend`]. Returns the objects that
+    /// were divided.
+    pub(crate) fn amend(
+        &mut self,
+        uid: Option<&str>,
+        (at, emitted): (UnixSeconds, UnixSeconds),
+        change: &mut dyn FnMut(&C) -> Option<C>,
+    ) -> Vec<Uid> {
+        let mut divided = Vec::new();
+        let mut amended = Vec::new();
+        let mut each = |uid: &Uid, entry: &mut Entry<C>, waiting: &mut Usages| {
+            let is_changed;
+            let border;
+            (is_changed, border) = waiting.change(entry, |it| it.amend(at, emitted, change));
+            if is_changed {
+                amended.push(Arc::clone(uid));
+            }
+            if let Some(border) = border {
+                divided.push((border, Arc::clone(uid)));
+            }
+        };
+        match uid {
+            Some(uid) => {
+                if let Some((uid, mut entry)) = self.entries.remove_entry(uid) {
+                    each(&uid, &mut entry, &mut self.waiting);
+                    self.entries.insert(uid, entry);
+                }
+            }
+            None => {
+                for (uid, entry) in &mut self.entries {
+                    each(uid, entry, &mut self.waiting);
+                }
+            }
+        }
+        for uid in &amended {
+            self.mark_dirty(uid);
+        }
+        for (border, uid) in &divided {
+            self.expire_at(*border, uid);
+        }
+        divided.into_iter().map(|(_, uid)| uid).collect()
+    }
+
     // --- partial contents ---------------------------------------------------------------------
 
     /// Calls `change` for each content; it returns whether it changed the content.

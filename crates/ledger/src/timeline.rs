@@ -236,6 +236,17 @@ impl<C: Content> Timeline<C> {
             .join_newest(uid, budget, self.windows.emitted, billed)
     }
 
+    /// See [`Ledger::amend`](crate::Ledger::amend).
+    pub(crate) fn amend(
+        &mut self,
+        uid: Option<&str>,
+        at: UnixSeconds,
+        change: &mut dyn FnMut(&C) -> Option<C>,
+    ) -> Vec<Uid> {
+        let emitted = self.windows.emitted;
+        self.objects.amend(uid, (at, emitted), change)
+    }
+
     /// Calls `change` for each content; it returns whether it changed the content.
     pub(crate) fn each_content(&mut self, change: &mut dyn FnMut(&Uid, &mut C) -> bool) {
         self.objects.each_content(change);

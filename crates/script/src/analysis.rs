@@ -11,6 +11,7 @@ use crate::{
     functions::{self, Purity, Type},
     paths::{self, BODY, MAKE_PATH},
     reads,
+    relation::Relation,
     reuse::{self, Reuse},
 };
 
@@ -52,7 +53,14 @@ pub(crate) fn analyse<'a>(
     origin: &'a Origin,
     blanked: &'a str,
 ) -> Result<Analysis, Vec<ScriptError>> {
-    let this = reads::of_this(ast);
+    let reads = reads::of_this(ast);
+    let mut this = reads.clone();
+    if let Reads::Parts(parts) = &mut this {
+        // Functions return these.
+        for relation in Relation::ALL {
+            parts.keys.remove(relation.key());
+        }
+    }
     let mut reader = Reader {
         origin,
         blanked: words(blanked),
@@ -62,7 +70,7 @@ pub(crate) fn analyse<'a>(
         errors: Vec::new(),
         analysis: Analysis {
             is_pure: true,
-            reads: this.clone(),
+            reads,
             this,
             ..Analysis::default()
         },

@@ -32,6 +32,7 @@ mod pod;
 mod prefix;
 pub mod quantity;
 mod reads;
+mod relation;
 mod reuse;
 mod script;
 mod statements;
@@ -45,6 +46,7 @@ pub use functions::{Example, FunctionDoc, Group, Purity};
 pub use mapping::{Mapped, Mapping};
 pub use notes::{Loss, Note};
 pub use pod::{compare_reserved, granted};
+pub use relation::Relation;
 pub use template::Template;
 
 #[cfg(test)]

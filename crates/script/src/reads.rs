@@ -1,5 +1,7 @@
 //! Analyses which parts of `this` a script reads.
 //!
+//! The calls `namespace()` and `node()` stand for a field of `this`, which has their name.
+//!
 //! Variables that alias a part of `this` are tracked: after
 //! `let annotations = this.metadata?.annotations ?? #{}` only the keys and prefixes that the script reads
 //! of `annotations` are read.
@@ -10,9 +12,9 @@
 use std::collections::BTreeMap;
 
 use meterline_core::{Reads, Step};
-use rhai::{AST, ASTFlags, ASTNode, Expr, Position, Stmt};
+use rhai::{AST, ASTFlags, ASTNode, Expr, FnCallExpr, Position, Stmt};
 
-use crate::paths;
+use crate::{paths, relation::Relation};
 
 /// The function that reads only the fields with a prefix.
 const SELECT_PREFIX: &str = "select_prefix";
@@ -120,7 +122,7 @@ impl Reader {
                 let is_label = !self.uses_root && is_data(path);
                 if let Some(Some(alias)) = self.aliases.get_mut(variable.1.as_str()) {
                     let chain = chain_from(path).unwrap_or(expression);
-                    add(&mut alias.reads, chain, is_label);
+                    add(&mut alias.reads, None, chain, is_label);
                 }
             }
             Some(ASTNode::Stmt(Stmt::Assignment(assignment))) => {
@@ -138,14 +140,25 @@ impl Reader {
     }
 
     fn use_of_this(&mut self, path: &[ASTNode<'_>]) {
-        let Some(ASTNode::Expr(expression @ Expr::ThisPtr(position))) = path.last() else {
+        let expression = match path.last() {
+            Some(ASTNode::Expr(expression)) => expression,
+            // A script that consists of the call.
+            Some(ASTNode::Stmt(Stmt::FnCall(call, _))) => {
+                if let Some(relation) = relation(call) {
+                    self.reads.add(&[Step::Key(relation.key())]);
+                }
+                return;
+            }
+            _ => return,
+        };
+        let Some((base, place)) = base(expression) else {
             return;
         };
         let mut aliases = self.aliases.values().flatten();
-        if !self.in_body || !aliases.any(|alias| alias.place == *position) {
+        if !self.in_body || !aliases.any(|alias| alias.place == place) {
             let is_label = self.in_body && !self.uses_root && is_data(path);
             let chain = chain_from(path).unwrap_or(expression);
-            add(&mut self.reads, chain, is_label);
+            add(&mut self.reads, base, chain, is_label);
         }
     }
 }
@@ -238,9 +251,25 @@ fn is_use_of_root(path: &[ASTNode<'_>]) -> bool {
     variable.1 == "root" && !above.iter().any(is_target)
 }
 
+/// The relation that a call returns.
+fn relation(call: &FnCallExpr) -> Option<Relation> {
+    Relation::of_function(&call.name).filter(|_| call.args.is_empty())
+}
+
+/// Returns the field of `this` that an expression stands for, `None` for all of it, and the place of the expression.
+fn base(expression: &Expr) -> Option<(Option<Relation>, Position)> {
+    match expression {
+        Expr::ThisPtr(place) => Some((None, *place)),
+        Expr::FnCall(call, place) => relation(call).map(|it| (Some(it), *place)),
+        _ => None,
+    }
+}
+
 /// Adds what a chain reads of its base. `is_label` is whether it only becomes the `data` of the result.
-fn add(reads: &mut Reads, chain: &Expr, is_label: bool) {
-    let (path, end) = path(chain);
+fn add(reads: &mut Reads, base: Option<Relation>, chain: &Expr, is_label: bool) {
+    let (steps, end) = path(chain);
+    let base = base.map(|it| Step::Key(it.key()));
+    let path: Vec<_> = base.into_iter().chain(steps).collect();
     match end {
         End::Prefix(prefix) if is_label => reads.add_prefix(&path, prefix),
         End::Prefix(prefix) => reads.add_needed_prefix(&path, prefix),
@@ -258,19 +287,19 @@ fn alias(value: &Expr) -> Option<Alias> {
         },
         value => value,
     };
-    let (Expr::ThisPtr(place), _) = paths::chain(value) else {
+    let (base, place) = base(paths::chain(value).0)?;
+    let (steps, End::Chain) = path(value) else {
         return None;
     };
-    let (path, End::Chain) = path(value) else {
-        return None;
-    };
+    let base = base.map(|it| Step::Key(it.key()));
+    let path: Vec<_> = base.into_iter().chain(steps).collect();
     let owned = |step: Step<'_>| match step {
         Step::Key(key) => Some(key.to_owned()),
         Step::Item => None,
     };
     (!path.is_empty()).then(|| Alias {
         path: path.into_iter().map(owned).collect(),
-        place: *place,
+        place,
         reads: Reads::default(),
     })
 }

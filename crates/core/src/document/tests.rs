@@ -161,3 +161,21 @@ proptest! {
         prop_assert_eq!(plain(&written), plain(&number));
     }
 }
+
+#[test]
+fn a_field_is_added_replaced_and_removed() {
+    let document = |value: serde_json::Value| Document::from(&value);
+    let pod = document(json!({"metadata": {"name": "a"}, "spec": [1]}));
+    let one = document(json!({"labels": {"tier": "gold"}}));
+    let with = pod.with_field("namespace()", Some(one.root()));
+    assert_eq!(
+        with.root().to_value(),
+        json!({"metadata": {"name": "a"}, "spec": [1], "namespace()": {"labels": {"tier": "gold"}}})
+    );
+    let other = document(json!({"labels": {}}));
+    let replaced = with.with_field("namespace()", Some(other.root()));
+    assert_eq!(replaced.root().get("namespace()").unwrap().to_value(), json!({"labels": {}}));
+    assert_eq!(replaced.with_field("namespace()", None), pod);
+    let text = document(json!("text"));
+    assert_eq!(text.with_field("a", Some(one.root())), text);
+}

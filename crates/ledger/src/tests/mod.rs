@@ -1,5 +1,6 @@
 //! The rules of the ledger one by one, and then any history.
 
+mod amended;
 mod better;
 mod budget;
 mod changes;

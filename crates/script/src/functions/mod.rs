@@ -11,6 +11,7 @@ mod kubernetes;
 mod message;
 mod operators;
 mod quantities;
+mod related;
 mod reserved;
 mod signature;
 mod text;
@@ -98,6 +99,7 @@ static DOCS: LazyLock<Vec<FunctionDoc>> = LazyLock::new(|| {
         kubernetes::DOCS,
         reserved::DOCS,
         devices::DOCS,
+        related::DOCS,
         time::DOCS,
         collections_docs::DOCS,
         text::DOCS,
@@ -134,6 +136,7 @@ pub(crate) fn register(engine: &mut Engine) {
     kubernetes::register(engine);
     reserved::register(engine);
     devices::register(engine);
+    related::register(engine);
     time::register(engine);
     collections::register(engine);
     text::register(engine);
