@@ -185,6 +185,12 @@ impl<C: Content> Ledger<C> {
         divided.into_iter().map(join).collect()
     }
 
+    /// The owner of an object, while time of it is kept.
+    #[must_use]
+    pub fn owner(&self, uid: &str) -> Option<Arc<str>> {
+        self.timeline.objects.owner(uid)
+    }
+
     /// Whether an object is known.
     #[must_use]
     pub fn knows(&self, uid: &str) -> bool {

@@ -174,7 +174,10 @@ fn a_field_is_added_replaced_and_removed() {
     );
     let other = document(json!({"labels": {}}));
     let replaced = with.with_field("namespace()", Some(other.root()));
-    assert_eq!(replaced.root().get("namespace()").unwrap().to_value(), json!({"labels": {}}));
+    assert_eq!(
+        replaced.root().get("namespace()").unwrap().to_value(),
+        json!({"labels": {}})
+    );
     assert_eq!(replaced.with_field("namespace()", None), pod);
     let text = document(json!("text"));
     assert_eq!(text.with_field("a", Some(one.root())), text);

@@ -95,7 +95,11 @@ impl Plan {
         let names = self.names();
         let (ledger, seen) = self.ledger(interval, saved, &options);
         info!(label = %cx.label, from = %messages::rfc3339(ledger.watermark()), "billing begins");
-        let completeness = self.completeness(&names);
+        let mut completeness = self.completeness(&names);
+        let related = options.projection.related.clone();
+        for (relation, _) in &related {
+            completeness.register(relation.key());
+        }
         let ledger = Arc::new(SharedLedger::new(ledger, completeness, &options));
         let (has_state, clock) = (options.has_state, options.clock.clone());
         let report = Arc::new(LedgerReport::new(
@@ -114,7 +118,13 @@ impl Plan {
             &cx.metrics,
             &cx.label,
         ));
-        let watches = self.watches(names, seen.as_ref(), &watched);
+        let mut watches = self.watches(names, seen.as_ref(), &watched);
+        watches.extend(related.iter().map(|(relation, reads)| Watch {
+            name: relation.key().into(),
+            namespace: None,
+            watched: Arc::new(watched.of_related(*relation, reads)),
+            restored: None,
+        }));
         let writer = file.map(|file| writer(file, &ledger, clock, cx));
         let elector = elector(&ledger, &options, cx);
         Ok(KubernetesResources::new(

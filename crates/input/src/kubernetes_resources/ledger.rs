@@ -5,10 +5,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use meterline_core::Node;
 use meterline_ledger::{
-    Budget, Changes, Completeness, DeliveryResult, DeliveryTag, Interval, Ledger, Observation, Uid,
-    UnixSeconds, Waiting, WindowBatch,
+    Budget, Changes, Completeness, Content as _, DeliveryResult, DeliveryTag, Interval, Ledger,
+    Observation, Uid, UnixSeconds, Waiting, WindowBatch,
 };
+use meterline_script::Relation;
 use tokio::{
     sync::{Notify, Semaphore},
     time::Instant,
@@ -18,6 +20,7 @@ use super::{
     leader::claim::Signer,
     object::{BilledObject, Known, KnownLife, Projection},
     options::Options,
+    related::RelatedObjects,
     state::SeenUntil,
 };
 
@@ -31,6 +34,8 @@ enum Leadership {
 
 struct State {
     ledger: Ledger<BilledObject>,
+    /// The metadata of other objects that contents have.
+    related: RelatedObjects,
     completeness: Completeness,
     /// Grows with everything that may have changed the ledger.
     generation: u64,
@@ -43,6 +48,37 @@ struct State {
     leadership: Leadership,
     /// The replica that was last seen to lead while this one stood by.
     leader: Arc<str>,
+}
+
+impl State {
+    /// Adds the observed state of an object, whose content has the metadata of other objects: of each moment for an
+    /// object that is new, and as it is now for one that is known, whose earlier contents have theirs.
+    fn observe_related(
+        &mut self,
+        mut observation: Observation<BilledObject>,
+        bill: impl Fn(&BilledObject) -> Option<BilledObject>,
+    ) -> Waiting {
+        let budget = Budget::default();
+        let Self {
+            ledger, related, ..
+        } = self;
+        if ledger.knows(&observation.uid) {
+            observation.content = related.joined(observation.content, UnixSeconds::MAX);
+            return ledger.apply_within(observation, budget, bill);
+        }
+        let start = observation.start.max(observation.in_scope_since);
+        let start = start.unwrap_or(observation.observed_at);
+        let changes = related.changes(&observation.content, start);
+        let uid = Arc::clone(&observation.uid);
+        observation.content = related.joined(observation.content, start);
+        let mut waiting = ledger.apply_within(observation, budget, &bill);
+        for at in changes {
+            let mut amend = |content: &BilledObject| Some(related.joined(content.clone(), at));
+            let divided = ledger.amend(Some(&uid), at, budget, &bill, &mut amend);
+            waiting = divided.last().map_or(waiting, |(_, waiting)| *waiting);
+        }
+        waiting
+    }
 }
 
 /// A window that may be sent.
@@ -71,9 +107,15 @@ impl SharedLedger {
         completeness: Completeness,
         options: &Options,
     ) -> Self {
+        let mut related = RelatedObjects::new(options.projection.related.clone());
+        if !related.is_nothing() {
+            let contents = ledger.existing().filter_map(|it| it.content);
+            contents.for_each(|content| related.remember(content));
+        }
         Self {
             state: Mutex::new(State {
                 ledger,
+                related,
                 completeness,
                 generation: 0,
                 written: options.has_state.then_some(0),
@@ -118,9 +160,44 @@ impl SharedLedger {
         self.change(|state| {
             state.unplaced.remove(&observation.uid);
             let bill = |content: &BilledObject| content.bill(&self.projection);
-            state
-                .ledger
-                .apply_within(observation, Budget::default(), bill)
+            if state.related.is_nothing() {
+                return state
+                    .ledger
+                    .apply_within(observation, Budget::default(), bill);
+            }
+            state.observe_related(observation, bill)
+        })
+    }
+
+    /// The metadata of an object that others belong to was seen at `now`, as it is since `since`. Returns the effect of
+    /// the budgets on the objects whose time it divided, with their owners.
+    pub(super) fn related(
+        &self,
+        (relation, name): (Relation, &str),
+        object: Node<'_>,
+        (since, now): (UnixSeconds, UnixSeconds),
+    ) -> Vec<(Arc<str>, Waiting)> {
+        let since = since.min(now);
+        let is_news = |state: &mut State| state.related.learn((relation, name), object, since);
+        // Most events of a node change nothing that is read.
+        let Some(change) = is_news(&mut self.state()) else {
+            return Vec::new();
+        };
+        self.change(|state| {
+            let bill = |content: &BilledObject| content.bill(&self.projection);
+            let metadata = change.metadata.root();
+            let mut amend = |content: &BilledObject| {
+                let concerns = content.name_of(relation) == Some(name)
+                    && content.related(relation).map(Node::raw) != Some(metadata.raw());
+                concerns.then(|| content.with_related(relation, Some(metadata)))
+            };
+            let ledger = &mut state.ledger;
+            let divided = ledger.amend(None, change.since, Budget::default(), bill, &mut amend);
+            let owner = |uid: &Uid| ledger.owner(uid).unwrap_or_default();
+            divided
+                .into_iter()
+                .map(|(uid, waiting)| (owner(&uid), waiting))
+                .collect()
         })
     }
 

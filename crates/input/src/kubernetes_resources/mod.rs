@@ -22,6 +22,7 @@ mod metrics;
 mod object;
 mod options;
 mod rejected;
+mod related;
 mod resource_type;
 mod state;
 #[cfg(test)]

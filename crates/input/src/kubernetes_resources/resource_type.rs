@@ -16,6 +16,9 @@ pub(super) enum ResourceType {
     PersistentVolume,
     /// Persistent volume claims, from creation to deletion.
     PersistentVolumeClaim,
+    /// Namespaces, whose metadata belongs to what is billed; they cannot be billed themselves.
+    #[serde(skip)]
+    Namespace,
 }
 
 impl ResourceType {
@@ -26,6 +29,7 @@ impl ResourceType {
             Self::Node => ("Node", "nodes"),
             Self::PersistentVolume => ("PersistentVolume", "persistentvolumes"),
             Self::PersistentVolumeClaim => ("PersistentVolumeClaim", "persistentvolumeclaims"),
+            Self::Namespace => ("Namespace", "namespaces"),
         };
         ApiResource {
             group: String::new(),
@@ -48,6 +52,7 @@ impl ResourceType {
             Self::Node => "node",
             Self::PersistentVolume => "persistentvolume",
             Self::PersistentVolumeClaim => "persistentvolumeclaim",
+            Self::Namespace => "namespace",
         }
     }
 }

@@ -2,9 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::{
-    Accounting, Budget, Content, DeliveryResult, Interval, Ledger, Observation, Times,
-};
+use crate::{Accounting, Budget, Content, DeliveryResult, Interval, Ledger, Observation, Times};
 
 /// A pod with its own label, and the customer of its namespace.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,7 +43,13 @@ fn change(ledger: &mut Ledger<Pod>, namespace: u8, customer: u8, at: i64) {
             ..pod.clone()
         })
     };
-    ledger.amend(None, at, Budget::default(), |it| Some(it.clone()), &mut change);
+    ledger.amend(
+        None,
+        at,
+        Budget::default(),
+        |it| Some(it.clone()),
+        &mut change,
+    );
 }
 
 /// Start, end and content of what is handed out up to `until`, which is delivered.
@@ -109,8 +113,11 @@ proptest! {
         let mut customers = customers;
         customers.sort_unstable();
         customers.dedup_by_key(|it| it.0);
+        let mut learned = 0;
         for (at, customer) in &customers {
-            steps.push((at + delays.next().unwrap_or(0), *at, Some(*customer)));
+            // A watch shows the changes of one object in their order.
+            learned = learned.max(at + delays.next().unwrap_or(0));
+            steps.push((learned, *at, Some(*customer)));
         }
         for at in labels.iter().filter(|at| **at > start && **at < end) {
             steps.push((at + delays.next().unwrap_or(0), *at, None));
@@ -133,7 +140,6 @@ proptest! {
             for (_, at, customer) in steps.iter().filter(|it| it.0 == now) {
                 match customer {
                     Some(customer) => {
-                        // Changes of one namespace are learned in order.
                         learned_of.push((*at, *customer));
                         latest = *customer;
                         change(&mut ledger, 1, *customer, *at);

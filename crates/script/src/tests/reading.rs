@@ -117,6 +117,24 @@ fn only_the_parts_that_a_script_reads_are_converted() {
         ("return this.a.b;", &[&["a", "b"]]),
         ("this.a in this.b", &[&["a"], &["b"]]),
         ("!this.a.b && -this.c > 1", &[&["a", "b"], &["c"]]),
+        ("namespace()", &[&["namespace()"]]),
+        ("namespace().labels.a", &[&["namespace()", "labels", "a"]]),
+        (
+            "node()?.labels?[\"a/b\"]?.nonblank() ?? this.c",
+            &[&["node()", "labels", "a/b"], &["c"]],
+        ),
+        (
+            "let ns = namespace(); [ns.labels.a, ns?.name]",
+            &[&["namespace()", "labels", "a"], &["namespace()", "name"]],
+        ),
+        (
+            "let labels = namespace()?.labels ?? #{}; labels?.a",
+            &[&["namespace()", "labels", "a"]],
+        ),
+        (
+            "[1].map_each(|i| namespace().name)",
+            &[&["namespace()", "name"]],
+        ),
     ];
     for (source, paths) in cases {
         assert_eq!(wanted(source), expected(paths), "{source}");

@@ -100,7 +100,8 @@ pub(super) fn lifetime(
         }
         ResourceType::Node
         | ResourceType::PersistentVolume
-        | ResourceType::PersistentVolumeClaim => Lifetime {
+        | ResourceType::PersistentVolumeClaim
+        | ResourceType::Namespace => Lifetime {
             start: created(object),
             ..Lifetime::default()
         },

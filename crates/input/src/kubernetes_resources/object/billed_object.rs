@@ -3,7 +3,7 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use meterline_core::{Document, Node, Reads};
-use meterline_script::compare_reserved;
+use meterline_script::{Relation, compare_reserved};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 
 use super::projection::Projection;
@@ -84,6 +84,29 @@ impl BilledObject {
         compare_reserved(one, other)
     }
 
+    /// The metadata of another object that it has.
+    pub(crate) fn related(&self, relation: Relation) -> Option<Node<'_>> {
+        self.document.root().get(relation.key())
+    }
+
+    /// The name of another object, if it is related to one.
+    pub(crate) fn name_of(&self, relation: Relation) -> Option<&str> {
+        let path: &[&str] = match relation {
+            Relation::Namespace => &["metadata", "namespace"],
+            Relation::Node => &["spec", "nodeName"],
+        };
+        let name = self.document.root().path(path).and_then(Node::as_str);
+        name.filter(|it| !it.is_empty())
+    }
+
+    /// Returns it with this metadata of another object, or without any.
+    pub(crate) fn with_related(&self, relation: Relation, metadata: Option<Node<'_>>) -> Self {
+        Self {
+            document: self.document.with_field(relation.key(), metadata),
+            ..self.clone()
+        }
+    }
+
     /// Returns why it cannot be billed, if it cannot.
     pub(crate) fn is_missing(&self) -> Option<String> {
         let kept_for = self.kept_for.as_deref()?;
@@ -103,7 +126,7 @@ impl PartialEq for BilledObject {
         fn field<'a>(of: Option<Node<'a>>, key: &str) -> Option<&'a [u8]> {
             of.and_then(|it| it.get(key)).map(Node::raw)
         }
-        fn billed(content: &BilledObject) -> [Option<&[u8]>; 6] {
+        fn billed(content: &BilledObject) -> [Option<&[u8]>; 8] {
             let root = content.document.root();
             let (metadata, spec) = (root.get("metadata"), root.get("spec"));
             let status = root.get("status").filter(|_| !is_pod(root));
@@ -115,6 +138,8 @@ impl PartialEq for BilledObject {
                 field(status, "capacity"),
                 field(status, "allocatable"),
                 field(status, "phase"),
+                field(Some(root), Relation::Namespace.key()),
+                field(Some(root), Relation::Node.key()),
             ]
         }
         self.kept_for == other.kept_for

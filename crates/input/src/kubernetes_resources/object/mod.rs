@@ -208,7 +208,7 @@ impl<'de> Visitor<'de> for ObjectVisitor {
             ..ObjectMeta::default()
         };
         let uid = field("uid").unwrap_or_default().into();
-        let status = writes.status.filter(|_| !is_pod(seen.root()));
+        let status = writes.status.filter(|_| projection.has_billed_status);
         Ok(Object {
             meta,
             uid,

@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use meterline_core::{Document, Limits, Reads};
-use meterline_script::granted;
+use meterline_core::{Document, Limits, Parts, Reads};
+use meterline_script::{Relation, granted};
 
 use crate::kubernetes_resources::{lifetime, resource_type::ResourceType};
 
@@ -51,6 +51,10 @@ pub(crate) struct Projection {
     billed: Reads,
     /// The fields that determine the bill.
     pub(crate) billed_by: Reads,
+    /// Whether a write to the status counts as a change of what is billed.
+    pub(crate) has_billed_status: bool,
+    /// What is read of the metadata of other objects.
+    pub(crate) related: Vec<(Relation, Reads)>,
 }
 
 impl Projection {
@@ -65,6 +69,13 @@ impl Projection {
         if resource_type == ResourceType::Pod {
             // Only pods have containers.
             kept.join(&Reads::of(&["spec.containers.*~"]));
+        }
+        let related = related(reads);
+        if related
+            .iter()
+            .any(|(relation, _)| *relation == Relation::Node)
+        {
+            kept.join(&Reads::of(&["spec.nodeName"]));
         }
         let mut seen = kept.clone();
         seen.join(&Reads::of(&["metadata.uid"]));
@@ -83,6 +94,21 @@ impl Projection {
             needed,
             billed,
             billed_by,
+            has_billed_status: resource_type != ResourceType::Pod,
+            related,
+        }
+    }
+
+    /// For objects whose metadata belongs to what is billed, and of which this is read.
+    pub(crate) fn of_related(reads: &Reads, resource_type: ResourceType) -> Self {
+        let mut metadata = Reads::default();
+        match reads {
+            Reads::All => metadata = Reads::of(&["metadata.labels", "metadata.annotations"]),
+            Reads::Parts(_) => metadata.add_all(&[meterline_core::Step::Key("metadata")], reads),
+        }
+        Self {
+            has_billed_status: false,
+            ..Self::of(&metadata, resource_type)
         }
     }
 
@@ -106,6 +132,16 @@ impl Projection {
         };
         document.project(&self.kept).within(limits, &self.needed)
     }
+}
+
+/// What is read of the metadata of other objects. A pipeline that reads everything of an object reads only what it
+/// names of others.
+fn related(reads: &Reads) -> Vec<(Relation, Reads)> {
+    let Reads::Parts(Parts { keys, .. }) = reads else {
+        return Vec::new();
+    };
+    let of = |relation: Relation| Some((relation, keys.get(relation.key())?.clone()));
+    Relation::ALL.into_iter().filter_map(of).collect()
 }
 
 tokio::task_local! {

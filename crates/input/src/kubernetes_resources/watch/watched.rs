@@ -2,21 +2,25 @@
 
 use std::sync::Arc;
 
-use meterline_core::{Health, Metrics};
+use meterline_core::{Health, Metrics, Node, Reads};
 use meterline_ledger::Content as _;
+use meterline_script::Relation;
 
 use super::{view::Change, warnings::WatchWarnings};
 use crate::kubernetes_resources::{
-    budgets::Budgets, ledger::SharedLedger, metrics::LedgerReport, options::Options,
+    budgets::Budgets, ledger::SharedLedger, metrics::LedgerReport, object::Projection,
+    options::Options, resource_type::ResourceType,
 };
 
 /// What all watches of one input use together.
 pub(crate) struct Watched {
     pub(crate) options: Options,
+    /// What the watched objects are to those that are billed; `None` if they are billed themselves.
+    pub(crate) relation: Option<Relation>,
     pub(crate) ledger: Arc<SharedLedger>,
     pub(crate) report: Arc<LedgerReport>,
     pub(crate) warnings: Arc<WatchWarnings>,
-    pub(crate) budgets: Budgets,
+    pub(crate) budgets: Arc<Budgets>,
 }
 
 impl Watched {
@@ -32,10 +36,32 @@ impl Watched {
         let health = health.register(format!("watches {label}"));
         Self {
             options,
+            relation: None,
             ledger,
             report,
             warnings: Arc::new(WatchWarnings::new(health, metrics, label)),
-            budgets: Budgets::new(metrics, label),
+            budgets: Arc::new(Budgets::new(metrics, label)),
+        }
+    }
+
+    /// The same for the watch of other objects, of whose metadata this is read.
+    pub(crate) fn of_related(&self, relation: Relation, reads: &Reads) -> Self {
+        let resource_type = match relation {
+            Relation::Namespace => ResourceType::Namespace,
+            Relation::Node => ResourceType::Node,
+        };
+        Self {
+            options: Options {
+                resource_type,
+                projection: Arc::new(Projection::of_related(reads, resource_type)),
+                label_selector: None,
+                ..self.options.clone()
+            },
+            relation: Some(relation),
+            ledger: Arc::clone(&self.ledger),
+            report: Arc::clone(&self.report),
+            warnings: Arc::clone(&self.warnings),
+            budgets: Arc::clone(&self.budgets),
         }
     }
 
@@ -48,6 +74,18 @@ impl Watched {
             ..
         } = self;
         match change {
+            Change::Observed(observation) if let Some(relation) = self.relation => {
+                let now = observation.observed_at;
+                let object = observation.content.document.root();
+                let name = object.path(&["metadata", "name"]).and_then(Node::as_str);
+                let since = observation.content_since.unwrap_or(now);
+                let name = (relation, name.unwrap_or_default());
+                for (owner, waiting) in ledger.related(name, object, (since, now)) {
+                    budgets.waits(&owner, waiting);
+                }
+            }
+            // The last value of an object that is gone counts for those that it leaves.
+            Change::Deleted { .. } | Change::Vanished { .. } if self.relation.is_some() => {}
             Change::Observed(observation) => {
                 let content = &observation.content;
                 budgets.came(&observation.uid, content);

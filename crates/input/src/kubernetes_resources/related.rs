@@ -1,0 +1,303 @@
+//! Metadata of the namespaces and nodes that objects belong to, as it was at each moment.
+//!
+//! A value that a mapping reads belongs to the content of each object that it concerns, so that a change divides the
+//! time of these objects. Changes of other objects and of the objects themselves arrive on different watches, so the
+//! versions that a window may still need are kept.
+
+use std::collections::{BTreeSet, HashMap};
+
+use meterline_core::{Builder, Document, Node, Reads};
+use meterline_ledger::UnixSeconds;
+use meterline_script::Relation;
+
+use super::object::BilledObject;
+
+/// How many versions of the metadata of one object are kept. An outage of hours with a change each second needs fewer;
+/// beyond that the oldest ones are forgotten, and an object that is first observed later has the oldest one that is
+/// left.
+const MOST_VERSIONS: usize = 16_384;
+
+/// The metadata of one object, oldest first. The first version counts for all time before the second.
+#[derive(Debug, Default)]
+struct Versions(Vec<(UnixSeconds, Document)>);
+
+impl Versions {
+    /// The metadata at a time.
+    fn at(&self, time: UnixSeconds) -> Option<&Document> {
+        let later = self.0.partition_point(|(since, _)| *since <= time);
+        self.0
+            .get(later.saturating_sub(1))
+            .map(|(_, document)| document)
+    }
+
+    fn latest(&self) -> Option<&(UnixSeconds, Document)> {
+        self.0.last()
+    }
+}
+
+/// What was learned of the metadata of an object.
+#[derive(Debug, PartialEq)]
+pub(super) struct RelatedChange {
+    /// Since when it counts for objects that already have an earlier version.
+    pub(super) since: UnixSeconds,
+    pub(super) metadata: Document,
+}
+
+/// See the module documentation.
+#[derive(Debug, Default)]
+pub(super) struct RelatedObjects {
+    /// What is read, by relation.
+    reads: Vec<(Relation, Reads)>,
+    known: HashMap<(Relation, Box<str>), Versions>,
+}
+
+impl RelatedObjects {
+    pub(super) fn new(reads: Vec<(Relation, Reads)>) -> Self {
+        Self {
+            reads,
+            known: HashMap::new(),
+        }
+    }
+
+    /// Remembers the metadata that a restored content has.
+    pub(super) fn remember(&mut self, content: &BilledObject) {
+        for (relation, _) in &self.reads {
+            if let (Some(name), Some(metadata)) =
+                (content.name_of(*relation), content.related(*relation))
+            {
+                let versions = self.known.entry((*relation, name.into())).or_default();
+                if versions.0.is_empty() {
+                    versions.0.push((UnixSeconds::MIN, metadata.to_document()));
+                }
+            }
+        }
+    }
+
+    /// Whether nothing of other objects is read.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.reads.is_empty()
+    }
+
+    /// The relations of which something is read.
+    fn relations(&self) -> impl Iterator<Item = Relation> {
+        self.reads.iter().map(|(relation, _)| *relation)
+    }
+
+    fn versions(&self, content: &BilledObject, relation: Relation) -> Option<&Versions> {
+        let name = content.name_of(relation)?;
+        self.known.get(&(relation, name.into()))
+    }
+
+    /// Returns a content with the metadata of the other objects at a time.
+    pub(super) fn joined(&self, mut content: BilledObject, time: UnixSeconds) -> BilledObject {
+        for relation in self.relations() {
+            let versions = self.versions(&content, relation);
+            if let Some(metadata) = versions.and_then(|it| it.at(time)) {
+                content = content.with_related(relation, Some(metadata.root()));
+            }
+        }
+        content
+    }
+
+    /// The times after `from` at which the metadata of the other objects of a content changed.
+    pub(super) fn changes(&self, content: &BilledObject, from: UnixSeconds) -> Vec<UnixSeconds> {
+        let versions = self
+            .relations()
+            .filter_map(|it| self.versions(content, it))
+            .flat_map(|it| it.0.iter().skip(1));
+        let times: BTreeSet<_> = versions
+            .map(|(since, _)| *since)
+            .filter(|since| *since > from)
+            .collect();
+        times.into_iter().collect()
+    }
+
+    /// Learns the metadata of an object, which is as it is since `since`. Returns the change, unless nothing that
+    /// is read changed.
+    pub(super) fn learn(
+        &mut self,
+        (relation, name): (Relation, &str),
+        object: Node<'_>,
+        since: UnixSeconds,
+    ) -> Option<RelatedChange> {
+        let (_, reads) = self.reads.iter().find(|(it, _)| *it == relation)?;
+        let metadata = metadata(name, object).project(reads);
+        let versions = self.known.entry((relation, name.into())).or_default();
+        let since = match versions.latest() {
+            None => UnixSeconds::MIN,
+            Some((_, known)) if *known == metadata => return None,
+            // The labels of a node come after the node, and after the first pods on it: what is added was true
+            // before.
+            Some((known_since, known))
+                if relation == Relation::Node && is_extended(known, &metadata) =>
+            {
+                let since = *known_since;
+                versions.0.pop();
+                since
+            }
+            // Two changes have the order in which they are seen.
+            Some((known_since, _)) => since.max(*known_since),
+        };
+        if versions.0.len() >= MOST_VERSIONS {
+            versions.0.remove(0);
+        }
+        versions.0.push((since, metadata.clone()));
+        Some(RelatedChange { since, metadata })
+    }
+
+    /// Forgets the versions that nothing before `watermark` needs.
+    pub(super) fn forget(&mut self, watermark: UnixSeconds) {
+        for versions in self.known.values_mut() {
+            let later = versions.0.partition_point(|(since, _)| *since <= watermark);
+            if later > 1 {
+                versions.0.drain(..later - 1);
+            }
+        }
+    }
+}
+
+/// Name, labels and annotations of an object.
+fn metadata(name: &str, object: Node<'_>) -> Document {
+    let value = object.get("metadata").map(Node::to_value);
+    let field = |key: &str| {
+        let value = value.as_ref().and_then(|it| it.get(key));
+        value.cloned().unwrap_or_else(|| serde_json::json!({}))
+    };
+    let mut builder = Builder::default();
+    let open = builder.begin_object();
+    for key in ["annotations", "labels"] {
+        builder.key(key);
+        builder.push(&field(key));
+    }
+    builder.key("name");
+    builder.push(&name.into());
+    builder.end(open);
+    builder.finish()
+}
+
+/// Whether `after` has all labels and annotations of `before` unchanged, and more.
+fn is_extended(before: &Document, after: &Document) -> bool {
+    ["annotations", "labels"].iter().all(|key| {
+        let (before, after) = (before.root().get(key), after.root().get(key));
+        let mut fields = before.into_iter().flat_map(Node::entries);
+        fields.all(|(name, value)| {
+            let now = after.and_then(|it| it.get(name));
+            now.map(Node::raw) == Some(value.raw())
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn related() -> RelatedObjects {
+        let reads = Reads::of(&["labels.customer", "labels.tier"]);
+        RelatedObjects::new(vec![
+            (Relation::Namespace, reads.clone()),
+            (Relation::Node, reads),
+        ])
+    }
+
+    fn pod() -> BilledObject {
+        let pod = json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"nodeName": "m"}});
+        BilledObject::from(Document::from(&pod))
+    }
+
+    fn learn(
+        related: &mut RelatedObjects,
+        (relation, name): (Relation, &str),
+        labels: serde_json::Value,
+        since: i64,
+    ) -> Option<i64> {
+        let object = Document::from(&json!({"metadata": {"labels": labels}}));
+        let change = related.learn((relation, name), object.root(), since);
+        change.map(|it| it.since)
+    }
+
+    fn customer(related: &RelatedObjects, at: i64) -> serde_json::Value {
+        let content = related.joined(pod(), at);
+        let metadata = content.related(Relation::Namespace);
+        metadata.map_or(json!(null), |it| {
+            it.to_value()["labels"]["customer"].clone()
+        })
+    }
+
+    #[test]
+    fn a_content_has_the_metadata_of_its_time() {
+        let mut related = related();
+        let namespace = (Relation::Namespace, "n");
+        assert_eq!(customer(&related, 5), json!(null));
+        let first = learn(&mut related, namespace, json!({"customer": "a"}), 10);
+        assert_eq!(
+            first,
+            Some(i64::MIN),
+            "the first version counts for all time"
+        );
+        assert_eq!(
+            learn(
+                &mut related,
+                namespace,
+                json!({"customer": "a", "x": "y"}),
+                15
+            ),
+            None
+        );
+        assert_eq!(
+            learn(&mut related, namespace, json!({"customer": "b"}), 20),
+            Some(20)
+        );
+        // Its time was written by another clock.
+        assert_eq!(
+            learn(&mut related, namespace, json!({"customer": "c"}), 19),
+            Some(20)
+        );
+        learn(
+            &mut related,
+            (Relation::Namespace, "other"),
+            json!({"customer": "z"}),
+            1,
+        );
+        let all = [5, 19, 20, 99].map(|at| customer(&related, at));
+        assert_eq!(all, ["a", "a", "c", "c"].map(|it| json!(it)));
+        assert_eq!(related.changes(&pod(), 5), [20]);
+        assert_eq!(related.changes(&pod(), 20), [0; 0]);
+        related.forget(20);
+        assert_eq!(
+            customer(&related, 5),
+            json!("c"),
+            "nothing needs it any more"
+        );
+    }
+
+    #[test]
+    fn what_is_added_to_a_node_was_true_before() {
+        let mut related = related();
+        let node = (Relation::Node, "m");
+        assert_eq!(learn(&mut related, node, json!({}), 10), Some(i64::MIN));
+        let added = learn(&mut related, node, json!({"tier": "gpu"}), 20);
+        assert_eq!(added, Some(i64::MIN));
+        assert_eq!(
+            learn(&mut related, node, json!({"tier": "cpu"}), 30),
+            Some(30)
+        );
+        assert_eq!(related.changes(&pod(), 5), [30]);
+        let content = related.joined(pod(), 12);
+        let node = content.related(Relation::Node).unwrap().to_value();
+        assert_eq!(node, json!({"labels": {"tier": "gpu"}}));
+    }
+
+    #[test]
+    fn versions_are_bounded() {
+        let mut related = related();
+        for at in 0..20_000 {
+            let labels = json!({"customer": at.to_string()});
+            learn(&mut related, (Relation::Namespace, "n"), labels, at);
+        }
+        let known = &related.known[&(Relation::Namespace, "n".into())];
+        assert_eq!(known.0.len(), MOST_VERSIONS);
+        assert_eq!(customer(&related, 19_990), json!("19990"));
+    }
+}
