@@ -250,6 +250,10 @@ impl Reader<'_> {
                     ("json", [Expr::StringConstant(path, _)]) => {
                         reads::add_path(&mut self.analysis.reads, path);
                     }
+                    ("subject", [Expr::StringConstant(source, _)]) => {
+                        let reads = functions::subject_reads(source);
+                        self.analysis.reads.join(&reads);
+                    }
                     _ => self.analysis.reads.join(&functions::reads(name)),
                 }
                 self.called(name, position);

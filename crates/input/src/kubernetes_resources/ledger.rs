@@ -7,8 +7,8 @@ use std::{
 
 use meterline_core::Node;
 use meterline_ledger::{
-    Budget, Changes, Completeness, Content as _, DeliveryResult, DeliveryTag, Interval, Ledger,
-    Observation, Uid, UnixSeconds, Waiting, WindowBatch,
+    Budget, Changes, Completeness, DeliveryResult, DeliveryTag, Interval, Ledger, Observation, Uid,
+    UnixSeconds, Waiting, WindowBatch,
 };
 use meterline_script::Relation;
 use tokio::{

@@ -14,6 +14,7 @@ mod quantities;
 mod related;
 mod reserved;
 mod signature;
+mod subject;
 mod text;
 mod time;
 mod values;
@@ -27,6 +28,8 @@ pub(crate) use devices::wrong_table;
 pub(crate) use known::{changes_its_argument, is_known, nearest};
 use kubernetes::unit;
 pub(crate) use signature::{Type, mismatch, result, wrong_word};
+pub(crate) use subject::subject_reads;
+use subject::wrong_source;
 
 use crate::paths::{self, MAKE_PATH};
 
@@ -100,6 +103,7 @@ static DOCS: LazyLock<Vec<FunctionDoc>> = LazyLock::new(|| {
         reserved::DOCS,
         devices::DOCS,
         related::DOCS,
+        subject::DOCS,
         time::DOCS,
         collections_docs::DOCS,
         text::DOCS,
@@ -137,6 +141,7 @@ pub(crate) fn register(engine: &mut Engine) {
     reserved::register(engine);
     devices::register(engine);
     related::register(engine);
+    subject::register(engine);
     time::register(engine);
     collections::register(engine);
     text::register(engine);

@@ -45,6 +45,8 @@ enum Accepts {
     Number,
     /// The name of a unit of time.
     Unit,
+    /// Where a subject comes from.
+    Source,
     Exactly(Type),
 }
 
@@ -55,6 +57,7 @@ impl Accepts {
             "text" | "name" | "key" | "path" | "prefix" | "suffix" | "separator" | "old"
             | "new" | "type" | "namespace" | "algorithm" | "resource" => Self::Exactly(Type::Text),
             "unit" => Self::Unit,
+            "source" => Self::Source,
             "integer" | "position" | "start" | "count" => Self::Exactly(Type::Integer),
             "number" | "seconds" | "factor" | "divisor" => Self::Number,
             "character" => Self::Exactly(Type::Character),
@@ -72,7 +75,7 @@ impl Accepts {
             Self::Anything => true,
             Self::Range => false,
             Self::Number => matches!(given, Type::Integer | Type::Decimal | Type::Text),
-            Self::Unit => given == Type::Text,
+            Self::Unit | Self::Source => given == Type::Text,
             Self::Exactly(wanted) => wanted == given,
         }
     }
@@ -232,6 +235,7 @@ pub(crate) fn wrong_word(name: &str, at: usize, count: usize, text: &str) -> Opt
     let form = forms.find(|form| form.takes_count(count))?;
     match form.parameters.get(at)? {
         Accepts::Unit => super::unit(text).err(),
+        Accepts::Source => super::wrong_source(text),
         _ => None,
     }
 }

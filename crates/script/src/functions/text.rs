@@ -245,7 +245,7 @@ pub(super) fn register(engine: &mut Engine) {
 }
 
 /// Trims a text that names something. It is limited in length, because users may write it.
-fn nonblank(call: rhai::NativeCallContext, text: &str) -> NativeResult<Dynamic> {
+pub(super) fn nonblank(call: rhai::NativeCallContext, text: &str) -> NativeResult<Dynamic> {
     let Some(text) = blank::trimmed(text) else {
         return Ok(Dynamic::UNIT);
     };
