@@ -8,6 +8,7 @@
     reason = "a test that cannot continue panics; the code around the tests is part of them"
 )]
 
+mod attribution;
 mod buffer;
 mod chaos;
 mod chart;

@@ -282,6 +282,7 @@ impl SharedLedger {
         self.change(|state| {
             let result = result(&state.ledger);
             state.ledger.settle(tag, result);
+            state.related.forget(state.ledger.watermark());
         });
     }
 

@@ -26,12 +26,13 @@ use serde::{
     de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
 };
 
+#[cfg(test)]
+use self::billed_object::is_pod;
 pub(super) use self::{
     billed_object::BilledObject,
     projection::{Projection, keeping},
 };
 use self::{
-    billed_object::is_pod,
     projection::PROJECTION,
     writes::{ManagedFields, Writes, newest_writes},
 };
