@@ -95,6 +95,28 @@ Takes node and resources, the configuration's `input_resources`. */ -}}
 {{- end -}}
 {{- end -}}
 
+{{- /* The collections whose metadata mappings read, one a line: those of `namespace()`, `node()` and `subject(…)`. */ -}}
+{{- define "meterline.readMetadata" -}}
+{{- $ofThePreset := "subject(\"${SUBJECT_FROM:pod}\")" -}}
+{{- $text := $ofThePreset -}}
+{{- if .Values.config -}}
+{{- $text = toJson .Values.config -}}
+{{- if not .Values.config.pipeline -}}
+{{- $text = printf "%s %s" $text $ofThePreset -}}
+{{- end -}}
+{{- else if .Values.configFile -}}
+{{- $text = "" -}}
+{{- range .Values.scrape.metadata -}}{{- . }}{{ "\n" }}{{- end -}}
+{{- end -}}
+{{- if regexMatch "\\bnamespace\\(\\)" $text -}}namespaces{{ "\n" }}{{- end -}}
+{{- if regexMatch "\\bnode\\(\\)" $text -}}nodes{{ "\n" }}{{- end -}}
+{{- range regexFindAll "\\bsubject\\([^)]*\\)" $text -1 -}}
+{{- $source := include "meterline.interpolated" (dict "root" $ "text" .) -}}
+{{- if contains "\"namespace" $source -}}namespaces{{ "\n" }}{{- end -}}
+{{- if contains "\"node-label:" $source -}}nodes{{ "\n" }}{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* {"cluster": [plural, ...], "namespaced": {namespace: [plural, ...]}} */ -}}
 {{- define "meterline.scopes" -}}
 {{- $root := . -}}
@@ -122,6 +144,11 @@ Takes node and resources, the configuration's `input_resources`. */ -}}
 {{- $_ := set $namespaced . (append (default list (get $namespaced .)) $plural | uniq | sortAlpha) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range splitList "\n" (include "meterline.readMetadata" . | trim) -}}
+{{- if . -}}
+{{- $cluster = append $cluster . -}}
 {{- end -}}
 {{- end -}}
 {{- $cluster = $cluster | uniq | sortAlpha -}}

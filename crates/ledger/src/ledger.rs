@@ -165,38 +165,6 @@ impl<C: Content> Ledger<C> {
         self.timeline.join_newest(&uid, before, budget, billed)
     }
 
-    /// Learns that something changed at `at` that belongs to the contents of objects, and not to the objects
-    /// themselves: `change` returns the content from then on in place of one, if it concerns that one. It applies
-    /// to one object, or to all. What was handed out is not changed. Returns the effect of the budget on each
-    /// object that this gave another segment; see [`Ledger::apply_within`].
-    pub fn amend(
-        &mut self,
-        uid: Option<&str>,
-        at: UnixSeconds,
-        budget: Budget,
-        billed: impl Fn(&C) -> Option<C>,
-        change: &mut dyn FnMut(&C) -> Option<C>,
-    ) -> Vec<(Uid, Waiting)> {
-        let divided = self.timeline.amend(uid, at, change);
-        let join = |uid: Uid| {
-            let waiting = self.timeline.join_newest(&uid, 0, budget, &billed);
-            (uid, waiting)
-        };
-        divided.into_iter().map(join).collect()
-    }
-
-    /// The owner of an object, while time of it is kept.
-    #[must_use]
-    pub fn owner(&self, uid: &str) -> Option<Arc<str>> {
-        self.timeline.objects.owner(uid)
-    }
-
-    /// Whether an object is known.
-    #[must_use]
-    pub fn knows(&self, uid: &str) -> bool {
-        self.timeline.objects.get(uid).is_some()
-    }
-
     /// Learns that an object no longer exists; a life that had not ended ended at `at`.
     pub fn deleted(&mut self, uid: &str, at: UnixSeconds) {
         self.timeline.deleted(uid, at);

@@ -22,6 +22,7 @@
     allow(clippy::disallowed_methods, reason = "no bill depends on a test")
 )]
 
+mod amend;
 mod budget;
 mod checkpoint;
 mod completeness;
