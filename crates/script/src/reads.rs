@@ -33,8 +33,15 @@ pub(crate) fn of_this(ast: &AST) -> Reads {
         each_node(ast, in_body, &mut |path| reader.use_of_this(path));
     }
     for alias in reader.aliases.into_values().flatten() {
-        reader.reads.add_all(&alias.path(), &alias.reads);
+        let reads = if alias.relation.is_some() {
+            &mut reader.related
+        } else {
+            &mut reader.reads
+        };
+        reads.add_all(&alias.path(), &alias.reads);
     }
+    // Everything of an object is nothing of others.
+    reader.reads.join(&reader.related);
     reader.reads
 }
 
@@ -61,6 +68,8 @@ fn each_node(ast: &AST, in_body: bool, look: &mut dyn FnMut(&[ASTNode<'_>])) {
 struct Reader {
     in_body: bool,
     reads: Reads,
+    /// What of `reads` is of other objects.
+    related: Reads,
     /// Whether the script reads its own result.
     uses_root: bool,
     /// Variables that alias a part of `this`; `None` for those that may be something else.
@@ -69,6 +78,8 @@ struct Reader {
 
 /// A variable that aliases a part of `this`.
 struct Alias {
+    /// The object that it is of, if it is not `this`.
+    relation: Option<Relation>,
     /// The path of the part: keys, and `None` for an item of an array.
     path: Vec<Option<String>>,
     /// The place of `this` in the declaration.
@@ -87,6 +98,14 @@ impl Alias {
 }
 
 impl Reader {
+    /// What is read of `this`, or of another object.
+    fn reads_of(&mut self, relation: Option<Relation>) -> &mut Reads {
+        match relation {
+            None => &mut self.reads,
+            Some(_) => &mut self.related,
+        }
+    }
+
     /// Finds the aliases among the declarations.
     fn declaration(&mut self, path: &[ASTNode<'_>]) {
         let Some(ASTNode::Stmt(statement)) = path.last() else {
@@ -131,7 +150,12 @@ impl Reader {
                 {
                     // From here on the variable may be something else.
                     if let Some(alias) = alias {
-                        self.reads.add(&alias.path());
+                        let reads = if alias.relation.is_some() {
+                            &mut self.related
+                        } else {
+                            &mut self.reads
+                        };
+                        reads.add(&alias.path());
                     }
                 }
             }
@@ -145,7 +169,7 @@ impl Reader {
             // A script that consists of the call.
             Some(ASTNode::Stmt(Stmt::FnCall(call, _))) => {
                 if let Some(relation) = relation(call) {
-                    self.reads.add(&[Step::Key(relation.key())]);
+                    self.related.add(&[Step::Key(relation.key())]);
                 }
                 return;
             }
@@ -158,7 +182,7 @@ impl Reader {
         if !self.in_body || !aliases.any(|alias| alias.place == place) {
             let is_label = self.in_body && !self.uses_root && is_data(path);
             let chain = chain_from(path).unwrap_or(expression);
-            add(&mut self.reads, base, chain, is_label);
+            add(self.reads_of(base), base, chain, is_label);
         }
     }
 }
@@ -287,17 +311,18 @@ fn alias(value: &Expr) -> Option<Alias> {
         },
         value => value,
     };
-    let (base, place) = base(paths::chain(value).0)?;
+    let (relation, place) = base(paths::chain(value).0)?;
     let (steps, End::Chain) = path(value) else {
         return None;
     };
-    let base = base.map(|it| Step::Key(it.key()));
-    let path: Vec<_> = base.into_iter().chain(steps).collect();
+    let first = relation.map(|it| Step::Key(it.key()));
+    let path: Vec<_> = first.into_iter().chain(steps).collect();
     let owned = |step: Step<'_>| match step {
         Step::Key(key) => Some(key.to_owned()),
         Step::Item => None,
     };
     (!path.is_empty()).then(|| Alias {
+        relation,
         path: path.into_iter().map(owned).collect(),
         place,
         reads: Reads::default(),

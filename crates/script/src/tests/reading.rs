@@ -139,6 +139,17 @@ fn only_the_parts_that_a_script_reads_are_converted() {
     for (source, paths) in cases {
         assert_eq!(wanted(source), expected(paths), "{source}");
     }
+    // Everything of an object is nothing of others, in either order.
+    for source in [
+        "[this, namespace().a]",
+        "[namespace().a, this]",
+        "let x = namespace(); [this, x.a]",
+    ] {
+        let mut expected = Reads::default();
+        expected.add(&steps(&["namespace()", "a"]));
+        expected.add_prefix(&[], "");
+        assert_eq!(wanted(source), format!("{expected:?}"), "{source}");
+    }
     let mut expected = Reads::default();
     expected.add(&steps(&["a", "b"]));
     expected.add_needed_prefix(&steps(&["a"]), "p/");
