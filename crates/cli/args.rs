@@ -247,8 +247,12 @@ pub(crate) struct MetersDiffArgs {
 pub(crate) struct MetersServerArgs {
     #[command(flatten)]
     pub(crate) selection: MeterSelection,
-    /// The server's base URL [env: OPENMETER_URL] [default: https://openmeter.cloud]
-    #[arg(long, value_name = "URL")]
+    /// The server's base URL
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "The server's base URL [env: OPENMETER_URL] [default: https://openmeter.cloud]"
+    )]
     pub(crate) url: Option<String>,
     /// The API token, or file:// and the path of a file with it; other users of the machine can see
     /// a command line, so prefer the variable [env: OPENMETER_TOKEN]

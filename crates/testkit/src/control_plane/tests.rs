@@ -71,12 +71,12 @@ async fn a_pods_status_is_what_the_test_writes_and_the_truth_follows() {
     let client = plane.admin_client().await.unwrap();
     let truth = Truth::watch(client.clone()).await.unwrap();
     let pods = Pods::new(client, "default");
-    let start = now() - Duration::from_secs(100);
-    let later = |seconds| start + Duration::from_secs(seconds);
-
     let first = pod("job").annotation("openmeter.io/subject", "acme");
-    let uid = pods.create_running(&first, start).await.unwrap();
-    let uid = uid.metadata.uid.unwrap();
+    let uid = pods.create(&first).await.unwrap().metadata.uid.unwrap();
+    // No pod starts before its creation.
+    let start = now();
+    let later = |seconds| start + Duration::from_secs(seconds);
+    pods.set_running("job", start).await.unwrap();
     pods.annotate("job", "data.openmeter.io/tier", Some("gold"))
         .await
         .unwrap();
