@@ -558,6 +558,63 @@ mod tests {
         assert_eq!(seen.versions[WATCH], 3);
     }
 
+    /// Start, end and customer of what is handed out up to `until`.
+    fn customers(ledger: &SharedLedger, until: i64) -> Vec<(String, i64, i64, String)> {
+        let mut found = Vec::new();
+        while let Some(window) = ledger.next(until).0 {
+            for piece in &window.batch.pieces {
+                let metadata = piece.content.related(Relation::Namespace);
+                let customer = metadata.and_then(|it| it.path(&["labels", "customer"]));
+                let customer = customer.and_then(Node::as_str).unwrap_or_default();
+                let (uid, customer) = (piece.uid.to_string(), customer.to_owned());
+                found.push((uid, piece.start, piece.end, customer));
+            }
+            ledger.settle(window.batch.tag, |_| DeliveryResult::Delivered);
+        }
+        found
+    }
+
+    #[test]
+    fn each_object_has_the_customer_of_each_moment_also_if_it_is_observed_later() {
+        let reads = meterline_core::Reads::of(&["namespace().labels.customer"]);
+        let ledger = shared(|options| {
+            let resource_type = options.resource_type;
+            options.projection = Arc::new(Projection::of(&reads, resource_type));
+        });
+        let is = |customer: &str, since, now| {
+            let namespace = serde_json::json!({"metadata": {"labels": {"customer": customer}}});
+            let namespace = meterline_core::Document::from(&namespace);
+            let of = (Relation::Namespace, "n");
+            ledger.related(of, namespace.root(), (since, now)).len()
+        };
+        // The pod is listed before its namespace.
+        ledger.observe(observation("early", 1, None));
+        assert_eq!(
+            is("acme", 3, 4),
+            0,
+            "its first customer has it from the start"
+        );
+        assert_eq!(is("globex", 6, 7), 1);
+        assert_eq!(is("globex", 6, 8), 0);
+        ledger.observe(observation("late", 2, None));
+        ledger.observe(observation("early", 1, Some(15)));
+        ledger.observe(observation("new", 8, Some(12)));
+        complete(&ledger);
+        let expected = [
+            ("early", 1, 6, "acme"),
+            ("early", 6, 10, "globex"),
+            ("late", 2, 6, "acme"),
+            ("late", 6, 10, "globex"),
+            ("new", 8, 10, "globex"),
+            ("early", 10, 15, "globex"),
+            ("late", 10, 20, "globex"),
+            ("new", 10, 12, "globex"),
+        ];
+        let expected = expected
+            .map(|(uid, from, to, customer)| (uid.to_owned(), from, to, customer.to_owned()));
+        assert_eq!(customers(&ledger, 20), expected);
+    }
+
     #[test]
     fn known_objects_keep_name_namespace_and_version() {
         let known = object(pod("a", 1), 5).known();
