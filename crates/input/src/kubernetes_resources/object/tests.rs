@@ -320,12 +320,19 @@ fn a_status_was_reported_when_the_phase_or_the_state_of_a_container_was_written(
 
 #[test]
 fn the_newest_write_to_the_status_counts_for_what_is_not_a_pod() {
-    let node = object(&json!({"metadata": {"managedFields": [
+    let value = json!({"metadata": {"managedFields": [
         {"time": "2025-01-01T00:00:05Z", "fieldsV1": {"f:metadata": {}}},
         {"time": "2025-01-01T00:00:20Z", "subresource": "status", "fieldsV1": {"f:status": {}}},
         {"time": "2025-01-01T00:00:10Z", "subresource": "status", "fieldsV1": {"f:status": {}}},
-    ]}, "spec": {}}));
+    ]}, "spec": {}});
+    let node = projected(Projection::of(&Reads::All, ResourceType::Node), &value);
     assert_eq!(node.written, seconds("2025-01-01T00:00:20Z"));
+    // Of a node whose labels belong to pods only the metadata counts.
+    let node = projected(
+        Projection::of_related(&Reads::All, ResourceType::Node),
+        &value,
+    );
+    assert_eq!(node.written, seconds("2025-01-01T00:00:05Z"));
 }
 
 #[test]
