@@ -57,15 +57,18 @@ async fn a_resize_counts_as_far_as_the_node_granted_it() {
         .start_ready()
         .await
         .unwrap();
-    // The first window has just begun, so it is not handed out before the growth is granted.
-    let into = pods::now().timestamp().rem_euclid(WINDOW);
-    let start = pods::now() + seconds(WINDOW - into);
-    until(start).await;
     let names = ["grown", "deferred", "infeasible", "reduced"];
     for name in names {
         let spec = pod(name).containers(json!([{"name": "main", "image": "x",
             "resources": {"requests": {"cpu": "500m"}, "limits": {"cpu": "8"}}}]));
-        mine.create_running(&spec, start).await.unwrap();
+        mine.create(&spec).await.unwrap();
+    }
+    // The first window has just begun, so it is not handed out before the growth is granted.
+    let into = pods::now().timestamp().rem_euclid(WINDOW);
+    let start = pods::now() + seconds(WINDOW - into);
+    until(start).await;
+    for name in names {
+        mine.set_running(name, start).await.unwrap();
     }
     until(start + seconds(3)).await;
     let grown = mine.resize_cpu("grown", "1").await.unwrap();

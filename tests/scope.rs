@@ -25,16 +25,17 @@ fn rfc3339(time: chrono::DateTime<chrono::Utc>) -> String {
 async fn pods_that_are_labelled_or_added_later_are_billed_from_then_on() {
     let scene = Scene::with(BINARY, 0).await;
     let added = scene.namespace("added").await;
-    let start = pods::now();
     let labelled = pod("labelled").label("billing", "on");
-    scene.pods.create_running(&labelled, start).await.unwrap();
-    scene
-        .pods
-        .create_running(&pod("later"), start)
-        .await
-        .unwrap();
+    scene.pods.create(&labelled).await.unwrap();
+    scene.pods.create(&pod("later")).await.unwrap();
     let other = pod("other").label("billing", "on");
-    added.create_running(&other, start).await.unwrap();
+    added.create(&other).await.unwrap();
+    // No pod starts before its creation.
+    let start = pods::now();
+    for name in ["labelled", "later"] {
+        scene.pods.set_running(name, start).await.unwrap();
+    }
+    added.set_running("other", start).await.unwrap();
     let ingest = &scene.ingest;
     let run = |namespaces: &str| {
         let selected = "resource_type: pod\n        label_selector: billing=on";
