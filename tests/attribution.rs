@@ -13,27 +13,13 @@ use meterline_testkit::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{BINARY, MINUTE, seconds, until};
+use crate::support::{BINARY, MINUTE, seconds, stretches_of, until};
 
 /// Start, seconds and subject of the events of a pod, in order, with neighbours of one subject joined.
 fn billed(events: &[Value]) -> Vec<(DateTime<Utc>, i64, String)> {
-    let mut found: Vec<_> = events
-        .iter()
-        .map(|event| {
-            let time = event["time"].as_str().unwrap().parse().unwrap();
-            let seconds = event["data"]["duration_seconds"].as_i64().unwrap();
-            (time, seconds, event["subject"].as_str().unwrap().to_owned())
-        })
-        .collect();
-    found.sort();
-    found.dedup_by(|next, first| {
-        let is_same = next.2 == first.2;
-        if is_same {
-            first.1 += next.1;
-        }
-        is_same
-    });
-    found
+    stretches_of(events, |event| {
+        event["subject"].as_str().unwrap().to_owned()
+    })
 }
 
 async fn scene() -> Scene {

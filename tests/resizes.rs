@@ -8,7 +8,7 @@ use meterline_testkit::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{BINARY, seconds, until};
+use crate::support::{BINARY, seconds, stretches_of, until};
 
 const WINDOW: i64 = 15;
 
@@ -24,25 +24,9 @@ fn resized_at(pod: &Pod) -> DateTime<Utc> {
 
 /// Start, seconds and millicores of the events of a pod, in order, with neighbours of one amount joined.
 fn billed(events: &[Value]) -> Vec<(DateTime<Utc>, i64, String)> {
-    let mut found: Vec<_> = events
-        .iter()
-        .map(|event| {
-            let data = &event["data"];
-            let time = event["time"].as_str().unwrap().parse().unwrap();
-            let seconds = data["duration_seconds"].as_i64().unwrap();
-            let metric = data["cpu_request_millicores"].to_string();
-            (time, seconds, metric)
-        })
-        .collect();
-    found.sort();
-    found.dedup_by(|next, first| {
-        let is_same = next.2 == first.2;
-        if is_same {
-            first.1 += next.1;
-        }
-        is_same
-    });
-    found
+    stretches_of(events, |event| {
+        event["data"]["cpu_request_millicores"].to_string()
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use meterline_testkit::process::{Meterline, MeterlineCommand};
+use serde_json::Value;
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
@@ -16,6 +17,31 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_meterline");
 /// The repository's root.
 pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Start and seconds of the events of a pod, each with what `of` returns for it, in order. Neighbours for which it is the
+/// same are joined.
+pub(crate) fn stretches_of(
+    events: &[Value],
+    of: impl Fn(&Value) -> String,
+) -> Vec<(DateTime<Utc>, i64, String)> {
+    let mut found: Vec<_> = events
+        .iter()
+        .map(|event| {
+            let time = event["time"].as_str().unwrap().parse().unwrap();
+            let seconds = event["data"]["duration_seconds"].as_i64().unwrap();
+            (time, seconds, of(event))
+        })
+        .collect();
+    found.sort();
+    found.dedup_by(|next, first| {
+        let is_same = next.2 == first.2;
+        if is_same {
+            first.1 += next.1;
+        }
+        is_same
+    });
+    found
 }
 
 /// Waits until the clock shows `time`.

@@ -1,7 +1,7 @@
 //! The processors of the preset.
 
 use meterline_config::{Loaded, Registry, Source, load};
-use meterline_core::{BuildContext, Extensions, Health, Metrics, Processor, Rejected};
+use meterline_core::{BuildContext, Processor};
 
 /// Returns the processors of the preset, as a pipeline thread has them, with the components of `registry`.
 pub(crate) fn processors(registry: &Registry) -> Vec<Box<dyn Processor>> {
@@ -14,14 +14,7 @@ pub(crate) fn processors(registry: &Registry) -> Vec<Box<dyn Processor>> {
         Ok((loaded, _)) => loaded,
         Err(errors) => unreachable!("{errors:?}"),
     };
-    let cx = BuildContext {
-        label: "".into(),
-        metrics: Metrics::default(),
-        health: Health::default(),
-        extensions: Extensions::default(),
-        rejected: Rejected::default(),
-        processing: None,
-    };
+    let cx = BuildContext::default();
     let build = processors.iter().map(|plan| plan.build(&cx));
     match build.collect() {
         Ok(processors) => processors,

@@ -141,7 +141,7 @@ async fn create_missing(
     Ok((compare(meters, &found), found))
 }
 
-/// What is told of a comparison with the meters that were found.
+/// What is reported of a comparison with the meters that were found.
 fn report<'a>(
     api: &'a Api,
     compared: &'a [Compared],

@@ -11,8 +11,8 @@ use thiserror::Error;
 
 use crate::{Ack, Batch, Drops, Extensions, Health, Message, Metrics, Reads, Rejected};
 
-/// What a component gets when it is built.
-#[derive(Debug, Clone)]
+/// What a component gets when it is built. The default shares nothing with other components.
+#[derive(Debug, Clone, Default)]
 pub struct BuildContext {
     /// The component's label, or its place in the configuration.
     pub label: Arc<str>,

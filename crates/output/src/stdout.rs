@@ -243,19 +243,10 @@ fn line(message: &Message) -> Option<Vec<u8>> {
 mod tests {
     use std::io::{BufRead, BufReader, pipe};
 
-    use meterline_core::{Health, Metrics, Rejected};
-
     use super::*;
 
     fn cx() -> BuildContext {
-        BuildContext {
-            label: "output".into(),
-            metrics: Metrics::default(),
-            health: Health::default(),
-            extensions: meterline_core::Extensions::default(),
-            rejected: Rejected::default(),
-            processing: None,
-        }
+        BuildContext::default().labelled("output")
     }
 
     #[test]

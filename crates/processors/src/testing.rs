@@ -2,20 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use meterline_core::{
-    Batch, BuildContext, Drops, Extensions, Health, Metrics, Processor, Rejected,
-};
+use meterline_core::{Batch, BuildContext, Drops, Processor};
 
 /// A context in which a processor can be built.
 pub(crate) fn cx() -> BuildContext {
-    BuildContext {
-        label: "".into(),
-        metrics: Metrics::default(),
-        health: Health::default(),
-        extensions: Extensions::default(),
-        rejected: Rejected::default(),
-        processing: None,
-    }
+    BuildContext::default()
 }
 
 /// Flags every message.

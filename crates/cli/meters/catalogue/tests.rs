@@ -4,10 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use meterline_components::{ApiVersion, PRESETS, registry};
 use meterline_config::load;
-use meterline_core::{
-    BuildContext, Content, Document, Drops, Extensions, Health, Identity, Message, Metrics,
-    Rejected,
-};
+use meterline_core::{BuildContext, Content, Document, Drops, Identity, Message};
 use serde_json::{Value, json};
 
 use super::*;
@@ -37,14 +34,7 @@ fn event(preset: &str, object: &Value) -> Value {
     let registry = registry().unwrap();
     let loaded = load(&source, &[], &|_: &str| None, &registry);
     let (loaded, _) = loaded.unwrap_or_else(|errors| panic!("{errors:?}"));
-    let cx = BuildContext {
-        label: "".into(),
-        metrics: Metrics::default(),
-        health: Health::default(),
-        extensions: Extensions::default(),
-        rejected: Rejected::default(),
-        processing: None,
-    };
+    let cx = BuildContext::default();
     let text = serde_json::to_vec(object).unwrap();
     let document = Document::from_json(&text).unwrap();
     let mut message = Message::new(Content::Document(document));

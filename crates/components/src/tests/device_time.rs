@@ -3,10 +3,7 @@
 use std::path::Path;
 
 use meterline_config::{Source, load};
-use meterline_core::{
-    About, BuildContext, Document, Drops, Extensions, Health, Identity, Message, Metrics,
-    Processor, Rejected, part_id,
-};
+use meterline_core::{About, BuildContext, Document, Drops, Identity, Message, Processor, part_id};
 use serde_json::{Value, json};
 
 use crate::{PRESETS, registry};
@@ -25,14 +22,7 @@ fn processors() -> Vec<Box<dyn Processor>> {
     };
     let loaded = load(&source, &[], &|_: &str| None, &registry().unwrap());
     let (loaded, _) = loaded.unwrap_or_else(|errors| panic!("{errors:?}"));
-    let cx = BuildContext {
-        label: "".into(),
-        metrics: Metrics::default(),
-        health: Health::default(),
-        extensions: Extensions::default(),
-        rejected: Rejected::default(),
-        processing: None,
-    };
+    let cx = BuildContext::default();
     let build = loaded.processors.iter().map(|plan| plan.build(&cx));
     build
         .map(|it| it.unwrap_or_else(|error| panic!("{error:?}")))

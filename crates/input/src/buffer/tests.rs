@@ -1,9 +1,7 @@
 use std::{collections::VecDeque, path::Path};
 
 use futures::FutureExt;
-use meterline_core::{
-    BatchLimit, Cause, Content, Health, Identity, Message, Metrics, Rejected, Settlement,
-};
+use meterline_core::{BatchLimit, Cause, Content, Identity, Message, Settlement};
 
 use super::{memory::Memory, sqlite::File, *};
 
@@ -65,14 +63,7 @@ impl Input for Source {
 }
 
 fn cx() -> BuildContext {
-    BuildContext {
-        label: "buffer".into(),
-        metrics: Metrics::default(),
-        health: Health::default(),
-        extensions: meterline_core::Extensions::default(),
-        rejected: Rejected::default(),
-        processing: None,
-    }
+    BuildContext::default().labelled("buffer")
 }
 
 fn file(path: &Path) -> Box<dyn Store> {

@@ -318,7 +318,6 @@ fn register(ledger: &Arc<SharedLedger>, options: &Options, cx: &BuildContext) {
 
 #[cfg(test)]
 mod tests {
-    use meterline_core::{Extensions, Health, Metrics, Rejected};
 
     use super::*;
     use crate::kubernetes_resources::testing::{Parts, WATCH, observation};
@@ -341,14 +340,7 @@ mod tests {
     }
 
     fn context() -> BuildContext {
-        BuildContext {
-            label: "x".into(),
-            metrics: Metrics::default(),
-            health: Health::default(),
-            extensions: Extensions::default(),
-            rejected: Rejected::default(),
-            processing: None,
-        }
+        BuildContext::default().labelled("x")
     }
 
     fn names(plan: &Plan) -> Vec<String> {

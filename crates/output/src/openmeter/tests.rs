@@ -12,7 +12,6 @@ use axum::{
     http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use meterline_core::{Health, Metrics, Rejected};
 
 use super::*;
 
@@ -62,14 +61,7 @@ async fn writer(base: &str, token: Token, batching: BatchPolicy) -> Arc<dyn Writ
         timeout: Duration::from_secs(5),
         tls: crate::tls::Tls::default(),
     };
-    let cx = BuildContext {
-        label: "test".into(),
-        metrics: Metrics::default(),
-        health: Health::default(),
-        extensions: meterline_core::Extensions::default(),
-        rejected: Rejected::default(),
-        processing: None,
-    };
+    let cx = BuildContext::default().labelled("test");
     let mut node = Box::new(plan).build(&cx).await.unwrap();
     let mut writer = None;
     node.each_writer(&mut |leaf| writer = Some(Arc::clone(&leaf.writer)));

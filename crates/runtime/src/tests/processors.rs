@@ -1,20 +1,13 @@
 //! Tests of the processors of an input.
 
 use futures::FutureExt;
-use meterline_core::{BuildContext, Rejected};
+use meterline_core::BuildContext;
 
 use super::*;
 use crate::processed;
 
 pub(super) fn cx() -> BuildContext {
-    BuildContext {
-        label: "the input".into(),
-        metrics: Metrics::default(),
-        health: Health::default(),
-        extensions: meterline_core::Extensions::default(),
-        rejected: Rejected::default(),
-        processing: None,
-    }
+    BuildContext::default().labelled("the input")
 }
 
 fn two_chains() -> Vec<meterline_core::Chain> {
