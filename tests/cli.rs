@@ -153,7 +153,7 @@ fn a_missing_configuration_is_reported() {
     exit 1
     ");
     assert_snapshot!(shown(&run(&["--preset", "nothing"], "")), @r"
-    meterline: there is no preset `nothing`; the presets are: kubernetes-pod-exec-time, kubernetes-pod-device-time
+    meterline: there is no preset `nothing`; the presets are: kubernetes-pod-exec-time, kubernetes-pod-device-time, kubernetes-node-time, kubernetes-loadbalancer-time, kubernetes-volume-time, kubernetes-snapshot-time, kubernetes-all
     exit 1
     ");
 }
@@ -182,7 +182,7 @@ fn a_missing_or_invalid_configuration_ends_with_1() {
     exit 1
     meterline: cannot read the configuration none.yaml: No such file or directory (os error 2)
     exit 1
-    meterline: no configuration given; use `--config FILE` or `--preset NAME` (presets: kubernetes-pod-exec-time, kubernetes-pod-device-time), or try `meterline demo`
+    meterline: no configuration given; use `--config FILE` or `--preset NAME` (presets: kubernetes-pod-exec-time, kubernetes-pod-device-time, kubernetes-node-time, kubernetes-loadbalancer-time, kubernetes-volume-time, kubernetes-snapshot-time, kubernetes-all), or try `meterline demo`
     exit 1
     ");
     assert_eq!(errors_of("echo"), errors_of("run"));

@@ -3,15 +3,25 @@
 
 use std::collections::BTreeSet;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
+use k8s_openapi::api::{
+    core::v1::{Namespace, Node},
+    resource::v1::ResourceClaim,
+};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
 use meterline_kubesim::{Kind, Options};
 use meterline_testkit::{
     audit::{self, Life},
+    pods::{self, Phase, PodSpec, pod},
+    process::MeterlineCommand,
     scene::{Scene, pod_of},
 };
 use serde_json::{Value, json};
 
-use crate::support::{BINARY, MINUTE};
+use crate::support::{BINARY, MINUTE, seconds, stretches_of, until};
 
 const LIVED: i64 = 30;
 
@@ -59,6 +69,9 @@ async fn devices_are_billed_apart_and_pods_without_devices_are_dropped() {
         let pod = object(&life(&scene, name), limits, &selector);
         scene.sim.change(|store| store.put(Kind::Pod, pod));
     }
+    let mut claiming = object(&life(&scene, "claiming"), &json!({"cpu": "1"}), &selector);
+    claiming["spec"]["resourceClaims"] = json!([{"name": "gpu", "resourceClaimName": "gpu"}]);
+    scene.sim.change(|store| store.put(Kind::Pod, claiming));
     let meterline = scene
         .command()
         .args(["--preset", "kubernetes-pod-device-time"])
@@ -69,13 +82,32 @@ async fn devices_are_billed_apart_and_pods_without_devices_are_dropped() {
         .await
         .unwrap();
     let all = meterline.wait_for_seconds(MINUTE, |seconds| {
-        seconds["ran"] == 2 * LIVED && seconds["waiting"] == 0
+        seconds["ran"] == 3 * LIVED && seconds["waiting"] == 0
     });
     all.await.unwrap();
     let seconds = &meterline.stats().await.unwrap()["seconds"];
-    let expected = json!({"ran": 2 * LIVED, "delivered": LIVED, "dropped": LIVED, "rejected": 0,
+    let expected = json!({"ran": 3 * LIVED, "delivered": LIVED, "dropped": 2 * LIVED, "rejected": 0,
         "waiting": 0, "unproved": 0});
     assert_eq!(*seconds, expected);
+    let (_, metrics) = meterline.get("/metrics").await.unwrap();
+    for resource in ["example.com/npu", "spec.resourceClaims"] {
+        let end = format!("namespace=\"ns\",resource=\"{resource}\"}} 30");
+        let mut lines = metrics.lines();
+        let is_it =
+            |it: &str| it.starts_with("ledger_unbilled_device_seconds{") && it.ends_with(&end);
+        assert!(lines.any(is_it), "{metrics}");
+        let text = format!("30 device-seconds of `{resource}`");
+        meterline.wait_ready_with(&text).await.unwrap();
+    }
+    let said = "nothing says whether this is a device";
+    assert_eq!(
+        meterline
+            .log()
+            .iter()
+            .filter(|it| it.contains(said))
+            .count(),
+        2
+    );
     meterline.stop().await;
     scene.ingest.assert_clean();
 
@@ -128,4 +160,263 @@ async fn devices_are_billed_apart_and_pods_without_devices_are_dropped() {
         let expected = f64::from(count) * 30.0 / 3600.0;
         assert!((hours - expected).abs() < 1e-12, "{resource}: {hours}");
     }
+}
+
+/// The preset with windows of ten seconds for pods in `shop`.
+fn preset(scene: &Scene) -> MeterlineCommand {
+    let preset = scene
+        .command()
+        .args(["--preset", "kubernetes-pod-device-time"]);
+    let preset = preset
+        .env("SCRAPE_NAMESPACE", "shop")
+        .env("BATCH_SIZE", "0");
+    preset
+        .env("SCRAPE_INTERVAL", "10s")
+        .env("STATE_PATH", scene.file("state.sqlite"))
+}
+
+/// A pod with a slot of a shared card.
+fn slot(name: &str) -> PodSpec {
+    let limits = json!({"nvidia.com/gpu.shared": "1"});
+    pod(name).containers(json!([
+        {"name": "main", "image": "main:1", "resources": {"limits": limits}},
+    ]))
+}
+
+/// Changes the labels of a node. Returns the second that the API server recorded.
+async fn label(nodes: &Api<Node>, name: &str, labels: Value) -> DateTime<Utc> {
+    let patch = Patch::Merge(json!({"metadata": {"labels": labels}}));
+    let node = nodes.patch(name, &PatchParams::default(), &patch).await;
+    let node = node.unwrap();
+    let entries = node.metadata.managed_fields.iter().flatten();
+    let newest = entries
+        .filter(|it| it.subresource.is_none())
+        .filter_map(|it| it.time.as_ref())
+        .max_by_key(|it| it.0);
+    DateTime::from_timestamp(newest.unwrap().0.as_second(), 0).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
+async fn labels_of_a_node_count_from_the_start_if_they_come_late_and_divide_time_if_they_change() {
+    let scene = Scene::bare(BINARY).await;
+    let granted = scene.control_plane.grant_cluster("reader", "", "nodes");
+    granted.await.unwrap();
+    let nodes: Api<Node> = Api::all(scene.client.clone());
+    let node = json!({"metadata": {"name": "node-0", "labels": {"zone": "a"}}});
+    let node = serde_json::from_value(node).unwrap();
+    nodes.create(&PostParams::default(), &node).await.unwrap();
+    let shop = scene.namespace("shop").await;
+    let meterline = preset(&scene).start_ready().await.unwrap();
+    // The pod starts with a window, so that its labels come before the window is made.
+    let window = TimeDelta::seconds(10);
+    until(pods::now().duration_trunc(window).unwrap() + window).await;
+    shop.create(&slot("web")).await.unwrap();
+    let begin = pods::now();
+    shop.set_running("web", begin).await.unwrap();
+    label(
+        &nodes,
+        "node-0",
+        json!({
+            "nvidia.com/gpu.product": "Tesla-T4", "nvidia.com/gpu.replicas": "4",
+            "nvidia.com/gpu.sharing-strategy": "time-slicing",
+        }),
+    )
+    .await;
+    until(begin + seconds(3)).await;
+    // A heartbeat, and labels that say nothing of devices.
+    let beat = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+    let beat = Patch::Merge(beat);
+    nodes
+        .patch_status("node-0", &PatchParams::default(), &beat)
+        .await
+        .unwrap();
+    label(
+        &nodes,
+        "node-0",
+        json!({"zone": "b", "nvidia.com/cuda.driver.major": "570"}),
+    )
+    .await;
+    until(begin + seconds(12)).await;
+    let change = label(&nodes, "node-0", json!({"nvidia.com/gpu.replicas": "2"})).await;
+    until(change + seconds(4)).await;
+    let end = pods::now();
+    shop.set_ended("web", Phase::Succeeded, begin, end)
+        .await
+        .unwrap();
+    scene.truth.wait_for_ends(1).await.unwrap();
+    scene.assert_exact(&meterline).await;
+    let events = scene.events_of("web");
+    let billed = stretches_of(&events, |event| {
+        let data = &event["data"];
+        format!(
+            "{} {} {}",
+            data["gpu_type"], data["sharing"], data["device_fraction"]
+        )
+    });
+    let length = |from: DateTime<Utc>, to: DateTime<Utc>| (to - from).num_seconds();
+    let of = |fraction: &str| format!("\"Tesla-T4\" \"time-slicing\" {fraction}");
+    assert_eq!(
+        billed,
+        [
+            (begin, length(begin, change), of("0.25")),
+            (change, length(change, end), of("0.5")),
+        ]
+    );
+    // Nothing else divided the time.
+    for event in &events {
+        let time: DateTime<Utc> = event["time"].as_str().unwrap().parse().unwrap();
+        let is_bound = time.duration_trunc(window).unwrap() == time;
+        assert!(is_bound || time == begin || time == change, "{event}");
+    }
+    let hours: f64 = events
+        .iter()
+        .map(|it| it["data"]["gpu_equivalent_hours"].as_f64().unwrap())
+        .sum();
+    let quarters = length(begin, change) + 2 * length(change, end);
+    let expected = f64::from(i32::try_from(quarters).unwrap()) / 4.0 / 3600.0;
+    assert!(
+        (hours - expected).abs() < 1e-12,
+        "{hours} is not {expected}"
+    );
+    meterline.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
+async fn without_a_right_to_nodes_windows_wait_and_ready_says_so_unless_node_labels_is_false() {
+    let scene = Scene::bare(BINARY).await;
+    let shop = scene.namespace("shop").await;
+    shop.create(&slot("web")).await.unwrap();
+    let begin = pods::now();
+    shop.set_running("web", begin).await.unwrap();
+    let waiting = preset(&scene).start().unwrap();
+    waiting.wait_unready("nodes").await.unwrap();
+    assert!(scene.ingest.events().is_empty());
+    waiting.kill().unwrap();
+    let meterline = preset(&scene).env("NODE_LABELS", "false");
+    let meterline = meterline.start_ready().await.unwrap();
+    scene.wait_for_event_of("web").await;
+    scene.finish(&meterline).await;
+    for event in scene.events_of("web") {
+        let data = &event["data"];
+        assert_eq!(
+            (&data["unit"], &data["sharing"]),
+            (&json!("slot"), &json!("unknown"))
+        );
+        assert_eq!(data.get("gpu_equivalent_hours"), None, "{event}");
+        assert!(data["device_hours"].as_f64().unwrap() > 0.0, "{event}");
+    }
+}
+
+/// A claim that two pods share is billed once, from its allocation until it has no device any more.
+const CLAIMS: &str = r#"
+input:
+  schedule:
+    interval: 5s
+    input:
+      kubernetes_resources:
+        resource_type: resourceclaim
+        namespaces: [shop]
+        state: {path: "${STATE_PATH}"}
+pipeline:
+  processors:
+    - mapping: |
+        let claim = this.metadata;
+        let seconds = meta("schedule_interval").parse_duration() / 1000000000;
+        let devices = this.status.allocation.devices.results.filter(|it| it.adminAccess != true);
+        root = devices.map_each(|it| #{
+          id: event_id("claim", it.device), specversion: "1.0", type: "claim", source: "test",
+          time: meta("schedule_time"), subject: claim.namespace,
+          data: #{ claim: claim.name, device: it.device, duration_seconds: seconds },
+        });
+    - unarchive: {format: json_array}
+output:
+  openmeter:
+    url: "${OPENMETER_URL}"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
+async fn a_claim_is_billed_once_for_each_device_while_it_has_devices() {
+    let scene = Scene::bare(BINARY).await;
+    let granted = scene
+        .control_plane
+        .grant_cluster("reader", "resource.k8s.io", "resourceclaims");
+    granted.await.unwrap();
+    scene.namespace("shop").await;
+    // Access for administration is allowed only there.
+    let namespaces: Api<Namespace> = Api::all(scene.client.clone());
+    let labels = json!({"resource.kubernetes.io/admin-access": "true"});
+    let labelled = Patch::Merge(json!({"metadata": {"labels": labels}}));
+    let (name, plain) = ("shop", PatchParams::default());
+    namespaces.patch(name, &plain, &labelled).await.unwrap();
+    let claims: Api<ResourceClaim> = Api::namespaced(scene.client.clone(), "shop");
+    let start = || async {
+        let command = scene
+            .command()
+            .config(CLAIMS)
+            .env("STATE_PATH", scene.file("claims.sqlite"));
+        command.start_ready().await.unwrap()
+    };
+    let meterline = start().await;
+    let request = |name: &str, is_admin: bool| {
+        json!({"name": name, "exactly":
+            {"deviceClassName": "gpu.example.com", "adminAccess": is_admin}})
+    };
+    let claim = json!({
+        "metadata": {"name": "shared"},
+        "spec": {"devices": {"requests": [request("gpu", false), request("look", true)]}},
+    });
+    let claim = serde_json::from_value(claim).unwrap();
+    claims.create(&PostParams::default(), &claim).await.unwrap();
+    until(pods::now() + seconds(2)).await;
+    let set = |allocation: Value, pods: Value| {
+        let status = json!({"status": {"allocation": allocation, "reservedFor": pods}});
+        let patch = Patch::Merge(status);
+        let claims = claims.clone();
+        async move {
+            claims
+                .patch_status("shared", &PatchParams::default(), &patch)
+                .await
+                .unwrap()
+        }
+    };
+    let result = |request: &str, device: &str| json!({"request": request, "driver": "gpu.example.com", "pool": "node-0", "device": device});
+    let mut look = result("look", "gpu-1");
+    look["adminAccess"] = true.into();
+    let pod = |name: &str| json!({"resource": "pods", "name": name, "uid": name});
+    let allocation = json!({"devices": {"results": [result("gpu", "gpu-0"), look]}});
+    let allocated = set(allocation, json!([pod("a"), pod("b")])).await;
+    let entries = allocated.metadata.managed_fields.iter().flatten();
+    let written = entries
+        .filter(|it| it.subresource.is_some())
+        .filter_map(|it| it.time.as_ref());
+    let begin = written.max_by_key(|it| it.0).unwrap().0.as_second();
+    let begin = DateTime::from_timestamp(begin, 0).unwrap();
+    until(begin + seconds(7)).await;
+    meterline.kill().unwrap();
+    let meterline = start().await;
+    let end = pods::now();
+    set(Value::Null, Value::Null).await;
+    let idle = meterline.wait_for_seconds(MINUTE, |it| it["waiting"] == 0 && it["delivered"] != 0);
+    idle.await.unwrap();
+    until(end + seconds(7)).await;
+    let events = scene.ingest.events();
+    assert!(
+        events.iter().all(|it| it["data"]["device"] == "gpu-0"),
+        "{events:?}"
+    );
+    let billed = stretches_of(&events, |it| it["data"]["claim"].to_string());
+    let [(start, length, _)] = billed.as_slice() else {
+        panic!("{billed:?}");
+    };
+    assert_eq!(*start, begin);
+    // The moment at which it had no device any more is the one at which that was seen.
+    let expected = (end - begin).num_seconds();
+    assert!(
+        (expected..=expected + 2).contains(length),
+        "{length} is not {expected}"
+    );
+    meterline.stop().await;
 }

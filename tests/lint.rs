@@ -10,6 +10,8 @@ use std::{
 use insta::assert_snapshot;
 use meterline_testkit::ingest::RecordingIngest;
 
+mod broker;
+
 fn meterline(folder: &Path, args: &[&str], env: &[(&str, &str)], input: &str) -> (String, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_meterline"))
         .args(args)
@@ -419,7 +421,7 @@ fn a_buffer_behind_the_cluster_is_an_error_wherever_the_input_is() {
     ");
     // The other errors are reported with it.
     assert_snapshot!(errors("input: {kubernetes_resources: {x: 1}}", "memory: {y: 2}"), @r"
-    c.yaml:1:32: input.kubernetes_resources: unknown field `x`; available: namespaces, resource_type, label_selector, from, include_pending_pods, accounting, settle, state, lookback, max_backlog, cluster
+    c.yaml:1:32: input.kubernetes_resources: unknown field `x`; available: namespaces, resource_type, enabled, label_selector, from, phase, include_pending_pods, node_labels, accounting, settle, state, lookback, max_backlog, cluster
     c.yaml:3:11: buffer.memory: remove `buffer`: `kubernetes_resources` (input.kubernetes_resources) keeps usage itself until it is delivered, in its ledger, which `state` (the variable STATE_PATH of the presets) makes durable; a buffer acknowledges usage as soon as it is in memory, so usage that an output rejects or drops later would count as delivered
     c.yaml:3:12: buffer.memory: unknown field `y`; available: limit
     3 errors

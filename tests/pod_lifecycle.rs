@@ -338,6 +338,14 @@ async fn limits_nodes_and_claims() {
         "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}}});
     let claim = serde_json::from_value(claim).unwrap();
     claims.create(&PostParams::default(), &claim).await.unwrap();
+    // A claim is billed from when it is bound.
+    let small = json!({"status": {"phase": "Bound", "capacity": {"storage": "10Gi"}}});
+    let patch = Patch::Merge(&small);
+    let parameters = PatchParams::default();
+    claims
+        .patch_status("claim-1", &parameters, &patch)
+        .await
+        .unwrap();
     // What changes in them later is billed as well.
     let gpus = json!({"status": {"capacity": {"cpu": "8", "nvidia.com/gpu": "4"}}});
     let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "12Gi"}}});

@@ -94,7 +94,7 @@ async fn a_mapping_that_reads_more_bills_nothing_from_incomplete_contents() {
         let change = |preset: String| match mapping {
             None => preset,
             Some(mapping) => {
-                let start = preset.find("        let annotations").unwrap();
+                let start = preset.find("        let seconds").unwrap();
                 let end = preset.find("    - json_schema").unwrap();
                 format!("{}{mapping}{}", &preset[..start], &preset[end..])
             }

@@ -96,7 +96,7 @@ async fn retries_of_a_thousand_rejected_intervals_delay_no_honest_pod() {
     let ingest = &scene.ingest;
     ingest.refuse_when(move |event| is_hostile(event) && time(event) < middle);
     ingest.poison_when(move |event| is_hostile(event) && time(event) >= middle);
-    let mended = command(false).start().unwrap();
+    let mended = command(false).start_ready().await.unwrap();
     while mended.metric("output_rejected").await.unwrap() < Some(HELD as f64) {
         let seen = newest(&ingest.state(), "honest");
         ingest

@@ -9,6 +9,7 @@
 )]
 
 mod attribution;
+mod broker;
 mod buffer;
 mod chaos;
 mod chart;
@@ -22,6 +23,7 @@ mod exact_billing;
 mod fates;
 mod faults;
 mod hostile;
+mod kinds;
 mod lifetimes;
 mod lint;
 mod load;

@@ -309,3 +309,97 @@ async fn every_object_of_every_case_is_accepted() {
         assert!(output.contains("statefulset.apps/"), "{path}: {output}");
     }
 }
+
+/// Creates a pod with this annotation; `None` for none. Returns the reason of a refusal.
+async fn admitted(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+    subject: Option<&str>,
+) -> Result<(), String> {
+    let mut new = pod(name);
+    if let Some(subject) = subject {
+        new = new.annotation("openmeter.io/subject", subject);
+    }
+    let pods = Pods::new(cluster.client.clone(), namespace);
+    let created = pods.create(&new).await;
+    created.map(drop).map_err(|it| format!("{it:#}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane and the tools of the chart: KUBEBUILDER_ASSETS and METERLINE_TOOLS, as CONTRIBUTING.md has it"]
+async fn with_the_admission_policy_a_pod_names_the_customer_of_its_namespace_or_none() {
+    let cluster = Cluster::new(&["team-a", "team-b", "other"]).await;
+    for namespace in ["team-a", "team-b"] {
+        cluster.kubectl(&["label", "namespace", namespace, "tenant=paying"]);
+    }
+    let subject = "openmeter.io/subject=acme";
+    cluster.kubectl(&["annotate", "namespace", "team-a", subject]);
+    // One that exists before the policy.
+    admitted(&cluster, "team-a", "before", Some("victim"))
+        .await
+        .unwrap();
+    cluster.install(&[
+        PRESET,
+        "admissionPolicy.enabled=true",
+        "admissionPolicy.required=true",
+        "admissionPolicy.namespaceSelector.matchLabels.tenant=paying",
+    ]);
+    // The API server applies a new policy after a moment.
+    let mut attempts = 0..;
+    let refused = until_refused(async || {
+        let name = format!("attempt-{}", attempts.next().unwrap());
+        admitted(&cluster, "team-a", &name, Some("victim")).await
+    });
+    let refused = refused.await;
+    assert!(refused.contains("has to be acme"), "{refused}");
+    for (namespace, name, subject, is_admitted) in [
+        ("team-a", "own", Some("acme"), true),
+        ("team-a", "none", None, false),
+        ("team-a", "blank", Some(" "), false),
+        ("team-b", "own", Some("team-b"), true),
+        ("team-b", "none", None, true),
+        ("team-b", "foreign", Some("acme"), false),
+        ("other", "any", Some("acme"), true),
+    ] {
+        let admitted = admitted(&cluster, namespace, name, subject).await;
+        assert_eq!(
+            admitted.is_ok(),
+            is_admitted,
+            "{namespace}/{name}: {admitted:?}"
+        );
+    }
+
+    let pods = Pods::new(cluster.client.clone(), "team-a");
+    // The kubelet goes on writing the status of the pod that was there before.
+    pods.set_running("before", pods::now()).await.unwrap();
+    let annotate = async |name: &str, key: &str, value: &str| {
+        let annotated = pods.annotate(name, key, Some(value)).await;
+        annotated.map(drop).map_err(|it| format!("{it:#}"))
+    };
+    annotate("before", "other", "x").await.unwrap();
+    annotate("own", "openmeter.io/subject", "victim")
+        .await
+        .unwrap_err();
+    let product = annotate("own", "data.openmeter.io/gpu_type", "cheap").await;
+    assert!(product.unwrap_err().contains("gpu_type"));
+    // The status cannot be used to write it either.
+    let status =
+        serde_json::json!({"metadata": {"annotations": {"openmeter.io/subject": "victim"}}});
+    let patch = kube::api::Patch::Merge(status);
+    let parameters = kube::api::PatchParams::default();
+    let written = pods.api().patch_status("own", &parameters, &patch).await;
+    assert!(written.is_err());
+}
+
+/// Repeats what is to be refused until it is. Returns the reason.
+async fn until_refused(mut attempt: impl AsyncFnMut() -> Result<(), String>) -> String {
+    let attempts = async {
+        loop {
+            if let Err(reason) = attempt().await {
+                return reason;
+            }
+        }
+    };
+    tokio::time::timeout(MINUTE, attempts).await.unwrap()
+}

@@ -98,7 +98,8 @@ async fn a_text_that_is_too_large_when_escaped_twice_does_not_stop_the_billing_o
         let created = scene.pods.create_running(&escaped, scene.start);
         created.await.unwrap();
         let whole = |preset: String| {
-            let field = format!("text: annotations[\"{TEXT}\"] ?? deleted(), pod_name: ");
+            let field =
+                format!("text: this.metadata?.annotations?[\"{TEXT}\"] ?? deleted(), pod_name: ");
             preset.replace("pod_name: ", &field)
         };
         if is_whole {

@@ -118,9 +118,9 @@ async fn a_script_that_fails_for_one_pod_rejects_it_and_for_most_is_not_ready() 
     let scene = Scene::with(BINARY, 10).await;
     let ingest = &scene.ingest;
     let script = |preset: String| {
-        let first = "let annotations = this.metadata?.annotations ?? #{};\n";
+        let first = "let seconds = meta(\"schedule_interval\").parse_duration() / 1000000000;\n";
         assert!(preset.contains(first));
-        let fails = r#"        if "broken" in annotations { throw "no price for this one" }"#;
+        let fails = r#"        if "broken" in (this.metadata?.annotations ?? #{}) { throw "no price for this one" }"#;
         preset.replace(first, &format!("{first}{fails}\n"))
     };
     let output = format!("url: '{}'", ingest.url());

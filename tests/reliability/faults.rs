@@ -170,6 +170,25 @@ pub(super) const FAULTS: &[Row] = &[
         ]),
     ),
     Row(
+        "Several inputs share a state file, and the process is killed between two writes, or one of the ledgers is damaged",
+        "each ledger is as it was written last; damage to one leaves the others, and a copy",
+        Ok(&[
+            "tests/broker.rs two_ledgers_in_one_state_file_survive_kills",
+            "crates/input/src/kubernetes_resources/state/tests/several.rs a_crash_between_two_writes_leaves_each_ledger_as_it_was_written",
+            "crates/input/src/kubernetes_resources/state/tests/several.rs after_a_failed_write_of_one_each_is_written_again_as_a_whole",
+            "crates/input/src/kubernetes_resources/state/tests/several.rs damage_to_one_ledger_leaves_the_others_and_a_copy",
+        ]),
+    ),
+    Row(
+        "One of several inputs waits, ends or fails",
+        "the others continue; `/ready` names one that failed",
+        Ok(&[
+            "crates/input/src/broker/tests.rs no_input_starves_another_and_one_that_waits_stops_none",
+            "crates/input/src/broker/tests.rs it_ends_when_all_have_ended_and_an_ended_input_is_not_read_again",
+            "crates/input/src/broker/tests.rs a_failed_input_stops_no_other_and_is_the_end_only_after_them",
+        ]),
+    ),
+    Row(
         "The disk is full, or a write to it or a sync of it fails",
         "no window is sent that is not written; when the disk works again, everything is rewritten",
         Ok(&[
@@ -203,6 +222,15 @@ pub(super) const FAULTS: &[Row] = &[
         Ok(&[
             "tests/replicas.rs a_killed_leader_is_replaced_within_the_lease",
             "crates/ledger/src/tests/handover.rs no_handover_leaves_a_gap_or_an_overlap",
+        ]),
+    ),
+    Row(
+        "The leader bills with several inputs and is killed, or a process with more inputs replaces it",
+        "the other replica leads with all of its inputs, and each continues at its own watermark",
+        Ok(&[
+            "tests/broker.rs a_killed_leader_is_replaced_for_both_ledgers",
+            "tests/broker.rs an_update_to_a_process_with_more_ledgers_leaves_no_gap_and_no_overlap",
+            "crates/input/src/kubernetes_resources/leader/tests.rs a_rolling_update_to_more_ledgers_and_back_leaves_no_gap_and_no_overlap",
         ]),
     ),
     Row(

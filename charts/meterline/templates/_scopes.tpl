@@ -53,6 +53,25 @@ in the program: every `kubernetes_resources`, and its namespaces with variables 
 {{- $text -}}
 {{- end -}}
 
+{{- /* What a built-in configuration reads: {"inputs": what is set of each `kubernetes_resources`, "text": the calls in
+its mappings that read metadata}. Takes the name of the preset; an empty one is kubernetes-pod-exec-time. */ -}}
+{{- define "meterline.presetReads" -}}
+{{- $volumes := list (dict "resource_type" "persistentvolumeclaim") (dict "resource_type" "persistentvolume" "unless" "${VOLUMES_RELEASED:owner}=nobody") -}}
+{{- $ofNamespaces := "subject(\"${SUBJECT_FROM:namespace}\") data_annotations(\"${DATA_ANNOTATIONS:namespaces}\")" -}}
+{{- $ofPods := "subject(\"${SUBJECT_FROM:pod}\") data_annotations(\"${DATA_ANNOTATIONS:pods}\") pod_gpu_type()" -}}
+{{- $pods := dict "inputs" (list (dict "resource_type" "pod" "node_labels" "${NODE_LABELS:false}")) "text" $ofPods -}}
+{{- $devices := dict "inputs" (list (dict "resource_type" "pod" "node_labels" "${NODE_LABELS:true}")) "text" $ofPods -}}
+{{- $presets := dict
+  "kubernetes-pod-device-time" $devices
+  "kubernetes-node-time" (dict "inputs" (list (dict "resource_type" "node")) "text" "subject(\"${SUBJECT_FROM:pod}\") data_annotations(\"${DATA_ANNOTATIONS:none}\")")
+  "kubernetes-loadbalancer-time" (dict "inputs" (list (dict "resource_type" "service")) "text" $ofNamespaces)
+  "kubernetes-volume-time" (dict "inputs" $volumes "text" $ofNamespaces)
+  "kubernetes-snapshot-time" (dict "inputs" (list (dict "resource_type" "volumesnapshot")) "text" $ofNamespaces)
+  "kubernetes-all" (dict "inputs" (concat (list (dict "resource_type" "pod" "node_labels" "${NODE_LABELS:true}") (dict "resource_type" "node") (dict "resource_type" "service")) $volumes) "text" (printf "%s %s subject(\"${NODE_SUBJECT_FROM:pod}\")" $ofPods $ofNamespaces))
+-}}
+{{- toJson (default $pods (get $presets .)) -}}
+{{- end -}}
+
 {{- /* Every `kubernetes_resources` in an input and in the resources that it names, one line of JSON each.
 Takes node and resources, the configuration's `input_resources`. */ -}}
 {{- define "meterline.inputs" -}}
@@ -76,33 +95,55 @@ Takes node and resources, the configuration's `input_resources`. */ -}}
 {{- end -}}
 {{- end -}}
 
+{{- /* What the chosen preset reads. What is blank in a configuration stands for that of the first preset. */ -}}
+{{- define "meterline.chosenPreset" -}}
+{{- include "meterline.presetReads" (ternary "" .Values.preset (not (empty .Values.config))) -}}
+{{- end -}}
+
 {{- /* The inputs of the selected configuration. */ -}}
 {{- define "meterline.chosenInputs" -}}
 {{- $asThePreset := list "${SCRAPE_NAMESPACE-default}" -}}
-{{- if .Values.config -}}
-{{- if .Values.config.input -}}
+{{- if (default dict .Values.config).input -}}
 {{- include "meterline.inputs" (dict "node" .Values.config.input "resources" (default list .Values.config.input_resources)) -}}
-{{- else -}}
-{{- /* A blank input stands for that of the preset. */ -}}
-{{- toJson (dict "namespaces" $asThePreset) }}{{ "\n" }}
-{{- end -}}
-{{- else if .Values.configFile -}}
+{{- else if and .Values.configFile (not .Values.config) -}}
 {{- range .Values.scrape.resourceTypes -}}
 {{- toJson (dict "resource_type" . "namespaces" $asThePreset) }}{{ "\n" }}
 {{- end -}}
 {{- else -}}
-{{- toJson (dict "namespaces" $asThePreset) }}{{ "\n" }}
+{{- $preset := include "meterline.chosenPreset" . | fromJson -}}
+{{- range $preset.inputs -}}
+{{- $unless := splitList "=" (include "meterline.interpolated" (dict "root" $ "text" (default "" .unless))) -}}
+{{- if or (not .unless) (ne (first $unless) (last $unless)) -}}
+{{- toJson (set (omit . "unless") "namespaces" $asThePreset) }}{{ "\n" }}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{- /* The collections whose metadata mappings read, one a line: those of `namespace()`, `node()` and `subject(…)`. */ -}}
+{{- /* "true" if an input has the labels of nodes for devices() and pod_gpu_type(), else empty. */ -}}
+{{- define "meterline.hasNodeLabels" -}}
+{{- $root := . -}}
+{{- $found := "" -}}
+{{- range splitList "\n" (include "meterline.chosenInputs" . | trim) -}}
+{{- if . -}}
+{{- $input := fromJson . -}}
+{{- $wanted := include "meterline.interpolated" (dict "root" $root "text" (include "meterline.text" (default false $input.node_labels))) -}}
+{{- $type := include "meterline.interpolated" (dict "root" $root "text" (default "pod" $input.resource_type)) -}}
+{{- if and (eq (trim $wanted) "true") (eq $type "pod") -}}{{- $found = "true" -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $found -}}
+{{- end -}}
+
+{{- /* The collections whose metadata mappings read, one a line: those of `namespace()`, `node()`, `subject(…)`,
+`data_annotations(…)` and, where an input has the labels of nodes, of the functions for devices. */ -}}
 {{- define "meterline.readMetadata" -}}
-{{- $ofThePreset := "subject(\"${SUBJECT_FROM:pod}\")" -}}
-{{- $text := $ofThePreset -}}
+{{- $preset := include "meterline.chosenPreset" . | fromJson -}}
+{{- $text := $preset.text -}}
 {{- if .Values.config -}}
 {{- $text = toJson .Values.config -}}
 {{- if not .Values.config.pipeline -}}
-{{- $text = printf "%s %s" $text $ofThePreset -}}
+{{- $text = printf "%s %s" $text $preset.text -}}
 {{- end -}}
 {{- else if .Values.configFile -}}
 {{- $text = "" -}}
@@ -110,7 +151,8 @@ Takes node and resources, the configuration's `input_resources`. */ -}}
 {{- end -}}
 {{- if regexMatch "\\bnamespace\\(\\)" $text -}}namespaces{{ "\n" }}{{- end -}}
 {{- if regexMatch "\\bnode\\(\\)" $text -}}nodes{{ "\n" }}{{- end -}}
-{{- range regexFindAll "\\bsubject\\([^)]*\\)" $text -1 -}}
+{{- if and (regexMatch "\\b(devices|pod_gpu_type)\\(" $text) (include "meterline.hasNodeLabels" .) -}}nodes{{ "\n" }}{{- end -}}
+{{- range regexFindAll "\\b(subject|data_annotations|pod_gpu_type)\\([^)]*\\)" $text -1 -}}
 {{- $source := include "meterline.interpolated" (dict "root" $ "text" .) -}}
 {{- if contains "\"namespace" $source -}}namespaces{{ "\n" }}{{- end -}}
 {{- if contains "\"node-label:" $source -}}nodes{{ "\n" }}{{- end -}}
@@ -126,8 +168,8 @@ Takes node and resources, the configuration's `input_resources`. */ -}}
 {{- if . -}}
 {{- $input := fromJson . -}}
 {{- $type := include "meterline.interpolated" (dict "root" $root "text" (default "pod" $input.resource_type)) -}}
-{{- if not (has $type (list "pod" "node" "persistentvolume" "persistentvolumeclaim")) -}}
-{{- fail (printf "kubernetes_resources.resource_type is %s, and must be pod, node, persistentvolume or persistentvolumeclaim" $type) -}}
+{{- if not (has $type (list "pod" "node" "persistentvolume" "persistentvolumeclaim" "service" "volumesnapshot" "resourceclaim")) -}}
+{{- fail (printf "kubernetes_resources.resource_type is %s, and must be pod, node, persistentvolume, persistentvolumeclaim, service, volumesnapshot or resourceclaim" $type) -}}
 {{- end -}}
 {{- $plural := printf "%ss" $type -}}
 {{- $names := list -}}
@@ -152,7 +194,7 @@ Takes node and resources, the configuration's `input_resources`. */ -}}
 {{- end -}}
 {{- end -}}
 {{- $cluster = $cluster | uniq | sortAlpha -}}
-{{- if and .Values.scrape.namespaces (or (has "pods" $cluster) (has "persistentvolumeclaims" $cluster)) -}}
+{{- if and .Values.scrape.namespaces (or (has "pods" $cluster) (has "persistentvolumeclaims" $cluster) (has "services" $cluster) (has "volumesnapshots" $cluster) (has "resourceclaims" $cluster)) -}}
 {{- fail "scrape.namespaces names namespaces, but the configuration reads all of them: use ${SCRAPE_NAMESPACE} in its `namespaces`, or leave scrape.namespaces empty (with --reset-then-reuse-values by --set scrape.namespaces=null)" -}}
 {{- end -}}
 {{- range .Values.scrape.namespaces -}}

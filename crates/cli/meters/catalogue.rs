@@ -32,7 +32,14 @@ pub(super) enum Measure {
 }
 
 /// Every meter. A slug, a type of event and a measure are final once a server has them.
-pub(super) const CATALOGUE: &[EventMeters] = &[POD_EXEC_TIME, POD_DEVICE_TIME];
+pub(super) const CATALOGUE: &[EventMeters] = &[
+    POD_EXEC_TIME,
+    POD_DEVICE_TIME,
+    NODE_TIME,
+    LOAD_BALANCER_TIME,
+    VOLUME_TIME,
+    SNAPSHOT_TIME,
+];
 
 const POD_EXEC_TIME: EventMeters = EventMeters {
     event_type: "kube-pod-exec-time",
@@ -114,9 +121,85 @@ const POD_DEVICE_TIME: EventMeters = EventMeters {
     ],
 };
 
+const NODE_TIME: EventMeters = EventMeters {
+    event_type: "kube-node-time",
+    presets: &["kubernetes-node-time"],
+    meters: &[Meter {
+        slug: "k8s_node_hours",
+        name: "Node time (h)",
+        measure: Measure::Sum("hours"),
+        group_by: &[
+            ("instance_type", "instance_type"),
+            ("capacity_type", "capacity_type"),
+            ("zone", "zone"),
+            ("nodepool", "nodepool"),
+        ],
+    }],
+};
+
+const LOAD_BALANCER_TIME: EventMeters = EventMeters {
+    event_type: "kube-loadbalancer-time",
+    presets: &["kubernetes-loadbalancer-time"],
+    meters: &[Meter {
+        slug: "k8s_loadbalancer_hours",
+        name: "Load balancer time (h)",
+        measure: Measure::Sum("hours"),
+        group_by: &[("namespace", "namespace"), ("class", "load_balancer_class")],
+    }],
+};
+
+const VOLUME_TIME: EventMeters = EventMeters {
+    event_type: "kube-volume-time",
+    presets: &["kubernetes-volume-time"],
+    meters: &[Meter {
+        slug: "k8s_volume_gib_hours",
+        name: "Persistent volume capacity (GiB-h)",
+        measure: Measure::Sum("capacity_gib_hours"),
+        group_by: &[
+            ("namespace", "namespace"),
+            ("storage_class", "storage_class"),
+            ("attributes_class", "attributes_class"),
+            ("phase", "phase"),
+        ],
+    }],
+};
+
+const SNAPSHOT_TIME: EventMeters = EventMeters {
+    event_type: "kube-snapshot-time",
+    presets: &["kubernetes-snapshot-time"],
+    meters: &[Meter {
+        slug: "k8s_snapshot_gib_hours",
+        name: "Volume snapshots (GiB-h)",
+        measure: Measure::Sum("restore_gib_hours"),
+        group_by: &[
+            ("namespace", "namespace"),
+            ("snapshot_class", "snapshot_class"),
+        ],
+    }],
+};
+
+/// A preset that emits the events of other presets, and these.
+const COMBINED: (&str, &[&str]) = (
+    "kubernetes-all",
+    &[
+        "kubernetes-pod-exec-time",
+        "kubernetes-pod-device-time",
+        "kubernetes-node-time",
+        "kubernetes-loadbalancer-time",
+        "kubernetes-volume-time",
+    ],
+);
+
+/// Whether a preset emits such events.
+fn emits(preset: &str, events: &EventMeters) -> bool {
+    let (combined, parts) = COMBINED;
+    let is_part = |it: &&str| parts.contains(it);
+    events.presets.contains(&preset) || (preset == combined && events.presets.iter().any(is_part))
+}
+
 /// The definitions of the meters of a preset; `None`: of all presets.
 pub(super) fn definitions(preset: Option<&str>) -> Vec<Definition> {
-    let of_preset = |events: &&EventMeters| preset.is_none_or(|it| events.presets.contains(&it));
+    let of_preset = |events: &&EventMeters| preset.is_none_or(|it| emits(it, events));
     let of_events = |events: &'static EventMeters| {
         let meters = events.meters.iter();
         meters.map(|meter| definition(events.event_type, meter))
@@ -150,6 +233,7 @@ pub(super) fn presets() -> String {
         .iter()
         .flat_map(|it| it.presets)
         .copied()
+        .chain([COMBINED.0])
         .collect();
     names.sort_unstable();
     names.dedup();

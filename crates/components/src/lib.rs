@@ -40,6 +40,26 @@ pub const PRESETS: &[Preset] = &[
         name: "kubernetes-pod-device-time",
         text: include_str!("../../../presets/kubernetes-pod-device-time.yaml"),
     },
+    Preset {
+        name: "kubernetes-node-time",
+        text: include_str!("../../../presets/kubernetes-node-time.yaml"),
+    },
+    Preset {
+        name: "kubernetes-loadbalancer-time",
+        text: include_str!("../../../presets/kubernetes-loadbalancer-time.yaml"),
+    },
+    Preset {
+        name: "kubernetes-volume-time",
+        text: include_str!("../../../presets/kubernetes-volume-time.yaml"),
+    },
+    Preset {
+        name: "kubernetes-snapshot-time",
+        text: include_str!("../../../presets/kubernetes-snapshot-time.yaml"),
+    },
+    Preset {
+        name: "kubernetes-all",
+        text: include_str!("../../../presets/kubernetes-all.yaml"),
+    },
 ];
 
 /// Every component. The defaults for a blank `input:` or `output:` are sections of the first
@@ -91,6 +111,7 @@ mod tests {
 
     use super::*;
 
+    mod all;
     mod device_time;
 
     #[test]

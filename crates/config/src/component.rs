@@ -70,7 +70,7 @@ impl<'a> PlanContext<'a> {
             self.report_node(list, Severity::Error, message);
         }
         self.depth += 1;
-        let label = self.label(node);
+        let label = self.read_label(node);
         let outer = self.current.replace((&entry.value, label));
         Some(Component {
             spec,
@@ -288,7 +288,7 @@ impl<'a> PlanContext<'a> {
         })
     }
 
-    fn label(&mut self, node: &Node) -> Option<String> {
+    fn read_label(&mut self, node: &Node) -> Option<String> {
         let label = node.get("label")?;
         let Kind::Text(text) = &label.kind else {
             return None;

@@ -1,11 +1,15 @@
 //! The declaration of a component, and the context in which a configuration is checked.
 
 use std::{
-    collections::{HashMap, HashSet},
+    any::Any,
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
+    sync::Arc,
 };
 
-use meterline_core::{BufferPlan, InputPlan, OutputPlan, ProcessorPlan, Reads, foreseen::Foreseen};
+use meterline_core::{
+    BufferPlan, Extensions, InputPlan, OutputPlan, ProcessorPlan, Reads, foreseen::Foreseen,
+};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -13,6 +17,7 @@ use crate::{
     interpolate::Interpolated,
     node::Node,
     post::Post,
+    replaced::Replaced,
 };
 
 /// The fields of a component in a configuration. Derive `Deserialize` with `deny_unknown_fields`.
@@ -203,10 +208,14 @@ pub struct PlanContext<'a> {
     pub(crate) depth: usize,
     /// What is known about the messages that reach the current component.
     pub(crate) foreseen: Foreseen,
+    /// The paths of the tables that mappings look values up in, by name.
+    pub(crate) tables: BTreeMap<String, PathBuf>,
     /// What the components so far read of the content that the input gives messages.
     pub(crate) reads: Reads,
     /// Whether the input keeps objects for as long as they exist.
     pub(crate) keeps_objects: bool,
+    /// The inputs whose own processors replaced the content of their messages.
+    pub(crate) replaced: Replaced,
     /// Whether the current component has declared what it reads.
     pub(crate) declared: bool,
     /// The outputs so far that post events.
@@ -215,6 +224,10 @@ pub struct PlanContext<'a> {
     pub(crate) leaves: usize,
     /// An input that keeps messages itself: its type, its path and where it keeps them.
     pub(crate) keeper: Option<(&'static str, String, &'static str)>,
+    /// The nodes of the inputs so far.
+    pub(crate) inputs: HashSet<u64>,
+    /// What components of one process share.
+    pub(crate) shared: Extensions,
 }
 
 impl<'a> PlanContext<'a> {
@@ -232,12 +245,35 @@ impl<'a> PlanContext<'a> {
             components: 0,
             depth: 0,
             foreseen: Foreseen::default(),
+            tables: BTreeMap::new(),
             reads: Reads::default(),
             keeps_objects: false,
+            replaced: Replaced::default(),
             declared: false,
             posts: Vec::new(),
             leaves: 0,
             keeper: None,
+            inputs: HashSet::new(),
+            shared: Extensions::default(),
         }
+    }
+
+    /// Returns the value of this type that all components of the process share.
+    pub fn shared<T: Default + Any + Send + Sync>(&mut self) -> Arc<T> {
+        if let Some(value) = self.shared.get::<T>() {
+            return value;
+        }
+        self.shared = std::mem::take(&mut self.shared).with(T::default());
+        self.shared.get().unwrap_or_default()
+    }
+
+    /// Forgets what components so far are part of one process, before a component that is part of none is
+    /// checked.
+    pub(crate) fn leave_process(&mut self) {
+        self.foreseen = Foreseen::default();
+        self.keeps_objects = false;
+        self.replaced = Replaced::default();
+        self.inputs.clear();
+        self.shared = Extensions::default();
     }
 }

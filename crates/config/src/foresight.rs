@@ -48,6 +48,7 @@ impl PlanContext<'_> {
         let aside = std::mem::replace(&mut self.foreseen, before);
         let goes_on = aside.content.whole.kind != Kind::Deleted;
         self.foreseen.is_original |= aside.is_original && goes_on;
+        self.foreseen.is_recovered |= aside.is_recovered && aside.is_original && goes_on;
         checked
     }
 
@@ -60,14 +61,15 @@ impl PlanContext<'_> {
     /// nothing: it is what the other components kept.
     pub fn reads(&mut self, reads: &Reads) {
         self.declared = true;
-        if !self.foreseen.is_original && !reads.is_nothing() {
-            // The values of the fields may end up anywhere from here on, including the subject.
-            self.reads.need_prefixes();
-        }
-        if !reads.is_all() {
-            self.reads.join(reads);
-        } else if self.foreseen.is_original {
-            self.reads.join(reads);
+        let Foreseen {
+            is_original,
+            is_recovered,
+            ..
+        } = self.foreseen;
+        add(&mut self.reads, reads, is_original);
+        let of_replaced = is_original && is_recovered;
+        self.replaced.each(|all| add(all, reads, of_replaced));
+        if reads.is_all() && is_original {
             self.read_everything();
         }
     }
@@ -91,7 +93,11 @@ impl PlanContext<'_> {
 
     fn read_everything(&mut self) {
         self.reads.join(&Reads::All);
-        if self.keeps_objects {
+        let of_replaced = self.foreseen.is_recovered;
+        if of_replaced {
+            self.replaced.each(|all| all.join(&Reads::All));
+        }
+        if self.keeps_objects || (of_replaced && self.replaced.keeps_objects) {
             let node = self.current.as_ref().map(|(node, _)| *node);
             let message = "this reads whole objects, so whole objects are kept in memory and in the \
                            state: about ten kilobytes per pod, including secrets in environment \
@@ -246,5 +252,16 @@ impl PlanContext<'_> {
                 self.report(node, None, severity, message);
             }
         }
+    }
+}
+
+/// Adds what a component reads of messages, which may have their original content or only if they failed.
+fn add(all: &mut Reads, reads: &Reads, is_original: bool) {
+    if !is_original && !reads.is_nothing() {
+        // The values of the fields may end up anywhere from here on, including the subject.
+        all.need_prefixes();
+    }
+    if is_original || !reads.is_all() {
+        all.join(reads);
     }
 }

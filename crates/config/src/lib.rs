@@ -10,6 +10,7 @@ mod diagnostic;
 mod echo;
 mod fields;
 mod foresight;
+mod inputs;
 mod interpolate;
 mod load;
 mod node;
@@ -17,8 +18,10 @@ mod overrides;
 mod plan;
 mod post;
 mod quotes;
+mod replaced;
 mod report;
 mod sections;
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -31,3 +34,4 @@ pub use fields::{Child, GoDuration, Located, optional_duration};
 pub use foresight::Overlap;
 pub use load::{Source, load};
 pub use sections::{Admin, Http, Loaded, LogFormat, Logger, log_level};
+pub use tables::file;

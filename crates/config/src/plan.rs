@@ -18,12 +18,13 @@ impl<'a> PlanContext<'a> {
     /// Checks a nested input, and returns its plan unless it has errors.
     pub fn input(&mut self, child: Child) -> Option<Box<dyn InputPlan>> {
         let component = self.component(child, "input", self.registry.inputs)?;
+        self.check_is_used_once(child, component.body);
         if let Some(place) = component.spec.keeps {
             let path = self.path_of(component.body);
             self.keeper = Some((component.spec.name, path, place));
         }
         let planned = (component.spec.plan)(component.body, self);
-        self.keeps_objects = self.foreseen.is_usage;
+        self.keeps_objects |= self.foreseen.is_usage;
         let processors = self.own_processors(component.node);
         let referrers = self.referrers_processors(&component, Order::InnermostFirst);
         let label = self.leave(component);
@@ -152,6 +153,20 @@ impl<'a> PlanContext<'a> {
         }
     }
 
+    /// Returns the path of the current component in the configuration.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let node = self.current.as_ref().map(|(node, _)| *node);
+        node.map(|it| self.path_of(it)).unwrap_or_default()
+    }
+
+    /// Returns the label of the current component, if it has one.
+    #[must_use]
+    pub fn label(&self) -> Option<Arc<str>> {
+        let (_, label) = self.current.as_ref()?;
+        label.as_deref().map(Arc::from)
+    }
+
     /// Returns the directory of the configuration file; `None` when the configuration is not a file.
     #[must_use]
     pub fn file_dir(&self) -> Option<&Path> {
@@ -213,6 +228,9 @@ impl<'a> PlanContext<'a> {
                 }
                 "processors" => list.iter().for_each(|it| {
                     self.processor(Child(it.id));
+                }),
+                "inputs" => list.iter().for_each(|it| {
+                    self.input(Child(it.id));
                 }),
                 "outputs" => list.iter().for_each(|it| {
                     self.output(Child(it.id));

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use meterline_core::{BufferPlan, InputPlan, OutputPlan, ProcessorPlan, foreseen::Foreseen};
+use meterline_core::{BufferPlan, InputPlan, OutputPlan, ProcessorPlan};
 use serde::Deserialize;
 
 use crate::{
@@ -27,6 +27,7 @@ const KEYS: &[&str] = &[
     "output_resources",
     "cache_resources",
     "rate_limit_resources",
+    "tables",
     "tests",
 ];
 
@@ -151,6 +152,9 @@ pub struct Loaded {
 /// Checks all sections, even when one has errors.
 pub(crate) fn plan(root: &Node, cx: &mut PlanContext<'_>) -> Option<Loaded> {
     keys(root, cx);
+    if let Some(tables) = section(root, "tables", cx) {
+        cx.take_tables(tables);
+    }
     let input = root.get("input").and_then(|it| cx.input(Child(it.id)));
     let buffer = root
         .get("buffer")
@@ -162,9 +166,6 @@ pub(crate) fn plan(root: &Node, cx: &mut PlanContext<'_>) -> Option<Loaded> {
         .and_then(|it| cx.processors(&it.processors));
     let output = root.get("output").and_then(|it| cx.output(Child(it.id)));
     let reads = std::mem::take(&mut cx.reads);
-    cx.keeps_objects = false;
-    // Unused resources receive no messages.
-    cx.foresee(Foreseen::default());
     unused_resources(root, cx);
     let logger: Option<Logger> = section(root, "logger", cx);
     let http: Option<Http> = section(root, "http", cx);
@@ -288,6 +289,8 @@ fn unused_resources(root: &Node, cx: &mut PlanContext<'_>) {
             if cx.used.contains(&item.id) {
                 continue;
             }
+            // Unused resources receive no messages.
+            cx.leave_process();
             match *kind {
                 "input" => drop(cx.input(Child(item.id))),
                 "processor" => drop(cx.processor(Child(item.id))),

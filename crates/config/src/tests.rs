@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::*;
 
+mod inputs;
 mod resources;
 
 #[derive(Debug, Deserialize)]

@@ -232,6 +232,9 @@ pub struct Foreseen {
     /// Whether a message that did not fail may still have the content that the input gave it. A message that
     /// failed may have it at any point.
     pub is_original: bool,
+    /// Whether the last also holds for messages of inputs whose own processors replaced the content before the inputs
+    /// came together: one that failed there, and is passed on as if it had not, has it.
+    pub is_recovered: bool,
     /// Whether a message may be one of several parts of a message, which share its identity.
     pub is_part: bool,
 }
@@ -244,6 +247,7 @@ impl Default for Foreseen {
             metadata: true,
             is_usage: false,
             is_original: true,
+            is_recovered: true,
             is_part: false,
         }
     }
@@ -258,6 +262,7 @@ impl Foreseen {
             metadata: false,
             is_usage: true,
             is_original: true,
+            is_recovered: true,
             is_part: false,
         }
     }
@@ -270,8 +275,27 @@ impl Foreseen {
             metadata: self.metadata || other.metadata,
             is_usage: self.is_usage && other.is_usage,
             is_original: self.is_original || other.is_original,
+            is_recovered: self.is_recovered || other.is_recovered,
             is_part: self.is_part || other.is_part,
         }
+    }
+
+    /// What is known where the messages of two inputs come together: of a message that is from one or from the
+    /// other, but that is from the same one as all other messages of its object. So an `id` that one of them gives to
+    /// all usage of an object still is such an `id`, whatever the other one does.
+    #[must_use]
+    pub fn beside(self, other: Self) -> Self {
+        let ids = [&self, &other].map(|it| it.content.fields.get("id"));
+        let is_same = |id: &&Fact| !id.varies && !matches!(id.kind, Kind::Null | Kind::Deleted);
+        let spot = ids.into_iter().flatten().find(is_same).map(|id| id.spot);
+        let mut together = self.join(other);
+        if let (Some(spot), true) = (spot, together.is_usage) {
+            let kind = together.content.field("id").kind;
+            let varies = false;
+            let id = Fact { kind, varies, spot };
+            together.content.fields.insert("id".into(), id);
+        }
+        together
     }
 
     /// What is known of the parts that a processor makes of each message.
@@ -311,6 +335,41 @@ mod tests {
         // A field that only one branch has may be missing.
         let joined = one.join(Shape::empty());
         assert_eq!(id(&joined), Fact::new(Kind::Unknown, true));
+    }
+
+    #[test]
+    fn an_id_that_is_the_same_for_an_object_stays_so_beside_one_that_varies() {
+        let usage = |content| Foreseen {
+            content,
+            ..Foreseen::usage()
+        };
+        let spot = Some(Spot {
+            text: Some(1),
+            line: 2,
+            column: 3,
+        });
+        let mut same = Shape::empty();
+        let id = Fact {
+            spot,
+            ..Fact::new(Kind::Text(None), false)
+        };
+        same.set("id", id.clone());
+        let varies = with_id(Kind::EventId("a".into(), None), true);
+        for (one, other) in [(&same, &varies), (&varies, &same)] {
+            let together = usage(one.clone()).beside(usage(other.clone()));
+            assert_eq!(together.content.fields["id"], id);
+            assert!(usage(one.clone()).join(usage(other.clone())).content.fields["id"].varies);
+        }
+        let together = usage(varies.clone()).beside(usage(varies.clone()));
+        assert!(together.content.fields["id"].varies);
+        // Without an id there is nothing to compare with.
+        let together = usage(varies).beside(usage(Shape::empty()));
+        assert!(together.content.fields["id"].varies);
+        let foreign = Foreseen {
+            is_usage: false,
+            ..usage(Shape::empty())
+        };
+        assert!(!usage(same).beside(foreign).is_usage);
     }
 
     #[test]

@@ -7,6 +7,7 @@
     allow(clippy::disallowed_methods, reason = "no bill depends on a test")
 )]
 
+mod broker;
 mod buffer;
 mod generate;
 mod kubernetes_resources;
@@ -25,6 +26,7 @@ pub use self::{
 
 /// Every input, by the name it has in a configuration.
 pub const SPECS: &[InputSpec] = &[
+    broker::SPEC,
     generate::SPEC,
     kubernetes_resources::SPEC,
     schedule::SPEC,

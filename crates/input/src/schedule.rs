@@ -51,11 +51,16 @@ impl Configure for Config {
             );
             return None;
         }
-        let mut child = child?;
-        if child.take_schedule(interval) {
-            return Some(child);
-        }
-        Some(Box::new(Plan { interval, child }))
+        Some(scheduled(child?, interval))
+    }
+}
+
+/// Returns an input that yields one batch of another one for each window.
+pub(crate) fn scheduled(mut child: Box<dyn InputPlan>, interval: Duration) -> Box<dyn InputPlan> {
+    if child.take_schedule(interval) {
+        child
+    } else {
+        Box::new(Plan { interval, child })
     }
 }
 

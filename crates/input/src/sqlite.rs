@@ -199,12 +199,9 @@ pub(crate) fn is_in_use(path: &Path) -> bool {
     tried.is_err_and(|error| matches!(Error::from(error), Error::InUse))
 }
 
-/// Renames the file and its companion files, and returns the new path. `word`, the reason, becomes
-/// part of the name; `now` is in seconds since the Unix epoch.
-///
-/// # Errors
-/// When a file cannot be renamed.
-pub(crate) fn move_aside(path: &Path, word: &str, now: i64) -> Result<PathBuf, Error> {
+/// Returns an unused path beside the file. `word`, the reason, becomes part of the name; `now` is in seconds since
+/// the Unix epoch.
+fn unused(path: &Path, word: &str, now: i64) -> PathBuf {
     let beside = |suffix: &str| beside(path, suffix);
     let mut aside = beside(&format!(".{word}-{now}"));
     let mut again = 1_u32;
@@ -212,6 +209,43 @@ pub(crate) fn move_aside(path: &Path, word: &str, now: i64) -> Result<PathBuf, E
         again = again.saturating_add(1);
         aside = beside(&format!(".{word}-{now}-{again}"));
     }
+    aside
+}
+
+/// Copies the file that is open to a path beside it, and returns that path. See [`move_aside`].
+///
+/// # Errors
+/// When the file cannot be copied.
+pub(crate) fn copy_aside(
+    connection: &Connection,
+    path: &Path,
+    word: &str,
+    now: i64,
+) -> Result<PathBuf, Error> {
+    let aside = unused(path, word, now);
+    // SQLite gives a file that it creates the usual rights.
+    make_private(&aside)?;
+    let name = aside.to_string_lossy();
+    let copied = connection.execute("VACUUM INTO ?1", [name.as_ref()]);
+    let synced = copied.map_err(Error::from).and_then(|_| {
+        let copy = std::fs::File::open(&aside).and_then(|it| it.sync_all());
+        copy.map_err(|error| Error::Unusable(error.to_string()))
+    });
+    if synced.is_err() {
+        // An incomplete copy is of no use, and may fill the disk.
+        let _ = std::fs::remove_file(&aside);
+    }
+    synced.map(|()| aside)
+}
+
+/// Renames the file and its companion files, and returns the new path. `word`, the reason, becomes
+/// part of the name; `now` is in seconds since the Unix epoch.
+///
+/// # Errors
+/// When a file cannot be renamed.
+pub(crate) fn move_aside(path: &Path, word: &str, now: i64) -> Result<PathBuf, Error> {
+    let beside = |suffix: &str| beside(path, suffix);
+    let aside = unused(path, word, now);
     let rename = |from: &Path, to: &Path| {
         std::fs::rename(from, to)
             .map_err(|error| Error::Unusable(format!("it cannot be moved aside: {error}")))

@@ -17,6 +17,8 @@ pub enum Kind {
     Pod,
     /// `nodes`
     Node,
+    /// `namespaces`
+    Namespace,
     /// `persistentvolumes`
     PersistentVolume,
     /// `persistentvolumeclaims`
@@ -30,6 +32,7 @@ impl Kind {
         Some(match plural {
             "pods" => Self::Pod,
             "nodes" => Self::Node,
+            "namespaces" => Self::Namespace,
             "persistentvolumes" => Self::PersistentVolume,
             "persistentvolumeclaims" => Self::PersistentVolumeClaim,
             _ => return None,
@@ -42,6 +45,7 @@ impl Kind {
         match self {
             Self::Pod => "Pod",
             Self::Node => "Node",
+            Self::Namespace => "Namespace",
             Self::PersistentVolume => "PersistentVolume",
             Self::PersistentVolumeClaim => "PersistentVolumeClaim",
         }

@@ -126,7 +126,9 @@ pub(crate) struct Accelerator {
     /// The node labels that hold the memory of one device.
     memory: &'static [(&'static str, MemoryUnit)],
     /// The node labels that say among how many pods a device is shared, and how.
-    sharing: Option<(&'static str, &'static str)>,
+    sharing: &'static [(&'static str, &'static str)],
+    /// The node label that names the slice of a card that is offered as a card.
+    pub(crate) slice: Option<&'static str>,
     /// The resources that measure a share of each device. A `*` is the name of this resource.
     pub(crate) shares: &'static [(&'static str, Measure)],
     /// Whether the name of the resource names the product.
@@ -143,13 +145,18 @@ const NOTHING: Accelerator = Accelerator {
     is_shared: false,
     products: &[],
     memory: &[],
-    sharing: None,
+    sharing: &[],
+    slice: None,
     shares: &[],
     is_product: false,
     family: None,
 };
 
 const GKE: &str = "cloud.google.com/gke-accelerator";
+/// Google Cloud offers MIG slices and shared cards as `nvidia.com/gpu`, and says so by these labels.
+const GKE_SLICE: &str = "cloud.google.com/gke-gpu-partition-size";
+const GKE_CLIENTS: &str = "cloud.google.com/gke-max-shared-clients-per-gpu";
+const GKE_STRATEGY: &str = "cloud.google.com/gke-gpu-sharing-strategy";
 const GKE_TPU: &str = "cloud.google.com/gke-tpu-accelerator";
 const EKS_GPU: &str = "eks.amazonaws.com/instance-gpu-name";
 const KARPENTER_GPU: &str = "karpenter.k8s.aws/instance-gpu-name";
@@ -180,7 +187,10 @@ const NVIDIA: Accelerator = Accelerator {
     vendor: "nvidia",
     products: &[NVIDIA_PRODUCT, GKE, EKS_GPU, KARPENTER_GPU, NODE_GROUP],
     memory: &[("*.memory", MemoryUnit::Mebibytes)],
-    sharing: Some(("*.replicas", "*.sharing-strategy")),
+    sharing: &[
+        ("*.replicas", "*.sharing-strategy"),
+        (GKE_CLIENTS, GKE_STRATEGY),
+    ],
     ..NOTHING
 };
 const AMD: Accelerator = Accelerator {
@@ -233,6 +243,7 @@ const HUAWEI: Accelerator = Accelerator {
 static ACCELERATORS: &[Accelerator] = &[
     Accelerator {
         names: Names::Exactly("nvidia.com/gpu"),
+        slice: Some(GKE_SLICE),
         shares: &[
             ("nvidia.com/gpumem-percentage", Measure::MemoryPercent),
             ("nvidia.com/gpumem", Measure::Mebibytes),
@@ -319,12 +330,13 @@ impl Accelerator {
         resource: &str,
         label: impl Fn(&str) -> Option<&'a str>,
     ) -> (Option<i64>, Option<&'a str>) {
-        let Some((replicas, strategy)) = self.sharing else {
-            return (None, None);
-        };
-        let replicas = label(&named(replicas, resource)).and_then(|it| it.parse::<i64>().ok());
-        let replicas = replicas.filter(|it| *it >= 0).map(|it| it.max(1));
-        (replicas, label(&named(strategy, resource)))
+        let stated = self.sharing.iter().map(|(replicas, strategy)| {
+            let replicas = label(&named(replicas, resource)).and_then(|it| it.parse::<i64>().ok());
+            let replicas = replicas.filter(|it| *it >= 0).map(|it| it.max(1));
+            (replicas, label(&named(strategy, resource)))
+        });
+        let mut stated = stated.filter(|it| *it != (None, None));
+        stated.next().unwrap_or_default()
     }
 }
 

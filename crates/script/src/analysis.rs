@@ -6,11 +6,12 @@ use meterline_core::Reads;
 use rhai::{AST, ASTNode, Dynamic, Expr, FnCallExpr, FnPtr, Position, Stmt};
 
 use crate::{
-    ScriptError,
+    ScriptError, device_reads,
     error::Origin,
     functions::{self, Purity, Type},
+    lookups::{self, Variables},
     paths::{self, BODY, MAKE_PATH},
-    reads,
+    reads::{self, DATA_ANNOTATIONS, Read},
     relation::Relation,
     reuse::{self, Reuse},
 };
@@ -33,6 +34,8 @@ pub(crate) struct Analysis {
     pub(crate) reuse: Option<Reuse>,
     /// What works but is likely a mistake.
     pub(crate) lints: Vec<ScriptError>,
+    /// The tables that the script looks up by name, with the places.
+    pub(crate) tables: Vec<ScriptError>,
     /// Assignments to `root` and `meta`, which an expression must not have.
     pub(crate) assignments: Vec<ScriptError>,
 }
@@ -53,8 +56,12 @@ pub(crate) fn analyse<'a>(
     origin: &'a Origin,
     blanked: &'a str,
 ) -> Result<Analysis, Vec<ScriptError>> {
-    let reads = reads::of_this(ast);
+    let Read {
+        this: mut reads,
+        labels,
+    } = reads::of_this(ast);
     let mut this = reads.clone();
+    reads.join(&labels);
     if let Reads::Parts(parts) = &mut this {
         // Functions return these.
         for relation in Relation::ALL {
@@ -66,6 +73,7 @@ pub(crate) fn analyse<'a>(
         blanked: words(blanked),
         captured: ast.iter_functions().flat_map(|it| it.params).collect(),
         in_body: false,
+        variables: Variables::of(ast),
         reads: reuse::Reads::default(),
         errors: Vec::new(),
         analysis: Analysis {
@@ -101,6 +109,9 @@ pub(crate) fn analyse<'a>(
     }
 }
 
+/// The function that reads a table.
+const LOOKUP: &str = "lookup";
+
 struct Reader<'a> {
     origin: &'a Origin,
     /// The words of the missing statements, which may declare variables and functions.
@@ -109,6 +120,7 @@ struct Reader<'a> {
     captured: HashSet<&'a str>,
     /// Whether the current node is in the script itself and not in a function value.
     in_body: bool,
+    variables: Variables,
     reads: reuse::Reads,
     errors: Vec<ScriptError>,
     analysis: Analysis,
@@ -218,10 +230,7 @@ impl Reader<'_> {
             && !function.is_anonymous()
         {
             self.reads.named(function.fn_name());
-            self.analysis
-                .reads
-                .join(&functions::reads(function.fn_name()));
-            self.called(function.fn_name(), position);
+            self.named(function.fn_name(), position);
         }
     }
 
@@ -236,8 +245,7 @@ impl Reader<'_> {
         match (call.name.as_str(), call.args.first()) {
             ("Fn", Some(Expr::StringConstant(name, position))) => {
                 self.reads.named(name);
-                self.analysis.reads.join(&functions::reads(name));
-                self.called(name, *position);
+                self.named(name, *position);
             }
             ("Fn", _) => {
                 // It may be any function.
@@ -250,15 +258,65 @@ impl Reader<'_> {
                     ("json", [Expr::StringConstant(path, _)]) => {
                         reads::add_path(&mut self.analysis.reads, path);
                     }
-                    ("subject", [Expr::StringConstant(source, _)]) => {
+                    ("subject", [Expr::StringConstant(source, _), ..]) => {
                         let reads = functions::subject_reads(source);
                         self.analysis.reads.join(&reads);
                     }
+                    ("pod_gpu_type", arguments) => {
+                        let owner = match arguments.first() {
+                            Some(Expr::StringConstant(owner, _)) => Some(owner.as_str()),
+                            Some(_) => None,
+                            None => Some("pods"),
+                        };
+                        self.analysis.reads.join(&functions::gpu_type_reads(owner));
+                    }
+                    (LOOKUP, arguments) => self.lookup(arguments, position),
+                    // What it reads depends on where it is called.
+                    (DATA_ANNOTATIONS, [Expr::StringConstant(..)]) => {}
                     _ => self.analysis.reads.join(&functions::reads(name)),
                 }
                 self.called(name, position);
             }
         }
+    }
+
+    /// Handles a function value that is created from a name.
+    fn named(&mut self, name: &str, position: Position) {
+        self.analysis.reads.join(&functions::reads(name));
+        if name == LOOKUP {
+            let error = "`lookup` cannot be a function value";
+            let help = Some("call it directly, with the name of the table as a text");
+            self.errors.push(self.origin.error(position, error, help));
+        }
+        self.called(name, position);
+    }
+
+    /// Handles a call of `lookup`.
+    fn lookup(&mut self, arguments: &[Expr], position: Position) {
+        // Another number of arguments is an error of its own.
+        let [table, key] = arguments else { return };
+        let Expr::StringConstant(name, at) = table else {
+            let error = "the name of the table has to be a text";
+            let help = Some("write `lookup(\"the-table\", key)`");
+            self.errors.push(self.origin.error(position, error, help));
+            return;
+        };
+        let Some(places) = self.variables.places(key).filter(|_| self.in_body) else {
+            let error = "the key of `lookup` has to be known before the script runs, because the value is \
+                         looked up when the object is observed";
+            let help = Some(
+                "use a field of the object or of `namespace()` or `node()`, such as \
+                 `this.metadata.namespace`, a text, or a choice of them with `??`",
+            );
+            let place = key.start_position();
+            self.errors.push(self.origin.error(place, error, help));
+            return;
+        };
+        for place in places {
+            lookups::add(&mut self.analysis.reads, name, &place);
+        }
+        let table = self.origin.error(*at, name.to_string(), None);
+        self.analysis.tables.push(table);
     }
 
     /// Checks the number of arguments, and the types of literal arguments.
@@ -287,14 +345,38 @@ impl Reader<'_> {
             {
                 self.errors.push(self.origin.error(*position, reason, None));
             }
-            if let ("devices", Some(argument)) = (call.name.as_str(), argument)
-                && let Some(table) = argument.get_literal_value(None)
-                && let Some(reason) = functions::wrong_table(&table)
-            {
-                let position = argument.start_position();
-                self.errors.push(self.origin.error(position, reason, None));
+        }
+        if functions::known_devices::names_resources(&call.name) {
+            for argument in arguments.iter().flatten() {
+                if let Expr::StringConstant(resource, _) = argument
+                    && resource.contains('/')
+                {
+                    self.analysis.reads.join(&device_reads::names(resource));
+                }
             }
         }
+        if let Some(at) = functions::known_devices::place(&call.name, arguments.len()) {
+            let argument = arguments.get(at).copied().flatten();
+            self.table(&call.name, argument, position);
+        }
+    }
+
+    /// Handles an argument that adds resources to the table of accelerators. What is read follows from it, so it has
+    /// to be known before the script runs.
+    fn table(&mut self, name: &str, argument: Option<&Expr>, position: Position) {
+        let position = argument.map_or(position, Expr::start_position);
+        let error = match argument.and_then(|it| it.get_literal_value(None)) {
+            Some(table) => match functions::known_devices::reads(&table) {
+                Ok(reads) => return self.analysis.reads.join(&reads),
+                Err(reason) => self.origin.error(position, reason, None),
+            },
+            None => {
+                let message = format!("the table of `{name}` is not constant");
+                let help = "write the object itself, without variables, in the call";
+                self.origin.error(position, message, Some(help))
+            }
+        };
+        self.errors.push(error);
     }
 
     fn called(&mut self, name: &str, position: Position) {

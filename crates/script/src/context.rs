@@ -8,7 +8,7 @@ use rhai::{EvalAltResult, NativeCallContext};
 use crate::{
     materialise,
     notes::{Loss, Note, Notes},
-    prefix::Skipped,
+    prefix::{self, Cut, Skipped},
 };
 
 /// The message as native functions see it. It is the tag of the call, so that functions find it wherever
@@ -62,6 +62,13 @@ impl Context {
     /// Notes that something was omitted or truncated.
     pub(crate) fn note(&self, loss: Loss, text: String) {
         self.notes().add(loss, text);
+    }
+
+    /// Notes what was omitted or truncated of the fields of a prefix, if anything was.
+    pub(crate) fn note_cut(&self, prefix: &str, cut: &Cut) {
+        if *cut != Cut::default() {
+            self.note(Loss::Text, prefix::explain(prefix, cut));
+        }
     }
 
     pub(crate) fn message(&self) -> &Message {

@@ -117,6 +117,11 @@ impl Expression {
         &self.script.analysis.reads
     }
 
+    /// The tables that the expression looks up by name: the message of each is the name.
+    pub(crate) fn tables(&self) -> &[ScriptError] {
+        &self.script.analysis.tables
+    }
+
     /// Whether the value depends only on the message.
     #[must_use]
     pub fn is_pure(&self) -> bool {

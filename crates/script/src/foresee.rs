@@ -138,6 +138,7 @@ impl Walk<'_> {
             return Foreseen {
                 is_usage: self.before.is_usage,
                 is_original: self.before.is_original,
+                is_recovered: self.before.is_recovered,
                 is_part: self.before.is_part,
                 ..Foreseen::default()
             };
@@ -160,6 +161,7 @@ impl Walk<'_> {
             metadata: state.metadata,
             is_usage: self.before.is_usage,
             is_original,
+            is_recovered: self.before.is_recovered,
             is_part: self.before.is_part,
         }
     }

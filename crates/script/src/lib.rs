@@ -18,12 +18,14 @@ mod context;
 mod convert;
 mod cpu;
 mod decimal;
+mod device_reads;
 mod engine;
 mod error;
 mod exact;
 mod expression;
 mod foresee;
 mod functions;
+mod lookups;
 mod mapping;
 mod materialise;
 mod notes;
@@ -37,16 +39,21 @@ mod reuse;
 mod script;
 mod statements;
 mod syntax;
+mod table;
 mod template;
+mod wildcard;
 
+pub use device_reads::DeviceReads;
 pub use engine::{Engine, Limits, STACK_SIZE};
 pub use error::{RunError, ScriptError};
 pub use expression::Expression;
 pub use functions::{Example, FunctionDoc, Group, Purity};
+pub use lookups::{LOOKUP, TABLE, key_at};
 pub use mapping::{Mapped, Mapping};
 pub use notes::{Loss, Note};
-pub use pod::{compare_reserved, granted};
+pub use pod::{UNKNOWN_DEVICES, UnknownDevice, compare_reserved, granted, unknown_devices};
 pub use relation::Relation;
+pub use table::{MOST_BYTES as MOST_TABLE_BYTES, Table, TableFormat};
 pub use template::Template;
 
 #[cfg(test)]

@@ -167,6 +167,11 @@ impl Mapping {
         &self.script.analysis.reads
     }
 
+    /// The tables that the mapping looks up by name: the message of each is the name.
+    pub(crate) fn tables(&self) -> &[ScriptError] {
+        &self.script.analysis.tables
+    }
+
     /// Whether the result depends only on the message, so that equal messages become equal bytes.
     #[must_use]
     pub fn is_pure(&self) -> bool {

@@ -14,13 +14,24 @@ use std::collections::BTreeMap;
 use meterline_core::{Reads, Step};
 use rhai::{AST, ASTFlags, ASTNode, Expr, FnCallExpr, Position, Stmt};
 
-use crate::{paths, relation::Relation};
+use crate::{functions, paths, relation::Relation};
 
 /// The function that reads only the fields with a prefix.
 const SELECT_PREFIX: &str = "select_prefix";
 
+/// The function whose result are labels.
+pub(crate) const DATA_ANNOTATIONS: &str = "data_annotations";
+
+/// What a script reads.
+pub(crate) struct Read {
+    /// The parts of `this`, and of the objects that calls return.
+    pub(crate) this: Reads,
+    /// What the calls of `data_annotations` read.
+    pub(crate) labels: Reads,
+}
+
 /// Returns the parts of `this` that the script may read.
-pub(crate) fn of_this(ast: &AST) -> Reads {
+pub(crate) fn of_this(ast: &AST) -> Read {
     let mut reader = Reader::default();
     for in_body in [true, false] {
         reader.in_body = in_body;
@@ -42,7 +53,10 @@ pub(crate) fn of_this(ast: &AST) -> Reads {
     }
     // Everything of an object is nothing of others.
     reader.reads.join(&reader.related);
-    reader.reads
+    Read {
+        this: reader.reads,
+        labels: reader.labels,
+    }
 }
 
 /// Calls `look` for each node of the script itself, or of the function values in it. The last element of
@@ -70,6 +84,8 @@ struct Reader {
     reads: Reads,
     /// What of `reads` is of other objects.
     related: Reads,
+    /// What `data_annotations` reads.
+    labels: Reads,
     /// Whether the script reads its own result.
     uses_root: bool,
     /// Variables that alias a part of `this`; `None` for those that may be something else.
@@ -175,6 +191,11 @@ impl Reader {
             }
             _ => return,
         };
+        if let Some(owner) = owner_of_labels(expression) {
+            let is_label = self.in_body && !self.uses_root && is_data(path);
+            let reads = functions::data_annotations_reads(owner, is_label);
+            return self.labels.join(&reads);
+        }
         let Some((base, place)) = base(expression) else {
             return;
         };
@@ -278,6 +299,17 @@ fn is_use_of_root(path: &[ASTNode<'_>]) -> bool {
 /// The relation that a call returns.
 fn relation(call: &FnCallExpr) -> Option<Relation> {
     Relation::of_function(&call.name).filter(|_| call.args.is_empty())
+}
+
+/// The argument of a call of `data_annotations`.
+fn owner_of_labels(expression: &Expr) -> Option<&str> {
+    let (Expr::FnCall(call, _) | Expr::MethodCall(call, _)) = expression else {
+        return None;
+    };
+    match call.args.as_slice() {
+        [Expr::StringConstant(owner, _)] if call.name == DATA_ANNOTATIONS => Some(owner),
+        _ => None,
+    }
 }
 
 /// Returns the field of `this` that an expression stands for, `None` for all of it, and the place of the expression.

@@ -4,6 +4,8 @@
 //! Kubernetes object has: the call that returns it in mappings. So what a mapping reads of it is kept, compared and
 //! stored like any other field, and is as it was when the object ran.
 
+use meterline_core::Node;
+
 /// What another object is to the object that is billed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Relation {
@@ -33,6 +35,11 @@ impl Relation {
             Self::Namespace => "namespace()",
             Self::Node => "node()",
         }
+    }
+
+    /// The labels of the object in the content of a message.
+    pub(crate) fn labels(self, content: Node<'_>) -> Option<Node<'_>> {
+        content.path(&[self.key(), "labels"])
     }
 
     /// The relation that a function of mappings returns.

@@ -94,12 +94,16 @@ impl Template {
     #[must_use]
     pub fn reads(&self) -> Reads {
         let mut reads = Reads::default();
-        for part in &self.parts {
-            if let Part::Expression(expression) = part {
-                reads.join(expression.reads());
-            }
-        }
+        self.expressions().for_each(|it| reads.join(it.reads()));
         reads
+    }
+
+    /// The expressions in it.
+    pub(crate) fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Expression(expression) => Some(&**expression),
+            Part::Text(_) => None,
+        })
     }
 
     /// Returns the text, if it is the same for every message.

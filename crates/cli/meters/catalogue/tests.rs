@@ -14,7 +14,7 @@ use crate::lint;
 fn sample(event_type: &str) -> Value {
     match event_type {
         "kube-pod-exec-time" | "kube-pod-device-time" => json!({
-            "metadata": {"name": "web", "namespace": "shop", "uid": "6b1c5a1e"},
+            "metadata": {"name": "web", "namespace": "default", "uid": "6b1c5a1e"},
             "spec": {
                 "nodeSelector": {"nvidia.com/gpu.product": "A100"},
                 "containers": [{"name": "main", "image": "x", "resources": {
@@ -23,6 +23,28 @@ fn sample(event_type: &str) -> Value {
                                "nvidia.com/gpu": "1"}}}],
             },
             "status": {"phase": "Running"},
+        }),
+        "kube-node-time" => json!({
+            "metadata": {"name": "node-1", "uid": "6b1c5a1e", "labels": {
+                "node.kubernetes.io/instance-type": "m5.large",
+                "topology.kubernetes.io/zone": "eu-1a"}},
+            "spec": {"providerID": "aws:///eu-1a/i-1"},
+            "status": {"capacity": {"cpu": "2", "memory": "8Gi"}},
+        }),
+        "kube-loadbalancer-time" => json!({
+            "metadata": {"name": "web", "namespace": "default", "uid": "6b1c5a1e"},
+            "spec": {"type": "LoadBalancer"},
+            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}},
+        }),
+        "kube-volume-time" => json!({
+            "metadata": {"name": "data", "namespace": "default", "uid": "6b1c5a1e"},
+            "spec": {"storageClassName": "fast", "volumeName": "pv-1"},
+            "status": {"phase": "Bound", "capacity": {"storage": "10Gi"}},
+        }),
+        "kube-snapshot-time" => json!({
+            "metadata": {"name": "daily", "namespace": "default", "uid": "6b1c5a1e"},
+            "spec": {"volumeSnapshotClassName": "csi"},
+            "status": {"readyToUse": true, "restoreSize": "10Gi"},
         }),
         other => panic!("add a sample object whose events have the type {other}"),
     }

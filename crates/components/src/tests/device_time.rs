@@ -107,6 +107,7 @@ fn each_kind_of_device_has_an_event_with_an_id_of_its_own() {
     });
     let slice = json!({
         "unit": "slice", "partition": "1g.5gb", "device_count": 3, "device_hours": 0.0125,
+        "device_fraction": 0.142_857_142_857_142_85, "gpu_equivalent_hours": 0.001_785_714_285_714_285_6,
     });
     assert_eq!(
         events(&pod, 15),
@@ -161,6 +162,57 @@ fn hours_are_exact_and_a_share_of_a_card_counts_as_its_part() {
     }
 }
 
+/// What the labels of the node say, as the input adds them.
+#[test]
+fn labels_of_the_node_make_events_of_shared_slots_and_slices_complete() {
+    let data = |resource: &str, labels: Value| {
+        let mut pod = pod(&json!({resource: "2"}));
+        pod["spec"]["nodeSelector"] = json!({"nvidia.com/gpu.product": "demanded"});
+        pod["node()"] = json!({"name": "node-1", "labels": labels});
+        let mut data = events(&pod, 3600).remove(0)["data"].take();
+        for key in [
+            "pod_name",
+            "pod_namespace",
+            "duration_seconds",
+            "vendor",
+            "device_count",
+        ] {
+            data.as_object_mut().unwrap().remove(key);
+        }
+        data
+    };
+    let slot = data(
+        "nvidia.com/gpu.shared",
+        json!({
+            "nvidia.com/gpu.product": "Tesla-T4", "nvidia.com/gpu.memory": "15360",
+            "nvidia.com/gpu.replicas": "4", "nvidia.com/gpu.sharing-strategy": "mps",
+        }),
+    );
+    let expected = json!({
+        "resource": "nvidia.com/gpu.shared", "unit": "slot", "gpu_type": "Tesla-T4",
+        "gpu_memory_bytes": 16_106_127_360_i64, "partition": "", "sharing": "mps",
+        "device_fraction": 0.25, "device_hours": 2, "gpu_equivalent_hours": 0.5,
+    });
+    assert_eq!(slot, expected);
+    let slice = data(
+        "nvidia.com/gpu",
+        json!({
+            "nvidia.com/gpu.product": "NVIDIA-A30-MIG-1g.6gb", "nvidia.com/gpu.memory": "5952",
+            "nvidia.com/gpu.replicas": "0", "nvidia.com/gpu.sharing-strategy": "none",
+        }),
+    );
+    let expected = json!({
+        "resource": "nvidia.com/gpu", "unit": "slice", "gpu_type": "NVIDIA-A30-MIG-1g.6gb",
+        "gpu_memory_bytes": 6_241_124_352_i64, "partition": "1g.6gb", "sharing": "none",
+        "device_fraction": 0.25, "device_hours": 2, "gpu_equivalent_hours": 0.5,
+    });
+    assert_eq!(slice, expected);
+    // A node whose labels are not there yet.
+    let bare = data("nvidia.com/gpu.shared", json!({}));
+    assert_eq!(bare["gpu_type"], "demanded");
+    assert_eq!(bare.get("gpu_equivalent_hours"), None);
+}
+
 /// An annotation names the type only where nothing else does, and no other field that is measured.
 #[test]
 fn annotations_change_no_measured_field() {
@@ -197,9 +249,9 @@ fn annotations_change_no_measured_field() {
     assert_eq!(spoofed(&json!({}), "  "), expected);
     expected["gpu_type"] = "T4".into();
     assert_eq!(spoofed(&json!({}), " T4"), expected);
-    expected["gpu_type"] = "H100".into();
+    expected["gpu_type"] = "X1".into();
     assert_eq!(
-        spoofed(&json!({"nvidia.com/gpu.product": "H100"}), "T4"),
+        spoofed(&json!({"nvidia.com/gpu.product": "X1"}), "T4"),
         expected
     );
 }

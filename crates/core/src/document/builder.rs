@@ -184,7 +184,7 @@ impl Builder {
     }
 
     /// Writes a value of another document.
-    pub(super) fn push_raw(&mut self, node: Node<'_>) {
+    pub fn push_raw(&mut self, node: Node<'_>) {
         self.bytes.extend_from_slice(node.raw());
     }
 

@@ -3,15 +3,20 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use meterline_core::{BuildContext, BuildError, Input, InputPlan, Reads};
+use meterline_config::PlanContext;
+use meterline_core::{
+    Ack, Batch, BuildContext, BuildError, Input, InputError, InputPlan, Reads, Undelivered,
+};
 use meterline_ledger::{Accounting, Completeness, Interval, Ledger};
+use meterline_script::{DeviceReads, TABLE, UNKNOWN_DEVICES};
 use tracing::{error, info};
 
 use super::{
     clock::Clock,
     input::KubernetesResources,
-    leader::{LeaderElection, LeaderElector},
+    leader::{LeaderElection, Membership, ProcessElection},
     ledger::SharedLedger,
+    ledger_name::LedgerName,
     lifetime::BilledFrom,
     messages,
     metrics::LedgerReport,
@@ -19,13 +24,14 @@ use super::{
     options::Options,
     rejected::RejectedUsage,
     resource_type::ResourceType,
-    state::{Saved, SeenUntil, StateFile, StateWriter},
+    state::{Saved, SeenUntil, StateFile, StateFiles, StateWriter},
+    table_watch::{TableReport, TableWatch},
     unbilled,
+    unknown_devices::UnknownDevices,
     watch::{Cluster, Restored, Watch, Watched},
 };
 
 /// A checked configuration of the input.
-#[derive(Debug)]
 pub(super) struct Plan {
     /// The namespaces to watch; none for all.
     pub(super) namespaces: Vec<String>,
@@ -39,8 +45,82 @@ pub(super) struct Plan {
     pub(super) max_backlog: Duration,
     pub(super) cluster_name: Option<Arc<str>>,
     pub(super) interval: Duration,
+    /// Whether functions for devices use the labels of nodes.
+    pub(super) node_labels: bool,
     /// What the pipeline reads of objects.
     pub(super) reads: Reads,
+    /// Where the files of tables are.
+    pub(super) tables: Tables,
+    /// By which its ledger is found again.
+    pub(super) name: LedgerName,
+    /// The state files of the process.
+    pub(super) files: Arc<StateFiles>,
+    /// The election in which the process takes part, if there is one.
+    pub(super) election: Arc<ProcessElection>,
+}
+
+/// Where the files of tables are.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tables {
+    /// The files of the section `tables`, by name.
+    files: BTreeMap<String, PathBuf>,
+    /// The directory of the configuration file, if it is a file.
+    dir: Option<PathBuf>,
+}
+
+impl Tables {
+    pub(super) fn of(cx: &PlanContext<'_>) -> Self {
+        Self {
+            files: cx.tables().clone(),
+            dir: cx.file_dir().map(Into::into),
+        }
+    }
+
+    /// The file of a table by its name, or by `table:` and its path.
+    ///
+    /// # Errors
+    /// If the configuration has no such table.
+    fn file(&self, name: &str) -> Result<PathBuf, String> {
+        match name.strip_prefix(TABLE) {
+            Some(path) => Ok(meterline_config::file(path, self.dir.as_deref())),
+            None => self.files.get(name).cloned().ok_or_else(|| {
+                format!("there is no table `{name}`; add it to the section `tables`")
+            }),
+        }
+    }
+}
+
+/// The plan of an input that is not enabled.
+#[derive(Debug)]
+pub(super) struct Nothing;
+
+#[async_trait]
+impl InputPlan for Nothing {
+    fn take_schedule(&mut self, _: Duration) -> bool {
+        true
+    }
+
+    async fn build(self: Box<Self>, cx: &BuildContext) -> Result<Box<dyn Input>, BuildError> {
+        info!(label = %cx.label, "this input is not enabled");
+        Ok(Box::new(Self))
+    }
+}
+
+#[async_trait]
+impl Input for Nothing {
+    async fn read(&mut self) -> Result<Option<(Batch, Ack)>, InputError> {
+        Ok(None)
+    }
+
+    fn stop(&mut self) -> bool {
+        false
+    }
+
+    async fn close(&mut self) {}
+
+    fn left(&self) -> Undelivered {
+        Undelivered::default()
+    }
 }
 
 /// A watch by its name, with its namespace, if it has one.
@@ -100,6 +180,9 @@ impl Plan {
         for (relation, _) in &related {
             completeness.register(relation.key());
         }
+        for table in &options.projection.tables {
+            completeness.register(&table.name);
+        }
         let ledger = Arc::new(SharedLedger::new(ledger, completeness, &options));
         let (has_state, clock) = (options.has_state, options.clock.clone());
         let report = Arc::new(LedgerReport::new(
@@ -118,6 +201,11 @@ impl Plan {
             &cx.metrics,
             &cx.label,
         ));
+        if self.names_subjects(&options.projection) {
+            watched.warnings.say_who_names_subjects();
+        }
+        let restored_at = seen.as_ref().map(|it| it.at);
+        let tables = self.table_watches(&watched, restored_at, cx)?;
         let mut watches = self.watches(names, seen.as_ref(), &watched);
         watches.extend(related.iter().map(|(relation, reads)| Watch {
             name: relation.key().into(),
@@ -126,16 +214,67 @@ impl Plan {
             restored: None,
         }));
         let writer = file.map(|file| writer(file, &ledger, clock, cx));
-        let elector = elector(&ledger, &options, cx);
-        Ok(KubernetesResources::new(
-            watches, writer, elector, options, ledger, report,
-        ))
+        let election = self.join(&ledger, &options, cx)?;
+        let unknown = UnknownDevices::of(&options, cx);
+        let input =
+            KubernetesResources::new(watches, tables, writer, election, options, ledger, report);
+        Ok(match unknown {
+            Some(unknown) => input.reporting(unknown),
+            None => input,
+        })
+    }
+
+    /// Whether the objects of all namespaces name who pays for them.
+    fn names_subjects(&self, projection: &Projection) -> bool {
+        let subject = Reads::of(&["metadata.annotations.openmeter~1io/subject"]);
+        self.resource_type.is_namespaced()
+            && self.namespaces.is_empty()
+            && projection.billed_by.covers(&subject)
+    }
+
+    /// What follows the files of the tables that the pipeline looks values up in.
+    fn table_watches(
+        &self,
+        watched: &Watched,
+        restored_at: Option<i64>,
+        cx: &BuildContext,
+    ) -> Result<Vec<TableWatch>, String> {
+        let Watched {
+            options,
+            ledger,
+            budgets,
+            ..
+        } = watched;
+        let tables = options.projection.tables.iter().map(|table| {
+            let health = cx.health.register(format!("table {}", table.name));
+            Ok(TableWatch {
+                name: Arc::clone(&table.name),
+                path: self.tables.file(&table.name)?,
+                ledger: Arc::clone(ledger),
+                budgets: Arc::clone(budgets),
+                clock: options.clock.clone(),
+                report: TableReport::new(health, &cx.metrics, &cx.label, &table.name),
+                restored_at,
+            })
+        });
+        tables.collect()
     }
 
     fn options(&self, cluster: Cluster, cx: &BuildContext) -> Options {
+        let mut reads = self.reads.clone();
+        let devices = DeviceReads::take(&mut reads);
+        if self.node_labels {
+            devices.read_labels(&mut reads);
+        }
+        let mut projection = Projection::of(&reads, self.resource_type);
+        let counted = devices.counts && self.resource_type == ResourceType::Pod;
+        if counted {
+            projection = projection.keeping(&Reads::of(&[UNKNOWN_DEVICES]));
+        }
         Options {
             resource_type: self.resource_type,
-            projection: Arc::new(Projection::of(&self.reads, self.resource_type)),
+            projection: Arc::new(projection),
+            named_devices: counted.then_some(devices.named),
             label_selector: self.label_selector.clone(),
             from: self.from,
             settle: self.settle,
@@ -253,10 +392,10 @@ impl Plan {
             );
             return Ok(None);
         };
-        let subject = self.resource_type.word();
         let now = Clock::default().seconds();
-        let (file, saved, damage) = StateFile::open(path, subject, &projection.kept, now)
-            .map_err(|error| format!("the state file {}: {error}", path.display()))?;
+        let opened = self.files.open(path, &self.name, &projection.kept, now);
+        let (file, saved, damage) =
+            opened.map_err(|error| format!("the state file {}: {error}", path.display()))?;
         if let Some(damage) = damage {
             error!(
                 label = %cx.label,
@@ -266,6 +405,22 @@ impl Plan {
             );
         }
         Ok(Some((file, saved)))
+    }
+
+    /// Takes part in the election, if there is one.
+    fn join(
+        &self,
+        ledger: &Arc<SharedLedger>,
+        options: &Options,
+        cx: &BuildContext,
+    ) -> Result<Option<Membership>, String> {
+        let Some(election) = cx.extensions.get::<LeaderElection>() else {
+            return Ok(None);
+        };
+        let reports = (&cx.health, &cx.metrics);
+        let member = (&self.name, ledger);
+        let joined = self.election.join(&election, member, options, reports)?;
+        Ok(Some(joined))
     }
 }
 
@@ -278,22 +433,6 @@ fn writer(
     let health = cx.health.register(format!("state {}", cx.label));
     let ledger = Arc::clone(ledger);
     StateWriter::new(file, ledger, clock, health, &cx.metrics, &cx.label)
-}
-
-fn elector(
-    ledger: &Arc<SharedLedger>,
-    options: &Options,
-    cx: &BuildContext,
-) -> Option<LeaderElector> {
-    let election = cx.extensions.get::<LeaderElection>()?;
-    let ledger = Arc::clone(ledger);
-    Some(LeaderElector::new(
-        election,
-        ledger,
-        options,
-        &cx.health,
-        &cx.metrics,
-    ))
 }
 
 /// Registers what the ledger shows to the endpoints.
@@ -335,8 +474,28 @@ mod tests {
             max_backlog: Duration::from_secs(3_600),
             cluster_name: None,
             interval: Duration::from_secs(10),
+            node_labels: false,
             reads: Reads::All,
+            tables: Tables::default(),
+            name: LedgerName::new("pod", None),
+            files: Arc::default(),
+            election: Arc::default(),
         }
+    }
+
+    #[test]
+    fn objects_of_all_namespaces_that_name_who_pays_are_warned_of() {
+        let subject = Reads::of(&["metadata.annotations.openmeter~1io/subject"]);
+        let warned = |namespaces: &[&str], resource_type, reads: &Reads| {
+            let mut plan = plan(namespaces);
+            plan.resource_type = resource_type;
+            plan.names_subjects(&Projection::of(reads, resource_type))
+        };
+        assert!(warned(&[], ResourceType::Pod, &subject));
+        assert!(!warned(&["a"], ResourceType::Pod, &subject));
+        assert!(!warned(&[], ResourceType::Node, &subject));
+        let namespace = Reads::of(&["namespace().annotations.openmeter~1io/subject"]);
+        assert!(!warned(&[], ResourceType::Pod, &namespace));
     }
 
     fn context() -> BuildContext {
@@ -355,6 +514,41 @@ mod tests {
         let mut selecting = plan(&["a"]);
         selecting.label_selector = Some("billing=on".to_owned());
         assert_eq!(names(&selecting), ["a billing=on"]);
+    }
+
+    #[test]
+    fn labels_of_nodes_are_watched_only_if_the_configuration_says_so() {
+        let declared = [
+            "metadata.labels.app",
+            "node_labels().nvidia~1com/gpu~1product",
+            "devices().counts~",
+        ];
+        let projection = |node_labels, more: &[&str]| {
+            let mut plan = plan(&[]);
+            plan.node_labels = node_labels;
+            plan.reads = Reads::of(&[&declared[..], more].concat());
+            plan.options(Cluster::default(), &context()).projection
+        };
+        let related = |projection: &Projection| -> Vec<String> {
+            let related = projection.related.iter();
+            related
+                .map(|(relation, reads)| format!("{relation:?} {reads}"))
+                .collect()
+        };
+        let without = projection(false, &[]);
+        assert_eq!(related(&without), [""; 0]);
+        let kept = without.kept.to_string();
+        assert!(!kept.contains("()"), "{kept}");
+        // What is kept only for reports need not be in an object that an earlier configuration kept.
+        assert!(kept.contains("spec.resourceClaims"), "{kept}");
+        let read = without.read.to_string();
+        assert!(!read.contains("spec.resourceClaims"), "{read}");
+        let label = "Node labels.nvidia~1com/gpu~1product";
+        assert_eq!(related(&projection(true, &[])), [label]);
+        let more = ["node().labels.owner"];
+        assert_eq!(related(&projection(false, &more)), ["Node labels.owner"]);
+        let both = "Node labels.nvidia~1com/gpu~1product, labels.owner";
+        assert_eq!(related(&projection(true, &more)), [both]);
     }
 
     #[test]
@@ -417,7 +611,9 @@ mod tests {
         let build = async || {
             let mut plan = plan(&[]);
             plan.interval = Duration::from_secs(1);
-            plan.state = Some(dir.path().join("state.sqlite"));
+            let state = dir.path().join("state.sqlite");
+            plan.files.claim(&state, &plan.name, "input").unwrap();
+            plan.state = Some(state);
             plan.lookback = Duration::from_secs(5);
             let cx = context();
             let input = plan.connect(at(sim.url()), &cx).await.unwrap();

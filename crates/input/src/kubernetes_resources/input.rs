@@ -14,13 +14,15 @@ use tracing::{debug, error, warn};
 
 use super::{
     delivery,
-    leader::LeaderElector,
+    leader::Membership,
     ledger::{DueWindow, SharedLedger},
     messages,
     metrics::LedgerReport,
     object::BilledObject,
     options::Options,
     state::StateWriter,
+    table_watch::TableWatch,
+    unknown_devices::UnknownDevices,
     watch::Watch,
 };
 use crate::settlements::Settlements;
@@ -58,14 +60,15 @@ pub(super) struct KubernetesResources {
     report: Arc<LedgerReport>,
     /// Watches that the first read starts.
     waiting: Vec<Watch>,
+    /// What follows the files of tables; the first read starts it.
+    tables: Vec<TableWatch>,
     /// Aborted when this is dropped.
     watches: JoinSet<()>,
     /// Writes the state file, if there is one; the first read starts it.
     writer: Option<StateWriter>,
     writing: Option<Running>,
-    /// Takes part in the election of a leader, if there is one; the first read starts it.
-    elector: Option<LeaderElector>,
-    electing: Option<Running>,
+    /// Takes part in the election of a leader, if there is one, from the first read on.
+    election: Option<Membership>,
     /// A window that is sent once the state file has it.
     due: Option<DueWindow>,
     /// A window of which a part was yielded.
@@ -73,6 +76,8 @@ pub(super) struct KubernetesResources {
     /// Whether no further window is begun.
     is_stopping: bool,
     unsettled: Settlements<DeliveryTag>,
+    /// Reports devices that no mapping can bill, if any are billed.
+    unknown: Option<UnknownDevices>,
     /// After a window failed, when the next one may be sent.
     paused_until: Option<Instant>,
 }
@@ -80,8 +85,9 @@ pub(super) struct KubernetesResources {
 impl KubernetesResources {
     pub(super) fn new(
         waiting: Vec<Watch>,
+        tables: Vec<TableWatch>,
         writer: Option<StateWriter>,
-        elector: Option<LeaderElector>,
+        election: Option<Membership>,
         options: Options,
         ledger: Arc<SharedLedger>,
         report: Arc<LedgerReport>,
@@ -91,32 +97,42 @@ impl KubernetesResources {
             ledger,
             report,
             waiting,
+            tables,
             watches: JoinSet::new(),
             writer,
             writing: None,
-            elector,
-            electing: None,
+            election,
             due: None,
             outgoing: None,
             is_stopping: false,
             unsettled: Settlements::default(),
+            unknown: None,
             paused_until: None,
+        }
+    }
+
+    /// Reports devices that no mapping can bill.
+    pub(super) fn reporting(self, unknown: UnknownDevices) -> Self {
+        Self {
+            unknown: Some(unknown),
+            ..self
         }
     }
 
     /// Starts the tasks, the first time.
     #[expect(
         clippy::disallowed_methods,
-        reason = "the input waits for both tasks when it is closed"
+        reason = "the input waits for the task when it is closed"
     )]
     fn start(&mut self) {
-        if let Some(elector) = self.elector.take() {
-            let end = Arc::new(Notify::new());
-            let task = tokio::spawn(elector.run(Arc::clone(&end)));
-            self.electing = Some(Running { task, end });
+        if let Some(election) = &self.election {
+            election.start();
         }
         for watch in std::mem::take(&mut self.waiting) {
             self.watches.spawn(watch.run());
+        }
+        for table in std::mem::take(&mut self.tables) {
+            self.watches.spawn(table.run());
         }
         if let Some(writer) = self.writer.take() {
             let end = Arc::new(Notify::new());
@@ -135,6 +151,9 @@ impl KubernetesResources {
                 "a window was not delivered; its events are sent again"
             );
             self.paused_until = Some(Instant::now() + PAUSE_AFTER_FAILURE);
+        }
+        if let Some(unknown) = &mut self.unknown {
+            unknown.settled(tag, &outcomes);
         }
         let now = self.options.clock.seconds();
         self.ledger.settle(tag, |ledger| {
@@ -198,6 +217,9 @@ impl KubernetesResources {
             kind = ?batch.kind,
             "sending a window"
         );
+        if let Some(unknown) = &mut self.unknown {
+            unknown.sent(&batch);
+        }
         let ack = self.unsettled.add(batch.tag);
         let batches = batch.pieces.len().div_ceil(PIECES).max(1);
         Some(OutgoingWindow {
@@ -268,10 +290,8 @@ impl Input for KubernetesResources {
         }
         self.report
             .update(&self.ledger, self.options.clock.seconds());
-        if let Some(Running { task, end }) = self.electing.take() {
-            end.notify_one();
-            // It releases the Lease, within its own time limit.
-            let _ = task.await;
+        if let Some(election) = self.election.take() {
+            election.leave().await;
         }
         if let Some(Running { task, end }) = self.writing.take() {
             end.notify_one();

@@ -10,7 +10,7 @@ use meterline_ledger::{
     Budget, Changes, Completeness, DeliveryResult, DeliveryTag, Interval, Ledger, Observation, Uid,
     UnixSeconds, Waiting, WindowBatch,
 };
-use meterline_script::Relation;
+use meterline_script::{Relation, Table};
 use tokio::{
     sync::{Notify, Semaphore},
     time::Instant,
@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{
     leader::claim::Signer,
+    lookup_tables::LookupTables,
     object::{BilledObject, Known, KnownLife, Projection},
     options::Options,
     related::RelatedObjects,
@@ -36,6 +37,8 @@ struct State {
     ledger: Ledger<BilledObject>,
     /// The metadata of other objects that contents have.
     related: RelatedObjects,
+    /// The values of tables that contents have.
+    tables: LookupTables,
     completeness: Completeness,
     /// Grows with everything that may have changed the ledger.
     generation: u64,
@@ -51,33 +54,48 @@ struct State {
 }
 
 impl State {
-    /// Adds the observed state of an object, whose content has the metadata of other objects: of each moment for an
-    /// object that is new, and as it is now for one that is known, whose earlier contents have theirs.
-    fn observe_related(
+    /// Adds the observed state of an object, whose content has what belongs to it: of each moment for an object that is
+    /// new, and as it is now for one that is known, whose earlier contents have theirs.
+    fn observe_joined(
         &mut self,
         mut observation: Observation<BilledObject>,
         bill: impl Fn(&BilledObject) -> Option<BilledObject>,
     ) -> Waiting {
         let budget = Budget::default();
-        let Self {
-            ledger, related, ..
-        } = self;
-        if ledger.knows(&observation.uid) {
-            observation.content = related.joined(observation.content, UnixSeconds::MAX);
-            return ledger.apply_within(observation, budget, bill);
+        if self.ledger.knows(&observation.uid) {
+            observation.content = self.joined(observation.content, UnixSeconds::MAX);
+            return self.ledger.apply_within(observation, budget, bill);
         }
         let start = observation.start.max(observation.in_scope_since);
         let start = start.unwrap_or(observation.observed_at);
-        let changes = related.changes(&observation.content, start);
+        let mut changes = self.related.changes(&observation.content, start);
+        changes.extend(self.tables.changes(start).into_iter().map(|(at, _)| at));
         let uid = Arc::clone(&observation.uid);
-        observation.content = related.joined(observation.content, start);
-        let mut waiting = ledger.apply_within(observation, budget, &bill);
+        observation.content = self.joined(observation.content, start);
+        let mut waiting = self.ledger.apply_within(observation, budget, &bill);
+        let Self {
+            ledger,
+            related,
+            tables,
+            ..
+        } = self;
         for at in changes {
-            let mut amend = |content: &BilledObject| Some(related.joined(content.clone(), at));
+            let mut amend = |content: &BilledObject| {
+                let joined = related.joined(content.clone(), at);
+                let joined = tables.joined(&joined, at).unwrap_or(joined);
+                // Another object may have changed.
+                (joined != *content).then_some(joined)
+            };
             let divided = ledger.amend(Some(&uid), at, budget, &bill, &mut amend);
             waiting = divided.last().map_or(waiting, |(_, waiting)| *waiting);
         }
         waiting
+    }
+
+    /// Returns a content with what belongs to it at a time.
+    fn joined(&self, content: BilledObject, time: UnixSeconds) -> BilledObject {
+        let content = self.related.joined(content, time);
+        self.tables.joined(&content, time).unwrap_or(content)
     }
 }
 
@@ -86,6 +104,17 @@ pub(super) struct DueWindow {
     pub(super) batch: WindowBatch<BilledObject>,
     /// The generation that the state file must have before the window is sent.
     pub(super) generation: u64,
+}
+
+/// The effect of the budgets on objects, with their owners.
+fn with_owners(
+    ledger: &Ledger<BilledObject>,
+    divided: Vec<(Uid, Waiting)>,
+) -> Vec<(Arc<str>, Waiting)> {
+    let divided = divided.into_iter();
+    divided
+        .map(|(uid, waiting)| (ledger.owner(&uid).unwrap_or_default(), waiting))
+        .collect()
 }
 
 /// See the module documentation.
@@ -108,14 +137,16 @@ impl SharedLedger {
         options: &Options,
     ) -> Self {
         let mut related = RelatedObjects::new(options.projection.related.clone());
-        if !related.is_nothing() {
-            let contents = ledger.existing().filter_map(|it| it.content);
-            contents.for_each(|content| related.remember(content));
+        let mut tables = LookupTables::new(&options.projection.tables);
+        for content in ledger.existing().filter_map(|it| it.content) {
+            related.remember(content);
+            tables.remember(content);
         }
         Self {
             state: Mutex::new(State {
                 ledger,
                 related,
+                tables,
                 completeness,
                 generation: 0,
                 written: options.has_state.then_some(0),
@@ -160,12 +191,12 @@ impl SharedLedger {
         self.change(|state| {
             state.unplaced.remove(&observation.uid);
             let bill = |content: &BilledObject| content.bill(&self.projection);
-            if state.related.is_nothing() {
+            if state.related.is_nothing() && state.tables.is_nothing() {
                 return state
                     .ledger
                     .apply_within(observation, Budget::default(), bill);
             }
-            state.observe_related(observation, bill)
+            state.observe_joined(observation, bill)
         })
     }
 
@@ -184,20 +215,56 @@ impl SharedLedger {
             return Vec::new();
         };
         self.change(|state| {
+            let State { ledger, tables, .. } = state;
             let bill = |content: &BilledObject| content.bill(&self.projection);
             let metadata = change.metadata.root();
+            let concerns = |content: &BilledObject| content.name_of(relation) == Some(name);
             let mut amend = |content: &BilledObject| {
-                let concerns = content.name_of(relation) == Some(name)
-                    && content.related(relation).map(Node::raw) != Some(metadata.raw());
-                concerns.then(|| content.with_related(relation, Some(metadata)))
+                let is_news = content.related(relation).map(Node::raw) != Some(metadata.raw());
+                let content = (concerns(content) && is_news)
+                    .then(|| content.with_related(relation, Some(metadata)))?;
+                Some(tables.joined(&content, change.since).unwrap_or(content))
             };
-            let ledger = &mut state.ledger;
-            let divided = ledger.amend(None, change.since, Budget::default(), bill, &mut amend);
-            let owner = |uid: &Uid| ledger.owner(uid).unwrap_or_default();
-            divided
-                .into_iter()
-                .map(|(uid, waiting)| (owner(&uid), waiting))
-                .collect()
+            let budget = Budget::default();
+            let mut divided = ledger.amend(None, change.since, budget, bill, &mut amend);
+            // The keys of tables may be among what changed.
+            for (at, _) in tables.changes(change.since) {
+                let mut amend = |content: &BilledObject| {
+                    let joined = || tables.joined(content, at);
+                    concerns(content).then(joined).flatten()
+                };
+                divided.extend(ledger.amend(None, at, budget, bill, &mut amend));
+            }
+            with_owners(ledger, divided)
+        })
+    }
+
+    /// The file of a table was read, which contains this since `since`. Returns the effect of the budgets on the objects
+    /// whose time it divided, with their owners, and whether an older content of the table was forgotten for it.
+    pub(super) fn table(
+        &self,
+        name: &str,
+        table: Arc<Table>,
+        since: UnixSeconds,
+    ) -> (Vec<(Arc<str>, Waiting)>, bool) {
+        self.change(|state| {
+            let State { ledger, tables, .. } = state;
+            let Some(change) = tables.learn(name, table, since) else {
+                return (Vec::new(), false);
+            };
+            let bill = |content: &BilledObject| content.bill(&self.projection);
+            let budget = Budget::default();
+            let mut divided = Vec::new();
+            if change.is_first {
+                let mut amend = |content: &BilledObject| {
+                    let joined = || tables.joined_of(name, content, UnixSeconds::MIN);
+                    LookupTables::lacks(content, name).then(joined).flatten()
+                };
+                divided = ledger.amend(None, UnixSeconds::MIN, budget, bill, &mut amend);
+            }
+            let mut amend = |content: &BilledObject| tables.joined_of(name, content, change.since);
+            divided.extend(ledger.amend(None, change.since, budget, bill, &mut amend));
+            (with_owners(ledger, divided), change.is_full)
         })
     }
 
@@ -282,7 +349,9 @@ impl SharedLedger {
         self.change(|state| {
             let result = result(&state.ledger);
             state.ledger.settle(tag, result);
-            state.related.forget(state.ledger.watermark());
+            let watermark = state.ledger.watermark();
+            state.related.forget(watermark);
+            state.tables.forget(watermark);
         });
     }
 
@@ -426,6 +495,8 @@ impl SharedLedger {
     }
 }
 
+#[cfg(test)]
+mod attributed;
 #[cfg(test)]
 mod tests {
     use super::*;

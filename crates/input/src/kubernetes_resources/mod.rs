@@ -16,7 +16,9 @@ mod input;
 mod keys;
 mod leader;
 mod ledger;
+mod ledger_name;
 mod lifetime;
+mod lookup_tables;
 mod messages;
 mod metrics;
 mod object;
@@ -25,18 +27,27 @@ mod rejected;
 mod related;
 mod resource_type;
 mod state;
+mod table_watch;
 #[cfg(test)]
 mod testing;
 mod unbilled;
+mod unknown_devices;
 mod watch;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use meterline_config::{Configure, GoDuration, InputSpec, Located, PlanContext, Spec};
 use meterline_core::{InputPlan, Reads, foreseen::Foreseen};
+use meterline_script::{Engine, Limits};
 use serde::Deserialize;
 
-use self::{build::Plan, lifetime::BilledFrom, resource_type::ResourceType};
+use self::{
+    build::{Nothing, Plan, Tables},
+    ledger_name::LedgerName,
+    lifetime::{BilledFrom, VolumePhase},
+    resource_type::ResourceType,
+    state::StateFiles,
+};
 pub use self::{keys::KEYS, leader::LeaderElection};
 
 /// The component.
@@ -51,6 +62,7 @@ const EXAMPLES: &[&str] = &[
     "kubernetes_resources: {}",
     "kubernetes_resources:\n  namespaces: [team-a, team-b]\n  label_selector: billing=on\n  settle: 5s\n",
     "kubernetes_resources:\n  resource_type: node\n",
+    "kubernetes_resources:\n  resource_type: persistentvolume\n  phase: Released\n",
 ];
 
 /// The interval of an input that no `schedule` drives.
@@ -64,9 +76,20 @@ pub(crate) struct Config {
     /// one, means all namespaces. A name may be a comma-separated list of names.
     #[serde(default)]
     namespaces: Vec<Located<String>>,
-    /// What to watch: `pod`, `node`, `persistentvolume` or `persistentvolumeclaim`.
+    /// What to watch. `pod`: see `from`. `node`: from creation to removal. `persistentvolumeclaim`: from when it is
+    /// bound to its removal, or until its volume is lost. `persistentvolume`: from creation to removal, or see `phase`.
+    /// `service`: services of the type `LoadBalancer`, from when they are of it until they are not or are removed,
+    /// once they have an address; other services cost nothing. `volumesnapshot`: from when the snapshot was taken to
+    /// its removal, once it is ready to use. `resourceclaim`: while devices are allocated to the claim, other than for
+    /// administration; a claim that stands for a resource that a pod requests costs nothing, because that is billed
+    /// with the pod. The cluster may do without the last two. A removal is when the object is gone, not when its
+    /// deletion is requested.
     #[serde(default)]
     resource_type: ResourceType,
+    /// Whether the input watches anything: a script that returns true or false and reads no message, such as
+    /// `'"${BILL_VOLUMES}" == "yes"'`. Without it the input does.
+    #[serde(default)]
+    enabled: Option<Located<String>>,
     /// Watches only objects whose labels match this selector, in kubectl's syntax.
     #[serde(default)]
     label_selector: Option<Located<String>>,
@@ -77,9 +100,19 @@ pub(crate) struct Config {
     /// stands for it, or else when it was scheduled or created.
     #[serde(default)]
     from: Option<Located<From>>,
+    /// The phase in which persistent volumes are billed: `Available`, `Bound`, `Released` or `Failed`, each time from
+    /// when a volume enters it (`status.lastPhaseTransitionTime`) until it leaves it or is removed. Without it they are
+    /// billed in every phase.
+    #[serde(default)]
+    phase: Option<Located<VolumePhase>>,
     /// Whether pods are billed from their creation, whatever `from` says.
     #[serde(default)]
     include_pending_pods: bool,
+    /// Whether `devices()` and `pod_gpu_type()` use the labels of a pod's node, where it has them: product and memory of
+    /// its devices, and how they are shared. Then the input watches nodes, needs the right to read them, and a window
+    /// waits until that watch is current, too. What else a mapping reads of `node()` does not depend on it.
+    #[serde(default)]
+    node_labels: Option<Located<bool>>,
     /// `exact` bills the seconds that an object ran; `nominal` bills a whole interval for each object that ran when
     /// the interval began, and nothing for an object that started and ended within one interval.
     #[serde(default)]
@@ -112,10 +145,12 @@ pub(crate) struct Config {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct State {
-    /// The path of the file, which no other input uses; the file is created if it does not exist. Without a path the
-    /// ledger is in memory only.
+    /// The path of the file, which is created if it does not exist and which no other process uses. Inputs of one
+    /// process may share it: each has its own ledger in it, which is found again by the resource type and the label of
+    /// the input, so inputs of the same type need labels. Ledgers in it that no input has any more stay. Without a path
+    /// the ledger is in memory only.
     #[serde(default)]
-    path: Option<String>,
+    path: Option<Located<String>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -152,12 +187,23 @@ impl Configure for Config {
 
     fn plan(self, cx: &mut PlanContext<'_>) -> Option<Box<dyn InputPlan>> {
         cx.foresee(Foreseen::usage());
+        let is_enabled = self.is_enabled(cx);
         let namespaces = self.namespaces(cx);
         let from = self.from(cx);
+        let node_labels = self.node_labels(cx);
+        let name = LedgerName::new(self.resource_type.word(), cx.label());
+        let files = cx.shared();
+        let state = self.state.path.filter(|it| !it.value.trim().is_empty());
+        if let Some(path) = state.as_ref().filter(|_| is_enabled) {
+            claim(&files, path, &name, cx);
+        }
         let label_selector = self
             .label_selector
             .map(|it| it.value)
             .filter(|it| !it.trim().is_empty());
+        if !is_enabled {
+            return Some(Box::new(Nothing));
+        }
         Some(Box::new(Plan {
             namespaces,
             resource_type: self.resource_type,
@@ -168,23 +214,72 @@ impl Configure for Config {
                 Accounting::Nominal => meterline_ledger::Accounting::Nominal,
             },
             settle: self.settle.0,
-            state: self
-                .state
-                .path
-                .filter(|it| !it.trim().is_empty())
-                .map(Into::into),
+            state: state.map(|it| it.value.into()),
             lookback: self.lookback.0,
             max_backlog: self.max_backlog.0,
             cluster_name: self.cluster.filter(|it| !it.is_empty()).map(Into::into),
             interval: DEFAULT_INTERVAL,
+            node_labels,
             reads: Reads::All,
+            tables: Tables::of(cx),
+            name,
+            files,
+            election: cx.shared(),
         }))
     }
 }
 
+/// Records whose ledger is in which file, and reports two inputs that would keep the same one.
+fn claim(files: &StateFiles, path: &Located<String>, name: &LedgerName, cx: &mut PlanContext<'_>) {
+    let Err(other) = files.claim(Path::new(&path.value), name, &cx.place()) else {
+        return;
+    };
+    let place = cx.place();
+    cx.error_at(
+        path,
+        format!(
+            "this input (`{place}`) and `{other}` would keep the same ledger in one file, because both are of the \
+             type `{}` and neither has a label; give one of them a `label`, beside `kubernetes_resources`, \
+             or another file",
+            name.subject
+        ),
+    );
+}
+
 impl Config {
-    /// From when on pods are billed.
+    /// Whether the input watches anything.
+    fn is_enabled(&self, cx: &mut PlanContext<'_>) -> bool {
+        let Some(enabled) = &self.enabled else {
+            return true;
+        };
+        let engine = Engine::new(Limits::default());
+        let Some(expression) = engine.plan_expression(enabled, cx) else {
+            return true;
+        };
+        expression.fixed().unwrap_or_else(|| {
+            cx.error_at(
+                enabled,
+                "this has to be true or false for all messages; compare a variable with a text, as in \
+                 `'\"${BILL_VOLUMES:yes}\" == \"yes\"'`",
+            );
+            true
+        })
+    }
+
+    /// From when on objects are billed.
     fn from(&self, cx: &mut PlanContext<'_>) -> BilledFrom {
+        if let Some(phase) = &self.phase {
+            if self.resource_type == ResourceType::PersistentVolume {
+                return BilledFrom::InPhase(phase.value);
+            }
+            cx.error_at(
+                phase,
+                format!(
+                    "`phase` is for persistent volumes, and this input bills objects of the type `{}`",
+                    self.resource_type.word()
+                ),
+            );
+        }
         let Some(from) = &self.from else {
             return if self.include_pending_pods {
                 BilledFrom::Created
@@ -196,7 +291,7 @@ impl Config {
             cx.warning_at(
                 from,
                 format!(
-                    "objects of the type `{}` are billed from their creation; `from` has no effect",
+                    "`from` is for pods; it has no effect on objects of the type `{}`",
                     self.resource_type.word()
                 ),
             );
@@ -213,6 +308,22 @@ impl Config {
             From::Scheduled => BilledFrom::Scheduled,
             From::Running => BilledFrom::Running,
         }
+    }
+
+    /// Whether functions for devices use the labels of nodes.
+    fn node_labels(&self, cx: &mut PlanContext<'_>) -> bool {
+        let Some(node_labels) = self.node_labels.as_ref().filter(|it| it.value) else {
+            return false;
+        };
+        let is_pod = self.resource_type == ResourceType::Pod;
+        if !is_pod {
+            let word = self.resource_type.word();
+            let text = format!(
+                "objects of the type `{word}` have no devices; `node_labels` has no effect"
+            );
+            cx.warning_at(node_labels, text);
+        }
+        is_pod
     }
 
     /// The namespaces to watch; none for all.
@@ -365,7 +476,63 @@ mod tests {
         ] {
             let found = found(config);
             assert_eq!(found.len(), 1, "{config}");
-            assert!(found[0].contains("`from` has no effect"), "{found:?}");
+            assert!(found[0].contains("has no effect"), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_phase_is_one_of_four_words_and_of_persistent_volumes_only() {
+        for phase in ["Available", "Bound", "Released", "Failed"] {
+            let config = format!("resource_type: persistentvolume, phase: {phase}");
+            assert_eq!(found(&config), [""; 0], "{phase}");
+        }
+        let wrong = found("resource_type: persistentvolume, phase: Pending");
+        assert!(wrong[0].contains("Released"), "{wrong:?}");
+        for of in [
+            "pod",
+            "persistentvolumeclaim",
+            "service",
+            "volumesnapshot",
+            "resourceclaim",
+        ] {
+            let found = found(&format!("resource_type: {of}, phase: Bound"));
+            assert_eq!(found.len(), 1, "{of}");
+            assert!(found[0].contains("is for persistent volumes"), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn node_labels_are_warned_of_where_they_have_no_effect() {
+        for config in [
+            "node_labels: true",
+            "node_labels: 'false', resource_type: node",
+        ] {
+            assert_eq!(found(config), [""; 0], "{config}");
+        }
+        let warned = found("node_labels: true, resource_type: persistentvolume");
+        assert!(
+            warned[0].contains("`node_labels` has no effect"),
+            "{warned:?}"
+        );
+        assert!(!found("node_labels: nodes")[0].contains("warning"));
+    }
+
+    #[test]
+    fn an_input_is_enabled_by_a_script_that_needs_no_message() {
+        for enabled in [r#"\"a\" == \"b\""#, "true"] {
+            assert_eq!(
+                found(&format!("enabled: \"{enabled}\"")),
+                [""; 0],
+                "{enabled}"
+            );
+        }
+        for (enabled, error) in [
+            ("this.a", "true or false for all messages"),
+            ("1 +", "enabled"),
+            ("1", "true or false for all messages"),
+        ] {
+            let found = found(&format!("enabled: \"{enabled}\""));
+            assert!(found[0].contains(error), "{enabled}: {found:?}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! The configuration of one input, and its clock, for all of its parts.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
     clock::Clock, lifetime::BilledFrom, object::Projection, resource_type::ResourceType,
@@ -13,6 +13,8 @@ pub(super) struct Options {
     pub(super) resource_type: ResourceType,
     /// What is kept of objects.
     pub(super) projection: Arc<Projection>,
+    /// If the pipeline counts the devices of pods: the resources that it names beside the table of accelerators.
+    pub(super) named_devices: Option<BTreeSet<String>>,
     pub(super) label_selector: Option<String>,
     /// From when on pods are billed.
     pub(super) from: BilledFrom,

@@ -6,11 +6,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use meterline_core::{Builder, Document, Node, Reads};
+use meterline_core::{Document, Node, Reads};
 use meterline_ledger::UnixSeconds;
 use meterline_script::Relation;
 
-use super::object::BilledObject;
+use super::object::{BilledObject, metadata};
 
 /// How many versions of the metadata of one object are kept. An outage of hours with a change each second needs fewer;
 /// beyond that the oldest ones are forgotten, and an object that is first observed later has the oldest one that is
@@ -154,25 +154,6 @@ impl RelatedObjects {
             }
         }
     }
-}
-
-/// Name, labels and annotations of an object.
-fn metadata(name: &str, object: Node<'_>) -> Document {
-    let value = object.get("metadata").map(Node::to_value);
-    let field = |key: &str| {
-        let value = value.as_ref().and_then(|it| it.get(key));
-        value.cloned().unwrap_or_else(|| serde_json::json!({}))
-    };
-    let mut builder = Builder::default();
-    let open = builder.begin_object();
-    for key in ["annotations", "labels"] {
-        builder.key(key);
-        builder.push(&field(key));
-    }
-    builder.key("name");
-    builder.push(&name.into());
-    builder.end(open);
-    builder.finish()
 }
 
 /// Whether `after` has all labels and annotations of `before` unchanged, and more.

@@ -12,10 +12,16 @@ pub(super) enum ResourceType {
     Pod,
     /// Nodes, from creation to deletion.
     Node,
-    /// Persistent volumes, from creation to deletion.
+    /// Persistent volumes, from creation to deletion, or while they are in one phase.
     PersistentVolume,
-    /// Persistent volume claims, from creation to deletion.
+    /// Persistent volume claims, from when they are bound to their removal.
     PersistentVolumeClaim,
+    /// Services that are load balancers, from creation to removal, once they have an address.
+    Service,
+    /// Volume snapshots, from when they were taken to their removal, once they can be used.
+    VolumeSnapshot,
+    /// Claims of devices (dynamic resource allocation), while devices are allocated to them.
+    ResourceClaim,
     /// Namespaces, whose metadata belongs to what is billed; they cannot be billed themselves.
     #[serde(skip)]
     Namespace,
@@ -29,20 +35,48 @@ impl ResourceType {
             Self::Node => ("Node", "nodes"),
             Self::PersistentVolume => ("PersistentVolume", "persistentvolumes"),
             Self::PersistentVolumeClaim => ("PersistentVolumeClaim", "persistentvolumeclaims"),
+            Self::Service => ("Service", "services"),
+            Self::VolumeSnapshot => ("VolumeSnapshot", "volumesnapshots"),
+            Self::ResourceClaim => ("ResourceClaim", "resourceclaims"),
             Self::Namespace => ("Namespace", "namespaces"),
         };
+        let group = self.group();
         ApiResource {
-            group: String::new(),
+            group: group.to_owned(),
             version: "v1".to_owned(),
-            api_version: "v1".to_owned(),
+            api_version: match group {
+                "" => "v1".to_owned(),
+                group => format!("{group}/v1"),
+            },
             kind: kind.to_owned(),
             plural: plural.to_owned(),
         }
     }
 
+    /// The API group; empty for the core group.
+    fn group(self) -> &'static str {
+        match self {
+            Self::VolumeSnapshot => "snapshot.storage.k8s.io",
+            Self::ResourceClaim => "resource.k8s.io",
+            _ => "",
+        }
+    }
+
+    /// Whether it is of no core group, so that a cluster may not have it.
+    pub(super) fn is_custom(self) -> bool {
+        !self.group().is_empty()
+    }
+
     /// Whether such objects live in namespaces.
     pub(super) fn is_namespaced(self) -> bool {
-        matches!(self, Self::Pod | Self::PersistentVolumeClaim)
+        match self {
+            Self::Pod
+            | Self::PersistentVolumeClaim
+            | Self::Service
+            | Self::VolumeSnapshot
+            | Self::ResourceClaim => true,
+            Self::Node | Self::PersistentVolume | Self::Namespace => false,
+        }
     }
 
     /// The word for one of them in messages and in events' identities.
@@ -52,6 +86,9 @@ impl ResourceType {
             Self::Node => "node",
             Self::PersistentVolume => "persistentvolume",
             Self::PersistentVolumeClaim => "persistentvolumeclaim",
+            Self::Service => "service",
+            Self::VolumeSnapshot => "volumesnapshot",
+            Self::ResourceClaim => "resourceclaim",
             Self::Namespace => "namespace",
         }
     }
@@ -72,6 +109,9 @@ mod tests {
                 "persistentvolumeclaims",
                 true,
             ),
+            (ResourceType::Service, "services", true),
+            (ResourceType::VolumeSnapshot, "volumesnapshots", true),
+            (ResourceType::ResourceClaim, "resourceclaims", true),
         ] {
             let word = serde_json::json!(resource_type.word());
             assert_eq!(
@@ -81,6 +121,7 @@ mod tests {
             let resource = resource_type.api_resource();
             assert_eq!(resource.kind.to_lowercase(), resource_type.word());
             assert_eq!(resource.plural, plural);
+            assert_eq!(resource_type.is_custom(), resource.api_version != "v1");
             assert_eq!(resource_type.is_namespaced(), is_namespaced);
         }
     }

@@ -72,6 +72,7 @@ pub(super) fn options(cluster: Cluster) -> Options {
     Options {
         resource_type: ResourceType::Pod,
         projection: Arc::new(Projection::of(&Reads::All, ResourceType::Pod)),
+        named_devices: None,
         label_selector: None,
         from: BilledFrom::Started,
         settle: Duration::from_millis(300),

@@ -18,7 +18,6 @@ use crate::{
     decimal::Decimal,
     error::type_name,
     exact::Number,
-    notes::Loss,
     prefix,
 };
 
@@ -287,9 +286,7 @@ fn select_prefix(call: &NativeCallContext<'_>, fields: &Map, prefix: &str) -> Na
     let (selected, mut cut) = prefix::select(fields, prefix);
     let context = context::of(call)?;
     cut.fields += context.skipped(prefix);
-    if cut != prefix::Cut::default() {
-        context.note(Loss::Text, prefix::explain(prefix, &cut));
-    }
+    context.note_cut(prefix, &cut);
     Ok(selected)
 }
 

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 
 use rhai::{Dynamic, Engine, Identifier, Map, NativeCallContext};
 
-use super::{Example, FunctionDoc, Group, NativeResult, Purity, kubernetes::plain};
+use super::{
+    Example, FunctionDoc, Group, NativeResult, Purity, known_devices::added, kubernetes::plain,
+};
 use crate::{
     accelerators::Unit,
     context::{self, Context},
     exact,
     notes::Loss,
-    pod::{self, Added, Configured, Device},
+    pod::{self, Added, Device},
     prefix,
+    relation::Relation,
 };
 
 /// Two slices of a card, and a resource that is not in the table.
@@ -31,21 +34,31 @@ pub(super) const DOCS: &[FunctionDoc] = &[FunctionDoc {
               themselves). `sharing` is `none`, `time-slicing`, `mps`, or `unknown` if it is shared in a \
               way that is not known. Where they are known, `gpu_type` is the product, by the labels that \
               `pod_gpu_type` lists (but no annotation), `gpu_memory_bytes` is the memory of one device, \
-              and `fraction` is how much of a physical device one of them is: 1 for a card or chip, and \
-              the larger one of the shares of memory and cores. `is_known` is false for an extended \
-              resource that is not in the table; its `vendor` and `unit` are empty, because nothing says \
-              whether it is a device. The argument adds resources to the table, or replaces them: \
+              and `fraction` is how much of a physical device one of them is: 1 for a card or chip, one \
+              nth if n pods share it, and the larger one of the shares of memory and cores for a slice or \
+              a share. Memory, sharing and most products are labels of the node: the input has them with \
+              `node_labels: true`, and a change of one of them starts a new event. `is_known` is false \
+              for an extended resource that is not in the table; its `vendor` and `unit` are empty, \
+              because nothing says whether it is a device, and `ledger_unbilled_device_seconds` counts \
+              it. The argument adds resources to the table, or replaces them: \
               `devices(#{ \"example.com/npu\": #{ vendor: \"example\", unit: \"card\", product: \
               \"example.com/npu.product\" } })`, where `product` is the label that names the product, \
-              and what has the unit `share` is no device. At most 200 devices are listed, known ones \
-              first; what is omitted is logged and counted by `mapping_left_out`.",
+              and what has the unit `share` is no device. It is written in the call, without variables. \
+              At most 200 devices are listed, known ones first; what is omitted is logged and counted by \
+              `mapping_left_out`.",
     group: Group::Kubernetes,
     purity: Purity::Content(pod::DEVICES),
     examples: &[
         Example {
             script: "devices()",
             input: SLICES,
-            output: r#"[{"count":2,"gpu_type":"NVIDIA-A100-SXM4-40GB","is_known":true,"partition":"1g.5gb","resource":"nvidia.com/mig-1g.5gb","sharing":"none","unit":"slice","vendor":"nvidia"},{"count":1,"is_known":false,"partition":"","resource":"example.com/npu","sharing":"unknown","unit":"","vendor":""}]"#,
+            output: r#"[{"count":2,"fraction":0.14285714285714285,"gpu_type":"NVIDIA-A100-SXM4-40GB","is_known":true,"partition":"1g.5gb","resource":"nvidia.com/mig-1g.5gb","sharing":"none","unit":"slice","vendor":"nvidia"},{"count":1,"is_known":false,"partition":"","resource":"example.com/npu","sharing":"unknown","unit":"","vendor":""}]"#,
+        },
+        Example {
+            script: "devices()[0].fraction",
+            input: r#"{"spec":{"containers":[{"resources":{"limits":{"nvidia.com/gpu.shared":"1"}}}]},
+    "node()":{"labels":{"nvidia.com/gpu.replicas":"4"}}}"#,
+            output: "0.25",
         },
         Example {
             script: r#"devices(#{ "example.com/npu": #{ vendor: "example", unit: "card" } })[0]"#,
@@ -75,59 +88,11 @@ pub(super) fn register(engine: &mut Engine) {
     );
 }
 
-/// Returns the error of a constant argument.
-pub(crate) fn wrong_table(table: &Dynamic) -> Option<String> {
-    table
-        .as_map_ref()
-        .ok()
-        .and_then(|table| added(&table).err())
-}
-
-/// Reads the resources that a mapping adds to the table.
-fn added(table: &Map) -> Result<Added, String> {
-    let mut added = Added::new();
-    for (name, entry) in table {
-        let Ok(entry) = entry.as_map_ref() else {
-            return Err(format!(
-                "`{name}` needs an object, such as `#{{ vendor: \"example\", unit: \"card\" }}`"
-            ));
-        };
-        let mut configured = Configured {
-            vendor: String::new(),
-            unit: Unit::Card,
-            product: None,
-        };
-        for (key, value) in entry.iter() {
-            let Ok(text) = value.as_immutable_string_ref() else {
-                return Err(format!("`{key}` of `{name}` is not text"));
-            };
-            let text = text.as_str();
-            match key.as_str() {
-                "vendor" => configured.vendor = text.to_string(),
-                "product" => configured.product = Some(text.to_string()),
-                "unit" => {
-                    configured.unit = Unit::of(text).ok_or_else(|| {
-                        format!(
-                            "`{text}` is not a unit of `{name}`; use card, slot, slice, chip, core or share"
-                        )
-                    })?;
-                }
-                _ => {
-                    return Err(format!(
-                        "`{key}` is not a field of `{name}`; use vendor, unit or product"
-                    ));
-                }
-            }
-        }
-        added.insert(name.to_string(), configured);
-    }
-    Ok(added)
-}
-
 fn devices(context: &Context, added: &Added) -> NativeResult<Dynamic> {
     let document = context.document()?;
     let mut all = Vec::new();
-    for device in pod::devices(document.root(), None, added) {
+    let root = document.root();
+    for device in pod::devices(root, Relation::Node.labels(root), added) {
         match device {
             Ok(device) => all.push(device),
             Err(reason) => context.note(Loss::Metric, reason),

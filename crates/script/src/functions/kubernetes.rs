@@ -1,16 +1,18 @@
 //! Functions for what a pod reserves.
 
-use rhai::{Dynamic, Engine, INT, Identifier, NativeCallContext};
+use rhai::{Dynamic, Engine, INT, Identifier, Map, NativeCallContext};
 
-use super::{Example, FunctionDoc, Group, NativeResult, Purity, quantities::nonzero, values};
+use super::{
+    Example, FunctionDoc, Group, NativeResult, Purity, known_devices::added, quantities::nonzero,
+    values,
+};
 use crate::{
     context::{self, Context},
     convert::Deleted,
     decimal::Decimal,
     exact::{self, Number},
     notes::Loss,
-    pod::{self, Reserved, Section},
-    prefix,
+    pod::{self, Added, Reserved, Section},
     quantity::Quantity,
 };
 
@@ -85,7 +87,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     },
     FunctionDoc {
         name: "pod_gpu_request",
-        signature: "pod_gpu_request() -> number",
+        signature: "pod_gpu_request() -> number, pod_gpu_request(object) -> number",
         summary: "Returns how many accelerators the pod requests: cards, chips, slices and the slots \
                   of shared devices, each summed like `pod_request`. These resources count: \
                   `nvidia.com/gpu`, `nvidia.com/mig-*`, both also with `.shared`, `amd.com/gpu`, \
@@ -93,21 +95,22 @@ pub(super) const DOCS: &[FunctionDoc] = &[
                   `huawei.com/Ascend*`, `k8s.amazonaws.com/vgpu`, and the largest of \
                   `aws.amazon.com/neuron`, `neurondevice` and `neuroncore`, which count the same \
                   chips. What measures a share of a device, such as `nvidia.com/gpumem`, does not \
-                  count. For a container with only a limit the limit counts, as in the API server.",
+                  count. For a container with only a limit the limit counts, as in the API server. The \
+                  argument adds resources to these, or replaces them, as that of `devices` does.",
         group: Group::Kubernetes,
-        purity: Purity::Content(pod::REQUESTS),
+        purity: Purity::Content(pod::GPU_REQUESTS),
         examples: &[Example {
-            script: "pod_gpu_request()",
-            input: TWO_CONTAINERS,
-            output: "1",
+            script: r#"[pod_gpu_request(), pod_gpu_request(#{ "example.com/npu": #{ unit: "chip" } })]"#,
+            input: r#"{"spec":{"containers":[{"resources":{"limits":{"nvidia.com/gpu":"1","example.com/npu":"2"}}}]}}"#,
+            output: "[1,3]",
         }],
     },
     FunctionDoc {
         name: "pod_gpu_limit",
-        signature: "pod_gpu_limit() -> number",
+        signature: "pod_gpu_limit() -> number, pod_gpu_limit(object) -> number",
         summary: "As `pod_gpu_request`, for the limits.",
         group: Group::Kubernetes,
-        purity: Purity::Content(pod::LIMITS),
+        purity: Purity::Content(pod::GPU_LIMITS),
         examples: &[Example {
             script: "pod_gpu_limit()",
             input: TWO_CONTAINERS,
@@ -116,10 +119,11 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     },
     FunctionDoc {
         name: "pod_gpu_request_seconds",
-        signature: "pod_gpu_request_seconds(seconds) -> number, pod_gpu_request_seconds(seconds, divisor) -> number",
-        summary: "Returns `pod_gpu_request` × seconds ÷ divisor, computed exactly.",
+        signature: "pod_gpu_request_seconds(seconds) -> number, pod_gpu_request_seconds(seconds, divisor) -> number, pod_gpu_request_seconds(seconds, divisor, object) -> number",
+        summary: "Returns `pod_gpu_request` × seconds ÷ divisor, computed exactly. The third argument is \
+                  that of `pod_gpu_request`.",
         group: Group::Kubernetes,
-        purity: Purity::Content(pod::REQUESTS),
+        purity: Purity::Content(pod::GPU_REQUESTS),
         examples: &[Example {
             script: "[pod_gpu_request_seconds(15), pod_gpu_request_seconds(15, 60)]",
             input: TWO_CONTAINERS,
@@ -128,10 +132,11 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     },
     FunctionDoc {
         name: "pod_gpu_limit_seconds",
-        signature: "pod_gpu_limit_seconds(seconds) -> number, pod_gpu_limit_seconds(seconds, divisor) -> number",
-        summary: "Returns `pod_gpu_limit` × seconds ÷ divisor, computed exactly.",
+        signature: "pod_gpu_limit_seconds(seconds) -> number, pod_gpu_limit_seconds(seconds, divisor) -> number, pod_gpu_limit_seconds(seconds, divisor, object) -> number",
+        summary: "Returns `pod_gpu_limit` × seconds ÷ divisor, computed exactly. The third argument is \
+                  that of `pod_gpu_request`.",
         group: Group::Kubernetes,
-        purity: Purity::Content(pod::LIMITS),
+        purity: Purity::Content(pod::GPU_LIMITS),
         examples: &[Example {
             script: "pod_gpu_limit_seconds(15)",
             input: TWO_CONTAINERS,
@@ -140,41 +145,21 @@ pub(super) const DOCS: &[FunctionDoc] = &[
     },
     FunctionDoc {
         name: "pod_metrics",
-        signature: "pod_metrics(seconds) -> object, pod_metrics(seconds, unit) -> object",
+        signature: "pod_metrics(seconds) -> object, pod_metrics(seconds, unit) -> object, pod_metrics(seconds, unit, object) -> object",
         summary: "Returns the metrics of the pod: `cpu_request_millicores` (in cores; the name \
                   is historical), `memory_request_bytes`, `ephemeral_storage_request_bytes` and \
                   `gpu_request_count`, the same with `limit`, and each of the eight × seconds with the \
                   suffix `_per_second`. The unit `minute` or `hour` divides by 60 or 3600 and changes \
                   the suffix. `memory_request_gib_hours`, `ephemeral_storage_request_gib_hours` and \
                   the same with `limit` are bytes × seconds ÷ (2³⁰ × 3600) with any unit. Invalid \
-                  metrics are omitted, as in `pod_request`.",
+                  metrics are omitted, as in `pod_request`. The third argument is that of \
+                  `pod_gpu_request`.",
         group: Group::Kubernetes,
-        purity: Purity::Content(pod::REQUESTS),
+        purity: Purity::Content(pod::GPU_REQUESTS),
         examples: &[Example {
             script: r#"pod_metrics(15, "minute")"#,
             input: TWO_CONTAINERS,
             output: r#"{"cpu_limit_millicores":1,"cpu_limit_millicores_per_minute":0.25,"cpu_request_millicores":0.3,"cpu_request_millicores_per_minute":0.075,"ephemeral_storage_limit_bytes":0,"ephemeral_storage_limit_bytes_per_minute":0,"ephemeral_storage_limit_gib_hours":0,"ephemeral_storage_request_bytes":0,"ephemeral_storage_request_bytes_per_minute":0,"ephemeral_storage_request_gib_hours":0,"gpu_limit_count":1,"gpu_limit_count_per_minute":0.25,"gpu_request_count":1,"gpu_request_count_per_minute":0.25,"memory_limit_bytes":0,"memory_limit_bytes_per_minute":0,"memory_limit_gib_hours":0,"memory_request_bytes":1073741824,"memory_request_bytes_per_minute":268435456,"memory_request_gib_hours":0.004166666666666667}"#,
-        }],
-    },
-    FunctionDoc {
-        name: "pod_gpu_type",
-        signature: "pod_gpu_type() -> text | ()",
-        summary: "Returns the product name of the pod's GPUs: the value that its node selector or \
-                  required node affinity demands of the first of these node labels: \
-                  `nvidia.com/gpu.product`, `amd.com/gpu.product-name`, \
-                  `beta.amd.com/gpu.product-name`, `gpu.intel.com/product`, \
-                  `cloud.google.com/gke-accelerator`, `cloud.google.com/gke-tpu-accelerator`, \
-                  `eks.amazonaws.com/instance-gpu-name`, `karpenter.k8s.aws/instance-gpu-name`, \
-                  `karpenter.k8s.aws/instance-accelerator-name`, `k8s.amazonaws.com/accelerator` \
-                  (except `true`). Affinity counts if all of its alternatives demand the same value. \
-                  If the pod demands none, it is the pod's annotation `data.openmeter.io/gpu_type`, \
-                  else ().",
-        group: Group::Kubernetes,
-        purity: Purity::Content(pod::GPU_TYPE),
-        examples: &[Example {
-            script: "pod_gpu_type()",
-            input: TWO_CONTAINERS,
-            output: r#""A100""#,
         }],
     },
 ];
@@ -182,36 +167,30 @@ pub(super) const DOCS: &[FunctionDoc] = &[
 const ONE: i64 = 1;
 
 pub(super) fn register(engine: &mut Engine) {
-    engine.register_fn(
-        "pod_gpu_type",
-        |call: NativeCallContext| -> NativeResult<Dynamic> {
-            let context = context::of(&call)?;
-            let Some(gpu_type) = pod::gpu_type(context.document()?.root(), None) else {
-                return Ok(Dynamic::UNIT);
-            };
-            let start = prefix::start(gpu_type, prefix::VALUE);
-            if start.len() < gpu_type.len() {
-                let limit = prefix::VALUE >> 10;
-                let note = format!("the GPU type is truncated to {limit} KiB");
-                context.note(Loss::Text, note);
-            }
-            Ok(start.into())
-        },
-    );
     // The form with whole seconds first, as below.
     engine.register_fn(
         "pod_metrics",
         |call: NativeCallContext, seconds: INT, unit: &str| {
-            pod_metrics(&call, &seconds.into(), unit)
+            pod_metrics(&call, &seconds.into(), unit, &Added::new())
         },
     );
     engine.register_fn(
         "pod_metrics",
-        |call: NativeCallContext, seconds: Dynamic| pod_metrics(&call, &seconds, "second"),
+        |call: NativeCallContext, seconds: Dynamic| {
+            pod_metrics(&call, &seconds, "second", &Added::new())
+        },
     );
     engine.register_fn(
         "pod_metrics",
-        |call: NativeCallContext, seconds: Dynamic, unit: &str| pod_metrics(&call, &seconds, unit),
+        |call: NativeCallContext, seconds: Dynamic, unit: &str| {
+            pod_metrics(&call, &seconds, unit, &Added::new())
+        },
+    );
+    engine.register_fn(
+        "pod_metrics",
+        |call: NativeCallContext, seconds: Dynamic, unit: &str, table: Map| {
+            pod_metrics(&call, &seconds, unit, &added(&table)?)
+        },
     );
     for (section, name, product, gpu_name, gpu_product) in [
         (
@@ -241,56 +220,65 @@ fn register_resource(
     product: &'static str,
 ) {
     engine.register_fn(name, move |call: NativeCallContext, resource: &str| {
-        Amount::of(&call, section, Some(resource))?.plain()
+        Amount::of(&call, section, resource)?.plain()
     });
     // The most common types first: a call is resolved by the types of its arguments, and finding a form
     // with `Dynamic` takes longer.
     engine.register_fn(
         product,
         move |call: NativeCallContext, resource: &str, seconds: INT, divisor: INT| {
-            Amount::of(&call, section, Some(resource))?.times(&seconds.into(), &divisor.into())
+            Amount::of(&call, section, resource)?.times(&seconds.into(), &divisor.into())
         },
     );
     engine.register_fn(
         product,
         move |call: NativeCallContext, resource: &str, seconds: INT| {
-            Amount::of(&call, section, Some(resource))?.times(&seconds.into(), &ONE.into())
+            Amount::of(&call, section, resource)?.times(&seconds.into(), &ONE.into())
         },
     );
     engine.register_fn(
         product,
         move |call: NativeCallContext, resource: &str, seconds: Dynamic| {
-            Amount::of(&call, section, Some(resource))?.times(&seconds, &ONE.into())
+            Amount::of(&call, section, resource)?.times(&seconds, &ONE.into())
         },
     );
     engine.register_fn(
         product,
         move |call: NativeCallContext, resource: &str, seconds: Dynamic, divisor: Dynamic| {
-            Amount::of(&call, section, Some(resource))?.times(&seconds, &divisor)
+            Amount::of(&call, section, resource)?.times(&seconds, &divisor)
         },
     );
 }
 
 fn register_gpu(engine: &mut Engine, section: Section, name: &'static str, product: &'static str) {
     engine.register_fn(name, move |call: NativeCallContext| {
-        Amount::of(&call, section, None)?.plain()
+        Amount::gpus(&call, section, &Added::new())?.plain()
+    });
+    engine.register_fn(name, move |call: NativeCallContext, table: Map| {
+        Amount::gpus(&call, section, &added(&table)?)?.plain()
     });
     engine.register_fn(
         product,
         move |call: NativeCallContext, seconds: INT, divisor: INT| {
-            Amount::of(&call, section, None)?.times(&seconds.into(), &divisor.into())
+            Amount::gpus(&call, section, &Added::new())?.times(&seconds.into(), &divisor.into())
         },
     );
     engine.register_fn(product, move |call: NativeCallContext, seconds: INT| {
-        Amount::of(&call, section, None)?.times(&seconds.into(), &ONE.into())
+        Amount::gpus(&call, section, &Added::new())?.times(&seconds.into(), &ONE.into())
     });
     engine.register_fn(product, move |call: NativeCallContext, seconds: Dynamic| {
-        Amount::of(&call, section, None)?.times(&seconds, &ONE.into())
+        Amount::gpus(&call, section, &Added::new())?.times(&seconds, &ONE.into())
     });
     engine.register_fn(
         product,
         move |call: NativeCallContext, seconds: Dynamic, divisor: Dynamic| {
-            Amount::of(&call, section, None)?.times(&seconds, &divisor)
+            Amount::gpus(&call, section, &Added::new())?.times(&seconds, &divisor)
+        },
+    );
+    engine.register_fn(
+        product,
+        move |call: NativeCallContext, seconds: Dynamic, divisor: Dynamic, table: Map| {
+            Amount::gpus(&call, section, &added(&table)?)?.times(&seconds, &divisor)
         },
     );
 }
@@ -302,18 +290,18 @@ struct Amount {
 }
 
 impl Amount {
-    /// Returns the amount of a resource, or of GPUs if no resource is named.
-    fn of(
-        call: &NativeCallContext<'_>,
-        section: Section,
-        resource: Option<&str>,
-    ) -> NativeResult<Self> {
+    fn of(call: &NativeCallContext<'_>, section: Section, resource: &str) -> NativeResult<Self> {
         let context = context::of(call)?;
         let reserved = Reserved::of(context.document()?.root());
-        let quantity = match resource {
-            Some(resource) => reserved.total(section, resource),
-            None => reserved.gpus(section),
-        };
+        let quantity = reserved.total(section, resource);
+        Ok(Self { context, quantity })
+    }
+
+    /// Returns the number of GPUs. `added` are resources that the table does not have.
+    fn gpus(call: &NativeCallContext<'_>, section: Section, added: &Added) -> NativeResult<Self> {
+        let context = context::of(call)?;
+        let reserved = Reserved::of(context.document()?.root());
+        let quantity = reserved.gpus(section, added);
         Ok(Self { context, quantity })
     }
 
@@ -335,7 +323,11 @@ pub(super) fn plain(quantity: &Quantity) -> Result<Number, String> {
     exact::number(quantity).map_err(str::to_owned)
 }
 
-fn times(quantity: &Quantity, factor: &Decimal, divisor: &Decimal) -> Result<Number, String> {
+pub(super) fn times(
+    quantity: &Quantity,
+    factor: &Decimal,
+    divisor: &Decimal,
+) -> Result<Number, String> {
     exact::product(quantity, factor, divisor)
         .map_err(|reason| format!("{factor} times as much {reason}"))
 }
@@ -365,7 +357,7 @@ pub(crate) struct Names {
 pub(crate) type Metrics = [(Section, [Names; 4]); 2];
 
 /// A GiB-hour in byte-seconds.
-const GIB_HOUR: i64 = (1 << 30) * 3600;
+pub(super) const GIB_HOUR: i64 = (1 << 30) * 3600;
 
 macro_rules! names {
     ($suffix:literal) => {
@@ -422,6 +414,7 @@ fn pod_metrics(
     call: &NativeCallContext<'_>,
     seconds: &Dynamic,
     unit: &str,
+    added: &Added,
 ) -> NativeResult<Dynamic> {
     let (names, divisor) = self::unit(unit)?;
     let context = context::of(call)?;
@@ -433,7 +426,7 @@ fn pod_metrics(
         let quantities = [
             reserved.total(*section, "cpu"),
             reserved.total(*section, "ephemeral-storage"),
-            reserved.gpus(*section),
+            reserved.gpus(*section, added),
             reserved.total(*section, "memory"),
         ];
         for (names, quantity) in names.iter().zip(quantities) {

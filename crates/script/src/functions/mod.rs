@@ -5,16 +5,22 @@
 mod collections;
 mod collections_docs;
 mod devices;
+mod gpu_type;
 mod ids;
 mod known;
+pub(crate) mod known_devices;
 mod kubernetes;
+mod labelled;
+mod lookup;
 mod message;
+mod objects;
 mod operators;
 mod quantities;
 mod related;
 mod reserved;
 mod signature;
 mod subject;
+
 mod text;
 mod time;
 mod values;
@@ -24,9 +30,11 @@ use std::{collections::HashMap, sync::LazyLock};
 use meterline_core::Reads;
 use rhai::{Engine, EvalAltResult};
 
-pub(crate) use devices::wrong_table;
+pub(crate) use gpu_type::gpu_type_reads;
 pub(crate) use known::{changes_its_argument, is_known, nearest};
 use kubernetes::unit;
+pub(crate) use labelled::data_annotations_reads;
+use labelled::wrong_owner;
 pub(crate) use signature::{Type, mismatch, result, wrong_word};
 pub(crate) use subject::subject_reads;
 use subject::wrong_source;
@@ -100,10 +108,14 @@ static DOCS: LazyLock<Vec<FunctionDoc>> = LazyLock::new(|| {
         ids::DOCS,
         quantities::DOCS,
         kubernetes::DOCS,
+        gpu_type::DOCS,
         reserved::DOCS,
         devices::DOCS,
+        objects::DOCS,
         related::DOCS,
         subject::DOCS,
+        labelled::DOCS,
+        lookup::DOCS,
         time::DOCS,
         collections_docs::DOCS,
         text::DOCS,
@@ -138,10 +150,14 @@ pub(crate) fn register(engine: &mut Engine) {
     ids::register(engine);
     quantities::register(engine);
     kubernetes::register(engine);
+    gpu_type::register(engine);
     reserved::register(engine);
     devices::register(engine);
+    objects::register(engine);
     related::register(engine);
     subject::register(engine);
+    labelled::register(engine);
+    lookup::register(engine);
     time::register(engine);
     collections::register(engine);
     text::register(engine);
@@ -154,7 +170,7 @@ mod tests {
     use meterline_core::{Content, Document, Message};
 
     use super::*;
-    use crate::{Engine, Limits};
+    use crate::{DeviceReads, Engine, Limits};
 
     #[test]
     fn every_function_has_examples_with_the_right_results() {
@@ -201,7 +217,9 @@ mod tests {
                     continue;
                 };
                 let whole = Document::from_json(example.input.as_bytes()).unwrap();
-                let kept = whole.project(expression.reads());
+                let mut reads = expression.reads().clone();
+                DeviceReads::take(&mut reads).read_labels(&mut reads);
+                let kept = whole.project(&reads);
                 let value = |content: Document| {
                     let message = Message::new(Content::Document(content));
                     let value = expression.evaluate(&message);

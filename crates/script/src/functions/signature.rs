@@ -47,6 +47,8 @@ enum Accepts {
     Unit,
     /// Where a subject comes from.
     Source,
+    /// Whose annotations become data.
+    Owner,
     Exactly(Type),
 }
 
@@ -55,9 +57,12 @@ impl Accepts {
     fn of(parameter: &str) -> Self {
         match parameter {
             "text" | "name" | "key" | "path" | "prefix" | "suffix" | "separator" | "old"
-            | "new" | "type" | "namespace" | "algorithm" | "resource" => Self::Exactly(Type::Text),
+            | "new" | "type" | "namespace" | "algorithm" | "resource" | "patterns" => {
+                Self::Exactly(Type::Text)
+            }
             "unit" => Self::Unit,
             "source" => Self::Source,
+            "owner" => Self::Owner,
             "integer" | "position" | "start" | "count" => Self::Exactly(Type::Integer),
             "number" | "seconds" | "factor" | "divisor" => Self::Number,
             "character" => Self::Exactly(Type::Character),
@@ -75,7 +80,7 @@ impl Accepts {
             Self::Anything => true,
             Self::Range => false,
             Self::Number => matches!(given, Type::Integer | Type::Decimal | Type::Text),
-            Self::Unit | Self::Source => given == Type::Text,
+            Self::Unit | Self::Source | Self::Owner => given == Type::Text,
             Self::Exactly(wanted) => wanted == given,
         }
     }
@@ -231,13 +236,14 @@ pub(crate) fn mismatch(
 /// Checks a text as the argument with index `at` of `count`, if the function accepts only some words
 /// there. Returns the error.
 pub(crate) fn wrong_word(name: &str, at: usize, count: usize, text: &str) -> Option<String> {
-    let mut forms = FORMS.get(name)?.iter().map(|(_, form)| form);
-    let form = forms.find(|form| form.takes_count(count))?;
-    match form.parameters.get(at)? {
+    let forms = FORMS.get(name)?.iter().map(|(_, form)| form);
+    let mut forms = forms.filter(|form| form.takes_count(count));
+    forms.find_map(|form| match form.parameters.get(at)? {
         Accepts::Unit => super::unit(text).err(),
         Accepts::Source => super::wrong_source(text),
+        Accepts::Owner => super::wrong_owner(text),
         _ => None,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -422,7 +428,8 @@ mod tests {
             "`day` is not a unit; use second, minute or hour"
         );
         assert_eq!(wrong(0, "day"), None);
-        assert_eq!(wrong_word("pod_metrics", 1, 3, "day"), None);
+        assert!(wrong_word("pod_metrics", 1, 3, "day").is_some());
+        assert_eq!(wrong_word("pod_metrics", 1, 4, "day"), None);
     }
 
     #[test]

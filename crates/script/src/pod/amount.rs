@@ -106,7 +106,7 @@ impl<'a> Listed<'a> {
 }
 
 /// Parses an amount. The API server always writes text, but users may write numbers.
-fn parse(value: Node<'_>) -> Result<Quantity, String> {
+pub(crate) fn parse(value: Node<'_>) -> Result<Quantity, String> {
     let parse = |text: &str| Quantity::parse(text).map_err(|error| error.to_string());
     let quantity = match value.scalar() {
         Some(Scalar::Text(text) | Scalar::Number(text)) => parse(text)?,

@@ -1,26 +1,19 @@
 //! Lists the devices that a pod requests, one entry for each resource that counts them.
 
-use std::collections::BTreeMap;
-
 use meterline_core::Node;
 
-use super::{product::Place, reserved::Reserved, resources::Section};
+use super::{
+    added::{Added, Configured},
+    fraction::Fraction,
+    mig,
+    product::Place,
+    reserved::Reserved,
+    resources::Section,
+};
 use crate::{
     accelerators::{self, Accelerator, Measure, Unit},
     quantity::{NANO, Quantity},
 };
-
-/// A resource that the configuration adds to the table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Configured {
-    pub(crate) vendor: String,
-    pub(crate) unit: Unit,
-    /// The key of the node label that names the product.
-    pub(crate) product: Option<String>,
-}
-
-/// The resources that the configuration adds, by name.
-pub(crate) type Added = BTreeMap<String, Configured>;
 
 /// Devices of one kind that a pod requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,40 +38,6 @@ impl Device<'_> {
     /// Whether the resource is in the table or configured.
     pub(crate) fn is_known(&self) -> bool {
         self.unit.is_some()
-    }
-}
-
-/// A part of a whole, not more than all of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Fraction {
-    pub(crate) numerator: i128,
-    pub(crate) denominator: i128,
-}
-
-impl Fraction {
-    const ONE: Self = Self {
-        numerator: 1,
-        denominator: 1,
-    };
-
-    /// `None` if the parts are not numbers of a fraction.
-    fn of(numerator: i128, denominator: i128) -> Option<Self> {
-        let is_fraction = numerator >= 0 && denominator > 0;
-        let fraction = Self {
-            numerator,
-            denominator,
-        };
-        match numerator < denominator {
-            _ if !is_fraction => None,
-            true => Some(fraction),
-            false => Some(Self::ONE),
-        }
-    }
-
-    fn larger(self, other: Self) -> Option<Self> {
-        let ours = self.numerator.checked_mul(other.denominator)?;
-        let theirs = other.numerator.checked_mul(self.denominator)?;
-        Some(if theirs > ours { other } else { self })
     }
 }
 
@@ -155,19 +114,21 @@ impl<'a> Reader<'a> {
         let resource = device.resource;
         let named = self.place.product(row.products);
         let product = named.or_else(|| row.product(resource));
-        // A node can offer slices of its cards under the name of a card. Its product then names the slice.
+        // A node can offer slices of its cards under the name of a card. Its product then names the slice, or a label
+        // of its own does.
         let slice = product.filter(|_| row.vendor == "nvidia");
-        let slice = slice.and_then(|it| Some(it.split_once("-MIG-")?.1));
+        let slice = slice.and_then(|it| Some(it.split_once(MIG)?.1));
         let slice = slice.map(|it| it.strip_suffix(SHARED).unwrap_or(it));
-        let (replicas, strategy) = row.sharing(resource, |key| self.place.label(key));
-        let memory = row.memory(resource, |key| self.place.label(key));
+        let slice = slice.or_else(|| self.place.stated(row.slice?));
+        let (replicas, strategy) = row.sharing(resource, |key| self.place.stated(key));
+        let memory = row.memory(resource, |key| self.place.stated(key));
         let share = self.share(resource, row, memory);
         let is_shared = row.is_shared
             || share != Share::Whole
             || replicas.is_some_and(|it| it > 1)
             || product.is_some_and(|it| it.ends_with(SHARED));
         let sharing = match strategy {
-            Some("time-slicing") => "time-slicing",
+            Some("time-slicing" | "time-sharing") => "time-slicing",
             Some("mps") => "mps",
             _ if is_shared => UNKNOWN,
             _ => NONE,
@@ -179,13 +140,16 @@ impl<'a> Reader<'a> {
             Unit::Card if sharing != NONE => Unit::Slot,
             unit => unit,
         };
-        let fraction = match (unit, share, replicas) {
-            (Unit::Share, Share::Part(fraction), _) => Some(fraction),
-            (Unit::Card | Unit::Chip | Unit::Slot, _, Some(replicas)) => {
-                Fraction::of(1, replicas.into())
-            }
-            (Unit::Card | Unit::Chip, ..) => Some(Fraction::ONE),
+        let of_card = match (unit, share) {
+            (Unit::Share, Share::Part(fraction)) => Some(fraction),
+            (Unit::Card | Unit::Chip | Unit::Slot, _) => Some(Fraction::ONE),
+            (Unit::Slice, _) => self.slice(resource, partition, product),
             _ => None,
+        };
+        let fraction = match replicas {
+            _ if unit == Unit::Share => of_card,
+            Some(replicas) => of_card.and_then(|it| it.times(Fraction::of(1, replicas.into())?)),
+            None => of_card.filter(|_| sharing == NONE),
         };
         Device {
             vendor: row.vendor,
@@ -197,6 +161,19 @@ impl<'a> Reader<'a> {
             fraction,
             ..device
         }
+    }
+
+    /// Finds how much of its card a slice is.
+    fn slice(&self, resource: &str, partition: &str, product: Option<&str>) -> Option<Fraction> {
+        let product = product?;
+        let card = product.split_once(MIG).map_or(product, |(card, _)| card);
+        let card = card.strip_suffix(SHARED).unwrap_or(card);
+        // What is offered as a card has the memory of a slice.
+        let bytes = (resource != CARD).then(|| {
+            let row = Accelerator::of(CARD)?;
+            row.memory(CARD, |key| self.place.stated(key))
+        });
+        mig::fraction(partition, card, bytes.flatten())
     }
 
     /// Finds how much of each device the pod asks for. It is unknown if its containers ask for different shares.
@@ -280,6 +257,10 @@ impl Share {
 
 const NONE: &str = "none";
 const UNKNOWN: &str = "unknown";
+/// What separates a card from its slice in the product of a slice that is offered as a card.
+const MIG: &str = "-MIG-";
+/// The resource of NVIDIA's cards.
+const CARD: &str = "nvidia.com/gpu";
 /// The end of the product of a card that is shared under its own name.
 const SHARED: &str = "-SHARED";
 

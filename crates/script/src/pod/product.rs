@@ -2,17 +2,14 @@
 
 use meterline_core::Node;
 
+use super::added::Added;
 use crate::{
     accelerators::{self, PRODUCTS},
     blank,
 };
 
-/// The annotation of a pod that names the product of its GPUs.
-const ANNOTATION: &str = "data.openmeter.io/gpu_type";
-
-/// The paths that [`gpu_type`] reads of a pod.
+/// The paths that [`gpu_type`] reads of a pod, and of the labels of its node.
 pub(crate) const GPU_TYPE: &[&str] = &[
-    "metadata.annotations.data~1openmeter~1io/gpu_type",
     "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution",
     "spec.nodeSelector.amd~1com/gpu~1product-name",
     "spec.nodeSelector.beta~1amd~1com/gpu~1product-name",
@@ -24,13 +21,28 @@ pub(crate) const GPU_TYPE: &[&str] = &[
     "spec.nodeSelector.karpenter~1k8s~1aws/instance-accelerator-name",
     "spec.nodeSelector.karpenter~1k8s~1aws/instance-gpu-name",
     "spec.nodeSelector.nvidia~1com/gpu~1product",
+    "node_labels().amd~1com/gpu~1product-name",
+    "node_labels().beta~1amd~1com/gpu~1product-name",
+    "node_labels().cloud~1google~1com/gke-accelerator",
+    "node_labels().cloud~1google~1com/gke-tpu-accelerator",
+    "node_labels().eks~1amazonaws~1com/instance-gpu-name",
+    "node_labels().gpu~1intel~1com/product",
+    "node_labels().k8s~1amazonaws~1com/accelerator",
+    "node_labels().karpenter~1k8s~1aws/instance-accelerator-name",
+    "node_labels().karpenter~1k8s~1aws/instance-gpu-name",
+    "node_labels().nvidia~1com/gpu~1product",
 ];
 
-/// Returns the product of the pod's GPUs: what its node or else its demands say, and its annotation only
-/// where neither says anything. Blank values are ignored.
-pub(crate) fn gpu_type<'a>(pod: Node<'a>, labels: Option<Node<'a>>) -> Option<&'a str> {
-    let annotation = || text(pod.path(&["metadata", "annotations", ANNOTATION])?);
-    Place::of(pod, labels).product(PRODUCTS).or_else(annotation)
+/// Returns the product of the pod's GPUs: what its node or else its demands say. Blank values are ignored. `labels` are
+/// those of its node, if they are known, and `added` are resources that the table does not have: their keys count most.
+pub(crate) fn gpu_type<'a>(
+    pod: Node<'a>,
+    labels: Option<Node<'a>>,
+    added: &Added,
+) -> Option<&'a str> {
+    let added = added.values().filter_map(|it| it.product.as_deref());
+    let keys: Vec<_> = added.chain(PRODUCTS.iter().copied()).collect();
+    Place::of(pod, labels).product(&keys)
 }
 
 /// Where a pod runs.
@@ -62,8 +74,13 @@ impl<'a> Place<'a> {
     }
 
     /// Returns a label of the node.
-    pub(crate) fn label(&self, key: &str) -> Option<&'a str> {
+    fn label(&self, key: &str) -> Option<&'a str> {
         text(self.labels?.get(key)?)
+    }
+
+    /// Returns a label of the node, or what the pod demands of it.
+    pub(crate) fn stated(&self, key: &str) -> Option<&'a str> {
+        self.label(key).or_else(|| self.demanded(key))
     }
 
     /// Returns the product that the first of these keys names, on the node or else in the pod's demands.

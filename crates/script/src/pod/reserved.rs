@@ -14,13 +14,49 @@ use std::collections::BTreeMap;
 use meterline_core::Node;
 
 use super::{
+    added::Added,
     amount::{Holder, Listed},
     resources::{Resources, Section},
 };
 use crate::{
-    accelerators::{self, Accelerator},
+    accelerators::{self, Accelerator, Unit},
     quantity::Quantity,
 };
+
+/// Whether a resource counts devices, by the table of accelerators and what is added to it.
+fn is_device(name: &str, added: &Added) -> bool {
+    match added.get(name) {
+        Some(configured) => configured.unit != Unit::Share,
+        None => accelerators::is_device(name),
+    }
+}
+
+/// Returns how many devices these resources are, of which others than devices do not count. Those of one family count the
+/// same devices, so the largest of them counts. `added` are resources that the table does not have.
+pub(crate) fn device_count<'a>(
+    amounts: impl IntoIterator<Item = (&'a str, Result<Quantity, String>)>,
+    added: &Added,
+) -> Result<Quantity, String> {
+    let mut sum = Quantity::ZERO;
+    let mut families: BTreeMap<&str, Quantity> = BTreeMap::new();
+    for (name, amount) in amounts {
+        if !is_device(name, added) {
+            continue;
+        }
+        let amount = amount?;
+        let row = Accelerator::of(name).filter(|_| !added.contains_key(name));
+        match row.and_then(|row| row.family) {
+            None => sum = sum.plus(&amount),
+            Some(family) => {
+                let largest = families.entry(family).or_insert(Quantity::ZERO);
+                if amount > *largest {
+                    *largest = amount;
+                }
+            }
+        }
+    }
+    Ok(families.values().fold(sum, |sum, amount| sum.plus(amount)))
+}
 
 /// The kind of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,23 +212,11 @@ impl<'a> Reserved<'a> {
     }
 
     /// Returns the number of GPUs: the sum of the totals of all resources that count accelerators. Of a family
-    /// of resources, which offer the same silicon, the largest total counts.
-    pub(crate) fn gpus(&self, section: Section) -> Result<Quantity, String> {
-        let mut sum = Quantity::ZERO;
-        let mut families: BTreeMap<&str, Quantity> = BTreeMap::new();
-        for (name, total) in self.totals(section, accelerators::is_device) {
-            let total = total?;
-            match Accelerator::of(name).and_then(|row| row.family) {
-                None => sum = sum.plus(&total),
-                Some(family) => {
-                    let largest = families.entry(family).or_insert(Quantity::ZERO);
-                    if total > *largest {
-                        *largest = total;
-                    }
-                }
-            }
-        }
-        Ok(families.values().fold(sum, |sum, total| sum.plus(total)))
+    /// of resources, which offer the same silicon, the largest total counts. `added` are resources that the
+    /// table does not have.
+    pub(crate) fn gpus(&self, section: Section, added: &Added) -> Result<Quantity, String> {
+        let is_device = |name: &str| is_device(name, added);
+        device_count(self.totals(section, is_device), added)
     }
 
     /// Returns the amounts that are set for the whole pod, by name.

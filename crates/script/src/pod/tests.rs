@@ -2,7 +2,7 @@ use meterline_core::Document;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::quantity::Quantity;
+use crate::{accelerators::Unit, quantity::Quantity};
 
 mod resizes;
 mod scheduler;
@@ -186,7 +186,7 @@ fn errors_name_the_field() {
     let gpu = pod(json!({"initContainers": [
         {"restartPolicy": "Always", "resources": {"limits": {"nvidia.com/gpu": "NaN"}}},
     ]}));
-    insta::assert_snapshot!(Reserved::of(gpu.root()).gpus(Section::Requests).unwrap_err(), @r#"spec.initContainers[0].resources.limits["nvidia.com/gpu"]: `NaN` is not a Kubernetes quantity; use a value such as `500m`, `0.5`, `2Gi` or `1e3`"#);
+    insta::assert_snapshot!(Reserved::of(gpu.root()).gpus(Section::Requests, &Added::new()).unwrap_err(), @r#"spec.initContainers[0].resources.limits["nvidia.com/gpu"]: `NaN` is not a Kubernetes quantity; use a value such as `500m`, `0.5`, `2Gi` or `1e3`"#);
 }
 
 #[test]
@@ -208,7 +208,12 @@ fn gpus_of_all_vendors_count_and_limits_replace_missing_requests() {
         {"resources": {"limits": {"gpu.intel.com/xe": 1}}},
     ]});
     let pod = pod(spec);
-    let count = |section| Reserved::of(pod.root()).gpus(section).unwrap().to_string();
+    let count = |section| {
+        Reserved::of(pod.root())
+            .gpus(section, &Added::new())
+            .unwrap()
+            .to_string()
+    };
     assert_eq!(count(Section::Requests), "8");
     assert_eq!(count(Section::Limits), "8");
 }
@@ -255,7 +260,7 @@ fn gpus_of_init_containers_and_overhead_count_as_in_totals() {
             sum += count;
         }
         assert_eq!(
-            reserved.gpus(section).unwrap().to_string(),
+            reserved.gpus(section, &Added::new()).unwrap().to_string(),
             sum.to_string(),
             "{section:?}"
         );
@@ -299,7 +304,9 @@ fn every_device_counts_and_shares_of_devices_do_not() {
     ] {
         let pod = pod(json!({"containers": [{"resources": {"limits": resources}}]}));
         for section in [Section::Requests, Section::Limits] {
-            let count = Reserved::of(pod.root()).gpus(section).unwrap();
+            let count = Reserved::of(pod.root())
+                .gpus(section, &Added::new())
+                .unwrap();
             assert_eq!(count.to_string(), expected, "{resources} {section:?}");
         }
     }
@@ -367,6 +374,31 @@ fn other_resources_cost_little_time() {
     let reserved = Reserved::of(pod.root());
     let text = |total: Result<Quantity, String>| total.unwrap().to_string();
     assert_eq!(text(reserved.total(Section::Requests, "cpu")), "1.5");
-    assert_eq!(text(reserved.gpus(Section::Requests)), "8");
-    assert_eq!(text(reserved.gpus(Section::Limits)), "8");
+    assert_eq!(text(reserved.gpus(Section::Requests, &Added::new())), "8");
+    assert_eq!(text(reserved.gpus(Section::Limits, &Added::new())), "8");
+}
+
+#[test]
+fn the_configuration_says_what_counts_beside_the_table() {
+    let requests = json!({"nvidia.com/gpu": "1", "example.com/npu": "2", "aws.amazon.com/neuron": "1",
+        "aws.amazon.com/neuroncore": "4"});
+    let pod = pod(json!({"containers": [container(requests)]}));
+    let count = |entries: &[(&str, Unit)]| {
+        let configured = |(name, unit): &(&str, Unit)| {
+            let configured = Configured {
+                vendor: String::new(),
+                unit: *unit,
+                product: None,
+            };
+            ((*name).to_owned(), configured)
+        };
+        let added: Added = entries.iter().map(configured).collect();
+        let total = Reserved::of(pod.root()).gpus(Section::Requests, &added);
+        total.unwrap().to_string()
+    };
+    assert_eq!(count(&[]), "5");
+    assert_eq!(count(&[("example.com/npu", Unit::Chip)]), "7");
+    assert_eq!(count(&[("example.com/npu", Unit::Share)]), "5");
+    assert_eq!(count(&[("nvidia.com/gpu", Unit::Share)]), "4");
+    assert_eq!(count(&[("aws.amazon.com/neuroncore", Unit::Share)]), "2");
 }

@@ -46,7 +46,7 @@ fn only_the_parts_that_a_script_reads_are_converted() {
         let source = format!("fn __script(){{\n{source}\n}}");
         format!(
             "{:?}",
-            reads::of_this(&engine.0.rhai.compile(source).unwrap())
+            reads::of_this(&engine.0.rhai.compile(source).unwrap()).this
         )
     };
     let expected = |paths: &[&[&str]]| {

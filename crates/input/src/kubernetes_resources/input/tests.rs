@@ -23,6 +23,7 @@ impl Scene {
         parts.ledger.alive(WATCH, current);
         let input = KubernetesResources::new(
             Vec::new(),
+            Vec::new(),
             None,
             None,
             parts.options.clone(),

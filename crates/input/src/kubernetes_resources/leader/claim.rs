@@ -4,17 +4,68 @@
 //! signature, repeats it with the time of the renewal and the identity of the writer. If the two differ, the
 //! holder of the Lease did not write the watermark. The writer of an unsigned watermark is unknown: it is followed,
 //! and what it skips is counted.
+//!
+//! A process with several ledgers writes the watermark of each, and the earliest of them where a process with one
+//! ledger writes its only one. A watermark of one ledger counts only while its signature is of the last renewal: after
+//! that, a process that does not know the ledger holds the Lease.
 
 use k8s_openapi::{
     api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp,
 };
 
-use crate::kubernetes_resources::messages;
+use sha2::{Digest, Sha256};
+
+use crate::kubernetes_resources::{ledger_name::LedgerName, messages};
 
 /// The second up to which everything was acknowledged, RFC 3339.
-const WATERMARK: &str = "meterline.io/watermark";
+const WATERMARK: &str = "watermark";
 /// The signature: the watermark again, the microsecond of the renewal and the identity of the writer.
-const SIGNED: &str = "meterline.io/watermark-signed";
+const SIGNED: &str = "watermark-signed";
+/// What the names of the annotations begin with.
+const PREFIX: &str = "meterline.io/";
+/// How long the name of an annotation may be behind the prefix.
+const LONGEST: usize = 63;
+
+/// The names of the annotations of one ledger, or of all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Annotations {
+    watermark: String,
+    signed: String,
+}
+
+impl Annotations {
+    /// Those of all ledgers of a process.
+    pub(crate) fn of_all() -> Self {
+        Self::named("")
+    }
+
+    /// Those of one ledger of several.
+    pub(crate) fn of(name: &LedgerName) -> Self {
+        let subject = &name.subject;
+        let named = match &name.label {
+            None => format!("{subject}."),
+            Some(label) => format!("{subject}.{label}."),
+        };
+        if named.len().saturating_add(SIGNED.len()) <= LONGEST {
+            return Self::named(&named);
+        }
+        let label = name.label.as_deref().unwrap_or_default();
+        let hash = Sha256::digest(label.as_bytes());
+        let short: String = hash
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Self::named(&format!("{subject}.{short}."))
+    }
+
+    fn named(ledger: &str) -> Self {
+        Self {
+            watermark: format!("{PREFIX}{ledger}{WATERMARK}"),
+            signed: format!("{PREFIX}{ledger}{SIGNED}"),
+        }
+    }
+}
 
 /// The watermark of a Lease.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -51,14 +102,14 @@ impl Claim {
     }
 }
 
-/// Reads the claim of a Lease. No clock of the cluster shows a later second than `latest`.
-pub(crate) fn read(lease: &Lease, latest: i64) -> Claim {
+/// Reads the claim of a Lease in these annotations. No clock of the cluster shows a later second than `latest`.
+pub(crate) fn read(lease: &Lease, names: &Annotations, latest: i64) -> Claim {
     let annotations = lease.metadata.annotations.as_ref();
-    let annotation = |name| annotations.and_then(|it| it.get(name)).map(String::as_str);
+    let annotation = |name: &str| annotations.and_then(|it| it.get(name)).map(String::as_str);
     let spec = lease.spec.as_ref();
-    let text = annotation(WATERMARK);
+    let text = annotation(&names.watermark);
     let is_past = |at: &i64| *at <= latest;
-    let signed = annotation(SIGNED).and_then(signed);
+    let signed = annotation(&names.signed).and_then(signed);
     // An older version of this program renews the Lease and does not change the signature.
     let signed =
         signed.filter(|it| Some(it.renewed) == spec.and_then(|it| micros(it.renew_time.as_ref())));
@@ -90,13 +141,24 @@ pub(crate) fn read(lease: &Lease, latest: i64) -> Claim {
 }
 
 /// Writes a watermark into the Lease that `by` holds and has just renewed.
-pub(crate) fn write(lease: &mut Lease, watermark: i64, by: &str) {
+pub(crate) fn write(lease: &mut Lease, names: &Annotations, watermark: i64, by: &str) {
     let text = messages::rfc3339(watermark);
     let renewed = lease.spec.as_ref().and_then(|it| it.renew_time.as_ref());
     let renewed = micros(renewed).unwrap_or_default();
     let annotations = lease.metadata.annotations.get_or_insert_default();
-    annotations.insert(SIGNED.to_owned(), format!("{text} {renewed} {by}"));
-    annotations.insert(WATERMARK.to_owned(), text.to_string());
+    annotations.insert(names.signed.clone(), format!("{text} {renewed} {by}"));
+    annotations.insert(names.watermark.clone(), text.to_string());
+}
+
+/// Removes all watermarks.
+pub(crate) fn clear(lease: &mut Lease) {
+    if let Some(annotations) = &mut lease.metadata.annotations {
+        annotations.retain(|name, _| {
+            let name = name.strip_prefix(PREFIX).unwrap_or_default();
+            let last = name.rsplit('.').next().unwrap_or_default();
+            last != WATERMARK && last != SIGNED
+        });
+    }
 }
 
 /// Returns the present moment, as precise as the API server stores it.
@@ -136,6 +198,14 @@ mod tests {
     use super::*;
 
     const LATEST: i64 = 1_000_002;
+
+    fn write(lease: &mut Lease, watermark: i64, by: &str) {
+        super::write(lease, &Annotations::of_all(), watermark, by);
+    }
+
+    fn read(lease: &Lease, latest: i64) -> Claim {
+        super::read(lease, &Annotations::of_all(), latest)
+    }
 
     fn held() -> Lease {
         Lease {
@@ -182,7 +252,7 @@ mod tests {
         for text in ["1970-01-12T13:46:39Z", "soon", "2099-01-01T00:00:00Z"] {
             let mut lease = held();
             write(&mut lease, 999_990, "a");
-            set(&mut lease, WATERMARK, text);
+            set(&mut lease, &Annotations::of_all().watermark, text);
             let claim = read(&stored(&lease), LATEST);
             assert_eq!(claim.watermark, Some(999_990));
             assert_eq!(claim.refused.unwrap().0, text);
@@ -194,7 +264,7 @@ mod tests {
             .annotations
             .as_mut()
             .unwrap()
-            .remove(WATERMARK);
+            .remove(&Annotations::of_all().watermark);
         let claim = read(&lease, LATEST);
         assert_eq!(claim.watermark, Some(999_990));
         assert!(claim.refused.is_some());
@@ -205,7 +275,11 @@ mod tests {
         let mut lease = held();
         write(&mut lease, 999_980, "b");
         lease.spec.as_mut().unwrap().renew_time = Some(MicroTime(Timestamp::UNIX_EPOCH));
-        set(&mut lease, WATERMARK, "1970-01-12T13:46:30Z");
+        set(
+            &mut lease,
+            &Annotations::of_all().watermark,
+            "1970-01-12T13:46:30Z",
+        );
         assert_eq!(read(&lease, LATEST), claim_of(999_990, "", false));
     }
 
@@ -221,8 +295,44 @@ mod tests {
         }
         let mut lease = held();
         assert_eq!(read(&lease, LATEST).watermark, None);
-        set(&mut lease, WATERMARK, "soon");
+        set(&mut lease, &Annotations::of_all().watermark, "soon");
         assert!(read(&lease, LATEST).refused.is_some());
         assert_eq!(read(&Lease::default(), LATEST), Claim::default());
+    }
+
+    #[test]
+    fn each_ledger_has_names_that_an_annotation_may_have() {
+        assert_eq!(Annotations::of_all().watermark, "meterline.io/watermark");
+        assert_eq!(
+            Annotations::of_all().signed,
+            "meterline.io/watermark-signed"
+        );
+        let of = |label: Option<&str>| {
+            let name = LedgerName::new("persistentvolumeclaim", label.map(Into::into));
+            Annotations::of(&name).signed
+        };
+        let plain = "meterline.io/persistentvolumeclaim.watermark-signed";
+        assert_eq!(of(None), plain);
+        assert!(of(Some("a-b_c")).contains(".a-b_c."));
+        let long = ["x".repeat(24), "x".repeat(25), "x".repeat(200)].map(|it| of(Some(&it)));
+        for name in &long {
+            assert!(name.len() - PREFIX.len() <= LONGEST, "{name}");
+        }
+        assert!(long[0] != long[1] && long[1] != long[2]);
+    }
+
+    #[test]
+    fn a_lease_is_cleared_of_the_watermarks_of_all_ledgers() {
+        let mut lease = held();
+        set(&mut lease, "example.com/watermark", "x");
+        set(&mut lease, "meterline.io/note", "y");
+        let kept = lease.clone();
+        for label in [None, Some("a".into())] {
+            let names = Annotations::of(&LedgerName::new("pod", label));
+            super::write(&mut lease, &names, 5, "a");
+        }
+        write(&mut lease, 5, "a");
+        clear(&mut lease);
+        assert_eq!(lease, kept);
     }
 }

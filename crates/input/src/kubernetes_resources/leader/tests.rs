@@ -1,11 +1,14 @@
 //! An election over a Lease that is read and written over HTTP.
 
-use serde_json::json;
-use tokio::task::JoinSet;
+use std::{sync::Arc, time::Duration};
 
-use super::*;
-use crate::kubernetes_resources::testing::{
-    Api as Server, Parts, Request, StoredObject, error, observation, options, until,
+use serde_json::json;
+use tokio::{sync::Notify, task::JoinSet};
+
+use super::{elector::*, *};
+use crate::kubernetes_resources::{
+    ledger_name::LedgerName,
+    testing::{Api as Server, Parts, Request, StoredObject, error, observation, options, until},
 };
 
 const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/n/leases";
@@ -37,24 +40,36 @@ impl Scene {
 
     /// A replica whose ledger bills from 0 on, and that takes no part in the election yet.
     fn elector(&self, identity: &str) -> (LeaderElector, Parts) {
-        let mut options = options(self.server.cluster());
-        options.is_elected = true;
-        let parts = Parts::new(options, 0);
-        let election = LeaderElection {
+        self.elector_of(identity, PODS)
+    }
+
+    fn election(identity: &str) -> LeaderElection {
+        LeaderElection {
             namespace: "n".to_owned(),
             name: "lease".to_owned(),
             identity: identity.to_owned(),
             lease_duration: Duration::from_secs(1),
             renew_deadline: Duration::from_millis(800),
             retry_period: Duration::from_millis(100),
-        };
-        let elector = LeaderElector::new(
-            Arc::new(election),
-            Arc::clone(&parts.ledger),
+        }
+    }
+
+    fn elector_of(
+        &self,
+        identity: &str,
+        (subject, label): (&str, Option<&str>),
+    ) -> (LeaderElector, Parts) {
+        let mut options = options(self.server.cluster());
+        options.is_elected = true;
+        let parts = Parts::new(options, 0);
+        let mut elector = LeaderElector::new(
+            Arc::new(Self::election(identity)),
             &parts.options,
             &parts.health,
             &parts.metrics,
         );
+        let name = LedgerName::new(subject, label.map(Into::into));
+        assert!(elector.add(Member::new(name, Arc::clone(&parts.ledger))));
         (elector, parts)
     }
 
@@ -226,4 +241,224 @@ async fn an_error_names_the_rights_and_the_replica_is_not_ready() {
         .await;
     assert!(!a.parts.ready("lease n/lease").0);
     assert!(!a.parts.ledger.is_leader());
+}
+
+/// A replica with these ledgers, which takes no part in the election yet, and the parts of each.
+fn process(
+    scene: &Scene,
+    identity: &str,
+    names: &[(&str, Option<&str>)],
+) -> (LeaderElector, Vec<Parts>) {
+    let (mut elector, first) = scene.elector_of(identity, names[0]);
+    let mut all = vec![first];
+    for (subject, label) in &names[1..] {
+        let mut options = options(scene.server.cluster());
+        options.is_elected = true;
+        let parts = Parts::new(options, 0);
+        let name = LedgerName::new(subject, label.map(Into::into));
+        assert!(elector.add(Member::new(name, Arc::clone(&parts.ledger))));
+        all.push(parts);
+    }
+    (elector, all)
+}
+
+const PODS: (&str, Option<&str>) = ("pod", None);
+const NODES: (&str, Option<&str>) = ("node", None);
+
+/// Delivers everything up to `until`.
+fn deliver(parts: &Parts, until: i64) {
+    parts.ledger.synced("*", true);
+    parts.ledger.alive("*", until);
+    while let (Some(window), _) = parts.ledger.next(until) {
+        let delivered = meterline_ledger::DeliveryResult::Delivered;
+        parts.ledger.settle(window.batch.tag, |_| delivered);
+    }
+}
+
+fn watermarks(all: &[Parts]) -> Vec<i64> {
+    all.iter().map(|it| it.ledger.safe_watermark()).collect()
+}
+
+fn leads(all: &[Parts]) -> bool {
+    let leads: Vec<_> = all.iter().map(|it| it.ledger.is_leader()).collect();
+    assert!(
+        leads.iter().all(|it| *it == leads[0]),
+        "all or none: {leads:?}"
+    );
+    leads[0]
+}
+
+/// The old leader delivered for some seconds and released the Lease. Returns what the next one continues with.
+async fn hand_over(
+    scene: &Scene,
+    before: &[(&str, Option<&str>)],
+    delivered: &[i64],
+    after: &[(&str, Option<&str>)],
+) -> (Vec<i64>, Vec<Parts>) {
+    let (old, of_old) = process(scene, "old", before);
+    let mut old_state = ElectionState::default();
+    old.attempt(&mut old_state).await.unwrap();
+    assert!(leads(&of_old));
+    for (parts, until) in of_old.iter().zip(delivered) {
+        deliver(parts, *until);
+    }
+    let (new, of_new) = process(scene, "new", after);
+    let mut new_state = ElectionState::default();
+    old.attempt(&mut old_state).await.unwrap();
+    new.attempt(&mut new_state).await.unwrap();
+    assert!(!leads(&of_new));
+    scene
+        .lease
+        .change(|lease| lease["spec"]["holderIdentity"] = "".into());
+    new.attempt(&mut new_state).await.unwrap();
+    assert!(leads(&of_new));
+    assert_eq!(new_state.unproved, 0);
+    (watermarks(&of_new), of_new)
+}
+
+#[tokio::test]
+async fn each_ledger_of_a_process_continues_at_its_own_watermark() {
+    let scene = Scene::new().await;
+    let both = [PODS, NODES];
+    let (continued, _) = hand_over(&scene, &both, &[30, 50], &both).await;
+    assert_eq!(continued, [30, 50]);
+    let lease = scene.lease.get().unwrap();
+    let annotations = &lease["metadata"]["annotations"];
+    assert_eq!(
+        annotations["meterline.io/pod.watermark"],
+        "1970-01-01T00:00:30Z"
+    );
+    assert_eq!(
+        annotations["meterline.io/node.watermark"],
+        "1970-01-01T00:00:50Z"
+    );
+    // A process that knows none of them repeats some and skips nothing.
+    assert_eq!(scene.watermark(), "1970-01-01T00:00:30Z");
+}
+
+#[tokio::test]
+async fn a_process_with_one_ledger_writes_what_it_always_wrote() {
+    let scene = Scene::new().await;
+    hand_over(&scene, &[PODS], &[30], &[PODS]).await;
+    let lease = scene.lease.get().unwrap();
+    let annotations = lease["metadata"]["annotations"].as_object().unwrap();
+    let names: Vec<_> = annotations.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        ["meterline.io/watermark", "meterline.io/watermark-signed"]
+    );
+    assert_eq!(scene.watermark(), "1970-01-01T00:00:30Z");
+}
+
+/// Whatever type the only ledger of the old one has: its watermark does not say.
+#[tokio::test]
+async fn a_rolling_update_to_more_ledgers_and_back_leaves_no_gap_and_no_overlap() {
+    for only in [PODS, NODES] {
+        let scene = Scene::new().await;
+        let (continued, _) = hand_over(&scene, &[only], &[30], &[PODS, NODES]).await;
+        assert_eq!(continued, [30, 30], "{only:?}");
+        scene
+            .lease
+            .change(|lease| lease["spec"]["holderIdentity"] = "".into());
+        let of_only = if only == PODS { [70, 90] } else { [90, 70] };
+        let (continued, _) = hand_over(&scene, &[PODS, NODES], &of_only, &[only]).await;
+        assert_eq!(continued, [70]);
+        let lease = scene.lease.get().unwrap();
+        let annotations = lease["metadata"]["annotations"].as_object().unwrap();
+        assert_eq!(
+            annotations.len(),
+            2,
+            "the others are not kept: {annotations:?}"
+        );
+    }
+}
+
+/// The watermark of a ledger that the leader does not know is not of its last renewal.
+#[tokio::test]
+async fn a_watermark_that_another_program_left_in_the_lease_does_not_count() {
+    let scene = Scene::new().await;
+    let both = [PODS, NODES];
+    let (_, of_both) = hand_over(&scene, &both, &[30, 50], &both).await;
+    drop(of_both);
+    scene.lease.change(|lease| {
+        // An earlier version leads, and leaves annotations alone that it does not know.
+        lease["spec"]["holderIdentity"] = "earlier".into();
+        lease["spec"]["renewTime"] = "1970-01-01T00:01:30.000000Z".into();
+        let annotations = &mut lease["metadata"]["annotations"];
+        let watermark = "1970-01-01T00:01:20Z";
+        annotations["meterline.io/watermark"] = watermark.into();
+        annotations["meterline.io/watermark-signed"] =
+            format!("{watermark} {} earlier", 90_000_000).into();
+    });
+    let (new, of_new) = process(&scene, "new", &both);
+    new.attempt(&mut ElectionState::default()).await.unwrap();
+    assert_eq!(watermarks(&of_new), [80, 80]);
+}
+
+#[tokio::test]
+async fn the_watermark_of_one_ledger_that_was_edited_is_refused_and_logged_once() {
+    let scene = Scene::new().await;
+    let (elector, all) = process(&scene, "a", &[PODS, NODES]);
+    let mut state = ElectionState::default();
+    elector.attempt(&mut state).await.unwrap();
+    deliver(&all[1], 20);
+    for _ in 0..2 {
+        scene.lease.change(|lease| {
+            lease["metadata"]["annotations"]["meterline.io/node.watermark"] =
+                "2001-01-01T00:00:00Z".into();
+        });
+        elector.attempt(&mut state).await.unwrap();
+    }
+    assert_eq!(watermarks(&all), [0, 20]);
+    let refused = "leader_election_watermarks_refused{name=\"lease\"}";
+    assert_eq!(all[0].metrics.values()[refused], 1.0);
+    let lease = scene.lease.get().unwrap();
+    let annotations = &lease["metadata"]["annotations"];
+    assert_eq!(
+        annotations["meterline.io/node.watermark"],
+        "1970-01-01T00:00:20Z"
+    );
+}
+
+#[tokio::test]
+async fn a_process_elects_once_and_releases_the_lease_when_its_last_input_has_left() {
+    let scene = Scene::new().await;
+    let election = Arc::new(Scene::election("a"));
+    let process = Arc::new(ProcessElection::default());
+    let mut members = Vec::new();
+    let mut all = Vec::new();
+    let mut options = options(scene.server.cluster());
+    options.is_elected = true;
+    for subject in ["pod", "node"] {
+        let parts = Parts::new(options.clone(), 0);
+        let name = LedgerName::new(subject, None);
+        let member = (&name, &parts.ledger);
+        let reports = (&parts.health, &parts.metrics);
+        members.push(process.join(&election, member, &options, reports).unwrap());
+        let again = process.join(&election, member, &options, reports);
+        let error = again.err().unwrap();
+        assert!(error.contains("give one of them a `label`"), "{error}");
+        all.push(parts);
+    }
+    for member in &members {
+        member.start();
+    }
+    until(|| leads(&all)).await;
+    let [pods, nodes] = members.try_into().ok().unwrap();
+    pods.leave().await;
+    assert!(leads(&all));
+    deliver(&all[1], 20);
+    nodes.leave().await;
+    assert!(!leads(&all));
+    assert_eq!(scene.holder(), "");
+    let lease = scene.lease.get().unwrap();
+    let annotations = &lease["metadata"]["annotations"];
+    assert_eq!(
+        annotations["meterline.io/node.watermark"],
+        "1970-01-01T00:00:20Z"
+    );
+    assert_eq!(
+        annotations["meterline.io/pod.watermark"],
+        "1970-01-01T00:00:00Z"
+    );
 }

@@ -11,7 +11,10 @@
 
 use meterline_core::Node;
 
-use super::status::{all, condition, created, is_mirror, runs, time};
+use super::{
+    status::{all, condition, created, is_mirror, runs, time},
+    writes::Writes,
+};
 
 /// Two times that were rounded to seconds may differ by this much without meaning anything.
 const ROUNDING: i64 = 1;
@@ -21,10 +24,14 @@ const ROUNDING: i64 = 1;
 pub(in crate::kubernetes_resources) struct Seen {
     /// When it was seen.
     pub(in crate::kubernetes_resources) now: i64,
-    /// When its containers' statuses were written, if the API server recorded it.
-    pub(in crate::kubernetes_resources) reported: Option<i64>,
+    /// When its parts were written, as far as the API server recorded it.
+    pub(in crate::kubernetes_resources) writes: Writes,
     /// By how many seconds the clock of its node is known to be ahead at least.
     pub(in crate::kubernetes_resources) ahead: i64,
+    /// Whether it was billed before.
+    pub(in crate::kubernetes_resources) has_begun: bool,
+    /// When it had ended, if that is known already.
+    pub(in crate::kubernetes_resources) ended: Option<i64>,
 }
 
 /// Converts the times of a node.
@@ -85,7 +92,8 @@ impl Times {
 impl NodeClock {
     /// The clock of the node of this pod.
     pub(super) fn of(pod: Node<'_>, seen: Seen) -> Self {
-        let at = seen.reported.map_or(seen.now, |it| it.min(seen.now));
+        let reported = seen.writes.phase;
+        let at = reported.map_or(seen.now, |it| it.min(seen.now));
         let times = Times::of(pod);
         // A static pod runs before the API server shows it, and its kubelet sets the condition.
         let is_mirror = is_mirror(pod);
@@ -109,7 +117,7 @@ impl NodeClock {
             offset,
             created,
             seen: at,
-            is_reported: seen.reported.is_some(),
+            is_reported: reported.is_some(),
         }
     }
 

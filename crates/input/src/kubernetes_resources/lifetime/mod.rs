@@ -1,4 +1,5 @@
-//! The lifetime of an object: the rules that turn a status into a start ([`start`]) and an end ([`end`]).
+//! The lifetime of an object: the rules that turn the status of a pod into a start ([`start`]) and an end ([`end`]),
+//! and those of other objects ([`kinds`]).
 //!
 //! Pure: the time at which something was seen is an argument.
 //!
@@ -8,9 +9,11 @@
 
 mod clock;
 mod end;
+mod kinds;
 mod moments;
 mod start;
 mod status;
+mod writes;
 
 use meterline_core::Node;
 use meterline_ledger::Certainty;
@@ -19,8 +22,10 @@ use self::clock::NodeClock;
 pub(super) use self::{
     clock::Seen,
     end::End,
+    kinds::VolumePhase,
     start::BilledFrom,
     status::{created, is_resize_pending, seconds},
+    writes::Writes,
 };
 use super::resource_type::ResourceType;
 
@@ -30,16 +35,24 @@ pub(super) const READS: &[&str] = &[
     "metadata.deletionTimestamp",
     "metadata.deletionGracePeriodSeconds",
     "metadata.annotations.kubernetes~1io/config~1mirror",
+    "metadata.annotations.resource~1kubernetes~1io/extended-resource-claim~",
     "spec.restartPolicy",
     "spec.terminationGracePeriodSeconds",
     "spec.nodeName",
+    "spec.type",
     "spec.containers.*.name",
     "spec.containers.*.restartPolicy",
     "spec.containers.*.restartPolicyRules~",
     "spec.initContainers.*.name",
     "spec.initContainers.*.restartPolicy",
+    "status.allocation.allocationTimestamp",
+    "status.allocation.devices.results.*.adminAccess",
     "status.phase",
     "status.startTime",
+    "status.creationTime",
+    "status.lastPhaseTransitionTime",
+    "status.loadBalancer.ingress.*~",
+    "status.readyToUse",
     "status.conditions.*.type",
     "status.conditions.*.status",
     "status.conditions.*.reason",
@@ -61,6 +74,8 @@ pub(super) struct Lifetime {
     pub(super) is_start_assumed: bool,
     /// When it stopped, if the object records it.
     pub(super) end: Option<End>,
+    /// Since when it is billed, if it shows that it was something else before.
+    pub(super) since: Option<i64>,
     /// By how many seconds the clock of its node is ahead at least.
     pub(super) ahead: i64,
 }
@@ -95,16 +110,19 @@ pub(super) fn lifetime(
                 start: start.map(|it| it.at),
                 is_start_assumed: start.is_some_and(|it| it.is_assumed),
                 end: end::end(object, &clock),
+                since: None,
                 ahead: clock.ahead(),
             }
         }
-        ResourceType::Node
-        | ResourceType::PersistentVolume
-        | ResourceType::PersistentVolumeClaim
-        | ResourceType::Namespace => Lifetime {
-            start: created(object),
-            ..Lifetime::default()
+        ResourceType::Service => kinds::service(object, seen),
+        ResourceType::PersistentVolumeClaim => kinds::claim(object, seen),
+        ResourceType::PersistentVolume => match from {
+            BilledFrom::InPhase(phase) => kinds::volume(object, phase, seen),
+            _ => kinds::existing(object),
         },
+        ResourceType::VolumeSnapshot => kinds::snapshot(object, seen),
+        ResourceType::ResourceClaim => kinds::device_claim(object, seen),
+        ResourceType::Node | ResourceType::Namespace => kinds::existing(object),
     }
 }
 
@@ -137,8 +155,17 @@ pub(super) fn deleted_at(
     End::new(Certainty::Seen, at.min(assumed))
 }
 
-/// Returns since when a pod runs again that had ended at `ended`; `None` if it ran through, or does not run again.
-pub(super) fn again(object: Node<'_>, ended: i64, lifetime: Lifetime, seen: Seen) -> Option<i64> {
+/// Returns since when an object is billed again that had ended at `ended`; `None` if it ran through, or is not.
+pub(super) fn again(
+    object: Node<'_>,
+    resource_type: ResourceType,
+    ended: i64,
+    lifetime: Lifetime,
+    seen: Seen,
+) -> Option<i64> {
+    if resource_type != ResourceType::Pod {
+        return kinds::again(ended, lifetime, seen, resource_type);
+    }
     let clock = NodeClock::of(object, seen);
     end::again(object, ended, lifetime.end, &clock)
 }

@@ -4,6 +4,7 @@ use meterline_core::Node;
 
 use super::{
     clock::NodeClock,
+    kinds::VolumePhase,
     moments::{scheduled, stand_in},
     status::{all, containers, created, is_mirror, is_over, phase, runs, time},
 };
@@ -11,7 +12,7 @@ use super::{
 /// How many seconds after its start a kubelet may show a static pod.
 const MIRROR_DELAY: i64 = 120;
 
-/// From when on a pod is billed.
+/// From when on an object is billed. What is no pod has rules of its own, except a volume that is billed in one phase.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::kubernetes_resources) enum BilledFrom {
     /// Its creation.
@@ -23,6 +24,8 @@ pub(in crate::kubernetes_resources) enum BilledFrom {
     Started,
     /// The start of its first regular container, once its phase is `Running`.
     Running,
+    /// A persistent volume: each time it enters this phase, until it leaves it.
+    InPhase(VolumePhase),
 }
 
 /// When a pod began to be billed.
@@ -47,6 +50,7 @@ pub(super) fn start(pod: Node<'_>, from: BilledFrom, clock: &NodeClock) -> Optio
             .or_else(|| first_of_all(pod, clock)),
         BilledFrom::Started => first_of_all(pod, clock),
         BilledFrom::Running => first_regular(pod, clock),
+        BilledFrom::InPhase(_) => None,
     }?;
     let since = created(pod).filter(|_| is_mirror(pod));
     Some(Start {

@@ -3,10 +3,10 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use meterline_core::{Document, Node, Reads};
-use meterline_script::{Relation, compare_reserved};
+use meterline_script::{LOOKUP, Relation, compare_reserved};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 
-use super::projection::Projection;
+use super::projection::{BILLED_STATUS, Projection};
 
 /// The billed content of an object: equal contents are one segment. Clones share the document.
 #[derive(Debug, Clone)]
@@ -36,11 +36,15 @@ impl BilledObject {
     /// Keeps the part of an object that the projection selects.
     pub(crate) fn of(seen: &Document, projection: &Projection) -> Self {
         let (document, cut) = projection.keep(seen);
-        Self {
+        let content = Self {
             document,
             cut,
             was_pending: false,
             kept_for: None,
+        };
+        match projection.own(seen) {
+            Some(own) => content.with_related(Relation::Node, Some(own.root())),
+            None => content,
         }
     }
 
@@ -51,7 +55,7 @@ impl BilledObject {
         let kept_for = before.as_ref().unwrap_or(kept_for);
         // A content that was cut has everything that was read by name then, and nothing else for sure.
         let is_whole = self.cut == 0 || kept_for.named().covers(&projection.values());
-        if is_whole && kept_for.covers(&projection.kept) {
+        if is_whole && kept_for.covers(&projection.read) {
             let (document, cut) = projection.keep(&self.document);
             let is_changed = before.is_some() || document != self.document;
             self.document = document;
@@ -91,18 +95,28 @@ impl BilledObject {
 
     /// The name of another object, if it is related to one.
     pub(crate) fn name_of(&self, relation: Relation) -> Option<&str> {
-        let path: &[&str] = match relation {
-            Relation::Namespace => &["metadata", "namespace"],
-            Relation::Node => &["spec", "nodeName"],
+        let paths: &[&[&str]] = match relation {
+            // A volume is in no namespace, but its claim is or was in one.
+            Relation::Namespace => &[
+                &["metadata", "namespace"],
+                &["spec", "claimRef", "namespace"],
+            ],
+            Relation::Node => &[&["spec", "nodeName"]],
         };
-        let name = self.document.root().path(path).and_then(Node::as_str);
-        name.filter(|it| !it.is_empty())
+        let root = self.document.root();
+        let mut names = paths.iter().filter_map(|path| root.path(path)?.as_str());
+        names.find(|it| !it.is_empty())
     }
 
     /// Returns it with this metadata of another object, or without any.
     pub(crate) fn with_related(&self, relation: Relation, metadata: Option<Node<'_>>) -> Self {
+        self.with_field(relation.key(), metadata)
+    }
+
+    /// Returns it with this field in addition to those of the object, or without it.
+    pub(crate) fn with_field(&self, key: &str, value: Option<Node<'_>>) -> Self {
         Self {
-            document: self.document.with_field(relation.key(), metadata),
+            document: self.document.with_field(key, value),
             ..self.clone()
         }
     }
@@ -126,24 +140,29 @@ impl PartialEq for BilledObject {
         fn field<'a>(of: Option<Node<'a>>, key: &str) -> Option<&'a [u8]> {
             of.and_then(|it| it.get(key)).map(Node::raw)
         }
-        fn billed(content: &BilledObject) -> [Option<&[u8]>; 8] {
+        fn written(content: &BilledObject) -> [Option<&[u8]>; 3] {
             let root = content.document.root();
-            let (metadata, spec) = (root.get("metadata"), root.get("spec"));
-            let status = root.get("status").filter(|_| !is_pod(root));
-
+            let metadata = root.get("metadata");
             [
                 field(metadata, "labels"),
                 field(metadata, "annotations"),
-                spec.map(Node::raw),
-                field(status, "capacity"),
-                field(status, "allocatable"),
-                field(status, "phase"),
-                field(Some(root), Relation::Namespace.key()),
-                field(Some(root), Relation::Node.key()),
+                field(Some(root), "spec"),
             ]
         }
+        fn status(content: &BilledObject) -> [Option<&[u8]>; BILLED_STATUS.len()] {
+            let root = content.document.root();
+            let status = root.get("status").filter(|_| !is_pod(root));
+            BILLED_STATUS.map(|key| field(status, key))
+        }
+        fn related(content: &BilledObject) -> [Option<&[u8]>; Relation::ALL.len() + 1] {
+            let root = Some(content.document.root());
+            let [namespace, node] = Relation::ALL.map(|it| field(root, it.key()));
+            [namespace, node, field(root, LOOKUP)]
+        }
         self.kept_for == other.kept_for
-            && billed(self) == billed(other)
+            && written(self) == written(other)
+            && status(self) == status(other)
+            && related(self) == related(other)
             && self.reserved(other) == Some(Ordering::Equal)
     }
 }

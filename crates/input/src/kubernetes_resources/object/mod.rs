@@ -10,6 +10,7 @@
 //! and a list does not.
 
 mod billed_object;
+mod metadata;
 mod projection;
 mod writes;
 
@@ -30,13 +31,14 @@ use serde::{
 use self::billed_object::is_pod;
 pub(super) use self::{
     billed_object::BilledObject,
-    projection::{Projection, keeping},
+    metadata::metadata,
+    projection::{Projection, WantedTable, keeping},
 };
 use self::{
     projection::PROJECTION,
-    writes::{ManagedFields, Writes, newest_writes},
+    writes::{ManagedFields, last_writes},
 };
-use crate::kubernetes_resources::lifetime;
+use crate::kubernetes_resources::lifetime::{self, Writes};
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -49,9 +51,8 @@ pub(super) struct Object {
     /// The newest write to a billed field that the server recorded, Unix seconds: to metadata or spec and,
     /// except for pods, to the status.
     pub(super) written: Option<i64>,
-    /// When the phase of a pod or the statuses of its containers were last written, as far as the server recorded
-    /// it, Unix seconds.
-    pub(super) reported: Option<i64>,
+    /// When its parts were last written, as far as the server recorded it.
+    pub(super) writes: Writes,
     /// Everything that is parsed of it, with the fields that determine its lifetime.
     pub(super) seen: Document,
     /// What the ledger keeps of it.
@@ -81,6 +82,8 @@ pub(super) struct KnownLife {
     pub(super) again: Option<i64>,
     /// By how many seconds the clock of its node is ahead at least.
     pub(super) ahead: i64,
+    /// Whether it was billed.
+    pub(super) has_begun: bool,
 }
 
 impl KnownLife {
@@ -90,6 +93,7 @@ impl KnownLife {
             end: existing.end,
             again: existing.in_scope_since,
             ahead: existing.ahead,
+            has_begun: true,
         }
     }
 }
@@ -214,7 +218,7 @@ impl<'de> Visitor<'de> for ObjectVisitor {
             meta,
             uid,
             written: writes.content.max(status),
-            reported: writes.containers,
+            writes,
             content: BilledObject::of(&seen, &projection),
             seen,
         })
@@ -250,7 +254,7 @@ impl<'de> Visitor<'de> for Metadata<'_> {
             match (key.as_ref(), reads.field(&key)) {
                 ("managedFields", _) => {
                     let entries = map.next_value::<Option<Vec<ManagedFields>>>()?;
-                    writes = newest_writes(&entries.unwrap_or_default());
+                    writes = last_writes(&entries.unwrap_or_default());
                 }
                 (_, None) => {
                     map.next_value::<IgnoredAny>()?;

@@ -6,9 +6,10 @@
 
 use std::sync::Arc;
 
-use meterline_core::{Document, Limits, Parts, Reads};
-use meterline_script::{Relation, granted};
+use meterline_core::{Document, Limits, Node, Parts, Reads, Step};
+use meterline_script::{LOOKUP, Relation, granted};
 
+use super::metadata::metadata;
 use crate::kubernetes_resources::{lifetime, resource_type::ResourceType};
 
 /// How many bytes of one object are kept: of the billed fields, whose changes start a new segment, and of the
@@ -18,31 +19,61 @@ pub(crate) const MOST_BYTES: [usize; 2] = [192 << 10, 64 << 10];
 
 /// The billed fields; for pods without the status.
 const BILLED: &[&str] = &["metadata.labels", "metadata.annotations", "spec"];
-const BILLED_STATUS: &[&str] = &["status.capacity", "status.allocatable", "status.phase"];
+
+/// The fields of the status of other objects whose changes start a new segment.
+pub(super) const BILLED_STATUS: [&str; 7] = [
+    "allocatable",
+    "allocation",
+    "capacity",
+    "currentVolumeAttributesClassName",
+    "loadBalancer",
+    "phase",
+    "restoreSize",
+];
 
 /// The fields that metrics are made from, however a mapping reads them.
 const MEASURED: &[&str] = &[
     "metadata.uid",
     "spec.capacity",
+    "spec.claimRef",
     "spec.containers.*.name",
     "spec.containers.*.resources",
     "spec.initContainers.*.name",
     "spec.initContainers.*.resources",
     "spec.initContainers.*.restartPolicy",
+    "spec.loadBalancerClass",
     "spec.nodeName",
     "spec.overhead",
     "spec.resources",
+    "spec.providerID",
     "spec.storageClassName",
+    "spec.type",
+    "spec.volumeName",
     "status.allocatable",
     "status.capacity",
+    "status.currentVolumeAttributesClassName",
+    "status.loadBalancer.ingress.*~",
     "status.phase",
+    "status.readyToUse",
+    "status.restoreSize",
 ];
+
+/// A table that the pipeline looks values up in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WantedTable {
+    /// Its name, or `table:` and its path.
+    pub(crate) name: Arc<str>,
+    /// The places of the keys in objects; see [`meterline_script::key_at`].
+    pub(crate) places: Vec<Box<str>>,
+}
 
 /// What is kept of objects of one type: what the pipeline reads, and the identity of the object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Projection {
     /// What is kept.
     pub(crate) kept: Reads,
+    /// What of it the pipeline reads. An object that was kept by an earlier configuration has to have this.
+    pub(crate) read: Reads,
     /// What is parsed when an object arrives.
     pub(crate) seen: Reads,
     /// What is never left out.
@@ -55,6 +86,10 @@ pub(crate) struct Projection {
     pub(crate) has_billed_status: bool,
     /// What is read of the metadata of other objects.
     pub(crate) related: Vec<(Relation, Reads)>,
+    /// What is read of the metadata of a node by `node()`, if the objects are nodes: it is their own.
+    own: Option<Reads>,
+    /// The tables in which values are looked up.
+    pub(crate) tables: Vec<WantedTable>,
 }
 
 impl Projection {
@@ -70,14 +105,18 @@ impl Projection {
             // Only pods have containers.
             kept.join(&Reads::of(&["spec.containers.*~"]));
         }
-        let related = related(reads);
-        if related
-            .iter()
-            .any(|(relation, _)| *relation == Relation::Node)
-        {
-            kept.join(&Reads::of(&["spec.nodeName"]));
+        let mut related = related(reads);
+        let own = match resource_type {
+            ResourceType::Node => take(&mut related, Relation::Node),
+            _ => None,
+        };
+        for (relation, _) in &related {
+            kept.join(&Reads::of(name_of(*relation, resource_type)));
         }
         let mut seen = kept.clone();
+        if let Some(own) = &own {
+            seen.add_all(&[Step::Key("metadata")], own);
+        }
         seen.join(&Reads::of(&["metadata.uid"]));
         seen.join(&Reads::of(lifetime::READS));
         let billed_by = kept.named();
@@ -86,9 +125,12 @@ impl Projection {
         needed.join(&Reads::of(&granted()));
         let mut billed = Reads::of(BILLED);
         if resource_type != ResourceType::Pod {
-            billed.join(&Reads::of(BILLED_STATUS));
+            for key in BILLED_STATUS {
+                billed.add(&[Step::Key("status"), Step::Key(key)]);
+            }
         }
         Self {
+            read: kept.clone(),
             kept,
             seen,
             needed,
@@ -96,7 +138,17 @@ impl Projection {
             billed_by,
             has_billed_status: resource_type != ResourceType::Pod,
             related,
+            own,
+            tables: tables(reads),
         }
+    }
+
+    /// The same with a part that is kept although the pipeline does not read it.
+    pub(crate) fn keeping(mut self, more: &Reads) -> Self {
+        for reads in [&mut self.kept, &mut self.seen, &mut self.needed] {
+            reads.join(more);
+        }
+        self
     }
 
     /// For objects whose metadata belongs to what is billed, and of which this is read.
@@ -104,7 +156,7 @@ impl Projection {
         let mut metadata = Reads::default();
         match reads {
             Reads::All => metadata = Reads::of(&["metadata.labels", "metadata.annotations"]),
-            Reads::Parts(_) => metadata.add_all(&[meterline_core::Step::Key("metadata")], reads),
+            Reads::Parts(_) => metadata.add_all(&[Step::Key("metadata")], reads),
         }
         Self {
             has_billed_status: false,
@@ -124,6 +176,14 @@ impl Projection {
         Reads::of(&values.map(String::as_str).collect::<Vec<_>>())
     }
 
+    /// Returns what `node()` is of a node.
+    pub(super) fn own(&self, node: &Document) -> Option<Document> {
+        let reads = self.own.as_ref()?;
+        let name = node.root().path(&["metadata", "name"]);
+        let name = name.and_then(Node::as_str).unwrap_or_default();
+        Some(metadata(name, node.root()).project(reads))
+    }
+
     /// Returns what is kept of this document, and how many values are left out because it exceeds its budget.
     pub(crate) fn keep(&self, document: &Document) -> (Document, usize) {
         let limits = Limits {
@@ -131,6 +191,22 @@ impl Projection {
             bytes: MOST_BYTES,
         };
         document.project(&self.kept).within(limits, &self.needed)
+    }
+}
+
+/// Removes what is read of the metadata of one kind of other objects.
+fn take(related: &mut Vec<(Relation, Reads)>, relation: Relation) -> Option<Reads> {
+    let place = related.iter().position(|(it, _)| *it == relation)?;
+    Some(related.remove(place).1)
+}
+
+/// The paths of the name of another object, beside the namespace of the object itself.
+fn name_of(relation: Relation, resource_type: ResourceType) -> &'static [&'static str] {
+    match (relation, resource_type) {
+        (Relation::Node, _) => &["spec.nodeName"],
+        // The namespace of the claim that a volume has or had.
+        (Relation::Namespace, ResourceType::PersistentVolume) => &["spec.claimRef.namespace"],
+        (Relation::Namespace, _) => &[],
     }
 }
 
@@ -142,6 +218,24 @@ fn related(reads: &Reads) -> Vec<(Relation, Reads)> {
     };
     let of = |relation: Relation| Some((relation, keys.get(relation.key())?.clone()));
     Relation::ALL.into_iter().filter_map(of).collect()
+}
+
+/// The tables in which values are looked up, with the places of the keys.
+fn tables(reads: &Reads) -> Vec<WantedTable> {
+    fn keys(reads: &Reads) -> impl Iterator<Item = (&String, &Reads)> {
+        let parts = match reads {
+            Reads::Parts(parts) => Some(&parts.keys),
+            Reads::All => None,
+        };
+        parts.into_iter().flatten()
+    }
+    let lookups = keys(reads).filter(|(key, _)| *key == LOOKUP);
+    let tables = lookups.flat_map(|(_, tables)| keys(tables));
+    let wanted = tables.map(|(name, places)| WantedTable {
+        name: name.as_str().into(),
+        places: keys(places).map(|(it, _)| it.as_str().into()).collect(),
+    });
+    wanted.collect()
 }
 
 tokio::task_local! {

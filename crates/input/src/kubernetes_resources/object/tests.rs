@@ -315,7 +315,7 @@ fn a_status_was_reported_when_the_phase_or_the_state_of_a_container_was_written(
         at(9, "status", json!({"f:conditions": {}})),
         at(10, "", json!({"f:containerStatuses": {}})),
     ]}, "spec": {"containers": []}}));
-    assert_eq!(pod.reported, seconds("2025-01-01T00:00:07Z"));
+    assert_eq!(pod.writes.phase, seconds("2025-01-01T00:00:07Z"));
 }
 
 #[test]

@@ -4,18 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, de::IgnoredAny};
 
-use crate::kubernetes_resources::lifetime::seconds;
-
-/// When parts of an object were last written, as far as the server recorded it.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Writes {
-    /// Metadata or spec.
-    pub(super) content: Option<i64>,
-    /// The status.
-    pub(super) status: Option<i64>,
-    /// The phase of a pod or the statuses of its containers, by whoever wrote them last.
-    pub(super) containers: Option<i64>,
-}
+use crate::kubernetes_resources::lifetime::{Writes, seconds};
 
 /// One entry of `metadata.managedFields`: who wrote which fields when.
 #[derive(Debug, Deserialize)]
@@ -43,9 +32,15 @@ struct Fields {
     #[serde(default, rename = "f:metadata")]
     metadata: Option<IgnoredAny>,
     #[serde(default, rename = "f:spec")]
-    spec: Option<IgnoredAny>,
+    spec: Option<SpecFields>,
     #[serde(default, rename = "f:status")]
     status: Option<StatusFields>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SpecFields {
+    #[serde(default, rename = "f:type")]
+    of_type: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -56,6 +51,8 @@ struct StatusFields {
     containers: Option<IgnoredAny>,
     #[serde(default, rename = "f:initContainerStatuses")]
     init_containers: Option<IgnoredAny>,
+    #[serde(default, rename = "f:allocation")]
+    allocation: Option<IgnoredAny>,
 }
 
 impl StatusFields {
@@ -64,22 +61,36 @@ impl StatusFields {
     }
 }
 
-/// Returns the newest times at which metadata or spec, the status, and what it says of containers were written. The
-/// kubelet's writes to a pod's status say nothing about when a billed field changed.
-pub(super) fn newest_writes(entries: &[ManagedFields<'_>]) -> Writes {
-    let newest = |of: fn(&ManagedFields<'_>) -> bool| {
-        entries
-            .iter()
-            .filter(|entry| of(entry))
-            .filter_map(|entry| seconds(entry.time.as_deref()?))
-            .max()
+/// Returns when the parts of an object were written, by the last write of each writer. The kubelet's writes to a pod's
+/// status say nothing about when a billed field changed.
+pub(super) fn last_writes(entries: &[ManagedFields<'_>]) -> Writes {
+    fn times(
+        entries: &[ManagedFields<'_>],
+        of: impl Fn(&ManagedFields<'_>) -> bool,
+    ) -> impl Iterator<Item = i64> {
+        let entries = entries.iter().filter(move |entry| of(entry));
+        entries.filter_map(|entry| seconds(entry.time.as_deref()?))
+    }
+    let newest = |of: fn(&ManagedFields<'_>) -> bool| times(entries, of).max();
+    let of_spec = |is_type: bool| {
+        let of = move |entry: &ManagedFields<'_>| {
+            let spec = entry.fields.as_ref().and_then(|it| it.spec.as_ref());
+            !entry.is_status() && spec.is_some_and(|it| it.of_type.is_some() == is_type)
+        };
+        times(entries, of).min()
     };
     Writes {
         content: newest(|entry| {
             !entry.is_status() && entry.has(|it| it.metadata.is_some() || it.spec.is_some())
         }),
+        spec: newest(|entry| !entry.is_status() && entry.has(|it| it.spec.is_some())),
+        typed: of_spec(true),
+        untyped: of_spec(false),
         status: newest(|entry| entry.is_status() && entry.has(|it| it.status.is_some())),
-        containers: newest(|entry| {
+        allocation: newest(|entry| {
+            entry.has(|it| it.status.as_ref().is_some_and(|it| it.allocation.is_some()))
+        }),
+        phase: newest(|entry| {
             let says_what_runs =
                 |it: &Fields| it.status.as_ref().is_some_and(StatusFields::says_what_runs);
             entry.is_status() && entry.has(says_what_runs)

@@ -6,10 +6,10 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::params;
 use sha2::{Digest, Sha256};
 
-use super::rows::{StateError, bytes, damaged};
+use super::rows::{StateError, Tables, bytes, damaged};
 use crate::kubernetes_resources::object::BilledObject;
 
 /// The first bytes of the SHA-256 of a content as it is written.
@@ -34,7 +34,7 @@ impl Contents {
     /// Adds a content, or a reference to one that is stored. Returns its id.
     pub(super) fn add(
         &mut self,
-        transaction: &Transaction<'_>,
+        tables: Tables<'_>,
         content: &BilledObject,
     ) -> Result<i64, StateError> {
         let content = bytes(content)?;
@@ -45,8 +45,8 @@ impl Contents {
         }
         // Rows with growing ids lie next to each other, and so cost few pages.
         let id = self.last.saturating_add(1);
-        transaction
-            .prepare_cached("INSERT INTO contents (id, content, hash) VALUES (?1, ?2, ?3)")?
+        tables
+            .prepare_cached("INSERT INTO contents$ (id, content, hash) VALUES (?1, ?2, ?3)")?
             .execute(params![id, content, hash])?;
         self.last = id;
         self.ids.insert(hash, id);
@@ -60,11 +60,7 @@ impl Contents {
     }
 
     /// Removes a reference to a content, and with the last one the content.
-    pub(super) fn remove(
-        &mut self,
-        transaction: &Transaction<'_>,
-        id: i64,
-    ) -> Result<(), StateError> {
+    pub(super) fn remove(&mut self, tables: Tables<'_>, id: i64) -> Result<(), StateError> {
         if let Some(count) = self.shared.get_mut(&id) {
             *count = count.saturating_sub(1);
             if *count <= 1 {
@@ -73,7 +69,7 @@ impl Contents {
             return Ok(());
         }
         let mut delete =
-            transaction.prepare_cached("DELETE FROM contents WHERE id = ?1 RETURNING hash")?;
+            tables.prepare_cached("DELETE FROM contents$ WHERE id = ?1 RETURNING hash")?;
         for hash in delete.query_map([id], |row| row.get::<_, Hash>(0))? {
             self.ids.remove(&hash?);
         }
@@ -98,9 +94,9 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    pub(super) fn read(connection: &Connection) -> Result<Self, StateError> {
+    pub(super) fn read(tables: Tables<'_>) -> Result<Self, StateError> {
         let mut loaded = Self::default();
-        let mut statement = connection.prepare("SELECT id, content, hash FROM contents")?;
+        let mut statement = tables.prepare("SELECT id, content, hash FROM contents$")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let id: i64 = row.get(0).map_err(damaged)?;

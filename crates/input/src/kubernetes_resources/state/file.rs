@@ -1,89 +1,55 @@
-//! The state file, which survives a crash.
+//! One ledger in a state file, which survives a crash.
 //!
-//! SQLite with a write-ahead log and `synchronous=FULL`: a commit survives a power cut. One process holds the
-//! file. Each row has a checksum, because SQLite detects a damaged page only where the page has structure. A
-//! damaged file is moved aside, never deleted; the ledger is then rebuilt from the API server.
+//! Each row has a checksum, because SQLite detects a damaged page only where the page has structure.
 //!
 //! A change writes only the rows that it changes ([`tables`]). SQLite writes each of their pages once to the log
 //! and once, with the changes of many commits, to the file. So pages are small, and the log is long; and a small
-//! change waits in one page ([`pending`]) until many are written to the tables together. Deleted rows
+//! change waits in one page ([`super::pending`]) until many are written to the tables together. Deleted rows
 //! are overwritten: the file contains nothing that no mapping reads any more.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use meterline_core::Reads;
 use meterline_ledger::{Changes, Checkpoint, Group, GroupKey, Record, Uid, UnixSeconds};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
-use tracing::warn;
 
 use super::{
     contents::Contents,
     older,
-    pending::{self, Pending, Waiting},
-    place::{Change, LOCK_TIMEOUT, Place},
-    rows::{StateError, bytes, put, value},
+    pending::{Pending, Waiting},
+    place::Change,
+    rows::{StateError, Tables, bytes, put, value},
+    shared::{HeldFile, SharedFile},
     tables,
 };
-use crate::{kubernetes_resources::object::BilledObject, sqlite};
+use crate::kubernetes_resources::{ledger_name::LedgerName, object::BilledObject};
 
-/// Step `n` turns version `n` of the file into version `n + 1`. Steps are only added, never changed.
-pub(crate) const MIGRATIONS: &[&str] = &[
-    // 1: the ledger without its objects, and the objects.
-    "CREATE TABLE ledger (key TEXT PRIMARY KEY, value BLOB NOT NULL, sum INTEGER NOT NULL)
-         WITHOUT ROWID;
-     CREATE TABLE objects (uid TEXT PRIMARY KEY, record BLOB NOT NULL, sum INTEGER NOT NULL)
-         WITHOUT ROWID;",
-    // 2: pieces that were rejected.
-    "CREATE TABLE rejected (key TEXT PRIMARY KEY, pieces BLOB NOT NULL, sum INTEGER NOT NULL)
-         WITHOUT ROWID;",
-    // 3: the content of rejected pieces, which does not change while pieces come and go. A row of `rejected`
-    // without a row here contains its content itself.
-    "CREATE TABLE rejected_contents (key TEXT PRIMARY KEY, content BLOB NOT NULL, sum INTEGER NOT NULL)
-         WITHOUT ROWID;",
-    // 4: rows for each segment, late span and late window batch, and for contents. The older tables are dropped
-    // once these are written.
-    tables::MIGRATION,
-    // 5: small changes that are not in the other tables yet.
-    pending::MIGRATION,
-];
-
-/// Bytes of a page. Most changes touch one or two rows of a hundred bytes on pages of which they change
-/// nothing else.
-pub(crate) const PAGE_SIZE: u32 = 1_024;
-/// How many pages the log has before SQLite writes them to the file.
-///
-/// A page of the file that changed in many commits is written once, and 1 KiB of the file costs 4 KiB on the disk.
-pub(super) const LOG_PAGES: i64 = 16_384;
-
-/// The file, held by this process.
+/// A ledger in a state file.
 pub(crate) struct StateFile {
-    path: PathBuf,
-    place: Place,
-    /// What another process did to the file, until it is rewritten.
-    lost: Option<Change>,
-    /// Where a file that another process put there was moved to.
-    aside: Option<PathBuf>,
-    subject: String,
+    shared: SharedFile,
+    name: LedgerName,
+    /// The number of its tables.
+    number: u32,
     /// What is kept of objects.
     reads: Reads,
-    /// `None` after a write failed: the connection's view of the file is not trusted any more.
-    pub(super) connection: Option<Connection>,
     /// The rows of the table `ledger` as they were written, in the order of [`KEYS`].
-    rows: [Vec<u8>; 4],
+    rows: Rows,
     pub(super) contents: Contents,
     pending: Pending,
     /// Whether it has an earlier version, and has to be rewritten.
     is_older: bool,
+    /// The epoch of the file in which this ledger was read or written as a whole.
+    epoch: u64,
+    /// The epoch of the file when it was asked last whether the next write must contain the whole ledger.
+    asked: u64,
 }
 
 /// The keys of the table `ledger`.
-const KEYS: [&str; 4] = ["head", "seen", "subject", "reads"];
+const KEYS: [&str; 5] = ["head", "seen", "subject", "label", "reads"];
+
+/// A row for each of [`KEYS`].
+type Rows = [Vec<u8>; 5];
 
 /// What the file contained.
 pub(crate) struct Saved {
@@ -106,64 +72,48 @@ pub(crate) struct SeenUntil {
 }
 
 impl StateFile {
-    /// Opens or creates the file at `path` for the ledger of `subject`, of whose objects `reads` is kept. Returns
-    /// what the file contained, and why a damaged file was moved aside, and where to.
+    /// Opens the ledger of this name, of whose objects `reads` is kept. Returns what the file contained of it, and why
+    /// something damaged was moved aside or copied, and where to.
     ///
     /// # Errors
-    /// When the file cannot be used. A damaged file is replaced and is no error.
-    pub(crate) fn open(
-        path: &Path,
-        subject: &str,
+    /// When the file cannot be used. Damage is no error.
+    pub(crate) fn of(
+        shared: &SharedFile,
+        name: &LedgerName,
         reads: &Reads,
         now: UnixSeconds,
     ) -> Result<(Self, Option<Saved>, Option<String>), StateError> {
+        let mut held = shared.hold();
         let mut file = Self {
-            path: path.to_owned(),
-            place: Place::new(path),
-            lost: None,
-            aside: None,
-            subject: subject.to_owned(),
+            shared: shared.clone(),
+            name: name.clone(),
+            number: held.number(name)?,
             reads: reads.clone(),
-            connection: None,
-            rows: Default::default(),
+            rows: Rows::default(),
             contents: Contents::default(),
             pending: Pending::default(),
             is_older: false,
+            epoch: held.epoch,
+            asked: held.epoch,
         };
-        file.place.hold(LOCK_TIMEOUT)?;
-        match file.load() {
-            Ok(saved) => Ok((file, saved, None)),
+        match file.load(&mut held) {
+            Ok(saved) => Ok((file, saved, held.damage.clone())),
             Err(StateError::Damaged(reason)) => {
-                file.connection = None;
-                let aside = sqlite::move_aside(path, "damaged", now)?;
-                file.load()?;
-                let reason = format!("{reason}; it was moved to {}", aside.display());
-                Ok((file, None, Some(reason)))
+                let done = held.replace(file.number, now)?;
+                file.load(&mut held)?;
+                Ok((file, None, Some(format!("{reason}; {done}"))))
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Opens, locks and migrates the file.
-    fn connect(&self) -> Result<Connection, StateError> {
-        let connection = sqlite::open_in_pages(&self.path, PAGE_SIZE, MIGRATIONS)?;
-        connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
-        let most = i64::from(PAGE_SIZE).saturating_mul(LOG_PAGES);
-        connection.pragma_update(None, "journal_size_limit", most)?;
-        connection.pragma_update(None, "secure_delete", true)?;
-        connection.set_prepared_statement_cache_capacity(64);
-        match value::<String>(&connection, "subject")? {
-            Some(other) if other != self.subject => Err(StateError::OtherSubject(other)),
-            _ => Ok(connection),
-        }
-    }
-
-    /// Opens the file and reads everything that it contains.
-    fn load(&mut self) -> Result<Option<Saved>, StateError> {
-        let mut connection = self.connect()?;
-        self.is_older = older::is_there(&connection)?;
-        self.pending = Pending::read(&connection)?;
-        let mut saved = self.read(&connection)?;
+    /// Reads everything that the file contains of the ledger.
+    fn load(&mut self, held: &mut HeldFile) -> Result<Option<Saved>, StateError> {
+        let connection = held.connected_mut()?;
+        let tables = Tables::new(connection, self.number);
+        self.is_older = older::is_there(tables)?;
+        self.pending = Pending::read(tables)?;
+        let mut saved = self.read(tables)?;
         if self.pending.has_slots() {
             let has_changes = self.pending.has_changes();
             if has_changes {
@@ -171,30 +121,31 @@ impl StateFile {
                 saved = None;
             }
             let transaction = connection.transaction()?;
-            self.pending.settle(&transaction, &mut self.contents)?;
-            self.pending.clear(&transaction)?;
+            let tables = Tables::new(&transaction, self.number);
+            self.pending.settle(tables, &mut self.contents)?;
+            self.pending.clear(tables)?;
             transaction.commit()?;
             if has_changes {
-                saved = self.read(&connection)?;
+                saved = self.read(Tables::new(connection, self.number))?;
             }
         }
         if !self.is_older {
-            compact(&connection);
+            held.compact();
         }
-        self.connection = Some(connection);
-        self.place.note();
+        held.note();
+        (self.epoch, self.asked) = (held.epoch, held.epoch);
         Ok(saved)
     }
 
     /// Reads the tables.
-    fn read(&mut self, connection: &Connection) -> Result<Option<Saved>, StateError> {
-        let Some(checkpoint) = value::<Checkpoint<BilledObject>>(connection, "head")? else {
+    fn read(&mut self, tables: Tables<'_>) -> Result<Option<Saved>, StateError> {
+        let Some(checkpoint) = value::<Checkpoint<BilledObject>>(tables, "head")? else {
             return Ok(None);
         };
         let held = if self.is_older {
-            older::read(connection, checkpoint)?
+            older::read(tables, checkpoint)?
         } else {
-            let (held, contents) = tables::read(connection, checkpoint)?;
+            let (held, contents) = tables::read(tables, checkpoint)?;
             self.contents = contents;
             held
         };
@@ -202,64 +153,22 @@ impl StateFile {
             checkpoint: held.checkpoint,
             records: held.records,
             rejected: held.rejected,
-            seen: value(connection, "seen")?.unwrap_or_default(),
+            seen: value(tables, "seen")?.unwrap_or_default(),
             // Earlier versions kept everything, and did not record it.
-            reads: value(connection, "reads")?.unwrap_or(Reads::All),
+            reads: value(tables, "reads")?.unwrap_or(Reads::All),
         }))
     }
 
     /// Checks that the file is still what this process wrote. If it is not, the file is no longer trusted, and the
     /// next write must contain the whole ledger. Returns what happened, until that write.
     pub(crate) fn check(&mut self) -> Option<Change> {
-        if self.lost.is_none() {
-            self.lost = self.place.change();
-        }
-        if self.lost.is_some() {
-            self.connection = None;
-        } else if self.connection.is_some() {
-            // Another process may have the lock now, but the file itself is still this process's.
-            let _ = self.place.hold(Duration::ZERO);
-        }
-        self.lost
-    }
-
-    /// Opens the file again after it was given up. A file that another process put there, or that is damaged, is
-    /// moved aside, and everything is rewritten.
-    fn reconnect(&mut self) -> Result<Connection, StateError> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a damaged file is moved aside under the time of day"
-        )]
-        let now = chrono::Utc::now().timestamp();
-        self.place.hold(Duration::ZERO)?;
-        if let Some(change) = self.lost {
-            self.aside = self.place.clear(change, now)?;
-        }
-        let connection = match self.connect() {
-            Err(StateError::Damaged(_)) => {
-                self.aside = Some(sqlite::move_aside(&self.path, "damaged", now)?);
-                self.connect()?
-            }
-            connected => connected?,
-        };
-        self.place.note();
-        self.lost = None;
-        Ok(connection)
-    }
-
-    /// Closes the file after a failed write. What SQLite changes while it closes the file is this process's change.
-    fn disconnect(&mut self) {
-        let moved = self.place.moved();
-        self.connection = None;
-        match moved {
-            None => self.place.note(),
-            moved => self.lost = moved,
-        }
+        self.shared.hold().check()
     }
 
     /// Whether the next write must contain the whole ledger.
-    pub(crate) fn needs_everything(&self) -> bool {
-        self.connection.is_none() || self.is_older
+    pub(crate) fn needs_everything(&mut self) -> bool {
+        self.asked = self.shared.hold().epoch;
+        self.asked != self.epoch || self.is_older
     }
 
     /// Writes changes in one transaction. After an error the file is not trusted, and the next write must contain
@@ -269,11 +178,18 @@ impl StateFile {
         changes: &Changes<BilledObject>,
         seen: &SeenUntil,
     ) -> Result<(), StateError> {
-        let everything = self.needs_everything();
+        let shared = self.shared.clone();
+        let mut held = shared.hold();
+        if self.asked != held.epoch {
+            let reason = "another write to it failed, and now everything is written again";
+            return Err(StateError::Unusable(reason.to_owned()));
+        }
+        let everything = self.epoch != held.epoch || self.is_older;
         let rows = [
             bytes(&changes.checkpoint)?,
             bytes(seen)?,
-            bytes(&self.subject)?,
+            bytes(&self.name.subject)?,
+            bytes(&self.name.label)?,
             bytes(&self.reads)?,
         ];
         let is_head_only = changes.records.is_empty()
@@ -283,51 +199,35 @@ impl StateFile {
         if is_head_only && self.rows == rows && !everything {
             return Ok(());
         }
-        let connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.reconnect()?,
-        };
-        let connection = self.connection.insert(connection);
+        held.reconnect()?;
+        let connection = held.connected_mut()?;
         let before = (!everything).then_some(&self.rows);
-        let tables = (&mut self.contents, &mut self.pending);
+        let tables = (self.number, &mut self.contents, &mut self.pending);
         let written = transact(connection, tables, changes, (seen, &rows), before);
         // A write to a file that is no longer at its path is lost.
-        let written = written.and_then(|()| match self.place.moved() {
+        let written = written.and_then(|()| match held.moved() {
             None => Ok(()),
             Some(change) => Err(StateError::Unusable(format!("it {change}"))),
         });
         match written {
             Ok(()) => {
-                self.is_older = false;
+                (self.is_older, self.epoch) = (false, held.epoch);
                 let [.., read_before] = std::mem::replace(&mut self.rows, rows);
                 let [.., reads] = &self.rows;
-                let is_to_shrink = everything || read_before != *reads;
-                if let Some(connection) = self.connection.as_ref().filter(|_| is_to_shrink) {
-                    compact(connection);
+                if everything || read_before != *reads {
+                    held.compact();
                 }
-                self.place.note();
+                held.note();
             }
             // After a failed sync it is unknown which of the bytes are on the disk.
-            Err(_) => self.disconnect(),
+            Err(_) => held.failed(),
         }
         written
     }
 
-    /// Writes the changes that wait to the tables.
-    #[cfg(test)]
-    pub(super) fn settle(&mut self) -> Result<(), StateError> {
-        if let Some(connection) = &mut self.connection {
-            let transaction = connection.transaction()?;
-            self.pending.settle(&transaction, &mut self.contents)?;
-            transaction.commit()?;
-            self.place.note();
-        }
-        Ok(())
-    }
-
     /// Returns where a file that another process put there was moved to, if that happened since the last call.
     pub(crate) fn take_aside(&mut self) -> Option<PathBuf> {
-        self.aside.take()
+        self.shared.hold().take_aside()
     }
 }
 
@@ -335,17 +235,18 @@ impl StateFile {
 /// nothing `before`. A small change is written so that it waits ([`pending`](super::pending)).
 fn transact(
     connection: &mut Connection,
-    (contents, pending): (&mut Contents, &mut Pending),
+    (number, contents, pending): (u32, &mut Contents, &mut Pending),
     changes: &Changes<BilledObject>,
-    (seen, rows): (&SeenUntil, &[Vec<u8>; 4]),
-    before: Option<&[Vec<u8>; 4]>,
+    (seen, rows): (&SeenUntil, &Rows),
+    before: Option<&Rows>,
 ) -> Result<(), StateError> {
     let transaction = connection.transaction()?;
+    let tables = Tables::new(&transaction, number);
     match before {
         None => {
-            tables::Writer::new(&transaction, contents).clear()?;
-            pending.clear(&transaction)?;
-            older::remove(&transaction)?;
+            tables::Writer::new(tables, contents).clear()?;
+            pending.clear(tables)?;
+            older::remove(tables)?;
         }
         Some(before) => {
             let [head_before, seen_before, rest_before @ ..] = before;
@@ -359,40 +260,67 @@ fn transact(
                 records: &changes.records,
             };
             let is_same_configuration = rest_now == rest_before;
-            if are_only_records && is_same_configuration && pending.add(&transaction, &waiting)? {
+            if are_only_records && is_same_configuration && pending.add(tables, &waiting)? {
                 transaction.commit()?;
                 return Ok(());
             }
-            pending.settle(&transaction, contents)?;
+            pending.settle(tables, contents)?;
             if !is_same_configuration && pending.has_slots() {
                 // Changes in slots that are used again may contain what an earlier configuration kept.
-                pending.clear(&transaction)?;
+                pending.clear(tables)?;
             }
         }
     }
-    tables::Writer::new(&transaction, contents).write(changes)?;
+    tables::Writer::new(tables, contents).write(changes)?;
     for (index, (key, row)) in KEYS.iter().zip(rows).enumerate() {
         if before.and_then(|it| it.get(index)) != Some(row) {
-            put(&transaction, key, row)?;
+            put(tables, key, row)?;
         }
     }
     transaction.commit()?;
     Ok(())
 }
 
-/// Makes the file as small as possible and the log empty, so that neither contains what an earlier configuration
-/// kept.
-fn compact(connection: &Connection) {
-    let compacted = sqlite::is_wasteful(connection, PAGE_SIZE).and_then(|is_wasteful| {
-        if is_wasteful {
-            sqlite::compact(connection, PAGE_SIZE)?;
+#[cfg(test)]
+impl StateFile {
+    /// Opens or creates a file for the only ledger of a process.
+    pub(crate) fn open(
+        path: &std::path::Path,
+        subject: &str,
+        reads: &Reads,
+        now: UnixSeconds,
+    ) -> Result<(Self, Option<Saved>, Option<String>), StateError> {
+        let name = LedgerName::new(subject, None);
+        let shared = SharedFile::open(path, std::slice::from_ref(&name), now)?;
+        Self::of(&shared, &name, reads, now)
+    }
+
+    /// Writes the changes that wait to the tables.
+    pub(super) fn settle(&mut self) -> Result<(), StateError> {
+        let mut held = self.shared.hold();
+        if let Some(connection) = &mut held.connection {
+            let transaction = connection.transaction()?;
+            let tables = Tables::new(&transaction, self.number);
+            self.pending.settle(tables, &mut self.contents)?;
+            transaction.commit()?;
+            held.note();
         }
-        Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
-    });
-    if let Err(error) = compacted {
-        let error = StateError::from(error);
-        warn!(
-            "cannot make the state file smaller: {error}; it stays in use, and takes more space on the disk"
-        );
+        Ok(())
+    }
+
+    /// How many rows a table of the ledger has.
+    pub(super) fn count(&self, table: &str) -> i64 {
+        self.connected(|connection| {
+            let count = format!("SELECT count(*) FROM {table}$");
+            let mut count = Tables::new(connection, self.number)
+                .prepare(&count)
+                .unwrap();
+            count.query_row([], |row| row.get(0)).unwrap()
+        })
+    }
+
+    /// Uses the connection.
+    pub(super) fn connected<T>(&self, with: impl FnOnce(&Connection) -> T) -> T {
+        with(self.shared.hold().connection.as_ref().unwrap())
     }
 }

@@ -2,15 +2,19 @@
 
 mod contents;
 mod file;
+mod files;
+mod ledgers;
 mod older;
 mod pending;
 mod place;
 mod rows;
+mod shared;
 mod tables;
 mod writer;
 
 pub(super) use self::{
     file::{Saved, SeenUntil, StateFile},
+    files::StateFiles,
     writer::StateWriter,
 };
 

@@ -8,12 +8,12 @@
 //! Until then a slot contains a change that does not count any more, like the log.
 
 use meterline_ledger::Checkpoint;
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::params;
 use serde::{Deserialize, Serialize};
 
 use super::{
     contents::Contents,
-    rows::{StateError, bytes, damaged, parse, put, value},
+    rows::{StateError, Tables, bytes, damaged, parse, put, value},
     tables::{self, Records},
 };
 use crate::{kubernetes_resources::object::BilledObject, sqlite};
@@ -53,11 +53,12 @@ pub(super) struct Pending {
 
 impl Pending {
     /// Reads how many changes wait.
-    pub(super) fn read(connection: &Connection) -> Result<Self, StateError> {
-        let written = value(connection, WRITTEN)?.unwrap_or_default();
-        let count = "SELECT count(*), count(CASE WHEN number > ?1 THEN 1 END) FROM pending";
-        let (slots, used) =
-            connection.query_row(count, [written], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    pub(super) fn read(tables: Tables<'_>) -> Result<Self, StateError> {
+        let written = value(tables, WRITTEN)?.unwrap_or_default();
+        let count = "SELECT count(*), count(CASE WHEN number > ?1 THEN 1 END) FROM pending$";
+        let (slots, used) = tables
+            .prepare(count)?
+            .query_row([written], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(Self {
             slots,
             used,
@@ -72,7 +73,7 @@ impl Pending {
     /// Adds a change, if a slot is free and it fits in. Returns whether it did.
     pub(super) fn add<S: Serialize, H: Serialize, R: Serialize>(
         &mut self,
-        transaction: &Transaction<'_>,
+        tables: Tables<'_>,
         waiting: &Waiting<S, H, R>,
     ) -> Result<bool, StateError> {
         if self.used >= SLOTS {
@@ -87,13 +88,13 @@ impl Pending {
             })?,
         }
         if self.used >= self.slots {
-            self.grow(transaction)?;
+            self.grow(tables)?;
         }
         let slot = self.used.saturating_add(1);
         let number = self.written.saturating_add(slot);
-        transaction
+        tables
             .prepare_cached(
-                "UPDATE pending SET number = ?2, change = ?3, sum = ?4 WHERE slot = ?1",
+                "UPDATE pending$ SET number = ?2, change = ?3, sum = ?4 WHERE slot = ?1",
             )?
             .execute(params![
                 slot,
@@ -105,9 +106,9 @@ impl Pending {
         Ok(true)
     }
 
-    fn grow(&mut self, transaction: &Transaction<'_>) -> Result<(), StateError> {
-        let mut insert = transaction.prepare_cached(
-            "INSERT INTO pending (slot, number, change, sum) VALUES (?1, 0, ?2, 0)",
+    fn grow(&mut self, tables: Tables<'_>) -> Result<(), StateError> {
+        let mut insert = tables.prepare_cached(
+            "INSERT INTO pending$ (slot, number, change, sum) VALUES (?1, 0, ?2, 0)",
         )?;
         for _ in 0..MORE {
             self.slots = self.slots.saturating_add(1);
@@ -119,16 +120,16 @@ impl Pending {
     /// Writes the changes that wait to the tables.
     pub(super) fn settle(
         &mut self,
-        transaction: &Transaction<'_>,
+        tables: Tables<'_>,
         contents: &mut Contents,
     ) -> Result<(), StateError> {
         if self.used == 0 {
             return Ok(());
         }
-        let mut writer = tables::Writer::new(transaction, contents);
+        let mut writer = tables::Writer::new(tables, contents);
         let (mut seen, mut head) = (None, None);
-        let mut select = transaction.prepare_cached(
-            "SELECT number, change, sum FROM pending WHERE slot <= ?1 ORDER BY slot",
+        let mut select = tables.prepare_cached(
+            "SELECT number, change, sum FROM pending$ WHERE slot <= ?1 ORDER BY slot",
         )?;
         let mut rows = select.query([self.used])?;
         let mut number = self.written;
@@ -146,21 +147,21 @@ impl Pending {
             head = waiting.head.or(head);
         }
         if let Some(seen) = seen {
-            put(transaction, "seen", &bytes(&seen)?)?;
+            put(tables, "seen", &bytes(&seen)?)?;
         }
         if let Some(head) = head {
-            put(transaction, "head", &bytes(&head)?)?;
+            put(tables, "head", &bytes(&head)?)?;
         }
-        put(transaction, WRITTEN, &bytes(&number)?)?;
+        put(tables, WRITTEN, &bytes(&number)?)?;
         self.used = 0;
         self.written = number;
         Ok(())
     }
 
     /// Deletes all slots, and with them what changes contained that are in the tables, or shall not be.
-    pub(super) fn clear(&mut self, transaction: &Transaction<'_>) -> Result<(), StateError> {
-        transaction.execute("DELETE FROM pending", [])?;
-        put(transaction, WRITTEN, &bytes(&0)?)?;
+    pub(super) fn clear(&mut self, tables: Tables<'_>) -> Result<(), StateError> {
+        tables.execute("DELETE FROM pending$", [])?;
+        put(tables, WRITTEN, &bytes(&0)?)?;
         *self = Self::default();
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Statement, params};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::sqlite;
@@ -14,8 +14,6 @@ pub(crate) enum StateError {
     InUse,
     /// It is damaged, for this reason.
     Damaged(String),
-    /// It was written for this other type of objects.
-    OtherSubject(String),
     /// It cannot be opened, read or written.
     Unusable(String),
 }
@@ -27,11 +25,6 @@ impl fmt::Display for StateError {
                 f.write_str("another process uses it; each collector needs its own state file")
             }
             Self::Damaged(reason) => write!(f, "it is damaged: {reason}"),
-            Self::OtherSubject(other) => write!(
-                f,
-                "it was written for another configuration ({other}); give each input \
-                 its own file"
-            ),
             Self::Unusable(reason) => f.write_str(reason),
         }
     }
@@ -53,12 +46,54 @@ impl From<sqlite::Error> for StateError {
     }
 }
 
+/// The tables of one ledger of a file. In a statement `$` stands for the end of their names.
+#[derive(Clone, Copy)]
+pub(super) struct Tables<'a> {
+    connection: &'a Connection,
+    number: u32,
+}
+
+impl<'a> Tables<'a> {
+    /// The tables of the ledger of this number. Within a transaction, `connection` is the transaction.
+    pub(super) const fn new(connection: &'a Connection, number: u32) -> Self {
+        Self { connection, number }
+    }
+
+    /// Whether they are those that every file has.
+    pub(super) const fn is_first(self) -> bool {
+        self.number == 0
+    }
+
+    fn named(self, sql: &str) -> String {
+        match self.number {
+            0 => sql.replace('$', ""),
+            number => sql.replace('$', &format!("_{number}")),
+        }
+    }
+
+    pub(super) fn prepare(self, sql: &str) -> rusqlite::Result<Statement<'a>> {
+        self.connection.prepare(&self.named(sql))
+    }
+
+    pub(super) fn prepare_cached(self, sql: &str) -> rusqlite::Result<CachedStatement<'a>> {
+        self.connection.prepare_cached(&self.named(sql))
+    }
+
+    pub(super) fn execute(self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
+        self.connection.execute(&self.named(sql), params)
+    }
+
+    pub(super) fn execute_batch(self, sql: &str) -> rusqlite::Result<()> {
+        self.connection.execute_batch(&self.named(sql))
+    }
+}
+
 /// Returns the rows of a query for key, value and checksum.
 pub(super) fn rows<T: DeserializeOwned>(
-    connection: &Connection,
+    tables: Tables<'_>,
     query: &str,
 ) -> Result<Vec<(Arc<str>, T)>, StateError> {
-    let mut statement = connection.prepare(query)?;
+    let mut statement = tables.prepare(query)?;
     let mut rows = statement.query([])?;
     let mut values = Vec::new();
     while let Some(row) = rows.next()? {
@@ -71,15 +106,14 @@ pub(super) fn rows<T: DeserializeOwned>(
 }
 
 pub(super) fn value<T: DeserializeOwned>(
-    connection: &Connection,
+    tables: Tables<'_>,
     key: &str,
 ) -> Result<Option<T>, StateError> {
-    let row = connection
-        .query_row(
-            "SELECT value, sum FROM ledger WHERE key = ?1",
-            [key],
-            |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?)),
-        )
+    let row = tables
+        .prepare("SELECT value, sum FROM ledger$ WHERE key = ?1")?
+        .query_row([key], |row| {
+            Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?))
+        })
         .optional()
         .map_err(|error| match error {
             rusqlite::Error::InvalidColumnType(..) => damaged(error),
@@ -88,13 +122,9 @@ pub(super) fn value<T: DeserializeOwned>(
     row.map(|(bytes, sum)| parse(key, &bytes, sum)).transpose()
 }
 
-pub(super) fn put(
-    transaction: &Transaction<'_>,
-    key: &str,
-    bytes: &[u8],
-) -> Result<(), StateError> {
-    transaction.execute(
-        "INSERT OR REPLACE INTO ledger (key, value, sum) VALUES (?1, ?2, ?3)",
+pub(super) fn put(tables: Tables<'_>, key: &str, bytes: &[u8]) -> Result<(), StateError> {
+    tables.execute(
+        "INSERT OR REPLACE INTO ledger$ (key, value, sum) VALUES (?1, ?2, ?3)",
         params![key, bytes, sqlite::sum(key, bytes)],
     )?;
     Ok(())

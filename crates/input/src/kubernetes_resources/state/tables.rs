@@ -13,11 +13,11 @@ use meterline_ledger::{
     Changes, Checkpoint, Group, GroupKey, LateBatch, LateSpan, Record, RecordChange, SegmentChange,
     Uid, UnixSeconds,
 };
-use rusqlite::{Connection, Row, Transaction, params, params_from_iter, types::Value};
+use rusqlite::{Row, params, params_from_iter, types::Value};
 
 use super::{
     contents::{Contents, Loaded},
-    rows::{StateError, bytes, damaged, parse},
+    rows::{StateError, Tables, bytes, damaged, parse},
 };
 use crate::{kubernetes_resources::object::BilledObject, sqlite};
 
@@ -92,14 +92,14 @@ pub(super) struct Held {
 
 /// Reads everything that the tables contain.
 pub(super) fn read(
-    connection: &Connection,
+    tables: Tables<'_>,
     checkpoint: Checkpoint<BilledObject>,
 ) -> Result<(Held, Contents), StateError> {
-    let mut contents = Loaded::read(connection)?;
+    let mut contents = Loaded::read(tables)?;
     let mut records: Vec<(Uid, Record<BilledObject>, Vec<_>)> = Vec::new();
     let mut late = Vec::new();
-    let mut statement = connection.prepare(
-        "SELECT uid, part, start, end, content, record, sum FROM parts ORDER BY uid, part, start",
+    let mut statement = tables.prepare(
+        "SELECT uid, part, start, end, content, record, sum FROM parts$ ORDER BY uid, part, start",
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -128,24 +128,24 @@ pub(super) fn read(
             }
         }
     }
-    let window_batches = window_batches(connection, &mut contents)?;
+    let window_batches = window_batches(tables, &mut contents)?;
     let held = Held {
         checkpoint: checkpoint.with_late(late, window_batches),
         records: records
             .into_iter()
             .map(|(uid, life, segments)| (uid, life.with_segments(segments)))
             .collect(),
-        rejected: groups(connection, &mut contents)?,
+        rejected: groups(tables, &mut contents)?,
     };
     Ok((held, contents.finish()))
 }
 
 fn window_batches(
-    connection: &Connection,
+    tables: Tables<'_>,
     contents: &mut Loaded,
 ) -> Result<Vec<LateBatch<BilledObject>>, StateError> {
     let mut statement =
-        connection.prepare("SELECT number, record, sum FROM window_batches ORDER BY number")?;
+        tables.prepare("SELECT number, record, sum FROM window_batches$ ORDER BY number")?;
     let mut rows = statement.query([])?;
     let mut window_batches = Vec::new();
     while let Some(row) = rows.next()? {
@@ -159,10 +159,10 @@ fn window_batches(
 }
 
 fn groups(
-    connection: &Connection,
+    tables: Tables<'_>,
     contents: &mut Loaded,
 ) -> Result<Vec<(GroupKey, Group<BilledObject>)>, StateError> {
-    let mut statement = connection.prepare("SELECT key, content, record, sum FROM groups")?;
+    let mut statement = tables.prepare("SELECT key, content, record, sum FROM groups$")?;
     let mut rows = statement.query([])?;
     let mut groups = Vec::new();
     while let Some(row) = rows.next()? {
@@ -190,23 +190,20 @@ fn from_json<T: serde::de::DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<
 
 /// Writes rows in one transaction.
 pub(super) struct Writer<'a> {
-    transaction: &'a Transaction<'a>,
+    tables: Tables<'a>,
     contents: &'a mut Contents,
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(transaction: &'a Transaction<'a>, contents: &'a mut Contents) -> Self {
-        Self {
-            transaction,
-            contents,
-        }
+    pub(super) fn new(tables: Tables<'a>, contents: &'a mut Contents) -> Self {
+        Self { tables, contents }
     }
 
     /// Empties all tables.
     pub(super) fn clear(&mut self) -> Result<(), StateError> {
         *self.contents = Contents::default();
-        self.transaction.execute_batch(
-            "DELETE FROM contents; DELETE FROM parts; DELETE FROM window_batches; DELETE FROM groups;",
+        self.tables.execute_batch(
+            "DELETE FROM contents$; DELETE FROM parts$; DELETE FROM window_batches$; DELETE FROM groups$;",
         )?;
         Ok(())
     }
@@ -233,7 +230,7 @@ impl<'a> Writer<'a> {
         let mut contents = VecDeque::new();
         for segment in records.values().flatten().flat_map(|it| &it.segments) {
             if let Some(content) = &segment.content {
-                contents.push_back(self.contents.add(self.transaction, content)?);
+                contents.push_back(self.contents.add(self.tables, content)?);
             }
         }
         for (uid, change) in records {
@@ -318,7 +315,7 @@ impl<'a> Writer<'a> {
             let that = format!("uid = ?1 AND part = {LATE} AND start = ?2");
             return self.delete_parts(&that, vec![text(uid), start.into()]);
         };
-        let content = self.contents.add(self.transaction, &span.content)?;
+        let content = self.contents.add(self.tables, &span.content)?;
         self.put(&Part {
             uid: Arc::clone(uid),
             part: LATE,
@@ -337,14 +334,13 @@ impl<'a> Writer<'a> {
         let number = i64::try_from(number)
             .map_err(|_| StateError::Unusable("too many late window batches".to_owned()))?;
         let row = window_batch.cloned().map(|window_batch| {
-            let window_batch =
-                window_batch.try_map(|it| self.contents.add(self.transaction, &it))?;
+            let window_batch = window_batch.try_map(|it| self.contents.add(self.tables, &it))?;
             bytes(&window_batch)
         });
         let row = row.transpose()?;
         let mut delete = self
-            .transaction
-            .prepare_cached("DELETE FROM window_batches WHERE number = ?1 RETURNING record")?;
+            .tables
+            .prepare_cached("DELETE FROM window_batches$ WHERE number = ?1 RETURNING record")?;
         let mut gone = Vec::new();
         for record in delete.query_map([number], |row| row.get::<_, Vec<u8>>(0))? {
             let window_batch: LateBatch<i64> = from_json("a window_batch", &record?)?;
@@ -355,14 +351,14 @@ impl<'a> Writer<'a> {
         }
         if let Some(row) = row {
             let sum = sqlite::sum(&format!("window_batch {number}"), &row);
-            self.transaction
+            self.tables
                 .prepare_cached(
-                    "INSERT INTO window_batches (number, record, sum) VALUES (?1, ?2, ?3)",
+                    "INSERT INTO window_batches$ (number, record, sum) VALUES (?1, ?2, ?3)",
                 )?
                 .execute(params![number, row, sum])?;
         }
         gone.into_iter()
-            .try_for_each(|id| self.contents.remove(self.transaction, id))
+            .try_for_each(|id| self.contents.remove(self.tables, id))
     }
 
     /// `is_new` is whether the content of the group changed as well.
@@ -372,32 +368,32 @@ impl<'a> Writer<'a> {
         group: Option<(&Group<BilledObject>, bool)>,
     ) -> Result<(), StateError> {
         let before = self
-            .transaction
-            .prepare_cached("SELECT content FROM groups WHERE key = ?1")?
+            .tables
+            .prepare_cached("SELECT content FROM groups$ WHERE key = ?1")?
             .query_map([key], |row| row.get(0))?
             .next()
             .transpose()?;
         let Some((group, is_new)) = group else {
-            self.transaction
-                .prepare_cached("DELETE FROM groups WHERE key = ?1")?
+            self.tables
+                .prepare_cached("DELETE FROM groups$ WHERE key = ?1")?
                 .execute([key])?;
-            return before.map_or(Ok(()), |id| self.contents.remove(self.transaction, id));
+            return before.map_or(Ok(()), |id| self.contents.remove(self.tables, id));
         };
         let content = match before.filter(|_| !is_new) {
             Some(id) => {
                 self.contents.again(id);
                 id
             }
-            None => self.contents.add(self.transaction, &group.content)?,
+            None => self.contents.add(self.tables, &group.content)?,
         };
         let record = bytes(&group.clone().with(()))?;
         let sum = sqlite::sum(&summed(key, content), &record);
-        self.transaction
+        self.tables
             .prepare_cached(
-                "INSERT OR REPLACE INTO groups (key, content, record, sum) VALUES (?1, ?2, ?3, ?4)",
+                "INSERT OR REPLACE INTO groups$ (key, content, record, sum) VALUES (?1, ?2, ?3, ?4)",
             )?
             .execute(params![key, content, record, sum])?;
-        before.map_or(Ok(()), |id| self.contents.remove(self.transaction, id))
+        before.map_or(Ok(()), |id| self.contents.remove(self.tables, id))
     }
 
     /// Writes a row, in place of the one with its key. The reference to its content is counted already.
@@ -406,9 +402,9 @@ impl<'a> Writer<'a> {
             Some(_) => self.content_of(&part.uid, part.part, part.start)?,
             None => None,
         };
-        self.transaction
+        self.tables
             .prepare_cached(
-                "INSERT OR REPLACE INTO parts (uid, part, start, end, content, record, sum)
+                "INSERT OR REPLACE INTO parts$ (uid, part, start, end, content, record, sum)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?
             .execute(params![
@@ -420,7 +416,7 @@ impl<'a> Writer<'a> {
                 part.record,
                 part.sum()
             ])?;
-        before.map_or(Ok(()), |id| self.contents.remove(self.transaction, id))
+        before.map_or(Ok(()), |id| self.contents.remove(self.tables, id))
     }
 
     /// Returns the content that a row refers to, if the row exists.
@@ -430,8 +426,8 @@ impl<'a> Writer<'a> {
         part: i64,
         start: UnixSeconds,
     ) -> Result<Option<i64>, StateError> {
-        let mut select = self.transaction.prepare_cached(
-            "SELECT content FROM parts WHERE uid = ?1 AND part = ?2 AND start = ?3",
+        let mut select = self.tables.prepare_cached(
+            "SELECT content FROM parts$ WHERE uid = ?1 AND part = ?2 AND start = ?3",
         )?;
         let mut rows = select.query(params![uid.as_ref(), part, start])?;
         Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
@@ -439,15 +435,15 @@ impl<'a> Writer<'a> {
 
     fn delete_parts(&mut self, which: &str, keys: Vec<Value>) -> Result<(), StateError> {
         let contents: Vec<Option<i64>> = {
-            let delete = format!("DELETE FROM parts WHERE {which} RETURNING content");
-            let mut delete = self.transaction.prepare_cached(&delete)?;
+            let delete = format!("DELETE FROM parts$ WHERE {which} RETURNING content");
+            let mut delete = self.tables.prepare_cached(&delete)?;
             let rows = delete.query_map(params_from_iter(keys), |row| row.get(0))?;
             rows.collect::<Result<_, _>>()?
         };
         contents
             .into_iter()
             .flatten()
-            .try_for_each(|id| self.contents.remove(self.transaction, id))
+            .try_for_each(|id| self.contents.remove(self.tables, id))
     }
 }
 

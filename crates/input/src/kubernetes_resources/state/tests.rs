@@ -17,8 +17,9 @@ mod keys;
 mod older;
 mod pending;
 mod replaced;
+mod several;
 
-use super::{file::*, place::*, rows::*};
+use super::{file::*, place::*, rows::*, shared::*};
 use crate::{
     kubernetes_resources::{
         object::{BilledObject, Object, Projection},
@@ -101,9 +102,7 @@ fn seen(at: i64) -> SeenUntil {
 
 fn count(file: &mut StateFile, table: &str) -> i64 {
     file.settle().unwrap();
-    let connection = file.connection.as_ref().unwrap();
-    let count = format!("SELECT count(*) FROM {table}");
-    connection.query_row(&count, [], |row| row.get(0)).unwrap()
+    file.count(table)
 }
 
 /// A file that holds forty pods, closed.
@@ -145,22 +144,6 @@ fn a_second_user_is_refused() {
     let error = StateFile::open(&path, "pod", &Reads::All, 0).err().unwrap();
     assert!(matches!(error, StateError::InUse), "{error}");
     assert!(error.to_string().contains("its own state file"));
-}
-
-#[test]
-fn a_file_of_another_input_is_refused_and_left_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = written(&dir);
-    let error = StateFile::open(&path, "node", &Reads::All, 0)
-        .err()
-        .unwrap();
-    assert!(matches!(error, StateError::OtherSubject(_)), "{error}");
-    assert!(
-        StateFile::open(&path, "pod", &Reads::All, 0)
-            .unwrap()
-            .1
-            .is_some()
-    );
 }
 
 #[test]
@@ -226,10 +209,7 @@ fn a_full_disk_is_an_error_and_everything_is_written_once_there_is_space() {
     let path = written(&dir);
     let (mut file, saved, _) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
     let mut ledger = restored(saved.unwrap());
-    let connection = file.connection.as_ref().unwrap();
-    connection
-        .pragma_update(None, "max_page_count", 12)
-        .unwrap();
+    file.connected(|it| it.pragma_update(None, "max_page_count", 12).unwrap());
     for index in 0..100 {
         start(&mut ledger, &format!("new-{index}"));
     }

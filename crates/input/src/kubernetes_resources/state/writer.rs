@@ -197,6 +197,8 @@ mod tests {
 
     use super::*;
     use crate::kubernetes_resources::{
+        ledger_name::LedgerName,
+        state::shared::SharedFile,
         testing::{Parts, observation, options, until},
         watch::Cluster,
     };
@@ -216,12 +218,16 @@ mod tests {
 
     impl Scene {
         fn new(path: &Path) -> Self {
+            Self::of(open(path).0)
+        }
+
+        fn of(file: StateFile) -> Self {
             let mut options = options(Cluster::default());
             options.has_state = true;
             let parts = Parts::new(options, 0);
             let health = Health::default();
             let writer = StateWriter::new(
-                open(path).0,
+                file,
                 Arc::clone(&parts.ledger),
                 parts.options.clock.clone(),
                 health.register("state x"),
@@ -285,6 +291,46 @@ mod tests {
         assert_eq!(scene.parts.metric("state_file_replaced"), 1.0);
         scene.end().await;
         assert_eq!(saved(&path), ["a"]);
+    }
+
+    #[tokio::test]
+    async fn the_ledgers_of_a_file_are_written_by_turns_and_all_are_rewritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.sqlite");
+        let names = ["pod", "node"].map(|subject| LedgerName::new(subject, None));
+        let open = || {
+            let shared = SharedFile::open(&path, &names, 0).unwrap();
+            names.each_ref().map(|name| {
+                let (file, saved, damage) = StateFile::of(&shared, name, &Reads::All, 0).unwrap();
+                assert_eq!(damage, None);
+                (file, saved)
+            })
+        };
+        let scenes = open().map(|(file, _)| Scene::of(file));
+        for round in 1..=20_u64 {
+            for scene in &scenes {
+                let name = format!("{round}");
+                scene.parts.ledger.observe(observation(&name, 1, None));
+            }
+            if round == 10 {
+                std::fs::remove_file(&path).unwrap();
+            }
+            for scene in &scenes {
+                until(|| scene.parts.ledger.is_written(round)).await;
+            }
+        }
+        until(|| {
+            scenes
+                .iter()
+                .any(|it| it.ready().1.contains("it was rewritten"))
+        })
+        .await;
+        for scene in scenes {
+            scene.end().await;
+        }
+        for (_, saved) in open() {
+            assert_eq!(saved.unwrap().records.len(), 20);
+        }
     }
 
     #[tokio::test]

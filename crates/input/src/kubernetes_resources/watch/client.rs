@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use http::{HeaderValue, Request, header::ACCEPT};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_timeout::TimeoutConnector;
 use hyper_util::{
@@ -18,7 +19,7 @@ use kube::{
 };
 use thiserror::Error;
 use tokio::time::timeout;
-use tower::{BoxError, ServiceBuilder};
+use tower::{BoxError, ServiceBuilder, util::MapRequestLayer};
 
 use super::liveness::{LivenessLayer, WatchLiveness};
 
@@ -81,14 +82,49 @@ impl Cluster {
 /// # Errors
 /// When the configuration names certificates or credentials that cannot be used.
 pub(crate) fn client(config: Config, liveness: WatchLiveness) -> Result<Client, ConnectError> {
-    build(config, liveness).map_err(ConnectError::Client)
+    build(config, liveness, Wanted::Objects).map_err(ConnectError::Client)
 }
 
-fn build(config: Config, liveness: WatchLiveness) -> Result<Client, BoxError> {
+/// What is requested of objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Whole objects.
+    Objects,
+    /// Their metadata alone: the status of a node has many kilobytes, and changes all the time.
+    Metadata,
+}
+
+/// The media types of the metadata of each object of a watch, and of a list. A server that does not know them answers with
+/// whole objects. (Kubernetes API concepts, "Metadata-only fetches".)
+const EACH: HeaderValue = HeaderValue::from_static(
+    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
+);
+const LIST: HeaderValue = HeaderValue::from_static(
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json",
+);
+
+impl Wanted {
+    fn request<B>(self, mut request: Request<B>) -> Request<B> {
+        if self == Self::Metadata && request.uri().path() != VERSION {
+            let query = request.uri().query().unwrap_or_default();
+            let is_watch = query.split('&').any(|it| it == "watch=true");
+            let accepted = if is_watch { EACH } else { LIST };
+            request.headers_mut().insert(ACCEPT, accepted);
+        }
+        request
+    }
+}
+
+/// The path at which a server tells its version.
+const VERSION: &str = "/version";
+
+fn build(config: Config, liveness: WatchLiveness, wanted: Wanted) -> Result<Client, BoxError> {
+    let wanted = MapRequestLayer::new(move |request| wanted.request(request));
     if config.proxy_url.is_some() {
         // Only `kube`'s own client supports proxies.
         let builder = ClientBuilder::try_from(config)?;
-        return Ok(builder.with_layer(&LivenessLayer(liveness)).build());
+        let builder = builder.with_layer(&LivenessLayer(liveness));
+        return Ok(builder.with_layer(&wanted).build());
     }
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
@@ -107,6 +143,7 @@ fn build(config: Config, liveness: WatchLiveness) -> Result<Client, BoxError> {
         .http2_keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .build::<_, Body>(connector);
     let service = ServiceBuilder::new()
+        .layer(wanted)
         .layer(LivenessLayer(liveness))
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
@@ -134,10 +171,11 @@ impl Clients {
     pub(crate) async fn connect(
         cluster: &Cluster,
         liveness: WatchLiveness,
+        wanted: Wanted,
     ) -> Result<Self, ConnectError> {
         let config = cluster.config().await?;
         let history = client(config.clone(), WatchLiveness::default())?;
-        let client = client(config, liveness)?;
+        let client = build(config, liveness, wanted).map_err(ConnectError::Client)?;
         let version = timeout(ANSWER_TIMEOUT, client.apiserver_version())
             .await
             .map_err(|_| ConnectError::NoAnswer)?;
@@ -173,7 +211,7 @@ mod tests {
         let sim = Kubesim::start(options).await.unwrap();
         sim.refuse(403, refused);
         let cluster = Cluster::At(sim.url().parse().unwrap());
-        let clients = Clients::connect(&cluster, WatchLiveness::default()).await;
+        let clients = Clients::connect(&cluster, WatchLiveness::default(), Wanted::Objects).await;
         clients.unwrap().has_streaming_lists
     }
 
@@ -181,6 +219,28 @@ mod tests {
     async fn streaming_lists_are_used_from_kubernetes_1_34_on() {
         assert!(!has_streaming_lists(33, 0).await);
         assert!(has_streaming_lists(34, 0).await);
+    }
+
+    #[test]
+    fn metadata_is_requested_in_the_form_of_a_watch_or_of_a_list() {
+        let accepted = |wanted: Wanted, uri: &str| {
+            let request = Request::get(uri)
+                .header(ACCEPT, "as before")
+                .body(())
+                .unwrap();
+            let request = wanted.request(request);
+            request.headers()[ACCEPT].to_str().unwrap().to_owned()
+        };
+        let (list, watch) = ("/api/v1/nodes?limit=1", "/api/v1/nodes?&watch=true&x=y");
+        assert!(accepted(Wanted::Metadata, list).contains("as=PartialObjectMetadataList;"));
+        assert!(accepted(Wanted::Metadata, watch).contains("as=PartialObjectMetadata;"));
+        for (wanted, uri) in [
+            (Wanted::Metadata, VERSION),
+            (Wanted::Objects, list),
+            (Wanted::Objects, watch),
+        ] {
+            assert_eq!(accepted(wanted, uri), "as before", "{uri}");
+        }
     }
 
     #[tokio::test]
@@ -193,7 +253,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let cluster = Cluster::At(url.parse().unwrap());
-        let error = Clients::connect(&cluster, WatchLiveness::default()).await;
+        let error = Clients::connect(&cluster, WatchLiveness::default(), Wanted::Objects).await;
         let error = error.err().unwrap();
         assert!(matches!(error, ConnectError::NoAnswer), "{error}");
         assert_eq!(error.to_string(), "the API server does not answer");

@@ -13,6 +13,17 @@ pub(crate) fn refuses_streaming_list(error: &watcher::Error) -> bool {
     )
 }
 
+/// Whether this error means that the API server does not have the resource.
+pub(crate) fn is_not_served(error: &watcher::Error) -> bool {
+    matches!(
+        error,
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+            | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+            | watcher::Error::WatchFailed(kube::Error::Api(status))
+            if status.code == 404
+    )
+}
+
 /// Describes what happened, with the remedy.
 pub(crate) fn explain(error: &watcher::Error, what: &str) -> String {
     if let Some(too_much) = TooMuch::of(error) {
@@ -104,6 +115,19 @@ mod tests {
         let text = explained(kube::Error::Service(TooMuch::Page.into()));
         assert!(text.contains("list or watch pods was cut off"), "{text}");
         assert!(text.contains("`label_selector`"), "{text}");
+    }
+
+    #[test]
+    fn only_404_means_that_a_resource_is_not_served() {
+        for (code, is_missing) in [(404, true), (403, false), (410, false), (500, false)] {
+            for error in [
+                watcher::Error::InitialListFailed(api(code, "no")),
+                watcher::Error::WatchStartFailed(api(code, "no")),
+                watcher::Error::WatchFailed(api(code, "no")),
+            ] {
+                assert_eq!(is_not_served(&error), is_missing, "{code}");
+            }
+        }
     }
 
     #[test]

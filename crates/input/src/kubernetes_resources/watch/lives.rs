@@ -5,16 +5,19 @@
 
 mod any;
 mod kinds;
+mod others;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+use futures::FutureExt;
+use meterline_core::Reads;
 use meterline_ledger::{Accounting, DeliveryResult, Interval, Ledger, Observation, Stats};
 use serde_json::{Value, json};
 
 use super::objects::{Objects, Restored, Rules};
 use crate::kubernetes_resources::{
     lifetime::BilledFrom,
-    object::{BilledObject, Known, KnownLife, Object},
+    object::{BilledObject, Known, KnownLife, Object, Projection, keeping},
     resource_type::ResourceType,
 };
 
@@ -23,6 +26,18 @@ const BEGIN: i64 = 1_000_000_200;
 /// How long after its end a window is handed out.
 const SETTLE: i64 = 3;
 const UID: &str = "uid";
+/// What the pipeline reads.
+const READS: &[&str] = &[
+    "metadata.labels",
+    "spec.nodeName",
+    "spec.volumeName",
+    "status.allocation",
+    "status.capacity.storage",
+    "status.currentVolumeAttributesClassName",
+    "status.loadBalancer.ingress.*~",
+    "status.phase",
+    "status.restoreSize",
+];
 
 /// What happens to a pod, with the second at which a watch shows it.
 #[derive(Debug, Clone)]
@@ -48,19 +63,20 @@ fn time(second: i64) -> String {
     meterline_kubesim::rfc3339(BEGIN + second)
 }
 
-fn rules(from: BilledFrom) -> Rules {
-    Rules {
-        resource_type: ResourceType::Pod,
-        from,
-        has_selector: false,
+impl From<BilledFrom> for Rules {
+    fn from(from: BilledFrom) -> Self {
+        Self {
+            resource_type: ResourceType::Pod,
+            from,
+            has_selector: false,
+        }
     }
 }
 
 impl Collector {
-    fn new(interval: i64, from: BilledFrom, horizon: i64) -> Self {
+    fn new(interval: i64, rules: Rules, horizon: i64) -> Self {
         let interval = Interval::new(interval).unwrap();
         let horizon = interval.floor(BEGIN + horizon);
-        let rules = rules(from);
         Self {
             rules,
             objects: Objects::new(rules, None),
@@ -78,7 +94,7 @@ impl Collector {
                 self.version += 1;
                 let mut pod = pod.clone();
                 pod["metadata"]["resourceVersion"] = self.version.to_string().into();
-                let object: Object = serde_json::from_value(pod).unwrap();
+                let object = parsed(self.rules.resource_type, pod);
                 self.last = Some(object.clone());
                 let (before, observation) = self.objects.observed(object, now, now);
                 before.into_iter().for_each(|it| self.apply(it));
@@ -143,7 +159,7 @@ impl Collector {
             known: known.collect(),
             seen_at: BEGIN + now,
             version: Some(self.version),
-            lives: std::sync::Arc::new(lives.collect()),
+            lives: Arc::new(lives.collect()),
         };
         self.objects = Objects::new(self.rules, Some(restored));
         if let Some(object) = self.last.clone() {
@@ -158,15 +174,24 @@ impl Collector {
     }
 }
 
+/// An object as the watch of its kind parses it.
+fn parsed(resource_type: ResourceType, object: Value) -> Object {
+    let projection = Projection::of(&Reads::of(READS), resource_type);
+    let object = keeping(Arc::new(projection), async move {
+        serde_json::from_value(object).unwrap()
+    });
+    object.now_or_never().unwrap()
+}
+
 /// Plays steps, each with the second at which it is seen, and restarts at some seconds.
 fn live(
     interval: i64,
-    from: BilledFrom,
+    rules: impl Into<Rules>,
     steps: &[(i64, Step)],
     restarts: &[i64],
     until: i64,
 ) -> Collector {
-    let mut collector = Collector::new(interval, from, -180);
+    let mut collector = Collector::new(interval, rules.into(), -180);
     for now in 0..=until {
         if restarts.contains(&now) {
             collector.restart(now);
@@ -180,8 +205,8 @@ fn live(
 }
 
 /// What a collector without a state says at `now` of the object that is left.
-fn replay(interval: i64, from: BilledFrom, left: Option<&Object>, now: i64) -> Billed {
-    let mut collector = Collector::new(interval, from, -180);
+fn replay(interval: i64, rules: impl Into<Rules>, left: Option<&Object>, now: i64) -> Billed {
+    let mut collector = Collector::new(interval, rules.into(), -180);
     if let Some(object) = left {
         let (before, observation) =
             collector

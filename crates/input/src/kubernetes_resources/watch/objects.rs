@@ -134,14 +134,16 @@ impl Objects {
         let scope = is_new.then(|| self.in_scope_since(&object, now, current_at));
         let seen = seen(&object, known.life, now);
         let lifetime = self.lifetime(&object, seen);
+        let scope = scope.flatten().max(lifetime.since);
         let (ended, again) = self.stretches(&object, lifetime, known.life, seen);
         known.life = KnownLife {
             end: lifetime.end.map(|it| it.at),
             again: again.or(known.life.again),
             ahead: known.life.ahead.max(lifetime.ahead),
+            has_begun: known.life.has_begun || lifetime.start.is_some(),
         };
+        let again = known.life.again;
         self.known.insert(uid, known);
-        let scope = scope.flatten();
         let first = ended.map(|at| Lifetime {
             end: Some(End {
                 at,
@@ -181,9 +183,10 @@ impl Objects {
         let (_, again) = self.stretches(object, lifetime, life, seen);
         self.known.remove(&uid);
         // The last state may be new as well: a pod may start and end between two events.
+        let since = again.max(life.again).max(lifetime.since);
         let last = lifetime
             .start
-            .map(|_| observation(object, again, lifetime, now));
+            .map(|_| observation(object, since, lifetime, now));
         (last, end.at)
     }
 
@@ -205,7 +208,8 @@ impl Objects {
     ) -> (Option<UnixSeconds>, Option<UnixSeconds>) {
         let root = object.seen.root();
         if let Some(ended) = life.end {
-            return (None, again(root, ended, lifetime, seen));
+            let resource_type = self.rules.resource_type;
+            return (None, again(root, resource_type, ended, lifetime, seen));
         }
         if self.sees_each_change && self.known.contains_key(&object.uid()) {
             // It was never seen to be over. So its containers were restarted, whatever its policy is.
@@ -226,7 +230,7 @@ impl Objects {
     }
 
     /// Since when an object that was not known is to be billed, if it ran before: its namespace was added to
-    /// what is watched, or it was given the label that is selected by.
+    /// what is watched, it was given the label that is selected by, or it became a load balancer.
     fn in_scope_since(
         &self,
         object: &Object,
@@ -238,10 +242,14 @@ impl Objects {
         }
         let created = created(object.seen.root())?;
         let is_old = self.was_complete && created.saturating_add(OLD) < now.min(current_at);
-        (is_old && self.rules.has_selector).then(|| {
+        if is_old && self.rules.has_selector {
             let written = object.written.filter(|it| *it > created);
-            written.map_or(now, |it| it.min(now))
-        })
+            return Some(written.map_or(now, |it| it.min(now)));
+        }
+        // Services that are no load balancers are not in the state.
+        let is_service = self.rules.resource_type == ResourceType::Service;
+        let retyped = object.writes.spec.filter(|it| is_service && *it > created);
+        retyped.filter(|_| is_old).map(|it| it.min(now))
     }
 }
 
@@ -249,8 +257,10 @@ impl Objects {
 fn seen(object: &Object, life: KnownLife, now: UnixSeconds) -> Seen {
     Seen {
         now,
-        reported: object.reported,
+        writes: object.writes,
         ahead: life.ahead,
+        has_begun: life.has_begun,
+        ended: life.end,
     }
 }
 
@@ -334,6 +344,33 @@ mod tests {
         assert_eq!(seen.in_scope_since, None);
         let (_, seen) = objects.observed(object(pod("b", 100), 5), 510, 505);
         assert_eq!(seen.in_scope_since, None);
+    }
+
+    #[test]
+    fn an_old_service_that_was_not_known_is_billed_since_it_became_a_load_balancer() {
+        let rules = Rules {
+            resource_type: ResourceType::Service,
+            from: BilledFrom::Started,
+            has_selector: false,
+        };
+        let service = |name: &str, written: &str| {
+            let mut service = pod(name, 100);
+            service["metadata"]["managedFields"] =
+                json!([{"time": written, "fieldsV1": {"f:spec": {"f:type": {}}}}]);
+            service["spec"] = json!({"type": "LoadBalancer"});
+            service["status"] = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}});
+            object(service, 2)
+        };
+        let mut objects = Objects::new(rules, None);
+        objects.listed(Some(1));
+        let (_, seen) = objects.observed(service("a", "1970-01-01T00:08:20Z"), 510, 505);
+        assert_eq!((seen.start, seen.in_scope_since), (Some(100), Some(500)));
+        let (_, seen) = objects.observed(service("b", "1970-01-01T00:01:40Z"), 510, 505);
+        assert_eq!((seen.start, seen.in_scope_since), (Some(100), None));
+        // The first list of a collector shows no more than the object does.
+        let mut objects = Objects::new(rules, None);
+        let (_, seen) = objects.observed(service("a", "1970-01-01T00:08:20Z"), 510, 505);
+        assert_eq!((seen.start, seen.in_scope_since), (Some(100), None));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     client::{ANSWER_TIMEOUT, Clients},
-    errors::{explain, refuses_streaming_list},
+    errors::{explain, is_not_served, refuses_streaming_list},
     history::{self, History, MissedEvent},
     limits::{LARGEST_PAGE, TooMuch},
     liveness::WatchLiveness,
@@ -46,6 +46,9 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_s
 /// certificate authority may have been replaced.
 const FAILURES_BEFORE_NEW_CLIENT: u32 = 3;
 
+/// The time between two attempts to watch a custom resource that the cluster does not have.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
+
 /// One watched collection.
 pub(crate) struct Watch {
     /// The name of this watch in the ledger.
@@ -65,6 +68,8 @@ struct Attempts {
     page: u32,
     /// Whether the server refused a streaming list.
     refused_streaming: bool,
+    /// When the last attempt began.
+    began: Moment,
 }
 
 /// What a watch wakes up for.
@@ -124,10 +129,12 @@ impl Watch {
             failures: 0,
             page: LARGEST_PAGE,
             refused_streaming: false,
+            began: options.clock.moment(),
         };
         loop {
             let liveness = WatchLiveness::new(options.clock.clone());
-            match Clients::connect(&options.cluster, liveness.clone()).await {
+            let wanted = self.watched.wanted();
+            match Clients::connect(&options.cluster, liveness.clone(), wanted).await {
                 Ok(mut clients) => {
                     clients.has_streaming_lists &= !attempts.refused_streaming;
                     self.follow(clients, &liveness, &mut state, &mut attempts)
@@ -154,7 +161,8 @@ impl Watch {
         let config = self.config(clients.has_streaming_lists, attempts.page);
         let mut events = std::pin::pin!(watcher::watcher(api.clone(), config));
         let mut probe: Fuse<BoxFuture<'_, _>> = Fuse::terminated();
-        state.connected(options.clock.moment());
+        attempts.began = options.clock.moment();
+        state.connected(attempts.began);
         loop {
             let woken = tokio::select! {
                 // Events first: a liveness signal counts only once everything before it is applied. Without the
@@ -180,10 +188,11 @@ impl Watch {
                 }
                 Woken::Event(Some(Err(error))) => {
                     let streaming = clients.has_streaming_lists;
-                    if let Err(Broken) = self.broken(&error, streaming, state, attempts) {
+                    let Ok(pause) = self.broken(&error, streaming, state, attempts) else {
                         return;
-                    }
-                    tokio::time::sleep(RETRY.pause(attempts.failures).max(liveness.pause())).await;
+                    };
+                    tokio::time::sleep(pause.max(liveness.pause())).await;
+                    attempts.began = options.clock.moment();
                 }
                 Woken::Event(None) => return,
                 Woken::Drained => state.drained(liveness.connection(), now),
@@ -230,7 +239,7 @@ impl Watch {
         }
     }
 
-    /// The watcher failed.
+    /// The watcher failed. Returns how long to wait before the next attempt.
     ///
     /// # Errors
     /// When the watch has to begin again with new clients.
@@ -240,7 +249,11 @@ impl Watch {
         is_streaming: bool,
         state: &mut WatchState,
         attempts: &mut Attempts,
-    ) -> Result<(), Broken> {
+    ) -> Result<Duration, Broken> {
+        if self.watched.options.resource_type.is_custom() && is_not_served(error) {
+            self.is_absent(state, attempts);
+            return Ok(BETWEEN_LOOKS);
+        }
         if is_streaming && refuses_streaming_list(error) {
             debug!(watch = %self.name, "the API server has no streaming lists; listing in pages");
             attempts.refused_streaming = true;
@@ -259,7 +272,32 @@ impl Watch {
         if attempts.failures.is_multiple_of(FAILURES_BEFORE_NEW_CLIENT) {
             return Err(Broken);
         }
-        Ok(())
+        Ok(RETRY.pause(attempts.failures))
+    }
+
+    /// The cluster does not have the custom resource, so it has no objects of it: that answer is a complete list.
+    fn is_absent(&self, state: &mut WatchState, attempts: &mut Attempts) {
+        attempts.failures = 0;
+        state.list_requested();
+        state.list_began(None, attempts.began);
+        let missing = state.missing_in_list();
+        state.list_completed(missing, &[], self.watched.options.clock.moment());
+        self.apply_changes(state);
+        self.set_absent(true);
+    }
+
+    fn set_absent(&self, is_absent: bool) {
+        let resource_type = self.watched.options.resource_type;
+        if !resource_type.is_custom() {
+            return;
+        }
+        let plural = resource_type.api_resource().plural;
+        if self.watched.warnings.set_absent(&plural, is_absent) && is_absent {
+            info!(
+                "the cluster does not have the custom resource {plural}, so there is nothing to bill; \
+                 looking again from time to time"
+            );
+        }
     }
 
     fn failed(&self, state: &mut WatchState, attempts: &mut Attempts, reason: &str) {
@@ -316,6 +354,7 @@ impl Watch {
                 let missing = state.missing_in_list();
                 let last_states = past.history.last_states(&past.api, &missing).await;
                 state.list_completed(missing, &last_states, clock.moment());
+                self.set_absent(false);
                 // The next list may be of smaller objects.
                 attempts.page = attempts.page.saturating_mul(2).min(LARGEST_PAGE);
                 info!(watch = %self.describe(), objects = state.objects(), "watching");
@@ -421,11 +460,18 @@ struct Past<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use meterline_kubesim::{Kind, Kubesim, Options as Server};
+    use serde_json::json;
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::kubernetes_resources::testing::{Parts, WATCH, at, options, pod, until};
+    use crate::kubernetes_resources::{
+        options::Options,
+        resource_type::ResourceType,
+        testing::{Api as MockApi, Parts, WATCH, at, error, options, pod, until},
+    };
 
     struct Scene {
         sim: Kubesim,
@@ -526,6 +572,55 @@ mod tests {
         scene.sim.cut_watches();
         scene.exist(&["b"]).await;
         scene.is_current().await;
+    }
+
+    /// A server without a custom resource, with streaming lists and without, until it has one.
+    #[tokio::test]
+    async fn a_custom_resource_that_the_cluster_does_not_have_holds_nothing_up() {
+        for minor in ["30", "35"] {
+            let has_it = Arc::new(AtomicBool::new(false));
+            let served = Arc::clone(&has_it);
+            let api = MockApi::start(move |request| match request.path.as_str() {
+                "/version" => (200, json!({"major": "1", "minor": minor})),
+                _ if !served.load(Ordering::SeqCst) => error(404, "not found"),
+                _ if request.query.contains_key("watch") => error(422, "no streaming lists"),
+                _ => {
+                    let mut snapshot = pod("a", 1);
+                    snapshot["metadata"]["resourceVersion"] = "5".into();
+                    snapshot["status"] = json!({"readyToUse": true});
+                    let list = json!({"apiVersion": "snapshot.storage.k8s.io/v1",
+                        "kind": "VolumeSnapshotList", "metadata": {"resourceVersion": "5"},
+                        "items": [snapshot]});
+                    (200, list)
+                }
+            });
+            let api = api.await;
+            let options = Options {
+                resource_type: ResourceType::VolumeSnapshot,
+                ..options(api.cluster())
+            };
+            let parts = Parts::new(options, 0);
+            let began = parts.options.clock.seconds();
+            let watch = Watch {
+                name: WATCH.into(),
+                namespace: None,
+                watched: parts.watched(),
+                restored: None,
+            };
+            let mut task = JoinSet::new();
+            task.spawn(watch.run());
+            until(|| parts.ledger.complete_until() >= Some(began)).await;
+            assert!(parts.ready("input x").0);
+            let (is_ready, said) = parts.ready("watches x");
+            assert!(
+                is_ready && said.contains("custom resource volumesnapshots"),
+                "{said}"
+            );
+            assert_eq!(parts.metric("kubernetes_watch_errors"), 0.0);
+            has_it.store(true, Ordering::SeqCst);
+            until(|| parts.existing() == ["a"]).await;
+            until(|| parts.ready("watches x").1.is_empty()).await;
+        }
     }
 
     #[tokio::test]

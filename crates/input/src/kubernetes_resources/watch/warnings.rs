@@ -8,6 +8,7 @@ use std::{
 };
 
 use meterline_core::{HealthHandle, IntGauge, Metrics};
+use tracing::warn;
 
 /// The warnings of all watches of one input.
 pub(crate) struct WatchWarnings {
@@ -23,7 +24,16 @@ struct Warned {
     lags: BTreeMap<String, Duration>,
     /// Namespaces that do not exist.
     missing: BTreeSet<String>,
+    /// Custom resources that the cluster does not have.
+    absent: BTreeSet<String>,
+    /// Whether the objects of all namespaces name who pays for them.
+    names_subjects: bool,
 }
+
+/// Said of an input that watches all namespaces and whose objects name who pays.
+const NAMES_SUBJECTS: &str = "all namespaces are watched, and whoever creates an object chooses who pays for it by the \
+                              annotation openmeter.io/subject; where tenants do not trust each other set \
+                              SUBJECT_FROM=namespace, or ALLOWED_SUBJECTS";
 
 impl WatchWarnings {
     /// Of the input `label`.
@@ -50,6 +60,14 @@ impl WatchWarnings {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Says that the objects of all namespaces name who pays for them.
+    pub(crate) fn say_who_names_subjects(&self) {
+        warn!("{NAMES_SUBJECTS}");
+        let mut known = self.known();
+        known.names_subjects = true;
+        self.show(&known);
+    }
+
     /// Sets how late events of this watch come.
     pub(crate) fn set_lag(&self, watch: &str, lag: Duration) {
         let mut known = self.known();
@@ -64,6 +82,20 @@ impl WatchWarnings {
             known.missing.insert(namespace.to_owned())
         } else {
             known.missing.remove(namespace)
+        };
+        if has_changed {
+            self.show(&known);
+        }
+        has_changed
+    }
+
+    /// Sets whether the cluster is without a custom resource. Returns whether that has changed.
+    pub(crate) fn set_absent(&self, plural: &str, is_absent: bool) -> bool {
+        let mut known = self.known();
+        let has_changed = if is_absent {
+            known.absent.insert(plural.to_owned())
+        } else {
+            known.absent.remove(plural)
         };
         if has_changed {
             self.show(&known);
@@ -86,7 +118,13 @@ impl WatchWarnings {
         let missing = known.missing.iter().map(|namespace| {
             format!("the namespace `{namespace}` does not exist, so nothing in it is billed")
         });
-        let all: Vec<_> = lags.chain(missing).collect();
+        let absent = known.absent.iter().map(|plural| {
+            format!(
+                "the cluster does not have the custom resource {plural}, so there are none to bill"
+            )
+        });
+        let subjects = known.names_subjects.then(|| NAMES_SUBJECTS.to_owned());
+        let all: Vec<_> = lags.chain(missing).chain(absent).chain(subjects).collect();
         self.health.ready(all.join("; "));
     }
 }
@@ -122,6 +160,17 @@ mod tests {
              namespace `b` does not exist, so nothing in it is billed"
         );
         assert!(warnings.set_missing("a", false) && !warnings.set_missing("a", false));
+        assert!(warnings.set_absent("volumesnapshots", true));
+        assert!(!warnings.set_absent("volumesnapshots", true));
+        assert!(
+            shown().ends_with("the custom resource volumesnapshots, so there are none to bill"),
+            "{}",
+            shown()
+        );
+        assert!(warnings.set_absent("volumesnapshots", false));
+        assert!(!shown().contains("volumesnapshots"));
+        warnings.say_who_names_subjects();
+        assert!(shown().ends_with("or ALLOWED_SUBJECTS"), "{}", shown());
         let values = metrics.values();
         assert_eq!(values["kubernetes_missing_namespaces{label=\"x\"}"], 1.0);
         assert_eq!(values["kubernetes_watch_lag_seconds{label=\"x\"}"], 5.0);

@@ -6,7 +6,7 @@ use meterline_core::{Health, Metrics, Node, Reads};
 use meterline_ledger::Content as _;
 use meterline_script::Relation;
 
-use super::{view::Change, warnings::WatchWarnings};
+use super::{client::Wanted, view::Change, warnings::WatchWarnings};
 use crate::kubernetes_resources::{
     budgets::Budgets, ledger::SharedLedger, metrics::LedgerReport, object::Projection,
     options::Options, resource_type::ResourceType,
@@ -62,6 +62,14 @@ impl Watched {
             report: Arc::clone(&self.report),
             warnings: Arc::clone(&self.warnings),
             budgets: Arc::clone(&self.budgets),
+        }
+    }
+
+    /// What is requested of objects.
+    pub(crate) fn wanted(&self) -> Wanted {
+        match self.relation {
+            Some(Relation::Namespace | Relation::Node) => Wanted::Metadata,
+            None => Wanted::Objects,
         }
     }
 

@@ -1,7 +1,7 @@
 use meterline_core::{Message, Reads};
 use serde_json::{Value, json};
 
-use crate::{Engine, Limits, notes::Note};
+use crate::{DeviceReads, Engine, Limits, notes::Note};
 
 /// Runs a mapping and returns its result and its notes.
 fn map(source: &str, pod: &Value) -> (Value, Vec<Note>) {
@@ -69,25 +69,69 @@ fn a_wrong_table_is_an_error_before_the_script_runs() {
             panic!("{errors:?}");
         };
         assert!(error.message.starts_with(expected), "{error:?}");
-        // A table that is only known at run time fails the message.
-        let source = format!("let table = {table}; root = devices(table)");
-        let mapping = engine.compile_mapping(&source).unwrap();
-        let error = mapping.run(&mut Message::value(&json!({}))).unwrap_err();
-        assert!(error.to_string().contains(expected), "{error}");
+    }
+    for source in [
+        r#"let table = #{ "a.b/c": #{} }; root = devices(table)"#,
+        "root = devices(this.table)",
+        "root = pod_metrics(1, \"second\", this)",
+        r#"let key = "x"; root = pod_gpu_request(#{ "a.b/c": #{ product: key } })"#,
+    ] {
+        let errors = engine.compile_mapping(source).unwrap_err();
+        let [error] = errors.as_slice() else {
+            panic!("{errors:?}");
+        };
+        assert!(error.message.ends_with("is not constant"), "{error:?}");
     }
     let right = r#"root = devices(#{ "a.b/c": #{}, "a.b/d": #{ vendor: "x", unit: "chip", product: "y" } })"#;
     assert!(engine.compile_mapping(right).is_ok());
 }
 
-/// The label that a table names is known only when the script runs, so all of the selector is read.
 #[test]
-fn a_table_can_name_any_label_of_the_selector() {
+fn a_table_is_known_with_its_labels_before_the_script_runs() {
     let engine = Engine::new(Limits::default());
-    let expression = engine.compile_expression("devices()").unwrap();
-    let mut reads = Reads::of(crate::pod::REQUESTS);
-    reads.join(&Reads::of(&[
-        "spec.nodeSelector",
-        "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution",
-    ]));
-    assert_eq!(*expression.reads(), reads);
+    let reads = |call: &str| engine.compile_expression(call).unwrap().reads().clone();
+    let table = r#"#{ "a.b/c": #{ product: "a.b/kind" }, "a.b/d": #{ unit: "share" } }"#;
+    for (call, declared, selector) in [
+        (format!("devices({table})"), crate::pod::DEVICES, false),
+        (
+            format!("pod_gpu_type(\"none\", {table})"),
+            crate::pod::GPU_TYPE,
+            true,
+        ),
+        (
+            format!("pod_gpu_request({table})"),
+            crate::pod::GPU_REQUESTS,
+            true,
+        ),
+        (
+            format!("pod_gpu_limit({table})"),
+            crate::pod::GPU_LIMITS,
+            true,
+        ),
+        (
+            format!("pod_gpu_request_seconds(1, 2, {table})"),
+            crate::pod::GPU_REQUESTS,
+            true,
+        ),
+        (
+            format!("pod_metrics(1, \"hour\", {table})"),
+            crate::pod::GPU_REQUESTS,
+            true,
+        ),
+    ] {
+        let mut expected = Reads::of(declared);
+        expected.join(&Reads::of(&[
+            "node_labels().a~1b/kind",
+            "devices().named.a~1b/c~",
+            "devices().named.a~1b/d~",
+        ]));
+        if selector {
+            expected.join(&Reads::of(&["spec.nodeSelector.a~1b/kind"]));
+        }
+        assert_eq!(reads(&call), expected, "{call}");
+    }
+    let named = r#"[pod_request("a.b/c"), container_limit("main", "a.b/d")]"#;
+    let told = DeviceReads::take(&mut reads(named));
+    assert!(!told.counts);
+    assert!(["a.b/c", "a.b/d"].iter().all(|it| told.named.contains(*it)));
 }

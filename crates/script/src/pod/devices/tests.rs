@@ -2,6 +2,9 @@ use meterline_core::{Document, Reads};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::device_reads::NODE_LABELS;
+
+mod vectors;
 
 const GIB: i64 = 1 << 30;
 
@@ -20,7 +23,10 @@ fn listed(pod: &Value, labels: Option<&Value>, added: &Added) -> Vec<String> {
     let labels = labels.as_ref().map(Document::root);
     let found = devices(pod.root(), labels, added);
     // What the function declares to read is enough for it.
-    let kept = pod.project(&Reads::of(super::super::DEVICES));
+    let reads = Reads::of(super::super::DEVICES);
+    let kept = pod.project(&reads);
+    let labels = labels.map(|it| it.to_document().project(reads.field(NODE_LABELS).unwrap()));
+    let labels = labels.as_ref().map(Document::root);
     assert_eq!(devices(kept.root(), labels, added), found);
     found.iter().map(line).collect()
 }
@@ -196,7 +202,7 @@ fn each_device_has_the_product_of_its_own_vendor() {
             "1 amd.com/gpu card of amd, 1/1",
             "1 aws.amazon.com/neuron chip of aws, type inferentia2, 1/1",
             "4 google.com/tpu chip of google, type tpu-v5-lite-podslice, 1/1",
-            "1 nvidia.com/mig-1g.10gb slice of nvidia, partition 1g.10gb, type H100",
+            "1 nvidia.com/mig-1g.10gb slice of nvidia, partition 1g.10gb, type H100, 1/7",
         ]
     );
 }
@@ -220,7 +226,7 @@ fn a_product_tells_slices_and_slots_under_the_name_of_a_card() {
     };
     assert_eq!(
         select("A100-SXM4-40GB-MIG-1g.5gb"),
-        ["1 nvidia.com/gpu slice of nvidia, partition 1g.5gb, type A100-SXM4-40GB-MIG-1g.5gb"]
+        ["1 nvidia.com/gpu slice of nvidia, partition 1g.5gb, type A100-SXM4-40GB-MIG-1g.5gb, 1/7"]
     );
     assert_eq!(
         select("Tesla-T4-SHARED"),
@@ -277,7 +283,7 @@ fn labels_of_the_node_tell_product_memory_and_sharing() {
     assert_eq!(
         on(&json!({"nvidia.com/mig-1g.5gb.shared": "1"}), &mig),
         [format!(
-            "1 nvidia.com/mig-1g.5gb.shared slice of nvidia, partition 1g.5gb, sharing unknown, type A100, {bytes} bytes"
+            "1 nvidia.com/mig-1g.5gb.shared slice of nvidia, partition 1g.5gb, sharing unknown, type A100, {bytes} bytes, 1/14"
         )]
     );
     let amd = json!({"amd.com/gpu.product-name": "MI300X", "amd.com/gpu.vram": "192G"});

@@ -2,6 +2,7 @@ use meterline_core::{Document, Reads, Step};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::device_reads::NODE_LABELS;
 
 const GFD: &str = "nvidia.com/gpu.product";
 const GKE: &str = "cloud.google.com/gke-accelerator";
@@ -23,38 +24,35 @@ fn is_in(key: &str, value: &str) -> Value {
     term(key, "In", &json!([value]))
 }
 
-fn of(
-    metadata: &Value,
-    selector: &Value,
-    affinity: &Value,
-    labels: Option<&Value>,
-) -> Option<String> {
-    let pod = json!({
-        "metadata": metadata, "spec": {"nodeSelector": selector, "affinity": affinity},
-    });
+fn of(selector: &Value, affinity: &Value, labels: Option<&Value>) -> Option<String> {
+    let pod = json!({"spec": {"nodeSelector": selector, "affinity": affinity}});
     let (pod, labels) = (Document::from(&pod), labels.map(Document::from));
-    let found = gpu_type(pod.root(), labels.as_ref().map(Document::root));
+    let added = Added::new();
+    let found = gpu_type(pod.root(), labels.as_ref().map(Document::root), &added);
     // What the function declares to read is enough for it.
-    let kept = pod.project(&Reads::of(GPU_TYPE));
+    let reads = Reads::of(GPU_TYPE);
+    let kept = pod.project(&reads);
+    let labels = labels
+        .as_ref()
+        .map(|it| it.project(reads.field(NODE_LABELS).unwrap()));
     assert_eq!(
-        gpu_type(kept.root(), labels.as_ref().map(Document::root)),
+        gpu_type(kept.root(), labels.as_ref().map(Document::root), &added),
         found
     );
     found.map(str::to_owned)
 }
 
 fn of_affinity(terms: &Value) -> Option<String> {
-    of(&json!({}), &json!({}), &affinity(terms), None)
+    of(&json!({}), &affinity(terms), None)
 }
 
 #[test]
-fn the_node_is_trusted_most_then_selector_and_affinity_and_the_annotation_least() {
-    let annotation = json!({"annotations": {"data.openmeter.io/gpu_type": "annotated"}});
+fn the_node_is_trusted_most_then_selector_and_affinity() {
     let none = json!({});
     let selector = json!({GFD: "selected"});
     let demanded = affinity(&json!([is_in(GFD, "demanded")]));
     let labels = json!({GFD: "labelled"});
-    let found = |selector, affinity, labels| of(&annotation, selector, affinity, labels);
+    let found = |selector, affinity, labels| of(selector, affinity, labels);
     assert_eq!(
         found(&selector, &demanded, Some(&labels)).unwrap(),
         "labelled"
@@ -65,10 +63,9 @@ fn the_node_is_trusted_most_then_selector_and_affinity_and_the_annotation_least(
     );
     assert_eq!(found(&selector, &demanded, None).unwrap(), "selected");
     assert_eq!(found(&none, &demanded, None).unwrap(), "demanded");
-    assert_eq!(found(&none, &none, None).unwrap(), "annotated");
-    assert_eq!(of(&none, &none, &none, None), None);
+    assert_eq!(found(&none, &none, None), None);
     let null = json!(null);
-    assert_eq!(of(&json!({"annotations": null}), &null, &null, None), None);
+    assert_eq!(found(&null, &null, None), None);
 }
 
 #[test]
@@ -80,11 +77,11 @@ fn a_more_trusted_key_counts_wherever_the_pod_demands_it() {
             Value::Object(fields.collect())
         };
         let less = PRODUCTS.get(at..).unwrap();
-        assert_eq!(of(&none, &all(less), &none, None).unwrap(), *key);
-        assert_eq!(of(&none, &none, &none, Some(&all(less))).unwrap(), *key);
+        assert_eq!(of(&all(less), &none, None).unwrap(), *key);
+        assert_eq!(of(&none, &none, Some(&all(less))).unwrap(), *key);
         let required = affinity(&json!([is_in(key, key)]));
         let behind = PRODUCTS.get(at + 1..).unwrap();
-        assert_eq!(of(&none, &all(behind), &required, None).unwrap(), *key);
+        assert_eq!(of(&all(behind), &required, None).unwrap(), *key);
     }
 }
 
@@ -125,22 +122,21 @@ fn blank_values_and_a_label_that_only_says_true_name_nothing() {
         json!({GFD: 1}),
         json!({group: "true"}),
     ] {
-        assert_eq!(of(&none, &selector, &none, None), None, "{selector}");
-        assert_eq!(of(&none, &none, &none, Some(&selector)), None, "{selector}");
+        assert_eq!(of(&selector, &none, None), None, "{selector}");
+        assert_eq!(of(&none, &none, Some(&selector)), None, "{selector}");
     }
     assert_eq!(of_affinity(&json!([is_in(group, "true")])), None);
     let named = json!({group: "nvidia-tesla-v100"});
-    assert_eq!(of(&none, &named, &none, None).unwrap(), "nvidia-tesla-v100");
-    let blank = json!({"annotations": {"data.openmeter.io/gpu_type": " \t"}});
-    assert_eq!(of(&blank, &none, &none, None), None);
+    assert_eq!(of(&named, &none, None).unwrap(), "nvidia-tesla-v100");
 }
 
 /// A key of the table that is not declared would be missing in what is kept of a pod.
 #[test]
 fn every_key_that_is_read_is_declared() {
-    let mut reads = Reads::of(&["metadata.annotations.data~1openmeter~1io/gpu_type"]);
+    let mut reads = Reads::default();
     for key in PRODUCTS {
         reads.add(&["spec", "nodeSelector", key].map(Step::Key));
+        reads.add(&[NODE_LABELS, key].map(Step::Key));
     }
     let affinity = "requiredDuringSchedulingIgnoredDuringExecution";
     reads.add(&["spec", "affinity", "nodeAffinity", affinity].map(Step::Key));

@@ -55,8 +55,8 @@ fn a_clock_that_is_ahead_is_known_by_a_time_after_the_report() {
     // It was seen late, and the clock is known to be further ahead.
     let seen = Seen {
         now: 975,
-        reported: None,
         ahead: first.ahead,
+        ..Seen::default()
     };
     let from = BilledFrom::Started;
     let life = lifetime(Document::from(&over).root(), ResourceType::Pod, from, seen);
@@ -64,8 +64,11 @@ fn a_clock_that_is_ahead_is_known_by_a_time_after_the_report() {
     // The API server recorded when it was reported, which another ledger reads as well.
     let seen = Seen {
         now: 5_000,
-        reported: Some(970),
-        ahead: 0,
+        writes: Writes {
+            phase: Some(970),
+            ..Writes::default()
+        },
+        ..Seen::default()
     };
     let life = lifetime(Document::from(&over).root(), ResourceType::Pod, from, seen);
     assert_eq!((life.start, life.end.unwrap().at), (Some(930), 970));

@@ -189,7 +189,13 @@ fn a_pod_that_runs_again_has_a_second_stretch_unless_it_ran_through() {
     let again_at = |containers: Value| {
         let value = object(containers);
         let life = seen_at(NOW, BilledFrom::Started, &value);
-        super::super::again(Document::from(&value).root(), 150, life, seen)
+        super::super::again(
+            Document::from(&value).root(),
+            ResourceType::Pod,
+            150,
+            life,
+            seen,
+        )
     };
     assert_eq!(again_at(json!([running(200)])), Some(200));
     assert_eq!(again_at(json!([running(100)])), None);

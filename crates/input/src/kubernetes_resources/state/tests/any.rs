@@ -1,8 +1,10 @@
-//! For any history a file that is written change by change has the same content as one that is written at once.
+//! For any history a file that is written change by change has the same content as one that is written at once,
+//! also if another ledger is written to it in between.
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::kubernetes_resources::ledger_name::LedgerName;
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
@@ -68,14 +70,31 @@ struct Run {
     file: StateFile,
     ledger: Ledger<BilledObject>,
     in_flight: Vec<meterline_ledger::WindowBatch<BilledObject>>,
+    /// Another ledger in the file.
+    beside: Option<(StateFile, Ledger<BilledObject>)>,
+}
+
+/// Opens the file for pods and, if they are `beside`, for nodes before them.
+fn open(path: &Path, beside: bool) -> [Option<(StateFile, Option<Saved>)>; 2] {
+    let names = ["node", "pod"].map(|subject| LedgerName::new(subject, None));
+    let names = if beside { &names[..] } else { &names[1..] };
+    let shared = SharedFile::open(path, names, 0).unwrap();
+    let mut opened = names.iter().map(|name| {
+        let (file, saved, damage) = StateFile::of(&shared, name, &Reads::All, 0).unwrap();
+        assert_eq!(damage, None);
+        (file, saved)
+    });
+    let nodes = beside.then(|| opened.next().unwrap());
+    [nodes, opened.next()]
 }
 
 impl Run {
-    fn new() -> Self {
+    fn new(beside: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("state.sqlite");
-        let (file, ..) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
+        let [nodes, pods] = open(&dir.path().join("state.sqlite"), beside);
+        let (file, _) = pods.unwrap();
         Self {
+            beside: nodes.map(|(file, _)| (file, ledger_of(1))),
             dir,
             now: 50,
             file,
@@ -149,6 +168,11 @@ impl Run {
             self.ledger.take_changes()
         };
         self.file.write(&changes, &seen(self.now)).unwrap();
+        if let Some((file, ledger)) = &mut self.beside {
+            let pod = u8::try_from(self.now % 5).unwrap();
+            ledger.apply(seen_pod(pod, 0, self.now, None, self.now));
+            file.write(&ledger.take_changes(), &seen(self.now)).unwrap();
+        }
     }
 
     fn restart(&mut self) {
@@ -160,9 +184,13 @@ impl Run {
         let kept = before.contents.clone();
         // It must release its lock before the next one takes it.
         drop(before);
-        let path = self.dir.path().join("state.sqlite");
-        let (file, saved, damage) = StateFile::open(&path, "pod", &Reads::All, 0).unwrap();
-        assert_eq!(damage, None);
+        let beside = self.beside.take().map(|(_, ledger)| ledger);
+        let [nodes, pods] = open(&self.dir.path().join("state.sqlite"), beside.is_some());
+        self.beside = nodes.map(|(file, saved)| (file, restored(saved.unwrap())));
+        if let (Some((_, is)), Some(was)) = (&self.beside, beside) {
+            assert_eq!(everything(is.clone()), everything(at_once(was)));
+        }
+        let (file, saved) = pods.unwrap();
         // The same ledger, written at once.
         let everything = self.ledger.take_everything();
         self.file.write(&everything, &seen(self.now)).unwrap();
@@ -194,9 +222,10 @@ proptest! {
 
     #[test]
     fn what_is_written_change_by_change_is_what_is_written_at_once(
-        steps in prop::collection::vec(step(), 1..60)
+        steps in prop::collection::vec(step(), 1..60),
+        beside in any::<bool>(),
     ) {
-        let mut run = Run::new();
+        let mut run = Run::new(beside);
         for step in steps {
             run.take(step);
             run.write();

@@ -20,11 +20,12 @@ fn label(ledger: &mut Ledger<BilledObject>, name: &str, label: &str, at: i64) {
 
 /// Rows of the table `parts` and changes that wait, without writing these to the tables.
 fn rows_and_waiting(file: &StateFile) -> (i64, i64) {
-    let connection = file.connection.as_ref().unwrap();
     let count =
         "SELECT (SELECT count(*) FROM parts), (SELECT count(*) FROM pending WHERE number > 0)";
-    let both = connection.query_row(count, [], |row| Ok((row.get(0)?, row.get(1)?)));
-    both.unwrap()
+    file.connected(|it| {
+        let both = it.query_row(count, [], |row| Ok((row.get(0)?, row.get(1)?)));
+        both.unwrap()
+    })
 }
 
 /// A file that holds forty pods and three changes that wait, and its ledger.

@@ -46,6 +46,8 @@ fn step() -> impl Strategy<Value = Step> {
 struct Sent {
     arrives: f64,
     pod: Option<Object>,
+    /// Whether a stall delayed it. After that it has arrived, and is only not read yet.
+    is_delayed: bool,
 }
 
 struct Run {
@@ -87,7 +89,12 @@ impl Run {
 
     fn send(&mut self, pod: Option<Object>) {
         let arrives = self.now() + DELAY;
-        self.sent.push_back(Sent { arrives, pod });
+        let is_delayed = false;
+        self.sent.push_back(Sent {
+            arrives,
+            pod,
+            is_delayed,
+        });
     }
 
     /// What the view passes to the ledger is true: each pod that was created more than `settle` before is known.
@@ -173,9 +180,14 @@ impl Run {
             Step::Pass(tenths) => self.pass(tenths.into()),
             Step::Stall(seconds) => {
                 self.now += u32::from(seconds) * 10;
-                let arrives = self.now() + DELAY;
+                let now = self.now();
                 for sent in &mut self.sent {
-                    sent.arrives = arrives;
+                    sent.arrives = if sent.is_delayed {
+                        sent.arrives.min(now)
+                    } else {
+                        now + DELAY
+                    };
+                    sent.is_delayed = true;
                 }
                 self.read();
             }
@@ -227,4 +239,21 @@ proptest! {
         prop_assert_eq!(&run.scene.state.view, &View::Current);
         prop_assert_eq!(run.known, run.created.len());
     }
+}
+
+/// Two stalls that are too short to be noticed delay an event by one of them.
+#[test]
+fn what_a_stall_delayed_has_arrived_before_the_next_one_ends() {
+    let mut run = Run::new();
+    for step in [
+        Step::Pass(1),
+        Step::Create,
+        Step::Stall(2),
+        Step::Stall(2),
+        Step::Answer,
+    ] {
+        run.step(step);
+        run.take();
+    }
+    assert_eq!((run.known, &run.scene.state.view), (1, &View::Current));
 }
