@@ -20,8 +20,8 @@ pub(crate) use reserved::{Container, Reserved, device_count};
 pub(crate) use resources::Section;
 pub use unknown::{UNKNOWN_DEVICES, UnknownDevice, unknown_devices};
 
-/// The paths that requests are read from, and more.
-macro_rules! requests_and {
+/// The paths that limits are read from, and more.
+macro_rules! limits_and {
     ($($more:literal),*) => {
         &[
             "spec.containers.*.name",
@@ -31,16 +31,25 @@ macro_rules! requests_and {
             "spec.initContainers.*.restartPolicy",
             "spec.overhead",
             "spec.resources",
-            "status.allocatedResources",
-            "status.containerStatuses.*.allocatedResources",
             "status.containerStatuses.*.name",
             "status.containerStatuses.*.resources",
-            "status.initContainerStatuses.*.allocatedResources",
             "status.initContainerStatuses.*.name",
             "status.initContainerStatuses.*.resources",
             "status.resources",
             $($more),*
         ]
+    };
+}
+
+/// The paths that requests are read from, and more: a node allocates requests only.
+macro_rules! requests_and {
+    ($($more:literal),*) => {
+        limits_and!(
+            "status.allocatedResources",
+            "status.containerStatuses.*.allocatedResources",
+            "status.initContainerStatuses.*.allocatedResources"
+            $(, $more)*
+        )
     };
 }
 
@@ -76,27 +85,6 @@ pub(crate) const DEVICES: &[&str] = requests_and!(
     "node_labels().nvidia~1com/gpu~1sharing-strategy",
     "node_labels().nvidia~1com/mig-^^"
 );
-
-/// The paths that limits are read from, and more. A node allocates requests only.
-macro_rules! limits_and {
-    ($($more:literal),*) => {
-        &[
-            "spec.containers.*.name",
-            "spec.containers.*.resources",
-            "spec.initContainers.*.name",
-            "spec.initContainers.*.resources",
-            "spec.initContainers.*.restartPolicy",
-            "spec.overhead",
-            "spec.resources",
-            "status.containerStatuses.*.name",
-            "status.containerStatuses.*.resources",
-            "status.initContainerStatuses.*.name",
-            "status.initContainerStatuses.*.resources",
-            "status.resources",
-            $($more),*
-        ]
-    };
-}
 
 /// The paths that the limits of a pod or of a container are read from.
 pub(crate) const LIMITS: &[&str] = limits_and!();

@@ -131,24 +131,24 @@ const PROCESSORS: &[ProcessorSpec] = &[
     Spec::new::<Aside>("aside", "Test.", &[]),
 ];
 const OUTPUTS: &[OutputSpec] = &[Spec::new::<Sink>("sink", "Test.", &[])];
+const REGISTRY: Registry = Registry {
+    inputs: INPUTS,
+    buffers: &[],
+    processors: PROCESSORS,
+    outputs: OUTPUTS,
+    default_input: "",
+    default_output: "sink: {}",
+};
 
 /// What is read of each input, in the order of their names, and what is reported.
 fn planned(input: &str, pipeline: &str) -> (Vec<(String, String)>, Vec<String>) {
-    let registry = Registry {
-        inputs: INPUTS,
-        buffers: &[],
-        processors: PROCESSORS,
-        outputs: OUTPUTS,
-        default_input: "",
-        default_output: "sink: {}",
-    };
     let source = super::Source {
         name: "c".to_owned(),
         text: format!("input: {input}\npipeline: {{processors: {pipeline}}}\n"),
         dir: None,
     };
     READ.with_borrow_mut(Vec::clear);
-    let found = match load(&source, &[], &|_: &str| None, &registry) {
+    let found = match load(&source, &[], &|_: &str| None, &REGISTRY) {
         Ok((_, warnings)) => warnings,
         Err(errors) => errors,
     };
@@ -223,15 +223,7 @@ fn an_input_that_is_used_twice_is_refused() {
         text: "input: {several: [{resource: a}, {resource: a}]}\ninput_resources: [{label: a, source: {name: x}}, {label: b, several: [{resource: a}]}]\n".to_owned(),
         dir: None,
     };
-    let registry = Registry {
-        inputs: INPUTS,
-        buffers: &[],
-        processors: PROCESSORS,
-        outputs: OUTPUTS,
-        default_input: "",
-        default_output: "sink: {}",
-    };
-    let found = load(&source, &[], &|_: &str| None, &registry)
+    let found = load(&source, &[], &|_: &str| None, &REGISTRY)
         .err()
         .unwrap();
     let found: Vec<_> = found.iter().map(ToString::to_string).collect();

@@ -133,10 +133,7 @@ impl HeldFile {
         }
         self.has_others = !assigned.others.is_empty();
         self.numbers = names.iter().cloned().zip(assigned.numbers).collect();
-        self.create(&connection)?;
-        self.connection = Some(connection);
-        self.place.note();
-        Ok(())
+        self.begin_with(connection)
     }
 
     /// Opens, locks and migrates the file.
@@ -150,9 +147,13 @@ impl HeldFile {
         Ok(connection)
     }
 
-    fn create(&self, connection: &Connection) -> Result<(), StateError> {
+    /// Creates the tables of the ledgers that are not in the file, and uses it from here on.
+    fn begin_with(&mut self, connection: Connection) -> Result<(), StateError> {
         let mut numbers = self.numbers.iter();
-        numbers.try_for_each(|(_, number)| ledgers::create(connection, *number))
+        numbers.try_for_each(|(_, number)| ledgers::create(&connection, *number))?;
+        self.connection = Some(connection);
+        self.place.note();
+        Ok(())
     }
 
     /// The number of the ledger of this name.
@@ -170,9 +171,7 @@ impl HeldFile {
             self.give_up();
             let aside = sqlite::move_aside(&self.path, "damaged", now)?;
             let connection = self.connect()?;
-            self.create(&connection)?;
-            self.connection = Some(connection);
-            self.place.note();
+            self.begin_with(connection)?;
             return Ok(format!("it was moved to {}", aside.display()));
         }
         let connection = self.connected()?;
@@ -252,9 +251,7 @@ impl HeldFile {
             }
             connected => connected?,
         };
-        self.create(&connection)?;
-        self.connection = Some(connection);
-        self.place.note();
+        self.begin_with(connection)?;
         self.lost = None;
         Ok(())
     }

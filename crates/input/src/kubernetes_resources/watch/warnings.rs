@@ -77,25 +77,27 @@ impl WatchWarnings {
 
     /// Sets whether a namespace that is watched is missing. Returns whether that has changed.
     pub(crate) fn set_missing(&self, namespace: &str, is_missing: bool) -> bool {
-        let mut known = self.known();
-        let has_changed = if is_missing {
-            known.missing.insert(namespace.to_owned())
-        } else {
-            known.missing.remove(namespace)
-        };
-        if has_changed {
-            self.show(&known);
-        }
-        has_changed
+        self.set(|known| &mut known.missing, namespace, is_missing)
     }
 
     /// Sets whether the cluster is without a custom resource. Returns whether that has changed.
     pub(crate) fn set_absent(&self, plural: &str, is_absent: bool) -> bool {
+        self.set(|known| &mut known.absent, plural, is_absent)
+    }
+
+    /// Sets whether a name is one of `names`. Returns whether that has changed.
+    fn set(
+        &self,
+        names: impl FnOnce(&mut Warned) -> &mut BTreeSet<String>,
+        name: &str,
+        is_one: bool,
+    ) -> bool {
         let mut known = self.known();
-        let has_changed = if is_absent {
-            known.absent.insert(plural.to_owned())
+        let names = names(&mut known);
+        let has_changed = if is_one {
+            names.insert(name.to_owned())
         } else {
-            known.absent.remove(plural)
+            names.remove(name)
         };
         if has_changed {
             self.show(&known);
