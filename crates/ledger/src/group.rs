@@ -54,6 +54,10 @@ pub struct Group<C> {
     pub last_try: UnixSeconds,
     /// How often the group as a whole was tried again.
     pub retries: u32,
+    /// How often in a row all of it was rejected again, since the last retry on request. The pause before the next
+    /// try follows from it.
+    #[serde(default)]
+    pub failures: u32,
     /// When it is tried again automatically, if it is.
     pub next_try: Option<UnixSeconds>,
 }
@@ -70,6 +74,7 @@ impl<C> Group<C> {
             first_try: self.first_try,
             last_try: self.last_try,
             retries: self.retries,
+            failures: self.failures,
             next_try: self.next_try,
         }
     }

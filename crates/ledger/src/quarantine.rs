@@ -22,7 +22,8 @@ const MOST_PIECES: usize = 1_000_000;
 /// The most groups that are handed out at once. They are likely to be rejected again, and must not
 /// occupy an output.
 const MOST_IN_FLIGHT: usize = 2;
-/// The first pause, in seconds, before a group whose rejection may pass is tried again. It doubles.
+/// The first pause, in seconds, before a group whose rejection may pass is tried again. It doubles each time that all of
+/// the group is rejected again.
 const FIRST_PAUSE: i64 = 60;
 const LONGEST_PAUSE: i64 = 3_600;
 
@@ -193,6 +194,7 @@ impl<C: Content> Quarantine<C> {
                     first_try: at,
                     last_try: at,
                     retries: 0,
+                    failures: 0,
                 };
                 (key, group)
             }
@@ -298,9 +300,10 @@ impl<C: Content> Quarantine<C> {
         old.iter().filter_map(|key| self.remove(key)).collect()
     }
 
-    /// Makes every group due now. Returns how many pieces they have.
+    /// Makes every group due now, and lets its pauses begin anew. Returns how many pieces they have.
     pub(crate) fn retry(&mut self) -> usize {
         for (key, group) in &mut self.groups {
+            group.failures = 0;
             if let Some(at) = group.next_try.replace(UnixSeconds::MIN) {
                 self.due.remove(&(at, key.clone()));
             }
@@ -375,9 +378,14 @@ impl<C: Content> Quarantine<C> {
         let settled = before.saturating_sub(group.seconds());
         if let Some(refusal) = last {
             group.retries = group.retries.saturating_add(1);
+            // Once a part of it is billed the cause has passed; while one event of an object is tried, others are denied.
+            group.failures = match settled {
+                0 => group.failures.saturating_add(1),
+                _ => 0,
+            };
             group.last_try = at;
             group.next_try = refusal.may_pass.then(|| {
-                let doubled = 1_i64 << group.retries.min(6);
+                let doubled = 1_i64 << group.failures.min(6);
                 at.saturating_add(FIRST_PAUSE.saturating_mul(doubled).min(LONGEST_PAUSE))
             });
             group.refusal = refusal.clone();

@@ -121,6 +121,43 @@ fn rejections_that_may_pass_are_retried_automatically_at_growing_intervals() {
     assert_eq!(ledger.rejected(None).next().unwrap().1.retries, 10);
 }
 
+/// When the only group is tried next, if it is rejected at each try until `until`.
+fn next_try(ledger: &mut TestLedger, from: i64, until: i64) -> Option<i64> {
+    for now in from..until {
+        if let Some(batch) = ledger.next(now) {
+            settle(ledger, &batch, now);
+        }
+    }
+    ledger.rejected(None).next()?.1.next_try
+}
+
+#[test]
+fn pauses_begin_anew_once_a_part_is_delivered_or_a_retry_is_requested() {
+    let mut ledger = ledger(10);
+    ledger.apply(seen("a", Some(0), Some(20), "poison", 20));
+    assert_eq!(next_try(&mut ledger, 10, 21), Some(70));
+    assert_eq!(next_try(&mut ledger, 21, 3_600), Some(3_790));
+
+    // The first of the two pieces is accepted.
+    let batch = ledger.next(3_790).unwrap();
+    let [_, other] = batch.pieces.as_slice() else {
+        panic!("{:?}", describe(&batch));
+    };
+    let rejected = Fate::Rejected(refusal("poison", true));
+    let result = DeliveryResult::Done {
+        at: 3_790,
+        undelivered: vec![(other.clone(), rejected)],
+    };
+    ledger.settle(batch.tag, result);
+    balance(&ledger, 3_790);
+    assert_eq!(next_try(&mut ledger, 3_790, 3_850), Some(3_850));
+    assert_eq!(next_try(&mut ledger, 3_850, 3_851), Some(3_970));
+
+    assert_eq!(next_try(&mut ledger, 3_851, 8_000), Some(11_170));
+    ledger.retry_rejected();
+    assert_eq!(next_try(&mut ledger, 8_000, 8_001), Some(8_120));
+}
+
 #[test]
 fn an_object_that_is_rejected_for_long_costs_a_list_of_times() {
     let mut ledger = ledger(10);
