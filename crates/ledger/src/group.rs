@@ -54,9 +54,9 @@ pub struct Group<C> {
     pub last_try: UnixSeconds,
     /// How often the group as a whole was tried again.
     pub retries: u32,
-    /// How often in a row all of it was rejected again, since the last retry on request. The pause before the next
-    /// try follows from it.
-    #[serde(default)]
+    /// How often in a row all of it was rejected again, since the start and the last retry on request. The pause
+    /// before the next try follows from it.
+    #[serde(skip)]
     pub failures: u32,
     /// When it is tried again automatically, if it is.
     pub next_try: Option<UnixSeconds>,

@@ -78,6 +78,7 @@ impl<C: Content + Serialize + DeserializeOwned> Disk<C> {
             let mut group = change.group.clone();
             // A restored ledger tries every group again, whenever it is due.
             group.next_try = None;
+            group.failures = 0;
             if change.is_new {
                 self.contents.insert(key.clone(), group.content.clone());
             }

@@ -7,21 +7,30 @@
 //! that was seen last repeats the events since then, if the server still has them: only that shows objects
 //! that were created and deleted in the gap.
 
-use std::{pin::pin, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    time::Duration,
+};
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use kube::{
     Api, Client,
     api::{ListParams, VersionMatch, WatchEvent, WatchParams},
     core::ApiResource,
 };
-use tokio::time::{Instant, timeout};
-use tracing::debug;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::warn;
 
+use super::limits::TooMuch;
 use crate::kubernetes_resources::object::{Known, Object};
 
-/// How long windows may wait for this. An object that is not found by then ends when it was last seen.
-const LONGEST: Duration = Duration::from_secs(5);
+/// How long windows may wait for the past. The watch goes on from the list then, and a server keeps the events of a
+/// minute or more.
+const LONGEST: Duration = Duration::from_secs(45);
+/// How long one answer may take.
+const ANSWER: Duration = Duration::from_secs(10);
+/// The pause before a request is repeated.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Enough for 2^40 versions. Invalid answers of a server do not prolong the search.
 const MOST_STEPS: u32 = 40;
 /// How many objects are searched for at the same time.
@@ -36,6 +45,53 @@ pub(crate) enum MissedEvent {
     Deleted(Object),
 }
 
+/// The server does not answer, or not for now.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unanswered {
+    #[error("{0}")]
+    Error(kube::Error),
+    #[error("a request takes longer than ten seconds")]
+    Late,
+}
+
+/// Requests until the server answers: one that has just started, or has much to do, refuses some requests, and what
+/// is not learned now is lost.
+///
+/// # Errors
+/// The answer, if the same request would get the same one again.
+async fn answered<T, F>(
+    deadline: Instant,
+    request: impl Fn() -> F,
+) -> Result<Result<T, kube::Error>, Unanswered>
+where
+    F: Future<Output = Result<T, kube::Error>>,
+{
+    loop {
+        let limit = deadline.min(Instant::now() + ANSWER);
+        let reason = match timeout_at(limit, request()).await {
+            Ok(Err(error)) if may_pass(&error) => Unanswered::Error(error),
+            Ok(answer) => return Ok(answer),
+            Err(_) => Unanswered::Late,
+        };
+        if Instant::now() + PAUSE >= deadline {
+            return Err(reason);
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Whether the same request may be answered otherwise later.
+fn may_pass(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code == 429 || status.code >= 500,
+        other => TooMuch::of(other).is_none(),
+    }
+}
+
+fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 410)
+}
+
 /// Requests the events between two resource versions again: an object that was created and deleted in between
 /// is in no list. A server keeps events for a minute or more, but none from before its own start; then bisection
 /// finds the oldest version that it has. The list shows what it can of the rest.
@@ -44,80 +100,142 @@ pub(crate) async fn missed(
     label_selector: Option<&str>,
     (version, now): (u64, u64),
 ) -> Vec<MissedEvent> {
-    let deadline = Instant::now() + LONGEST;
     if now <= version {
         return Vec::new();
     }
-    let (mut unavailable, mut from) = (version, now);
-    let mut events = repeated(api, label_selector, version, now).await;
-    for _ in 0..MOST_STEPS {
-        if events.is_some() || from <= unavailable.saturating_add(1) || Instant::now() > deadline {
-            break;
-        }
-        let middle = unavailable + (from - unavailable) / 2;
-        // A small request, which only shows whether the server has the version.
-        match repeated(api, label_selector, middle, middle).await {
-            Some(_) => from = middle,
-            None => unavailable = middle,
+    let replay = Replay {
+        api,
+        label_selector,
+        deadline: Instant::now() + LONGEST,
+    };
+    match replay.since_oldest(version, now).await {
+        Ok(events) => events,
+        Err(reason) => {
+            warn!(
+                "the API server does not repeat what happened while nothing was watched ({reason}); objects that were \
+                 created and deleted meanwhile are not known"
+            );
+            Vec::new()
         }
     }
-    if events.is_none() {
-        events = repeated(api, label_selector, from, now).await;
-    }
-    events.unwrap_or_default()
 }
 
-/// Returns the resource version that the server is at.
-pub(crate) async fn version_now(api: &Api<Object>) -> Option<u64> {
+/// Returns the resource version that the server is at; `None` if it refuses to tell.
+///
+/// # Errors
+/// When it does not answer.
+pub(crate) async fn version_now(api: &Api<Object>) -> Result<Option<u64>, Unanswered> {
     let params = ListParams::default().limit(1);
-    let list = timeout(LONGEST, api.list_metadata(&params)).await;
-    list.ok()?.ok()?.metadata.resource_version?.parse().ok()
+    let list = match timeout(ANSWER, api.list_metadata(&params)).await {
+        Ok(Err(error)) if may_pass(&error) => return Err(Unanswered::Error(error)),
+        Ok(list) => list,
+        Err(_) => return Err(Unanswered::Late),
+    };
+    let version = list.ok().and_then(|it| it.metadata.resource_version);
+    Ok(version.and_then(|it| it.parse().ok()))
 }
 
-/// Returns the events between two versions; `None` if the server does not have the first.
-async fn repeated(
-    api: &Api<Object>,
-    label_selector: Option<&str>,
-    from: u64,
-    until: u64,
-) -> Option<Vec<MissedEvent>> {
-    // A watch of one second ends when there is nothing more, unless it was cut off before.
-    let mut params = WatchParams::default().timeout(1);
-    params.label_selector = label_selector.map(str::to_owned);
-    let (mut missed, mut reached) = (Vec::new(), from);
-    // What arrived before an error is kept.
-    let so_far = |missed: Vec<MissedEvent>| (!missed.is_empty()).then_some(missed);
-    loop {
-        let from_here = reached;
-        let request = timeout(LONGEST, api.watch(&params, &from_here.to_string())).await;
-        let Ok(Ok(events)) = request else {
-            return so_far(missed);
-        };
-        let mut events = pin!(events);
-        while let Ok(Some(Ok(event))) = timeout(LONGEST, events.next()).await {
-            let event = match event {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                    MissedEvent::Changed(object)
-                }
-                WatchEvent::Deleted(object) => MissedEvent::Deleted(object),
-                WatchEvent::Bookmark(bookmark) => {
-                    let version = bookmark.metadata.resource_version.parse();
-                    reached = reached.max(version.unwrap_or(0));
-                    continue;
-                }
-                WatchEvent::Error(_) => return so_far(missed),
-            };
-            let (MissedEvent::Changed(object) | MissedEvent::Deleted(object)) = &event;
-            reached = reached.max(object.known().version);
-            missed.push(event);
-            if reached >= until {
+/// The events that a server repeats.
+struct Replay<'a> {
+    api: &'a Api<Object>,
+    label_selector: Option<&'a str>,
+    deadline: Instant,
+}
+
+impl Replay<'_> {
+    /// Returns the events between two versions, or those since the oldest version that the server has.
+    async fn since_oldest(&self, version: u64, now: u64) -> Result<Vec<MissedEvent>, Unanswered> {
+        if let Some(events) = self.between(version, now).await? {
+            return Ok(events);
+        }
+        let (mut unavailable, mut from) = (version, now);
+        for _ in 0..MOST_STEPS {
+            if from <= unavailable.saturating_add(1) {
                 break;
             }
+            let middle = unavailable + (from - unavailable) / 2;
+            // A small request, which only shows whether the server has the version.
+            match self.between(middle, middle).await? {
+                Some(_) => from = middle,
+                None => unavailable = middle,
+            }
         }
-        if reached >= until || reached == from_here {
-            return Some(missed);
+        Ok(self.between(from, now).await?.unwrap_or_default())
+    }
+
+    /// Returns the events between two versions; `None` if the server does not have the first.
+    async fn between(&self, from: u64, until: u64) -> Result<Option<Vec<MissedEvent>>, Unanswered> {
+        // A watch of one second ends when there is nothing more, unless it was cut off before.
+        let mut params = WatchParams::default().timeout(1);
+        params.label_selector = self.label_selector.map(str::to_owned);
+        let (mut missed, mut reached) = (Vec::new(), from);
+        loop {
+            let from_here = reached;
+            let version = from_here.to_string();
+            let request = answered(self.deadline, || self.api.watch(&params, &version)).await;
+            let end = match request {
+                Ok(Ok(events)) => read(pin!(events), until, &mut missed, &mut reached).await,
+                Ok(Err(_)) => End::Refused,
+                Err(unanswered) if missed.is_empty() => return Err(unanswered),
+                Err(_) => End::Refused,
+            };
+            match end {
+                // What arrived before an error is kept.
+                End::Refused => return Ok((!missed.is_empty()).then_some(missed)),
+                _ if reached >= until => return Ok(Some(missed)),
+                End::Complete if reached == from_here => return Ok(Some(missed)),
+                End::Broken if Instant::now() + PAUSE >= self.deadline => return Ok(Some(missed)),
+                End::Broken => sleep(PAUSE).await,
+                End::Complete => {}
+            }
         }
     }
+}
+
+/// How a watch ended.
+enum End {
+    /// After the last event that there was.
+    Complete,
+    /// Before that; another one may show the rest.
+    Broken,
+    /// The server does not have these versions, or not for this client.
+    Refused,
+}
+
+/// Reads the events of a watch up to a version.
+async fn read(
+    mut events: Pin<&mut impl Stream<Item = Result<WatchEvent<Object>, kube::Error>>>,
+    until: u64,
+    missed: &mut Vec<MissedEvent>,
+    reached: &mut u64,
+) -> End {
+    while *reached < until || missed.is_empty() {
+        let event = match timeout(ANSWER, events.next()).await {
+            Ok(None) => return End::Complete,
+            Ok(Some(Ok(event))) => event,
+            Ok(Some(Err(error))) if !may_pass(&error) => return End::Refused,
+            Ok(Some(Err(_))) | Err(_) => return End::Broken,
+        };
+        let event = match event {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                MissedEvent::Changed(object)
+            }
+            WatchEvent::Deleted(object) => MissedEvent::Deleted(object),
+            WatchEvent::Bookmark(bookmark) => {
+                let version = bookmark.metadata.resource_version.parse();
+                *reached = (*reached).max(version.unwrap_or(0));
+                continue;
+            }
+            WatchEvent::Error(status) if may_pass(&kube::Error::Api(status.clone())) => {
+                return End::Broken;
+            }
+            WatchEvent::Error(_) => return End::Refused,
+        };
+        let (MissedEvent::Changed(object) | MissedEvent::Deleted(object)) = &event;
+        *reached = (*reached).max(object.known().version);
+        missed.push(event);
+    }
+    End::Complete
 }
 
 /// An object at one resource version.
@@ -143,32 +261,40 @@ impl History<'_> {
         if missing.is_empty() {
             return found;
         }
-        let search = async {
-            // This version is later than the deletions.
-            let now = api.list_metadata(&ListParams::default().limit(1)).await?;
-            let now = now.metadata.resource_version.and_then(|it| it.parse().ok());
-            let Some(now) = now else { return Ok(()) };
+        let deadline = Instant::now() + LONGEST;
+        // This version is later than the deletions.
+        let params = ListParams::default().limit(1);
+        let now = answered(deadline, || api.list_metadata(&params)).await;
+        let now = now.ok().and_then(Result::ok);
+        let now = now.and_then(|it| it.metadata.resource_version?.parse().ok());
+        let mut unanswered = missing.len();
+        if let Some(now) = now {
             let mut searches = stream::iter(missing.to_vec())
-                .map(|gone| self.last_state(gone, now))
+                .map(|gone| self.last_state(gone, now, deadline))
                 .buffer_unordered(AT_ONCE);
-            while let Some(object) = searches.try_next().await? {
-                found.extend(object);
+            while let Some(search) = searches.next().await {
+                if let Ok(object) = search {
+                    unanswered = unanswered.saturating_sub(1);
+                    found.extend(object);
+                }
             }
-            Ok::<_, kube::Error>(())
-        };
-        match timeout(LONGEST, search).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                debug!(%error, "the API server does not show the last states of deleted objects; they end when they were last seen")
-            }
-            Err(_) => debug!(
-                "the last states of deleted objects were not found in time; the rest end when they were last seen"
-            ),
+        }
+        if unanswered > 0 {
+            warn!(
+                objects = unanswered,
+                "the API server does not show the last states of deleted objects; these end when they were last seen"
+            );
         }
         found
     }
 
-    async fn last_state(&self, gone: Known, now: u64) -> Result<Option<Object>, kube::Error> {
+    /// The last state of an object that was deleted before `now`, as far as it is later than the known one.
+    async fn last_state(
+        &self,
+        gone: Known,
+        now: u64,
+        deadline: Instant,
+    ) -> Result<Option<Object>, Unanswered> {
         // With namespace and name the server looks up one key instead of going through all of them.
         let api = match &gone.namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, self.resource),
@@ -182,7 +308,7 @@ impl History<'_> {
                 break;
             }
             let middle = present + (absent - present) / 2;
-            match self.at(&api, &gone, middle).await? {
+            match self.at(&api, &gone, middle, deadline).await? {
                 StateAt::Present(object) => {
                     last = Some(*object);
                     present = middle;
@@ -200,27 +326,30 @@ impl History<'_> {
         api: &Api<Object>,
         gone: &Known,
         version: u64,
-    ) -> Result<StateAt, kube::Error> {
+        deadline: Instant,
+    ) -> Result<StateAt, Unanswered> {
         let mut params = ListParams::default()
             .fields(&format!("metadata.name={}", gone.name))
             .at(&version.to_string())
             .matching(VersionMatch::Exact);
         params.label_selector = self.label_selector.map(str::to_owned);
-        match api.list(&params).await {
+        match answered(deadline, || api.list(&params)).await? {
             Ok(list) => {
                 let mut items = list.items.into_iter();
                 Ok(items
                     .find(|object| object.uid() == gone.uid)
                     .map_or(StateAt::Absent, |object| StateAt::Present(Box::new(object))))
             }
-            Err(kube::Error::Api(status)) if status.code == 410 => Ok(StateAt::Compacted),
-            Err(error) => Err(error),
+            Err(error) if is_gone(&error) => Ok(StateAt::Compacted),
+            Err(error) => Err(Unanswered::Error(error)),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use kube::Config;
     use meterline_kubesim::{Kind, Kubesim, Options, Store};
     use serde_json::json;
@@ -250,9 +379,9 @@ mod tests {
         sim.change(|store| store.put(Kind::Pod, pod("a", 1)));
         let client = client(&at(sim.url())).await;
         let api = Api::all_with(client, &ResourceType::Pod.api_resource());
-        let seen = version_now(&api).await.unwrap();
+        let seen = version_now(&api).await.unwrap().unwrap();
         sim.change(change);
-        let now = version_now(&api).await.unwrap();
+        let now = version_now(&api).await.unwrap().unwrap();
         let events = missed(&api, None, (seen, now)).await;
         events.iter().map(name).collect()
     }
@@ -308,8 +437,20 @@ mod tests {
         }
     }
 
+    /// A server that has just started refuses every other request.
+    fn often_busy(
+        answer: impl Fn(&Request) -> (u16, serde_json::Value) + Send + Sync + 'static,
+    ) -> impl Fn(&Request) -> (u16, serde_json::Value) + Send + Sync + 'static {
+        let requests = AtomicUsize::new(0);
+        move |request| match requests.fetch_add(1, Ordering::Relaxed) % 4 {
+            0 => error(503, "storage is (re)initializing"),
+            2 => error(429, "too many requests"),
+            _ => answer(request),
+        }
+    }
+
     async fn last_states(missing: Known) -> Vec<u64> {
-        let server = Server::start(answer).await;
+        let server = Server::start(often_busy(answer)).await;
         let client = client(&server.cluster()).await;
         let resource = ResourceType::Pod.api_resource();
         let api = Api::all_with(client.clone(), &resource);
@@ -327,6 +468,62 @@ mod tests {
         assert_eq!(last_states(object(pod("a", 1), 10).known()).await, [60]);
         // The watch has seen the last state already, so there is none to find.
         assert_eq!(last_states(object(pod("a", 1), 60).known()).await, [0; 0]);
+    }
+
+    /// What a server repeats between the versions 10 and 60, of which it has those from 20 on.
+    async fn repeated_by(
+        answer: impl Fn(u64) -> (u16, serde_json::Value) + Send + Sync + 'static,
+    ) -> Vec<String> {
+        let answer =
+            move |request: &Request| answer(request.query["resourceVersion"].parse().unwrap());
+        let server = Server::start(often_busy(answer)).await;
+        let api = Api::all_with(
+            client(&server.cluster()).await,
+            &ResourceType::Pod.api_resource(),
+        );
+        let events = missed(&api, None, (10, 60)).await;
+        events.iter().map(name).collect()
+    }
+
+    fn deleted(name: &str, version: u64) -> serde_json::Value {
+        let mut pod = pod(name, 1);
+        pod["metadata"]["resourceVersion"] = version.to_string().into();
+        json!({"type": "DELETED", "object": pod})
+    }
+
+    #[tokio::test]
+    async fn a_busy_server_is_not_taken_for_one_without_the_events() {
+        let answer = |version| match version {
+            ..20 => error(410, "too old"),
+            20..30 => (200, deleted("a", 30)),
+            _ => (200, deleted("b", 60)),
+        };
+        assert_eq!(repeated_by(answer).await, ["-a", "-b"]);
+    }
+
+    #[tokio::test]
+    async fn events_after_one_that_the_server_could_not_send_are_requested_again() {
+        let failures = AtomicUsize::new(0);
+        let answer = move |version| match version {
+            ..30 => (200, deleted("a", 30)),
+            _ if failures.fetch_add(1, Ordering::Relaxed) == 0 => {
+                let (_, status) = error(500, "etcd is slow");
+                (200, json!({"type": "ERROR", "object": status}))
+            }
+            _ => (200, deleted("b", 60)),
+        };
+        assert_eq!(repeated_by(answer).await, ["-a", "-b"]);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_busy_does_not_say_its_version_and_one_that_forbids_it_never_does() {
+        let version = async |code| {
+            let server = Server::start(move |_: &Request| error(code, "no")).await;
+            let client = client(&server.cluster()).await;
+            version_now(&Api::all_with(client, &ResourceType::Pod.api_resource())).await
+        };
+        assert!(version(503).await.is_err());
+        assert_eq!(version(403).await.unwrap(), None);
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 use super::{
     client::{ANSWER_TIMEOUT, Clients},
     errors::{explain, is_not_served, refuses_streaming_list},
-    history::{self, History, MissedEvent},
+    history::{self, History, MissedEvent, Unanswered},
     limits::{LARGEST_PAGE, TooMuch},
     liveness::WatchLiveness,
     namespace::NamespaceCheck,
@@ -182,8 +182,18 @@ impl Watch {
                     if !matches!(event, Event::Init) {
                         attempts.failures = 0;
                     }
-                    self.happened(event, (liveness, now), &past, state, attempts)
-                        .await;
+                    let happened = self.happened(event, (liveness, now), &past, state, attempts);
+                    if let Err(unanswered) = happened.await {
+                        let reason = match unanswered {
+                            Unanswered::Error(error) => {
+                                let error = watcher::Error::InitialListFailed(error);
+                                explain(&error, &self.describe())
+                            }
+                            Unanswered::Late => "the API server does not answer".to_owned(),
+                        };
+                        self.failed(state, attempts, &reason);
+                        return;
+                    }
                     state.signed();
                 }
                 Woken::Event(Some(Err(error))) => {
@@ -323,6 +333,10 @@ impl Watch {
     }
 
     /// Passes one event to the view.
+    ///
+    /// # Errors
+    /// When the server does not say at which version a list begins. A list alone would not show what was created and
+    /// deleted before it.
     async fn happened(
         &self,
         event: Event<Object>,
@@ -330,14 +344,14 @@ impl Watch {
         past: &Past<'_>,
         state: &mut WatchState,
         attempts: &mut Attempts,
-    ) {
+    ) -> Result<(), Unanswered> {
         let clock = &self.watched.options.clock;
         match event {
             Event::Init => {
                 state.list_requested();
                 self.apply_changes(state);
                 // A list that begins after this shows at least what exists at this version.
-                let version = history::version_now(&past.api).await;
+                let version = history::version_now(&past.api).await?;
                 self.replay(past, version, state).await;
                 state.list_began(version, clock.moment());
             }
@@ -360,6 +374,7 @@ impl Watch {
                 info!(watch = %self.describe(), objects = state.objects(), "watching");
             }
         }
+        Ok(())
     }
 
     /// Applies what happened between the version that was seen last and `now`, as far as the server still has the events.
