@@ -4,10 +4,11 @@
 //! version, until its store is compacted (by default five minutes back). Bisection finds the last version at
 //! which an object existed, and so its last state. Resource versions are ordered as integers: Kubernetes 1.35
 //! promises it (KEP-5504), and with etcd they always have been. Before that search, a watch from the version
-//! that was seen last repeats the events since then, if the server still has them: only that shows objects
-//! that were created and deleted in the gap.
+//! that was seen last repeats the events since then, as far as the server still has them. For the versions before
+//! these, lists at some of them show objects that were created and deleted in the gap.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     pin::{Pin, pin},
     time::Duration,
 };
@@ -35,6 +36,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 const MOST_STEPS: u32 = 40;
 /// How many objects are searched for at the same time.
 const AT_ONCE: usize = 8;
+/// How long lists of the past may take, and how many objects all of them and each of them may have.
+const LONGEST_SAMPLING: Duration = Duration::from_secs(20);
+const MOST_SAMPLED: usize = 50_000;
+const LARGEST_SAMPLE: u32 = 1_000;
+/// Each level has twice as many versions as the one before.
+const LEVELS: u32 = 8;
 
 /// Something that happened while nothing was watched.
 #[derive(Debug)]
@@ -94,7 +101,7 @@ fn is_gone(error: &kube::Error) -> bool {
 
 /// Requests the events between two resource versions again: an object that was created and deleted in between
 /// is in no list. A server keeps events for a minute or more, but none from before its own start; then bisection
-/// finds the oldest version that it has. The list shows what it can of the rest.
+/// finds the oldest version that it has. Of the versions before that, some are listed.
 pub(crate) async fn missed(
     api: &Api<Object>,
     label_selector: Option<&str>,
@@ -160,7 +167,47 @@ impl Replay<'_> {
                 None => unavailable = middle,
             }
         }
-        Ok(self.between(from, now).await?.unwrap_or_default())
+        let mut events = self.sampled(version, from).await;
+        events.extend(self.between(from, now).await?.unwrap_or_default());
+        Ok(events)
+    }
+
+    /// Returns states of objects between two versions of which the server repeats no events: what lists at some
+    /// versions show, the middle first, and then the middles of the parts. An object that existed at none of these
+    /// versions remains unknown.
+    async fn sampled(&self, after: u64, before: u64) -> Vec<MissedEvent> {
+        let deadline = self.deadline.min(Instant::now() + LONGEST_SAMPLING);
+        let mut states = BTreeMap::new();
+        let mut listed = 0_usize;
+        for version in middles(after, before) {
+            let mut params = ListParams::default()
+                .limit(LARGEST_SAMPLE)
+                .at(&version.to_string())
+                .matching(VersionMatch::Exact);
+            params.label_selector = self.label_selector.map(str::to_owned);
+            let list = match answered(deadline, || self.api.list(&params)).await {
+                Ok(Ok(list)) => list,
+                // The store no longer has this version, but may have later ones.
+                Ok(Err(error)) if is_gone(&error) => continue,
+                Ok(Err(_)) | Err(_) => break,
+            };
+            // A server without exact lists shows the present.
+            if list.metadata.resource_version != Some(version.to_string()) {
+                break;
+            }
+            listed = listed.saturating_add(list.items.len());
+            let is_whole = list.metadata.continue_.is_none_or(|it| it.is_empty());
+            for object in list.items {
+                let Known { uid, version, .. } = object.known();
+                if version > after {
+                    states.insert((version, uid), object);
+                }
+            }
+            if !is_whole || listed > MOST_SAMPLED {
+                break;
+            }
+        }
+        states.into_values().map(MissedEvent::Changed).collect()
     }
 
     /// Returns the events between two versions; `None` if the server does not have the first.
@@ -190,6 +237,21 @@ impl Replay<'_> {
             }
         }
     }
+}
+
+/// Versions between two others: the middle, then the middles of the halves, and so on.
+fn middles(after: u64, before: u64) -> impl Iterator<Item = u64> {
+    let span = before.saturating_sub(after);
+    let level = move |level: u32| {
+        let parts = 1_u64 << level;
+        (1..parts)
+            .step_by(2)
+            .map(move |part| after.saturating_add(span.saturating_mul(part) / parts))
+    };
+    let mut known = BTreeSet::from([after, before]);
+    (1..=LEVELS)
+        .flat_map(level)
+        .filter(move |version| known.insert(*version))
 }
 
 /// How a watch ended.
@@ -409,6 +471,17 @@ mod tests {
         assert_eq!(repeated.await, ["+c", "+d", "+e", "+f"]);
     }
 
+    #[test]
+    fn the_middles_of_ever_smaller_parts_are_each_listed_once() {
+        let all: Vec<_> = middles(0, 8).collect();
+        assert_eq!(all, [4, 2, 6, 1, 3, 5, 7]);
+        assert_eq!(middles(10, 12).collect::<Vec<_>>(), [11]);
+        assert_eq!(middles(10, 11).count() + middles(10, 10).count(), 0);
+        let many: Vec<_> = middles(0, u64::from(u32::MAX)).collect();
+        assert_eq!(many.len(), 255);
+        assert!(many.iter().all(|it| (1..u64::from(u32::MAX)).contains(it)));
+    }
+
     #[tokio::test]
     async fn nothing_is_requested_if_nothing_happened() {
         assert_eq!(repeated_after(|_| ()).await, [""; 0]);
@@ -516,13 +589,54 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn lists_of_the_past_show_what_came_and_went_before_the_oldest_event() {
+        // The pod `early` existed in the versions 25 to 30, of which the store, but not the watch, still has those
+        // from 20 on. Each list shows `known` as well, which was there before.
+        let answer = |request: &Request| {
+            let version: u64 = request.query["resourceVersion"].parse().unwrap();
+            if request.query.contains_key("watch") {
+                return match version {
+                    ..40 => error(410, "too old"),
+                    40..50 => (200, deleted("b", 50)),
+                    _ => (200, deleted("c", 60)),
+                };
+            }
+            assert_eq!(request.query["resourceVersionMatch"], "Exact");
+            let pod = |name: &str, version: u64| deleted(name, version)["object"].clone();
+            let mut items = vec![pod("known", 5)];
+            match version {
+                ..20 => return error(410, "compacted"),
+                25..=30 => items.push(pod("early", version.min(27))),
+                _ => {}
+            }
+            let metadata = json!({"resourceVersion": version.to_string()});
+            (200, json!({"metadata": metadata, "items": items}))
+        };
+        let server = Server::start(often_busy(answer)).await;
+        let client = client(&server.cluster()).await;
+        let api = Api::all_with(client, &ResourceType::Pod.api_resource());
+        let events = missed(&api, None, (10, 60)).await;
+        let versions = events.iter().map(|event| match event {
+            MissedEvent::Changed(object) => (name(event), object.known().version),
+            MissedEvent::Deleted(_) => (name(event), 0),
+        });
+        let versions: Vec<_> = versions.collect();
+        let early = |version| ("+early".to_owned(), version);
+        let gone = |name: &str| (name.to_owned(), 0);
+        assert_eq!(
+            versions,
+            [early(25), early(26), early(27), gone("-b"), gone("-c")]
+        );
+    }
+
+    #[tokio::test]
     async fn a_server_that_is_busy_does_not_say_its_version_and_one_that_forbids_it_never_does() {
         let version = async |code| {
             let server = Server::start(move |_: &Request| error(code, "no")).await;
             let client = client(&server.cluster()).await;
             version_now(&Api::all_with(client, &ResourceType::Pod.api_resource())).await
         };
-        assert!(version(503).await.is_err());
+        assert!(version(500).await.is_err());
         assert_eq!(version(403).await.unwrap(), None);
     }
 
