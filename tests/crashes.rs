@@ -79,6 +79,35 @@ async fn pods_that_ran_while_the_collector_was_down_are_billed() {
     meterline.stop().await;
 }
 
+/// The API server restarts as well, so that it repeats none of what happened while the program was down. What it stores
+/// of the past shows the pods, and how they ended.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
+async fn pods_that_ran_before_the_api_server_restarted_are_billed() {
+    let scene = Scene::with(BINARY, 1).await;
+    let meterline = kept(&scene).start().unwrap();
+    scene.ingest.wait_for_events(1).await.unwrap();
+    drop(meterline);
+    let mut lives = JoinSet::new();
+    for index in 0..10 {
+        let pods = scene.pods.clone();
+        let delay = Duration::from_millis(300 * index);
+        let spec = pod(&format!("short-{index}"));
+        let life = Duration::from_millis(1_500);
+        lives.spawn(async move { pods.live_and_go(&spec, delay, life).await });
+    }
+    let lives = lives.join_all().await;
+    scene.control_plane.restart_apiserver().await.unwrap();
+    let meterline = kept(&scene).start_ready().await.unwrap();
+    scene.end_all().await;
+    let mut lives: Vec<_> = lives.into_iter().map(Result::unwrap).collect();
+    lives.extend(scene.lives().into_iter().filter(|it| it.name == "pod-0"));
+    assert_eq!(lives.len(), 11);
+    scene.assert_billed(&lives, &meterline).await;
+    meterline.assert_metric("lost_time", 0.0).await;
+    meterline.stop().await;
+}
+
 /// Usage before the start is billed as far back as `lookback` sets.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a control plane: KUBEBUILDER_ASSETS, as CONTRIBUTING.md has it"]
