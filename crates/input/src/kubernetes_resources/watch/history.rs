@@ -8,8 +8,9 @@
 //! these, lists at some of them show objects that were created and deleted in the gap.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     pin::{Pin, pin},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,17 +20,18 @@ use kube::{
     api::{ListParams, VersionMatch, WatchEvent, WatchParams},
     core::ApiResource,
 };
+use meterline_ledger::Uid;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::warn;
 
 use super::limits::TooMuch;
 use crate::kubernetes_resources::object::{Known, Object};
 
-/// How long windows may wait for the past. The watch goes on from the list then, and a server keeps the events of a
-/// minute or more.
-const LONGEST: Duration = Duration::from_secs(45);
-/// How long one answer may take.
+/// How long windows may wait for the past. The store keeps five minutes of it.
+const LONGEST: Duration = Duration::from_secs(180);
+/// How long one answer may take, and how long a request is repeated that gets none.
 const ANSWER: Duration = Duration::from_secs(10);
+const LONGEST_REQUEST: Duration = Duration::from_secs(30);
 /// The pause before a request is repeated.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Enough for 2^40 versions. Invalid answers of a server do not prolong the search.
@@ -37,7 +39,7 @@ const MOST_STEPS: u32 = 40;
 /// How many objects are searched for at the same time.
 const AT_ONCE: usize = 8;
 /// How long lists of the past may take, and how many objects all of them and each of them may have.
-const LONGEST_SAMPLING: Duration = Duration::from_secs(20);
+const LONGEST_SAMPLING: Duration = Duration::from_secs(45);
 const MOST_SAMPLED: usize = 50_000;
 const LARGEST_SAMPLE: u32 = 1_000;
 /// Each level has twice as many versions as the one before.
@@ -51,6 +53,17 @@ pub(crate) enum MissedEvent {
     /// An object was deleted; this is its last state.
     Deleted(Object),
 }
+
+/// What happened while nothing was watched.
+#[derive(Debug, Default)]
+pub(crate) struct Missed {
+    pub(crate) events: Vec<MissedEvent>,
+    /// When objects were listed last.
+    pub(crate) listed: Listed,
+}
+
+/// The version at which each object was last listed, and the next one that was listed, if there is one.
+pub(crate) type Listed = HashMap<Uid, (u64, Option<u64>)>;
 
 /// The server does not answer, or not for now.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +86,7 @@ async fn answered<T, F>(
 where
     F: Future<Output = Result<T, kube::Error>>,
 {
+    let deadline = deadline.min(Instant::now() + LONGEST_REQUEST);
     loop {
         let limit = deadline.min(Instant::now() + ANSWER);
         let reason = match timeout_at(limit, request()).await {
@@ -106,9 +120,9 @@ pub(crate) async fn missed(
     api: &Api<Object>,
     label_selector: Option<&str>,
     (version, now): (u64, u64),
-) -> Vec<MissedEvent> {
+) -> Missed {
     if now <= version {
-        return Vec::new();
+        return Missed::default();
     }
     let replay = Replay {
         api,
@@ -116,13 +130,13 @@ pub(crate) async fn missed(
         deadline: Instant::now() + LONGEST,
     };
     match replay.since_oldest(version, now).await {
-        Ok(events) => events,
+        Ok(missed) => missed,
         Err(reason) => {
             warn!(
                 "the API server does not repeat what happened while nothing was watched ({reason}); objects that were \
                  created and deleted meanwhile are not known"
             );
-            Vec::new()
+            Missed::default()
         }
     }
 }
@@ -151,9 +165,12 @@ struct Replay<'a> {
 
 impl Replay<'_> {
     /// Returns the events between two versions, or those since the oldest version that the server has.
-    async fn since_oldest(&self, version: u64, now: u64) -> Result<Vec<MissedEvent>, Unanswered> {
+    async fn since_oldest(&self, version: u64, now: u64) -> Result<Missed, Unanswered> {
         if let Some(events) = self.between(version, now).await? {
-            return Ok(events);
+            return Ok(Missed {
+                events,
+                ..Missed::default()
+            });
         }
         let (mut unavailable, mut from) = (version, now);
         for _ in 0..MOST_STEPS {
@@ -167,18 +184,20 @@ impl Replay<'_> {
                 None => unavailable = middle,
             }
         }
-        let mut events = self.sampled(version, from).await;
-        events.extend(self.between(from, now).await?.unwrap_or_default());
-        Ok(events)
+        let mut missed = self.sampled(version, from).await;
+        let repeated = self.between(from, now).await?;
+        missed.events.extend(repeated.unwrap_or_default());
+        Ok(missed)
     }
 
     /// Returns states of objects between two versions of which the server repeats no events: what lists at some
     /// versions show, the middle first, and then the middles of the parts. An object that existed at none of these
     /// versions remains unknown.
-    async fn sampled(&self, after: u64, before: u64) -> Vec<MissedEvent> {
+    async fn sampled(&self, after: u64, before: u64) -> Missed {
         let deadline = self.deadline.min(Instant::now() + LONGEST_SAMPLING);
         let mut states = BTreeMap::new();
-        let mut listed = 0_usize;
+        let (mut count, mut versions) = (0_usize, BTreeSet::new());
+        let mut last_listed: HashMap<Uid, u64> = HashMap::new();
         for version in middles(after, before) {
             let mut params = ListParams::default()
                 .limit(LARGEST_SAMPLE)
@@ -195,19 +214,31 @@ impl Replay<'_> {
             if list.metadata.resource_version != Some(version.to_string()) {
                 break;
             }
-            listed = listed.saturating_add(list.items.len());
-            let is_whole = list.metadata.continue_.is_none_or(|it| it.is_empty());
+            if list.metadata.continue_.is_some_and(|it| !it.is_empty()) {
+                break;
+            }
+            count = count.saturating_add(list.items.len());
+            versions.insert(version);
             for object in list.items {
-                let Known { uid, version, .. } = object.known();
-                if version > after {
-                    states.insert((version, uid), object);
+                let known = object.known();
+                let last = last_listed.entry(Arc::clone(&known.uid)).or_default();
+                *last = version.max(*last);
+                if known.version > after {
+                    states.insert((known.version, known.uid), object);
                 }
             }
-            if !is_whole || listed > MOST_SAMPLED {
+            if count > MOST_SAMPLED || Instant::now() >= deadline {
                 break;
             }
         }
-        states.into_values().map(MissedEvent::Changed).collect()
+        let listed = last_listed.into_iter().map(|(uid, last)| {
+            let next = versions.range(last.saturating_add(1)..).next();
+            (uid, (last, next.copied()))
+        });
+        Missed {
+            events: states.into_values().map(MissedEvent::Changed).collect(),
+            listed: listed.collect(),
+        }
     }
 
     /// Returns the events between two versions; `None` if the server does not have the first.
@@ -317,8 +348,14 @@ pub(crate) struct History<'a> {
 
 impl History<'_> {
     /// Returns the last states of objects that no longer exist, as far as the server knows them. `api` is what
-    /// listed the collection.
-    pub(crate) async fn last_states(&self, api: &Api<Object>, missing: &[Known]) -> Vec<Object> {
+    /// listed the collection, and `listed` are lists of the past. A server that does not answer one search is asked for
+    /// no more.
+    pub(crate) async fn last_states(
+        &self,
+        api: &Api<Object>,
+        missing: &[Known],
+        listed: &Listed,
+    ) -> Vec<Object> {
         let mut found = Vec::new();
         if missing.is_empty() {
             return found;
@@ -332,13 +369,15 @@ impl History<'_> {
         let mut unanswered = missing.len();
         if let Some(now) = now {
             let mut searches = stream::iter(missing.to_vec())
-                .map(|gone| self.last_state(gone, now, deadline))
+                .map(|gone| {
+                    let (present, absent) = listed.get(&gone.uid).copied().unwrap_or_default();
+                    let present = present.max(gone.version);
+                    self.last_state(gone, (present, absent.unwrap_or(now)), deadline)
+                })
                 .buffer_unordered(AT_ONCE);
-            while let Some(search) = searches.next().await {
-                if let Ok(object) = search {
-                    unanswered = unanswered.saturating_sub(1);
-                    found.extend(object);
-                }
+            while let Some(Ok(object)) = searches.next().await {
+                unanswered = unanswered.saturating_sub(1);
+                found.extend(object);
             }
         }
         if unanswered > 0 {
@@ -350,11 +389,11 @@ impl History<'_> {
         found
     }
 
-    /// The last state of an object that was deleted before `now`, as far as it is later than the known one.
+    /// The last state of an object that existed at one version and not at another, as far as it is later than the first.
     async fn last_state(
         &self,
         gone: Known,
-        now: u64,
+        (mut present, mut absent): (u64, u64),
         deadline: Instant,
     ) -> Result<Option<Object>, Unanswered> {
         // With namespace and name the server looks up one key instead of going through all of them.
@@ -362,8 +401,6 @@ impl History<'_> {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, self.resource),
             None => Api::all_with(self.client.clone(), self.resource),
         };
-        // It existed at `present` and does not at `absent`.
-        let (mut present, mut absent) = (gone.version, now);
         let mut last = None;
         for _ in 0..MOST_STEPS {
             if absent <= present.saturating_add(1) {
@@ -444,8 +481,8 @@ mod tests {
         let seen = version_now(&api).await.unwrap().unwrap();
         sim.change(change);
         let now = version_now(&api).await.unwrap().unwrap();
-        let events = missed(&api, None, (seen, now)).await;
-        events.iter().map(name).collect()
+        let missed = missed(&api, None, (seen, now)).await;
+        missed.events.iter().map(name).collect()
     }
 
     #[tokio::test]
@@ -522,7 +559,7 @@ mod tests {
         }
     }
 
-    async fn last_states(missing: Known) -> Vec<u64> {
+    async fn last_states_after(missing: Known, listed: Listed) -> Vec<u64> {
         let server = Server::start(often_busy(answer)).await;
         let client = client(&server.cluster()).await;
         let resource = ResourceType::Pod.api_resource();
@@ -532,8 +569,24 @@ mod tests {
             resource: &resource,
             label_selector: None,
         };
-        let found = history.last_states(&api, &[missing]).await;
+        let found = history.last_states(&api, &[missing], &listed).await;
         found.iter().map(|it| it.known().version).collect()
+    }
+
+    async fn last_states(missing: Known) -> Vec<u64> {
+        last_states_after(missing, Listed::new()).await
+    }
+
+    #[tokio::test]
+    async fn bisection_begins_between_the_lists_that_were_made() {
+        let missing = object(pod("a", 1), 10).known();
+        let listed =
+            |present, absent| Listed::from([(Arc::clone(&missing.uid), (present, absent))]);
+        let found = last_states_after(missing.clone(), listed(58, Some(62)));
+        assert_eq!(found.await, [60]);
+        // The list has shown the last state.
+        let found = last_states_after(missing.clone(), listed(60, Some(61)));
+        assert_eq!(found.await, [0; 0]);
     }
 
     #[tokio::test]
@@ -554,8 +607,8 @@ mod tests {
             client(&server.cluster()).await,
             &ResourceType::Pod.api_resource(),
         );
-        let events = missed(&api, None, (10, 60)).await;
-        events.iter().map(name).collect()
+        let missed = missed(&api, None, (10, 60)).await;
+        missed.events.iter().map(name).collect()
     }
 
     fn deleted(name: &str, version: u64) -> serde_json::Value {
@@ -615,8 +668,10 @@ mod tests {
         let server = Server::start(often_busy(answer)).await;
         let client = client(&server.cluster()).await;
         let api = Api::all_with(client, &ResourceType::Pod.api_resource());
-        let events = missed(&api, None, (10, 60)).await;
-        let versions = events.iter().map(|event| match event {
+        let missed = missed(&api, None, (10, 60)).await;
+        assert_eq!(missed.listed[&Uid::from("early")], (30, Some(31)));
+        assert_eq!(missed.listed[&Uid::from("known")], (39, None));
+        let versions = missed.events.iter().map(|event| match event {
             MissedEvent::Changed(object) => (name(event), object.known().version),
             MissedEvent::Deleted(_) => (name(event), 0),
         });

@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 use super::{
     client::{ANSWER_TIMEOUT, Clients},
     errors::{explain, is_not_served, refuses_streaming_list},
-    history::{self, History, MissedEvent, Unanswered},
+    history::{self, History, Listed, MissedEvent, Unanswered},
     limits::{LARGEST_PAGE, TooMuch},
     liveness::WatchLiveness,
     namespace::NamespaceCheck,
@@ -70,6 +70,8 @@ struct Attempts {
     refused_streaming: bool,
     /// When the last attempt began.
     began: Moment,
+    /// The lists of the past since the last complete list.
+    listed: Listed,
 }
 
 /// What a watch wakes up for.
@@ -130,6 +132,7 @@ impl Watch {
             page: LARGEST_PAGE,
             refused_streaming: false,
             began: options.clock.moment(),
+            listed: Listed::new(),
         };
         loop {
             let liveness = WatchLiveness::new(options.clock.clone());
@@ -352,7 +355,9 @@ impl Watch {
                 self.apply_changes(state);
                 // A list that begins after this shows at least what exists at this version.
                 let version = history::version_now(&past.api).await?;
-                self.replay(past, version, state).await;
+                attempts
+                    .listed
+                    .extend(self.replay(past, version, state).await);
                 state.list_began(version, clock.moment());
             }
             Event::InitApply(object) => state.listed(object, now),
@@ -366,7 +371,9 @@ impl Watch {
             }
             Event::InitDone => {
                 let missing = state.missing_in_list();
-                let last_states = past.history.last_states(&past.api, &missing).await;
+                let listed = std::mem::take(&mut attempts.listed);
+                let last_states = past.history.last_states(&past.api, &missing, &listed);
+                let last_states = last_states.await;
                 state.list_completed(missing, &last_states, clock.moment());
                 self.set_absent(false);
                 // The next list may be of smaller objects.
@@ -377,15 +384,16 @@ impl Watch {
         Ok(())
     }
 
-    /// Applies what happened between the version that was seen last and `now`, as far as the server still has the events.
-    async fn replay(&self, past: &Past<'_>, now: Option<u64>, state: &mut WatchState) {
+    /// Applies what happened between the version that was seen last and `now`, as far as the server still knows it. Returns
+    /// the lists that it made of the past.
+    async fn replay(&self, past: &Past<'_>, now: Option<u64>, state: &mut WatchState) -> Listed {
         let (Some(seen), Some(now)) = (state.version(), now) else {
-            return;
+            return Listed::new();
         };
         let selector = past.history.label_selector;
-        let events = history::missed(&past.api, selector, (seen, now)).await;
-        let count = events.len();
-        for event in events {
+        let missed = history::missed(&past.api, selector, (seen, now)).await;
+        let count = missed.events.len();
+        for event in missed.events {
             let now = self.watched.options.clock.moment();
             match event {
                 MissedEvent::Changed(object) => state.changed_meanwhile(object, now),
@@ -400,6 +408,7 @@ impl Watch {
                 "the API server repeated what happened while nothing was watched"
             );
         }
+        missed.listed
     }
 
     /// Applies the changes of the view to the ledger.
