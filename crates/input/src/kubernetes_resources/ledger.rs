@@ -1,5 +1,7 @@
 //! The ledger that all parts of one input share, and how complete it is, behind one mutex.
 
+mod owned;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -63,7 +65,7 @@ impl State {
     ) -> Waiting {
         let budget = Budget::default();
         if self.ledger.knows(&observation.uid) {
-            observation.content = self.joined(observation.content, UnixSeconds::MAX);
+            observation.content = self.joined_now(&observation.uid, observation.content);
             return self.ledger.apply_within(observation, budget, bill);
         }
         let start = observation.start.max(observation.in_scope_since);
@@ -142,6 +144,9 @@ impl SharedLedger {
             related.remember(content);
             tables.remember(content);
         }
+        for (uid, content) in ledger.newest_of_all() {
+            related.belongs(uid, content, None, |uid| ledger.knows(uid));
+        }
         Self {
             state: Mutex::new(State {
                 ledger,
@@ -196,7 +201,11 @@ impl SharedLedger {
                     .ledger
                     .apply_within(observation, Budget::default(), bill);
             }
-            state.observe_joined(observation, bill)
+            let uid = Arc::clone(&observation.uid);
+            let before = state.controller_of(&uid);
+            let waiting = state.observe_joined(observation, bill);
+            state.belongs(&uid, before.as_deref());
+            waiting
         })
     }
 
@@ -291,6 +300,7 @@ impl SharedLedger {
         state.completeness.synced(watch, is_synced);
         let is_complete = state.completeness.complete_until(i64::MAX).is_some();
         if is_synced && is_complete {
+            state.related.all_listed();
             // Every watch has listed what exists, and these were not in any list.
             for uid in std::mem::take(&mut state.unplaced) {
                 let seen = state.seen.at;
@@ -382,7 +392,7 @@ impl SharedLedger {
         let lost = learned.map_or(0, |delivered| {
             self.change(|state| {
                 let ledger = &mut state.ledger;
-                match signer {
+                let lost = match signer {
                     _ if !is_first && delivered <= ledger.watermark() => 0,
                     Signer::Another if is_first => {
                         ledger.begin_at(delivered);
@@ -394,7 +404,9 @@ impl SharedLedger {
                     }
                     Signer::ThisReplica => ledger.adopt_unproved(delivered, true),
                     Signer::Unknown => ledger.adopt_unproved(delivered, false),
-                }
+                };
+                state.forget_controllers();
+                lost
             })
         });
         if is_first {

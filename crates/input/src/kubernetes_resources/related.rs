@@ -1,21 +1,29 @@
-//! Metadata of the namespaces and nodes that objects belong to, as it was at each moment.
+//! Metadata of the namespaces, nodes and controllers that objects belong to, as it was at each moment.
 //!
 //! A value that a mapping reads belongs to the content of each object that it concerns, so that a change divides the
 //! time of these objects. Changes of other objects and of the objects themselves arrive on different watches, so the
 //! versions that a window may still need are kept.
+//!
+//! Controllers differ from namespaces and nodes in that tenants make and delete them. So what is kept of them is
+//! bounded, and forgotten when they are gone; an object that has the metadata of one keeps it.
+
+mod controllers;
 
 use std::collections::{BTreeSet, HashMap};
 
 use meterline_core::{Document, Node, Reads};
-use meterline_ledger::UnixSeconds;
+use meterline_ledger::{Content as _, Uid, UnixSeconds};
 use meterline_script::Relation;
 
+use self::controllers::Controllers;
 use super::object::{BilledObject, metadata};
 
 /// How many versions of the metadata of one object are kept. An outage of hours with a change each second needs fewer;
 /// beyond that the oldest ones are forgotten, and an object that is first observed later has the oldest one that is
 /// left.
 const MOST_VERSIONS: usize = 16_384;
+/// How many versions of the metadata of a controller are kept, and how many bytes of them besides the last one.
+const MOST_OF_CONTROLLER: (usize, usize) = (256, 128 << 10);
 
 /// The metadata of one object, oldest first. The first version counts for all time before the second.
 #[derive(Debug, Default)]
@@ -33,6 +41,25 @@ impl Versions {
     fn latest(&self) -> Option<&(UnixSeconds, Document)> {
         self.0.last()
     }
+
+    fn bytes(&self) -> usize {
+        let sizes = self.0.iter().map(|(_, document)| document.size());
+        sizes.fold(0, usize::saturating_add)
+    }
+
+    /// Forgets the oldest versions before another one is added. Returns how many these are.
+    fn make_room(&mut self, relation: Relation) -> usize {
+        let (versions, bytes) = match relation {
+            Relation::Owner => MOST_OF_CONTROLLER,
+            Relation::Namespace | Relation::Node => (MOST_VERSIONS, usize::MAX),
+        };
+        let mut forgotten = 0;
+        while self.0.len() >= versions || self.bytes() > bytes {
+            self.0.remove(0);
+            forgotten += 1;
+        }
+        forgotten
+    }
 }
 
 /// What was learned of the metadata of an object.
@@ -41,6 +68,8 @@ pub(super) struct RelatedChange {
     /// Since when it counts for objects that already have an earlier version.
     pub(super) since: UnixSeconds,
     pub(super) metadata: Document,
+    /// How many older versions were forgotten for it.
+    pub(super) forgotten: usize,
 }
 
 /// See the module documentation.
@@ -49,6 +78,9 @@ pub(super) struct RelatedObjects {
     /// What is read, by relation.
     reads: Vec<(Relation, Reads)>,
     known: HashMap<(Relation, Box<str>), Versions>,
+    controllers: Controllers,
+    /// Whether there may be controllers that no watch has seen.
+    has_remembered: bool,
 }
 
 impl RelatedObjects {
@@ -56,6 +88,8 @@ impl RelatedObjects {
         Self {
             reads,
             known: HashMap::new(),
+            controllers: Controllers::default(),
+            has_remembered: false,
         }
     }
 
@@ -63,14 +97,15 @@ impl RelatedObjects {
     pub(super) fn remember(&mut self, content: &BilledObject) {
         for (relation, _) in &self.reads {
             if let (Some(name), Some(metadata)) =
-                (content.name_of(*relation), content.related(*relation))
+                (content.name_of(*relation), content.metadata_of(*relation))
             {
                 let versions = self.known.entry((*relation, name.into())).or_default();
                 if versions.0.is_empty() {
-                    versions.0.push((UnixSeconds::MIN, metadata.to_document()));
+                    versions.0.push((UnixSeconds::MIN, metadata));
                 }
             }
         }
+        self.has_remembered = true;
     }
 
     /// Whether nothing of other objects is read.
@@ -138,15 +173,94 @@ impl RelatedObjects {
             // Two changes have the order in which they are seen.
             Some((known_since, _)) => since.max(*known_since),
         };
-        if versions.0.len() >= MOST_VERSIONS {
-            versions.0.remove(0);
-        }
+        let forgotten = versions.make_room(relation);
         versions.0.push((since, metadata.clone()));
-        Some(RelatedChange { since, metadata })
+        Some(RelatedChange {
+            since,
+            metadata,
+            forgotten,
+        })
+    }
+
+    /// Learns the metadata of a controller, as [`Self::learn`] does. What has its first version for all time is only
+    /// what has none: another controller may have had its name before.
+    pub(super) fn learn_controller(
+        &mut self,
+        (uid, key): (&Uid, &str),
+        object: Node<'_>,
+        since: UnixSeconds,
+    ) -> Option<RelatedChange> {
+        self.controllers.exists(uid, key);
+        self.learn((Relation::Owner, key), object, since)
+    }
+
+    /// A controller is gone since `at`. Returns its namespace, and how many there are forgotten before it is known that
+    /// nothing needs them any more.
+    pub(super) fn controller_gone(&mut self, uid: &str, at: UnixSeconds) -> Option<(Box<str>, usize)> {
+        let key = self.controllers.gone(uid, at)?;
+        let versions = self.known.get(&(Relation::Owner, key.clone()));
+        let bytes = versions.map_or(0, Versions::bytes);
+        let forgotten = self.controllers.keep(&key, at, bytes);
+        let count = forgotten.len();
+        self.drop_controllers(forgotten);
+        Some((controllers::namespace(&key).into(), count))
+    }
+
+    fn drop_controllers(&mut self, keys: Vec<Box<str>>) {
+        for key in keys {
+            self.known.remove(&(Relation::Owner, key));
+        }
+    }
+
+    /// Every watch has listed what exists: controllers that were not in any list are gone, and what has their metadata
+    /// keeps it.
+    pub(super) fn all_listed(&mut self) {
+        if std::mem::take(&mut self.has_remembered) {
+            let controllers = &self.controllers;
+            self.known.retain(|(relation, key), _| {
+                *relation != Relation::Owner || controllers.is_known(key)
+            });
+        }
+    }
+
+    /// An object has this content, and `before` was the key of its controller. `exists` tells which objects are still known.
+    pub(super) fn belongs(
+        &mut self,
+        uid: &Uid,
+        content: &BilledObject,
+        before: Option<&str>,
+        exists: impl Fn(&str) -> bool,
+    ) {
+        if let Some(key) = content.name_of(Relation::Owner)
+            && before != Some(key)
+        {
+            self.controllers.has(key, uid, exists);
+        }
+    }
+
+    /// The objects that a controller made.
+    pub(super) fn made_by(&self, key: &str) -> Vec<Uid> {
+        self.controllers.pods(key)
+    }
+
+    /// Returns a content with the metadata that the one before it had of the same controller, if the controller is
+    /// forgotten.
+    pub(super) fn inherited(&self, content: BilledObject, before: &BilledObject) -> BilledObject {
+        let key = content.name_of(Relation::Owner);
+        let is_forgotten = key.is_some()
+            && content.metadata_of(Relation::Owner).is_none()
+            && key == before.name_of(Relation::Owner)
+            && !before.is_partial();
+        match before.metadata_of(Relation::Owner).filter(|_| is_forgotten) {
+            Some(metadata) => content.with_related(Relation::Owner, Some(metadata.root())),
+            None => content,
+        }
     }
 
     /// Forgets the versions that nothing before `watermark` needs.
     pub(super) fn forget(&mut self, watermark: UnixSeconds) {
+        let gone = self.controllers.forget(watermark);
+        self.drop_controllers(gone);
         for versions in self.known.values_mut() {
             let later = versions.0.partition_point(|(since, _)| *since <= watermark);
             if later > 1 {

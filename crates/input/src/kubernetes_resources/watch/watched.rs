@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use meterline_core::{Health, Metrics, Node, Reads};
-use meterline_ledger::Content as _;
+use meterline_ledger::{Content as _, Observation};
 use meterline_script::Relation;
 
 use super::{client::Wanted, view::Change, warnings::WatchWarnings};
 use crate::kubernetes_resources::{
-    budgets::Budgets, ledger::SharedLedger, metrics::LedgerReport, object::Projection,
+    budgets::Budgets, ledger::SharedLedger, metrics::LedgerReport, object::{BilledObject, Projection, controller_key},
     options::Options, resource_type::ResourceType,
 };
 
@@ -45,11 +45,12 @@ impl Watched {
     }
 
     /// The same for the watch of other objects, of whose metadata this is read.
-    pub(crate) fn of_related(&self, relation: Relation, reads: &Reads) -> Self {
-        let resource_type = match relation {
-            Relation::Namespace => ResourceType::Namespace,
-            Relation::Node => ResourceType::Node,
-        };
+    pub(crate) fn of_related(
+        &self,
+        relation: Relation,
+        resource_type: ResourceType,
+        reads: &Reads,
+    ) -> Self {
         Self {
             options: Options {
                 resource_type,
@@ -68,8 +69,28 @@ impl Watched {
     /// What is requested of objects.
     pub(crate) fn wanted(&self) -> Wanted {
         match self.relation {
-            Some(Relation::Namespace | Relation::Node) => Wanted::Metadata,
+            Some(Relation::Namespace | Relation::Node | Relation::Owner) => Wanted::Metadata,
             None => Wanted::Objects,
+        }
+    }
+
+    /// A watch of controllers saw one.
+    fn controller_seen(&self, observation: &Observation<BilledObject>) {
+        let Self {
+            ledger, budgets, ..
+        } = self;
+        let (uid, content) = (&observation.uid, &observation.content);
+        budgets.came(uid, content);
+        let object = content.document.root();
+        let name = object.path(&["metadata", "name"]).and_then(Node::as_str);
+        let (namespace, name) = (content.owner(), name.unwrap_or_default());
+        let key = controller_key(self.options.resource_type, namespace, name, uid);
+        let now = observation.observed_at;
+        let since = observation.content_since.unwrap_or(now);
+        let amended = ledger.controller((uid, &key), object, (since, now));
+        budgets.forgot(namespace, amended.forgotten);
+        for (owner, waiting) in amended.divided {
+            budgets.waits(&owner, waiting);
         }
     }
 
@@ -82,6 +103,16 @@ impl Watched {
             ..
         } = self;
         match change {
+            Change::Observed(observation) if self.relation == Some(Relation::Owner) => {
+                self.controller_seen(&observation);
+            }
+            Change::Deleted { uid, at } | Change::Vanished { uid, now: at, .. }
+                if self.relation == Some(Relation::Owner) =>
+            {
+                if let Some((namespace, forgotten)) = ledger.controller_gone(&uid, at) {
+                    budgets.forgot(&namespace, forgotten);
+                }
+            }
             Change::Observed(observation) if let Some(relation) = self.relation => {
                 let now = observation.observed_at;
                 let object = observation.content.document.root();
