@@ -196,7 +196,11 @@ impl RelatedObjects {
 
     /// A controller is gone since `at`. Returns its namespace, and how many there are forgotten before it is known that
     /// nothing needs them any more.
-    pub(super) fn controller_gone(&mut self, uid: &str, at: UnixSeconds) -> Option<(Box<str>, usize)> {
+    pub(super) fn controller_gone(
+        &mut self,
+        uid: &str,
+        at: UnixSeconds,
+    ) -> Option<(Box<str>, usize)> {
         let key = self.controllers.gone(uid, at)?;
         let versions = self.known.get(&(Relation::Owner, key.clone()));
         let bytes = versions.map_or(0, Versions::bytes);
@@ -236,6 +240,12 @@ impl RelatedObjects {
         {
             self.controllers.has(key, uid, exists);
         }
+    }
+
+    /// Whether the metadata of a controller is kept.
+    #[cfg(test)]
+    pub(super) fn knows_controller(&self, key: &str) -> bool {
+        self.known.contains_key(&(Relation::Owner, key.into()))
     }
 
     /// The objects that a controller made.
@@ -382,6 +392,86 @@ mod tests {
         let content = related.joined(pod(), 12);
         let node = content.related(Relation::Node).unwrap().to_value();
         assert_eq!(node, json!({"labels": {"tier": "gpu"}}));
+    }
+
+    /// A content of a pod of a Deployment, with what is read of its labels.
+    fn owned(labels: Option<serde_json::Value>) -> BilledObject {
+        let mut content =
+            json!({"owner_key()": "n/Deployment/web", "owner()": {"kind": "Deployment"}});
+        if let Some(labels) = labels {
+            content["owner()"]["labels"] = labels;
+        }
+        BilledObject::from(Document::from(&content))
+    }
+
+    fn of_controllers() -> RelatedObjects {
+        RelatedObjects::new(vec![(Relation::Owner, Reads::of(&["labels.team"]))])
+    }
+
+    fn learn_controller(related: &mut RelatedObjects, team: &str, since: i64) -> RelatedChange {
+        let object = Document::from(&json!({"metadata": {"labels": {"team": team}}}));
+        let of = (&"u".into(), "n/Deployment/web");
+        let change = related.learn_controller(of, object.root(), since);
+        change.unwrap()
+    }
+
+    #[test]
+    fn what_is_restored_of_a_controller_counts_until_every_watch_has_listed() {
+        let mut related = of_controllers();
+        related.remember(&owned(None));
+        assert!(!related.knows_controller("n/Deployment/web"));
+        related.remember(&owned(Some(json!({"team": "red"}))));
+        let owner = related.joined(owned(None), 5);
+        let owner = owner.related(Relation::Owner).unwrap().to_value();
+        assert_eq!(
+            owner,
+            json!({"kind": "Deployment", "labels": {"team": "red"}})
+        );
+        // The list shows what it became meanwhile.
+        assert_eq!(learn_controller(&mut related, "blue", 20).since, 20);
+        related.all_listed();
+        assert!(related.knows_controller("n/Deployment/web"));
+
+        let mut related = of_controllers();
+        related.remember(&owned(Some(json!({"team": "red"}))));
+        related.all_listed();
+        assert!(
+            !related.knows_controller("n/Deployment/web"),
+            "no list shows it"
+        );
+    }
+
+    #[test]
+    fn a_content_inherits_only_of_the_same_controller_and_only_what_is_forgotten() {
+        let related = of_controllers();
+        let before = owned(Some(json!({"team": "red"})));
+        let team = |content: &BilledObject| {
+            let metadata = content.metadata_of(Relation::Owner);
+            metadata.map(|it| it.root().to_value()["labels"]["team"].clone())
+        };
+        let inherited = related.inherited(owned(None), &before);
+        assert_eq!(team(&inherited), Some(json!("red")));
+        let other = before.with_field("owner_key()", None);
+        assert_eq!(team(&related.inherited(owned(None), &other)), None);
+        let known = owned(Some(json!({"team": "blue"})));
+        assert_eq!(
+            team(&related.inherited(known, &before)),
+            Some(json!("blue"))
+        );
+    }
+
+    #[test]
+    fn versions_of_a_controller_are_bounded_and_those_that_are_forgotten_are_counted() {
+        let mut related = of_controllers();
+        let forgotten =
+            (0..300).map(|at| learn_controller(&mut related, &at.to_string(), at).forgotten);
+        let forgotten: usize = forgotten.sum();
+        assert_eq!(forgotten, 300 - MOST_OF_CONTROLLER.0);
+        let long = |at: i64| format!("{at} {}", "x".repeat(50 << 10));
+        let changes = (300..310).map(|at| learn_controller(&mut related, &long(at), at));
+        assert!(changes.map(|it| it.forgotten).sum::<usize>() > 250);
+        let versions = &related.known[&(Relation::Owner, "n/Deployment/web".into())];
+        assert!((2..=4).contains(&versions.0.len()), "{}", versions.0.len());
     }
 
     #[test]

@@ -134,3 +134,147 @@ impl SharedLedger {
         self.state().related.controller_gone(uid, at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use meterline_core::{Document, Reads};
+    use meterline_ledger::DeliveryResult;
+    use serde_json::json;
+
+    use super::*;
+    use crate::kubernetes_resources::{
+        ledger::Signer,
+        object::Projection,
+        options::Options,
+        testing::{WATCH, ledger, observation, options},
+        watch::Cluster,
+    };
+
+    const WEB: &str = "n/Deployment/web";
+
+    fn shared(change: impl FnOnce(&mut Options)) -> Arc<SharedLedger> {
+        let mut options = options(Cluster::default());
+        let reads = Reads::of(&["owner().kind", "owner().labels.team"]);
+        options.projection = Arc::new(Projection::of(&reads, options.resource_type));
+        change(&mut options);
+        let ledger = ledger(&options, 0);
+        ledger.synced(WATCH, true);
+        ledger
+    }
+
+    /// A pod that a Deployment made is observed at `now`.
+    fn observe(ledger: &SharedLedger, pod: &str, deployment: &str, now: i64) {
+        let mut seen = observation(pod, 1, None);
+        let metadata = json!({
+            "name": pod, "namespace": "n", "labels": {"pod-template-hash": "5d9"},
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "uid": "r",
+                "name": format!("{deployment}-5d9"), "controller": true}],
+        });
+        let document = seen.content.document.clone();
+        let metadata = Document::from(&metadata);
+        let document = document.with_field("metadata", Some(metadata.root()));
+        seen.content = BilledObject::of(&document, &ledger.projection);
+        seen.observed_at = now;
+        ledger.observe(seen);
+    }
+
+    /// The Deployment has this team since then. Returns how many pods were divided.
+    fn team(ledger: &SharedLedger, (uid, key): (&str, &str), team: &str, since: i64) -> usize {
+        let object = Document::from(&json!({"metadata": {"labels": {"team": team}}}));
+        let times = (since, since);
+        let amended = ledger.controller((&uid.into(), key), object.root(), times);
+        amended.divided.len()
+    }
+
+    /// Pod, start, end and team of what is handed out up to `until`.
+    fn billed(ledger: &SharedLedger, until: i64) -> Vec<String> {
+        ledger.alive(WATCH, until);
+        let mut found = Vec::new();
+        while let Some(window) = ledger.next(until).0 {
+            for it in &window.batch.pieces {
+                let owner = it.content.related(Relation::Owner).unwrap().to_value();
+                assert_eq!(owner["kind"], "Deployment");
+                let team = owner["labels"]["team"].as_str().unwrap_or("-");
+                found.push(format!("{} {}..{} {team}", it.uid, it.start, it.end));
+            }
+            ledger.settle(window.batch.tag, |_| DeliveryResult::Delivered);
+        }
+        found
+    }
+
+    #[test]
+    fn a_controller_that_comes_after_its_pods_counts_for_those_that_wait_for_it() {
+        let ledger = shared(|_| ());
+        observe(&ledger, "a", "web", 2);
+        observe(&ledger, "b", "other", 2);
+        assert_eq!(team(&ledger, ("u", WEB), "red", 3), 0, "from the start");
+        observe(&ledger, "c", "web", 4);
+        assert_eq!(
+            team(&ledger, ("u", WEB), "red", 5),
+            0,
+            "nothing that is read changed"
+        );
+        assert_eq!(team(&ledger, ("u", WEB), "blue", 6), 2);
+        observe(&ledger, "d", "web", 7);
+        observe(&ledger, "a", "web", 8);
+        let expected = [
+            "a 1..6 red",
+            "a 6..10 blue",
+            "b 1..10 -",
+            "c 1..6 red",
+            "c 6..10 blue",
+            "d 1..6 red",
+            "d 6..10 blue",
+        ];
+        assert_eq!(billed(&ledger, 10), expected);
+    }
+
+    #[test]
+    fn a_pod_keeps_the_labels_of_a_controller_that_is_gone_until_another_has_its_name() {
+        let ledger = shared(|_| ());
+        observe(&ledger, "a", "web", 2);
+        team(&ledger, ("u", WEB), "red", 3);
+        assert_eq!(ledger.controller_gone("u", 8), Some(("n".into(), 0)));
+        assert_eq!(billed(&ledger, 10), ["a 1..10 red"]);
+        assert!(
+            !ledger.state().related.knows_controller(WEB),
+            "it is forgotten"
+        );
+        observe(&ledger, "a", "web", 12);
+        observe(&ledger, "late", "web", 13);
+        assert_eq!(team(&ledger, ("v", WEB), "blue", 15), 1);
+        let again = billed(&ledger, 20);
+        // What is late has the only labels that are known.
+        assert_eq!(again[0], "late 1..10 blue");
+        assert_eq!(
+            again[1..],
+            ["a 10..15 red", "a 15..20 blue", "late 10..20 blue"]
+        );
+    }
+
+    #[test]
+    fn a_pod_that_another_controller_adopts_has_its_labels() {
+        let ledger = shared(|_| ());
+        team(&ledger, ("u", WEB), "red", 1);
+        team(&ledger, ("v", "n/Deployment/shop"), "blue", 1);
+        observe(&ledger, "a", "web", 2);
+        observe(&ledger, "a", "shop", 6);
+        team(&ledger, ("u", WEB), "green", 7);
+        team(&ledger, ("v", "n/Deployment/shop"), "black", 8);
+        let expected = ["a 1..6 red", "a 6..8 blue", "a 8..10 black"];
+        assert_eq!(billed(&ledger, 10), expected);
+    }
+
+    #[test]
+    fn a_replica_that_stands_by_forgets_controllers_that_are_gone() {
+        let ledger = shared(|it| it.is_elected = true);
+        ledger.learn(None, Signer::Unknown);
+        team(&ledger, ("u", WEB), "red", 3);
+        ledger.controller_gone("u", 8);
+        ledger.alive(WATCH, 9);
+        ledger.learn(Some(7), Signer::Another);
+        assert!(ledger.state().related.knows_controller(WEB));
+        ledger.learn(Some(20), Signer::Another);
+        assert!(!ledger.state().related.knows_controller(WEB));
+    }
+}

@@ -46,7 +46,8 @@ impl<'a> Owner<'a> {
     pub(super) fn of(object: Node<'a>) -> Option<Self> {
         let metadata = object.get("metadata")?;
         let mut references = metadata.get("ownerReferences")?.items();
-        let is_controller = |it: &Node<'_>| it.get("controller").and_then(Node::scalar) == Some(Scalar::Bool(true));
+        let is_controller =
+            |it: &Node<'_>| it.get("controller").and_then(Node::scalar) == Some(Scalar::Bool(true));
         let reference = references.find(is_controller)?;
         let field = |key: &str| {
             let text = reference.get(key)?.as_str()?;
@@ -209,22 +210,68 @@ mod tests {
     #[test]
     fn the_top_controller_follows_from_the_name_of_what_it_made() {
         for (api_version, kind, name, expected, key) in [
-            ("apps/v1", "ReplicaSet", "web-5d9", "Deployment web", "n/Deployment/web"),
-            ("apps/v1", "ReplicaSet", "a-b-5d9", "Deployment a-b", "n/Deployment/a-b"),
-            ("apps/v1", "ReplicaSet", "web-5d8", "ReplicaSet web-5d8", "none"),
+            (
+                "apps/v1",
+                "ReplicaSet",
+                "web-5d9",
+                "Deployment web",
+                "n/Deployment/web",
+            ),
+            (
+                "apps/v1",
+                "ReplicaSet",
+                "a-b-5d9",
+                "Deployment a-b",
+                "n/Deployment/a-b",
+            ),
+            (
+                "apps/v1",
+                "ReplicaSet",
+                "web-5d8",
+                "ReplicaSet web-5d8",
+                "none",
+            ),
             ("apps/v1", "ReplicaSet", "-5d9", "ReplicaSet -5d9", "none"),
             ("apps/v1", "ReplicaSet", "5d9", "ReplicaSet 5d9", "none"),
-            ("example.com/v1", "ReplicaSet", "web-5d9", "ReplicaSet web-5d9", "none"),
-            ("apps/v1", "StatefulSet", "db", "StatefulSet db", "n/StatefulSet/db/u"),
-            ("apps/v1", "DaemonSet", "log", "DaemonSet log", "n/DaemonSet/log/u"),
-            ("example.com/v1", "DaemonSet", "log", "DaemonSet log", "none"),
+            (
+                "example.com/v1",
+                "ReplicaSet",
+                "web-5d9",
+                "ReplicaSet web-5d9",
+                "none",
+            ),
+            (
+                "apps/v1",
+                "StatefulSet",
+                "db",
+                "StatefulSet db",
+                "n/StatefulSet/db/u",
+            ),
+            (
+                "apps/v1",
+                "DaemonSet",
+                "log",
+                "DaemonSet log",
+                "n/DaemonSet/log/u",
+            ),
+            (
+                "example.com/v1",
+                "DaemonSet",
+                "log",
+                "DaemonSet log",
+                "none",
+            ),
             ("v1", "Node", "m", "Node m", "none"),
             // Nothing but ReplicaSets has a Deployment in between.
             ("apps/v1", "Deployment", "web", "Deployment web", "none"),
             ("batch/v1", "CronJob", "tidy", "CronJob tidy", "none"),
         ] {
             let pod = pod(&[reference(api_version, kind, name)]);
-            assert_eq!(owner(&pod), (expected.to_owned(), key.to_owned()), "{kind} {name}");
+            assert_eq!(
+                owner(&pod),
+                (expected.to_owned(), key.to_owned()),
+                "{kind} {name}"
+            );
         }
     }
 
@@ -233,7 +280,11 @@ mod tests {
         let job = |name: &str| owner(&pod(&[reference("batch/v1", "Job", name)]));
         for minute in [29_935_440, 29_935_441, 29_935_439, 29_935_440 - 31 * 1_440] {
             let (found, key) = job(&format!("tidy-up-{minute}"));
-            assert_eq!((&*found, &*key), ("CronJob tidy-up", "n/CronJob/tidy-up"), "{minute}");
+            assert_eq!(
+                (&*found, &*key),
+                ("CronJob tidy-up", "n/CronJob/tidy-up"),
+                "{minute}"
+            );
         }
         for name in [
             "tidy-29935442",

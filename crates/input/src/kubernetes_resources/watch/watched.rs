@@ -8,8 +8,12 @@ use meterline_script::Relation;
 
 use super::{client::Wanted, view::Change, warnings::WatchWarnings};
 use crate::kubernetes_resources::{
-    budgets::Budgets, ledger::SharedLedger, metrics::LedgerReport, object::{BilledObject, Projection, controller_key},
-    options::Options, resource_type::ResourceType,
+    budgets::Budgets,
+    ledger::SharedLedger,
+    metrics::LedgerReport,
+    object::{BilledObject, Projection, controller_key},
+    options::Options,
+    resource_type::ResourceType,
 };
 
 /// What all watches of one input use together.
@@ -147,6 +151,10 @@ impl Watched {
 
 #[cfg(test)]
 mod tests {
+    use meterline_core::Document;
+    use meterline_ledger::Uid;
+    use serde_json::json;
+
     use super::*;
     use crate::kubernetes_resources::{
         testing::{Parts, WATCH, observation, options},
@@ -182,5 +190,60 @@ mod tests {
         assert_eq!((seen.at, seen.versions[&watch]), (20, 7));
         apply(Change::Synced(false));
         assert_eq!(parts.ledger.complete_until(), None);
+    }
+
+    #[test]
+    fn what_a_watch_of_controllers_sees_belongs_to_their_pods() {
+        let mut options = options(Cluster::default());
+        let reads = Reads::of(&["owner().labels.team"]);
+        options.projection = Arc::new(Projection::of(&reads, ResourceType::Pod));
+        let parts = Parts::new(options, 0);
+        let pods = parts.watched();
+        let (relation, reads) = &parts.options.projection.related[0];
+        let sets = pods.of_related(*relation, ResourceType::StatefulSet, reads);
+        assert!(sets.wanted() == Wanted::Metadata && pods.wanted() == Wanted::Objects);
+        let watch: Arc<str> = WATCH.into();
+        let mut pod = observation("a", 1, None);
+        let metadata = json!({"namespace": "n", "ownerReferences": [{"apiVersion": "apps/v1",
+            "kind": "StatefulSet", "name": "db", "uid": "s", "controller": true}]});
+        let metadata = Document::from(&metadata);
+        let document = pod
+            .content
+            .document
+            .with_field("metadata", Some(metadata.root()));
+        pod.content = BilledObject::of(&document, &parts.options.projection);
+        pods.apply(&watch, Change::Observed(pod));
+        let seen = |team: &str, since: i64| {
+            let mut seen = observation("s", since, None);
+            let set =
+                json!({"metadata": {"name": "db", "namespace": "n", "labels": {"team": team}}});
+            seen.content = BilledObject::of(&Document::from(&set), &sets.options.projection);
+            seen.content_since = Some(since);
+            sets.apply(&watch, Change::Observed(seen));
+        };
+        let teams = || -> Vec<String> {
+            parts.ledger.with_ledger(|ledger| {
+                let contents = ledger.newest_of_all();
+                let team = |(_, content): (&_, &BilledObject)| {
+                    let owner = content.related(Relation::Owner)?.path(&["labels", "team"]);
+                    owner?.as_str().map(ToOwned::to_owned)
+                };
+                contents.filter_map(team).collect()
+            })
+        };
+        assert_eq!(teams(), [""; 0]);
+        seen("red", 5);
+        assert_eq!(teams(), ["red"]);
+        seen("blue", 8);
+        assert_eq!(teams(), ["blue"]);
+        let (uid, at): (Uid, _) = ("s".into(), 9);
+        sets.apply(&watch, Change::Deleted { uid, at });
+        assert_eq!(
+            teams(),
+            ["blue"],
+            "the last value counts for what it leaves"
+        );
+        assert_eq!(parts.existing(), ["a"]);
+        assert_eq!(parts.metric("kubernetes_controllers_forgotten"), 0.0);
     }
 }
