@@ -18,6 +18,7 @@ use tokio::{
     time::Instant,
 };
 
+use self::owned::with_owners;
 use super::{
     leader::claim::Signer,
     lookup_tables::LookupTables,
@@ -93,12 +94,6 @@ impl State {
         }
         waiting
     }
-
-    /// Returns a content with what belongs to it at a time.
-    fn joined(&self, content: BilledObject, time: UnixSeconds) -> BilledObject {
-        let content = self.related.joined(content, time);
-        self.tables.joined(&content, time).unwrap_or(content)
-    }
 }
 
 /// A window that may be sent.
@@ -106,17 +101,6 @@ pub(super) struct DueWindow {
     pub(super) batch: WindowBatch<BilledObject>,
     /// The generation that the state file must have before the window is sent.
     pub(super) generation: u64,
-}
-
-/// The effect of the budgets on objects, with their owners.
-fn with_owners(
-    ledger: &Ledger<BilledObject>,
-    divided: Vec<(Uid, Waiting)>,
-) -> Vec<(Arc<str>, Waiting)> {
-    let divided = divided.into_iter();
-    divided
-        .map(|(uid, waiting)| (ledger.owner(&uid).unwrap_or_default(), waiting))
-        .collect()
 }
 
 /// See the module documentation.
@@ -201,11 +185,7 @@ impl SharedLedger {
                     .ledger
                     .apply_within(observation, Budget::default(), bill);
             }
-            let uid = Arc::clone(&observation.uid);
-            let before = state.controller_of(&uid);
-            let waiting = state.observe_joined(observation, bill);
-            state.belongs(&uid, before.as_deref());
-            waiting
+            state.observe_owned(observation, bill)
         })
     }
 
