@@ -15,6 +15,7 @@ use meterline_core::{Document, Node, Reads};
 use meterline_ledger::{Content as _, Uid, UnixSeconds};
 use meterline_script::Relation;
 
+pub(super) use self::controllers::Controller;
 use self::controllers::Controllers;
 use super::object::{BilledObject, metadata};
 
@@ -186,12 +187,13 @@ impl RelatedObjects {
     /// what has none: another controller may have had its name before.
     pub(super) fn learn_controller(
         &mut self,
-        (uid, key): (&Uid, &str),
+        controller: Controller<'_>,
         object: Node<'_>,
         since: UnixSeconds,
     ) -> Option<RelatedChange> {
-        self.controllers.exists(uid, key);
-        self.learn((Relation::Owner, key), object, since)
+        let is_news = self.controllers.exists(controller);
+        let of = (Relation::Owner, controller.key);
+        is_news.then(|| self.learn(of, object, since)).flatten()
     }
 
     /// A controller is gone since `at`. Returns its namespace, and how many there are forgotten before it is known that
@@ -410,7 +412,11 @@ mod tests {
 
     fn learn_controller(related: &mut RelatedObjects, team: &str, since: i64) -> RelatedChange {
         let object = Document::from(&json!({"metadata": {"labels": {"team": team}}}));
-        let of = (&"u".into(), "n/Deployment/web");
+        let of = Controller {
+            uid: &"u".into(),
+            key: "n/Deployment/web",
+            created: 1,
+        };
         let change = related.learn_controller(of, object.root(), since);
         change.unwrap()
     }

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::kubernetes_resources::{
+    related::Controller,
     state::StateFile,
     testing::{WATCH, observation, options},
     watch::Cluster,
@@ -190,8 +191,12 @@ impl Replica {
                 let object = json!({"metadata": {"labels": {"team": team.to_string()}}});
                 let (object, of) = (Document::from(&object), self.world.deployment(at));
                 let times = (at, self.now.max(at));
-                self.ledger
-                    .controller((&of, DEPLOYMENT), object.root(), times);
+                let controller = Controller {
+                    uid: &of,
+                    key: DEPLOYMENT,
+                    created: of.parse().unwrap(),
+                };
+                self.ledger.controller(controller, object.root(), times);
             }
             Event::Gone => {
                 let of = self.world.deployment(at);

@@ -10,7 +10,7 @@ use meterline_ledger::{Budget, Ledger, Observation, Uid, UnixSeconds, Waiting};
 use meterline_script::Relation;
 
 use super::{SharedLedger, State};
-use crate::kubernetes_resources::object::BilledObject;
+use crate::kubernetes_resources::{object::BilledObject, related::Controller};
 
 /// What followed from the metadata of a controller.
 #[derive(Debug, Default)]
@@ -124,15 +124,16 @@ impl State {
 }
 
 impl SharedLedger {
-    /// The metadata of the controller with this UID and key was seen at `now`, as it is since `since`.
+    /// The metadata of a controller was seen at `now`, as it is since `since`.
     pub(in crate::kubernetes_resources) fn controller(
         &self,
-        (uid, key): (&Uid, &str),
+        controller: Controller<'_>,
         object: Node<'_>,
         (since, now): (UnixSeconds, UnixSeconds),
     ) -> Amended {
         let since = since.min(now);
-        let learn = |state: &mut State| state.related.learn_controller((uid, key), object, since);
+        let key = controller.key;
+        let learn = |state: &mut State| state.related.learn_controller(controller, object, since);
         // Most events of a controller change nothing that is read.
         let Some(change) = learn(&mut self.state()) else {
             return Amended::default();
@@ -216,7 +217,12 @@ mod tests {
     fn team(ledger: &SharedLedger, (uid, key): (&str, &str), team: &str, since: i64) -> usize {
         let object = Document::from(&json!({"metadata": {"labels": {"team": team}}}));
         let times = (since, since);
-        let amended = ledger.controller((&uid.into(), key), object.root(), times);
+        let controller = Controller {
+            uid: &uid.into(),
+            key,
+            created: since,
+        };
+        let amended = ledger.controller(controller, object.root(), times);
         amended.divided.len()
     }
 

@@ -34,6 +34,15 @@ impl GoneOnes {
     }
 }
 
+/// A controller that exists.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::kubernetes_resources) struct Controller<'a> {
+    pub(in crate::kubernetes_resources) uid: &'a Uid,
+    /// What its pods find it by.
+    pub(in crate::kubernetes_resources) key: &'a str,
+    pub(in crate::kubernetes_resources) created: UnixSeconds,
+}
+
 /// A controller that is gone.
 #[derive(Debug)]
 struct Gone {
@@ -47,8 +56,9 @@ struct Gone {
 pub(super) struct Controllers {
     /// The key of each controller that exists, by UID.
     keys: HashMap<Uid, Box<str>>,
-    /// The UID of each controller that exists, by key: another one may get the name of one that is gone.
-    uids: HashMap<Box<str>, Uid>,
+    /// The UID of each controller that exists, and when it was created, by key: another one may get the name of one
+    /// that is gone.
+    uids: HashMap<Box<str>, (Uid, UnixSeconds)>,
     /// Those that are gone, with when.
     gone_at: HashMap<Box<str>, UnixSeconds>,
     /// The same by namespace, in order. A controller that exists again is still in it.
@@ -80,15 +90,22 @@ impl Default for Controllers {
 }
 
 impl Controllers {
-    /// A controller exists.
-    pub(super) fn exists(&mut self, uid: &Uid, key: &str) {
-        if self.uids.get(key) != Some(uid) {
-            self.keys.insert(Arc::clone(uid), key.into());
-            if let Some(before) = self.uids.insert(key.into(), Arc::clone(uid)) {
-                self.keys.remove(&before);
-            }
+    /// A controller exists. Returns whether this is news of the one that has the name now: after a gap a list shows what
+    /// exists, and then comes the last state of what does not.
+    pub(super) fn exists(&mut self, controller: Controller<'_>) -> bool {
+        let Controller { uid, key, created } = controller;
+        match self.uids.get(key) {
+            Some((known, _)) if known == uid => return true,
+            Some((_, known)) if *known > created => return false,
+            _ => {}
+        }
+        self.keys.insert(Arc::clone(uid), key.into());
+        let before = self.uids.insert(key.into(), (Arc::clone(uid), created));
+        if let Some((before, _)) = before {
+            self.keys.remove(&before);
         }
         self.gone_at.remove(key);
+        true
     }
 
     /// Whether a controller exists, or is gone and not to be forgotten yet.
@@ -172,6 +189,11 @@ mod tests {
 
     const KEY: &str = "n/Deployment/web";
 
+    fn exists(controllers: &mut Controllers, uid: &str, key: &str, created: i64) -> bool {
+        let uid = &uid.into();
+        controllers.exists(Controller { uid, key, created })
+    }
+
     fn gone(controllers: &mut Controllers, uid: &str, at: i64) -> Vec<String> {
         let key = controllers.gone(uid, at).unwrap();
         let forgotten = controllers.keep(&key, at, 10).into_iter();
@@ -181,7 +203,7 @@ mod tests {
     #[test]
     fn a_controller_that_is_gone_is_forgotten_once_everything_before_is_delivered() {
         let mut controllers = Controllers::default();
-        controllers.exists(&"u".into(), KEY);
+        exists(&mut controllers, "u", KEY, 117);
         assert!(controllers.is_known(KEY) && controllers.forget(99).is_empty());
         assert_eq!(gone(&mut controllers, "u", 20), [""; 0]);
         assert!(controllers.forget(19).is_empty() && controllers.is_known(KEY));
@@ -193,16 +215,17 @@ mod tests {
     #[test]
     fn a_controller_that_gets_the_name_of_one_that_is_gone_is_kept() {
         let mut controllers = Controllers::default();
-        controllers.exists(&"a".into(), KEY);
+        exists(&mut controllers, "a", KEY, 97);
         gone(&mut controllers, "a", 20);
-        controllers.exists(&"b".into(), KEY);
+        exists(&mut controllers, "b", KEY, 98);
         assert!(controllers.forget(30).is_empty() && controllers.is_known(KEY));
         // A list shows the new one first, and then misses the one before.
-        controllers.exists(&"c".into(), KEY);
+        exists(&mut controllers, "c", KEY, 99);
+        assert!(!exists(&mut controllers, "b", KEY, 98), "its last state");
         assert_eq!(controllers.gone("b", 40), None);
         assert_eq!(controllers.forget(50).len(), 0);
         gone(&mut controllers, "c", 60);
-        controllers.exists(&"d".into(), KEY);
+        exists(&mut controllers, "d", KEY, 100);
         gone(&mut controllers, "d", 70);
         assert!(controllers.forget(60).is_empty(), "it went again later");
         assert_eq!(controllers.forget(70), [KEY.into()]);
@@ -211,12 +234,12 @@ mod tests {
     #[test]
     fn one_namespace_takes_nothing_from_another() {
         let mut controllers = Controllers::default();
-        controllers.exists(&"other".into(), "other/Job/j/other");
+        exists(&mut controllers, "other", "other/Job/j/other", 111);
         gone(&mut controllers, "other", 1);
         let mut forgotten = Vec::new();
         for number in 0..40_000 {
             let uid: Uid = number.to_string().into();
-            controllers.exists(&uid, &format!("n/Job/j/{uid}"));
+            exists(&mut controllers, &uid, &format!("n/Job/j/{uid}"), 1);
             forgotten.extend(gone(&mut controllers, &uid, 5));
         }
         let most = MOST_BYTES / (OVERHEAD + 10);

@@ -13,6 +13,7 @@ use crate::kubernetes_resources::{
     metrics::LedgerReport,
     object::{BilledObject, Projection, controller_key},
     options::Options,
+    related::Controller,
     resource_type::ResourceType,
 };
 
@@ -91,7 +92,12 @@ impl Watched {
         let key = controller_key(self.options.resource_type, namespace, name, uid);
         let now = observation.observed_at;
         let since = observation.content_since.unwrap_or(now);
-        let amended = ledger.controller((uid, &key), object, (since, now));
+        let controller = Controller {
+            uid,
+            key: &key,
+            created: observation.start.unwrap_or(now),
+        };
+        let amended = ledger.controller(controller, object, (since, now));
         budgets.forgot(namespace, amended.forgotten);
         for (owner, waiting) in amended.divided {
             budgets.waits(&owner, waiting);
