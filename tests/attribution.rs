@@ -1,12 +1,14 @@
 //! Who pays: the subject comes from what a tenant cannot write, as it was at the time.
 
+mod owner;
+
 use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::{
     Api,
-    api::{Patch, PatchParams, PostParams},
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
 };
 use meterline_testkit::{
     pods::{self, Phase, Pods, pod},
@@ -47,8 +49,12 @@ async fn set(scene: &Scene, name: &str, metadata: Value) -> DateTime<Utc> {
     let api: Api<Namespace> = Api::all(scene.client.clone());
     let patch = Patch::Merge(json!({ "metadata": metadata }));
     let set = api.patch(name, &PatchParams::default(), &patch).await;
-    let set = set.unwrap();
-    let entries = set.metadata.managed_fields.iter().flatten();
+    newest_write(&set.unwrap().metadata)
+}
+
+/// The second of the newest write that the API server recorded.
+fn newest_write(metadata: &ObjectMeta) -> DateTime<Utc> {
+    let entries = metadata.managed_fields.iter().flatten();
     let newest = entries
         .filter_map(|it| it.time.as_ref())
         .max_by_key(|it| it.0);

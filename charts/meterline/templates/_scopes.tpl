@@ -136,7 +136,8 @@ Takes node and resources, the configuration's `input_resources`. */ -}}
 {{- end -}}
 
 {{- /* The collections whose metadata mappings read, one a line: those of `namespace()`, `node()`, `subject(…)`,
-`data_annotations(…)` and, where an input has the labels of nodes, of the functions for devices. */ -}}
+`data_annotations(…)` and, where an input has the labels of nodes, of the functions for devices. `controllers` stands for
+those of `owner()`, unless nothing but what is in pods is read of it. */ -}}
 {{- define "meterline.readMetadata" -}}
 {{- $preset := include "meterline.chosenPreset" . | fromJson -}}
 {{- $text := $preset.text -}}
@@ -151,6 +152,8 @@ Takes node and resources, the configuration's `input_resources`. */ -}}
 {{- end -}}
 {{- if regexMatch "\\bnamespace\\(\\)" $text -}}namespaces{{ "\n" }}{{- end -}}
 {{- if regexMatch "\\bnode\\(\\)" $text -}}nodes{{ "\n" }}{{- end -}}
+{{- $ofPods := regexReplaceAll "\\bowner\\(\\)\\s*\\??\\.\\s*(kind|name|api_version)\\b" $text "" -}}
+{{- if regexMatch "\\bowner\\(\\)" $ofPods -}}controllers{{ "\n" }}{{- end -}}
 {{- if and (regexMatch "\\b(devices|pod_gpu_type)\\(" $text) (include "meterline.hasNodeLabels" .) -}}nodes{{ "\n" }}{{- end -}}
 {{- range regexFindAll "\\b(subject|data_annotations|pod_gpu_type)\\([^)]*\\)" $text -1 -}}
 {{- $source := include "meterline.interpolated" (dict "root" $ "text" .) -}}
@@ -164,6 +167,8 @@ Takes node and resources, the configuration's `input_resources`. */ -}}
 {{- $root := . -}}
 {{- $cluster := list -}}
 {{- $namespaced := dict -}}
+{{- $metadata := splitList "\n" (include "meterline.readMetadata" . | trim) -}}
+{{- $controllers := ternary (list "deployments" "statefulsets" "daemonsets" "jobs" "cronjobs") list (has "controllers" $metadata) -}}
 {{- range splitList "\n" (include "meterline.chosenInputs" . | trim) -}}
 {{- if . -}}
 {{- $input := fromJson . -}}
@@ -172,6 +177,7 @@ Takes node and resources, the configuration's `input_resources`. */ -}}
 {{- fail (printf "kubernetes_resources.resource_type is %s, and must be pod, node, persistentvolume, persistentvolumeclaim, service, volumesnapshot or resourceclaim" $type) -}}
 {{- end -}}
 {{- $plural := printf "%ss" $type -}}
+{{- $plurals := concat (list $plural) (ternary $controllers list (eq $type "pod")) -}}
 {{- $names := list -}}
 {{- range $input.namespaces -}}
 {{- $text := include "meterline.interpolated" (dict "root" $root "text" (include "meterline.text" .)) -}}
@@ -180,16 +186,16 @@ Takes node and resources, the configuration's `input_resources`. */ -}}
 {{- end -}}
 {{- end -}}
 {{- if or (has $plural (list "nodes" "persistentvolumes")) (empty $names) (has "" $names) -}}
-{{- $cluster = append $cluster $plural -}}
+{{- $cluster = concat $cluster $plurals -}}
 {{- else -}}
 {{- range $names -}}
-{{- $_ := set $namespaced . (append (default list (get $namespaced .)) $plural | uniq | sortAlpha) -}}
+{{- $_ := set $namespaced . (concat (default list (get $namespaced .)) $plurals | uniq | sortAlpha) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- range splitList "\n" (include "meterline.readMetadata" . | trim) -}}
-{{- if . -}}
+{{- range $metadata -}}
+{{- if and . (ne . "controllers") -}}
 {{- $cluster = append $cluster . -}}
 {{- end -}}
 {{- end -}}

@@ -36,6 +36,19 @@ impl<C: Content> Ledger<C> {
         self.timeline.objects.owner(uid)
     }
 
+    /// The newest content of an object, while time of it is kept.
+    #[must_use]
+    pub fn newest(&self, uid: &str) -> Option<&C> {
+        let segment = self.timeline.objects.get(uid)?.segments.last()?;
+        Some(segment.content())
+    }
+
+    /// The newest contents of all objects of which time is kept.
+    pub fn newest_of_all(&self) -> impl Iterator<Item = (&Uid, &C)> {
+        let objects = self.timeline.objects.iter();
+        objects.filter_map(|(uid, it)| Some((uid, it.segments.last()?.content())))
+    }
+
     /// Whether an object is known.
     #[must_use]
     pub fn knows(&self, uid: &str) -> bool {

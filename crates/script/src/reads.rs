@@ -1,6 +1,6 @@
 //! Analyses which parts of `this` a script reads.
 //!
-//! The calls `namespace()` and `node()` stand for a field of `this`, which has their name.
+//! The calls `namespace()`, `node()` and `owner()` stand for a field of `this`, which has their name.
 //!
 //! Variables that alias a part of `this` are tracked: after
 //! `let annotations = this.metadata?.annotations ?? #{}` only the keys and prefixes that the script reads

@@ -13,11 +13,13 @@ pub enum Relation {
     Namespace,
     /// The node that it runs on.
     Node,
+    /// The controller that made it. Its kind and name are in the object itself.
+    Owner,
 }
 
 impl Relation {
     /// Every relation.
-    pub const ALL: [Self; 2] = [Self::Namespace, Self::Node];
+    pub const ALL: [Self; 3] = [Self::Namespace, Self::Node, Self::Owner];
 
     /// The function that returns the metadata of the object in mappings.
     #[must_use]
@@ -25,6 +27,7 @@ impl Relation {
         match self {
             Self::Namespace => "namespace",
             Self::Node => "node",
+            Self::Owner => "owner",
         }
     }
 
@@ -34,6 +37,7 @@ impl Relation {
         match self {
             Self::Namespace => "namespace()",
             Self::Node => "node()",
+            Self::Owner => "owner()",
         }
     }
 
@@ -59,6 +63,6 @@ mod tests {
             assert_eq!(Relation::of_function(relation.function()), Some(relation));
             assert_eq!(relation.key(), format!("{}()", relation.function()));
         }
-        assert_eq!(Relation::of_function("owner"), None);
+        assert_eq!(Relation::of_function("pod"), None);
     }
 }

@@ -35,6 +35,7 @@ pub struct PodSpec {
     name: String,
     annotations: Map<String, Value>,
     labels: Map<String, Value>,
+    owners: Vec<Value>,
     spec: Value,
 }
 
@@ -46,6 +47,7 @@ pub fn pod(name: &str) -> PodSpec {
         name: name.to_owned(),
         annotations: Map::new(),
         labels: Map::new(),
+        owners: Vec::new(),
         spec: json!({
             "nodeName": "node-0",
             "restartPolicy": "Never",
@@ -82,6 +84,13 @@ impl PodSpec {
         self
     }
 
+    /// Adds a reference to an owner.
+    #[must_use]
+    pub fn owner(mut self, reference: Value) -> Self {
+        self.owners.push(reference);
+        self
+    }
+
     /// Binds the pod to another node.
     #[must_use]
     pub fn node(self, name: &str) -> Self {
@@ -111,6 +120,7 @@ impl PodSpec {
                 "name": self.name,
                 "annotations": self.annotations,
                 "labels": self.labels,
+                "ownerReferences": self.owners,
             },
             "spec": self.spec,
         })

@@ -26,6 +26,7 @@ pub(super) struct Budgets {
     cut: IntCounter,
     joined: IntCounter,
     beyond: IntCounter,
+    forgotten: IntCounter,
     limits: Mutex<LogLimits>,
 }
 
@@ -35,6 +36,7 @@ struct LogLimits {
     cut: LogThrottle,
     joined: LogThrottle,
     beyond: LogThrottle,
+    forgotten: LogThrottle,
 }
 
 impl Budgets {
@@ -55,6 +57,12 @@ impl Budgets {
             beyond: counter(
                 "ledger_segments_beyond_budget",
                 "Changes that affect the bill and wait beyond the budget of their namespace.",
+            ),
+            forgotten: counter(
+                "kubernetes_controllers_forgotten",
+                "Labels and annotations of controllers at one time, for owner() in mappings, that were \
+                 forgotten although pods that are observed late may need them, because there are too many \
+                 in their namespace.",
             ),
             limits: Mutex::default(),
         }
@@ -98,6 +106,26 @@ impl Budgets {
                     );
                 }
             }
+        }
+    }
+
+    /// Counts labels and annotations of controllers in a namespace that are forgotten early.
+    pub(super) fn forgot(&self, namespace: &str, count: usize) {
+        if count == 0 {
+            return;
+        }
+        self.forgotten
+            .inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+        if let Some(not_logged) = self.log(namespace, |it| &mut it.forgotten) {
+            warn!(
+                namespace,
+                count,
+                times_not_logged = not_logged,
+                "more than 256 changes of the labels of one controller, or 16 MiB of controllers that are \
+                 gone, wait to be delivered: the oldest ones are forgotten, and a pod that is observed only \
+                 now has later labels in owner(), or none; seconds do not change. Check whether the sink \
+                 accepts events, and who changes or deletes controllers so often"
+            );
         }
     }
 

@@ -23,6 +23,7 @@ use super::{
     object::{BilledObject, Known, Projection},
     options::Options,
     rejected::RejectedUsage,
+    related_watches::related_watches,
     resource_type::ResourceType,
     state::{Saved, SeenUntil, StateFile, StateFiles, StateWriter},
     table_watch::{TableReport, TableWatch},
@@ -176,9 +177,10 @@ impl Plan {
         let (ledger, seen) = self.ledger(interval, saved, &options);
         info!(label = %cx.label, from = %messages::rfc3339(ledger.watermark()), "billing begins");
         let mut completeness = self.completeness(&names);
-        let related = options.projection.related.clone();
-        for (relation, _) in &related {
-            completeness.register(relation.key());
+        let projection = Arc::clone(&options.projection);
+        let related = related_watches(&projection.related, &self.namespaces);
+        for watch in &related {
+            completeness.register(&watch.name);
         }
         for table in &options.projection.tables {
             completeness.register(&table.name);
@@ -207,10 +209,10 @@ impl Plan {
         let restored_at = seen.as_ref().map(|it| it.at);
         let tables = self.table_watches(&watched, restored_at, cx)?;
         let mut watches = self.watches(names, seen.as_ref(), &watched);
-        watches.extend(related.iter().map(|(relation, reads)| Watch {
-            name: relation.key().into(),
-            namespace: None,
-            watched: Arc::new(watched.of_related(*relation, reads)),
+        watches.extend(related.into_iter().map(|it| Watch {
+            name: it.name,
+            namespace: it.namespace,
+            watched: Arc::new(watched.of_related(it.relation, it.resource_type, it.reads)),
             restored: None,
         }));
         let writer = file.map(|file| writer(file, &ledger, clock, cx));

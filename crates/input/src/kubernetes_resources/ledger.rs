@@ -1,5 +1,7 @@
 //! The ledger that all parts of one input share, and how complete it is, behind one mutex.
 
+mod owned;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,6 +18,7 @@ use tokio::{
     time::Instant,
 };
 
+use self::owned::with_owners;
 use super::{
     leader::claim::Signer,
     lookup_tables::LookupTables,
@@ -63,7 +66,7 @@ impl State {
     ) -> Waiting {
         let budget = Budget::default();
         if self.ledger.knows(&observation.uid) {
-            observation.content = self.joined(observation.content, UnixSeconds::MAX);
+            observation.content = self.joined_now(&observation.uid, observation.content);
             return self.ledger.apply_within(observation, budget, bill);
         }
         let start = observation.start.max(observation.in_scope_since);
@@ -91,12 +94,6 @@ impl State {
         }
         waiting
     }
-
-    /// Returns a content with what belongs to it at a time.
-    fn joined(&self, content: BilledObject, time: UnixSeconds) -> BilledObject {
-        let content = self.related.joined(content, time);
-        self.tables.joined(&content, time).unwrap_or(content)
-    }
 }
 
 /// A window that may be sent.
@@ -104,17 +101,6 @@ pub(super) struct DueWindow {
     pub(super) batch: WindowBatch<BilledObject>,
     /// The generation that the state file must have before the window is sent.
     pub(super) generation: u64,
-}
-
-/// The effect of the budgets on objects, with their owners.
-fn with_owners(
-    ledger: &Ledger<BilledObject>,
-    divided: Vec<(Uid, Waiting)>,
-) -> Vec<(Arc<str>, Waiting)> {
-    let divided = divided.into_iter();
-    divided
-        .map(|(uid, waiting)| (ledger.owner(&uid).unwrap_or_default(), waiting))
-        .collect()
 }
 
 /// See the module documentation.
@@ -141,6 +127,9 @@ impl SharedLedger {
         for content in ledger.existing().filter_map(|it| it.content) {
             related.remember(content);
             tables.remember(content);
+        }
+        for (uid, content) in ledger.newest_of_all() {
+            related.belongs(uid, content, None, |uid| ledger.knows(uid));
         }
         Self {
             state: Mutex::new(State {
@@ -196,7 +185,7 @@ impl SharedLedger {
                     .ledger
                     .apply_within(observation, Budget::default(), bill);
             }
-            state.observe_joined(observation, bill)
+            state.observe_owned(observation, bill)
         })
     }
 
@@ -291,6 +280,7 @@ impl SharedLedger {
         state.completeness.synced(watch, is_synced);
         let is_complete = state.completeness.complete_until(i64::MAX).is_some();
         if is_synced && is_complete {
+            state.related.all_listed();
             // Every watch has listed what exists, and these were not in any list.
             for uid in std::mem::take(&mut state.unplaced) {
                 let seen = state.seen.at;
@@ -382,7 +372,7 @@ impl SharedLedger {
         let lost = learned.map_or(0, |delivered| {
             self.change(|state| {
                 let ledger = &mut state.ledger;
-                match signer {
+                let lost = match signer {
                     _ if !is_first && delivered <= ledger.watermark() => 0,
                     Signer::Another if is_first => {
                         ledger.begin_at(delivered);
@@ -394,7 +384,9 @@ impl SharedLedger {
                     }
                     Signer::ThisReplica => ledger.adopt_unproved(delivered, true),
                     Signer::Unknown => ledger.adopt_unproved(delivered, false),
-                }
+                };
+                state.forget_controllers();
+                lost
             })
         });
         if is_first {

@@ -25,6 +25,7 @@ mod object;
 mod options;
 mod rejected;
 mod related;
+mod related_watches;
 mod resource_type;
 mod state;
 mod table_watch;

@@ -25,12 +25,32 @@ pub(super) enum ResourceType {
     /// Namespaces, whose metadata belongs to what is billed; they cannot be billed themselves.
     #[serde(skip)]
     Namespace,
+    /// Controllers, whose metadata belongs to the pods that they make; they cannot be billed themselves.
+    #[serde(skip)]
+    Deployment,
+    #[serde(skip)]
+    StatefulSet,
+    #[serde(skip)]
+    DaemonSet,
+    #[serde(skip)]
+    Job,
+    #[serde(skip)]
+    CronJob,
 }
 
 impl ResourceType {
-    /// How the API server names it.
-    pub(super) fn api_resource(self) -> ApiResource {
-        let (kind, plural) = match self {
+    /// The controllers at the top of pods' owners whose metadata can be read.
+    pub(super) const CONTROLLERS: [Self; 5] = [
+        Self::Deployment,
+        Self::StatefulSet,
+        Self::DaemonSet,
+        Self::Job,
+        Self::CronJob,
+    ];
+
+    /// Kind and plural.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
             Self::Pod => ("Pod", "pods"),
             Self::Node => ("Node", "nodes"),
             Self::PersistentVolume => ("PersistentVolume", "persistentvolumes"),
@@ -39,7 +59,22 @@ impl ResourceType {
             Self::VolumeSnapshot => ("VolumeSnapshot", "volumesnapshots"),
             Self::ResourceClaim => ("ResourceClaim", "resourceclaims"),
             Self::Namespace => ("Namespace", "namespaces"),
-        };
+            Self::Deployment => ("Deployment", "deployments"),
+            Self::StatefulSet => ("StatefulSet", "statefulsets"),
+            Self::DaemonSet => ("DaemonSet", "daemonsets"),
+            Self::Job => ("Job", "jobs"),
+            Self::CronJob => ("CronJob", "cronjobs"),
+        }
+    }
+
+    /// The kind, as references to objects name it.
+    pub(super) fn kind(self) -> &'static str {
+        self.names().0
+    }
+
+    /// How the API server names it.
+    pub(super) fn api_resource(self) -> ApiResource {
+        let (kind, plural) = self.names();
         let group = self.group();
         ApiResource {
             group: group.to_owned(),
@@ -54,17 +89,24 @@ impl ResourceType {
     }
 
     /// The API group; empty for the core group.
-    fn group(self) -> &'static str {
+    pub(super) fn group(self) -> &'static str {
         match self {
+            Self::Deployment | Self::StatefulSet | Self::DaemonSet => "apps",
+            Self::Job | Self::CronJob => "batch",
             Self::VolumeSnapshot => "snapshot.storage.k8s.io",
             Self::ResourceClaim => "resource.k8s.io",
             _ => "",
         }
     }
 
-    /// Whether it is of no core group, so that a cluster may not have it.
+    /// Whether a cluster may not have it.
     pub(super) fn is_custom(self) -> bool {
-        !self.group().is_empty()
+        matches!(self, Self::VolumeSnapshot | Self::ResourceClaim)
+    }
+
+    /// Whether it is a controller of pods.
+    pub(super) fn is_controller(self) -> bool {
+        Self::CONTROLLERS.contains(&self)
     }
 
     /// Whether such objects live in namespaces.
@@ -74,7 +116,12 @@ impl ResourceType {
             | Self::PersistentVolumeClaim
             | Self::Service
             | Self::VolumeSnapshot
-            | Self::ResourceClaim => true,
+            | Self::ResourceClaim
+            | Self::Deployment
+            | Self::StatefulSet
+            | Self::DaemonSet
+            | Self::Job
+            | Self::CronJob => true,
             Self::Node | Self::PersistentVolume | Self::Namespace => false,
         }
     }
@@ -90,6 +137,11 @@ impl ResourceType {
             Self::VolumeSnapshot => "volumesnapshot",
             Self::ResourceClaim => "resourceclaim",
             Self::Namespace => "namespace",
+            Self::Deployment => "deployment",
+            Self::StatefulSet => "statefulset",
+            Self::DaemonSet => "daemonset",
+            Self::Job => "job",
+            Self::CronJob => "cronjob",
         }
     }
 }
@@ -123,6 +175,29 @@ mod tests {
             assert_eq!(resource.plural, plural);
             assert_eq!(resource_type.is_custom(), resource.api_version != "v1");
             assert_eq!(resource_type.is_namespaced(), is_namespaced);
+            assert!(!resource_type.is_controller());
         }
+    }
+
+    #[test]
+    fn controllers_are_in_namespaces_and_every_cluster_has_them() {
+        let paths = ResourceType::CONTROLLERS.map(|it| {
+            let resource = it.api_resource();
+            assert_eq!(resource.kind.to_lowercase(), it.word());
+            assert!(it.is_namespaced() && !it.is_custom() && it.is_controller());
+            let word = serde_json::json!(it.word());
+            assert!(serde_json::from_value::<ResourceType>(word).is_err());
+            format!("{}/{}", resource.api_version, resource.plural)
+        });
+        assert_eq!(
+            paths,
+            [
+                "apps/v1/deployments",
+                "apps/v1/statefulsets",
+                "apps/v1/daemonsets",
+                "batch/v1/jobs",
+                "batch/v1/cronjobs"
+            ]
+        );
     }
 }

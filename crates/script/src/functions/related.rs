@@ -38,6 +38,27 @@ pub(super) const DOCS: &[FunctionDoc] = &[
             output: r#""m5.large""#,
         }],
     },
+    FunctionDoc {
+        name: "owner",
+        signature: "owner() -> object | ()",
+        summary: "Returns the controller that the object belongs to: `kind`, `name` and `api_version`, and of a \
+                  pod's controller its `labels` and `annotations`, like `namespace`. It is the Deployment of a \
+                  pod of a ReplicaSet that a Deployment made, the CronJob of a pod of a Job that a CronJob \
+                  scheduled, and the StatefulSet, DaemonSet, Job or whatever else controls the object otherwise. \
+                  Kind, name and API version are in the object and need no right. For labels and annotations the \
+                  collector needs the right to read deployments, statefulsets, daemonsets, jobs and cronjobs in \
+                  the namespaces of the pods; those of other kinds are not known, and those of a ReplicaSet \
+                  without a Deployment neither. () if nothing controls the object. Whoever may create a pod in a \
+                  namespace can write which of the controllers of that namespace owns it, and what labels these \
+                  have: the owner is a dimension of usage, and must not decide who pays.",
+        group: Group::Kubernetes,
+        purity: PURITY,
+        examples: &[Example {
+            script: r#"[owner()?.kind ?? "Pod", owner()?.name ?? this.metadata.name, owner()?.labels?["example.com/team"]]"#,
+            input: r#"{"metadata":{"name":"web-5d9-x2"},"owner()":{"api_version":"apps/v1","kind":"Deployment","name":"web","labels":{"example.com/team":"search"}}}"#,
+            output: r#"["Deployment","web","search"]"#,
+        }],
+    },
 ];
 
 pub(super) fn register(engine: &mut Engine) {

@@ -132,6 +132,10 @@ fn only_the_parts_that_a_script_reads_are_converted() {
             &[&["namespace()", "labels", "a"]],
         ),
         (
+            "[owner()?.kind, owner()?.labels?[\"a/b\"]]",
+            &[&["owner()", "kind"], &["owner()", "labels", "a/b"]],
+        ),
+        (
             "[1].map_each(|i| namespace().name)",
             &[&["namespace()", "name"]],
         ),

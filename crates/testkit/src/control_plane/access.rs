@@ -61,14 +61,29 @@ impl ControlPlane {
     /// # Errors
     /// When the API server refuses.
     pub async fn grant_pods(&self, user: &str, namespace: &str) -> anyhow::Result<()> {
+        self.grant(user, namespace, "", "pods").await
+    }
+
+    /// Lets `user` get, list and watch a resource in a namespace, as [`ControlPlane::grant_pods`] does.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn grant(
+        &self,
+        user: &str,
+        namespace: &str,
+        group: &str,
+        resource: &str,
+    ) -> anyhow::Result<()> {
         let client = self.admin_client().await?;
-        let name = format!("pods-{user}");
+        let name = format!("{resource}-{user}");
         let roles: Api<Role> = Api::namespaced(client.clone(), namespace);
-        apply(&roles, &name, "Role", json!({"rules": [rule("", "pods")]})).await?;
+        let role = json!({"rules": [rule(group, resource)]});
+        apply(&roles, &name, "Role", role).await?;
         let bindings: Api<RoleBinding> = Api::namespaced(client, namespace);
         let binding = binding("Role", &name, user);
         apply(&bindings, &name, "RoleBinding", binding).await?;
-        self.wait_allowed(user, Some(namespace), "", "pods", true)
+        self.wait_allowed(user, Some(namespace), group, resource, true)
             .await
     }
 

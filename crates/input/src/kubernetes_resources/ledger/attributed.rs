@@ -1,5 +1,5 @@
-//! Every second has the customer of that second, through changes of namespaces, nodes and tables in any order, crashes and
-//! hand-overs.
+//! Every second has the customer of that second, through changes of namespaces, nodes, controllers and tables in any order,
+//! crashes and hand-overs.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,17 +12,32 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::kubernetes_resources::{
+    related::Controller,
     state::StateFile,
     testing::{WATCH, observation, options},
     watch::Cluster,
 };
 
-/// What a mapping reads: the customer of the namespace, the owner of the node, and a row of a table by that customer.
+/// What a mapping reads: the customer of the namespace, the owner of the node, the team of the controller, and a row of a
+/// table by that customer.
 const READS: &[&str] = &[
     "namespace().labels.customer",
     "node().labels.owner",
+    "owner().labels.team",
     "lookup().t.namespace()~1labels~1customer",
 ];
+
+/// The key of the Deployment that made every pod.
+const DEPLOYMENT: &str = "n/Deployment/web";
+
+/// The metadata of a pod that it made.
+fn made_by_web(pod: u8) -> Document {
+    Document::from(&json!({
+        "name": pod.to_string(), "namespace": "n", "labels": {"pod-template-hash": "5d9"},
+        "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-5d9",
+            "uid": "r", "controller": true}],
+    }))
+}
 
 /// Something that happens, at a second.
 #[derive(Debug, Clone, Copy)]
@@ -30,9 +45,16 @@ enum Event {
     Namespace(u8),
     Node(u8),
     Table(u8),
+    /// The Deployment has this team. If it is gone, it is created again.
+    Team(u8),
+    /// The Deployment is deleted. What it made runs on.
+    Gone,
     Start(u8),
     End(u8),
 }
+
+/// What belongs to a second: customer, owner, team and row.
+type Values = (u8, u8, u8, Option<u8>);
 
 /// The row of a table for a customer: each version of the table has other rows, and some have none.
 fn row(version: u8, customer: u8) -> Option<u8> {
@@ -51,18 +73,25 @@ fn table(version: u8) -> Arc<Table> {
 struct World(Vec<(i64, Event)>);
 
 impl World {
-    /// What belongs to a second: customer, owner and row.
-    fn at(&self, second: i64) -> (u8, u8, Option<u8>) {
-        let (mut customer, mut owner, mut version) = (0, 0, 0);
+    fn at(&self, second: i64) -> Values {
+        let (mut customer, mut owner, mut team, mut version) = (0, 0, 0, 0);
         for (_, event) in self.0.iter().filter(|(at, _)| *at <= second) {
             match event {
                 Event::Namespace(it) => customer = *it,
                 Event::Node(it) => owner = *it,
+                Event::Team(it) => team = *it,
                 Event::Table(it) => version = *it,
-                Event::Start(_) | Event::End(_) => {}
+                Event::Gone | Event::Start(_) | Event::End(_) => {}
             }
         }
-        (customer, owner, row(version, customer))
+        (customer, owner, team, row(version, customer))
+    }
+
+    /// The UID of the Deployment at a second.
+    fn deployment(&self, second: i64) -> Uid {
+        let before = self.0.iter().filter(|(at, _)| *at < second);
+        let gone = before.filter(|(_, event)| matches!(event, Event::Gone));
+        gone.count().to_string().into()
     }
 
     fn life(&self, pod: u8) -> (i64, i64) {
@@ -97,14 +126,17 @@ impl Replica {
             ..options(Cluster::default())
         };
         // A watch shows the changes of one collection in their order.
-        let mut latest = [0; 4];
-        let to_learn = world.0.iter().zip(delays.iter().cycle());
+        let mut latest = [0; 5];
+        // The Deployment is learned after the first pods.
+        let to_learn = std::iter::once(&(0, Event::Team(0))).chain(&world.0);
+        let to_learn = to_learn.zip(delays.iter().cycle());
         let to_learn = to_learn.map(|((at, event), delay)| {
             let kind = match event {
                 Event::Namespace(_) => 0,
                 Event::Node(_) => 1,
                 Event::Table(_) => 2,
                 Event::Start(_) | Event::End(_) => 3,
+                Event::Team(_) | Event::Gone => 4,
             };
             latest[kind] = latest[kind].max(at + delay);
             (latest[kind], (*at, *event))
@@ -155,6 +187,21 @@ impl Replica {
                 self.ledger
                     .table("t", table(version), at.max(self.restored_at));
             }
+            Event::Team(team) => {
+                let object = json!({"metadata": {"labels": {"team": team.to_string()}}});
+                let (object, of) = (Document::from(&object), self.world.deployment(at));
+                let times = (at, self.now.max(at));
+                let controller = Controller {
+                    uid: &of,
+                    key: DEPLOYMENT,
+                    created: of.parse().unwrap(),
+                };
+                self.ledger.controller(controller, object.root(), times);
+            }
+            Event::Gone => {
+                let of = self.world.deployment(at);
+                self.ledger.controller_gone(&of, at);
+            }
             Event::Start(pod) => self.observe(pod, at, None),
             Event::End(pod) => {
                 let (start, end) = self.world.life(pod);
@@ -169,6 +216,7 @@ impl Replica {
         let document = observation.content.document.clone();
         let spec = Document::from(&node);
         let document = document.with_field("spec", Some(spec.root()));
+        let document = document.with_field("metadata", Some(made_by_web(pod).root()));
         observation.content = BilledObject::of(&document, &self.options.projection);
         observation.observed_at = self.now.max(start);
         self.ledger.observe(observation);
@@ -207,6 +255,7 @@ impl Replica {
                 let values = json!([
                     content["namespace()"]["labels"]["customer"],
                     content["node()"]["labels"]["owner"],
+                    content["owner()"]["labels"]["team"],
                     content["lookup()"]["t"]["namespace().labels.customer"],
                 ]);
                 let key = (piece.uid.to_string(), piece.start);
@@ -251,12 +300,15 @@ impl Replica {
                 Event::Namespace(_) => "namespace".to_owned(),
                 Event::Node(_) => "node".to_owned(),
                 Event::Table(_) => "table".to_owned(),
+                Event::Team(_) | Event::Gone => "web".to_owned(),
             };
             latest.insert(of, (*at, *event));
         }
-        // Pods are listed first.
+        // Pods are listed first. A list does not show what is gone.
         for (at, event) in latest.into_values() {
-            self.apply(at, event);
+            if !matches!(event, Event::Gone) {
+                self.apply(at, event);
+            }
         }
     }
 }
@@ -284,8 +336,9 @@ fn check(world: &World, pods: u8, billed: &BTreeMap<(String, i64), (i64, Value)>
             );
             at = *until;
             for second in *start..*until {
-                let (customer, owner, row) = world.at(second);
-                let expected = json!([customer.to_string(), owner.to_string(), row]);
+                let (customer, owner, team, row) = world.at(second);
+                let [customer, owner, team] = [customer, owner, team].map(|it| it.to_string());
+                let expected = json!([customer, owner, team, row]);
                 assert_eq!(*values, expected, "pod {pod} at {second}: {billed:?}");
             }
         }
@@ -293,8 +346,24 @@ fn check(world: &World, pods: u8, billed: &BTreeMap<(String, i64), (i64, Value)>
     }
 }
 
+/// Without deletions of a Deployment that is gone, and of one that makes a pod before it is created again.
+fn plausible(mut events: Vec<(i64, Event)>) -> Vec<(i64, Event)> {
+    let mut at = 0;
+    while at < events.len() {
+        let mut rest = events.iter().skip(at + 1).map(|(_, event)| event);
+        let next = rest.find(|it| matches!(it, Event::Team(_) | Event::Gone | Event::Start(_)));
+        let is_gone = matches!(events[at].1, Event::Gone);
+        if is_gone && matches!(next, Some(Event::Gone | Event::Start(_))) {
+            events.remove(at);
+        } else {
+            at += 1;
+        }
+    }
+    events
+}
+
 fn worlds() -> impl Strategy<Value = (World, u8)> {
-    let changes = prop::collection::vec((1..70_i64, 0..3_u8, 1..8_u8), 0..10);
+    let changes = prop::collection::vec((1..70_i64, 0..5_u8, 1..8_u8), 0..12);
     let lives = prop::collection::vec((1..40_i64, 1..40_i64), 1..4);
     (changes, lives).prop_map(|(changes, lives)| {
         let mut events: BTreeMap<(i64, u8, u8), Event> = BTreeMap::new();
@@ -303,17 +372,20 @@ fn worlds() -> impl Strategy<Value = (World, u8)> {
             let event = match kind {
                 0 => Event::Namespace(value),
                 1 => Event::Node(value),
-                _ => Event::Table(value),
+                2 => Event::Table(value),
+                3 => Event::Team(value),
+                _ => Event::Gone,
             };
-            events.insert((at, kind, 0), event);
+            // A Deployment is not deleted and created in one second.
+            events.insert((at, kind.min(3), 0), event);
         }
         let pods = u8::try_from(lives.len()).unwrap();
         for (pod, (start, length)) in (0..).zip(lives) {
-            events.insert((start, 3, pod), Event::Start(pod));
-            events.insert((start + length, 4, pod), Event::End(pod));
+            events.insert((start, 4, pod), Event::Start(pod));
+            events.insert((start + length, 5, pod), Event::End(pod));
         }
         let world = events.into_iter().map(|((at, ..), event)| (at, event));
-        (World(world.collect()), pods)
+        (World(plausible(world.collect())), pods)
     })
 }
 
@@ -386,6 +458,6 @@ fn a_pod_that_is_learned_late_is_not_divided_by_a_change_that_does_not_concern_i
         replica.learn_until(now);
         replica.deliver(false, &mut billed);
     }
-    let piece = (("0".to_owned(), 3), (7, json!(["4", "0", null])));
+    let piece = (("0".to_owned(), 3), (7, json!(["4", "0", "0", null])));
     assert_eq!(billed, BTreeMap::from([piece]));
 }

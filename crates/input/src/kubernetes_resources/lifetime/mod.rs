@@ -122,7 +122,13 @@ pub(super) fn lifetime(
         },
         ResourceType::VolumeSnapshot => kinds::snapshot(object, seen),
         ResourceType::ResourceClaim => kinds::device_claim(object, seen),
-        ResourceType::Node | ResourceType::Namespace => kinds::existing(object),
+        ResourceType::Node
+        | ResourceType::Namespace
+        | ResourceType::Deployment
+        | ResourceType::StatefulSet
+        | ResourceType::DaemonSet
+        | ResourceType::Job
+        | ResourceType::CronJob => kinds::existing(object),
     }
 }
 

@@ -6,7 +6,10 @@ use meterline_core::{Document, Node, Reads};
 use meterline_script::{LOOKUP, Relation, compare_reserved};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 
-use super::projection::{BILLED_STATUS, Projection};
+use super::{
+    owner,
+    projection::{BILLED_STATUS, Projection},
+};
 
 /// The billed content of an object: equal contents are one segment. Clones share the document.
 #[derive(Debug, Clone)]
@@ -36,12 +39,16 @@ impl BilledObject {
     /// Keeps the part of an object that the projection selects.
     pub(crate) fn of(seen: &Document, projection: &Projection) -> Self {
         let (document, cut) = projection.keep(seen);
-        let content = Self {
+        let mut content = Self {
             document,
             cut,
             was_pending: false,
             kept_for: None,
         };
+        if let Some((owner, key)) = projection.owner(seen.root()) {
+            content = content.with_field(Relation::Owner.key(), Some(owner.root()));
+            content = content.with_field(owner::KEY, key.as_ref().map(Document::root));
+        }
         match projection.own(seen) {
             Some(own) => content.with_related(Relation::Node, Some(own.root())),
             None => content,
@@ -88,7 +95,16 @@ impl BilledObject {
         compare_reserved(one, other)
     }
 
-    /// The metadata of another object that it has.
+    /// The metadata of another object that it has, without what it has of the other object by itself.
+    pub(crate) fn metadata_of(&self, relation: Relation) -> Option<Document> {
+        let related = self.related(relation)?;
+        match relation {
+            Relation::Owner => owner::metadata(related),
+            Relation::Namespace | Relation::Node => Some(related.to_document()),
+        }
+    }
+
+    /// What it has of another object.
     pub(crate) fn related(&self, relation: Relation) -> Option<Node<'_>> {
         self.document.root().get(relation.key())
     }
@@ -102,6 +118,7 @@ impl BilledObject {
                 &["spec", "claimRef", "namespace"],
             ],
             Relation::Node => &[&["spec", "nodeName"]],
+            Relation::Owner => &[&[owner::KEY]],
         };
         let root = self.document.root();
         let mut names = paths.iter().filter_map(|path| root.path(path)?.as_str());
@@ -110,7 +127,13 @@ impl BilledObject {
 
     /// Returns it with this metadata of another object, or without any.
     pub(crate) fn with_related(&self, relation: Relation, metadata: Option<Node<'_>>) -> Self {
-        self.with_field(relation.key(), metadata)
+        match metadata {
+            Some(metadata) if relation == Relation::Owner => {
+                let owner = owner::with_metadata(self.related(relation), metadata);
+                self.with_field(relation.key(), Some(owner.root()))
+            }
+            metadata => self.with_field(relation.key(), metadata),
+        }
     }
 
     /// Returns it with this field in addition to those of the object, or without it.
@@ -154,10 +177,10 @@ impl PartialEq for BilledObject {
             let status = root.get("status").filter(|_| !is_pod(root));
             BILLED_STATUS.map(|key| field(status, key))
         }
-        fn related(content: &BilledObject) -> [Option<&[u8]>; Relation::ALL.len() + 1] {
+        fn related(content: &BilledObject) -> ([Option<&[u8]>; 2], [Option<&[u8]>; RELATIONS]) {
             let root = Some(content.document.root());
-            let [namespace, node] = Relation::ALL.map(|it| field(root, it.key()));
-            [namespace, node, field(root, LOOKUP)]
+            let keys = [LOOKUP, owner::KEY].map(|it| field(root, it));
+            (keys, Relation::ALL.map(|it| field(root, it.key())))
         }
         self.kept_for == other.kept_for
             && written(self) == written(other)
@@ -194,6 +217,9 @@ impl meterline_ledger::Content for BilledObject {
             && self.reserved(earlier) == Some(Ordering::Greater)
     }
 }
+
+/// How many relations there are.
+const RELATIONS: usize = Relation::ALL.len();
 
 /// The fields of a pod's status that state what its node granted it.
 const GRANTED_BY: [&str; 4] = [

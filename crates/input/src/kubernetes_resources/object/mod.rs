@@ -11,6 +11,7 @@
 
 mod billed_object;
 mod metadata;
+mod owner;
 mod projection;
 mod writes;
 
@@ -32,6 +33,7 @@ use self::billed_object::is_pod;
 pub(super) use self::{
     billed_object::BilledObject,
     metadata::metadata,
+    owner::key as controller_key,
     projection::{Projection, WantedTable, keeping},
 };
 use self::{

@@ -9,13 +9,18 @@ use std::sync::Arc;
 use meterline_core::{Document, Limits, Node, Parts, Reads, Step};
 use meterline_script::{LOOKUP, Relation, granted};
 
-use super::metadata::metadata;
+use super::{
+    metadata::metadata,
+    owner::{self, Owner},
+};
 use crate::kubernetes_resources::{lifetime, resource_type::ResourceType};
 
 /// How many bytes of one object are kept: of the billed fields, whose changes start a new segment, and of the
 /// rest, such as a pod's status. Each part has its own budget, so that a change of the one never changes what is
 /// left out of the other.
 pub(crate) const MOST_BYTES: [usize; 2] = [192 << 10, 64 << 10];
+/// The same of a controller. Each of its pods has its metadata, and tenants write them.
+const MOST_BYTES_OF_CONTROLLERS: [usize; 2] = [32 << 10, 32 << 10];
 
 /// The billed fields; for pods without the status.
 const BILLED: &[&str] = &["metadata.labels", "metadata.annotations", "spec"];
@@ -88,6 +93,10 @@ pub(crate) struct Projection {
     pub(crate) related: Vec<(Relation, Reads)>,
     /// What is read of the metadata of a node by `node()`, if the objects are nodes: it is their own.
     own: Option<Reads>,
+    /// What is read of `owner()`.
+    owner: Option<Reads>,
+    /// How many bytes of one object are kept; see [`MOST_BYTES`].
+    most_bytes: [usize; 2],
     /// The tables in which values are looked up.
     pub(crate) tables: Vec<WantedTable>,
 }
@@ -110,6 +119,7 @@ impl Projection {
             ResourceType::Node => take(&mut related, Relation::Node),
             _ => None,
         };
+        let owner = owner_reads(&mut related, resource_type);
         for (relation, _) in &related {
             kept.join(&Reads::of(name_of(*relation, resource_type)));
         }
@@ -117,12 +127,19 @@ impl Projection {
         if let Some(own) = &own {
             seen.add_all(&[Step::Key("metadata")], own);
         }
+        if owner.is_some() {
+            seen.join(&Reads::of(owner::READS));
+        }
         seen.join(&Reads::of(&["metadata.uid"]));
         seen.join(&Reads::of(lifetime::READS));
-        let billed_by = kept.named();
+        let mut billed_by = kept.named();
         let mut needed = billed_by.clone();
         needed.join(&Reads::of(MEASURED));
         needed.join(&Reads::of(&granted()));
+        if let Reads::Parts(parts) = &mut billed_by {
+            // Tenants write it, and a change of one controller concerns all of its pods: it is a label.
+            parts.keys.remove(Relation::Owner.key());
+        }
         let mut billed = Reads::of(BILLED);
         if resource_type != ResourceType::Pod {
             for key in BILLED_STATUS {
@@ -139,6 +156,12 @@ impl Projection {
             has_billed_status: resource_type != ResourceType::Pod,
             related,
             own,
+            owner,
+            most_bytes: if resource_type.is_controller() {
+                MOST_BYTES_OF_CONTROLLERS
+            } else {
+                MOST_BYTES
+            },
             tables: tables(reads),
         }
     }
@@ -184,11 +207,24 @@ impl Projection {
         Some(metadata(name, node.root()).project(reads))
     }
 
+    /// Returns what `owner()` is of an object without the metadata of the controller, and by which these are found if
+    /// they are read.
+    pub(super) fn owner(&self, object: Node<'_>) -> Option<(Document, Option<Document>)> {
+        let reads = self.owner.as_ref()?;
+        let owner = Owner::of(object)?;
+        let namespace = object.path(&["metadata", "namespace"]);
+        let namespace = namespace.and_then(Node::as_str).unwrap_or_default();
+        let is_wanted = self.related.iter().any(|(it, _)| *it == Relation::Owner);
+        let key = is_wanted.then(|| owner.key(namespace)).flatten();
+        let key = key.map(|it| Document::from(&serde_json::Value::from(it)));
+        Some((owner.document().project(reads), key))
+    }
+
     /// Returns what is kept of this document, and how many values are left out because it exceeds its budget.
     pub(crate) fn keep(&self, document: &Document) -> (Document, usize) {
         let limits = Limits {
             first: &self.billed,
-            bytes: MOST_BYTES,
+            bytes: self.most_bytes,
         };
         document.project(&self.kept).within(limits, &self.needed)
     }
@@ -200,10 +236,21 @@ fn take(related: &mut Vec<(Relation, Reads)>, relation: Relation) -> Option<Read
     Some(related.remove(place).1)
 }
 
+/// Returns what is read of `owner()`. Of that only metadata of the controllers of pods has to be watched.
+fn owner_reads(related: &mut Vec<(Relation, Reads)>, resource_type: ResourceType) -> Option<Reads> {
+    let reads = take(related, Relation::Owner)?;
+    let metadata = owner::metadata_reads(&reads);
+    if resource_type == ResourceType::Pod && !metadata.is_nothing() {
+        related.push((Relation::Owner, metadata));
+    }
+    Some(reads)
+}
+
 /// The paths of the name of another object, beside the namespace of the object itself.
 fn name_of(relation: Relation, resource_type: ResourceType) -> &'static [&'static str] {
     match (relation, resource_type) {
         (Relation::Node, _) => &["spec.nodeName"],
+        (Relation::Owner, _) => &[owner::KEY],
         // The namespace of the claim that a volume has or had.
         (Relation::Namespace, ResourceType::PersistentVolume) => &["spec.claimRef.namespace"],
         (Relation::Namespace, _) => &[],

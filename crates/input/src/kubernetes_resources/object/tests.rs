@@ -1,5 +1,6 @@
 //! What is kept of objects.
 
+use meterline_script::Relation;
 use serde_json::json;
 
 use super::{
@@ -373,4 +374,52 @@ fn a_status_change_is_not_a_change_of_content() {
 fn null_annotations_and_managed_fields_are_read() {
     let pod = object(&json!({"metadata": {"annotations": null, "managedFields": null}}));
     assert_eq!(pod.written, None);
+}
+
+#[test]
+fn an_object_has_of_its_controller_what_is_read_and_its_key_only_if_metadata_are() {
+    let mut value = tenants_pod("x", "1");
+    value["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet",
+        "name": "db", "uid": "s", "controller": true}]);
+    let of = |reads: &[&str], resource_type| {
+        let projection = Projection::of(&Reads::of(reads), resource_type);
+        let related = projection.related.iter();
+        let related: Vec<_> = related.map(|(_, reads)| reads.to_string()).collect();
+        let content = projected(projection, &value).content.document;
+        let content = content.root().to_value();
+        assert_eq!(content["metadata"].get("ownerReferences"), None);
+        let field = |key: &str| content.get(key).cloned().unwrap_or_default();
+        (field("owner()"), field("owner_key()"), related.join(" "))
+    };
+    let names = json!({"kind": "StatefulSet", "name": "db"});
+    let (nothing, none) = (json!(null), String::new());
+    let found = of(&["owner().kind", "owner().name"], ResourceType::Pod);
+    assert_eq!(found, (names.clone(), nothing.clone(), none.clone()));
+    let found = of(&["owner().labels.team"], ResourceType::Pod);
+    let key = json!("n/StatefulSet/db/s");
+    assert_eq!(found, (json!({}), key.clone(), "labels.team".to_owned()));
+    let found = of(&["owner()"], ResourceType::Pod);
+    let whole = json!({"api_version": "apps/v1", "kind": "StatefulSet", "name": "db"});
+    assert_eq!(found, (whole, key, "annotations, labels".to_owned()));
+    // Only the controllers of pods are watched.
+    let claim = ResourceType::PersistentVolumeClaim;
+    let found = of(&["owner().kind", "owner().name", "owner().labels"], claim);
+    assert_eq!(found, (names, nothing.clone(), none.clone()));
+    assert_eq!(of(&["spec"], claim), (nothing.clone(), nothing, none));
+}
+
+#[test]
+fn a_content_differs_when_its_controller_does_and_the_labels_of_that_determine_no_bill() {
+    let projection = Projection::of(&Reads::of(&["owner().labels.team"]), ResourceType::Pod);
+    let content = |key: &str, team: &str| {
+        let content = json!({"owner_key()": key, "owner()": {"labels": {"team": team}}});
+        BilledObject::from(Document::from(&content))
+    };
+    let one = content("n/Deployment/web", "red");
+    assert_eq!(one, one.clone());
+    assert_ne!(one, content("n/Deployment/shop", "red"));
+    let other = content("n/Deployment/web", "blue");
+    assert_ne!(one, other);
+    assert_eq!(one.bill(&projection), other.bill(&projection));
+    assert_eq!(one.name_of(Relation::Owner), Some("n/Deployment/web"));
 }

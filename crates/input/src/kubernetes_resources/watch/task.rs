@@ -97,7 +97,10 @@ impl Watch {
         let restored = self.restored.take();
         let options = &self.watched.options;
         let projection = Arc::clone(&options.projection);
-        let check = self.namespace.clone().map(|namespace| NamespaceCheck {
+        // The watch of the objects that are billed checks the namespace.
+        let namespace = self.namespace.clone();
+        let namespace = namespace.filter(|_| self.watched.relation.is_none());
+        let check = namespace.map(|namespace| NamespaceCheck {
             namespace,
             cluster: options.cluster.clone(),
             warnings: Arc::clone(&self.watched.warnings),

@@ -3,13 +3,18 @@
 use std::sync::Arc;
 
 use meterline_core::{Health, Metrics, Node, Reads};
-use meterline_ledger::Content as _;
+use meterline_ledger::{Content as _, Observation};
 use meterline_script::Relation;
 
 use super::{client::Wanted, view::Change, warnings::WatchWarnings};
 use crate::kubernetes_resources::{
-    budgets::Budgets, ledger::SharedLedger, metrics::LedgerReport, object::Projection,
-    options::Options, resource_type::ResourceType,
+    budgets::Budgets,
+    ledger::SharedLedger,
+    metrics::LedgerReport,
+    object::{BilledObject, Projection, controller_key},
+    options::Options,
+    related::Controller,
+    resource_type::ResourceType,
 };
 
 /// What all watches of one input use together.
@@ -45,11 +50,12 @@ impl Watched {
     }
 
     /// The same for the watch of other objects, of whose metadata this is read.
-    pub(crate) fn of_related(&self, relation: Relation, reads: &Reads) -> Self {
-        let resource_type = match relation {
-            Relation::Namespace => ResourceType::Namespace,
-            Relation::Node => ResourceType::Node,
-        };
+    pub(crate) fn of_related(
+        &self,
+        relation: Relation,
+        resource_type: ResourceType,
+        reads: &Reads,
+    ) -> Self {
         Self {
             options: Options {
                 resource_type,
@@ -68,8 +74,33 @@ impl Watched {
     /// What is requested of objects.
     pub(crate) fn wanted(&self) -> Wanted {
         match self.relation {
-            Some(Relation::Namespace | Relation::Node) => Wanted::Metadata,
+            Some(Relation::Namespace | Relation::Node | Relation::Owner) => Wanted::Metadata,
             None => Wanted::Objects,
+        }
+    }
+
+    /// A watch of controllers saw one.
+    fn controller_seen(&self, observation: &Observation<BilledObject>) {
+        let Self {
+            ledger, budgets, ..
+        } = self;
+        let (uid, content) = (&observation.uid, &observation.content);
+        budgets.came(uid, content);
+        let object = content.document.root();
+        let name = object.path(&["metadata", "name"]).and_then(Node::as_str);
+        let (namespace, name) = (content.owner(), name.unwrap_or_default());
+        let key = controller_key(self.options.resource_type, namespace, name, uid);
+        let now = observation.observed_at;
+        let since = observation.content_since.unwrap_or(now);
+        let controller = Controller {
+            uid,
+            key: &key,
+            created: observation.start.unwrap_or(now),
+        };
+        let amended = ledger.controller(controller, object, (since, now));
+        budgets.forgot(namespace, amended.forgotten);
+        for (owner, waiting) in amended.divided {
+            budgets.waits(&owner, waiting);
         }
     }
 
@@ -82,6 +113,16 @@ impl Watched {
             ..
         } = self;
         match change {
+            Change::Observed(observation) if self.relation == Some(Relation::Owner) => {
+                self.controller_seen(&observation);
+            }
+            Change::Deleted { uid, at } | Change::Vanished { uid, now: at, .. }
+                if self.relation == Some(Relation::Owner) =>
+            {
+                if let Some((namespace, forgotten)) = ledger.controller_gone(&uid, at) {
+                    budgets.forgot(&namespace, forgotten);
+                }
+            }
             Change::Observed(observation) if let Some(relation) = self.relation => {
                 let now = observation.observed_at;
                 let object = observation.content.document.root();
@@ -116,6 +157,10 @@ impl Watched {
 
 #[cfg(test)]
 mod tests {
+    use meterline_core::Document;
+    use meterline_ledger::Uid;
+    use serde_json::json;
+
     use super::*;
     use crate::kubernetes_resources::{
         testing::{Parts, WATCH, observation, options},
@@ -151,5 +196,60 @@ mod tests {
         assert_eq!((seen.at, seen.versions[&watch]), (20, 7));
         apply(Change::Synced(false));
         assert_eq!(parts.ledger.complete_until(), None);
+    }
+
+    #[test]
+    fn what_a_watch_of_controllers_sees_belongs_to_their_pods() {
+        let mut options = options(Cluster::default());
+        let reads = Reads::of(&["owner().labels.team"]);
+        options.projection = Arc::new(Projection::of(&reads, ResourceType::Pod));
+        let parts = Parts::new(options, 0);
+        let pods = parts.watched();
+        let (relation, reads) = &parts.options.projection.related[0];
+        let sets = pods.of_related(*relation, ResourceType::StatefulSet, reads);
+        assert!(sets.wanted() == Wanted::Metadata && pods.wanted() == Wanted::Objects);
+        let watch: Arc<str> = WATCH.into();
+        let mut pod = observation("a", 1, None);
+        let metadata = json!({"namespace": "n", "ownerReferences": [{"apiVersion": "apps/v1",
+            "kind": "StatefulSet", "name": "db", "uid": "s", "controller": true}]});
+        let metadata = Document::from(&metadata);
+        let document = pod
+            .content
+            .document
+            .with_field("metadata", Some(metadata.root()));
+        pod.content = BilledObject::of(&document, &parts.options.projection);
+        pods.apply(&watch, Change::Observed(pod));
+        let seen = |team: &str, since: i64| {
+            let mut seen = observation("s", since, None);
+            let set =
+                json!({"metadata": {"name": "db", "namespace": "n", "labels": {"team": team}}});
+            seen.content = BilledObject::of(&Document::from(&set), &sets.options.projection);
+            seen.content_since = Some(since);
+            sets.apply(&watch, Change::Observed(seen));
+        };
+        let teams = || -> Vec<String> {
+            parts.ledger.with_ledger(|ledger| {
+                let contents = ledger.newest_of_all();
+                let team = |(_, content): (&_, &BilledObject)| {
+                    let owner = content.related(Relation::Owner)?.path(&["labels", "team"]);
+                    owner?.as_str().map(ToOwned::to_owned)
+                };
+                contents.filter_map(team).collect()
+            })
+        };
+        assert_eq!(teams(), [""; 0]);
+        seen("red", 5);
+        assert_eq!(teams(), ["red"]);
+        seen("blue", 8);
+        assert_eq!(teams(), ["blue"]);
+        let (uid, at): (Uid, _) = ("s".into(), 9);
+        sets.apply(&watch, Change::Deleted { uid, at });
+        assert_eq!(
+            teams(),
+            ["blue"],
+            "the last value counts for what it leaves"
+        );
+        assert_eq!(parts.existing(), ["a"]);
+        assert_eq!(parts.metric("kubernetes_controllers_forgotten"), 0.0);
     }
 }
