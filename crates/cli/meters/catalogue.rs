@@ -146,6 +146,7 @@ const NODE_TIME: EventMeters = EventMeters {
             ("capacity_type", "capacity_type"),
             ("zone", "zone"),
             ("nodepool", "nodepool"),
+            ("ready", "ready"),
         ],
     }],
 };

@@ -30,6 +30,7 @@ fn sample(event_type: &str) -> Value {
                 "topology.kubernetes.io/zone": "eu-1a"}},
             "spec": {"providerID": "aws:///eu-1a/i-1"},
             "status": {"capacity": {"cpu": "2", "memory": "8Gi"}},
+            "node_ready()": true,
         }),
         "kube-loadbalancer-time" => json!({
             "metadata": {"name": "web", "namespace": "default", "uid": "6b1c5a1e"},

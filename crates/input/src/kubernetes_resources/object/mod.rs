@@ -12,6 +12,7 @@
 mod billed_object;
 mod metadata;
 mod projection;
+mod readiness;
 mod writes;
 
 use std::{borrow::Cow, fmt, sync::Arc};

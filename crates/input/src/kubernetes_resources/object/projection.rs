@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use meterline_core::{Document, Limits, Node, Parts, Reads, Step};
-use meterline_script::{LOOKUP, Relation, granted};
+use meterline_script::{LOOKUP, NODE_READY, Relation, granted};
 
 use super::metadata::metadata;
 use crate::kubernetes_resources::{lifetime, resource_type::ResourceType};
@@ -88,6 +88,8 @@ pub(crate) struct Projection {
     pub(crate) related: Vec<(Relation, Reads)>,
     /// What is read of the metadata of a node by `node()`, if the objects are nodes: it is their own.
     own: Option<Reads>,
+    /// Whether contents say whether the node is ready.
+    pub(super) has_readiness: bool,
     /// The tables in which values are looked up.
     pub(crate) tables: Vec<WantedTable>,
 }
@@ -139,6 +141,7 @@ impl Projection {
             has_billed_status: resource_type != ResourceType::Pod,
             related,
             own,
+            has_readiness: resource_type == ResourceType::Node && reads_readiness(reads),
             tables: tables(reads),
         }
     }
@@ -218,6 +221,12 @@ fn related(reads: &Reads) -> Vec<(Relation, Reads)> {
     };
     let of = |relation: Relation| Some((relation, keys.get(relation.key())?.clone()));
     Relation::ALL.into_iter().filter_map(of).collect()
+}
+
+/// Whether mappings call `node_ready()`. A pipeline that reads everything of an object reads of what no object has only
+/// what it names.
+fn reads_readiness(reads: &Reads) -> bool {
+    matches!(reads, Reads::Parts(parts) if parts.keys.contains_key(NODE_READY))
 }
 
 /// The tables in which values are looked up, with the places of the keys.
