@@ -2,6 +2,7 @@
 //! controllers do.
 
 mod all;
+mod readiness;
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::{
@@ -230,7 +231,7 @@ async fn a_node_is_billed_to_who_its_label_names_and_heartbeats_divide_nothing()
     for beat in 1..=5 {
         until(created + seconds(beat)).await;
         let condition = json!([{"type": "Ready", "status": "True",
-            "lastHeartbeatTime": pods::now().to_rfc3339()}]);
+            "lastTransitionTime": created.to_rfc3339(), "lastHeartbeatTime": pods::now().to_rfc3339()}]);
         nodes.set("node-0", json!({"conditions": condition})).await;
     }
     let sold = nodes
@@ -282,6 +283,7 @@ async fn a_node_is_billed_to_who_its_label_names_and_heartbeats_divide_nothing()
             assert_eq!(data["cpu_capacity_cores"], 96);
             assert_eq!(data["memory_capacity_bytes"], 1_236_950_581_248_i64);
             assert_eq!(data["gpu_capacity_count"], 8);
+            assert_eq!(data["ready"], true);
         }
     }
     scene.ingest.assert_clean();

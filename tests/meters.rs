@@ -320,10 +320,12 @@ async fn a_difference_that_can_be_changed_is_told_and_stays() {
     };
     let expected = json!([
         {"slug": "pod_execution_time", "state": "differs", "differences": [
-            group_by("pod_name", json!("$.name")), group_by("pod_namespace", Value::Null)]},
+            group_by("cluster", Value::Null), group_by("pod_name", json!("$.name")),
+            group_by("pod_namespace", Value::Null)]},
         {"slug": "meterline_events", "state": "differs", "differences": [
             {"field": "name", "server": "Events", "catalogue": "Meterline: events (audit)",
-             "final": false}]},
+             "final": false},
+            group_by("cluster", Value::Null)]},
     ]);
     assert_eq!(json!(differs), expected);
 }

@@ -2,6 +2,7 @@
 //! Prometheus.
 
 mod cluster;
+mod dashboard;
 mod docs;
 mod monitoring;
 mod release;

@@ -8,6 +8,9 @@ API server warns of duplicates; the operator's value takes precedence.
 {{- if include "meterline.secretName" . -}}
 {{- $chart = append $chart (dict "name" "OPENMETER_TOKEN" "value" "file:///etc/meterline/secret/token") -}}
 {{- end -}}
+{{- if .Values.clusterName -}}
+{{- $chart = append $chart (dict "name" "CLUSTER_NAME" "value" .Values.clusterName) -}}
+{{- end -}}
 {{- if .Values.scrape.namespaces -}}
 {{- $chart = append $chart (dict "name" "SCRAPE_NAMESPACE" "value" (join "," .Values.scrape.namespaces)) -}}
 {{- end -}}

@@ -19,8 +19,21 @@ pub(super) struct Meter {
     /// The name that people see, with the unit.
     pub(super) name: &'static str,
     pub(super) measure: Measure,
-    /// The name of each group-by, and its field. Each costs a scan of the events that are queried.
-    pub(super) group_by: &'static [(&'static str, &'static str)],
+    /// The name of each group-by beside [`CLUSTER`], and its field. Each costs a scan of the events that are queried.
+    pub(super) group_by: &'static [GroupBy],
+}
+
+/// The name of a group-by, and its field.
+type GroupBy = (&'static str, &'static str);
+
+/// The group-by that every meter has: the clusters that send to one server are told apart by it.
+const CLUSTER: GroupBy = ("cluster", "cluster");
+
+impl Meter {
+    /// Every group-by.
+    fn group_by(&self) -> impl Iterator<Item = GroupBy> {
+        self.group_by.iter().copied().chain([CLUSTER])
+    }
 }
 
 /// What a meter computes from the events of a period.
@@ -133,6 +146,7 @@ const NODE_TIME: EventMeters = EventMeters {
             ("capacity_type", "capacity_type"),
             ("zone", "zone"),
             ("nodepool", "nodepool"),
+            ("ready", "ready"),
         ],
     }],
 };
@@ -214,7 +228,7 @@ fn definition(event_type: &str, meter: &Meter) -> Definition {
         Measure::Count => ("COUNT", None),
         Measure::Sum(field) => ("SUM", Some(path(field))),
     };
-    let group_by = meter.group_by.iter();
+    let group_by = meter.group_by();
     Definition {
         slug: meter.slug.to_owned(),
         name: meter.name.to_owned(),
@@ -222,7 +236,7 @@ fn definition(event_type: &str, meter: &Meter) -> Definition {
         aggregation: aggregation.to_owned(),
         value_property: value,
         group_by: group_by
-            .map(|(name, field)| ((*name).to_owned(), path(field)))
+            .map(|(name, field)| (name.to_owned(), path(field)))
             .collect(),
     }
 }

@@ -81,8 +81,8 @@ pub(crate) struct Resumed {
 pub(crate) struct ContentLearned {
     /// Whether the entry changed.
     pub(crate) is_changed: bool,
-    /// The end of the segment that was closed, if one was.
-    pub(crate) closed_at: Option<UnixSeconds>,
+    /// The ends of the segments that were closed.
+    pub(crate) closed_at: Vec<UnixSeconds>,
 }
 
 impl<C: Content> Entry<C> {
@@ -116,14 +116,31 @@ impl<C: Content> Entry<C> {
         })
     }
 
-    /// Adds the first segment: what of the life lies after `emitted`.
-    pub(crate) fn start_segment(&mut self, emitted: UnixSeconds, content: C) {
-        let from = self.first.max(emitted);
+    /// Adds the first segments: what of the life lies after `emitted`. Before `turned` the content was another one.
+    pub(crate) fn start_segments(
+        &mut self,
+        emitted: UnixSeconds,
+        turned: Option<(UnixSeconds, C)>,
+        content: C,
+    ) {
+        let mut from = self.first.max(emitted);
+        if let Some((at, before)) = turned.filter(|(at, _)| from < *at) {
+            self.segments.push(Segment::new(from, Some(at), before));
+            from = at;
+        }
         if self.end.is_none_or(|end| from < end) {
             // Most objects have one segment at a time, and a list that grows has room for four.
             self.segments.reserve_exact(1);
             self.segments.push(Segment::new(from, self.end, content));
         }
+    }
+
+    /// Returns when in its life the content became what is observed first, and what it was before.
+    pub(crate) fn turned(&self, seen: &Observation<C>) -> Option<(UnixSeconds, C)> {
+        let (at, before) = seen.content.before_dated_change()?;
+        let at = at.min(seen.observed_at);
+        let is_within = self.first < at && self.end.is_none_or(|end| at < end);
+        is_within.then_some((at, before))
     }
 
     /// What is known of an object that exists.
@@ -287,6 +304,13 @@ impl<C: Content> Entry<C> {
             return learned;
         }
         learned.is_changed = true;
+        learned.closed_at.extend(self.part_learned(seen, emitted));
+        let Some(last) = self.segments.last_mut() else {
+            return learned;
+        };
+        if *last.content() == seen.content {
+            return learned;
+        }
         // Two writes in one second have the same time.
         let is_grant = seen.content_since == known && seen.content.is_grant(last.content());
         let made_it = |since: &UnixSeconds| {
@@ -303,9 +327,24 @@ impl<C: Content> Entry<C> {
             last.end = Some(at);
             self.segments
                 .push(Segment::new(at, None, seen.content.clone()));
-            learned.closed_at = Some(at);
+            learned.closed_at.push(at);
         }
         learned
+    }
+
+    /// Divides the last segment where a part of the content became what is observed, if that part records when it did:
+    /// not before the segment, because two changes have the order in which they are observed. Returns where.
+    fn part_learned(&mut self, seen: &Observation<C>, emitted: UnixSeconds) -> Option<UnixSeconds> {
+        let last = self.segments.last_mut()?;
+        let (since, content) = seen.content.dated_change(last.content())?;
+        let at = since.min(seen.observed_at).max(emitted);
+        if at <= last.start {
+            last.replace(content);
+            return None;
+        }
+        last.end = Some(at);
+        self.segments.push(Segment::new(at, None, content));
+        Some(at)
     }
 
     /// Completes a partial last segment whose content has been `content` since `written`. Returns the end of

@@ -138,7 +138,7 @@ impl<C: Content> Timeline<C> {
         if learned.is_changed {
             self.objects.mark_dirty(&uid);
         }
-        if let Some(closed_at) = learned.closed_at {
+        for closed_at in learned.closed_at {
             self.objects.expire_at(closed_at, &uid);
         }
         self.objects.grown(&entry, before);
@@ -194,10 +194,17 @@ impl<C: Content> Timeline<C> {
         let Some(mut entry) = Entry::begin(&seen, self.windows.horizon) else {
             return;
         };
-        let (uid, emitted) = (seen.uid, self.windows.emitted);
-        let span = (entry.first, entry.end.unwrap_or(emitted));
-        self.add_late(&uid, span, &seen.content, seen.observed_at);
-        entry.start_segment(emitted, seen.content);
+        let (uid, emitted) = (Arc::clone(&seen.uid), self.windows.emitted);
+        let (mut from, until) = (entry.first, entry.end.unwrap_or(emitted));
+        let turned = entry.turned(&seen);
+        if let Some((at, before)) = &turned {
+            self.add_late(&uid, (from, until.min(*at)), before, seen.observed_at);
+            self.objects.expire_at(*at, &uid);
+            from = *at;
+        }
+        self.add_late(&uid, (from, until), &seen.content, seen.observed_at);
+        entry.start_segments(emitted, turned, seen.content);
+        self.objects.grown(&entry, 1);
         if let Some(end) = entry.end {
             self.objects.expire_at(end, &uid);
         }

@@ -141,6 +141,17 @@ pub trait Content: Clone + PartialEq {
         let _ = earlier;
         false
     }
+    /// A part may record since when it is as it is. If it is another one in `earlier`: since when, and `earlier` with
+    /// this part. Such a change counts since then, whatever else was written since and however late it is observed.
+    fn dated_change(&self, earlier: &Self) -> Option<(UnixSeconds, Self)> {
+        let _ = earlier;
+        None
+    }
+    /// What this was before that part changed for the last time, as far as it shows, and when that was. It counts for an
+    /// object that is observed for the first time.
+    fn before_dated_change(&self) -> Option<(UnixSeconds, Self)> {
+        None
+    }
 }
 
 /// A batch of pieces that is handed out and settled as one.

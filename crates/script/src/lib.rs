@@ -47,7 +47,7 @@ pub use device_reads::DeviceReads;
 pub use engine::{Engine, Limits, STACK_SIZE};
 pub use error::{RunError, ScriptError};
 pub use expression::Expression;
-pub use functions::{Example, FunctionDoc, Group, Purity};
+pub use functions::{Example, FunctionDoc, Group, NODE_READY, Purity};
 pub use lookups::{LOOKUP, TABLE, key_at};
 pub use mapping::{Mapped, Mapping};
 pub use notes::{Loss, Note};

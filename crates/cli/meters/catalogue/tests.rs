@@ -30,6 +30,7 @@ fn sample(event_type: &str) -> Value {
                 "topology.kubernetes.io/zone": "eu-1a"}},
             "spec": {"providerID": "aws:///eu-1a/i-1"},
             "status": {"capacity": {"cpu": "2", "memory": "8Gi"}},
+            "node_ready()": true,
         }),
         "kube-loadbalancer-time" => json!({
             "metadata": {"name": "web", "namespace": "default", "uid": "6b1c5a1e"},
@@ -50,11 +51,17 @@ fn sample(event_type: &str) -> Value {
     }
 }
 
-/// The event that a preset makes from an object.
-fn event(preset: &str, object: &Value) -> Value {
+/// The event that a preset makes from an object with this name of the cluster.
+fn event(preset: &str, object: &Value, cluster: Option<&str>) -> Value {
     let source = lint::preset(preset).unwrap();
     let registry = registry().unwrap();
-    let loaded = load(&source, &[], &|_: &str| None, &registry);
+    let variable = |name: &str| match name {
+        "CLUSTER_NAME" => cluster.map(str::to_owned),
+        // Those of the object itself, whatever the default is.
+        "DATA_ANNOTATIONS" => Some("pods".to_owned()),
+        _ => None,
+    };
+    let loaded = load(&source, &[], &variable, &registry);
     let (loaded, _) = loaded.unwrap_or_else(|errors| panic!("{errors:?}"));
     let cx = BuildContext::default();
     let text = serde_json::to_vec(object).unwrap();
@@ -92,7 +99,7 @@ fn every_field_of_the_catalogue_is_emitted() {
     let mut wrong = Vec::new();
     for events in CATALOGUE {
         for preset in events.presets {
-            let event = event(preset, &sample(events.event_type));
+            let event = event(preset, &sample(events.event_type), Some("eu-1"));
             assert_eq!(event["type"], events.event_type);
             for meter in events.meters {
                 let value = match meter.measure {
@@ -104,15 +111,37 @@ fn every_field_of_the_catalogue_is_emitted() {
                 {
                     wrong.push(format!("{preset}: {}: {field} is no number", meter.slug));
                 }
-                for (_, field) in meter.group_by {
-                    if !event["data"][field].is_string() {
-                        wrong.push(format!("{preset}: {}: {field} is no text", meter.slug));
+                for (_, field) in meter.group_by() {
+                    let value = &event["data"][field];
+                    if !value.is_string() && !value.is_boolean() {
+                        wrong.push(format!("{preset}: {}: {field} is no word", meter.slug));
                     }
                 }
             }
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn the_cluster_is_named_by_the_operator_and_never_by_an_annotation() {
+    for events in CATALOGUE {
+        for preset in events.presets {
+            let mut object = sample(events.event_type);
+            object["metadata"]["annotations"] =
+                json!({"data.openmeter.io/cluster": "forged", "data.openmeter.io/plan": "gold"});
+            let cluster = |name| {
+                let event = event(preset, &object, name);
+                let is_of_a_tenant = *preset != "kubernetes-node-time";
+                assert_eq!(event["data"]["plan"] == "gold", is_of_a_tenant, "{preset}");
+                event["data"].get("cluster").cloned()
+            };
+            assert_eq!(cluster(Some(" eu-1 ")), Some(json!("eu-1")), "{preset}");
+            for name in [None, Some(""), Some(" ")] {
+                assert_eq!(cluster(name), None, "{preset}: {name:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -119,6 +119,7 @@ impl LedgerReport {
         input.not_ready("connecting to the API server");
         let billing = health.register(format!("billing {label}"));
         billing.ready("");
+        show_what_is_billed(metrics, label, resource_type);
         Self {
             resource_type,
             has_state,
@@ -222,6 +223,14 @@ impl LedgerReport {
     }
 }
 
+/// Shows which objects an input bills: the labels of its other metrics do not say it.
+fn show_what_is_billed(metrics: &Metrics, label: &str, resource_type: ResourceType) {
+    let resource_type = resource_type.api_resource().kind.to_lowercase();
+    let help = "1 for each input, with the type of the objects that it bills.";
+    let labels = [("label", label), ("resource_type", resource_type.as_str())];
+    metrics.gauge("ledger_input_info", help, &labels).set(1);
+}
+
 fn clamp<T: TryInto<i64>>(number: T) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
@@ -298,6 +307,8 @@ mod tests {
         ] {
             assert_eq!(parts.metric(name), expected, "{name}");
         }
+        let info = "ledger_input_info{label=\"x\",resource_type=\"pod\"}";
+        assert_eq!(parts.metrics.values()[info], 1.0);
         assert_eq!(parts.ready("billing x"), (true, String::new()));
     }
 }

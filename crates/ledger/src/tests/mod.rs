@@ -5,6 +5,7 @@ mod better;
 mod budget;
 mod changes;
 mod contents;
+mod dated;
 mod disk;
 mod fates;
 mod grants;
@@ -45,6 +46,11 @@ fn refusal(cause: &str, may_pass: bool) -> Refusal {
 
 /// Checks that every second has one fate.
 fn balance(ledger: &TestLedger, now: i64) {
+    balance_of(ledger, now);
+}
+
+/// The same of any content.
+fn balance_of<C: Content>(ledger: &Ledger<C>, now: i64) {
     assert_eq!(
         *ledger.timeline.objects.waiting(),
         ledger.timeline.objects.count_waiting(),

@@ -13,6 +13,7 @@ mod kubernetes;
 mod labelled;
 mod lookup;
 mod message;
+mod node_ready;
 mod objects;
 mod operators;
 mod quantities;
@@ -35,6 +36,7 @@ pub(crate) use known::{changes_its_argument, is_known, nearest};
 use kubernetes::unit;
 pub(crate) use labelled::data_annotations_reads;
 use labelled::wrong_owner;
+pub use node_ready::NODE_READY;
 pub(crate) use signature::{Type, mismatch, result, wrong_word};
 pub(crate) use subject::subject_reads;
 use subject::wrong_source;
@@ -112,6 +114,7 @@ static DOCS: LazyLock<Vec<FunctionDoc>> = LazyLock::new(|| {
         reserved::DOCS,
         devices::DOCS,
         objects::DOCS,
+        node_ready::DOCS,
         related::DOCS,
         subject::DOCS,
         labelled::DOCS,
@@ -154,6 +157,7 @@ pub(crate) fn register(engine: &mut Engine) {
     reserved::register(engine);
     devices::register(engine);
     objects::register(engine);
+    node_ready::register(engine);
     related::register(engine);
     subject::register(engine);
     labelled::register(engine);

@@ -2,13 +2,14 @@
 
 use std::{cmp::Ordering, sync::Arc};
 
-use meterline_core::{Document, Node, Reads};
-use meterline_script::{LOOKUP, Relation, compare_reserved};
+use meterline_core::{Document, Node, Reads, Scalar};
+use meterline_script::{LOOKUP, NODE_READY, Relation, compare_reserved};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 
 use super::{
     owner,
     projection::{BILLED_STATUS, Projection},
+    readiness::Readiness,
 };
 
 /// The billed content of an object: equal contents are one segment. Clones share the document.
@@ -20,6 +21,8 @@ pub(crate) struct BilledObject {
     pub(crate) cut: usize,
     /// Whether the node had not granted a resize when the object was observed before.
     pub(crate) was_pending: bool,
+    /// Whether the node is ready, if it was observed just now and the pipeline reads it.
+    readiness: Option<Box<Readiness>>,
     /// What the pipeline read when the object was kept, if the pipeline reads more now: the rest is missing.
     kept_for: Option<Arc<Reads>>,
 }
@@ -30,6 +33,7 @@ impl From<Document> for BilledObject {
             document,
             cut: 0,
             was_pending: false,
+            readiness: None,
             kept_for: None,
         }
     }
@@ -43,15 +47,34 @@ impl BilledObject {
             document,
             cut,
             was_pending: false,
+            readiness: projection
+                .has_readiness
+                .then(|| Box::new(Readiness::of(seen.root()))),
             kept_for: None,
         };
         if let Some((owner, key)) = projection.owner(seen.root()) {
             content = content.with_field(Relation::Owner.key(), Some(owner.root()));
             content = content.with_field(owner::KEY, key.as_ref().map(Document::root));
         }
+        let content = match content.readiness.as_deref() {
+            Some(readiness) => content.with_readiness(readiness.is_ready),
+            None => content,
+        };
         match projection.own(seen) {
             Some(own) => content.with_related(Relation::Node, Some(own.root())),
             None => content,
+        }
+    }
+
+    fn with_readiness(&self, is_ready: bool) -> Self {
+        self.with_field(NODE_READY, Some(Readiness::field(is_ready).root()))
+    }
+
+    /// Whether the node is ready, if that is kept.
+    fn is_ready(&self) -> Option<bool> {
+        match self.document.root().get(NODE_READY)?.scalar()? {
+            Scalar::Bool(is_ready) => Some(is_ready),
+            _ => None,
         }
     }
 
@@ -186,6 +209,7 @@ impl PartialEq for BilledObject {
             && written(self) == written(other)
             && status(self) == status(other)
             && related(self) == related(other)
+            && self.is_ready() == other.is_ready()
             && self.reserved(other) == Some(Ordering::Equal)
     }
 }
@@ -215,6 +239,24 @@ impl meterline_ledger::Content for BilledObject {
         !self.was_pending
             && spec(self) == spec(earlier)
             && self.reserved(earlier) == Some(Ordering::Greater)
+    }
+
+    fn dated_change(&self, earlier: &Self) -> Option<(i64, Self)> {
+        let readiness = self.readiness.as_deref()?;
+        // What an earlier configuration kept does not have it.
+        let was_ready = earlier.is_ready()?;
+        let since = readiness
+            .since
+            .filter(|_| was_ready != readiness.is_ready)?;
+        Some((since, earlier.with_readiness(readiness.is_ready)))
+    }
+
+    fn before_dated_change(&self) -> Option<(i64, Self)> {
+        let readiness = self.readiness.as_deref()?;
+        Some((
+            readiness.turned()?,
+            self.with_readiness(!readiness.is_ready),
+        ))
     }
 }
 
@@ -272,6 +314,7 @@ impl<'de> Deserialize<'de> for BilledObject {
         Ok(Self {
             document: object.to_document(),
             was_pending: false,
+            readiness: None,
             cut: usize::try_from(cut).unwrap_or_default(),
             kept_for: kept_for
                 .transpose()

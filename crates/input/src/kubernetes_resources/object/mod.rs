@@ -13,6 +13,7 @@ mod billed_object;
 mod metadata;
 mod owner;
 mod projection;
+mod readiness;
 mod writes;
 
 use std::{borrow::Cow, fmt, sync::Arc};

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use meterline_core::{Document, Limits, Node, Parts, Reads, Step};
-use meterline_script::{LOOKUP, Relation, granted};
+use meterline_script::{LOOKUP, NODE_READY, Relation, granted};
 
 use super::{
     metadata::metadata,
@@ -97,6 +97,8 @@ pub(crate) struct Projection {
     owner: Option<Reads>,
     /// How many bytes of one object are kept; see [`MOST_BYTES`].
     most_bytes: [usize; 2],
+    /// Whether contents say whether the node is ready.
+    pub(super) has_readiness: bool,
     /// The tables in which values are looked up.
     pub(crate) tables: Vec<WantedTable>,
 }
@@ -162,6 +164,7 @@ impl Projection {
             } else {
                 MOST_BYTES
             },
+            has_readiness: resource_type == ResourceType::Node && reads_readiness(reads),
             tables: tables(reads),
         }
     }
@@ -265,6 +268,12 @@ fn related(reads: &Reads) -> Vec<(Relation, Reads)> {
     };
     let of = |relation: Relation| Some((relation, keys.get(relation.key())?.clone()));
     Relation::ALL.into_iter().filter_map(of).collect()
+}
+
+/// Whether mappings call `node_ready()`. A pipeline that reads everything of an object reads of what no object has only
+/// what it names.
+fn reads_readiness(reads: &Reads) -> bool {
+    matches!(reads, Reads::Parts(parts) if parts.keys.contains_key(NODE_READY))
 }
 
 /// The tables in which values are looked up, with the places of the keys.

@@ -423,3 +423,43 @@ fn a_content_differs_when_its_controller_does_and_the_labels_of_that_determine_n
     assert_eq!(one.bill(&projection), other.bill(&projection));
     assert_eq!(one.name_of(Relation::Owner), Some("n/Deployment/web"));
 }
+
+#[test]
+fn only_a_change_of_whether_a_node_is_ready_is_a_change_of_its_content() {
+    use meterline_ledger::Content;
+
+    let node = |status: &str, since: &str, beat: &str, label: &str| {
+        json!({"metadata": {"name": "m", "uid": "u", "labels": {"l": label},
+            "creationTimestamp": "2025-01-01T00:00:00Z"},
+            "status": {"conditions": [{"type": "Ready", "status": status,
+                "lastTransitionTime": since, "lastHeartbeatTime": beat}]}})
+    };
+    let kept = |resource_type, node: &serde_json::Value| {
+        let reads = Reads::of(&["metadata.labels.l", "node_ready()"]);
+        projected(Projection::of(&reads, resource_type), node).content
+    };
+    let of_node = |node: &serde_json::Value| kept(ResourceType::Node, node);
+    let [early, late] = ["2025-01-01T01:00:00Z", "2025-01-01T02:00:00Z"];
+    let ready = of_node(&node("True", early, early, "a"));
+    let content = ready.document.root().to_value();
+    assert_eq!(content["node_ready()"], true);
+    assert_eq!(content.get("status"), None);
+    let beat = of_node(&node("True", late, late, "a"));
+    assert!(beat == ready && beat.dated_change(&ready).is_none());
+
+    let lost = of_node(&node("Unknown", late, late, "b"));
+    assert_ne!(lost, ready);
+    let (since, changed) = lost.dated_change(&ready).unwrap();
+    assert_eq!(Some(since), seconds(late));
+    assert_eq!(changed, of_node(&node("Unknown", late, late, "a")));
+    let (since, before) = lost.before_dated_change().unwrap();
+    assert_eq!(Some(since), seconds(late));
+    assert_eq!(before, of_node(&node("True", early, early, "b")));
+
+    // Other objects have no such condition, and a pipeline that does not read it keeps nothing of it.
+    let pod = kept(ResourceType::Pod, &node("True", early, early, "a"));
+    assert!(pod.document.root().get("node_ready()").is_none());
+    let projection = Projection::of(&Reads::of(&["metadata.labels.l"]), ResourceType::Node);
+    let unread = projected(projection, &node("True", early, early, "a")).content;
+    assert!(unread.before_dated_change().is_none());
+}
