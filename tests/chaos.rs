@@ -30,6 +30,17 @@ fn replica(scene: &Scene, index: usize) -> Meterline {
         .unwrap()
 }
 
+/// Prints the log of a replica if the test fails. The message of the failure has that of the other one.
+struct LogIfFailed<'a>(&'a Meterline);
+
+impl Drop for LogIfFailed<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the other replica:\n{}", self.0.log().join("\n"));
+        }
+    }
+}
+
 /// Causes one failure, and waits until it is over.
 async fn failure(
     chance: &mut Chance,
@@ -116,7 +127,9 @@ async fn every_second_is_billed_once_through_random_failures() {
     // The truth is what the test wrote, because a watch would miss what happens during a restart.
     let lives: Vec<_> = lives.into_iter().map(Result::unwrap).collect();
     let [first, second] = replicas.map(Option::unwrap);
+    let other = LogIfFailed(&second);
     scene.assert_billed(&lives, &first).await;
+    drop(other);
     first.stop().await;
     second.stop().await;
     eprintln!(

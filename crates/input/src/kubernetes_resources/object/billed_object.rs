@@ -200,14 +200,18 @@ impl PartialEq for BilledObject {
             let status = root.get("status").filter(|_| !is_pod(root));
             BILLED_STATUS.map(|key| field(status, key))
         }
-        fn related(content: &BilledObject) -> ([Option<&[u8]>; 2], [Option<&[u8]>; RELATIONS]) {
+        fn keys(content: &BilledObject) -> [Option<&[u8]>; 2] {
             let root = Some(content.document.root());
-            let keys = [LOOKUP, owner::KEY].map(|it| field(root, it));
-            (keys, Relation::ALL.map(|it| field(root, it.key())))
+            [LOOKUP, owner::KEY].map(|it| field(root, it))
+        }
+        fn related(content: &BilledObject) -> [Option<&[u8]>; RELATIONS] {
+            let root = Some(content.document.root());
+            Relation::ALL.map(|it| field(root, it.key()))
         }
         self.kept_for == other.kept_for
             && written(self) == written(other)
             && status(self) == status(other)
+            && keys(self) == keys(other)
             && related(self) == related(other)
             && self.is_ready() == other.is_ready()
             && self.reserved(other) == Some(Ordering::Equal)

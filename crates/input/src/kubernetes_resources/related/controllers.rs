@@ -261,6 +261,6 @@ mod tests {
         }
         let pods: Vec<Uid> = ["9998", "9999"].map(Into::into).into();
         assert_eq!(controllers.pods("n/Job/j/4999"), pods);
-        assert_eq!(controllers.pods("n/Job/j/0"), [Uid::from(""); 0]);
+        assert!(controllers.pods("n/Job/j/0").is_empty());
     }
 }
