@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::{
+    device_slices::DeviceSlices,
     leader::claim::Signer,
     lookup_tables::LookupTables,
     object::{BilledObject, Known, KnownLife, Projection},
@@ -39,6 +40,8 @@ struct State {
     related: RelatedObjects,
     /// The values of tables that contents have.
     tables: LookupTables,
+    /// What drivers say of the devices that contents have.
+    slices: DeviceSlices,
     completeness: Completeness,
     /// Grows with everything that may have changed the ledger.
     generation: u64,
@@ -62,6 +65,7 @@ impl State {
         bill: impl Fn(&BilledObject) -> Option<BilledObject>,
     ) -> Waiting {
         let budget = Budget::default();
+        self.describe_devices(&mut observation);
         if self.ledger.knows(&observation.uid) {
             observation.content = self.joined(observation.content, UnixSeconds::MAX);
             return self.ledger.apply_within(observation, budget, bill);
@@ -138,15 +142,20 @@ impl SharedLedger {
     ) -> Self {
         let mut related = RelatedObjects::new(options.projection.related.clone());
         let mut tables = LookupTables::new(&options.projection.tables);
-        for content in ledger.existing().filter_map(|it| it.content) {
-            related.remember(content);
-            tables.remember(content);
+        let mut slices = DeviceSlices::new(options.projection.slices.clone());
+        for existing in ledger.existing() {
+            if let Some(content) = existing.content {
+                related.remember(content);
+                tables.remember(content);
+                slices.used(existing.uid, content, |_| true);
+            }
         }
         Self {
             state: Mutex::new(State {
                 ledger,
                 related,
                 tables,
+                slices,
                 completeness,
                 generation: 0,
                 written: options.has_state.then_some(0),
@@ -191,7 +200,10 @@ impl SharedLedger {
         self.change(|state| {
             state.unplaced.remove(&observation.uid);
             let bill = |content: &BilledObject| content.bill(&self.projection);
-            if state.related.is_nothing() && state.tables.is_nothing() {
+            let State {
+                related, tables, ..
+            } = state;
+            if related.is_nothing() && tables.is_nothing() && state.slices.is_nothing() {
                 return state
                     .ledger
                     .apply_within(observation, Budget::default(), bill);
@@ -494,6 +506,8 @@ impl SharedLedger {
         self.state().written.is_none_or(|it| it >= generation)
     }
 }
+
+mod slices;
 
 #[cfg(test)]
 mod attributed;

@@ -25,6 +25,9 @@ pub(super) enum ResourceType {
     /// Namespaces, whose metadata belongs to what is billed; they cannot be billed themselves.
     #[serde(skip)]
     Namespace,
+    /// Slices, in which drivers describe their devices: they belong to the claims that have the devices.
+    #[serde(skip)]
+    ResourceSlice,
 }
 
 impl ResourceType {
@@ -39,6 +42,7 @@ impl ResourceType {
             Self::VolumeSnapshot => ("VolumeSnapshot", "volumesnapshots"),
             Self::ResourceClaim => ("ResourceClaim", "resourceclaims"),
             Self::Namespace => ("Namespace", "namespaces"),
+            Self::ResourceSlice => ("ResourceSlice", "resourceslices"),
         };
         let group = self.group();
         ApiResource {
@@ -57,7 +61,7 @@ impl ResourceType {
     fn group(self) -> &'static str {
         match self {
             Self::VolumeSnapshot => "snapshot.storage.k8s.io",
-            Self::ResourceClaim => "resource.k8s.io",
+            Self::ResourceClaim | Self::ResourceSlice => "resource.k8s.io",
             _ => "",
         }
     }
@@ -75,7 +79,7 @@ impl ResourceType {
             | Self::Service
             | Self::VolumeSnapshot
             | Self::ResourceClaim => true,
-            Self::Node | Self::PersistentVolume | Self::Namespace => false,
+            Self::Node | Self::PersistentVolume | Self::Namespace | Self::ResourceSlice => false,
         }
     }
 
@@ -90,6 +94,7 @@ impl ResourceType {
             Self::VolumeSnapshot => "volumesnapshot",
             Self::ResourceClaim => "resourceclaim",
             Self::Namespace => "namespace",
+            Self::ResourceSlice => "resourceslice",
         }
     }
 }

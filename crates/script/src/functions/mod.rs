@@ -2,6 +2,7 @@
 //! file per group declares its functions with their documentation and examples; a test runs the
 //! examples.
 
+mod claim_devices;
 mod collections;
 mod collections_docs;
 mod devices;
@@ -111,6 +112,7 @@ static DOCS: LazyLock<Vec<FunctionDoc>> = LazyLock::new(|| {
         gpu_type::DOCS,
         reserved::DOCS,
         devices::DOCS,
+        claim_devices::DOCS,
         objects::DOCS,
         related::DOCS,
         subject::DOCS,
@@ -153,6 +155,7 @@ pub(crate) fn register(engine: &mut Engine) {
     gpu_type::register(engine);
     reserved::register(engine);
     devices::register(engine);
+    claim_devices::register(engine);
     objects::register(engine);
     related::register(engine);
     subject::register(engine);

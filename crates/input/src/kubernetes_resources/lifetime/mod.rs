@@ -122,7 +122,9 @@ pub(super) fn lifetime(
         },
         ResourceType::VolumeSnapshot => kinds::snapshot(object, seen),
         ResourceType::ResourceClaim => kinds::device_claim(object, seen),
-        ResourceType::Node | ResourceType::Namespace => kinds::existing(object),
+        ResourceType::Node | ResourceType::Namespace | ResourceType::ResourceSlice => {
+            kinds::existing(object)
+        }
     }
 }
 

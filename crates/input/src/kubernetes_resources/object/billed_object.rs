@@ -3,7 +3,7 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use meterline_core::{Document, Node, Reads};
-use meterline_script::{LOOKUP, Relation, compare_reserved};
+use meterline_script::{CLAIM_DEVICES, LOOKUP, Relation, compare_reserved};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 
 use super::projection::{BILLED_STATUS, Projection};
@@ -159,10 +159,14 @@ impl PartialEq for BilledObject {
             let [namespace, node] = Relation::ALL.map(|it| field(root, it.key()));
             [namespace, node, field(root, LOOKUP)]
         }
+        fn devices(content: &BilledObject) -> Option<&[u8]> {
+            field(Some(content.document.root()), CLAIM_DEVICES)
+        }
         self.kept_for == other.kept_for
             && written(self) == written(other)
             && status(self) == status(other)
             && related(self) == related(other)
+            && devices(self) == devices(other)
             && self.reserved(other) == Some(Ordering::Equal)
     }
 }
