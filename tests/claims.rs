@@ -93,8 +93,9 @@ impl Claims {
         self.0.create(&PostParams::default(), &claim).await.unwrap();
     }
 
-    /// Gives these devices to a claim, or takes them. Returns the second that the API server recorded.
-    async fn allocate(&self, name: &str, results: Option<Value>) -> DateTime<Utc> {
+    /// Gives these devices to a claim, or takes them. Returns the second that the API server recorded, which it does not
+    /// for a status without a field.
+    async fn allocate(&self, name: &str, results: Option<Value>) -> Option<DateTime<Utc>> {
         let pods = ["a", "b"].map(|it| json!({"resource": "pods", "name": it, "uid": it}));
         let status = match results {
             Some(results) => {
@@ -103,14 +104,15 @@ impl Claims {
             None => json!({"allocation": null, "reservedFor": null}),
         };
         let patch = Patch::Merge(json!({ "status": status }));
-        let set = self.0.patch_status(name, &PatchParams::default(), &patch);
+        let plain = PatchParams::default();
+        let set = self.0.patch_status(name, &plain, &patch);
         let claim = set.await.unwrap();
         let entries = claim.metadata.managed_fields.iter().flatten();
         let written = entries.filter(|it| it.subresource.is_some());
         let newest = written
             .filter_map(|it| it.time.as_ref())
             .map(|it| it.0.as_second());
-        DateTime::from_timestamp(newest.max().unwrap(), 0).unwrap()
+        DateTime::from_timestamp(newest.max()?, 0)
     }
 }
 
@@ -192,11 +194,11 @@ async fn devices_of_a_claim_are_billed_once_and_keep_their_product_when_the_slic
     look["adminAccess"] = true.into();
     let nic = result("nic", "dra.net", "nic-0");
     let results = json!([result("gpu", DRIVER, "gpu-0"), share, look, nic]);
-    let begin = claims.allocate("shared", Some(results)).await;
+    let begin = claims.allocate("shared", Some(results)).await.unwrap();
     until(begin + seconds(3)).await;
     let slices: Api<ResourceSlice> = Api::all(scene.client.clone());
-    let deleted = slices.delete("node-0-gpus", &DeleteParams::default());
-    deleted.await.unwrap();
+    let plain = DeleteParams::default();
+    slices.delete("node-0-gpus", &plain).await.unwrap();
     until(begin + seconds(14)).await;
     meterline.kill().unwrap();
     let meterline = preset(&scene).start_ready().await.unwrap();
