@@ -13,6 +13,7 @@ mod broker;
 mod buffer;
 mod chaos;
 mod chart;
+mod claims;
 mod cli;
 mod clusters;
 mod contents;

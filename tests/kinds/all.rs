@@ -20,6 +20,11 @@ async fn one_process_bills_every_kind_across_a_crash() {
         "namespaces",
     ];
     let scene = scene(&resources).await;
+    for resource in ["resourceclaims", "resourceslices"] {
+        let control_plane = &scene.control_plane;
+        let granted = control_plane.grant_cluster("reader", "resource.k8s.io", resource);
+        granted.await.unwrap();
+    }
     let shop = Pods::new(scene.client.clone(), "shop");
     let nodes = Written(Api::<Node>::all(scene.client.clone()));
     let services = Written(Api::<Service>::namespaced(scene.client.clone(), "shop"));

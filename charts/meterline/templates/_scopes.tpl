@@ -54,20 +54,24 @@ in the program: every `kubernetes_resources`, and its namespaces with variables 
 {{- end -}}
 
 {{- /* What a built-in configuration reads: {"inputs": what is set of each `kubernetes_resources`, "text": the calls in
-its mappings that read metadata}. Takes the name of the preset; an empty one is kubernetes-pod-exec-time. */ -}}
+its mappings that read metadata, "claims": those in the mappings of claims of devices}. Takes the name of the preset; an
+empty one is kubernetes-pod-exec-time. */ -}}
 {{- define "meterline.presetReads" -}}
 {{- $volumes := list (dict "resource_type" "persistentvolumeclaim") (dict "resource_type" "persistentvolume" "unless" "${VOLUMES_RELEASED:owner}=nobody") -}}
 {{- $ofNamespaces := "subject(\"${SUBJECT_FROM:namespace}\") data_annotations(\"${DATA_ANNOTATIONS:namespaces}\")" -}}
 {{- $ofPods := "subject(\"${SUBJECT_FROM:pod}\") data_annotations(\"${DATA_ANNOTATIONS:pods}\") pod_gpu_type()" -}}
 {{- $pods := dict "inputs" (list (dict "resource_type" "pod" "node_labels" "${NODE_LABELS:false}")) "text" $ofPods -}}
 {{- $devices := dict "inputs" (list (dict "resource_type" "pod" "node_labels" "${NODE_LABELS:true}")) "text" $ofPods -}}
+{{- $ofClaims := printf "claim_devices() %s" $ofNamespaces -}}
+{{- $claims := dict "resource_type" "resourceclaim" "if" "${DEVICE_CLAIMS:true}=true" -}}
+{{- $devices = dict "inputs" (append $devices.inputs $claims) "text" $ofPods "claims" $ofClaims -}}
 {{- $presets := dict
   "kubernetes-pod-device-time" $devices
   "kubernetes-node-time" (dict "inputs" (list (dict "resource_type" "node")) "text" "subject(\"${SUBJECT_FROM:pod}\") data_annotations(\"${DATA_ANNOTATIONS:none}\")")
   "kubernetes-loadbalancer-time" (dict "inputs" (list (dict "resource_type" "service")) "text" $ofNamespaces)
   "kubernetes-volume-time" (dict "inputs" $volumes "text" $ofNamespaces)
   "kubernetes-snapshot-time" (dict "inputs" (list (dict "resource_type" "volumesnapshot")) "text" $ofNamespaces)
-  "kubernetes-all" (dict "inputs" (concat (list (dict "resource_type" "pod" "node_labels" "${NODE_LABELS:true}") (dict "resource_type" "node") (dict "resource_type" "service")) $volumes) "text" (printf "%s %s subject(\"${NODE_SUBJECT_FROM:pod}\")" $ofPods $ofNamespaces))
+  "kubernetes-all" (dict "inputs" (concat (list (dict "resource_type" "pod" "node_labels" "${NODE_LABELS:true}") (dict "resource_type" "node") (dict "resource_type" "service") $claims) $volumes) "claims" $ofClaims "text" (printf "%s %s subject(\"${NODE_SUBJECT_FROM:pod}\")" $ofPods $ofNamespaces))
 -}}
 {{- toJson (default $pods (get $presets .)) -}}
 {{- end -}}
@@ -113,8 +117,9 @@ Takes node and resources, the configuration's `input_resources`. */ -}}
 {{- $preset := include "meterline.chosenPreset" . | fromJson -}}
 {{- range $preset.inputs -}}
 {{- $unless := splitList "=" (include "meterline.interpolated" (dict "root" $ "text" (default "" .unless))) -}}
-{{- if or (not .unless) (ne (first $unless) (last $unless)) -}}
-{{- toJson (set (omit . "unless") "namespaces" $asThePreset) }}{{ "\n" }}
+{{- $if := splitList "=" (include "meterline.interpolated" (dict "root" $ "text" (default "" .if))) -}}
+{{- if and (or (not .unless) (ne (first $unless) (last $unless))) (eq (first $if) (last $if)) -}}
+{{- toJson (set (omit . "unless" "if") "namespaces" $asThePreset) }}{{ "\n" }}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -135,12 +140,31 @@ Takes node and resources, the configuration's `input_resources`. */ -}}
 {{- $found -}}
 {{- end -}}
 
-{{- /* The collections whose metadata mappings read, one a line: those of `namespace()`, `node()`, `subject(…)`,
-`data_annotations(…)` and, where an input has the labels of nodes, of the functions for devices. `controllers` stands for
-those of `owner()`, unless nothing but what is in pods is read of it. */ -}}
+{{- /* "true" if an input reads claims of devices, else empty. */ -}}
+{{- define "meterline.hasClaims" -}}
+{{- $root := . -}}
+{{- $found := "" -}}
+{{- range splitList "\n" (include "meterline.chosenInputs" . | trim) -}}
+{{- if . -}}
+{{- $input := fromJson . -}}
+{{- $type := include "meterline.interpolated" (dict "root" $root "text" (default "pod" $input.resource_type)) -}}
+{{- if eq $type "resourceclaim" -}}{{- $found = "true" -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $found -}}
+{{- end -}}
+
+{{- /* The collections that mappings read beside the objects of the inputs, one a line: those of `namespace()`, `node()`,
+`subject(…)`, `data_annotations(…)`, where an input has the labels of nodes those of the functions for devices, and where
+one reads claims those of `claim_devices()`. `controllers` stands for those of `owner()`, unless nothing but what is in pods
+is read of it. */ -}}
 {{- define "meterline.readMetadata" -}}
 {{- $preset := include "meterline.chosenPreset" . | fromJson -}}
+{{- $hasClaims := include "meterline.hasClaims" . -}}
 {{- $text := $preset.text -}}
+{{- if $hasClaims -}}
+{{- $text = printf "%s %s" $text (default "" $preset.claims) -}}
+{{- end -}}
 {{- if .Values.config -}}
 {{- $text = toJson .Values.config -}}
 {{- if not .Values.config.pipeline -}}
@@ -154,6 +178,7 @@ those of `owner()`, unless nothing but what is in pods is read of it. */ -}}
 {{- if regexMatch "\\bnode\\(\\)" $text -}}nodes{{ "\n" }}{{- end -}}
 {{- $ofPods := regexReplaceAll "\\bowner\\(\\)\\s*\\??\\.\\s*(kind|name|api_version)\\b" $text "" -}}
 {{- if regexMatch "\\bowner\\(\\)" $ofPods -}}controllers{{ "\n" }}{{- end -}}
+{{- if and $hasClaims (regexMatch "\\bclaim_devices\\(" $text) -}}resourceslices{{ "\n" }}{{- end -}}
 {{- if and (regexMatch "\\b(devices|pod_gpu_type)\\(" $text) (include "meterline.hasNodeLabels" .) -}}nodes{{ "\n" }}{{- end -}}
 {{- range regexFindAll "\\b(subject|data_annotations|pod_gpu_type)\\([^)]*\\)" $text -1 -}}
 {{- $source := include "meterline.interpolated" (dict "root" $ "text" .) -}}

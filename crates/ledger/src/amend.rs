@@ -6,6 +6,7 @@ use crate::{
     budget::{Budget, Waiting},
     interval::UnixSeconds,
     ledger::Ledger,
+    segment::Segment,
     types::{Content, Uid},
 };
 
@@ -53,5 +54,12 @@ impl<C: Content> Ledger<C> {
     #[must_use]
     pub fn knows(&self, uid: &str) -> bool {
         self.timeline.objects.get(uid).is_some()
+    }
+
+    /// The newest content that is kept of an object.
+    #[must_use]
+    pub fn content(&self, uid: &str) -> Option<&C> {
+        let newest = self.timeline.objects.get(uid)?.segments.last();
+        newest.map(Segment::content)
     }
 }

@@ -366,7 +366,7 @@ impl Reader<'_> {
     fn table(&mut self, name: &str, argument: Option<&Expr>, position: Position) {
         let position = argument.map_or(position, Expr::start_position);
         let error = match argument.and_then(|it| it.get_literal_value(None)) {
-            Some(table) => match functions::known_devices::reads(&table) {
+            Some(table) => match functions::known_devices::reads(name, &table) {
                 Ok(reads) => return self.analysis.reads.join(&reads),
                 Err(reason) => self.origin.error(position, reason, None),
             },

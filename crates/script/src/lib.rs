@@ -13,6 +13,7 @@
 mod accelerators;
 mod analysis;
 mod blank;
+mod claim;
 mod configured;
 mod context;
 mod convert;
@@ -37,12 +38,14 @@ mod reads;
 mod relation;
 mod reuse;
 mod script;
+mod slice_reads;
 mod statements;
 mod syntax;
 mod table;
 mod template;
 mod wildcard;
 
+pub use claim::unknown_claim_devices;
 pub use device_reads::DeviceReads;
 pub use engine::{Engine, Limits, STACK_SIZE};
 pub use error::{RunError, ScriptError};
@@ -53,6 +56,7 @@ pub use mapping::{Mapped, Mapping};
 pub use notes::{Loss, Note};
 pub use pod::{UNKNOWN_DEVICES, UnknownDevice, compare_reserved, granted, unknown_devices};
 pub use relation::Relation;
+pub use slice_reads::{CLAIM_DEVICES, SliceReads};
 pub use table::{MOST_BYTES as MOST_TABLE_BYTES, Table, TableFormat};
 pub use template::Template;
 

@@ -15,6 +15,8 @@ pub(crate) use added::{Added, Configured};
 pub(crate) use amount::parse as parse_amount;
 pub use compare::{compare_reserved, granted};
 pub(crate) use devices::{Device, devices};
+pub(crate) use fraction::Fraction;
+pub(crate) use mig::fraction as mig_fraction;
 pub(crate) use product::{GPU_TYPE, gpu_type};
 pub(crate) use reserved::{Container, Reserved, device_count};
 pub(crate) use resources::Section;

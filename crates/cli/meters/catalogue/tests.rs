@@ -51,9 +51,36 @@ fn sample(event_type: &str) -> Value {
     }
 }
 
-/// The event that a preset makes from an object with this name of the cluster.
-fn event(preset: &str, object: &Value, cluster: Option<&str>) -> Value {
-    let source = lint::preset(preset).unwrap();
+/// A claim of devices, whose events have the type of those of pods with devices.
+fn device_claim() -> Value {
+    json!({
+        "metadata": {"name": "gpu", "namespace": "default", "uid": "6b1c5a1e"},
+        "status": {"allocation": {"devices": {"results": [
+            {"request": "gpu", "driver": "gpu.nvidia.com", "pool": "node-1", "device": "gpu-0"}]}}},
+        "claim_devices()": [
+            {"driver": "gpu.nvidia.com", "pool": "node-1", "device": "gpu-0",
+                "attributes": {"type": "gpu", "productName": "A100"}}],
+    })
+}
+
+/// A preset with the processors of one of its inputs, if they have some, at the beginning of those of all.
+fn with_processors_of_input(text: &str, number: usize) -> String {
+    let mut of_inputs = text.split("\n        processors:\n").skip(1);
+    let Some(of_input) = of_inputs.nth(number) else {
+        assert_eq!(number, 0);
+        return text.to_owned();
+    };
+    let lines = of_input.lines();
+    let lines = lines.take_while(|it| it.starts_with("          "));
+    let lines: Vec<_> = lines.map(|it| it.strip_prefix("      ").unwrap()).collect();
+    let begin = "\npipeline:\n  processors:\n";
+    text.replace(begin, &format!("{begin}{}\n", lines.join("\n")))
+}
+
+/// The event that a preset makes from an object of one of its inputs, with this name of the cluster.
+fn event(preset: &str, object: &Value, input: usize, cluster: Option<&str>) -> Value {
+    let mut source = lint::preset(preset).unwrap();
+    source.text = with_processors_of_input(&source.text, input);
     let registry = registry().unwrap();
     let variable = |name: &str| match name {
         "CLUSTER_NAME" => cluster.map(str::to_owned),
@@ -98,8 +125,14 @@ fn event(preset: &str, object: &Value, cluster: Option<&str>) -> Value {
 fn every_field_of_the_catalogue_is_emitted() {
     let mut wrong = Vec::new();
     for events in CATALOGUE {
-        for preset in events.presets {
-            let event = event(preset, &sample(events.event_type), Some("eu-1"));
+        let of_first = events
+            .presets
+            .iter()
+            .map(|it| (*it, sample(events.event_type), 0));
+        let of_claims = ("kubernetes-pod-device-time", device_claim(), 1);
+        let of_claims = Some(of_claims).filter(|it| events.presets.contains(&it.0));
+        for (preset, object, input) in of_first.chain(of_claims) {
+            let event = event(preset, &object, input, Some("eu-1"));
             assert_eq!(event["type"], events.event_type);
             for meter in events.meters {
                 let value = match meter.measure {
@@ -131,7 +164,7 @@ fn the_cluster_is_named_by_the_operator_and_never_by_an_annotation() {
             object["metadata"]["annotations"] =
                 json!({"data.openmeter.io/cluster": "forged", "data.openmeter.io/plan": "gold"});
             let cluster = |name| {
-                let event = event(preset, &object, name);
+                let event = event(preset, &object, 0, name);
                 let is_of_a_tenant = *preset != "kubernetes-node-time";
                 assert_eq!(event["data"]["plan"] == "gold", is_of_a_tenant, "{preset}");
                 event["data"].get("cluster").cloned()

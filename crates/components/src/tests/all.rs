@@ -6,13 +6,16 @@ fn text(name: &str) -> &'static str {
     PRESETS.iter().find(|it| it.name == name).unwrap().text
 }
 
-/// The processors of a preset before the check of the schema, without what indents them.
-fn processors(name: &str) -> String {
-    let (_, pipeline) = text(name)
+/// The processors of a preset before the check of the schema, without what indents them: those of each of its inputs and
+/// those of all.
+fn processors(name: &str) -> Vec<String> {
+    let (inputs, pipeline) = text(name)
         .split_once("\npipeline:\n  processors:\n")
         .unwrap();
     let (processors, _) = pipeline.split_once("    - json_schema:").unwrap();
-    unindented(processors)
+    let of_inputs = inputs.split("\n        processors:\n").skip(1);
+    let of_inputs = of_inputs.map(|it| it.split("\n      - ").next().unwrap_or_default());
+    of_inputs.chain([processors]).map(unindented).collect()
 }
 
 fn unindented(text: &str) -> String {
@@ -30,14 +33,21 @@ fn it_makes_the_events_of_the_presets_of_one_kind() {
         "kubernetes-loadbalancer-time",
         "kubernetes-volume-time",
     ] {
-        // Who pays for nodes is a variable of its own, because they are in no namespace.
-        let processors = match name {
-            "kubernetes-node-time" => {
-                processors(name).replace("${SUBJECT_FROM:pod}", "${NODE_SUBJECT_FROM:pod}")
-            }
-            name => processors(name),
-        };
-        assert!(all.contains(&processors), "{name}:\n{processors}");
+        for processors in processors(name) {
+            let processors = match name {
+                // Who pays for nodes is a variable of its own, because they are in no namespace.
+                "kubernetes-node-time" => {
+                    processors.replace("${SUBJECT_FROM:pod}", "${NODE_SUBJECT_FROM:pod}")
+                }
+                // What pods claim is billed, too.
+                "kubernetes-pod-exec-time" => processors.replace(
+                    "\"${NORMALIZE:second}\")",
+                    "\"${NORMALIZE:second}\", #{ \"spec.resourceClaims\": #{ unit: \"share\" } })",
+                ),
+                _ => processors,
+            };
+            assert!(all.contains(&processors), "{name}:\n{processors}");
+        }
     }
 }
 

@@ -11,13 +11,37 @@ use crate::{PRESETS, registry};
 const TYPE: &str = "kube-pod-device-time";
 const START: i64 = 1_700_000_000;
 
-/// The processors of the preset.
-fn processors() -> Vec<Box<dyn Processor>> {
+/// The objects of one of the inputs of the preset.
+#[derive(Debug, Clone, Copy)]
+enum Of {
+    Pods,
+    Claims,
+}
+
+/// The preset with the processors of one of its inputs at the beginning of those of all.
+fn preset(of: Of) -> String {
     let preset = PRESETS.iter().find(|it| it.name.ends_with("device-time"));
+    let text = preset.unwrap().text;
+    let of_inputs = text.split("\n        processors:\n").skip(1);
+    let mut of_inputs = of_inputs.map(|it| {
+        let lines = it.lines().take_while(|it| it.starts_with("          "));
+        let lines = lines.map(|it| it.strip_prefix("      ").unwrap());
+        lines.collect::<Vec<_>>().join("\n")
+    });
+    let processors = match of {
+        Of::Pods => of_inputs.next(),
+        Of::Claims => of_inputs.nth(1),
+    };
+    let begin = "\npipeline:\n  processors:\n";
+    text.replace(begin, &format!("{begin}{}\n", processors.unwrap()))
+}
+
+/// The processors of the preset for the objects of one of its inputs.
+fn processors(of: Of) -> Vec<Box<dyn Processor>> {
     let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas");
     let source = Source {
         name: "preset".to_owned(),
-        text: preset.unwrap().text.to_owned(),
+        text: preset(of),
         dir: Some(schemas),
     };
     let loaded = load(&source, &[], &|_: &str| None, &registry().unwrap());
@@ -51,9 +75,14 @@ fn message(pod: &Value, seconds: i64) -> Message {
 
 /// What the preset makes of a pod that ran for some seconds, and where it dropped the message.
 fn run(pod: &Value, seconds: i64) -> (Vec<Value>, Vec<String>) {
+    made(Of::Pods, pod, seconds)
+}
+
+/// What the preset makes of an object.
+fn made(of: Of, object: &Value, seconds: i64) -> (Vec<Value>, Vec<String>) {
     // They install the frequent keys of documents, so they come first.
-    let processors = processors();
-    let (mut batch, mut drops) = (vec![message(pod, seconds)], Drops::default());
+    let processors = processors(of);
+    let (mut batch, mut drops) = (vec![message(object, seconds)], Drops::default());
     for mut processor in processors {
         batch = processor.process(batch, &mut drops);
     }
@@ -272,4 +301,92 @@ fn the_preset_has_no_other_warning_than_that_of_the_token() {
         panic!("{warnings:?}");
     };
     assert!(warning.contains("there is no token"), "{warning}");
+}
+
+/// A claim with a MIG slice, a share of a card, a card for administration, and a device of another driver.
+fn claim() -> Value {
+    let result = |driver: &str, device: &str| json!({"request": "gpu", "driver": driver, "pool": "node-1", "device": device});
+    let nvidia = |device: &str| result("gpu.nvidia.com", device);
+    let mut share = nvidia("gpu-1");
+    share["shareID"] = "a1".into();
+    share["consumedCapacity"] = json!({"memory": "10Gi"});
+    let mut look = nvidia("gpu-2");
+    look["adminAccess"] = true.into();
+    let facts = |device: &str, attributes: Value, memory: &str| {
+        json!({"driver": "gpu.nvidia.com", "pool": "node-1", "device": device,
+            "attributes": attributes, "capacity": {"memory": memory}})
+    };
+    let product = "NVIDIA A100-SXM4-40GB";
+    json!({
+        "metadata": {"name": "c", "namespace": "default", "uid": "uid-a", "annotations": {
+            "openmeter.io/subject": "someone", "data.openmeter.io/gpu_type": "cheap"}},
+        "status": {"allocation": {"devices": {"results":
+            [nvidia("gpu-0-mig-1"), share, look, result("dra.net", "nic-0")]}}},
+        "namespace()": {"name": "default", "annotations": {
+            "openmeter.io/subject": "customer-1", "data.openmeter.io/plan": "gold",
+            "data.openmeter.io/gpu_type": "wrong"}},
+        "claim_devices()": [
+            facts("gpu-0-mig-1", json!({"type": "mig", "productName": product, "profile": "1g.5gb"}), "5Gi"),
+            facts("gpu-1", json!({"type": "gpu", "productName": product}), "40Gi"),
+        ],
+    })
+}
+
+#[test]
+fn each_device_of_a_claim_has_an_event_that_looks_like_that_of_a_pod() {
+    let (events, drops) = made(Of::Claims, &claim(), 15);
+    assert!(drops.is_empty(), "{drops:?}");
+    let event = |device: &str, more: Value| {
+        let mut data = json!({
+            "plan": "gold", "claim_name": "c", "pod_namespace": "default", "duration_seconds": 15,
+            "resource": "gpu.nvidia.com", "driver": "gpu.nvidia.com", "pool": "node-1", "device": device,
+            "request": "gpu", "vendor": "nvidia", "gpu_type": "NVIDIA A100-SXM4-40GB", "device_count": 1,
+            "device_hours": 0.004_166_666_666_666_667,
+        });
+        data.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let share = data["share_id"].as_str().unwrap_or_default();
+        let part = format!("gpu.nvidia.com/node-1/{device}/{share}");
+        json!({
+            "id": part_id(None, TYPE, &part, "uid-a", START).to_string(), "specversion": "1.0", "type": TYPE,
+            "source": "kubernetes-api", "time": "2023-11-14T22:13:20Z", "subject": "customer-1",
+            "data": data,
+        })
+    };
+    let slice = json!({
+        "unit": "slice", "partition": "1g.5gb", "sharing": "none", "gpu_memory_bytes": 5_368_709_120_i64,
+        "device_fraction": 0.142_857_142_857_142_85, "gpu_equivalent_hours": 0.000_595_238_095_238_095_2,
+    });
+    let share = json!({
+        "unit": "share", "partition": "", "sharing": "consumable", "share_id": "a1",
+        "gpu_memory_bytes": 42_949_672_960_i64, "device_fraction": 0.25,
+        "gpu_equivalent_hours": 0.001_041_666_666_666_666_7,
+    });
+    assert_eq!(events, [event("gpu-0-mig-1", slice), event("gpu-1", share)]);
+}
+
+#[test]
+fn a_claim_without_slices_has_no_product_and_one_without_known_devices_is_dropped() {
+    let mut without = claim();
+    without["claim_devices()"] = Value::Null;
+    let (events, _) = made(Of::Claims, &without, 15);
+    let [mig, share] = events.as_slice() else {
+        panic!("{events:?}");
+    };
+    for (event, unit) in [(mig, ""), (share, "share")] {
+        assert_eq!(event["data"]["unit"], unit);
+        for key in [
+            "gpu_type",
+            "gpu_memory_bytes",
+            "device_fraction",
+            "gpu_equivalent_hours",
+        ] {
+            assert_eq!(event["data"].get(key), None, "{key} of {event}");
+        }
+    }
+    let results = json!([{"request": "nic", "driver": "dra.net", "pool": "n", "device": "nic-0"}]);
+    without["status"]["allocation"]["devices"]["results"] = results;
+    let (events, drops) = made(Of::Claims, &without, 15);
+    assert_eq!((events.len(), drops.len()), (0, 1));
 }

@@ -8,7 +8,7 @@ use meterline_core::{
     Ack, Batch, BuildContext, BuildError, Input, InputError, InputPlan, Reads, Undelivered,
 };
 use meterline_ledger::{Accounting, Completeness, Interval, Ledger};
-use meterline_script::{DeviceReads, TABLE, UNKNOWN_DEVICES};
+use meterline_script::{CLAIM_DEVICES, DeviceReads, TABLE, UNKNOWN_DEVICES};
 use tracing::{error, info};
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
     object::{BilledObject, Known, Projection},
     options::Options,
     rejected::RejectedUsage,
-    related_watches::related_watches,
+    related_watches::{RelatedWatch, related_watches},
     resource_type::ResourceType,
     state::{Saved, SeenUntil, StateFile, StateFiles, StateWriter},
     table_watch::{TableReport, TableWatch},
@@ -176,15 +176,9 @@ impl Plan {
         let names = self.names();
         let (ledger, seen) = self.ledger(interval, saved, &options);
         info!(label = %cx.label, from = %messages::rfc3339(ledger.watermark()), "billing begins");
-        let mut completeness = self.completeness(&names);
         let projection = Arc::clone(&options.projection);
         let related = related_watches(&projection.related, &self.namespaces);
-        for watch in &related {
-            completeness.register(&watch.name);
-        }
-        for table in &options.projection.tables {
-            completeness.register(&table.name);
-        }
+        let completeness = self.completeness(&names, &related, &projection);
         let ledger = Arc::new(SharedLedger::new(ledger, completeness, &options));
         let (has_state, clock) = (options.has_state, options.clock.clone());
         let report = Arc::new(LedgerReport::new(
@@ -209,12 +203,7 @@ impl Plan {
         let restored_at = seen.as_ref().map(|it| it.at);
         let tables = self.table_watches(&watched, restored_at, cx)?;
         let mut watches = self.watches(names, seen.as_ref(), &watched);
-        watches.extend(related.into_iter().map(|it| Watch {
-            name: it.name,
-            namespace: it.namespace,
-            watched: Arc::new(watched.of_related(it.relation, it.resource_type, it.reads)),
-            restored: None,
-        }));
+        watches.extend(watches_of_others(related, &watched));
         let writer = file.map(|file| writer(file, &ledger, clock, cx));
         let election = self.join(&ledger, &options, cx)?;
         let unknown = UnknownDevices::of(&options, cx);
@@ -269,8 +258,9 @@ impl Plan {
             devices.read_labels(&mut reads);
         }
         let mut projection = Projection::of(&reads, self.resource_type);
-        let counted = devices.counts && self.resource_type == ResourceType::Pod;
-        if counted {
+        let is_pod = self.resource_type == ResourceType::Pod;
+        let counted = devices.counts && (is_pod || projection.slices.is_some());
+        if counted && is_pod {
             projection = projection.keeping(&Reads::of(&[UNKNOWN_DEVICES]));
         }
         Options {
@@ -304,11 +294,25 @@ impl Plan {
             .collect()
     }
 
-    fn completeness(&self, names: &[Named]) -> Completeness {
+    fn completeness(
+        &self,
+        names: &[Named],
+        related: &[RelatedWatch<'_>],
+        projection: &Projection,
+    ) -> Completeness {
         let settle = self.settle.as_millis().div_ceil(1_000);
         let mut completeness = Completeness::new(i64::try_from(settle).unwrap_or(i64::MAX));
         for (name, _) in names {
             completeness.register(name);
+        }
+        for watch in related {
+            completeness.register(&watch.name);
+        }
+        for table in &projection.tables {
+            completeness.register(&table.name);
+        }
+        if projection.slices.is_some() {
+            completeness.register(CLAIM_DEVICES);
         }
         completeness
     }
@@ -424,6 +428,24 @@ impl Plan {
         let joined = self.election.join(&election, member, options, reports)?;
         Ok(Some(joined))
     }
+}
+
+/// The watches of objects that belong to those that are billed.
+fn watches_of_others(related: Vec<RelatedWatch<'_>>, watched: &Watched) -> Vec<Watch> {
+    let related = related.into_iter().map(|it| Watch {
+        name: it.name,
+        namespace: it.namespace,
+        watched: Arc::new(watched.of_related(it.relation, it.resource_type, it.reads)),
+        restored: None,
+    });
+    let slices = watched.options.projection.slices.iter();
+    let slices = slices.map(|reads| Watch {
+        name: CLAIM_DEVICES.into(),
+        namespace: None,
+        watched: Arc::new(watched.of_slices(reads)),
+        restored: None,
+    });
+    related.chain(slices).collect()
 }
 
 fn writer(
@@ -551,6 +573,37 @@ mod tests {
         assert_eq!(related(&projection(false, &more)), ["Node labels.owner"]);
         let both = "Node labels.nvidia~1com/gpu~1product, labels.owner";
         assert_eq!(related(&projection(true, &more)), [both]);
+    }
+
+    #[test]
+    fn slices_are_watched_only_where_devices_of_claims_are_read() {
+        let watches = |resource_type, reads: &[&str]| -> (Vec<String>, bool) {
+            let mut plan = plan(&[]);
+            plan.resource_type = resource_type;
+            plan.reads = Reads::of(reads);
+            let options = plan.options(Cluster::default(), &context());
+            let counts = options.named_devices.is_some();
+            let parts = Parts::new(options, 0);
+            let related = related_watches(&parts.options.projection.related, &[]);
+            let watches = watches_of_others(related, &parts.watched()).into_iter();
+            (watches.map(|it| it.name.to_string()).collect(), counts)
+        };
+        let reads = ["claim_devices()", "devices().counts~", "namespace().name"];
+        let both = ["namespace()", "claim_devices()"].map(ToOwned::to_owned);
+        assert_eq!(
+            watches(ResourceType::ResourceClaim, &reads),
+            (both.to_vec(), true)
+        );
+        let namespace = vec!["namespace()".to_owned()];
+        assert_eq!(watches(ResourceType::Pod, &reads), (namespace, true));
+        assert_eq!(
+            watches(ResourceType::ResourceClaim, &["status"]),
+            (vec![], false)
+        );
+        assert_eq!(
+            watches(ResourceType::ResourceClaim, &["devices().counts~"]).1,
+            false
+        );
     }
 
     #[test]

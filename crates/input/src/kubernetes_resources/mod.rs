@@ -12,6 +12,7 @@ mod budgets;
 mod build;
 mod clock;
 mod delivery;
+mod device_slices;
 mod input;
 mod keys;
 mod leader;
@@ -83,8 +84,8 @@ pub(crate) struct Config {
     /// once they have an address; other services cost nothing. `volumesnapshot`: from when the snapshot was taken to
     /// its removal, once it is ready to use. `resourceclaim`: while devices are allocated to the claim, other than for
     /// administration; a claim that stands for a resource that a pod requests costs nothing, because that is billed
-    /// with the pod. The cluster may do without the last two. A removal is when the object is gone, not when its
-    /// deletion is requested.
+    /// with the pod; `claim_devices()` says what the devices are. The cluster may do without the last two. A removal is
+    /// when the object is gone, not when its deletion is requested.
     #[serde(default)]
     resource_type: ResourceType,
     /// Whether the input watches anything: a script that returns true or false and reads no message, such as

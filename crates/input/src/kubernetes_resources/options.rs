@@ -13,7 +13,7 @@ pub(super) struct Options {
     pub(super) resource_type: ResourceType,
     /// What is kept of objects.
     pub(super) projection: Arc<Projection>,
-    /// If the pipeline counts the devices of pods: the resources that it names beside the table of accelerators.
+    /// If the pipeline counts the devices of pods or claims: the resources or drivers that it names beside the tables.
     pub(super) named_devices: Option<BTreeSet<String>>,
     pub(super) label_selector: Option<String>,
     /// From when on pods are billed.

@@ -36,6 +36,9 @@ pub(super) enum ResourceType {
     Job,
     #[serde(skip)]
     CronJob,
+    /// Slices, in which drivers describe their devices: they belong to the claims that have the devices.
+    #[serde(skip)]
+    ResourceSlice,
 }
 
 impl ResourceType {
@@ -64,6 +67,7 @@ impl ResourceType {
             Self::DaemonSet => ("DaemonSet", "daemonsets"),
             Self::Job => ("Job", "jobs"),
             Self::CronJob => ("CronJob", "cronjobs"),
+            Self::ResourceSlice => ("ResourceSlice", "resourceslices"),
         }
     }
 
@@ -94,7 +98,7 @@ impl ResourceType {
             Self::Deployment | Self::StatefulSet | Self::DaemonSet => "apps",
             Self::Job | Self::CronJob => "batch",
             Self::VolumeSnapshot => "snapshot.storage.k8s.io",
-            Self::ResourceClaim => "resource.k8s.io",
+            Self::ResourceClaim | Self::ResourceSlice => "resource.k8s.io",
             _ => "",
         }
     }
@@ -122,7 +126,7 @@ impl ResourceType {
             | Self::DaemonSet
             | Self::Job
             | Self::CronJob => true,
-            Self::Node | Self::PersistentVolume | Self::Namespace => false,
+            Self::Node | Self::PersistentVolume | Self::Namespace | Self::ResourceSlice => false,
         }
     }
 
@@ -142,6 +146,7 @@ impl ResourceType {
             Self::DaemonSet => "daemonset",
             Self::Job => "job",
             Self::CronJob => "cronjob",
+            Self::ResourceSlice => "resourceslice",
         }
     }
 }

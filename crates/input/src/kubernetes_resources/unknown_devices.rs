@@ -2,7 +2,7 @@
 //! once in the log.
 //!
 //! An extended resource that is not in the table of accelerators is billed by no mapping, unless the mapping names it;
-//! nor is a device that a pod claims. Their time is counted once the window is settled; rejected usage is made again,
+//! nor is a device that a pod claims, nor, of a claim, a device of a driver that is not in the table of drivers. Their time is counted once the window is settled; rejected usage is made again,
 //! and counted then.
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 
 use meterline_core::{BuildContext, HealthHandle, Metrics, Outcome, Settled};
 use meterline_ledger::{Content as _, DeliveryTag, OTHER, WindowBatch};
-use meterline_script::unknown_devices;
+use meterline_script::{unknown_claim_devices, unknown_devices};
 use tracing::warn;
 
 use super::{messages, object::BilledObject, options::Options, resource_type::ResourceType};
@@ -71,7 +71,12 @@ impl UnknownDevices {
     pub(super) fn sent(&mut self, batch: &WindowBatch<BilledObject>) {
         let mut held = Vec::new();
         for (number, piece) in batch.pieces.iter().enumerate() {
-            for device in unknown_devices(piece.content.document.root(), &self.named) {
+            let object = piece.content.document.root();
+            let unknown = match self.kind {
+                ResourceType::ResourceClaim => unknown_claim_devices(object, &self.named),
+                _ => unknown_devices(object, &self.named),
+            };
+            for device in unknown {
                 let (resource, namespace) = self.names(device.resource, &piece.content);
                 held.push(Held {
                     piece: number,
@@ -138,10 +143,30 @@ impl UnknownDevices {
             resource = &*name,
             of = %example,
             "nothing says whether this is a device, and its time is not billed: {}",
-            remedy(&name),
+            self.remedy(&name),
         );
         self.resources.insert(Arc::clone(&name), example);
         (name, namespace)
+    }
+
+    /// What to do about a resource or a driver.
+    fn remedy(&self, resource: &str) -> String {
+        match resource {
+            OTHER => format!("all beyond {MOST_NAMES} names"),
+            _ if self.kind == ResourceType::ResourceClaim => format!(
+                "say what its devices are in the argument of `claim_devices`, such as `#{{ \"{resource}\": #{{ unit: \
+                 \"card\" }} }}`; the unit `share` stands for no device"
+            ),
+            _ if resource.contains('/') => format!(
+                "say what it is in the argument of `devices` or `pod_metrics`, such as `#{{ \"{resource}\": #{{ \
+                 unit: \"card\" }} }}`; the unit `share` stands for no device"
+            ),
+            _ => format!(
+                "devices that a pod claims are billed with the claim, by another input with `resource_type: \
+                 resourceclaim`; `#{{ \"{resource}\": #{{ unit: \"share\" }} }}` as the argument of `devices` or \
+                 `pod_metrics` says that they are"
+            ),
+        }
     }
 
     fn show(&self) {
@@ -156,7 +181,8 @@ impl UnknownDevices {
         self.metrics.replace(
             "ledger_unbilled_device_seconds",
             "Seconds for which pods held extended resources that nothing says are devices, or resource claims, \
-             times how many; they are not billed (the first 50 resources and namespaces, and other).",
+             and claims held devices of drivers that nothing names, times how many; they are not billed (the first \
+             50 resources and namespaces, and other).",
             &["label", "resource", "namespace"],
             &self.label,
             &values,
@@ -171,7 +197,7 @@ impl UnknownDevices {
             .take(MOST_SHOWN)
             .map(|(resource, seconds)| {
                 let example = self.resources.get(*resource).map_or("", String::as_str);
-                let remedy = remedy(resource);
+                let remedy = self.remedy(resource);
                 format!("{seconds} device-seconds of `{resource}`, such as of {example} ({remedy})")
             })
             .collect();
@@ -185,22 +211,6 @@ impl UnknownDevices {
                 parts.join("; ")
             ));
         }
-    }
-}
-
-/// What to do about a resource.
-fn remedy(resource: &str) -> String {
-    match resource {
-        OTHER => format!("all beyond {MOST_NAMES} names"),
-        _ if resource.contains('/') => format!(
-            "say what it is in the argument of `devices` or `pod_metrics`, such as `#{{ \"{resource}\": #{{ unit: \
-             \"card\" }} }}`; the unit `share` stands for no device"
-        ),
-        _ => format!(
-            "devices that a pod claims are billed with the claim, by another input with `resource_type: \
-             resourceclaim`; `#{{ \"{resource}\": #{{ unit: \"share\" }} }}` as the argument of `devices` or \
-             `pod_metrics` says that they are"
-        ),
     }
 }
 
@@ -222,8 +232,13 @@ mod tests {
 
     impl Scene {
         fn new(named: &[&str]) -> Self {
+            Self::of(ResourceType::Pod, named)
+        }
+
+        fn of(resource_type: ResourceType, named: &[&str]) -> Self {
             let cx = BuildContext::default().labelled("x");
             let mut options = testing::options(Cluster::default());
+            options.resource_type = resource_type;
             assert!(UnknownDevices::of(&options, &cx).is_none());
             options.named_devices = Some(named.iter().map(|&it| it.to_owned()).collect());
             Self {
@@ -236,12 +251,19 @@ mod tests {
 
         /// A pod that ran for the first ten seconds.
         fn ran(&mut self, namespace: &str, name: &str, spec: &Value) {
-            let content = json!({"metadata": {"name": name, "namespace": namespace}, "spec": spec});
+            self.existed(
+                &json!({"metadata": {"name": name, "namespace": namespace}, "spec": spec}),
+            );
+        }
+
+        /// An object that is billed for the first ten seconds.
+        fn existed(&mut self, content: &Value) {
+            let name = content["metadata"]["name"].as_str().unwrap();
             self.ledger.apply(Observation {
                 uid: name.into(),
                 start: Some(0),
                 end: Some(10),
-                content: BilledObject::from(Document::from(&content)),
+                content: BilledObject::from(Document::from(content)),
                 content_since: None,
                 observed_at: 10,
                 in_scope_since: None,
@@ -315,6 +337,27 @@ mod tests {
             "such as of pod shop/a",
             "`#{ \"example.com/npu\": #{ unit: \"card\" } }`",
             "10 device-seconds of `spec.resourceClaims`, such as of pod bank/b",
+        ] {
+            assert!(shown.contains(part), "{part} is not in {shown}");
+        }
+    }
+
+    #[test]
+    fn devices_of_a_driver_that_nothing_names_are_counted_and_shown_with_a_remedy() {
+        let mut scene = Scene::of(ResourceType::ResourceClaim, &["npu.example.com"]);
+        let drivers = ["dra.net", "npu.example.com", "gpu.nvidia.com", "dra.net"];
+        let results = drivers.map(|it| json!({"driver": it, "pool": "n", "device": "d"}));
+        scene.existed(&json!({
+            "metadata": {"name": "a", "namespace": "shop"},
+            "status": {"allocation": {"devices": {"results": results}}},
+        }));
+        scene.settle(Outcome::Delivered, Vec::new());
+        let label = "{label=\"x\",namespace=\"shop\",resource=\"dra.net\"}".to_owned();
+        assert_eq!(scene.counted(), [(label, 20.0)].into());
+        let shown = scene.shown();
+        for part in [
+            "20 device-seconds of `dra.net`, such as of resourceclaim shop/a",
+            "in the argument of `claim_devices`, such as `#{ \"dra.net\": #{ unit: \"card\" } }`",
         ] {
             assert!(shown.contains(part), "{part} is not in {shown}");
         }

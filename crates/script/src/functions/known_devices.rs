@@ -7,12 +7,13 @@ use crate::{
     accelerators::Unit,
     device_reads::{self, NODE_LABELS},
     pod::{Added, Configured},
+    slice_reads,
 };
 
 /// Returns which of `count` arguments of a function is a table, if one is.
 pub(crate) fn place(name: &str, count: usize) -> Option<usize> {
     let place = match name {
-        "devices" | "pod_gpu_request" | "pod_gpu_limit" => 0,
+        "claim_devices" | "devices" | "pod_gpu_request" | "pod_gpu_limit" => 0,
         "pod_gpu_type" => 1,
         "pod_gpu_request_seconds" | "pod_gpu_limit_seconds" | "pod_metrics" => 2,
         _ => return None,
@@ -38,7 +39,7 @@ pub(crate) fn names_resources(name: &str) -> bool {
 ///
 /// # Errors
 /// What is wrong with the table.
-pub(crate) fn reads(table: &Dynamic) -> Result<Reads, String> {
+pub(crate) fn reads(function: &str, table: &Dynamic) -> Result<Reads, String> {
     let mut reads = Reads::default();
     // Another type is reported by the check of arguments.
     let Ok(table) = table.as_map_ref() else {
@@ -46,7 +47,9 @@ pub(crate) fn reads(table: &Dynamic) -> Result<Reads, String> {
     };
     for (name, configured) in added(&table)? {
         reads.join(&device_reads::names(&name));
-        if let Some(product) = &configured.product {
+        if function == "claim_devices" {
+            reads.join(&slice_reads::names(&name, configured.product.as_deref()));
+        } else if let Some(product) = &configured.product {
             reads.add(&["spec", "nodeSelector", product].map(Step::Key));
             reads.add(&[NODE_LABELS, product].map(Step::Key));
         }

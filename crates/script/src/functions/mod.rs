@@ -2,6 +2,7 @@
 //! file per group declares its functions with their documentation and examples; a test runs the
 //! examples.
 
+mod claim_devices;
 mod collections;
 mod collections_docs;
 mod devices;
@@ -113,6 +114,7 @@ static DOCS: LazyLock<Vec<FunctionDoc>> = LazyLock::new(|| {
         gpu_type::DOCS,
         reserved::DOCS,
         devices::DOCS,
+        claim_devices::DOCS,
         objects::DOCS,
         node_ready::DOCS,
         related::DOCS,
@@ -156,6 +158,7 @@ pub(crate) fn register(engine: &mut Engine) {
     gpu_type::register(engine);
     reserved::register(engine);
     devices::register(engine);
+    claim_devices::register(engine);
     objects::register(engine);
     node_ready::register(engine);
     related::register(engine);

@@ -8,13 +8,13 @@ pub(crate) struct Fraction {
 }
 
 impl Fraction {
-    pub(super) const ONE: Self = Self {
+    pub(crate) const ONE: Self = Self {
         numerator: 1,
         denominator: 1,
     };
 
     /// `None` if the parts are not numbers of a fraction.
-    pub(super) fn of(numerator: i128, denominator: i128) -> Option<Self> {
+    pub(crate) fn of(numerator: i128, denominator: i128) -> Option<Self> {
         let is_fraction = numerator >= 0 && denominator > 0;
         let fraction = Self {
             numerator,
@@ -27,14 +27,14 @@ impl Fraction {
         }
     }
 
-    pub(super) fn larger(self, other: Self) -> Option<Self> {
+    pub(crate) fn larger(self, other: Self) -> Option<Self> {
         let ours = self.numerator.checked_mul(other.denominator)?;
         let theirs = other.numerator.checked_mul(self.denominator)?;
         Some(if theirs > ours { other } else { self })
     }
 
     /// This part of another part.
-    pub(super) fn times(self, other: Self) -> Option<Self> {
+    pub(crate) fn times(self, other: Self) -> Option<Self> {
         Self::of(
             self.numerator.checked_mul(other.numerator)?,
             self.denominator.checked_mul(other.denominator)?,

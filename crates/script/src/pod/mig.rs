@@ -122,7 +122,7 @@ impl Profile {
 }
 
 /// Returns how much of its card a slice of this profile is. `bytes` is the memory of the card, where it is known.
-pub(super) fn fraction(profile: &str, product: &str, bytes: Option<i64>) -> Option<Fraction> {
+pub(crate) fn fraction(profile: &str, product: &str, bytes: Option<i64>) -> Option<Fraction> {
     let mut card = Card::of(product)?;
     card.gigabytes = bytes.map(|it| i128::from(it >> 30)).or(card.gigabytes);
     let profile = Profile::of(profile)?;

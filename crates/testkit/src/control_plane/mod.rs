@@ -250,6 +250,8 @@ impl ControlPlane {
             ("service-cluster-ip-range", "10.0.0.0/24".to_owned()),
             // No controller creates the service accounts that it would wait for.
             ("disable-admission-plugins", "ServiceAccount".to_owned()),
+            // Otherwise statuses of claims lose the shares of devices.
+            ("feature-gates", "DRAConsumableCapacity=true".to_owned()),
         ] {
             command.arg(format!("--{flag}={value}"));
         }

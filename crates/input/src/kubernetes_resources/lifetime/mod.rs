@@ -124,6 +124,7 @@ pub(super) fn lifetime(
         ResourceType::ResourceClaim => kinds::device_claim(object, seen),
         ResourceType::Node
         | ResourceType::Namespace
+        | ResourceType::ResourceSlice
         | ResourceType::Deployment
         | ResourceType::StatefulSet
         | ResourceType::DaemonSet

@@ -3,7 +3,7 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use meterline_core::{Document, Node, Reads, Scalar};
-use meterline_script::{LOOKUP, NODE_READY, Relation, compare_reserved};
+use meterline_script::{CLAIM_DEVICES, LOOKUP, NODE_READY, Relation, compare_reserved};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 
 use super::{
@@ -208,12 +208,16 @@ impl PartialEq for BilledObject {
             let root = Some(content.document.root());
             Relation::ALL.map(|it| field(root, it.key()))
         }
+        fn devices(content: &BilledObject) -> Option<&[u8]> {
+            field(Some(content.document.root()), CLAIM_DEVICES)
+        }
         self.kept_for == other.kept_for
             && written(self) == written(other)
             && status(self) == status(other)
             && keys(self) == keys(other)
             && related(self) == related(other)
             && self.is_ready() == other.is_ready()
+            && devices(self) == devices(other)
             && self.reserved(other) == Some(Ordering::Equal)
     }
 }

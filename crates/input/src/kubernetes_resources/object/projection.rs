@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use meterline_core::{Document, Limits, Node, Parts, Reads, Step};
-use meterline_script::{LOOKUP, NODE_READY, Relation, granted};
+use meterline_script::{LOOKUP, NODE_READY, Relation, SliceReads, granted};
 
 use super::{
     metadata::metadata,
@@ -101,6 +101,8 @@ pub(crate) struct Projection {
     pub(super) has_readiness: bool,
     /// The tables in which values are looked up.
     pub(crate) tables: Vec<WantedTable>,
+    /// What is read of the devices of claims, if the objects are claims.
+    pub(crate) slices: Option<SliceReads>,
 }
 
 impl Projection {
@@ -166,6 +168,7 @@ impl Projection {
             },
             has_readiness: resource_type == ResourceType::Node && reads_readiness(reads),
             tables: tables(reads),
+            slices: SliceReads::of(reads).filter(|_| resource_type == ResourceType::ResourceClaim),
         }
     }
 
@@ -187,6 +190,33 @@ impl Projection {
         Self {
             has_billed_status: false,
             ..Self::of(&metadata, resource_type)
+        }
+    }
+
+    /// For slices, of whose devices this is read. Names of attributes may have the domain of the driver.
+    pub(crate) fn of_slices(reads: &SliceReads) -> Self {
+        let mut parts = Reads::of(&[
+            "spec.devices.*.allowMultipleAllocations",
+            "spec.devices.*.capacity",
+            "spec.devices.*.name",
+            "spec.driver",
+            "spec.pool.generation",
+            "spec.pool.name",
+        ]);
+        for (driver, attributes) in &reads.attributes {
+            for attribute in attributes {
+                for name in [attribute.clone(), format!("{driver}/{attribute}")] {
+                    let path = ["spec", "devices", "*", "attributes", &name, "string"];
+                    parts.add(&path.map(|it| match it {
+                        "*" => Step::Item,
+                        key => Step::Key(key),
+                    }));
+                }
+            }
+        }
+        Self {
+            has_billed_status: false,
+            ..Self::of(&parts, ResourceType::ResourceSlice)
         }
     }
 

@@ -463,3 +463,48 @@ fn only_a_change_of_whether_a_node_is_ready_is_a_change_of_its_content() {
     let unread = projected(projection, &node("True", early, early, "a")).content;
     assert!(unread.before_dated_change().is_none());
 }
+
+#[test]
+fn of_slices_only_what_describes_devices_is_parsed() {
+    let reads = meterline_script::SliceReads {
+        attributes: [(
+            "gpu.nvidia.com".to_owned(),
+            ["productName".to_owned()].into(),
+        )]
+        .into(),
+    };
+    let projection = Arc::new(Projection::of_slices(&reads));
+    let slice = json!({
+        "metadata": {"name": "s", "uid": "u", "resourceVersion": "1", "labels": {"a": "b"}},
+        "spec": {
+            "driver": "gpu.nvidia.com", "nodeName": "n", "sharedCounters": [{"name": "c"}],
+            "pool": {"name": "n", "generation": 3, "resourceSliceCount": 1},
+            "devices": [{
+                "name": "gpu-0", "consumesCounters": [],
+                "attributes": {"uuid": {"string": "x"}, "productName": {"string": "A100"},
+                    "gpu.nvidia.com/productName": {"string": "A100"}},
+                "capacity": {"memory": {"value": "40Gi"}},
+            }],
+        },
+    });
+    let object = PROJECTION.sync_scope(projection, || object(&slice));
+    assert_eq!(
+        object
+            .content
+            .document
+            .root()
+            .get("spec")
+            .unwrap()
+            .to_value(),
+        serde_json::json!({
+            "driver": "gpu.nvidia.com",
+            "pool": {"name": "n", "generation": 3},
+            "devices": [{
+                "name": "gpu-0",
+                "attributes": {"productName": {"string": "A100"},
+                    "gpu.nvidia.com/productName": {"string": "A100"}},
+                "capacity": {"memory": {"value": "40Gi"}},
+            }],
+        })
+    );
+}

@@ -15,12 +15,21 @@ pub(crate) fn refuses_streaming_list(error: &watcher::Error) -> bool {
 
 /// Whether this error means that the API server does not have the resource.
 pub(crate) fn is_not_served(error: &watcher::Error) -> bool {
+    is_answer(error, 404)
+}
+
+/// Whether this error means that the resource may not be read.
+pub(crate) fn is_forbidden(error: &watcher::Error) -> bool {
+    is_answer(error, 403)
+}
+
+fn is_answer(error: &watcher::Error, code: u16) -> bool {
     matches!(
         error,
         watcher::Error::InitialListFailed(kube::Error::Api(status))
             | watcher::Error::WatchStartFailed(kube::Error::Api(status))
             | watcher::Error::WatchFailed(kube::Error::Api(status))
-            if status.code == 404
+            if status.code == code
     )
 }
 

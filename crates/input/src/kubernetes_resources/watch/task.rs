@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     client::{ANSWER_TIMEOUT, Clients},
-    errors::{explain, is_not_served, refuses_streaming_list},
+    errors::{explain, is_forbidden, is_not_served, refuses_streaming_list},
     history::{self, History, Listed, MissedEvent, Unanswered},
     limits::{LARGEST_PAGE, TooMuch},
     liveness::WatchLiveness,
@@ -30,12 +30,13 @@ use super::{
     objects::{Restored, Rules},
     proofs::Answer,
     view::{Check, WatchState},
-    warnings::whole_seconds,
+    warnings::{Absence, whole_seconds},
     watched::Watched,
 };
 use crate::kubernetes_resources::{
     clock::Moment,
     object::{Object, keeping},
+    resource_type::ResourceType,
 };
 
 /// How long a watch lasts before it is requested again. Over HTTP/1.1 this, together with the watcher's margin,
@@ -266,8 +267,12 @@ impl Watch {
         state: &mut WatchState,
         attempts: &mut Attempts,
     ) -> Result<Duration, Broken> {
-        if self.watched.options.resource_type.is_custom() && is_not_served(error) {
-            self.is_absent(state, attempts);
+        let resource_type = self.watched.options.resource_type;
+        let is_served = !is_not_served(error);
+        // Without slices the claims are billed all the same.
+        let is_refused = resource_type == ResourceType::ResourceSlice && is_forbidden(error);
+        if resource_type.is_custom() && (!is_served || is_refused) {
+            self.is_absent(state, attempts, Absence::of(resource_type, is_served));
             return Ok(BETWEEN_LOOKS);
         }
         if is_streaming && refuses_streaming_list(error) {
@@ -291,28 +296,28 @@ impl Watch {
         Ok(RETRY.pause(attempts.failures))
     }
 
-    /// The cluster does not have the custom resource, so it has no objects of it: that answer is a complete list.
-    fn is_absent(&self, state: &mut WatchState, attempts: &mut Attempts) {
+    /// The cluster does not have the custom resource, so it has no objects of it, or its objects may not be read and are
+    /// not needed: that answer is a complete list.
+    fn is_absent(&self, state: &mut WatchState, attempts: &mut Attempts, absence: Absence) {
         attempts.failures = 0;
         state.list_requested();
         state.list_began(None, attempts.began);
         let missing = state.missing_in_list();
         state.list_completed(missing, &[], self.watched.options.clock.moment());
         self.apply_changes(state);
-        self.set_absent(true);
+        self.set_absent(Some(absence));
     }
 
-    fn set_absent(&self, is_absent: bool) {
+    fn set_absent(&self, absence: Option<Absence>) {
         let resource_type = self.watched.options.resource_type;
         if !resource_type.is_custom() {
             return;
         }
         let plural = resource_type.api_resource().plural;
-        if self.watched.warnings.set_absent(&plural, is_absent) && is_absent {
-            info!(
-                "the cluster does not have the custom resource {plural}, so there is nothing to bill; \
-                 looking again from time to time"
-            );
+        let has_changed = self.watched.warnings.set_absent(&plural, absence);
+        if let Some(absence) = absence.filter(|_| has_changed) {
+            let said = absence.describe(&plural);
+            warn!("{said}; looking again from time to time");
         }
     }
 
@@ -378,7 +383,7 @@ impl Watch {
                 let last_states = past.history.last_states(&past.api, &missing, &listed);
                 let last_states = last_states.await;
                 state.list_completed(missing, &last_states, clock.moment());
-                self.set_absent(false);
+                self.set_absent(None);
                 // The next list may be of smaller objects.
                 attempts.page = attempts.page.saturating_mul(2).min(LARGEST_PAGE);
                 info!(watch = %self.describe(), objects = state.objects(), "watching");
@@ -496,7 +501,6 @@ mod tests {
     use super::*;
     use crate::kubernetes_resources::{
         options::Options,
-        resource_type::ResourceType,
         testing::{Api as MockApi, Parts, WATCH, at, error, options, pod, until},
     };
 
@@ -647,6 +651,34 @@ mod tests {
             has_it.store(true, Ordering::SeqCst);
             until(|| parts.existing() == ["a"]).await;
             until(|| parts.ready("watches x").1.is_empty()).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn slices_that_cannot_be_read_hold_nothing_up_and_are_reported_with_the_remedy() {
+        for (code, remedy) in [(404, "Kubernetes 1.34"), (403, "grant the verbs get, list")] {
+            let api = MockApi::start(move |request| match request.path.as_str() {
+                "/version" => (200, json!({"major": "1", "minor": "35"})),
+                _ => error(code, "no slices"),
+            });
+            let api = api.await;
+            let parts = Parts::new(options(api.cluster()), 0);
+            let began = parts.options.clock.seconds();
+            let reads = meterline_script::SliceReads::default();
+            let watch = Watch {
+                name: WATCH.into(),
+                namespace: None,
+                watched: Arc::new(parts.watched().of_slices(&reads)),
+                restored: None,
+            };
+            let mut task = JoinSet::new();
+            task.spawn(watch.run());
+            until(|| parts.ledger.complete_until() >= Some(began)).await;
+            assert!(parts.ready("input x").0);
+            let (is_ready, said) = parts.ready("watches x");
+            assert!(is_ready && said.contains(remedy), "{said}");
+            assert!(said.contains("resourceslices"), "{said}");
+            assert_eq!(parts.metric("kubernetes_watch_errors"), 0.0);
         }
     }
 

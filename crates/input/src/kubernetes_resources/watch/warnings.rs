@@ -10,6 +10,8 @@ use std::{
 use meterline_core::{HealthHandle, IntGauge, Metrics};
 use tracing::warn;
 
+use crate::kubernetes_resources::resource_type::ResourceType;
+
 /// The warnings of all watches of one input.
 pub(crate) struct WatchWarnings {
     health: HealthHandle,
@@ -24,10 +26,49 @@ struct Warned {
     lags: BTreeMap<String, Duration>,
     /// Namespaces that do not exist.
     missing: BTreeSet<String>,
-    /// Custom resources that the cluster does not have.
-    absent: BTreeSet<String>,
+    /// Why there are no objects of these custom resources.
+    absent: BTreeMap<String, Absence>,
     /// Whether the objects of all namespaces name who pays for them.
     names_subjects: bool,
+}
+
+/// Why there are no objects of a custom resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Absence {
+    /// The cluster does not have it, and its objects would be billed.
+    Unbilled,
+    /// The cluster does not have it, and claims of devices are billed without.
+    Unserved,
+    /// It may not be read, and claims of devices are billed without.
+    Forbidden,
+}
+
+impl Absence {
+    /// Of a resource that the cluster does not have, or that may not be read.
+    pub(crate) fn of(resource_type: ResourceType, is_served: bool) -> Self {
+        match resource_type {
+            ResourceType::ResourceSlice if is_served => Self::Forbidden,
+            ResourceType::ResourceSlice => Self::Unserved,
+            _ => Self::Unbilled,
+        }
+    }
+
+    /// What it means for the bill, and the remedy.
+    pub(crate) fn describe(self, plural: &str) -> String {
+        match self {
+            Self::Unbilled => format!(
+                "the cluster does not have the custom resource {plural}, so there are none to bill"
+            ),
+            Self::Unserved => format!(
+                "the cluster does not have {plural} in resource.k8s.io/v1 (Kubernetes 1.34), so devices of claims are \
+                 billed without product, memory and fraction"
+            ),
+            Self::Forbidden => format!(
+                "not allowed to list and watch {plural}, so devices of claims are billed without product, memory and \
+                 fraction; grant the verbs get, list and watch on {plural} of resource.k8s.io with a ClusterRole"
+            ),
+        }
+    }
 }
 
 /// Said of an input that watches all namespaces and whose objects name who pays.
@@ -77,28 +118,26 @@ impl WatchWarnings {
 
     /// Sets whether a namespace that is watched is missing. Returns whether that has changed.
     pub(crate) fn set_missing(&self, namespace: &str, is_missing: bool) -> bool {
-        self.set(|known| &mut known.missing, namespace, is_missing)
-    }
-
-    /// Sets whether the cluster is without a custom resource. Returns whether that has changed.
-    pub(crate) fn set_absent(&self, plural: &str, is_absent: bool) -> bool {
-        self.set(|known| &mut known.absent, plural, is_absent)
-    }
-
-    /// Sets whether a name is one of `names`. Returns whether that has changed.
-    fn set(
-        &self,
-        names: impl FnOnce(&mut Warned) -> &mut BTreeSet<String>,
-        name: &str,
-        is_one: bool,
-    ) -> bool {
         let mut known = self.known();
-        let names = names(&mut known);
-        let has_changed = if is_one {
-            names.insert(name.to_owned())
+        let has_changed = if is_missing {
+            known.missing.insert(namespace.to_owned())
         } else {
-            names.remove(name)
+            known.missing.remove(namespace)
         };
+        if has_changed {
+            self.show(&known);
+        }
+        has_changed
+    }
+
+    /// Sets why there are no objects of a custom resource, if that is so. Returns whether it has changed.
+    pub(crate) fn set_absent(&self, plural: &str, absence: Option<Absence>) -> bool {
+        let mut known = self.known();
+        let before = match absence {
+            Some(absence) => known.absent.insert(plural.to_owned(), absence),
+            None => known.absent.remove(plural),
+        };
+        let has_changed = before != absence;
         if has_changed {
             self.show(&known);
         }
@@ -120,11 +159,8 @@ impl WatchWarnings {
         let missing = known.missing.iter().map(|namespace| {
             format!("the namespace `{namespace}` does not exist, so nothing in it is billed")
         });
-        let absent = known.absent.iter().map(|plural| {
-            format!(
-                "the cluster does not have the custom resource {plural}, so there are none to bill"
-            )
-        });
+        let absent = known.absent.iter();
+        let absent = absent.map(|(plural, absence)| absence.describe(plural));
         let subjects = known.names_subjects.then(|| NAMES_SUBJECTS.to_owned());
         let all: Vec<_> = lags.chain(missing).chain(absent).chain(subjects).collect();
         self.health.ready(all.join("; "));
@@ -162,15 +198,26 @@ mod tests {
              namespace `b` does not exist, so nothing in it is billed"
         );
         assert!(warnings.set_missing("a", false) && !warnings.set_missing("a", false));
-        assert!(warnings.set_absent("volumesnapshots", true));
-        assert!(!warnings.set_absent("volumesnapshots", true));
+        let unbilled = Absence::of(ResourceType::VolumeSnapshot, false);
+        assert!(warnings.set_absent("volumesnapshots", Some(unbilled)));
+        assert!(!warnings.set_absent("volumesnapshots", Some(unbilled)));
         assert!(
             shown().ends_with("the custom resource volumesnapshots, so there are none to bill"),
             "{}",
             shown()
         );
-        assert!(warnings.set_absent("volumesnapshots", false));
+        assert!(warnings.set_absent("volumesnapshots", None));
         assert!(!shown().contains("volumesnapshots"));
+        for (is_served, said) in [(true, "grant the verbs"), (false, "does not have")] {
+            let absence = Absence::of(ResourceType::ResourceSlice, is_served);
+            assert!(warnings.set_absent("resourceslices", Some(absence)));
+            let shown = shown();
+            assert!(
+                shown.contains(said) && shown.contains("without product"),
+                "{shown}"
+            );
+        }
+        assert!(warnings.set_absent("resourceslices", None));
         warnings.say_who_names_subjects();
         assert!(shown().ends_with("or ALLOWED_SUBJECTS"), "{}", shown());
         let values = metrics.values();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use meterline_core::{Health, Metrics, Node, Reads};
 use meterline_ledger::{Content as _, Observation};
-use meterline_script::Relation;
+use meterline_script::{Relation, SliceReads};
 
 use super::{client::Wanted, view::Change, warnings::WatchWarnings};
 use crate::kubernetes_resources::{
@@ -71,6 +71,23 @@ impl Watched {
         }
     }
 
+    /// The same for the watch of slices, of whose devices this is read.
+    pub(crate) fn of_slices(&self, reads: &SliceReads) -> Self {
+        Self {
+            options: Options {
+                resource_type: ResourceType::ResourceSlice,
+                projection: Arc::new(Projection::of_slices(reads)),
+                label_selector: None,
+                ..self.options.clone()
+            },
+            relation: None,
+            ledger: Arc::clone(&self.ledger),
+            report: Arc::clone(&self.report),
+            warnings: Arc::clone(&self.warnings),
+            budgets: Arc::clone(&self.budgets),
+        }
+    }
+
     /// What is requested of objects.
     pub(crate) fn wanted(&self) -> Wanted {
         match self.relation {
@@ -112,6 +129,7 @@ impl Watched {
             budgets,
             ..
         } = self;
+        let is_slice = self.options.resource_type == ResourceType::ResourceSlice;
         match change {
             Change::Observed(observation) if self.relation == Some(Relation::Owner) => {
                 self.controller_seen(&observation);
@@ -122,6 +140,15 @@ impl Watched {
                 if let Some((namespace, forgotten)) = ledger.controller_gone(&uid, at) {
                     budgets.forgot(&namespace, forgotten);
                 }
+            }
+            Change::Observed(observation) if is_slice => {
+                let slice = observation.content.document.root();
+                for (owner, waiting) in ledger.slice(&observation.uid, slice) {
+                    budgets.waits(&owner, waiting);
+                }
+            }
+            Change::Deleted { uid, .. } | Change::Vanished { uid, .. } if is_slice => {
+                ledger.slice_gone(&uid);
             }
             Change::Observed(observation) if let Some(relation) = self.relation => {
                 let now = observation.observed_at;
@@ -166,6 +193,57 @@ mod tests {
         testing::{Parts, WATCH, observation, options},
         watch::Cluster,
     };
+
+    #[test]
+    fn slices_describe_the_devices_of_claims_and_are_not_billed() {
+        use meterline_core::Document;
+        use meterline_ledger::Observation;
+        use serde_json::json;
+
+        use crate::kubernetes_resources::object::BilledObject;
+
+        let mut options = options(Cluster::default());
+        let reads = [
+            "claim_devices()",
+            "device_attributes().gpu~1nvidia~1com.productName",
+            "status.allocation.devices.results",
+        ];
+        options.resource_type = ResourceType::ResourceClaim;
+        options.projection = Arc::new(Projection::of(
+            &Reads::of(&reads),
+            ResourceType::ResourceClaim,
+        ));
+        let parts = Parts::new(options, 0);
+        let claims = parts.watched();
+        let slices = claims.of_slices(parts.options.projection.slices.as_ref().unwrap());
+        assert_eq!(slices.wanted(), Wanted::Objects);
+        let watch: Arc<str> = WATCH.into();
+        let seen = |uid: &str, object: serde_json::Value| {
+            Change::Observed(Observation {
+                content: BilledObject::from(Document::from(&object)),
+                ..observation(uid, 1, None)
+            })
+        };
+        let device = json!({"name": "0", "attributes": {"productName": {"string": "A100"}}});
+        let spec = json!({"driver": "gpu.nvidia.com", "pool": {"name": "n", "generation": 1},
+            "devices": [device]});
+        slices.apply(&watch, seen("s", json!({"spec": spec})));
+        let result = json!({"driver": "gpu.nvidia.com", "pool": "n", "device": "0"});
+        let status = json!({"allocation": {"devices": {"results": [result]}}});
+        let product = |uid: &str| {
+            claims.apply(&watch, seen(uid, json!({"status": status})));
+            let content = parts.ledger.with_ledger(|it| it.content(uid).cloned());
+            let content = content.unwrap().document.root().to_value();
+            content["claim_devices()"][0]["attributes"]["productName"].clone()
+        };
+        assert_eq!(product("a"), "A100");
+        let (uid, at) = ("s".into(), 5);
+        slices.apply(&watch, Change::Deleted { uid, at });
+        assert_eq!(product("b"), json!(null));
+        assert_eq!(product("a"), "A100");
+        let existing = parts.ledger.with_ledger(|it| it.existing().count());
+        assert_eq!(existing, 2);
+    }
 
     #[test]
     fn changes_reach_the_ledger_and_a_complete_view_is_ready() {
