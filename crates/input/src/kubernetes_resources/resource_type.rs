@@ -105,7 +105,10 @@ impl ResourceType {
 
     /// Whether a cluster may not have it.
     pub(super) fn is_custom(self) -> bool {
-        matches!(self, Self::VolumeSnapshot | Self::ResourceClaim)
+        matches!(
+            self,
+            Self::VolumeSnapshot | Self::ResourceClaim | Self::ResourceSlice
+        )
     }
 
     /// Whether it is a controller of pods.
