@@ -225,9 +225,8 @@ impl LedgerReport {
 
 /// Shows which objects an input bills: the labels of its other metrics do not say it.
 fn show_what_is_billed(metrics: &Metrics, label: &str, resource_type: ResourceType) {
-    let resource_type = resource_type.api_resource().kind.to_lowercase();
     let help = "1 for each input, with the type of the objects that it bills.";
-    let labels = [("label", label), ("resource_type", resource_type.as_str())];
+    let labels = [("label", label), ("resource_type", resource_type.word())];
     metrics.gauge("ledger_input_info", help, &labels).set(1);
 }
 

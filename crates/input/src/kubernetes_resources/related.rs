@@ -51,11 +51,11 @@ impl Versions {
     /// Forgets the oldest versions before another one is added. Returns how many these are.
     fn make_room(&mut self, relation: Relation) -> usize {
         let (versions, bytes) = match relation {
-            Relation::Owner => MOST_OF_CONTROLLER,
-            Relation::Namespace | Relation::Node => (MOST_VERSIONS, usize::MAX),
+            Relation::Owner => (MOST_OF_CONTROLLER.0, Some(MOST_OF_CONTROLLER.1)),
+            Relation::Namespace | Relation::Node => (MOST_VERSIONS, None),
         };
         let mut forgotten = 0;
-        while self.0.len() >= versions || self.bytes() > bytes {
+        while self.0.len() >= versions || bytes.is_some_and(|most| self.bytes() > most) {
             self.0.remove(0);
             forgotten += 1;
         }

@@ -155,25 +155,27 @@ pub(super) fn metadata_reads(reads: &Reads) -> Reads {
 
 /// The metadata in a content's `owner()`, if it is known.
 pub(super) fn metadata(owner: Node<'_>) -> Option<Document> {
-    let known = METADATA.map(|key| Some((key, owner.get(key)?)));
-    known.iter().any(Option::is_some).then(|| joined(&known))
+    let known = METADATA
+        .iter()
+        .filter_map(|key| Some((*key, owner.get(key)?)));
+    let mut known = known.peekable();
+    known.peek().is_some().then(|| joined(known))
 }
 
 /// Returns a content's `owner()` with this metadata.
 pub(super) fn with_metadata(owner: Option<Node<'_>>, metadata: Node<'_>) -> Document {
     let of_the_object = owner.into_iter().flat_map(Node::entries);
     let of_the_object = of_the_object.filter(|(key, _)| !METADATA.contains(key));
-    let fields = of_the_object.chain(metadata.entries()).map(Some);
-    joined(&fields.collect::<Vec<_>>())
+    joined(of_the_object.chain(metadata.entries()))
 }
 
 /// An object of these fields.
-fn joined(fields: &[Option<(&str, Node<'_>)>]) -> Document {
+fn joined<'a>(fields: impl Iterator<Item = (&'a str, Node<'a>)>) -> Document {
     let mut builder = Builder::default();
     let open = builder.begin_object();
-    for (key, value) in fields.iter().flatten() {
+    for (key, value) in fields {
         builder.key(key);
-        builder.push_raw(*value);
+        builder.push_raw(value);
     }
     builder.end(open);
     builder.finish()

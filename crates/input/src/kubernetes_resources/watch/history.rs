@@ -88,17 +88,39 @@ where
 {
     let deadline = deadline.min(Instant::now() + LONGEST_REQUEST);
     loop {
-        let limit = deadline.min(Instant::now() + ANSWER);
-        let reason = match timeout_at(limit, request()).await {
-            Ok(Err(error)) if may_pass(&error) => Unanswered::Error(error),
-            Ok(answer) => return Ok(answer),
-            Err(_) => Unanswered::Late,
-        };
-        if Instant::now() + PAUSE >= deadline {
-            return Err(reason);
+        match answered_once(deadline, request()).await {
+            Err(_) if Instant::now() + PAUSE < deadline => sleep(PAUSE).await,
+            answer => return answer,
         }
-        sleep(PAUSE).await;
     }
+}
+
+/// The same with one request.
+async fn answered_once<T>(
+    deadline: Instant,
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<Result<T, kube::Error>, Unanswered> {
+    match timeout_at(deadline.min(Instant::now() + ANSWER), request).await {
+        Ok(Err(error)) if may_pass(&error) => Err(Unanswered::Error(error)),
+        Ok(answer) => Ok(answer),
+        Err(_) => Err(Unanswered::Late),
+    }
+}
+
+/// Requests the resource version that the server is at.
+async fn version(api: &Api<Object>) -> Result<Option<u64>, kube::Error> {
+    let list = api.list_metadata(&ListParams::default().limit(1)).await?;
+    let version = list.metadata.resource_version;
+    Ok(version.and_then(|it| it.parse().ok()))
+}
+
+/// What a list at exactly this version requests.
+fn at_version(version: u64, label_selector: Option<&str>) -> ListParams {
+    let mut params = ListParams::default()
+        .at(&version.to_string())
+        .matching(VersionMatch::Exact);
+    params.label_selector = label_selector.map(str::to_owned);
+    params
 }
 
 /// Whether the same request may be answered otherwise later.
@@ -146,14 +168,8 @@ pub(crate) async fn missed(
 /// # Errors
 /// When it does not answer.
 pub(crate) async fn version_now(api: &Api<Object>) -> Result<Option<u64>, Unanswered> {
-    let params = ListParams::default().limit(1);
-    let list = match timeout(ANSWER, api.list_metadata(&params)).await {
-        Ok(Err(error)) if may_pass(&error) => return Err(Unanswered::Error(error)),
-        Ok(list) => list,
-        Err(_) => return Err(Unanswered::Late),
-    };
-    let version = list.ok().and_then(|it| it.metadata.resource_version);
-    Ok(version.and_then(|it| it.parse().ok()))
+    let answer = answered_once(Instant::now() + ANSWER, version(api)).await?;
+    Ok(answer.ok().flatten())
 }
 
 /// The events that a server repeats.
@@ -199,11 +215,7 @@ impl Replay<'_> {
         let (mut count, mut versions) = (0_usize, BTreeSet::new());
         let mut last_listed: HashMap<Uid, u64> = HashMap::new();
         for version in middles(after, before) {
-            let mut params = ListParams::default()
-                .limit(LARGEST_SAMPLE)
-                .at(&version.to_string())
-                .matching(VersionMatch::Exact);
-            params.label_selector = self.label_selector.map(str::to_owned);
+            let params = at_version(version, self.label_selector).limit(LARGEST_SAMPLE);
             let list = match answered(deadline, || self.api.list(&params)).await {
                 Ok(Ok(list)) => list,
                 // The store no longer has this version, but may have later ones.
@@ -362,10 +374,8 @@ impl History<'_> {
         }
         let deadline = Instant::now() + LONGEST;
         // This version is later than the deletions.
-        let params = ListParams::default().limit(1);
-        let now = answered(deadline, || api.list_metadata(&params)).await;
-        let now = now.ok().and_then(Result::ok);
-        let now = now.and_then(|it| it.metadata.resource_version?.parse().ok());
+        let now = answered(deadline, || version(api)).await;
+        let now = now.ok().and_then(Result::ok).flatten();
         let mut unanswered = missing.len();
         if let Some(now) = now {
             let mut searches = stream::iter(missing.to_vec())
@@ -427,11 +437,8 @@ impl History<'_> {
         version: u64,
         deadline: Instant,
     ) -> Result<StateAt, Unanswered> {
-        let mut params = ListParams::default()
-            .fields(&format!("metadata.name={}", gone.name))
-            .at(&version.to_string())
-            .matching(VersionMatch::Exact);
-        params.label_selector = self.label_selector.map(str::to_owned);
+        let params = at_version(version, self.label_selector)
+            .fields(&format!("metadata.name={}", gone.name));
         match answered(deadline, || api.list(&params)).await? {
             Ok(list) => {
                 let mut items = list.items.into_iter();
